@@ -1,6 +1,7 @@
 """Upgrade of the attention of a user's model, compared with the original.
 
-Both are compared with the original in float64. Errors of outputs may be twice, errors of parameter gradients three times
+Both are compared with the original in float64: the model's output, the gradients of its parameters where they are required, and
+each upgraded layer with the inputs that the original gives it. Errors of outputs may be twice, errors of gradients three times
 those of the original in its own precision. The attention checks use the same rule.
 """
 
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 
 from verify.attention import FlashMultiheadAttention, upgrade_attention
 from verify.attention_check import ErrorComparison, ErrorSize, tolerance_problem
+from verify.checks.memory.attention import peak
 from verify.inputs import synchronize
 from verify.records import CheckResult, Figure
+from verify.upgrade_source import module_of, upgraded_source
 
 REPEATS = 10
 """Timed runs of each model, alternating; the median counts."""
@@ -35,6 +38,8 @@ class UpgradeSubject:
     model: nn.Module
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
+    source: Path | None = None
+    """The file whose factory built the model."""
 
     def to(self, *where: Any) -> UpgradeSubject:
         """Copy to another precision or device; integer tensors keep their type."""
@@ -42,11 +47,37 @@ class UpgradeSubject:
         count = len(self.arguments)
         keywords = dict(zip(self.keywords, moved[count:], strict=True))
         model = copy.deepcopy(self.model)
-        return UpgradeSubject(model.to(*where) if where else model, tuple(moved[:count]), keywords)
+        return UpgradeSubject(model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source)
 
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""
         return _first(self.model(*self.arguments, **self.keywords))
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One attention layer, original and upgraded, with the same inputs."""
+
+    name: str
+    error: ErrorComparison
+    milliseconds: tuple[float, float]
+    """Median of a forward call: original, upgraded."""
+    peak_bytes: tuple[int, int]
+    """Peak memory of a forward call, its result included: original, upgraded."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the layer's part of the document."""
+        original, changed = self.milliseconds
+        before, after = self.peak_bytes
+        return {
+            "name": self.name,
+            "error": self.error.ours.largest,
+            "original_error": self.error.theirs.largest,
+            "original_ms": original,
+            "upgraded_ms": changed,
+            "original_peak_bytes": before,
+            "upgraded_peak_bytes": after,
+        }
 
 
 class UnusableError(Exception):
@@ -54,30 +85,71 @@ class UnusableError(Exception):
 
 
 def load(name: str) -> UpgradeSubject:
-    """Call `MODULE:FACTORY`, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
+    """Call a factory, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
 
-    The module may also be in the working directory.
+    Args:
+        name: `MODULE:FACTORY` or `FILE.py:FACTORY`. The module may also be in the working directory.
 
     Raises:
         UnusableError: The result is not a model and its inputs.
     """
-    module_name, _, factory_name = name.partition(":")
+    module_name, _, factory_name = name.rpartition(":")
     if not module_name or not factory_name:
-        raise UnusableError(f"`{name}` is not MODULE:FACTORY")
-    sys.path.insert(0, str(Path.cwd()))
+        raise UnusableError(f"`{name}` is not MODULE:FACTORY or FILE.py:FACTORY")
+    folder = Path.cwd()
+    if module_name.endswith(".py"):
+        folder, module_name = Path(module_name).resolve().parent, Path(module_name).stem
+    sys.path.insert(0, str(folder))
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
+        module = importlib.import_module(module_name)
+        factory = getattr(module, factory_name)
     except (ImportError, AttributeError) as error:
         raise UnusableError(f"`{name}` cannot be imported: {error}") from error
-    answer = factory()
+    return _subject(name, factory(), Path(module.__file__) if module.__file__ else None)
+
+
+def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], nn.Module)):
         raise UnusableError(f"`{name}` returned {type(answer).__name__}, not a model and its inputs")
     model, inputs = answer
     if isinstance(inputs, Mapping):
-        return UpgradeSubject(model, (), dict(inputs))
+        return UpgradeSubject(model, (), dict(inputs), source)
     if isinstance(inputs, Sequence):
-        return UpgradeSubject(model, tuple(inputs), {})
+        return UpgradeSubject(model, tuple(inputs), {}, source)
     raise UnusableError(f"`{name}` returned inputs of type {type(inputs).__name__}: give a tuple or a mapping")
+
+
+def rebuilt(subject: UpgradeSubject, name: str) -> tuple[UpgradeSubject, list[str], str]:
+    """Build the model from the upgraded source of its module, with the original's parameters and inputs.
+
+    Args:
+        subject: The original.
+        name: The name that it was loaded by.
+
+    Returns:
+        The new model, the names of its upgraded modules, and the upgraded source.
+
+    Raises:
+        UnusableError: An edit of the file does not upgrade every attention of the model.
+    """
+    path = subject.source
+    if path is None or path.suffix != ".py":
+        raise UnusableError(f"`{name}` has no Python source that could be rewritten")
+    text = upgraded_source(path.read_text(encoding="utf-8"))
+    model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
+    parameters = next(subject.model.parameters())
+    model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
+    for one, other in zip(model.parameters(), subject.model.parameters(), strict=True):
+        one.requires_grad_(other.requires_grad)
+    names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
+    if left := [one for one, module in model.named_modules() if type(module) is nn.MultiheadAttention]:
+        raise UnusableError(
+            f"{path.name} does not build {', '.join(left)} itself, so no edit of it upgrades them: "
+            "call upgrade_attention(model) where the model is built"
+        )
+    if not names:
+        raise UnusableError("the model holds no torch.nn.MultiheadAttention")
+    return UpgradeSubject(model, subject.arguments, subject.keywords, path), names, text
 
 
 def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple[UpgradeSubject, list[str]]:
@@ -94,16 +166,48 @@ def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple
 
 
 def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
-    """Compare output and gradients of both with the original in float64, relative to the largest value there."""
+    """Compare output and required gradients of both with the original in float64, relative to the largest value there."""
     precise = own.to(torch.float64)
     for subject in (own, flash, precise):
         subject.model.eval()  # dropout would differ in each
     answers = [_with_gradients(subject) for subject in (precise, own, flash)]
-    dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
+    dtype = _dtype(own.model)
     return [
         ErrorComparison(name, dtype, _share(mine, exact), _share(theirs, exact), gradient=name != "output")
         for name, exact, theirs, mine in zip(answers[0], *(answer.values() for answer in answers), strict=True)
     ]
+
+
+def compare_layers(
+    own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str], device: str
+) -> list[LayerComparison]:
+    """Compare each upgraded layer that the model calls with its original, both with the inputs of the original's last call."""
+    found = []
+    for name, (arguments, keywords) in _layer_inputs(own, names).items():
+        original = UpgradeSubject(own.model.get_submodule(name), arguments, keywords)
+        changed = UpgradeSubject(flash.model.get_submodule(name), arguments, keywords)
+        with torch.inference_mode():
+            exact, theirs, mine = (one.call() for one in (original.to(torch.float64), original, changed))
+        error = ErrorComparison(f"layer {name}", _dtype(own.model), _share(mine, exact), _share(theirs, exact))
+        times = _alternating(_forward, {"original": original, "upgraded": changed}, device)
+        peaks = tuple(peak(partial(_forward, one), device) for one in (original, changed))
+        found.append(LayerComparison(name, error, (times["original"], times["upgraded"]), (peaks[0], peaks[1])))
+    return found
+
+
+def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    inputs: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _module, arguments, keywords: inputs.update({name: (arguments, keywords)})
+
+    hooks = [own.model.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in names]
+    try:
+        _forward(own)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs
 
 
 def kernels_used(flash: UpgradeSubject) -> dict[str, str | None]:
@@ -140,42 +244,53 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
         text = "the model asks every attention for its weights, which flash kernels cannot return: nothing is faster"
         remedy = "if it does not use them, upgrade with --discard-weights"
         return CheckResult("warn", text, figures, evidence, remedy)
-    gradients = len(measured) - 1
-    text = f"the output and {gradients} gradients are as close to float64 as the original's"
+    counts = {
+        "gradients": sum(one.gradient for one in measured),
+        "layers": sum(one.what.startswith("layer ") for one in measured),
+    }
+    more = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+    text = f"the output{', ' * bool(more)}{more} are as close to float64 as the original's"
     return CheckResult("ok", text, figures, evidence)
 
 
 def timed(own: UpgradeSubject, flash: UpgradeSubject, device: str) -> tuple[Figure, ...]:
-    """Return median milliseconds of both, forward and with the backward pass, alternating; on GPUs also the peak memory."""
+    """Return median milliseconds and the peak memory of both: forward, and with the backward pass unless all is frozen."""
+    subjects = {"original": own, "upgraded": flash}
+    calls = {"forward": _forward}
+    if any(parameter.requires_grad for parameter in own.model.parameters()):
+        calls["forward and backward"] = _both_ways
     figures = []
-    for what, call in (("forward", _forward), ("forward and backward", _both_ways)):
-        times: dict[str, list[float]] = {"original": [], "upgraded": []}
-        for turn in range(REPEATS + 1):
-            for name, subject in (("original", own), ("upgraded", flash)):
-                seconds = _seconds(partial(call, subject), device)
-                if turn:  # the first run warms up
-                    times[name].append(seconds)
-        figures += [
-            Figure(f"{what}, {name}", sorted(values)[len(values) // 2] * 1000, "ms") for name, values in times.items()
-        ]
-    if device != "cpu":
-        for name, subject in (("original", own), ("upgraded", flash)):
-            torch.cuda.reset_peak_memory_stats(device)
-            _both_ways(subject)
-            figures.append(Figure(f"peak memory, {name}", torch.cuda.max_memory_allocated(device), "B"))
+    for what, call in calls.items():
+        times = _alternating(call, subjects, device)
+        figures += [Figure(f"{what}, {name}", milliseconds, "ms") for name, milliseconds in times.items()]
+    for name, subject in subjects.items():
+        figures.append(Figure(f"peak memory, {name}", peak(partial(call, subject), device), "B"))
     return tuple(figures)
 
 
-def _seconds(work: Callable[[], None], device: str) -> float:
+def _alternating(
+    call: Callable[[UpgradeSubject], object], subjects: Mapping[str, UpgradeSubject], device: str
+) -> dict[str, float]:
+    """Return the median milliseconds of a call with each subject."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for turn in range(REPEATS + 1):
+        for name, subject in subjects.items():
+            seconds = _seconds(partial(call, subject), device)
+            if turn:  # the first run warms up
+                times[name].append(seconds)
+    return {name: sorted(values)[len(values) // 2] * 1000 for name, values in times.items()}
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
     started = time.perf_counter()
     work()
     synchronize(device)
     return time.perf_counter() - started
 
 
-def _forward(subject: UpgradeSubject) -> None:
+def _forward(subject: UpgradeSubject) -> Tensor:
     with torch.inference_mode():
-        subject.call()
+        return subject.call()
 
 
 def _both_ways(subject: UpgradeSubject) -> None:
@@ -186,14 +301,20 @@ def _both_ways(subject: UpgradeSubject) -> None:
 def _with_gradients(subject: UpgradeSubject) -> dict[str, Tensor]:
     subject.model.zero_grad()
     output = subject.call()
+    found = {"output": output.detach()}
+    if not output.requires_grad:  # a frozen model
+        return found
     generator = torch.Generator().manual_seed(9)
     weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
     output.backward(weights)
-    found = {"output": output.detach()}
     for name, parameter in subject.model.named_parameters():
         if parameter.grad is not None:
             found[f"gradient of {name}"] = parameter.grad
     return found
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def _share(result: Tensor, exact: Tensor) -> ErrorSize:

@@ -115,3 +115,17 @@ def soak(
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
     options = CheckOptions("quick", soak_minutes=minutes)
     raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
+def upgrade(
+    context: typer.Context,
+    python: Annotated[
+        Path | None,
+        typer.Option("--python", help="A Python that has torch. Default: that of this machine's installation."),
+    ] = None,
+) -> None:
+    """Upgrade the attention of your own model on this machine, and prove it equal: `verify upgrade --help`."""
+    from provision.phases.verify.model_upgrade import upgrade_model
+
+    raise typer.Exit(upgrade_model(context.args, python))

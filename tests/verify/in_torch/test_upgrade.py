@@ -44,6 +44,33 @@ def named():
     return Named(), {"tokens": torch.arange(12).view(2, 6) % 11, "hidden": torch.ones(6, 6).triu(1).bool()}
 
 
+class Own(nn.Module):
+    """Builds its attention itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.head = nn.Linear(32, 32)
+
+    def forward(self, inputs):
+        return self.head(self.attention(inputs, inputs, inputs, need_weights=False)[0])
+
+
+def own():
+    return Own(), (torch.randn(2, 9, 32),)
+
+
+def frozen():
+    model, inputs = own()
+    return model.requires_grad_(False), inputs
+
+
+def half_frozen():
+    model, inputs = own()
+    model.attention.requires_grad_(False)
+    return model, inputs
+
+
 class Curious(nn.Module):
     def __init__(self):
         super().__init__()
@@ -85,7 +112,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_models.py").write_text(MODELS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    for name in ("my_models", "my_models_flash"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def upgrade(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -101,11 +129,16 @@ def test_an_encoder_is_the_same_faster_or_not_and_saved(
     assert (code, told["status"], told["saved"]) == (0, "ok", "new/encoder.pt")
     assert told["upgraded"] == ["layers.0.self_attn", "layers.1.self_attn"]
     assert set(told["evidence"]["kernels"].values()) == {"sdpa"}
-    assert len(told["evidence"]["compared"]) == 1 + 24  # the output, and twelve parameters in each of two layers
+    # the output, twelve parameters in each of two layers, and both attentions
+    assert len(told["evidence"]["compared"]) == 1 + 24 + 2
     names = [figure["name"] for figure in told["figures"]]
     assert names[2:] == [
-        f"{what}, {side}" for what in ("forward", "forward and backward") for side in ("original", "upgraded")
+        f"{what}, {side}"
+        for what in ("forward", "forward and backward", "peak memory")
+        for side in ("original", "upgraded")
     ]
+    assert [layer.pop("name") for layer in told["layers"]] == told["upgraded"]
+    assert all(value > 0 for layer in told["layers"] for name, value in layer.items() if not name.endswith("error"))
     assert all(figure["value"] > 0 for figure in told["figures"])
     saved = torch.load(tmp_path / "new/encoder.pt", weights_only=False)
     assert isinstance(saved.layers[0].self_attn, FlashMultiheadAttention)
@@ -148,11 +181,80 @@ def test_a_model_that_asks_for_weights_gains_nothing_until_it_goes_without(capsy
     assert upgrade(capsys, "my_models:curious", "--discard-weights")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "compared"),
+    [
+        ("frozen", ["output", "layer attention"]),
+        ("half_frozen", ["output", "gradient of head.weight", "gradient of head.bias", "layer attention"]),
+    ],
+)
+def test_gradients_are_compared_where_they_are_required(
+    capsys: pytest.CaptureFixture[str], model: str, compared: list[str]
+) -> None:
+    code, told = upgrade(capsys, f"my_models:{model}")
+    assert (code, told["evidence"]["compared"]) == (0, compared)
+    assert ("forward and backward, original" in str(told["figures"])) is (model != "frozen")
+
+
+def test_of_a_frozen_model_a_layer_that_differs_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
+    code, told = upgrade(capsys, "my_models:frozen")
+    assert (code, "layer attention" in told["reason"]) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["my_models:own", "my_models.py:own", "./my_models.py:frozen"])
+def test_the_upgraded_module_is_written_beside_and_builds_the_same_model(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    original = (tmp_path / "my_models.py").read_text()
+    code, told = upgrade(capsys, name, "--diff")
+    assert (code, told["written"]) == (0, None)
+    assert "+        self.attention = FlashMultiheadAttention(32, 4, batch_first=True)\n" in told["difference"]
+    assert {path.name for path in tmp_path.glob("*.py")} == {"my_models.py"}
+    code, told = upgrade(capsys, name, "--write")
+    assert (code, told["written"]) == (0, str(tmp_path / "my_models_flash.py"))
+    assert (tmp_path / "my_models.py").read_text() == original
+    assert main(["upgrade", "--device", "cpu", f"my_models_flash:{name.rpartition(':')[2]}"]) == 3
+    assert "the model holds no torch.nn.MultiheadAttention" in capsys.readouterr().err
+
+
+def test_a_module_that_differs_is_not_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
+    code, told = upgrade(capsys, "my_models:own", "--write")
+    assert (code, told["written"]) == (2, None)
+    assert not (tmp_path / "my_models_flash.py").exists()
+
+
+def test_a_file_of_that_name_stays(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "my_models_flash.py").write_text("mine = 1\n")
+    assert main(["upgrade", "--device", "cpu", "my_models:own", "--write"]) == 3
+    assert "my_models_flash.py exists and holds something else" in capsys.readouterr().err
+    assert (tmp_path / "my_models_flash.py").read_text() == "mine = 1\n"
+
+
+def test_attention_that_another_library_builds_is_beyond_an_edit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upgrade", "--device", "cpu", "my_models:encoder", "--write"]) == 3
+    said = capsys.readouterr().err
+    assert "my_models.py does not build layers.0.self_attn, layers.1.self_attn itself" in said
+    assert "call upgrade_attention(model) where the model is built" in said
+
+
 def test_people_read_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upgrade", "--device", "cpu", "my_models:encoder"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-4:][0] == "upgraded 2 modules, computed by sdpa"
-    assert [line.split("  ")[0] for line in lines[-3:-1]] == ["forward", "forward and backward"]
+    assert lines[1] == "upgraded 2 modules, computed by sdpa"
+    assert [line.split("  ")[0] for line in lines[2:-1]] == [
+        "forward",
+        "forward and backward",
+        "peak memory",
+        "layer, original and upgraded",
+        "layers.0.self_attn",
+        "layers.1.self_attn",
+    ]
     assert lines[-1] == "not saved"
     assert max(map(len, lines)) <= 100
 
@@ -160,7 +262,7 @@ def test_people_read_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("my_models", "`my_models` is not MODULE:FACTORY"),
+        ("my_models", "`my_models` is not MODULE:FACTORY or FILE.py:FACTORY"),
         ("my_models:absent", "`my_models:absent` cannot be imported: module 'my_models' has no attribute 'absent'"),
         ("no_such_module:make", "`no_such_module:make` cannot be imported: No module named 'no_such_module'"),
         ("my_models:linear", "the model holds no torch.nn.MultiheadAttention"),

@@ -1,0 +1,77 @@
+"""The source of a user's module with its attention upgraded: text in, text out, and the model that the new text builds."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+ORIGINAL = "torch.nn.MultiheadAttention"
+UPGRADED = "FlashMultiheadAttention"
+IMPORT = f"from verify.attention import {UPGRADED}\n"
+
+
+def upgraded_source(text: str) -> str:
+    """Return a module's source in which calls of torch.nn.MultiheadAttention build a FlashMultiheadAttention.
+
+    Base classes stay, because a subclass may change the meaning. The text is returned as it is where nothing is to be replaced.
+    """
+    tree = ast.parse(text)
+    names = dict(_imported(tree))
+    # Columns of the syntax tree count bytes.
+    lines = text.encode().splitlines(keepends=True)
+    found = [
+        node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and _meaning(node.func, names) == ORIGINAL
+    ]
+    for node in sorted(found, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        if node.end_lineno == node.lineno:
+            line = lines[node.lineno - 1]
+            lines[node.lineno - 1] = line[: node.col_offset] + UPGRADED.encode() + line[node.end_col_offset :]
+    if not found:
+        return text
+    imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines.insert(max(imports), IMPORT.encode())
+    return b"".join(lines).decode()
+
+
+def difference(path: Path, text: str) -> str:
+    """Return the change of a file as a unified diff."""
+    before = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, text.splitlines(keepends=True), str(path), str(beside(path))))
+
+
+def beside(path: Path) -> Path:
+    """Return where the upgraded module is written."""
+    return path.with_name(f"{path.stem}_flash.py")
+
+
+def module_of(path: Path, text: str) -> types.ModuleType:
+    """Return the module that a text would be at a path; nothing is written."""
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's own module, which was imported before
+    return module
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield each name that the module imports, with what it stands for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                first = name.name.partition(".")[0]
+                yield (name.asname, name.name) if name.asname else (first, first)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for name in node.names:
+                yield name.asname or name.name, f"{node.module}.{name.name}"
+
+
+def _meaning(node: ast.expr, names: dict[str, str]) -> str | None:
+    """Return the full name of what an expression such as `nn.MultiheadAttention` stands for."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _meaning(node.value, names)
+        return f"{owner}.{node.attr}" if owner else None
+    return None
