@@ -30,6 +30,8 @@ PACKAGE_OF = {
     "gpg-agent": "gpg-agent",  # gpg makes no key without it, and only recommends it
     "c++": "g++",  # with it comes libatomic, which the driver of the browser tests wants
     "python3-config": "python3-dev",
+    "haproxy": "haproxy",
+    "openssl": "openssl",
 }
 """Programs that tests run, and the package of each."""
 

@@ -266,6 +266,20 @@ def serve(
 
 
 @app.command()
+def gateway(
+    *,
+    inventory: InventoryOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
+    from provision.pipeline import commands
+
+    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(commands.gateway(request, as_json=as_json))
+
+
+@app.command()
 def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
     """Show what is installed and serving on the hosts."""
     from provision.pipeline import operations

@@ -103,7 +103,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
         print_summary(outcome)
         return outcome.exit_code
-    models = {host.settings.model for host in outcome.hosts}
+    models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(
             f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core.errors import Exit, ModelError, StageError, UsageError
+from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, Summary
+from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Step, steps_until
+from provision.pipeline.phases import DRIVERS, GATEWAY, PLAN, PROBE, Step, steps_until
 from provision.pipeline.results import PlannedHosts
-from provision.pipeline.runner import RunOutcome, cache_folder, execute
+from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
 from provision.report.history.pruning import prune_quietly
 from verify.printable import unguarded
 
@@ -85,6 +86,20 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     return outcome.exit_code
 
 
+def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
+    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
+
+    Raises:
+        InventoryError: No host of the inventory is a gateway.
+    """
+    if not any(host.is_gateway for host in read_inventory(request).hosts):
+        raise InventoryError(
+            f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
+            hint="add the group with a host that clients reach; docs/guides/serving.md shows one",
+        )
+    return run_steps(request, (PROBE, GATEWAY), as_json=as_json)
+
+
 def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
     """Print the summary: its first screen on a terminal, all of it to a file or a pipe."""
     if as_json:
@@ -127,6 +142,7 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
         print_summary(outcome)
         return outcome.exit_code
     settings = {host.name: host.settings for host in outcome.hosts}
+    gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     hosts = PlannedFrom(
@@ -139,7 +155,7 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     if why_not is not None:
         print_why_not(why_not, hosts, as_json=as_json)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
-    missing = without_answer(outcome.summary, facts)
+    missing = without_answer(outcome.summary, facts.keys() | gateways)
     print_plan(planned.plan, hosts, as_json=as_json, explain=explain, missing=missing)
     return outcome.exit_code
 

@@ -44,7 +44,7 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
     else:
         for name, document in found.items():
             write_stdout(redact("\n".join([f"host {name}", *document["table"]])))
-    if len(found) < len(outcome.hosts):
+    if len(found) < len([host for host in outcome.hosts if host.is_provisioned]):
         if not as_json:
             print_summary(outcome)
         return EXIT_CODES["error"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.phases.stage import Store
     from provision.phases.stage.bundle import RecordingStore
+    from provision.pipeline.phases import Scope
 
 T = TypeVar("T")
 
@@ -56,6 +57,10 @@ class RunContext:
     cache: Path
     command: str = ""
     """What the person typed after `./firstlight`."""
+    limited: bool = False
+    """Whether `--limit` may have left hosts of the inventory out."""
+    scope: Scope = "all"
+    """The hosts of the step that runs."""
     while_waiting: Callable[[], None] | None = None
     """Called once while hosts answer the probe."""
     refresh: bool = False
@@ -93,8 +98,12 @@ class RunContext:
         return self.recording_store or Store(self.cache)
 
     def hosts(self) -> list[Host]:
-        """Return the hosts that no phase has failed for, in inventory order."""
-        return [host for host in self.inventory.hosts if not self.has_failed(host.name)]
+        """Return the hosts of the step that no phase has failed for, in inventory order."""
+        return [
+            host
+            for host in self.inventory.hosts
+            if (host.is_provisioned or self.scope == "all") and not self.has_failed(host.name)
+        ]
 
     def host(self, name: str) -> Host:
         """Return a host of the run by its name."""

@@ -83,7 +83,7 @@ def diagnose_host(
         UsageError: The name matches several hosts.
     """
     only_host(request)
-    outcome = execute(request, (PROBE, Step("diagnose", partial(diagnose, request=request), "probe")))
+    outcome = execute(request, (PROBE, Step("diagnose", partial(diagnose, request=request), "probe", "all")))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         print_summary(outcome, as_json=as_json)

@@ -22,7 +22,7 @@ from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PLAN, PROBE, STAGE, Step
+from provision.pipeline.phases import PLAN, PROBE, STAGE, Scope, Step
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.runner import execute
 from provision.pipeline.verify import CheckOptions, verify_live
@@ -67,9 +67,11 @@ def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, jun
     aggregate = scrub([record.model_dump() for record in outcome.result.aggregate])
     if junit_file:
         write_atomically(junit_file, junit(list(documents.values()), aggregate))
-    unreached = len(documents) < len(outcome.hosts)
+    asked = [host for host in outcome.hosts if host.is_provisioned]
+    unreached = len(documents) < len(asked)
     if as_json:
-        missing = without_answer(outcome.summary, documents)
+        gateways = {host.name for host in outcome.hosts} - {host.name for host in asked}
+        missing = without_answer(outcome.summary, documents.keys() | gateways)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
             {"missing": missing} if missing else {}
         )
@@ -171,7 +173,8 @@ def uninstall(request: CommandRequest, *, as_json: bool = False) -> int:
 
 
 def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
-    step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase)
+    scope: Scope = "all" if playbook == "uninstall" else "provisioned"
+    step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
     outcome = execute(request, (PROBE, step))
     if as_json:
         print_summary(outcome, as_json=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from provision.core.models.records import PHASES, PhaseName
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     """Takes the RunContext and the result of the phase before; returns the phase's own result."""
     StartFunction = Callable[..., BackgroundTask | None]
     """Takes the same; returns None where there is nothing to do."""
+
+
+Scope = Literal["all", "provisioned"]
+"""Hosts of a step: all, or without those that are a gateway and nothing else."""
 
 
 class LazyFunction:
@@ -41,7 +45,8 @@ class Step:
     name: str
     run: PhaseFunction
     phase: PhaseName
-    """The phase that its results are recorded under: drivers are a part of `install`."""
+    """The phase that its results are recorded under: drivers are a part of `install`, the gateway of `serve`."""
+    scope: Scope = "provisioned"
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,16 @@ class BackgroundStep:
     awaited_by: str
 
 
-PROBE = Step("probe", LazyFunction("probe:probe"), "probe")
+PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan")
 DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install")
 STAGE = Step("stage", LazyFunction("stage:stage"), "stage")
 INSTALL = Step("install", LazyFunction("install:install"), "install")
 VERIFY = Step("verify", LazyFunction("verify:verify"), "verify")
 SERVE = Step("serve", LazyFunction("serve:serve"), "serve")
+GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all")
 
-STEPS = (PROBE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
+STEPS = (PROBE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY)
 
 BACKGROUND = (
     BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),

@@ -81,6 +81,7 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
             progress=progress,
             cache=cache_folder(),
             command=command,
+            limited=request.limit is not None,
             refresh=request.refresh,
             client=client,
             stack=stack,
@@ -140,6 +141,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         with as_interrupt():
             try:
                 for step in steps:
+                    context.scope = step.scope
                     with context.timed(step.phase):
                         for task in background:
                             if task.before == step.name and (started := task.start(context, result)) is not None:
@@ -155,9 +157,11 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
 
 def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
+    context.scope = "all"
     for host in context.hosts():
         done = context.results.get(host.name, {})
-        phase = next((step.phase for step in steps if step.phase not in done), None)
+        own = [step for step in steps if step.scope == "all" or host.is_provisioned]
+        phase = next((step.phase for step in own if step.phase not in done), None)
         if phase is not None:
             text = "interrupted; the next run continues it"
             context.record(PhaseResult(host=host.name, phase=phase, status="interrupted", text=text))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import CheckRecord, Figure, Finding, PhaseResult, ServeRecord
+from provision.core.models.records import CheckRecord, Figure, Finding, GatewayRecord, PhaseResult, ServeRecord
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
@@ -54,6 +54,7 @@ class RunFiles:
     staged: dict[str, Staged] = field(default_factory=dict)
     verified: dict[str, Verification] = field(default_factory=dict)
     served: dict[str, ServeRecord] = field(default_factory=dict)
+    gateways: dict[str, GatewayRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     host_comparison: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
@@ -96,6 +97,7 @@ def read(run: RunFolder) -> RunFiles:
     files.plan = _record(files, run.path("plan.json"), Plan)
     files.phases = _phases(files, run.path("phases.json"))
     _read_hosts(files, run)
+    _read_services(files, run)
     _read_times(files, run)
     return files
 
@@ -113,9 +115,6 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
     for path in sorted(run.folder.glob("stage/*.json")):
         if staged := _record(files, path, Staged):
             files.staged.update(dict.fromkeys(staged.hosts, staged))
-    for path in sorted(run.folder.glob("serve/*.json")):
-        if served := _record(files, path, ServeRecord):
-            files.served[path.stem] = served
     for path in sorted(run.folder.glob("findings/*.json")):
         files.findings[path.stem] = _findings(files, path)
     for path in sorted(run.folder.glob("verify/*.json")):
@@ -123,6 +122,16 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
             files.verified[path.stem] = checks
     host_comparison = _verification(files, run.path(HOST_COMPARISON_FILE))
     files.host_comparison = host_comparison.checks if host_comparison else ()
+
+
+def _read_services(files: RunFiles, run: RunFolder) -> None:
+    """Read what serves, and the gateways before it."""
+    for path in sorted(run.folder.glob("serve/*.json")):
+        if served := _record(files, path, ServeRecord):
+            files.served[path.stem] = served
+    for path in sorted(run.folder.glob("gateway/*.json")):
+        if gateway := _record(files, path, GatewayRecord):
+            files.gateways[path.stem] = gateway
 
 
 def _read_times(files: RunFiles, run: RunFolder) -> None:

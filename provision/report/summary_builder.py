@@ -118,7 +118,9 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
-    state = _state(files.command, phases, checks, serve, interrupted=interrupted)
+    gateway = files.gateways.get(name)
+    ready = (serve is not None and serve.ready) or (serve is None and gateway is not None)
+    state = _state(files.command, phases, checks, ready=ready, interrupted=interrupted)
     host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
     prefix = prefix_of(host, facts)
     endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
@@ -139,6 +141,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         call=call_commands(endpoint, key, host, facts.user.name if facts else None) if endpoint and host else (),
         attention=serve.attention if serve else AttentionProof(),
         serve=serve,
+        gateway=gateway if state not in ENDED_BADLY else None,
         findings=files.findings.get(name, ()),
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
@@ -200,8 +203,8 @@ def _state(
     command: str,
     phases: Mapping[PhaseName, PhaseResult],
     checks: Verification,
-    serve: ServeRecord | None,
     *,
+    ready: bool,
     interrupted: bool,
 ) -> HostState:
     done = {phase: result.status for phase, result in phases.items()}
@@ -220,7 +223,7 @@ def _state(
         state = "unchanged"
     elif reached and (undone := _undone(command)):
         state = undone
-    elif done.get("serve") in ("ok", "warn") and serve is not None and serve.ready:
+    elif done.get("serve") in ("ok", "warn") and ready:
         state = "serving"
     elif reached:
         state = "installed"

@@ -34,6 +34,7 @@ def render(summary: Summary) -> str:
         ("Hosts", _hosts(groups)),
         ("Host comparison", _host_comparison(summary)),
         ("Endpoint", _endpoints(summary, groups)),
+        ("Gateway", _gateways(summary)),
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
@@ -129,6 +130,22 @@ def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
             yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)
         for entry in first.call:
             yield from command(entry, indent=INDENT * 2)
+
+
+def _gateways(summary: Summary) -> Iterable[str]:
+    """List each gateway, with what its clients have to know."""
+    for host in summary.hosts:
+        gateway = host.gateway
+        if gateway is None:
+            continue
+        yield from wrap(f"{host.name}: {gateway.endpoint}", first=INDENT)
+        for model, names in gateway.models.items():
+            yield from wrap(f"{model}: {', '.join(names)}", first=INDENT * 2)
+        keys = f"keys of {', '.join(gateway.clients)}: in {gateway.key_file} on the host"
+        yield from wrap(keys, first=INDENT * 2)
+        if gateway.fingerprint:
+            kind = "self-signed certificate" if gateway.self_signed else "certificate"
+            yield from wrap(f"{kind}, SHA-256 {gateway.fingerprint}", first=INDENT * 2)
 
 
 def _attention(group: Group) -> Iterable[str]:

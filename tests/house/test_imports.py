@@ -24,6 +24,7 @@ FLOORS: tuple[str, ...] = (
     "phases.install",
     "phases.verify",
     "phases.serve",
+    "phases.gateway",
     "pipeline",
     "cli",
     "__main__",

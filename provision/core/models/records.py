@@ -78,6 +78,21 @@ class ServeRecord(Record):
     evidence: tuple[str, ...] = ()
 
 
+class GatewayRecord(Record):
+    """What clients of a gateway have to know."""
+
+    endpoint: str
+    models: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Hosts behind it by the model that they serve."""
+    clients: tuple[str, ...] = ()
+    """Names of the clients that have a key."""
+    key_file: str
+    """File on the host with the keys of clients."""
+    fingerprint: str | None = None
+    """SHA-256 of its certificate; None without TLS."""
+    self_signed: bool = False
+
+
 class Finding(Record):
     cause: str
     confidence: float
@@ -152,6 +167,7 @@ class HostSummary(Record):
     """Commands that query the endpoint from the controller."""
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
+    gateway: GatewayRecord | None = None
     findings: tuple[Finding, ...] = ()
     deviations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

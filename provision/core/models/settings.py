@@ -41,6 +41,7 @@ Word = Annotated[str, Field(pattern=r"^\S+$")]
 Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]|file:///)\S*$")]
 ToolkitVersion = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ClientName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
 GpuIndex = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -237,11 +238,56 @@ class Settings(Record):
         True, "Whether to start the service. false: install and verify only.", allowed="true or false"
     )
 
+    gateway_bind: Word = _setting(
+        "0.0.0.0",  # noqa: S104 - clients are other machines
+        "Address that the gateway listens on.",
+        allowed="an IP address or localhost",
+    )
+    gateway_port: Whole = _setting(
+        8443, "Port that the gateway listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+    )
+    gateway_tls: bool = _setting(
+        True,
+        "Whether the gateway speaks TLS. false needs a loopback address or `firstlight_expose`.",
+        allowed="true or false",
+    )
+    gateway_certificate: str | None = _setting(
+        None,
+        "File on the controller with the gateway's certificate, its chain and its private key, in PEM. Default: a self-signed one.",
+        allowed="path of a file on the controller",
+    )
+    gateway_clients: tuple[ClientName, ...] = _setting(
+        ("default",),
+        "Names of the gateway's clients. Each gets an API key; that of a name that is taken out is void.",
+        allowed="a list of names of letters, digits, `.`, `_` and `-`",
+        min_length=1,
+    )
+    gateway_body_mib: Whole = _setting(
+        4, "Size in MiB up to which the gateway accepts a request.", allowed="a whole number from 1 to 64", ge=1, le=64
+    )
+    gateway_host_requests: Whole = _setting(
+        256,
+        "Requests that the gateway gives one host at a time; as many wait, and others are answered with 503.",
+        allowed="a whole number from 1 to 8192",
+        ge=1,
+        le=8192,
+    )
+    gateway_requests_per_minute: Whole | None = _setting(
+        None,
+        "Requests a minute of one client that the gateway accepts. Default: no limit.",
+        allowed="a whole number of at least 1",
+        ge=1,
+    )
+
 
 def option_of(word: str) -> str:
     """Return the option that an element of `vllm_args` sets, in vLLM's spelling: `--max_model_len=512` is `--max-model-len`."""
     name = word.partition("=")[0]
     return name.replace("_", "-") if name.startswith("--") else name
+
+
+GATEWAY = "gateway"
+"""Group of the hosts in front of all that serve."""
 
 
 class Host(Record):
@@ -251,6 +297,16 @@ class Host(Record):
     groups: tuple[str, ...] = ()
     connection: Connection
     settings: Settings
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether clients reach other hosts through it."""
+        return GATEWAY in self.groups
+
+    @property
+    def is_provisioned(self) -> bool:
+        """Whether an environment is installed there: not on a host that is a gateway and nothing else."""
+        return self.groups != (GATEWAY,)
 
 
 class Inventory(Record):

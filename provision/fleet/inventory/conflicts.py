@@ -29,14 +29,18 @@ def _table() -> dict[str, Any]:
 
 def conflicts(settings: Settings) -> list[Conflict]:
     """Return all conflicts in a fixed order."""
-    return [*_exposure(settings), *_arguments(settings), *_environment(settings), *_parallel(settings)]
+    return [
+        *_exposure(settings),
+        *_arguments(settings),
+        *_environment(settings),
+        *_parallel(settings),
+        *_gateway(settings),
+    ]
 
 
 def _exposure(settings: Settings) -> Iterator[Conflict]:
-    bracketed = re.fullmatch(r"\[(.*:.*)\]", settings.bind)
     try:
-        address = bracketed[1] if bracketed else settings.bind
-        loopback = settings.bind == "localhost" or ipaddress.ip_address(address).is_loopback
+        loopback = _is_loopback(settings.bind)
     except ValueError:
         yield Conflict("bind", f"{settings.bind!r} is no IP address", "allowed: an IP address or localhost")
         return
@@ -51,6 +55,34 @@ def _exposure(settings: Settings) -> Iterator[Conflict]:
         f"{settings.bind} is reachable from other machines, and {what}",
         "keep 127.0.0.1 behind a proxy of yours that speaks TLS, or set firstlight_expose: true if that network is trusted",
     )
+
+
+def _is_loopback(bind: str) -> bool:
+    """Return whether only the machine itself reaches an address. Raises ValueError when it is none."""
+    bracketed = re.fullmatch(r"\[(.*:.*)\]", bind)
+    return bind == "localhost" or ipaddress.ip_address(bracketed[1] if bracketed else bind).is_loopback
+
+
+def _gateway(settings: Settings) -> Iterator[Conflict]:
+    try:
+        loopback = _is_loopback(settings.gateway_bind)
+    except ValueError:
+        yield Conflict(
+            "gateway_bind", f"{settings.gateway_bind!r} is no IP address", "allowed: an IP address or localhost"
+        )
+        return
+    if not (settings.gateway_tls or loopback or settings.expose):
+        yield Conflict(
+            "gateway_tls",
+            f"without TLS the keys of clients cross the network to {settings.gateway_bind} unencrypted",
+            "leave firstlight_gateway_tls true, or set firstlight_expose: true if that network is trusted",
+        )
+    if not settings.gateway_tls and settings.gateway_certificate is not None:
+        yield Conflict(
+            "gateway_certificate",
+            "a certificate is given, and the gateway is not to speak TLS",
+            "leave firstlight_gateway_tls or firstlight_gateway_certificate out",
+        )
 
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:

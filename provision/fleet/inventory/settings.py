@@ -79,7 +79,12 @@ def settings_of(
     for conflict in conflicts(settings):
         note(conflict.setting, conflict.text, conflict.hint)
     located = {}
-    for name, locate in (("model", _model), ("hf_token_file", _file), ("driver_key", _file)):
+    for name, locate in (
+        ("model", _model),
+        ("hf_token_file", _file),
+        ("driver_key", _file),
+        ("gateway_certificate", _file),
+    ):
         located[name], wrong = locate(getattr(settings, name), Path.cwd() if name in overrides else base)
         if wrong:
             note(name, wrong)

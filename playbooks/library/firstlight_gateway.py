@@ -1,0 +1,338 @@
+#!/usr/bin/python
+"""Ansible module: the files of a gateway, checked by HAProxy before they are used."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firstlight_gateway
+short_description: Run HAProxy with new files, or keep the ones of before
+description:
+  - Takes the files of a gateway from an incoming folder, lets HAProxy check them, switches to them and reloads HAProxy, which
+    ends no stream.
+  - Files that HAProxy refuses, or does not take up, leave the files of before in use.
+  - Makes a self-signed certificate once where none was given, and keeps it.
+options:
+  prefix:
+    description: Absolute folder that holds everything of this product on the host.
+    type: path
+    required: true
+  incoming:
+    description: Folder with the new files, which is removed. Files of C(secret) are kept readable for root alone.
+    type: path
+    required: true
+  digest:
+    description: Name of the new files; HAProxy knows it as its variable C(proc.firstlight).
+    type: str
+    required: true
+  secret:
+    description: Names of files that only root may read.
+    type: list
+    elements: str
+    required: true
+  unit:
+    description: Text of the unit.
+    type: str
+    required: true
+  unit_path:
+    description: Where the unit is written.
+    type: path
+    required: true
+  address:
+    description: Address that the gateway listens on.
+    type: str
+    required: true
+  port:
+    description: Port that the gateway listens on.
+    type: int
+    required: true
+  self_signed:
+    description: Names and addresses of a self-signed certificate. Empty where one was given, or none is needed.
+    type: list
+    elements: str
+    default: []
+  timeout_s:
+    description: Seconds that HAProxy may take to run with the new files.
+    type: int
+    default: 30
+author: Firstlight
+"""
+
+EXAMPLES = r"""
+- name: Run HAProxy with the new files
+  firstlight_gateway:
+    prefix: /opt/firstlight
+    incoming: /run/firstlight-gateway.incoming
+    digest: 0123456789abcdef
+    secret: [clients.map, hosts.map]
+    unit: "{{ text }}"
+    unit_path: /etc/systemd/system/firstlight-gateway.service
+    address: 0.0.0.0
+    port: 8443
+"""
+
+RETURN = r"""
+digest:
+  description: Name of the files in use.
+  type: str
+  returned: always
+"""
+
+import ipaddress
+import os
+import shutil
+import socket
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import last_lines, run
+from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+
+ARGUMENTS = {
+    "prefix": {"type": "path", "required": True},
+    "incoming": {"type": "path", "required": True},
+    "digest": {"type": "str", "required": True},
+    "secret": {"type": "list", "elements": "str", "required": True, "no_log": False},
+    "unit": {"type": "str", "required": True},
+    "unit_path": {"type": "path", "required": True},
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "self_signed": {"type": "list", "elements": "str", "default": []},
+    "timeout_s": {"type": "int", "default": 30},
+}
+CONFIG = "haproxy.cfg"
+CERTIFICATE = "certificate.pem"
+PACKAGED = "haproxy.service"
+RELOAD_S = 5.0
+"""How long one reload is waited for: HAProxy's master loses a signal that comes while it ends the reload before."""
+
+
+class GatewayError(Exception):
+    """What stands against the new files, and what helps."""
+
+    def __init__(self, text, hint):
+        super().__init__(text)
+        self.hint = hint
+
+
+class Gateway:
+    """The gateway of one host."""
+
+    def __init__(self, params):
+        self.params = params
+        self.folder = os.path.join(params["prefix"], "gateway")
+        self.current = os.path.join(self.folder, "current")
+        self.unit = os.path.basename(params["unit_path"])
+        self.socket = f"/run/{self.unit.partition('.')[0]}/admin.sock"
+
+    def files(self):
+        """Return the new files by name."""
+        incoming = self.params["incoming"]
+        return {name: read(os.path.join(incoming, name)) for name in sorted(os.listdir(incoming))}
+
+    def require_systemd(self):
+        if not os.path.isdir("/run/systemd/system"):
+            raise GatewayError(
+                "this host has no systemd, which keeps the gateway running", "put another host into group `gateway`"
+            )
+
+    def is_active(self):
+        return run("systemctl", "is-active", "--quiet", self.unit)[0] == 0
+
+    def live(self):
+        """Return the name of the files that HAProxy runs with; None where it does not answer."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(5)
+                connection.connect(self.socket)
+                connection.sendall(b"get var proc.firstlight\n")
+                answer = connection.recv(4096).decode()
+        except OSError:
+            return None
+        return answer.partition("<")[2].partition(">")[0] or None
+
+    def matches(self):
+        """Return whether HAProxy runs with the new files, as they should be."""
+        if self.live() != self.params["digest"] or read(self.params["unit_path"]) != self.params["unit"]:
+            return False
+        if run("systemctl", "is-enabled", "--quiet", self.unit)[0] != 0:
+            return False
+        if self.params["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
+            return False
+        modes = {name: self.mode(name) for name in self.files()}
+        return all(
+            read(os.path.join(self.current, name)) == text and mode_of(os.path.join(self.current, name)) == modes[name]
+            for name, text in self.files().items()
+        )
+
+    def mode(self, name):
+        return 0o600 if name in self.params["secret"] else 0o644
+
+    def require_free_address(self):
+        """Raise GatewayError when another program listens where the gateway is to listen."""
+        address, port = self.params["address"], self.params["port"]
+        address = "127.0.0.1" if address == "localhost" else address.strip("[]")
+        kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.socket(kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                reason = error.strerror
+            else:
+                return
+        listeners = [line for line in run("ss", "-Hltnp", f"sport = :{port}")[1].splitlines() if line.strip()]
+        if listeners and all('"haproxy"' in line for line in listeners) and self.is_active():
+            return
+        by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
+        raise GatewayError(
+            f"the gateway cannot listen on {address}:{port}{by}: {reason}",
+            "end that program, or set firstlight_gateway_bind or firstlight_gateway_port",
+        )
+
+    def self_signed(self):
+        """Return the self-signed certificate with its key; it is made again when its names change."""
+        names = ",".join(self.params["self_signed"])
+        path, names_path = os.path.join(self.folder, "self-signed.pem"), os.path.join(self.folder, "self-signed.names")
+        if read(names_path) != names or read(path) is None:
+            words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+            words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
+            status, _, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
+            if status != 0:
+                raise GatewayError(
+                    f"openssl made no certificate: {last_lines(said, 2)}",
+                    "give one: firstlight_gateway_certificate",
+                )
+            write(path, read(f"{path}.crt") + read(f"{path}.key"), 0o600)
+            os.unlink(f"{path}.key")
+            os.unlink(f"{path}.crt")
+            write(names_path, names)
+        return read(path)
+
+    def check(self, folder):
+        """Raise GatewayError when HAProxy refuses the files in a folder."""
+        status, _, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
+        if status != 0:
+            alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
+            raise GatewayError(
+                f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}",
+                "what served before goes on; correct the setting that the message names, and run ./firstlight gateway again",
+            )
+
+    def write_set(self, folder):
+        """Write the new files into a folder that nobody else may enter."""
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        os.makedirs(folder, mode=0o700)
+        for name, text in self.files().items():
+            write(os.path.join(folder, name), text, self.mode(name))
+        if self.params["self_signed"]:
+            write(os.path.join(folder, CERTIFICATE), self.self_signed(), 0o600)
+
+    def switch(self, name):
+        """Point `current` to files by their name; None removes it."""
+        if name is None:
+            os.unlink(self.current)
+            return
+        temporary = f"{self.current}.new"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        os.symlink(name, temporary)
+        os.replace(temporary, self.current)
+
+    def apply(self):
+        """Run HAProxy with the new files, or leave it with those of before."""
+        self.require_systemd()
+        self.require_free_address()
+        fresh = os.path.join(self.folder, "new")
+        self.write_set(fresh)
+        try:
+            self.check(fresh)
+        except GatewayError:
+            shutil.rmtree(fresh)
+            raise
+        before = os.readlink(self.current) if os.path.islink(self.current) else None
+        # The files in use are not touched, even when new ones have their name because somebody changed them.
+        name = self.params["digest"] if before != self.params["digest"] else f"{self.params['digest']}-again"
+        shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+        os.rename(fresh, os.path.join(self.folder, name))
+        self.write_unit()
+        self.stop_packaged()
+        self.switch(name)
+        if not self.start():
+            self.take_back(before)
+        for found in os.listdir(self.folder):
+            path = os.path.join(self.folder, found)
+            if os.path.isdir(path) and not os.path.islink(path) and found not in (name, before):
+                shutil.rmtree(path)
+
+    def write_unit(self):
+        path, record = self.params["unit_path"], os.path.join(self.params["prefix"], "etc", "units")
+        known = (read(record) or "").split()
+        if path not in known:
+            write(record, "\n".join([*known, path]) + "\n")
+        if read(path) != self.params["unit"]:
+            write(path, self.params["unit"])
+            run("systemctl", "daemon-reload")
+
+    def stop_packaged(self):
+        """Stop the unit of the package, if the package came with this product: it serves nothing."""
+        ours = (read(os.path.join(self.params["prefix"], "installed-packages.txt")) or "").split()
+        if "haproxy" in ours and run("systemctl", "is-enabled", "--quiet", PACKAGED)[0] == 0:
+            run("systemctl", "disable", "--now", PACKAGED)
+
+    def start(self):
+        """Start or reload HAProxy; return whether it runs with the new files."""
+        run("systemctl", "enable", self.unit)
+        run("systemctl", "reset-failed", self.unit)
+        deadline = time.monotonic() + self.params["timeout_s"]
+        while time.monotonic() < deadline:
+            if run("systemctl", "reload-or-restart", self.unit, timeout_s=self.params["timeout_s"])[0] != 0:
+                return False
+            again = time.monotonic() + RELOAD_S
+            while time.monotonic() < min(again, deadline):
+                if self.live() == self.params["digest"]:
+                    return True
+                time.sleep(0.1)
+        return False
+
+    def take_back(self, before):
+        """Return to the files of before. Always raises GatewayError."""
+        said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
+        self.switch(before)
+        if before is None:
+            run("systemctl", "disable", "--now", self.unit)
+        elif not self.is_active():
+            run("systemctl", "restart", self.unit)
+        raise GatewayError(
+            f"HAProxy did not start with the new files: {last_lines(said, 3)}",
+            f"see its log on the host: journalctl -u {self.unit}",
+        )
+
+
+def mode_of(path):
+    try:
+        return os.stat(path).st_mode & 0o777
+    except OSError:
+        return None
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    gateway = Gateway(module.params)
+    shown = os.path.join(gateway.current, CONFIG)
+    before, after = read(shown), gateway.files()[CONFIG]
+    try:
+        changed = not gateway.matches()
+        if changed and not module.check_mode:
+            gateway.apply()
+    except GatewayError as error:
+        module.fail_json(msg=str(error), hint=error.hint)
+    finally:
+        if not module.check_mode:
+            shutil.rmtree(module.params["incoming"], ignore_errors=True)
+    entries = [text_diff(shown, before, after)] if before != after else []
+    module.exit_json(changed=changed, digest=module.params["digest"], **diff_result(module, entries))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway: HAProxy before all serving hosts; its configuration is rendered here, and nothing else is done."""

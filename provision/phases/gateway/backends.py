@@ -1,0 +1,195 @@
+"""The hosts behind a gateway, and the gateway itself, from the inventory and from what hosts said. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from provision.core.errors import InventoryError
+from provision.core.models.settings import Host
+from provision.phases.gateway.records import Backend, Gateway, Limits
+
+RUN_FOLDER = "/run/firstlight-gateway"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one host says that it serves."""
+
+    model: str
+    bind: str
+    port: int
+    key: str | None = field(repr=False)
+
+
+def served_of(state: str, environment: str) -> Served | None:
+    """Read what a host serves.
+
+    Args:
+        state: PREFIX/state.json.
+        environment: PREFIX/etc/service.env; it has the key.
+
+    Returns:
+        What it serves; None where it is to serve nothing.
+    """
+    readiness = json.loads(state).get("readiness")
+    if not readiness:
+        return None
+    key = re.search(r"^VLLM_API_KEY=(\S+)$", environment, re.MULTILINE)
+    return Served(readiness["served_name"], readiness["host"], readiness["port"], key[1] if key else None)
+
+
+def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
+    """Return the back ends of a gateway.
+
+    Args:
+        gateway: The gateway's host.
+        hosts: All hosts of the inventory.
+        served: What hosts said, by name; hosts that serve nothing are missing.
+
+    Raises:
+        InventoryError: A host listens where the gateway cannot reach it, or there is none at all.
+    """
+    found, unreachable = [], []
+    for host in hosts:
+        said = served.get(host.name)
+        if said is None:
+            continue
+        address = _address(gateway, host, said.bind)
+        if address is None:
+            unreachable.append(f"host `{host.name}` listens on {said.bind}")
+        else:
+            found.append(Backend(host.name, said.model, address, said.port, said.key))
+    if unreachable:
+        raise InventoryError(
+            f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",
+            hint="set firstlight_bind of these hosts to an address of their private network and firstlight_expose: true; "
+            "then ./firstlight serve",
+        )
+    if not found:
+        raise InventoryError(
+            f"gateway `{gateway.name}` has nothing to pass requests to: no host of the inventory serves",
+            hint="start the hosts first: ./firstlight provision",
+        )
+    return tuple(found)
+
+
+def _address(gateway: Host, host: Host, bind: str) -> str | None:
+    """Return the address of a host's server as the gateway reaches it; None where it cannot."""
+    if host.name == gateway.name:
+        return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
+    if bind == "localhost" or ipaddress.ip_address(bind.strip("[]")).is_loopback:
+        return None
+    if bind in ("0.0.0.0", "::"):  # noqa: S104 - it listens everywhere: the address by which we reach it will do
+        return host.connection.address
+    return bind.strip("[]")
+
+
+def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, str]) -> Gateway:
+    """Return a gateway from the settings of its host."""
+    settings = host.settings
+    limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
+    bind = "127.0.0.1" if settings.gateway_bind == "localhost" else settings.gateway_bind.strip("[]")
+    return Gateway(
+        bind, settings.gateway_port, settings.gateway_tls, backends, dict(clients), limits, run_folder=RUN_FOLDER
+    )
+
+
+def known_clients(text: str) -> dict[str, str]:
+    """Return the key of each client by its name, from the file of a gateway."""
+    return {name: key for key, _, name in (line.partition(" ") for line in text.splitlines()) if name}
+
+
+def remembered(text: str) -> dict[str, Served]:
+    """Return what hosts served when a gateway's files were made; empty where that cannot be read."""
+    try:
+        return {name: Served(**values) for name, values in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def to_remember(served: Mapping[str, Served]) -> str:
+    """Return the text that `remembered` reads. It holds keys."""
+    return json.dumps({name: asdict(one) for name, one in sorted(served.items())}) + "\n"
+
+
+def reached_at(host: Host) -> str:
+    """Return the name or address by which clients reach a gateway."""
+    bind = host.settings.gateway_bind.strip("[]")
+    if bind in ("0.0.0.0", "::"):  # noqa: S104 - it listens everywhere
+        return host.connection.address or "localhost"
+    return bind
+
+
+def endpoint_of(host: Host, address: str) -> str:
+    """Return the address of a gateway's API as a client of OpenAI's takes it."""
+    scheme = "https" if host.settings.gateway_tls else "http"
+    shown = f"[{address}]" if ":" in address else address
+    return f"{scheme}://{shown}:{host.settings.gateway_port}/v1"
+
+
+def certificate_names(host: Host) -> list[str]:
+    """Return the names of a self-signed certificate, as openssl takes them."""
+    names = dict.fromkeys((reached_at(host), "localhost", "127.0.0.1"))
+    return [f"IP:{name}" if _is_address(name) else f"DNS:{name}" for name in names]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def read_certificate(path: str | None, host: str) -> str | None:
+    """Return the user's certificate, chain and key.
+
+    Args:
+        path: The file; None where none was given.
+        host: The gateway's name, for messages.
+
+    Raises:
+        InventoryError: The file holds no certificate, no key, or a key of another certificate.
+    """
+    if path is None:
+        return None
+    hint = (
+        "firstlight_gateway_certificate names one PEM file: the certificate, its chain, and its key without a password"
+    )
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path, password=lambda: "")
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = "its key belongs to another certificate" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
+        raise InventoryError(f"gateway `{host}`: certificate `{path}` cannot be used: {why}", hint=hint) from None
+
+
+def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incoming: str) -> dict[str, Any]:
+    """Return the variables of the playbook, beside those of the host's paths."""
+    settings = host.settings
+    bind = settings.gateway_bind.strip("[]")
+    local = "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
+    return {
+        "firstlight_system_packages": ["haproxy", "openssl"],
+        "firstlight_gateway": {
+            "incoming": incoming,
+            "digest": digest,
+            "secret": sorted(secret),
+            "unit": unit,
+            "unit_path": "/etc/systemd/system/firstlight-gateway.service",
+            "address": bind,
+            "port": settings.gateway_port,
+            "self_signed": certificate_names(host)
+            if settings.gateway_tls and settings.gateway_certificate is None
+            else [],
+            "probe": endpoint_of(host, local).removesuffix("/v1"),
+        },
+    }

@@ -1,0 +1,230 @@
+"""Files of HAProxy, rendered from records. Pure: equal records give equal bytes.
+
+A request passes HAProxy twice. The first pass checks it and chooses a host; only then is known whose API key it has to carry.
+So the first pass hands it, with the name of the host, through a socket that nobody else can open to the second,
+which adds the key and forwards it. Retries, queues and health belong to the first pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from provision.core.tables import own_table
+from provision.phases.gateway.records import Backend, Gateway
+
+CONFIG = "haproxy.cfg"
+UNIT = "firstlight-gateway.service"
+CERTIFICATE = "certificate.pem"
+CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models.map", "routes.lst", "models.json"
+SERVED = "served.json"
+"""What hosts served when the files were made, for a run in which one cannot be asked."""
+SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
+"""Files that only root may read."""
+_HEADER_ROOM = 64 * 1024
+"""Bytes of a buffer beside the body: the head of a request, and what HAProxy keeps free."""
+_MIB = 1024 * 1024
+_HOST_HEADER = "x-firstlight-host"
+
+
+def unit_text(prefix: str) -> str:
+    """Return the text of the unit that runs HAProxy."""
+    return Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix)
+
+
+def passed_routes() -> tuple[str, ...]:
+    """Return the routes that clients may use, as `METHOD /path`."""
+    return tuple(own_table(Path(__file__).with_name("routes.toml"))["passed"])
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a gateway, which refer to one another by name."""
+
+    digest: str
+    """Names them; the process that runs with them knows it as its variable `proc.firstlight`."""
+    texts: dict[str, str] = field(repr=False)
+
+
+def render(gateway: Gateway, more: Mapping[str, str] | None = None) -> Files:
+    """Return the files of a gateway; those of `more` are added as they are.
+
+    Where the gateway speaks TLS and `more` has no certificate, a file of that name has to be added on the host.
+    """
+    texts = {**_texts(gateway), **(more or {})}
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
+    texts[CONFIG] = texts[CONFIG].replace("global\n", f"global\n    set-var proc.firstlight str({digest})\n", 1)
+    return Files(digest, texts)
+
+
+def _texts(gateway: Gateway) -> dict[str, str]:
+    models = gateway.models()
+    files = {
+        CONFIG: "\n".join(_config(gateway, models)) + "\n",
+        CLIENTS: _lines(f"{key} {name}" for name, key in sorted(gateway.clients.items())),
+        HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
+        ROUTES: _lines(passed_routes()),
+    }
+    if len(models) > 1:
+        files[MODELS] = _lines(f"{model} model-{number}" for number, model in enumerate(models))
+        listed = [{"id": model, "object": "model", "owned_by": "firstlight"} for model in models]
+        files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
+    return files
+
+
+def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _servers(backends: tuple[Backend, ...] | list[Backend]) -> Iterator[tuple[str, Backend]]:
+    """Yield each back end with its name in HAProxy, which takes fewer characters than an inventory."""
+    for backend in sorted(backends, key=lambda one: one.name):
+        yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name), backend
+
+
+def _error(message: str, kind: str) -> str:
+    """Return the words of a refusal that clients of OpenAI's API can read, quoted for HAProxy."""
+    body = json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
+    return f"content-type application/json string '{body}'"
+
+
+def _address(address: str, port: int) -> str:
+    return f"ipv6@[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
+    yield from _global(gateway)
+    yield from _defaults()
+    yield from _clients(gateway, models)
+    for number, backends in enumerate(models.values()):
+        yield from _model(gateway, number, backends)
+    yield from _second_pass(gateway)
+
+
+def _global(gateway: Gateway) -> Iterator[str]:
+    yield "# Made by Firstlight; a change here is undone by the next run."
+    yield "global"
+    yield "    default-path config"
+    if gateway.account is not None:
+        yield f"    user {gateway.account}"
+        yield f"    group {gateway.account}"
+    yield "    maxconn 8192"
+    yield "    log stdout format raw local0 info"
+    yield f"    stats socket {gateway.run_folder}/admin.sock mode 600 level admin expose-fd listeners"
+    yield "    # A request is kept whole until its model is known, and until it cannot be sent to another host any more."
+    yield f"    tune.bufsize {gateway.limits.body_mib * _MIB + _HEADER_ROOM}"
+    yield "    # Streams of the process before a reload go on for this long."
+    yield "    hard-stop-after 1h"
+    if gateway.tls:
+        yield "    ssl-default-bind-options ssl-min-ver TLSv1.2"
+
+
+def _defaults() -> Iterator[str]:
+    yield ""
+    yield "defaults"
+    yield "    mode http"
+    yield "    log global"
+    yield "    option httplog"
+    yield "    option dontlog-normal"
+    yield "    # Without it the kernel collects tokens, and the first one is late by a tenth of a second and more."
+    yield "    option http-no-delay"
+    yield "    timeout connect 3s"
+    yield "    timeout http-request 30s"
+    yield "    timeout http-keep-alive 2m"
+    yield "    timeout queue 15s"
+    yield "    # Of silence: a long prompt has no token for minutes."
+    yield "    timeout client 30m"
+    yield "    timeout server 30m"
+
+
+def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
+    tls = f" ssl crt {CERTIFICATE} alpn h2,http/1.1" if gateway.tls else ""
+    limits = gateway.limits
+    yield ""
+    yield "frontend clients"
+    yield f"    bind {_address(gateway.bind, gateway.port)}{tls}"
+    yield "    option http-buffer-request"
+    busy = _error("no host can take the request now; try again", "overloaded")
+    yield f"    http-error status 503 {busy} hdr Retry-After 2"
+    yield "    http-response set-header Retry-After 2 if { status 503 } !{ res.hdr(Retry-After) -m found }"
+    ready = " ".join(f"{{ nbsrv(model-{number}) gt 0 }}" for number in range(len(models)))
+    yield "    http-request set-var-fmt(txn.route) '%[method] %[path]'"
+    yield f"    http-request return status 200 content-type text/plain string ready if {{ path /health }} {ready}"
+    yield "    http-request return status 503 content-type text/plain string 'a model has no host' if { path /health }"
+    yield f"    http-request set-var(txn.client) http_auth_bearer,map_str({CLIENTS})"
+    yield (
+        f"    http-request set-var(txn.client) req.hdr(x-api-key),map_str({CLIENTS}) "
+        "if !{ var(txn.client) -m found } { req.hdr(x-api-key) -m found }"
+    )
+    unknown = _error("the API key is missing or unknown", "invalid_request_error")
+    yield f"    http-request return status 401 {unknown} hdr WWW-Authenticate Bearer unless {{ var(txn.client) -m found }}"
+    hidden = _error("this route is not served here", "not_found_error")
+    yield f"    http-request return status 404 {hidden} unless {{ var(txn.route) -m str -f {ROUTES} }}"
+    if limits.requests_per_minute is not None:
+        many = _error(f"more than {limits.requests_per_minute} requests in a minute", "rate_limit_error")
+        yield "    stick-table type string len 64 size 10k expire 2m store http_req_rate(1m)"
+        yield "    http-request track-sc0 var(txn.client)"
+        yield (
+            f"    http-request return status 429 {many} hdr Retry-After 10 "
+            f"if {{ sc_http_req_rate(0) gt {limits.requests_per_minute} }}"
+        )
+    unsized = _error("the request has no Content-Length", "invalid_request_error")
+    yield f"    http-request return status 411 {unsized} if METH_POST !{{ req.hdr(content-length) -m found }}"
+    large = _error(f"the request is larger than {limits.body_mib} MiB", "invalid_request_error")
+    yield f"    http-request return status 413 {large} if {{ req.hdr_val(content-length) gt {limits.body_mib * _MIB} }}"
+    for header in ("authorization", "x-api-key", _HOST_HEADER):
+        yield f"    http-request del-header {header}"
+    if len(models) == 1:
+        yield "    default_backend model-0"
+        return
+    yield f"    http-request return status 200 content-type application/json file {MODEL_LIST} if {{ path /v1/models }}"
+    yield f"    http-request set-var(txn.backend) req.body,json_query('$.model'),map_str({MODELS})"
+    absent = _error("the request names no model that is served here; GET /v1/models lists them", "not_found_error")
+    yield f"    http-request return status 404 {absent} unless {{ var(txn.backend) -m found }}"
+    yield "    use_backend %[var(txn.backend)]"
+
+
+def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
+    yield ""
+    yield f"# {backends[0].model}"
+    yield f"backend model-{number}"
+    yield "    balance leastconn"
+    yield "    retries 2"
+    yield "    option redispatch 1"
+    yield "    retry-on conn-failure empty-response 503"
+    yield "    option abortonclose"
+    yield "    option httpchk"
+    yield "    http-check send meth GET uri /health ver HTTP/1.1 hdr Host gateway"
+    yield "    http-check expect status 200"
+    yield "    timeout check 1s"
+    yield f"    http-send-name-header {_HOST_HEADER}"
+    most = gateway.limits.host_requests
+    yield f"    http-request deny deny_status 503 if {{ queue ge {most * len(backends)} }}"
+    yield (
+        f"    default-server inter 500ms fall 2 rise 2 slowstart 30s on-marked-down shutdown-sessions maxconn {most}"
+    )
+    for server, one in _servers(backends):
+        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check addr {one.address} port {one.port}"
+
+
+def _second_pass(gateway: Gateway) -> Iterator[str]:
+    owner = f" user {gateway.account}" if gateway.account is not None else ""
+    yield ""
+    yield "frontend hosts"
+    yield f"    bind unix@{gateway.run_folder}/hosts.sock{owner} mode 600"
+    yield "    default_backend hosts"
+    yield ""
+    yield "backend hosts"
+    yield "    retries 0"
+    yield f"    http-request set-var(txn.host) req.hdr({_HOST_HEADER})"
+    yield f"    http-request set-var(txn.key) var(txn.host),map_str({HOSTS})"
+    yield f"    http-request del-header {_HOST_HEADER}"
+    yield "    http-request set-header authorization 'Bearer %[var(txn.key)]' if { var(txn.key) -m found }"
+    yield "    use-server %[var(txn.host)] if TRUE"
+    for server, one in _servers(gateway.backends):
+        yield f"    server {server} {_address(one.address, one.port)}"

@@ -1,0 +1,56 @@
+"""What a gateway's configuration is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A serving host as the gateway reaches it."""
+
+    name: str
+    """Of the host in the inventory."""
+    model: str
+    """Name of its model in the API."""
+    address: str
+    """IP address or name, as the gateway reaches it."""
+    port: int
+    key: str | None = field(repr=False)
+    """The host's own API key; None where it asks for none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gateway lets through."""
+
+    body_mib: int
+    """MiB of one request; as much is kept of each until its model is known."""
+    host_requests: int
+    """Requests that one host works on at a time; as many again may wait for it."""
+    requests_per_minute: int | None
+    """Of one client; None: as many as it likes."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway with everything that it needs to know."""
+
+    bind: str
+    port: int
+    tls: bool
+    backends: tuple[Backend, ...]
+    clients: dict[str, str] = field(repr=False)
+    """Key of each client by its name."""
+    limits: Limits
+    run_folder: str
+    """Folder of its sockets, which HAProxy's account alone may enter."""
+    account: str | None = "haproxy"
+    """Account that it runs as after it has read its files; None: that of its process."""
+
+    def models(self) -> dict[str, list[Backend]]:
+        """Return the back ends by model, both in order of their names."""
+        found: dict[str, list[Backend]] = {}
+        for backend in sorted(self.backends, key=lambda one: (one.model, one.name)):
+            found.setdefault(backend.model, []).append(backend)
+        return found

@@ -1,0 +1,243 @@
+"""The gateway of a run: what its hosts serve is read, its files are rendered and sent, and a playbook switches to them.
+
+Keys of hosts and clients pass through this process's memory only; no record of the run has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import shlex
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from provision.core.errors import FirstlightError, InventoryError
+from provision.core.models.records import GatewayRecord, PhaseResult
+from provision.core.models.settings import Host
+from provision.core.redaction import register_secret
+from provision.fleet.ssh import Session
+from provision.phases.gateway.backends import (
+    Served,
+    backends_of,
+    endpoint_of,
+    gateway_of,
+    known_clients,
+    reached_at,
+    read_certificate,
+    remembered,
+    served_of,
+    to_remember,
+    variables,
+)
+from provision.phases.gateway.haproxy import CERTIFICATE, CLIENTS, SECRET, SERVED, UNIT, Files, render, unit_text
+from provision.phases.gateway.records import Gateway
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+
+ResultT = TypeVar("ResultT", bound=ProbedHosts)
+READ_DEADLINE_S = 60.0
+SEND_DEADLINE_S = 120.0
+_SUMS = (
+    "cd {folder} 2>/dev/null || exit 0; sha256sum -- * /etc/systemd/system/{unit} 2>/dev/null; "
+    "systemctl is-enabled {unit}; systemctl is-active {unit}"
+)
+INCOMING = "/run/firstlight-gateway.incoming"
+"""Of root, and in memory: the files hold keys."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a gateway has already."""
+
+    clients: Mapping[str, str] = field(default_factory=dict, repr=False)
+    served: Mapping[str, Served] = field(default_factory=dict, repr=False)
+    sums: str = ""
+    """SHA-256 and name of each file and of the unit, and whether it runs: as `_SUMS` prints them."""
+
+    def has(self, files: Files, unit: str) -> bool:
+        """Return whether it runs with these files already."""
+        wanted = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.texts.items()}
+        wanted[UNIT] = hashlib.sha256(unit.encode()).hexdigest()
+        lines = self.sums.splitlines()
+        found = {path.rpartition("/")[2]: total for total, _, path in (line.partition("  ") for line in lines)}
+        return wanted.items() <= found.items() and lines[-2:] == ["enabled", "active"]
+
+
+def apply(context: RunContext, earlier: ResultT) -> ResultT:
+    """Set the gateways of the inventory up. Nothing is done without one, or in a run over a part of the inventory."""
+    gateways = [host for host in context.hosts() if host.is_gateway]
+    if context.limited:
+        for host in gateways:
+            if not host.is_provisioned:
+                text = "left as it is: --limit names a part of the inventory, and a gateway has to know all of it"
+                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+        return earlier
+    if gateways:
+        started = time.monotonic()
+        _set_up(context, earlier, gateways, started)
+    return earlier
+
+
+def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], started: float) -> None:
+    for host in gateways:
+        if not probed.install_paths[host.name].root:
+            error = InventoryError(
+                f"host `{host.name}`: a gateway needs root",
+                hint="log in as root, or set ansible_become: true",
+            )
+            context.fail(host.name, "serve", error)
+    playbooks.acquire_locks(context, probed, "serve", [host for host in gateways if not context.has_failed(host.name)])
+    gateways = [host for host in gateways if host.name in context.locked]
+    before = context.run_on_hosts(
+        "serve",
+        gateways,
+        lambda host: _read_before(context.session(host), probed.install_paths[host.name].prefix),
+        deadline_s=READ_DEADLINE_S,
+    )
+    served = _served(context, probed, before.values())
+    clients: dict[str, str] = {}
+    for found in before.values():
+        clients = {**found.clients, **clients}
+    made: dict[str, tuple[Gateway, Files]] = {}
+    for host in [host for host in gateways if host.name in before]:
+        for name in host.settings.gateway_clients:
+            clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
+        try:
+            made[host.name] = _files(context, host, served, clients)
+        except FirstlightError as error:
+            context.fail(host.name, "serve", error)
+    units = {name: unit_text(probed.install_paths[name].prefix) for name in made}
+    new = [
+        host
+        for host in gateways
+        if host.name in made and not before[host.name].has(made[host.name][1], units[host.name])
+    ]
+    sent = context.run_on_hosts(
+        "serve", new, lambda host: _send(context.session(host), made[host.name][1]), deadline_s=SEND_DEADLINE_S
+    )
+    results = {
+        name: PhaseResult(host=name, phase="serve", status="ok")
+        for name in made
+        if name not in [host.name for host in new]
+    }
+    results |= playbooks.run_playbook(
+        context,
+        "gateway",
+        "serve",
+        [host for host in new if host.name in sent],
+        lambda host: {
+            **probed.install_paths[host.name].ansible_vars(),
+            **variables(host, made[host.name][1].digest, SECRET, units[host.name], INCOMING),
+        },
+    )
+    for host in [host for host in gateways if host.name in results]:
+        prefix = probed.install_paths[host.name].prefix
+        record = _record(context.session(host), host, made[host.name][0], prefix)
+        context.run.write(f"gateway/{host.name}.json", record)
+        context.record(_result(context, host, results[host.name], record, time.monotonic() - started))
+
+
+def _read_before(session: Session, prefix: str) -> Before:
+    """Read what a gateway has; its keys must appear in no record."""
+    texts = {}
+    for name in (CLIENTS, SERVED):
+        with contextlib.suppress(FileNotFoundError):
+            texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
+    command = _SUMS.format(folder=shlex.quote(f"{prefix}/gateway/current"), unit=UNIT)
+    sums = session.run(command, root=True).stdout
+    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums)
+    for key in (*found.clients.values(), *(one.key for one in found.served.values())):
+        if key is not None:
+            register_secret(key)
+    return found
+
+
+def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
+    """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer."""
+    hosts = [host for host in context.inventory.hosts if host.is_provisioned and host.settings.serve]
+    asked = [host for host in hosts if not context.has_failed(host.name)]
+    answers = context.run_on_hosts(
+        "serve",
+        asked,
+        lambda host: _read_served(
+            context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root
+        ),
+        deadline_s=READ_DEADLINE_S,
+    )
+    found: dict[str, Served] = {}
+    for host in hosts:
+        known = [one.served[host.name] for one in before if host.name in one.served]
+        now = answers[host.name] if host.name in answers else next(iter(known), None)
+        if now is not None:
+            found[host.name] = now
+    return found
+
+
+def _read_served(session: Session, prefix: str, *, root: bool) -> Served | None:
+    try:
+        state = session.read(f"{prefix}/state.json", root=root).decode()
+        environment = session.read(f"{prefix}/etc/service.env", root=root).decode()
+    except FileNotFoundError:
+        return None
+    served = served_of(state, environment)
+    if served is not None and served.key is not None:
+        register_secret(served.key)
+    return served
+
+
+def _files(
+    context: RunContext, host: Host, served: Mapping[str, Served], clients: Mapping[str, str]
+) -> tuple[Gateway, Files]:
+    """Render the files of one gateway. Raises InventoryError."""
+    backends = backends_of(host, context.inventory.hosts, served)
+    gateway = gateway_of(host, backends, {name: clients[name] for name in host.settings.gateway_clients})
+    more = {SERVED: to_remember(served)}
+    certificate = read_certificate(host.settings.gateway_certificate, host.name)
+    if certificate is not None:
+        more[CERTIFICATE] = certificate
+    return gateway, render(gateway, more)
+
+
+def _send(session: Session, files: Files) -> None:
+    folder = shlex.quote(INCOMING)
+    session.run(f"rm -rf {folder} && mkdir -m 700 {folder}", root=True)
+    for name, text in files.texts.items():
+        session.write(f"{INCOMING}/{name}", text.encode(), mode=0o600, root=True)
+
+
+def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> GatewayRecord:
+    """Return what clients have to know."""
+    current = f"{prefix}/gateway/current"
+    fingerprint = None
+    if gateway.tls:
+        path = shlex.quote(f"{current}/{CERTIFICATE}")
+        said = session.run(f"openssl x509 -noout -fingerprint -sha256 -in {path}", root=True).stdout
+        fingerprint = said.strip().partition("=")[2] or None
+    return GatewayRecord(
+        endpoint=endpoint_of(host, reached_at(host)),
+        models={model: tuple(one.name for one in backends) for model, backends in gateway.models().items()},
+        clients=tuple(sorted(gateway.clients)),
+        key_file=f"{current}/{CLIENTS}",
+        fingerprint=fingerprint,
+        self_signed=gateway.tls and host.settings.gateway_certificate is None,
+    )
+
+
+def _result(context: RunContext, host: Host, played: PhaseResult, record: GatewayRecord, seconds: float) -> PhaseResult:
+    """Return the result of a host; that of its own service, where it has one, is kept beside it."""
+    earlier = context.results.get(host.name, {}).get("serve")
+    count = len({name for names in record.models.values() for name in names})
+    text = f"gateway to {count} host{'s' if count != 1 else ''}"
+    if earlier is None:
+        return played.model_copy(update={"phase": "serve", "text": text, "seconds": round(seconds, 3)})
+    return earlier.model_copy(
+        update={
+            "text": f"{earlier.text}; {text}" if earlier.text else text,
+            "changed": earlier.changed or played.changed,
+            "seconds": round(earlier.seconds + seconds, 3),
+        }
+    )

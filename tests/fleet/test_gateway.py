@@ -1,0 +1,224 @@
+"""`./firstlight gateway` on booted hosts: one gateway with Debian's HAProxy, two hosts with stub engines."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.command_runner import CommandRunner, Ended
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.gateway.running import wait_until
+from tests.gateway.stub_engine import __file__ as stub_file
+
+CURRENT = "/opt/firstlight/gateway/current"
+UNIT = "firstlight-gateway.service"
+
+
+class Client:
+    """A client of the gateway that trusts its certificate alone."""
+
+    def __init__(self, gateway: FleetHost, key: str) -> None:
+        pem = gateway.sh(f"openssl x509 -in {CURRENT}/certificate.pem")
+        self.context = ssl.create_default_context(cadata=pem)
+        self.base = f"https://{gateway.address}:8443"
+        self.key = key
+
+    def chat(self) -> tuple[int, str]:
+        """Status and the name of the host that answered."""
+        body = json.dumps({"model": "stub", "messages": []}).encode()
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.base}/v1/chat/completions", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as response:
+                document = json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        return 200, document["choices"][0]["message"]["content"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway that was set up, two hosts behind it, and the way to run commands."""
+
+    gateway: FleetHost
+    first: FleetHost
+    second: FleetHost
+    folder: Path
+    command: CommandRunner
+    made: Ended
+    """The command that set it up."""
+
+    def run(self, *clients: str, **variables: Any) -> Ended:
+        """Set it up again."""
+        return set_up(self.command, self.folder, [self.gateway, self.first, self.second], *clients, **variables)
+
+    def client(self) -> Client:
+        """A client that has a key."""
+        return Client(self.gateway, keys(self.gateway)["app"])
+
+    def process(self) -> str:
+        """The main process of HAProxy."""
+        return self.gateway.sh(f"systemctl show -p MainPID --value {UNIT}")
+
+
+@pytest.fixture(scope="module")
+def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A gateway that reaches its package sources, and two hosts that look as if a run had left them serving."""
+    [gateway] = fleet.boot(1, online=True)
+    first, second = fleet.boot(2)
+    for host in (first, second):
+        host.sh(
+            "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
+            f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env"
+        )
+        serve_at(host, 8000)
+        make_stub(host)
+    folder = tmp_path_factory.mktemp("gateway")
+    command = CommandRunner(folder / "logs")
+    made = set_up(command, folder, [gateway, first, second], "app", "batch")
+    return Site(gateway, first, second, folder, command, made)
+
+
+def set_up(command: CommandRunner, folder: Path, hosts: list[FleetHost], *clients: str, **variables: Any) -> Ended:
+    path = inventory(folder, hosts, firstlight_gateway_clients=list(clients), **variables)
+    return command("gateway", "-i", str(path))
+
+
+def serve_at(host: FleetHost, port: int) -> None:
+    """Let a host say at which port it serves."""
+    state = {"readiness": {"served_name": "stub", "host": host.address, "port": port}}
+    host.sh(f"printf '%s' '{json.dumps(state)}' >/opt/firstlight/state.json")
+
+
+def make_stub(host: FleetHost) -> None:
+    words = f"/usr/bin/python3 /root/stub_engine.py {host.name} {host.address} 8000 key-of-{host.name}"
+    (host.machine.root / "root/stub_engine.py").write_text(Path(stub_file).read_text())
+    (host.machine.root / "etc/systemd/system/stub.service").write_text(f"[Service]\nExecStart={words}\n")
+    host.sh("systemctl daemon-reload; systemctl start stub")
+
+
+def inventory(folder: Path, hosts: list[FleetHost], **variables: Any) -> Path:
+    gateway, *serving = hosts
+    groups = {
+        "gateway": {"hosts": {gateway.name: gateway.inventory_entry()}, "vars": variables},
+        "serving": {"hosts": {host.name: host.inventory_entry() for host in serving}},
+    }
+    path = folder / "hosts.yml"
+    path.write_text(json.dumps({"all": {"children": groups}}))
+    return path
+
+
+def keys(gateway: FleetHost) -> dict[str, str]:
+    assert gateway.sh(f"stat -L -c '%U %a' {CURRENT}/clients.map {CURRENT}/hosts.map {CURRENT}/served.json") == (
+        "root 600\n" * 3
+    )
+    lines = gateway.sh(f"cat {CURRENT}/clients.map").splitlines()
+    return {name: key for key, name in (line.split() for line in lines)}
+
+
+def secrets_in(ended: Ended, gateway: FleetHost) -> list[str]:
+    """Files of the run, and what it printed, that hold a key."""
+    words = [*keys(gateway).values(), *re.findall(r"key-of-\w+", gateway.sh(f"cat {CURRENT}/hosts.map"))]
+    files = {str(path): path.read_text(errors="replace") for path in ended.run.rglob("*") if path.is_file()}
+    return [
+        name for name, text in {**files, "out": ended.out, "err": ended.err}.items() if any(w in text for w in words)
+    ]
+
+
+def test_an_inventory_without_a_gateway_is_refused(site: Site) -> None:
+    done = site.command("gateway", "-i", str(site.first.inventory(site.folder / "none")))
+    assert done.code == 2
+    assert "has no gateway" in done.err
+
+
+def test_a_gateway_answers_and_tells_what_clients_need(site: Site) -> None:
+    done, gateway = site.made, site.gateway
+    assert done.code == 0, done.output()
+    said = done.host(gateway.name)
+    assert said["state"] == "serving"
+    assert said["gateway"]["endpoint"] == f"https://{gateway.address}:8443/v1"
+    assert said["gateway"]["models"] == {"stub": [site.first.name, site.second.name]}
+    shown = gateway.sh(f"openssl x509 -noout -fingerprint -sha256 -in {CURRENT}/certificate.pem").strip()
+    assert said["gateway"]["fingerprint"] == shown.partition("=")[2]
+    assert said["gateway"]["fingerprint"] in done.out.replace("\n", "").replace(" ", "")
+    assert secrets_in(done, gateway) == []
+    assert gateway.sh(f"systemctl is-active {UNIT}; systemctl is-enabled {UNIT}").split() == ["active", "enabled"]
+    assert gateway.sh("systemctl is-enabled haproxy.service", check=False).strip() == "disabled"
+    assert gateway.sh("ls /run | grep incoming", check=False) == ""
+    assert {site.client().chat() for _ in range(10)} == {(200, site.first.name), (200, site.second.name)}
+    assert Client(gateway, "no").chat()[0] == 401
+
+
+def test_a_second_run_changes_nothing(site: Site) -> None:
+    before = site.process()
+    done = site.run("app", "batch")
+    assert done.code == 0, done.output()
+    assert done.summary["changed"] == 0
+    assert not (done.run / "install/tasks.jsonl").exists(), "nothing differs, and no playbook is played"
+    assert site.process() == before
+
+
+def test_a_changed_file_is_mended(site: Site) -> None:
+    live = site.gateway.sh(f"cat {CURRENT}/haproxy.cfg")
+    site.gateway.sh(f"sed -i s/maxconn/#maxconn/ {CURRENT}/haproxy.cfg")
+    done = site.run("app", "batch")
+    assert done.code == 0, done.output()
+    assert done.summary["changed"] == 1
+    assert site.gateway.sh(f"cat {CURRENT}/haproxy.cfg") == live
+
+
+def test_a_host_that_is_gone_stays_behind_the_gateway(site: Site) -> None:
+    client, before = site.client(), site.process()
+    site.first.sh("systemctl stop stub; systemctl stop ssh")
+    done = site.run("app")
+    site.first.sh("systemctl start ssh")
+    assert done.code == 1, done.output()
+    assert done.host(site.first.name)["state"] == "unreachable"
+    assert done.host(site.gateway.name)["gateway"]["models"] == {"stub": [site.first.name, site.second.name]}
+    assert site.process() == before, "reloaded, not restarted"
+    assert {client.chat() for _ in range(10)} == {(200, site.second.name)}
+    site.first.sh("systemctl start stub")
+    assert keys(site.gateway) == {"app": client.key}, "a client keeps its key, and the other one has none"
+
+
+def test_what_haproxy_refuses_leaves_the_files_of_before(site: Site) -> None:
+    assert site.run("app").code == 0
+    live, client = site.gateway.sh(f"readlink {CURRENT}"), site.client()
+    serve_at(site.second, 123456)
+    done = site.run("app")
+    serve_at(site.second, 8000)
+    assert done.code == 1, done.output()
+    assert "HAProxy refuses" in done.out
+    assert "123456" in done.out
+    assert site.gateway.sh(f"readlink {CURRENT}") == live
+    assert client.chat()[0] == 200
+
+
+def test_an_occupied_address_leaves_the_gateway_as_it_is(site: Site) -> None:
+    live, client = site.gateway.sh(f"readlink {CURRENT}"), site.client()
+    site.gateway.sh("systemd-run -q --collect --unit=other python3 -m http.server 9443")
+    wait_until(lambda: "9443" in site.gateway.sh("ss -Hltn"), "the other program never listens")
+    done = site.run("app", firstlight_gateway_port=9443)
+    assert done.code == 1, done.output()
+    assert "python3" in done.out
+    assert "firstlight_gateway_port" in done.out
+    assert site.gateway.sh(f"readlink {CURRENT}") == live
+    assert client.chat()[0] == 200
+
+
+def test_a_gateway_comes_back_after_a_restart_and_leaves_nothing_when_it_is_removed(site: Site) -> None:
+    site.gateway.reboot()
+    assert site.gateway.sh(f"systemctl is-active {UNIT}").strip() == "active"
+    path = inventory(site.folder, [site.gateway, site.first, site.second])
+    done = site.command("uninstall", "-i", str(path), "--limit", site.gateway.name)
+    assert done.code == 0, done.output()
+    assert "haproxy" in done.out, "its packages remain, and are named"
+    assert site.gateway.sh(f"systemctl is-active {UNIT}; ls -d /opt/firstlight", check=False).split() == ["inactive"]

@@ -1,0 +1,217 @@
+"""A real HAProxy with rendered files, and stub engines, on loopback addresses of this machine."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import http.client
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, render
+from provision.phases.gateway.records import Backend, Gateway, Limits
+
+STUB = Path(__file__).with_name("stub_engine.py")
+KEY = "sk-client-one"
+ROOMY = Limits(body_mib=4, host_requests=64, requests_per_minute=None)
+DEADLINE_S = 60.0
+"""A limit for states that must come about, not an expectation."""
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def host(self) -> str:
+        """The stub that answered a chat."""
+        return str(self.document["choices"][0]["message"]["content"])
+
+
+def free_port(address: str) -> int:
+    """A port that nobody uses now."""
+    with socket.create_server((address, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def ask(at: tuple[str, int], method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection(*at, timeout=DEADLINE_S)
+    try:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
+@dataclass
+class Stub:
+    """One stub engine."""
+
+    backend: Backend
+    process: subprocess.Popen[bytes]
+
+    @property
+    def at(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self.backend.address, self.backend.port
+
+    def mode(self, mode: str) -> None:
+        """Change what it does."""
+        assert ask(self.at, "POST", "/stub", {"mode": mode}).status == 200
+
+    def step(self) -> None:
+        """Let one token go."""
+        ask(self.at, "POST", "/stub/step", {})
+
+    def seen(self) -> list[dict[str, Any]]:
+        """The requests that reached it."""
+        found: list[dict[str, Any]] = ask(self.at, "GET", "/stub").document["seen"]
+        return found
+
+
+@dataclass
+class Site:
+    """A gateway and its stubs."""
+
+    folder: Path
+    gateway: Gateway
+    stubs: dict[str, Stub]
+    process: subprocess.Popen[bytes]
+    digest: str = ""
+
+    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = KEY, **headers: str) -> Answer:
+        """One request of a client."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent |= {"Authorization": f"Bearer {key}"} if key else {}
+        return ask((self.gateway.bind, self.gateway.port), method, path, body, sent)
+
+    def chat(self, model: str = "m", **more: Any) -> Answer:
+        """A chat; the content of the answer is the stub's name."""
+        return self.ask("POST", "/v1/chat/completions", {"messages": [], "model": model, **more})
+
+    def admin(self, command: str) -> str:
+        """What HAProxy's socket answers."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"{self.gateway.run_folder}/admin.sock")
+            connection.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+    def state(self, host: str) -> str:
+        """Whether HAProxy has a host in its traffic."""
+        rows = csv.DictReader(io.StringIO(self.admin("show stat").removeprefix("# ")))
+        return next(row["status"] for row in rows if row["svname"] == host and row["pxname"] != "hosts")
+
+    def wait(self, host: str, state: str) -> None:
+        """Until a host has a state."""
+        wait_until(lambda: self.state(host).startswith(state), f"{host} is never {state}")
+
+    def reload(self, gateway: Gateway) -> None:
+        """Run with other files, as systemd's reload does; returns when they are in use."""
+        self.gateway = gateway
+        self.digest = write(self.folder, gateway)
+        wait_until(self._runs_new_files, "the new files are never used", self._ask_to_reload)
+
+    def _runs_new_files(self) -> bool:
+        return self.digest in self.admin("get var proc.firstlight")
+
+    def _ask_to_reload(self) -> None:
+        # HAProxy's master loses a signal that comes while it ends the reload before.
+        self.process.send_signal(signal.SIGUSR2)
+
+
+def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None) -> None:
+    """Until something is so; `again` is done once a second."""
+    deadline = time.monotonic() + DEADLINE_S
+    turn = 0
+    while True:
+        if turn % 20 == 0:
+            again()
+        turn += 1
+        try:
+            if seen():
+                return
+        except (OSError, StopIteration):
+            pass
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+def write(folder: Path, gateway: Gateway) -> str:
+    """Write the files of a gateway where HAProxy reads them."""
+    files = render(gateway)
+    for name, text in files.texts.items():
+        (folder / name).write_text(text)
+    return files.digest
+
+
+def stub(name: str, address: str, model: str = "m") -> Stub:
+    """Start a stub engine."""
+    backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
+    words = [sys.executable, str(STUB), name, address, str(backend.port), str(backend.key)]
+    started = Stub(backend, subprocess.Popen(words, stdin=subprocess.DEVNULL))
+    wait_until(lambda: started.seen() == [], f"{name} never listens")
+    return started
+
+
+@contextmanager
+def running(folder: Path, models: dict[str, str], *, certificate: str | None = None, **settings: Any) -> Iterator[Site]:
+    """A gateway before stub engines; all of it is gone at the end.
+
+    Args:
+        folder: Where its files are written.
+        models: Model of each stub by its name.
+        certificate: With its key; the gateway speaks TLS then.
+        **settings: Fields of `Gateway` that are to be otherwise.
+    """
+    stubs = {name: stub(name, f"127.0.9.{number}", model) for number, (name, model) in enumerate(models.items(), 2)}
+    address = "127.0.9.1"
+    gateway = Gateway(
+        bind=address,
+        port=free_port(address),
+        tls=certificate is not None,
+        backends=tuple(one.backend for one in stubs.values()),
+        clients={"one": KEY, "two": "sk-client-two"},
+        limits=ROOMY,
+        run_folder=str(folder),
+        account=getpass.getuser(),
+    )
+    gateway = replace(gateway, **settings)
+    if certificate is not None:
+        (folder / CERTIFICATE).write_text(certificate)
+    site = Site(folder, gateway, stubs, subprocess.Popen(["true"]), write(folder, gateway))
+    with (folder / "haproxy.log").open("wb") as log:
+        site.process = subprocess.Popen(
+            ["haproxy", "-W", "-f", str(folder / CONFIG)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        for name in stubs:
+            site.wait(name, "UP")
+        yield site
+    finally:
+        for process in (site.process, *(one.process for one in stubs.values())):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in (site.process, *(one.process for one in stubs.values())):
+            process.wait(DEADLINE_S)

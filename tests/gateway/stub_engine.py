@@ -1,0 +1,122 @@
+"""A server with the shape of vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY`. Standard library only.
+
+`POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), hang (no answer, though /health is fine), break (ends a stream
+after two tokens) or stepwise (each token of a stream waits for a POST to /stub/step). `GET /stub` returns the requests that came.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKENS = 5
+
+
+class Engine(ThreadingHTTPServer):
+    """State that all requests share."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, name: str, address: str, port: int, key: str) -> None:
+        super().__init__((address, port), Handler)
+        self.name, self.key, self.mode = name, key, "ok"
+        self.steps = threading.Semaphore(0)
+        self.seen: list[dict[str, Any]] = []
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that went away."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: Engine
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer what is read."""
+        if self.path == "/stub":
+            self.answer(200, {"seen": self.server.seen})
+        elif self.path == "/health":
+            self.answer(200, {})
+        else:
+            self.serve({})
+
+    def do_POST(self) -> None:
+        """Answer what computes."""
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        if self.path == "/stub":
+            self.server.mode = body["mode"]
+            self.answer(200, {})
+        elif self.path == "/stub/step":
+            self.server.steps.release()
+            self.answer(200, {})
+        else:
+            self.serve(body)
+
+    def serve(self, body: dict[str, Any]) -> None:
+        """Do as the mode says."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append({"route": f"{self.command} {self.path}", "headers": headers})
+        if headers.get("authorization") != f"Bearer {self.server.key}":
+            self.answer(401, {"error": "Unauthorized"})
+        elif self.server.mode == "hang":
+            threading.Event().wait()
+        elif self.server.mode in ("refuse", "fail"):
+            self.answer(400 if self.server.mode == "refuse" else 500, {"error": {"message": self.server.mode}})
+        elif body.get("stream"):
+            self.stream(body)
+        else:
+            choice = {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": self.server.name},
+            }
+            self.answer(200, {**self.completion(body), "object": "chat.completion", "choices": [choice]})
+
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return what every answer has."""
+        return {"id": "stub", "created": 0, "model": body.get("model", "")}
+
+    def stream(self, body: dict[str, Any]) -> None:
+        """Send tokens one by one."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(TOKENS):
+            if self.server.mode == "stepwise":
+                self.server.steps.acquire()
+            if self.server.mode == "break" and number == 2:
+                self.close_connection = True
+                return
+            choice = {"index": 0, "finish_reason": None, "delta": {"role": "assistant", "content": f"{number} "}}
+            self.chunk(json.dumps({**self.completion(body), "object": "chat.completion.chunk", "choices": [choice]}))
+        self.chunk("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, text: str) -> None:
+        """Send one event."""
+        data = f"data: {text}\n\n".encode()
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def answer(self, status: int, document: dict[str, Any]) -> None:
+        """Send one document."""
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+if __name__ == "__main__":
+    Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]).serve_forever()

@@ -1,0 +1,45 @@
+"""Hosts that are a gateway and nothing else: probed, and left out of everything that concerns serving."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.command_runner import CommandRunner
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """This machine as a host that serves, and once more as a gateway alone."""
+    local = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "prefix")}
+    groups = {"gateway": {"hosts": {"gate": local}}, "serving": {"hosts": {"here": local}}}
+    path = tmp_path / "hosts.yml"
+    path.write_text(json.dumps({"all": {"children": groups}}))
+    return path
+
+
+def test_a_gateway_is_not_planned(inventory: Path, tmp_path: Path) -> None:
+    done = CommandRunner(tmp_path / "logs")("plan", "-i", str(inventory), "--json")
+    assert done.code == 0, done.output()
+    document = json.loads(done.out)
+    assert (document["hosts"], document.get("missing")) == (["here"], None)
+    assert done.host("gate")["phases"].keys() == {"probe"}
+
+
+def test_a_gateway_without_hosts_that_serve_is_refused_before_anything_is_done(inventory: Path, tmp_path: Path) -> None:
+    done = CommandRunner(tmp_path / "logs")("gateway", "-i", str(inventory))
+    assert done.code == 2, done.output()
+    assert "gateway `gate` has nothing to pass requests to" in done.out
+    assert "./firstlight provision" in done.out
+    assert not (tmp_path / "prefix/gateway").exists()
+
+
+def test_a_gateway_is_left_alone_by_a_run_over_a_part_of_the_inventory(inventory: Path, tmp_path: Path) -> None:
+    done = CommandRunner(tmp_path / "logs")("provision", "-i", str(inventory), "--limit", "gate")
+    assert done.code == 0, done.output()
+    assert done.host("gate")["phases"]["serve"]["status"] == "skipped"
+    assert "--limit names a part of the inventory" in done.host("gate")["phases"]["serve"]["text"]
