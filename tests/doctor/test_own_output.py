@@ -76,7 +76,7 @@ def causes(text: str) -> list[str]:
 @pytest.mark.slow
 def test_error_texts_have_no_wrong_finding() -> None:
     found = [(where, text, causes(text)) for where, text in errors()]
-    assert len(found) >= 250
+    assert any(text.startswith("error: the catalog has no vLLM") for _, text, _ in found)
     wrong = [
         (where, text, named)
         for where, text, named in found

@@ -59,4 +59,4 @@ def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
     for name, row in FAMILIES.items():
         tried = {check for fault in made if fault.family == name for check in fault.checks}
         assert {*row.standard, *row.full} <= tried, name
-    assert len({fault.name for fault in made}) == len(made) >= 40
+    assert len({fault.name for fault in made}) == len(made)
