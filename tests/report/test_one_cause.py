@@ -34,7 +34,7 @@ CAUSES: dict[str, dict[str, Any]] = {
     },
     "one of eight cards gone": {
         "id_": "devices.gpus",
-        "reason": "7 of 8 GPUs: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was last green)",
+        "reason": "7 of 8 cards: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was last green)",
         "remedy": "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card",
     },
 }

@@ -307,8 +307,8 @@ def test_nvml_knows_the_release_where_the_module_does_not_show_itself(tmp_path: 
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pci, "gpus", lambda _: ())
-    assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA GPU on the PCI bus")
-    assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD GPU on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA card on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD card on the PCI bus")
     monkeypatch.setattr(pci, "gpus", lambda _: (1,))
     assert card_health.skip_without_cards(CheckContext()) is None
     planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
@@ -416,7 +416,7 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
 
 def test_amd_errors_that_could_not_be_corrected_fail() -> None:
     assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "card 0: 2 uncorrected memory errors"
     assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
     assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
@@ -451,7 +451,7 @@ def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
     hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
-        "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
+        "card 0 is slowed down: its socket is too hot; card 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
     assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
@@ -482,7 +482,7 @@ def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> 
     odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
-        "not connected by xGMI like the other cards: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
+        "not connected by xGMI like the other cards: card 1 to 2 by PCIE, card 2 to 1 by PCIE",
     )
     assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
     assert amd_links.evaluate(()).status == "skip"

@@ -115,7 +115,7 @@ def judged(
 
 
 def test_layers_that_agree_are_ok() -> None:
-    assert judged() == ("ok", "every layer sees the same GPUs (PCI 2, kernel driver 2, NVML 2, torch 2)")
+    assert judged() == ("ok", "every layer sees the same cards (PCI 2, kernel driver 2, NVML 2, torch 2)")
 
 
 def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
@@ -127,7 +127,7 @@ def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
 def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
     assert judged(PCI=(), kernel_driver=None) == (
         "ok",
-        "every layer sees the same GPUs (PCI 0, kernel driver absent, NVML 2, torch 2)",
+        "every layer sees the same cards (PCI 0, kernel driver absent, NVML 2, torch 2)",
     )
     status, reason = judged(PCI=(), kernel_driver=None, NVML=FULL[:1])
     assert (status, reason) == (
@@ -139,7 +139,7 @@ def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
 def test_no_driver_with_gpus_on_the_bus_fails() -> None:
     status, reason = judged(kernel_driver=None, NVML=None, torch=())
     assert status == "fail"
-    assert reason.startswith("kernel driver and NVML: no answer, with 2 GPUs on the bus")
+    assert reason.startswith("kernel driver and NVML: no answer, with 2 cards on the bus")
 
 
 def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
@@ -153,7 +153,7 @@ def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
 def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
     status, reason = judged(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
     assert status == "warn"
-    assert "CUDA_VISIBLE_DEVICES=0 hides GPUs" in reason
+    assert "CUDA_VISIBLE_DEVICES=0 hides cards" in reason
 
 
 def test_split_gpus_are_not_called_equal() -> None:
@@ -215,7 +215,7 @@ def test_flags_are_read_of_the_first_cpu() -> None:
 
 @pytest.mark.parametrize(
     ("vllm", "found"),
-    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no GPU, and the Stack computes on GPUs (cu130)"))],
+    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no card, and the Stack computes on cards (cu130)"))],
 )
 def test_what_vllm_computes_on_says_whether_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]

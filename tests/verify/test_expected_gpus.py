@@ -83,13 +83,13 @@ def test_seven_of_eight_fail_by_the_missing_ones_address() -> None:
     assert fewer([*here, Gpu(pci="0000:99:00.0")], expected) is None
     outcome = fewer(here[:-1], expected)
     assert outcome
-    assert (outcome.status, outcome.reason) == ("fail", "7 of 8 GPUs: missing PCI 0000:07:00.0 (run A)")
+    assert (outcome.status, outcome.reason) == ("fail", "7 of 8 cards: missing PCI 0000:07:00.0 (run A)")
     board = fewer(here[:-1], {"count": 8, "pci": [], "source": "the board"})
     assert board
-    assert board.reason == "7 of 8 GPUs (the board)"
+    assert board.reason == "7 of 8 cards (the board)"
     by_hand = fewer(here[:-1], 8)
     assert by_hand
-    assert by_hand.reason == "7 of 8 GPUs"
+    assert by_hand.reason == "7 of 8 cards"
     assert fewer(here, None) is None
 
 

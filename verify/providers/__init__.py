@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
+KINDS = {"cpu": "CPUs", "cuda": "NVIDIA cards", "rocm": "AMD cards"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _too_old(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     if least <= has <= greatest:
         return None
     wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
-    return f"{row['title']} needs compute capability {wanted}, this GPU has {has[0]}.{has[1]}"
+    return f"{row['title']} needs compute capability {wanted}, this card has {has[0]}.{has[1]}"
 
 
 def _unusable(row: Mapping[str, Any]) -> str | None:

@@ -181,8 +181,8 @@ def test_what_the_package_says_against_a_generation_is_told(monkeypatch: pytest.
 
 def test_no_provider_is_here_that_is_not_installed() -> None:
     assert {provider.missing("cpu") for provider in PROVIDERS} == {
-        "it computes on NVIDIA GPUs",
-        "it computes on NVIDIA GPUs and AMD GPUs",
+        "it computes on NVIDIA cards",
+        "it computes on NVIDIA cards and AMD cards",
     }
 
 

@@ -20,7 +20,7 @@ def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two GPUs")
+            return CheckResult("skip", "there are fewer than two cards")
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
@@ -68,7 +68,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
 CHECK = Check(
     id="collectives.nccl",
-    description="The GPUs of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
+    description="The cards of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -34,12 +34,12 @@ def evaluate(cards: Sequence[Limits]) -> CheckResult:
 def _of_card(card: Limits) -> Iterator[Observation]:
     for row in table("devices")["amd_limit"]:
         if card.active.get(row["reason"]):
-            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+            yield Observation(row["status"], f"card {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
 
 
 CHECK = Check(
     id="devices.amd_clocks",
-    description="Neither heat nor the system's power slows an AMD GPU down.",
+    description="Neither heat nor the system's power slows an AMD card down.",
     run=_run,
     faults=("sick-gpu",),
 )

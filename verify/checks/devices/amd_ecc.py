@@ -35,14 +35,14 @@ def evaluate(cards: Sequence[EccErrors]) -> CheckResult:
 def _of_card(card: EccErrors) -> Iterator[Observation]:
     remedy = RESET.format(gpu=card.gpu)
     if card.uncorrected:
-        yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
+        yield Observation("fail", f"card {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
     if card.deferred:
-        yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
+        yield Observation("warn", f"card {card.gpu}: {card.deferred} deferred memory errors", remedy)
 
 
 CHECK = Check(
     id="devices.amd_ecc",
-    description="No AMD GPU has had an uncorrected memory error since the driver was loaded.",
+    description="No AMD card has had an uncorrected memory error since the driver was loaded.",
     run=_run,
     faults=("sick-gpu",),
 )

@@ -33,7 +33,7 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     }
     observations = []
     if others:
-        pairs = ", ".join(f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others[:LISTED])
+        pairs = ", ".join(f"card {link.gpu} to {link.other} by {link.kind}" for link in others[:LISTED])
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
     return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)
@@ -41,7 +41,7 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
 
 CHECK = Check(
     id="devices.amd_links",
-    description="If xGMI connects some AMD GPUs of the host, it connects all of them.",
+    description="If xGMI connects some AMD cards of the host, it connects all of them.",
     run=_run,
     faults=("sick-gpu",),
 )

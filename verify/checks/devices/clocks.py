@@ -49,7 +49,7 @@ def _of_card(card: Health) -> Iterator[Observation]:
 
 CHECK = Check(
     id="devices.clocks",
-    description="Neither heat, power nor a power cap below the default slows an NVIDIA GPU down.",
+    description="Neither heat, power nor a power cap below the default slows an NVIDIA card down.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

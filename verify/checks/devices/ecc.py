@@ -67,7 +67,7 @@ def _of_card(card: Health, limit: int) -> Iterator[Observation]:
 
 CHECK = Check(
     id="devices.ecc",
-    description="No NVIDIA GPU has had an uncorrected memory error since the driver was loaded, and no memory row is pending remapping.",
+    description="No NVIDIA card has had an uncorrected memory error since the driver was loaded, and no memory row is pending remapping.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

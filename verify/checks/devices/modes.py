@@ -51,7 +51,7 @@ def _of_card(card: Health) -> Iterator[Observation]:
 
 CHECK = Check(
     id="devices.modes",
-    description="Every NVIDIA GPU accepts processes (compute mode), and no change of its MIG mode is pending.",
+    description="Every NVIDIA card accepts processes (compute mode), and no change of its MIG mode is pending.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

@@ -22,7 +22,7 @@ def _run(context: CheckContext) -> CheckResult:
         return CheckResult("skip", "a CPU has no PCIe link")
     address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
     if address is None:
-        return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
+        return CheckResult("skip", "this torch does not report the PCI addresses of its cards")
     return evaluate(address, _under_load(address, str(context.device)))
 
 

@@ -23,7 +23,7 @@ def _run(context: CheckContext) -> CheckResult:
     vendor = "nvidia" if pci.gpus("nvidia") else "amd"
     cards = pci.gpus(vendor)
     if len(cards) < 2:
-        return CheckResult("skip", "there are fewer than two GPUs")
+        return CheckResult("skip", "there are fewer than two cards")
     if peer_paths.virtual():
         return CheckResult("skip", "a virtual machine: the host below decides")
     return evaluate([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))

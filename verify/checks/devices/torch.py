@@ -6,7 +6,7 @@ from verify.records import Check, CheckContext, CheckResult
 
 
 def _run(context: CheckContext) -> CheckResult:
-    problem = "torch sees no GPU" if "missing-gpu" in context.faults else context.devices_problem
+    problem = "torch sees no card" if "missing-gpu" in context.faults else context.devices_problem
     if problem:
         return CheckResult("fail", problem, remedy="check whether the driver works: nvidia-smi, on AMD cards rocminfo")
     return CheckResult("ok", f"torch computes on {', '.join(context.devices)}")
@@ -14,7 +14,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 CHECK = Check(
     id="devices.torch",
-    description="torch sees the planned devices: GPUs if the Stack computes on GPUs.",
+    description="torch sees the planned devices: cards if the Stack computes on cards.",
     run=_run,
     requires=("libraries.torch_build", "devices.driver"),
     faults=("missing-gpu",),

@@ -9,7 +9,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 @host_rule("Every requested card exists.", reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if not profile.bus_known:
-        yield assume("the host has no GPU")
+        yield assume("the host has no card")
     if profile.policy.gpus is not None and profile.platform == "cpu":
         yield reject("`gpus` names cards by index, and the host has none", requested=list(profile.policy.gpus))
     elif profile.missing_gpus:
