@@ -52,29 +52,36 @@ def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> P
 def strip_comments(source: bytes) -> bytes:
     """Remove comments and docstrings from a Python source; every statement keeps its line.
 
-    Tracebacks on hosts then match the repository, and less is sent: verify.pyz has 259 kB instead of 298.
+    Tracebacks on hosts then match the repository, and less is sent: verify.pyz has 339 kB instead of 396.
     """
     lines = source.decode().splitlines(keepends=True)
     cuts = [(token.start, token.end, "") for token in _tokens(source) if token.type == tokenize.COMMENT]
-    cuts += [
-        (
-            (node.lineno, _column(lines, node.lineno, node.col_offset)),
-            (node.end_lineno, _column(lines, node.end_lineno, node.end_col_offset)),
-            '""',
-        )
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        and node.end_lineno is not None
-        and node.end_col_offset is not None
-    ]
+    blocks = [block for node in ast.walk(ast.parse(source)) for _, block in ast.iter_fields(node)]
+    for block in (block for block in blocks if isinstance(block, list)):
+        texts = [statement for statement in block if _is_text(statement)]
+        instead = "" if len(texts) < len(block) else '""'  # a block must have a statement
+        cuts += [(*_place(lines, statement), instead) for statement in texts]
     for (first, begin), (last, end), instead in sorted(cuts, reverse=True):
         rest = lines[last - 1][end:]
         lines[first - 1] = (lines[first - 1][:begin] + instead).rstrip(" ") + ("\n" if last > first else rest)
         if last > first:
             lines[first:last] = ["\n"] * (last - first - 1) + [rest]
     return "".join(lines).encode()
+
+
+def _is_text(statement: object) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _place(lines: list[str], node: ast.stmt) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where a statement begins and ends: line and column, in characters."""
+    last = node.end_lineno or node.lineno
+    end = _column(lines, last, node.end_col_offset or 0)
+    return (node.lineno, _column(lines, node.lineno, node.col_offset)), (last, end)
 
 
 def _tokens(source: bytes) -> list[tokenize.TokenInfo]:
