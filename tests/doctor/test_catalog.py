@@ -13,7 +13,8 @@ from verify.doctor.catalog import load_causes, pack, parse_causes, unpack
 from verify.doctor.cause import NEEDS, CatalogError, Cause, Counter, FactRule, Override, Sample, Signature
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
 from verify.doctor.patterns import bound_repeats
-from verify.doctor.scanner import EVERY_LINE, PatternIndex, scan_text
+from verify.doctor.scanner import scan_text
+from verify.doctor.search_patterns import EVERY_LINE, PatternIndex
 
 CAUSES = {cause.id: cause for cause in load_causes()}
 SHORT = 3

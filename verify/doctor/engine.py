@@ -13,7 +13,7 @@ from verify.doctor.cause import Cause, Role, Signature
 from verify.doctor.fact_rules import merge_facts
 from verify.doctor.failure_detection import Assessment, assess, is_unrelated
 from verify.doctor.own_output import strip_own_output
-from verify.doctor.scanner import TEXT_LIMIT, Hit, PatternIndex, ScanResult, SearchPattern, scan
+from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
 from verify.doctor.scoring import (
     GUESS_BYTES,
     LIKELY_AT,
@@ -24,6 +24,7 @@ from verify.doctor.scoring import (
     collect_evidence,
     rank,
 )
+from verify.doctor.search_patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines
 from verify.doctor.text_facts import extract_facts, fact_patterns
 from verify.tables import table

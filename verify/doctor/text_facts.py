@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from verify.doctor.scanner import Hit, SearchPattern
+from verify.doctor.scanner import Hit
+from verify.doctor.search_patterns import SearchPattern
 
 PACKAGES = (
     *("torch", "torchvision", "torchaudio", "vllm", "transformers", "xformers", "triton", "numpy", "ray"),
