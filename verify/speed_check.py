@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.pcie import Link
 
@@ -15,6 +15,24 @@ SLOWED = 0.5
 """Factor that the injected fault applies to a speed."""
 FIGURES_IN_REASON = 3
 """Number of figures in the reason, which plain tables show."""
+
+
+def device_speed(
+    name: str, description: str, run: Callable[[CheckContext], CheckResult], *, deadline_s: float
+) -> Check:
+    """Return a check that measures a speed of each device, alone on the host, and compares equal devices."""
+    return Check(
+        id=name,
+        description=description,
+        run=run,
+        level="standard",
+        requires=("kernels.vector_add",),
+        each_device=True,
+        exclusive=True,
+        aggregate=compare_like_devices,
+        faults=("slow",),
+        deadline_s=deadline_s,
+    )
 
 
 def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:

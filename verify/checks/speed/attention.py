@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import compute_in_input_precision, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import compare_like_devices, evaluate
+from verify.records import CheckContext, CheckResult, Figure
+from verify.speed_check import device_speed, evaluate
 from verify.tables import table
 from verify.timing import clocks, random_sets, rotation, timed
 
@@ -90,15 +90,9 @@ def _name(point: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, point))})"
 
 
-CHECK = Check(
-    id="speed.attention",
-    description="Flash attention is faster than standard attention at fixed points; both are timed.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    aggregate=compare_like_devices,
-    faults=("slow",),
+CHECK = device_speed(
+    "speed.attention",
+    "Flash attention is faster than standard attention at fixed points; both are timed.",
+    _run,
     deadline_s=240.0,
 )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from verify.inputs import synchronize
 from verify.numa_binding import bind
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import compare_like_devices, evaluate, link_floor, speed_floor
+from verify.records import CheckContext, CheckResult, Figure
+from verify.speed_check import device_speed, evaluate, link_floor, speed_floor
 from verify.timing import timed
 from verify.views import torch_view
 from verify.views.pcie import link
@@ -49,14 +49,9 @@ def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
     return target.copy_(origin, non_blocking=True)
 
 
-CHECK = Check(
-    id="speed.copies",
-    description="Copies between host and device are as fast as the card's type and link allow.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    aggregate=compare_like_devices,
-    faults=("slow",),
+CHECK = device_speed(
+    "speed.copies",
+    "Copies between host and device are as fast as the card's type and link allow.",
+    _run,
+    deadline_s=60.0,
 )

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import DTYPES, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import compare_like_devices, evaluate, speed_floor
+from verify.records import CheckContext, CheckResult, Figure
+from verify.speed_check import device_speed, evaluate, speed_floor
 from verify.timing import clocks, random_sets, rotation, timed
 
 if TYPE_CHECKING:
@@ -39,15 +39,9 @@ def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
     return left @ right
 
 
-CHECK = Check(
-    id="speed.gemm",
-    description="The device multiplies matrices as fast as its card type should.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    aggregate=compare_like_devices,
-    faults=("slow",),
+CHECK = device_speed(
+    "speed.gemm",
+    "The device multiplies matrices as fast as its card type should.",
+    _run,
     deadline_s=120.0,
 )

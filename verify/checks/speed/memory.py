@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from verify.inputs import synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import compare_like_devices, evaluate, speed_floor
+from verify.records import CheckContext, CheckResult, Figure
+from verify.speed_check import device_speed, evaluate, speed_floor
 from verify.timing import clocks, timed
 
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
@@ -28,14 +28,9 @@ def _run(context: CheckContext) -> CheckResult:
     return evaluate(figures, context, evidence)
 
 
-CHECK = Check(
-    id="speed.memory",
-    description="The device reads and writes its memory as fast as its card type should.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    aggregate=compare_like_devices,
-    faults=("slow",),
+CHECK = device_speed(
+    "speed.memory",
+    "The device reads and writes its memory as fast as its card type should.",
+    _run,
+    deadline_s=60.0,
 )
