@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
@@ -95,7 +97,7 @@ def read(run: RunFolder) -> RunFiles:
             files.invocation = Invocation.model_validate(header.get("invocation"))
     files.inventory = _record(files, run.path("inventory.json"), Inventory)
     files.plan = _record(files, run.path("plan.json"), Plan)
-    files.phases = _phases(files, run.path("phases.json"))
+    files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
     _read_hosts(files, run)
     _read_services(files, run)
     _read_times(files, run)
@@ -104,7 +106,7 @@ def read(run: RunFolder) -> RunFiles:
 
 def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
     """Return how each phase ended for each host; empty when it cannot be read."""
-    return _phases(RunFiles(run=run.name), run.path("phases.json"))
+    return _read(RunFiles(run=run.name), run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
 
 
 def _read_hosts(files: RunFiles, run: RunFolder) -> None:
@@ -116,11 +118,11 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
         if staged := _record(files, path, Staged):
             files.staged.update(dict.fromkeys(staged.hosts, staged))
     for path in sorted(run.folder.glob("findings/*.json")):
-        files.findings[path.stem] = _findings(files, path)
+        files.findings[path.stem] = _read(files, path, _FINDINGS.validate_python) or ()
     for path in sorted(run.folder.glob("verify/*.json")):
-        if (checks := _verification(files, path)) is not None:
+        if checks := _read(files, path, verification):
             files.verified[path.stem] = checks
-    host_comparison = _verification(files, run.path(HOST_COMPARISON_FILE))
+    host_comparison = _read(files, run.path(HOST_COMPARISON_FILE), verification)
     files.host_comparison = host_comparison.checks if host_comparison else ()
 
 
@@ -164,63 +166,28 @@ def _number(value: Any, default: float) -> float:
 
 
 def _json(files: RunFiles, path: Path) -> Any:
-    if not path.exists():
-        return None
-    try:
-        return parse(path.read_bytes())
-    except (OSError, ValueError) as error:
-        _note(files, path, str(error))
-        return None
+    return _read(files, path, lambda document: document)
 
 
 def _record(files: RunFiles, path: Path, kind: type[M]) -> M | None:
-    document = _json(files, path)
-    if document is None:
+    return _read(files, path, kind.model_validate)
+
+
+def _read(files: RunFiles, path: Path, validate: Callable[[Any], T]) -> T | None:
+    """Read a JSON file; None if it is missing, null, or unreadable, which is noted."""
+    if not path.exists():
         return None
     try:
-        return kind.model_validate(document)
+        document = parse(path.read_bytes())
+        return None if document is None else validate(document)
     except ValidationError as error:
-        _note(files, path, _first(error))
-        return None
-
-
-def _phases(files: RunFiles, path: Path) -> dict[str, dict[str, PhaseResult]]:
-    document = _json(files, path)
-    if document is None:
-        return {}
-    try:
-        return _PHASE_RESULTS.validate_python(document)
-    except ValidationError as error:
-        _note(files, path, _first(error))
-        return {}
-
-
-def _findings(files: RunFiles, path: Path) -> tuple[Finding, ...]:
-    document = _json(files, path)
-    if document is None:
-        return ()
-    try:
-        return _FINDINGS.validate_python(document)
-    except ValidationError as error:
-        _note(files, path, _first(error))
-        return ()
-
-
-def _verification(files: RunFiles, path: Path) -> Verification | None:
-    document = _json(files, path)
-    if document is None:
-        return None
-    try:
-        return verification(document)
-    except (ValidationError, AttributeError, TypeError) as error:
-        _note(files, path, _first(error) if isinstance(error, ValidationError) else str(error))
-        return None
+        reason = _first(error)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        reason = str(error)
+    files.unreadable.append(f"{path.parent.name}/{path.name} could not be read: {reason}")
+    return None
 
 
 def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-
-
-def _note(files: RunFiles, path: Path, reason: str) -> None:
-    files.unreadable.append(f"{path.parent.name}/{path.name} could not be read: {reason}")
