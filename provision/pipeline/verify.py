@@ -14,6 +14,7 @@ from provision.core.models.settings import Host
 from provision.fleet.ssh.channel import Channel
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.install import changing
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
@@ -66,7 +67,7 @@ def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
             last = facts.installed.last_verify if facts.installed else None
             text = f"nothing changed since it was {verified_line(last, facts.probed_at)}"
             context.record(PhaseResult(host=host.name, phase="verify", status="skipped", text=text))
-    hosts = [host for host in context.hosts() if host.name not in installed.up_to_date]
+    hosts = changing(context, installed)
     documents, _ = check(
         context, installed, hosts, CheckOptions("standard", serve_follows=True), desired=installed.desired
     )

@@ -18,6 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from provision.core.errors import InventoryError, UsageError
 from provision.core.models.settings import Connection, Host, Inventory
+from provision.core.process import run_program
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
@@ -244,22 +245,11 @@ def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.Compl
         "LC_ALL": "C.UTF-8",
     }
     command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            timeout=READER_DEADLINE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InventoryError(
-            f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
-            hint=f"try it by hand: ansible-inventory -i {path} --list",
-        ) from None
+    late = InventoryError(
+        f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
+        hint=f"try it by hand: ansible-inventory -i {path} --list",
+    )
+    return run_program(command, late, timeout_s=READER_DEADLINE_S, env=environment)
 
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:

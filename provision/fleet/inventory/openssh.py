@@ -16,10 +16,13 @@ from typing import Any
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Connection
+from provision.core.process import run_program
 from provision.core.tables import own_table
 
 MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_S = 30.0
+"""Seconds for `ssh -G`, which may run commands of the user's configuration."""
 ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
 """Defaults without user values: an upload notices a lost host after 45 s."""
 
@@ -50,9 +53,7 @@ def read_ssh_config(target_host: SshTarget) -> Resolved:
     """
     command = ["ssh", "-G", *target_host.arguments, "--", target_host.target]
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
-        )
+        answer = _ssh(target_host.name, command)
     except FileNotFoundError:
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
@@ -61,11 +62,6 @@ def read_ssh_config(target_host: SshTarget) -> Resolved:
         raise InventoryError(
             f"host {target_host.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
             hint="name an inventory with -i; inventory/example shows one",
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise InventoryError(
-            f"host {target_host.name}: `{shlex.join(command)}` did not end within 30 s",
-            hint="look for a `Match exec` in your ssh configuration whose command hangs",
         ) from None
     options = parse(answer.stdout)
     message = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
@@ -155,15 +151,15 @@ def parse(text: str) -> Resolved:
 @functools.cache
 def _defaults() -> Resolved:
     """Return OpenSSH's defaults: options without any configuration."""
-    answer = subprocess.run(
-        ["ssh", "-G", "-F", "none", "--", "host"],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=30,
-        check=False,
+    return parse(_ssh("host", ["ssh", "-G", "-F", "none", "--", "host"]).stdout)
+
+
+def _ssh(host: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    late = InventoryError(
+        f"host {host}: `{shlex.join(command)}` did not end within {ANSWER_S:g} s",
+        hint="look for a `Match exec` in your ssh configuration whose command hangs",
     )
-    return parse(answer.stdout)
+    return run_program(command, late, timeout_s=ANSWER_S)
 
 
 def _refuse(name: str, options: Resolved) -> None:
