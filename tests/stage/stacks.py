@@ -1,9 +1,10 @@
-"""Stacks as small as they can be for the room's own work: tiny `torch` and `vllm` wheels on a local index."""
+"""Stacks as small as they can be: tiny `torch` and `vllm` wheels on a local index."""
 
 from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.stack import (
@@ -16,9 +17,11 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
+from provision.core.models.staged import Staged
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 PLATFORM = f"{platform.machine()}-manylinux_2_28"
+TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-', maxsplit=1)[0]}"
 FACTS = HostFacts(host="gpu-1", probed_at="2026-01-01T00:00:00Z")
 
 
@@ -48,3 +51,7 @@ def resolve_to(*stacks: Stack) -> Resolution:
         Candidate(id=f"candidate-{rank}", rank=rank, accepted=True, stack=stack) for rank, stack in enumerate(stacks, 1)
     )
     return Resolution(hosts=("gpu-1", "gpu-2"), stack=stacks[0] if stacks else None, candidates=candidates)
+
+
+def locked(staged: Staged) -> list[str]:
+    return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]

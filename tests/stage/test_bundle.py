@@ -32,9 +32,8 @@ from tests.builds.keys import make_key
 from tests.fit.models import LLAMA_8B
 from tests.fit.models import write_model as write_tensors
 from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import FACTS, make_stack, resolve_to
+from tests.stage.stacks import FACTS, TAG, make_stack, resolve_to
 from tests.stage.test_model import offer, write_model
-from tests.stage.test_staging import TAG
 
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
 

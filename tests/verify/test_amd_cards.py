@@ -1,0 +1,101 @@
+"""What amd-smi says of AMD cards, in each of its forms, and what it means."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from verify.checks.devices import amd_clocks, amd_ecc, amd_links
+from verify.views import amd_smi
+
+ROCM_6 = """[
+    {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 0, "total_deferred_count": 0,
+                       "cache_correctable_count": 0, "cache_uncorrectable_count": 0}},
+    {"gpu": 1, "ecc": {"total_correctable_count": "N/A", "total_uncorrectable_count": "N/A", "total_deferred_count": "N/A",
+                       "cache_correctable_count": "N/A", "cache_uncorrectable_count": "N/A"}}
+]"""
+
+
+def test_amd_smi_is_read_in_both_of_its_forms() -> None:
+    found = amd_smi.parse_errors(ROCM_6)
+    assert found == (amd_smi.EccErrors(0, 7, 0, 0), amd_smi.EccErrors(1, None, None, None))
+    assert amd_smi.parse_errors(f'{{"gpu_data": {ROCM_6}}}') == found
+    assert amd_smi.parse_errors('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.EccErrors(2, None, None, None),)
+    for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
+        with pytest.raises(amd_smi.AmdSmiError):
+            amd_smi.parse_errors(broken)
+
+
+def test_amd_errors_that_could_not_be_corrected_fail() -> None:
+    assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "card 0: 2 uncorrected memory errors"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
+
+
+METRICS = """[
+    {"gpu": 0, "power": {"socket_power": {"value": 142, "unit": "W"}, "throttle_status": "N/A"},
+     "throttle": {"accumulation_counter": 2610334, "prochot_accumulated": 0, "socket_thermal_accumulated": 12,
+                  "prochot_violation_status": "NOT ACTIVE", "ppt_violation_status": "ACTIVE",
+                  "socket_thermal_violation_status": "ACTIVE", "vr_thermal_violation_status": "N/A",
+                  "low_utilization_violation_status": {"xcp_0": ["ACTIVE", "N/A"]},
+                  "socket_thermal_violation_activity": {"value": 3, "unit": "%"}}},
+    {"gpu": 1, "power": {"throttle_status": "UNTHROTTLED"}},
+    {"gpu": 2, "power": {"throttle_status": "THROTTLED"}, "throttle": "N/A"},
+    {"gpu": 3, "power": "N/A", "throttle": {"prochot_violation_status": "N/A"}}
+]"""
+
+
+def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
+    found = amd_smi.parse_limits(METRICS)
+    assert [dict(card.active) for card in found] == [
+        {"prochot": False, "ppt": True, "socket_thermal": True},
+        {"throttled": False},
+        {"throttled": True},
+        {},
+    ]
+    assert amd_smi.parse_limits(f'{{"gpu_data": {METRICS}}}') == found
+    with pytest.raises(amd_smi.AmdSmiError):
+        amd_smi.parse_limits("{}")
+
+
+def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
+    hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
+    assert (hot.status, hot.reason) == (
+        "warn",
+        "card 0 is slowed down: its socket is too hot; card 2 is slowed down: for a reason that amd-smi does not name",
+    )
+    assert hot.remedy
+    assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
+    assert amd_clocks.evaluate([amd_smi.Limits(0, {"prochot": True})]).status == "fail"
+    assert amd_clocks.evaluate([amd_smi.Limits(0)]).status == "skip"
+
+
+def topology(*kinds: str) -> str:
+    """What amd-smi says of three cards; `kinds` of the pairs 0 1, 0 2 and 1 2, the same both ways."""
+    by_pair = dict(zip(((0, 1), (0, 2), (1, 2)), kinds, strict=True))
+    rows = [
+        {
+            "gpu": gpu,
+            "bdf": f"0000:{gpu}1:00.0",
+            "links": [
+                {"gpu": other, "link_type": "SELF" if gpu == other else by_pair[min(gpu, other), max(gpu, other)]}
+                for other in range(3)
+            ],
+        }
+        for gpu in range(3)
+    ]
+    return json.dumps(rows)
+
+
+def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> None:
+    whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
+    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are connected by xGMI")
+    odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
+    assert (odd.status, odd.reason) == (
+        "warn",
+        "not connected by xGMI like the other cards: card 1 to 2 by PCIE, card 2 to 1 by PCIE",
+    )
+    assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
+    assert amd_links.evaluate(()).status == "skip"
