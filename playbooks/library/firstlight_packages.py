@@ -53,8 +53,9 @@ notes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_packages import ARGUMENTS as COMMON
-from ansible.module_utils.firstlight_packages import PackageError, manager_of
+from ansible.module_utils.firstlight_package_manager import ARGUMENTS as COMMON
+from ansible.module_utils.firstlight_package_manager import PackageError
+from ansible.module_utils.firstlight_packages import manager_of
 
 ARGUMENTS = {
     **COMMON,

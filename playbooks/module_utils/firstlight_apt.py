@@ -1,0 +1,137 @@
+"""Packages of one repository by apt. Runs on any Python from 3.8 on."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import time
+
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, PackageError, kernels, run
+
+
+def build_error():
+    """Return the first compiler error of a module that dkms failed to build within the last hour."""
+    logs = glob.glob("/var/lib/dkms/nvidia*/*/build/make.log")
+    logs = [path for path in logs if time.time() - os.path.getmtime(path) < 3600]
+    for path in sorted(logs, key=os.path.getmtime, reverse=True):
+        with open(path, errors="replace") as file:
+            said = [line.strip() for line in file if re.search(r"\berror: ", line)]
+        if said:
+            return f"; {path}: {re.sub(r'^.*/', '', said[0])}"
+    return ""
+
+
+def address(uri):
+    """Return an address without its scheme, since apt spells schemes differently: file:///srv is file:/srv."""
+    return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
+
+
+class Apt(Manager):
+    upgrade = "apt-get full-upgrade"
+    elsewhere = ""
+    options = (
+        "-y", "-q", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+        "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
+    )  # fmt: skip
+
+    def addresses(self):
+        """Return addresses of the repository; of the distribution's own by the origin in its Release file."""
+        repository = self.wanted["repository"]
+        if repository["uri"]:
+            return {address(repository["uri"])}
+        form = "$(ORIGIN)\t$(REPO_URI)"
+        rows = [
+            line.split("\t")
+            for line in run("apt-get", "indextargets", "--format", form, "Created-By: Packages")[1].splitlines()
+        ]
+        return {address(uri) for origin, uri in rows if origin == repository["origin"]}
+
+    def packages(self):
+        """Return name, version and whether it is held, of every installed package."""
+        form = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
+        lines = run("dpkg-query", "-W", "-f", form)[1].splitlines()
+        fields = [line.split("\t") for line in lines]
+        return [(name, version, want == "hold") for name, version, want, status in fields if status == "installed"]
+
+    def installed(self):
+        return {name: version for name, version, _ in self.packages()}
+
+    def offers_of(self, names):
+        """Return [(version, whether it is from the repository)] by name, newest first."""
+        found, own = {}, self.addresses()
+        for line in run("apt-cache", "madison", *names)[1].splitlines() if names else ():
+            name, version, source = [part.strip() for part in line.split("|")]
+            found.setdefault(name, []).append((version, address(source.split(" ")[0]) in own))
+        return found
+
+    def update(self):
+        if self.updated:
+            return
+        self.updated = True
+        status, _, said = self.patiently("apt-get", "-q", "update")
+        lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
+        own = [line for line in lines if any(name in line for name in self.addresses())]
+        # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
+        if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
+            raise PackageError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
+
+    def repair(self, make):
+        """Finish packages that another run of dpkg left half configured."""
+        broken = [line.split()[0] for line in run("dpkg", "--audit")[1].splitlines() if line.startswith(" ")]
+        if not broken:
+            return
+        self.changes.append(f"half-configured packages {' '.join(broken[:6])}")
+        if not make:
+            return
+        status, _, said = self.patiently("dpkg", "--configure", "-a")
+        if status != 0:
+            status, _, said = self.patiently("apt-get", *self.options, "-f", "install")
+        if status != 0:
+            causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
+            text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
+            raise PackageError(text, "try it on the host: dpkg --configure -a")
+
+    def headers(self, have, make):
+        """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
+        exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
+        images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
+        missing = [
+            name for name in (*exact, *(name.replace("image", "headers", 1) for name in images)) if name not in have
+        ]
+        offers, found = self.offers_of(missing), {}
+        if make and offers.keys() != set(missing):
+            self.update()
+            offers = self.offers_of(missing)
+        for name in missing:
+            if name in offers:
+                found[name] = offers[name][0][0]
+            elif name in exact:
+                self.no_headers(name, exact[name], make)
+        return found
+
+    def run_transaction(self, install, remove):
+        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
+        status, _, said = self.patiently("apt-get", *self.options, "install", *words)
+        if status != 0:
+            causes = [
+                line.strip()
+                for line in said.splitlines()
+                if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
+            ]
+            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
+            raise PackageError(text, f"try it on the host: apt-get install {' '.join(words)}")
+
+    def hold(self, make):
+        """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""
+        loose = sorted(
+            name
+            for name, version, held in self.packages()
+            if not held and self.in_family(name, version) and self.fits(name, version)
+        )
+        if loose:
+            self.changes.append(f"held {' '.join(loose)}")
+        if loose and make:
+            status, _, said = self.patiently("apt-mark", "hold", *loose)
+            if status != 0:
+                raise PackageError(f"apt-mark hold: {said.strip()[-200:]}")

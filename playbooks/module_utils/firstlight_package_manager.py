@@ -1,0 +1,233 @@
+"""What package managers have in common: packages of one repository, at one version. Runs on any Python from 3.8 on.
+
+A repository without an address is the distribution's own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import time
+
+from ansible.module_utils.firstlight_commands import run as run_program
+
+HELD = re.compile(
+    "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
+)
+HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)]*\))?)")
+UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
+
+
+ARGUMENTS = {
+    "packages": {"type": "list", "elements": "str", "required": True},
+    "version": {"type": "str"},
+    "family": {
+        "type": "dict",
+        "options": {
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "apart": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "repository": {"type": "dict", "required": True},
+    "lock_timeout_s": {"type": "int", "default": 600},
+}
+"""Arguments that the modules have in common."""
+
+
+class PackageError(Exception):
+    """What stands against the packages, and what helps."""
+
+    def __init__(self, text, hint=None):
+        super().__init__(text)
+        self.hint = hint
+
+
+def run(*words):
+    """Return status, standard output, and standard output with standard error."""
+    return run_program(*words, settings={"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"})
+
+
+def upstream(version):
+    """Return a package's version without epoch and revision: 580.173.02 of 3:580.173.02-1.el9."""
+    return version.rpartition(":")[2].rpartition("-")[0] or version
+
+
+def numbers(version):
+    return [int(part) for part in re.findall("[0-9]+", version)]
+
+
+def matches(name, globs):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
+
+
+def kernels():
+    """Return installed kernels, the running one first; none in a container, which shares the kernel of its host."""
+    found = []
+    if os.path.isdir("/lib/modules"):
+        found = [name for name in os.listdir("/lib/modules") if os.path.isdir(f"/lib/modules/{name}/kernel")]
+    return sorted(found, key=lambda name: (name != os.uname().release, name))
+
+
+class Manager:
+    """What apt and dnf have in common."""
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+        self.version = wanted["version"]
+        self.family = wanted["family"]
+        self.uri = wanted["repository"]["uri"] or f"the sources of {wanted['repository']['name']}"
+        self.updated = False
+        self.changes, self.notes = [], []
+
+    def patiently(self, *words):
+        """Repeat a command while another package manager holds its lock, until the deadline."""
+        deadline = time.monotonic() + self.wanted["lock_timeout_s"]
+        while True:
+            status, out, said = run(*words)
+            if status == 0 or not HELD.search(said):
+                return status, out, said
+            if time.monotonic() >= deadline:
+                holder = HOLDER.search(said)
+                who = f" (process {holder.group(1)})" if holder else ""
+                text = f"another package manager{who} held its lock for {self.wanted['lock_timeout_s']} s"
+                raise PackageError(text, "wait for it to finish, then run the command again")
+            time.sleep(2)
+
+    def named_like_family(self, name):
+        return bool(self.family) and matches(name, self.family["packages"]) and not matches(name, self.family["apart"])
+
+    def in_family(self, name, version):
+        """Return whether a package has the version scheme of the driver."""
+        return self.named_like_family(name) and bool(re.match(self.family["version"], upstream(version)))
+
+    def fits(self, name, version):
+        return self.version is None or not self.named_like_family(name) or upstream(version) == self.version
+
+    def satisfied(self, have):
+        """Return whether every wanted package is installed in a fitting version; needs no repository."""
+        return all(
+            any(name in have and self.fits(name, have[name]) for name in package.split("|"))
+            for package in self.wanted["packages"]
+        )
+
+    def choose(self, offers):
+        """Return each package with its version, by the first of its names that is available; and the packages without any.
+
+        The driver's packages come from the vendor's repository in the wanted version; others (dkms) from any source.
+        """
+        chosen, missing = {}, []
+        for package in self.wanted["packages"]:
+            for name in package.split("|"):
+                own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
+                if not own and not self.named_like_family(name):
+                    own = [version for version, _ in offers.get(name, ())]
+                if own:
+                    chosen[name] = own[0]
+                    break
+            else:
+                missing.append(package)
+        return chosen, missing
+
+    def choose_version(self, make):
+        """Return the version to install: the planned one, or the newest within the plan's bounds that all packages have.
+
+        Packages in `along` (the fabric manager) must be available in the same version.
+        """
+        wanted = [package.split("|") for package in (*self.wanted["packages"], *self.wanted["along"])]
+        family = [names for names in wanted if any(self.named_like_family(name) for name in names)]
+        if self.version is None or not family or self.satisfied(self.installed()):
+            return self.version
+        found = self.common_versions(family)
+        if self.version not in found and make:
+            self.update()
+            found = self.common_versions(family)
+        least, below = self.wanted["at_least"], self.wanted["below"]
+        if self.version in found or not (least and below):
+            return self.version
+        fitting = [version for version in found if numbers(least) <= numbers(version) < numbers(below)]
+        return max(fitting, key=numbers, default=self.version)
+
+    def common_versions(self, family):
+        """Return versions that the repository has of each of these packages, under any of its names."""
+        offers = self.offers_of([name for names in family for name in names])
+        each = [
+            {upstream(version) for name in names for version, is_own in offers.get(name, ()) if is_own}
+            for names in family
+        ]
+        return set.intersection(*each)
+
+    def install_before(self, make):
+        """Install packages that add further repositories. Where none is available, the error for a later package says so."""
+        missing = [name for name in self.wanted["before"] if name not in self.installed()]
+        offers = self.offers_of(missing)
+        install = {name: offers[name][0][0] for name in missing if name in offers}
+        if install:
+            self.changes.append(f"packages {' '.join(install)}")
+            if make:
+                self.run_transaction(install, [])
+                self.updated = False
+
+    def wanted_offers(self):
+        return self.offers_of([name for package in self.wanted["packages"] for name in package.split("|")])
+
+    def not_on_offer(self, package, offers):
+        names = package.split("|")
+        there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
+        what = f"{' or '.join(names)} {self.version or ''}".rstrip()
+        raise PackageError(
+            f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
+            f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
+        )
+
+    def transaction(self, have, make):
+        """Return what to install (name and version) and what to remove (names)."""
+        install, chosen = {}, {}
+        if not self.satisfied(have):
+            offers = self.wanted_offers()
+            chosen, missing = self.choose(offers)
+            if missing and make:
+                self.update()
+                offers = self.wanted_offers()
+                chosen, missing = self.choose(offers)
+                if missing:
+                    self.not_on_offer(missing[0], offers)
+            # In check mode the source may not be written yet, and what it offers is not known.
+            chosen.update({package.split("|")[0]: self.version or "newest" for package in missing})
+            install = {
+                name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
+            }
+        remove = [name for name in have if matches(name, self.wanted["instead_of"])]
+        others = [
+            name
+            for name, version in have.items()
+            if name not in chosen
+            and name not in remove
+            and self.in_family(name, version)
+            and not self.fits(name, version)
+        ]
+        offered = self.offers_of(others)
+        for name in others:
+            fitting = [version for version, is_own in offered.get(name, ()) if is_own and self.fits(name, version)]
+            if fitting:
+                install[name] = fitting[0]
+            else:
+                remove.append(name)
+        install.update(self.dependencies(install))
+        if self.wanted["headers"]:
+            install.update(self.headers(have, make))
+        return install, sorted(remove)
+
+    def dependencies(self, install):
+        """Return further packages to name, so that the whole family has one version; apt's pin ensures that."""
+        return {}
+
+    def no_headers(self, package, kernel, make):
+        """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
+        if make and kernel == os.uname().release:
+            raise PackageError(
+                f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
+                f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
+            )
+        self.notes.append(f"package {package} is not on offer: no module is built for kernel {kernel}")
