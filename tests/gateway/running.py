@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, render
-from provision.phases.gateway.records import Backend, Gateway, Limits
+from provision.phases.gateway.records import Backend, Gateway, Limits, Probe
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
 ROOMY = Limits(body_mib=4, host_requests=64, requests_per_minute=None)
+QUICK = Probe(interval_s=1, patience_s=1)
 DEADLINE_S = 60.0
 """A limit for states that must come about, not an expectation."""
 
@@ -85,10 +86,10 @@ class Stub:
         """Let one token go."""
         ask(self.at, "POST", "/stub/step", {})
 
-    def seen(self) -> list[dict[str, Any]]:
-        """The requests that reached it."""
+    def seen(self, *, probes: bool = False) -> list[dict[str, Any]]:
+        """The requests of clients that reached it, or those of the gateway itself."""
         found: list[dict[str, Any]] = ask(self.at, "GET", "/stub").document["seen"]
-        return found
+        return [one for one in found if (one["headers"].get("host") == "gateway") is probes]
 
 
 @dataclass
@@ -120,8 +121,17 @@ class Site:
 
     def state(self, host: str) -> str:
         """Whether HAProxy has a host in its traffic."""
+        models = range(len(self.gateway.models()))
+        return next(row["status"] for number in models if (row := self.row(f"model-{number}", host)))
+
+    def row(self, proxy: str, host: str) -> dict[str, str]:
+        """HAProxy's figures of a host; empty where it is not in that part."""
         rows = csv.DictReader(io.StringIO(self.admin("show stat").removeprefix("# ")))
-        return next(row["status"] for row in rows if row["svname"] == host and row["pxname"] != "hosts")
+        return next((row for row in rows if (row["pxname"], row["svname"]) == (proxy, host)), {})
+
+    def computes(self, host: str) -> str:
+        """Whether HAProxy gets tokens of a host."""
+        return self.row("hosts", host)["status"]
 
     def wait(self, host: str, state: str) -> None:
         """Until a host has a state."""
@@ -196,6 +206,7 @@ def running(folder: Path, models: dict[str, str], *, certificate: str | None = N
         limits=ROOMY,
         run_folder=str(folder),
         account=getpass.getuser(),
+        probe=QUICK,
     )
     gateway = replace(gateway, **settings)
     if certificate is not None:

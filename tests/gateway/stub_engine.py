@@ -1,6 +1,6 @@
 """A server with the shape of vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY`. Standard library only.
 
-`POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), hang (no answer, though /health is fine), break (ends a stream
+`POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), busy (503), hang (no answer, though /health is fine), break (ends a stream
 after two tokens) or stepwise (each token of a stream waits for a POST to /stub/step). `GET /stub` returns the requests that came.
 """
 
@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKENS = 5
+STATUS = {"refuse": 400, "fail": 500, "busy": 503}
 
 
 class Engine(ThreadingHTTPServer):
@@ -65,13 +66,13 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self, body: dict[str, Any]) -> None:
         """Do as the mode says."""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.seen.append({"route": f"{self.command} {self.path}", "headers": headers})
+        self.server.seen.append({"route": f"{self.command} {self.path}", "headers": headers, "body": body})
         if headers.get("authorization") != f"Bearer {self.server.key}":
             self.answer(401, {"error": "Unauthorized"})
         elif self.server.mode == "hang":
             threading.Event().wait()
-        elif self.server.mode in ("refuse", "fail"):
-            self.answer(400 if self.server.mode == "refuse" else 500, {"error": {"message": self.server.mode}})
+        elif self.server.mode in STATUS:
+            self.answer(STATUS[self.server.mode], {"error": {"message": self.server.mode}})
         elif body.get("stream"):
             self.stream(body)
         else:

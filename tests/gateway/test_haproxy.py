@@ -21,7 +21,7 @@ import pytest
 
 from provision.phases.gateway import haproxy
 from provision.phases.gateway.records import Limits
-from tests.gateway.running import KEY, ROOMY, Site, running, wait_until
+from tests.gateway.running import KEY, ROOMY, Site, Stub, ask, running, wait_until
 from tests.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python
 
@@ -199,6 +199,8 @@ def test_a_dead_host_loses_no_later_request_and_comes_back(tmp_path: Path) -> No
         assert (answer.status, answer.headers["retry-after"]) == (503, "2")
         assert answer.document["error"]["type"] == "overloaded"
         assert site.ask("GET", "/health", key=None).status == 503
+        # Each change of a host's state is in the log, each question about it is not.
+        assert (tmp_path / "haproxy.log").read_text().count("GET /health") <= 1
 
 
 def test_a_stopped_host_leaves_the_traffic_and_returns(tmp_path: Path) -> None:
@@ -209,6 +211,41 @@ def test_a_stopped_host_leaves_the_traffic_and_returns(tmp_path: Path) -> None:
         site.stubs["h1"].process.send_signal(signal.SIGCONT)
         site.wait("h1", "UP")
         wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
+
+
+def test_a_host_is_asked_for_a_token_with_its_own_key(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "org/n"}) as site:
+        for name, stub in site.stubs.items():
+            wait_until(partial(has_probes, stub), f"{name} is not asked for a token")
+            [*_, probe] = stub.seen(probes=True)
+            assert probe["route"] == "POST /v1/completions"
+            assert probe["headers"]["authorization"] == f"Bearer key-of-{name}"
+            assert probe["body"] == {"model": stub.backend.model, "prompt": "a", "max_tokens": 1}
+
+
+def has_probes(stub: Stub) -> bool:
+    return bool(stub.seen(probes=True))
+
+
+def test_an_engine_that_hangs_leaves_the_traffic_though_its_server_is_healthy(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        site.stubs["h1"].mode("hang")
+        assert ask(site.stubs["h1"].at, "GET", "/health").status == 200
+        site.wait("h1", "DOWN")
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        site.stubs["h1"].mode("ok")
+        site.wait("h1", "UP")
+        wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
+
+
+@pytest.mark.parametrize("mode", ["refuse", "busy"])
+def test_a_host_that_cannot_take_the_question_for_a_token_is_not_marked_down(tmp_path: Path, mode: str) -> None:
+    with running(tmp_path, {"h1": "m"}) as site:
+        stub = site.stubs["h1"]
+        stub.mode(mode)
+        before = len(stub.seen(probes=True))
+        wait_until(lambda: len(stub.seen(probes=True)) > before + 3, "it is not asked for a token")
+        assert (site.state("h1"), site.computes("h1")) == ("UP", "UP")
 
 
 def test_requests_beyond_the_queue_are_told_to_come_back(tmp_path: Path) -> None:

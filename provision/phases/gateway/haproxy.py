@@ -22,6 +22,7 @@ CONFIG = "haproxy.cfg"
 UNIT = "firstlight-gateway.service"
 CERTIFICATE = "certificate.pem"
 CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models.map", "routes.lst", "models.json"
+PROBES = "probes.map"
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
@@ -68,6 +69,7 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         CONFIG: "\n".join(_config(gateway, models)) + "\n",
         CLIENTS: _lines(f"{key} {name}" for name, key in sorted(gateway.clients.items())),
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
+        PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
         ROUTES: _lines(passed_routes()),
     }
     if len(models) > 1:
@@ -75,6 +77,11 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         listed = [{"id": model, "object": "model", "owned_by": "firstlight"} for model in models]
         files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
     return files
+
+
+def _probe(model: str) -> str:
+    """Return a request for one token. Whether the text means anything does not matter."""
+    return json.dumps({"model": model, "prompt": "a", "max_tokens": 1}, separators=(",", ":"))
 
 
 def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:
@@ -199,7 +206,8 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
     yield "    retry-on conn-failure empty-response 503"
     yield "    option abortonclose"
     yield "    option httpchk"
-    yield "    http-check send meth GET uri /health ver HTTP/1.1 hdr Host gateway"
+    yield "    # By way of the second pass, which also knows whether the host still computes."
+    yield f"    http-check send meth GET uri /health ver HTTP/1.1 hdr Host gateway hdr {_HOST_HEADER} %[srv_name]"
     yield "    http-check expect status 200"
     yield "    timeout check 1s"
     yield f"    http-send-name-header {_HOST_HEADER}"
@@ -208,8 +216,8 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
     yield (
         f"    default-server inter 500ms fall 2 rise 2 slowstart 30s on-marked-down shutdown-sessions maxconn {most}"
     )
-    for server, one in _servers(backends):
-        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check addr {one.address} port {one.port}"
+    for server, _ in _servers(backends):
+        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check"
 
 
 def _second_pass(gateway: Gateway) -> Iterator[str]:
@@ -217,14 +225,31 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield ""
     yield "frontend hosts"
     yield f"    bind unix@{gateway.run_folder}/hosts.sock{owner} mode 600"
+    yield "    # The first pass logs what failed, and asks for /health here twice a second."
+    yield "    no log"
     yield "    default_backend hosts"
     yield ""
     yield "backend hosts"
     yield "    retries 0"
+    yield "    # /health of an engine that hangs still answers, so a host is also asked for a token. What a client may do wrong,"
+    yield "    # and a host that has too much to do (503), say nothing against it."
+    yield "    option httpchk"
+    yield (
+        "    http-check send meth POST uri /v1/completions ver HTTP/1.1 hdr Host gateway hdr Content-Type application/json "
+        f"hdr Authorization 'Bearer %[srv_name,map_str({HOSTS})]' body-lf '%[srv_name,map_str({PROBES})]'"
+    )
+    yield "    http-check expect status 100-499,503"
+    yield f"    timeout check {gateway.probe.patience_s}s"
+    yield (
+        f"    default-server inter {gateway.probe.interval_s}s fastinter 2s downinter 2s fall 2 rise 1 "
+        "on-marked-down shutdown-sessions"
+    )
     yield f"    http-request set-var(txn.host) req.hdr({_HOST_HEADER})"
     yield f"    http-request set-var(txn.key) var(txn.host),map_str({HOSTS})"
     yield f"    http-request del-header {_HOST_HEADER}"
     yield "    http-request set-header authorization 'Bearer %[var(txn.key)]' if { var(txn.key) -m found }"
+    for server, _ in _servers(gateway.backends):
+        yield f"    http-request return status 503 if {{ var(txn.host) -m str {server} }} !{{ srv_is_up({server}) }}"
     yield "    use-server %[var(txn.host)] if TRUE"
     for server, one in _servers(gateway.backends):
-        yield f"    server {server} {_address(one.address, one.port)}"
+        yield f"    server {server} {_address(one.address, one.port)} check"

@@ -33,6 +33,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """How a host is asked for one token, apart from its clients."""
+
+    interval_s: int = 10
+    patience_s: int = 60
+    """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
+
+
+@dataclass(frozen=True)
 class Gateway:
     """One gateway with everything that it needs to know."""
 
@@ -47,6 +56,7 @@ class Gateway:
     """Folder of its sockets, which HAProxy's account alone may enter."""
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
+    probe: Probe = Probe()
 
     def models(self) -> dict[str, list[Backend]]:
         """Return the back ends by model, both in order of their names."""
