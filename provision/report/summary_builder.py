@@ -119,7 +119,8 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
     gateway = files.gateways.get(name)
-    ready = (serve is not None and serve.ready) or (serve is None and gateway is not None)
+    gateway_only = gateway is not None and serve is None
+    ready = gateway_only or (serve is not None and serve.ready)
     state = _state(files.command, phases, checks, ready=ready, interrupted=interrupted)
     host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
     prefix = prefix_of(host, facts)
@@ -146,7 +147,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(facts, repaired="serve" in results and results["serve"].status == "ok"),
+            *_drift(facts, repaired=not gateway_only and "serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
         ),

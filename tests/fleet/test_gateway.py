@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fleet.command_runner import CommandRunner, Ended
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.gateway.running import wait_until
 from tests.gateway.stub_engine import __file__ as stub_file
 
@@ -75,12 +75,7 @@ def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Site:
     [gateway] = fleet.boot(1, online=True)
     first, second = fleet.boot(2)
     for host in (first, second):
-        host.sh(
-            "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
-            f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env"
-        )
-        serve_at(host, 8000)
-        make_stub(host)
+        make_serving(host)
     folder = tmp_path_factory.mktemp("gateway")
     command = CommandRunner(folder / "logs")
     made = set_up(command, folder, [gateway, first, second], "app", "batch")
@@ -98,7 +93,13 @@ def serve_at(host: FleetHost, port: int) -> None:
     host.sh(f"printf '%s' '{json.dumps(state)}' >/opt/firstlight/state.json")
 
 
-def make_stub(host: FleetHost) -> None:
+def make_serving(host: FleetHost) -> None:
+    """Leave a host as if a run had left it serving, with a stub engine."""
+    host.sh(
+        "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
+        f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env"
+    )
+    serve_at(host, 8000)
     words = f"/usr/bin/python3 /root/stub_engine.py {host.name} {host.address} 8000 key-of-{host.name}"
     (host.machine.root / "root/stub_engine.py").write_text(Path(stub_file).read_text())
     (host.machine.root / "etc/systemd/system/stub.service").write_text(f"[Service]\nExecStart={words}\n")
@@ -222,3 +223,21 @@ def test_a_gateway_comes_back_after_a_restart_and_leaves_nothing_when_it_is_remo
     assert done.code == 0, done.output()
     assert "haproxy" in done.out, "its packages remain, and are named"
     assert site.gateway.sh(f"systemctl is-active {UNIT}; ls -d /opt/firstlight", check=False).split() == ["inactive"]
+
+
+def test_hosts_that_serve_are_gateways_too_and_have_the_same_keys(fleet: Fleet, tmp_path: Path) -> None:
+    hosts = fleet.boot(2, packages=("haproxy", "openssl"))
+    for host in hosts:
+        make_serving(host)
+    entries = {host.name: {**host.inventory_entry(SUDO_WITHOUT_PASSWORD), "ansible_become": True} for host in hosts}
+    path = tmp_path / "hosts.yml"
+    path.write_text(json.dumps({"all": {"children": {name: {"hosts": entries} for name in ("gateway", "serving")}}}))
+    command = CommandRunner(tmp_path / "logs")
+    done = command("gateway", "-i", str(path))
+    assert done.code == 0, done.output()
+    assert [host["state"] for host in done.summary["hosts"]] == ["serving", "serving"]
+    assert keys(hosts[0]) == keys(hosts[1])
+    for host in hosts:
+        client = Client(host, keys(host)["default"])
+        assert {client.chat() for _ in range(10)} == {(200, one.name) for one in hosts}
+    assert command("gateway", "-i", str(path)).summary["changed"] == 0

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from provision.core.models.facts import Drift, Installed
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.text import render
+from tests.report.sample import facts
 
 RECORD = GatewayRecord(
     endpoint="https://192.0.2.10:8443/v1",
@@ -46,6 +48,20 @@ def test_the_summary_has_what_clients_need(tmp_path: Path, changed: bool) -> Non
         "    self-signed certificate, SHA-256 AB:CD",
     ):
         assert line in text.splitlines()
+
+
+def test_drift_is_not_said_to_be_repaired_where_only_the_gateway_was_set_up(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, command="gateway")
+    host = Host(name="gate", groups=("gateway", "gpus"), connection=Connection(kind="ssh"), settings=Settings())
+    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
+    drift = Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service", text="was changed")
+    run.write("facts/gate.json", facts("gate", installed=Installed(prefix="/opt/firstlight", drift=(drift,))))
+    run.write("phases.json", {"gate": {"serve": PhaseResult(host="gate", phase="serve", status="ok").model_dump()}})
+    [note] = summarise(run).hosts[0].notes
+    assert note.startswith("drift, repaired: ")
+    run.write("gateway/gate.json", RECORD)
+    [note] = summarise(run).hosts[0].notes
+    assert note.startswith("drift: ")
 
 
 def test_a_gateway_that_failed_tells_no_address(tmp_path: Path) -> None:

@@ -136,8 +136,6 @@ def _defaults() -> Iterator[str]:
     yield "defaults"
     yield "    mode http"
     yield "    log global"
-    yield "    option httplog"
-    yield "    option dontlog-normal"
     yield "    # Without it the kernel collects tokens, and the first one is late by a tenth of a second and more."
     yield "    option http-no-delay"
     yield "    timeout connect 3s"
@@ -156,6 +154,8 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
     yield "frontend clients"
     yield f"    bind {_address(gateway.bind, gateway.port)}{tls}"
     yield "    option http-buffer-request"
+    yield "    option httplog"
+    yield "    option dontlog-normal"
     busy = _error("no host can take the request now; try again", "overloaded")
     yield f"    http-error status 503 {busy} hdr Retry-After 2"
     yield "    http-response set-header Retry-After 2 if { status 503 } !{ res.hdr(Retry-After) -m found }"
