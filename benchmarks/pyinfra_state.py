@@ -38,7 +38,9 @@ for name, source in wanted["firstlight_tools"].items():
     files.put(name=f"Tool {name}", src=source, dest=f"{prefix}/bin/{name}")
 files.file(name="Environment is complete", path=f"{folder}/.complete")
 files.put(name="Lock", src=io.StringIO(environment["lock"]), dest=f"{folder}/lock.txt")
-files.link(name="Current environment", path=f"{prefix}/current", target=f"envs/{environment['digest']}")
+release = f"releases/{wanted['firstlight_state']['release']}/environment"
+files.link(name="Environment of the release", path=f"{prefix}/{release}", target=f"../../envs/{environment['digest']}")
+files.link(name="Current release", path=f"{prefix}/current", target=release)
 weights = f"{prefix}/models/{wanted['firstlight_model']['name']}/model.safetensors"
 if host.get_fact(Sha256File, path=weights) != host.data.weights_sha256:
     raise ValueError(f"{weights} is not the built-in model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: firstlight_release_info
-short_description: Report which service the live environment has
+short_description: Report which service the live release has
 description:
   - Reads what was activated last on the host. Changes nothing.
 options:
@@ -43,7 +43,7 @@ uid:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_releases import linked, request_of, service_of
+from ansible.module_utils.firstlight_releases import linked, service_of
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
 
@@ -51,7 +51,7 @@ ARGUMENTS = {"prefix": {"type": "path", "required": True}}
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     prefix = module.params["prefix"]
-    module.exit_json(changed=False, **service_of(request_of(prefix, linked(prefix, "current"))))
+    module.exit_json(changed=False, **service_of(linked(prefix, "current")))
 
 
 if __name__ == "__main__":

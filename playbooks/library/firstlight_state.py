@@ -12,7 +12,8 @@ description:
   - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.files) (secrets
     and large files; columns are mode, uid, gid, size, time of modification, time of change, path; C(-) is not compared),
     and C(state.unit) (the unit as systemd would start it).
-  - Removes environments and interpreters that neither C(current) nor C(previous) needs, and units of earlier releases.
+  - Removes releases other than C(current), C(previous), and both ends of a switch that is not proven yet; then environments,
+    models and interpreters that none of these needs, and units of earlier releases.
 options:
   prefix:
     description: Absolute folder that holds everything of this product on the host.
@@ -42,11 +43,11 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_releases import linked, request_of, service_of
+from ansible.module_utils.firstlight_releases import RECORD, folder_of, linked, needed, service_of
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
-FOLDERS = ("", "bin", "envs", "etc", "models")
+FOLDERS = ("", "bin", "envs", "etc", "models", "releases")
 """Below the prefix: whoever may write there may change what is served."""
 
 
@@ -82,9 +83,9 @@ def sha256(path):
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def hash_lines(prefix, request):
+def hash_lines(prefix, live):
     """Yield the lines of state.sha256."""
-    environment = os.path.join(prefix, "envs", request["digest"])
+    environment = os.path.join(prefix, "envs", live["environment"])
     paths = [
         os.path.join(environment, name)
         for name in (".complete", "lock.txt", "stack.json", "manifest.txt", "pyvenv.cfg", "bin/vllm")
@@ -92,26 +93,26 @@ def hash_lines(prefix, request):
     paths += find_hooks(environment)[0]
     tools = sorted(os.listdir(os.path.join(prefix, "bin")))
     paths += [os.path.join(prefix, "bin", name) for name in tools if name != "uv"]
-    if request["service"].get("unit"):
-        paths.append(request["service"]["unit_path"])
-    if request["service"].get("config"):
+    if live["record"]["service"].get("unit"):
+        paths.append(live["record"]["service"]["unit_path"])
+    if live["record"]["service"].get("config"):
         paths.append(os.path.join(prefix, "etc", "supervisord.conf"))
     for path in paths:
         if os.path.isfile(path):
             yield f"{sha256(path)}  {path}\n"
 
 
-def stat_lines(prefix, request):
+def stat_lines(prefix, live):
     """Yield the lines of state.files: all columns of secrets and of the model, else only mode and owner."""
-    environment = os.path.join(prefix, "envs", request["digest"])
+    environment = os.path.join(prefix, "envs", live["environment"])
     for path in [*(os.path.join(prefix, name).rstrip("/") for name in FOLDERS), environment]:
         yield stat_line(path, times=False)
-    for path in (request["service"].get("unit_path"), os.path.join(prefix, "etc", "supervisord.conf")):
+    for path in (live["record"]["service"].get("unit_path"), os.path.join(prefix, "etc", "supervisord.conf")):
         if path and os.path.exists(path):
             yield stat_line(path, times=False)
     paths = [os.path.join(prefix, "etc", "service.env")]
-    paths += [os.path.join(environment, name) for name in ("service.json", "manifest.txt")]
-    model = (request["state"].get("readiness") or {}).get("model_folder")
+    paths += [os.path.join(folder_of(prefix, live["digest"]), RECORD), os.path.join(environment, "manifest.txt")]
+    model = (live["state"].get("readiness") or {}).get("model_folder")
     if model and os.path.isdir(model):
         paths.append(f"{model}.manifest.txt")
         for folder, names, files in os.walk(model):
@@ -138,57 +139,78 @@ def interpreter_homes(environments):
                 yield os.path.realpath(value.strip())
 
 
+def subfolders(prefix, name):
+    """Return the folders below PREFIX/NAME, in order. Those whose name begins with a dot belong to a build, which removes them."""
+    found = [
+        entry for entry in os.scandir(os.path.join(prefix, name)) if entry.is_dir() and not entry.name.startswith(".")
+    ]
+    return sorted(found, key=lambda entry: entry.name)
+
+
 def prune_folders(prefix, changes):
-    """Remove environments and interpreters that are no longer needed."""
-    kept = [os.path.realpath(os.path.join(prefix, name)) for name in ("current", "previous")]
-    for entry in sorted(os.scandir(os.path.join(prefix, "envs")), key=lambda entry: entry.name):
-        # Folders whose name begins with a dot belong to a build, which removes them.
-        if entry.is_dir() and not entry.name.startswith(".") and os.path.realpath(entry.path) not in kept:
+    """Remove releases, environments, models and interpreters that are no longer needed."""
+    releases = needed(prefix)
+    digests = {release["digest"] for release in releases}
+    environments = {release["environment"] for release in releases}
+    models = {(release["record"].get("model") or {}).get("folder") for release in releases}
+    for entry in subfolders(prefix, "releases"):
+        if entry.name not in digests:
             changes.remove(entry.path)
-    homes = list(interpreter_homes(kept))
-    for entry in sorted(os.scandir(os.path.join(prefix, "python")), key=lambda entry: entry.name):
+    for entry in subfolders(prefix, "envs"):
+        if entry.name not in environments:
+            changes.remove(entry.path)
+        elif os.path.exists(former := os.path.join(entry.path, "service.json")):
+            changes.remove(former)  # of an earlier version of this product; the release has its content
+    for entry in subfolders(prefix, "models"):
+        # The list of its files is what tells a model of ours.
+        if entry.name not in models and os.path.exists(listed := f"{entry.path}.manifest.txt"):
+            changes.remove(entry.path)
+            changes.remove(listed)
+    homes = list(interpreter_homes(os.path.join(prefix, "envs", name) for name in sorted(environments)))
+    for entry in subfolders(prefix, "python"):
         if not any(home.startswith(os.path.realpath(entry.path) + os.sep) for home in homes):
             changes.remove(entry.path)
 
 
-def prune_units(prefix, request, changes):
+def prune_units(prefix, live, changes):
     """Remove units of earlier releases."""
     record = os.path.join(prefix, "etc", "units")
-    live = request["service"]["unit_path"] if request["service"].get("unit") else None
+    service = live["record"]["service"]
+    unit = service["unit_path"] if service.get("unit") else None
     known = (read(record) or "").split()
     for path in known:
-        if path != live and os.path.exists(path):
+        if path != unit and os.path.exists(path):
             changes.remove(path)
-    if known and known != [live]:
-        changes.write(record, "".join(f"{path}\n" for path in known if path == live))
+    if known and known != [unit]:
+        changes.write(record, "".join(f"{path}\n" for path in known if path == unit))
 
 
-def record_state(prefix, request, changes):
+def record_state(prefix, live, changes):
     """Write the records, state.json last."""
     variables = sha256(os.path.join(prefix, "etc", "service.env"))
-    started = f"{request['service']['digest']} {request['digest']} {variables}\n"
+    started = f"{live['record']['service']['digest']} {live['environment']} {variables}\n"
     changes.write(os.path.join(prefix, "etc", "started"), started, mode=0o600)
-    changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, request)))
+    changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, live)))
     prune_folders(prefix, changes)
-    prune_units(prefix, request, changes)
-    unit, service = os.path.join(prefix, "state.unit"), service_of(request)
+    prune_units(prefix, live, changes)
+    unit, service = os.path.join(prefix, "state.unit"), service_of(live)
     if service["supervisor"] in ("systemd", "systemd-user"):
         changes.write(unit, "".join(f"{line}\n" for line in unit_properties(service)))
     elif os.path.exists(unit):
         changes.remove(unit)
     # Pruning changes folders, so their modes are read after it.
-    changes.write(os.path.join(prefix, "state.files"), "".join(stat_lines(prefix, request)))
-    state = json.dumps(request["state"], indent=1, sort_keys=True) + "\n"
+    changes.write(os.path.join(prefix, "state.files"), "".join(stat_lines(prefix, live)))
+    state = json.dumps(live["state"], indent=1, sort_keys=True) + "\n"
     changes.write(os.path.join(prefix, "state.json"), state)
 
 
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     prefix, changes = module.params["prefix"], Changes(module.check_mode)
-    request = request_of(prefix, linked(prefix, "current"))
-    if request is None:
+    live = linked(prefix, "current")
+    if live is None:
         module.fail_json(msg=f"nothing is active in {prefix}", hint="run ./firstlight provision")
-    record_state(prefix, request, changes)
+    record_state(prefix, live, changes)
     module.exit_json(changed=bool(changes.paths), paths=changes.paths, **diff_result(module, changes.diff))
 
 

@@ -307,14 +307,18 @@ def rollback(
     *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIGEST", help="Release to return to; ./firstlight status names those of a host."),
+    ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Switch back to the previous environment, restart, and check its answers."""
+    """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
     from provision.pipeline import operations
 
     request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
-    raise typer.Exit(operations.rollback(request, as_json=as_json))
+    raise typer.Exit(operations.rollback(request, to=to, as_json=as_json))
 
 
 @app.command()

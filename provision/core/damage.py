@@ -20,7 +20,7 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
     The probe detects some of them as drift; the last checks compared all files.
     """
     inside = f"{installed.prefix.rstrip('/')}/envs/{folder}/"
-    # modes are repaired, and the service's own file is rewritten in place
+    # modes are repaired; earlier versions of this product kept the service's own file here
     drifted = {each.path for each in installed.drift if each.kind in ("file", "hook")} - {f"{inside}service.json"}
     if any(path.startswith(inside) for path in drifted):
         return True

@@ -19,16 +19,17 @@ from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host
+from provision.core.models.settings import Host, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.phases.serve.command_line import serve_command
+from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.unit import Service, render_service
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE_FORMAT = 1
+RELEASE_FORMAT = 1
 PEERS = "collectives.peers"
 """The check that warns when writes of one card into another's memory do not arrive."""
 
@@ -55,6 +56,8 @@ class Desired(Record):
     tools: dict[str, str]
     """Paths on the controller by name under PREFIX/bin."""
     service: Service
+    release: dict[str, Any]
+    """Record of the release, without its service; the state has its digest."""
     state: dict[str, Any]
 
     def ansible_vars(self) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class Desired(Record):
                 "files": [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.model_files],
             },
             "firstlight_tools": self.tools,
+            "firstlight_release": self.release,
             "firstlight_service": self.service.model_dump(),
             "firstlight_state": self.state,
         }
@@ -123,7 +127,7 @@ def desired_state_of(
         kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
     }
     model = _served_model(staged, files["model"]) if stack.vllm is not None else None
-    service, readiness = NO_SERVICE, None
+    service, command, readiness = NO_SERVICE, None, None
     if settings.serve and model is not None:
         kept = facts.installed.last_verify if facts.installed else None
         peer_writes = peer_writes_arrive(verified, kept)
@@ -136,6 +140,9 @@ def desired_state_of(
             user=paths.owner,
             home=facts.user.home or "/root",
         )
+    release = release_record(staged.environment, model, stack, settings, command)
+    digest = release_digest(release, service)
+    if command is not None and model is not None:
         readiness = readiness_request(
             prefix=paths.prefix,
             stack=stack,
@@ -144,6 +151,7 @@ def desired_state_of(
             service=service,
             model=model,
             environment=staged.environment,
+            release=digest,
         )
     return Desired(
         paths=paths,
@@ -159,8 +167,10 @@ def desired_state_of(
         model_files=tuple(files["model"]) if model else (),
         tools={name: str(path) for name, path in tools.items()},
         service=service,
+        release=release,
         state={
             "format": STATE_FORMAT,
+            "release": digest,
             "product": _product_digest(tuple(sorted(tools.values()))),
             "environment": environment,
             "model": model.name if model else None,
@@ -169,6 +179,34 @@ def desired_state_of(
             "readiness": readiness,
         },
     )
+
+
+def release_record(
+    environment: str, model: ServedModel | None, stack: Stack, settings: Settings, command: ServeCommand | None
+) -> dict[str, Any]:
+    """Return what a host serves, without the service's files.
+
+    It holds nothing that another version of this product may choose differently for an equal service.
+
+    Args:
+        environment: Digest of lock and interpreter.
+        model: The model on the host; its folder is named after its content.
+        command: The server's command; None where nothing is served.
+    """
+    return {
+        "format": RELEASE_FORMAT,
+        "environment": environment,
+        "model": {"kind": model.kind, "folder": model.name} if model else None,
+        "attention": stack.attention.backend if command and stack.attention else None,
+        "endpoint": ({"bind": settings.bind, "port": settings.port, "model": command.served_name} if command else None),
+        "arguments": list(command.argv) if command else [],
+    }
+
+
+def release_digest(record: Mapping[str, Any], service: Service) -> str:
+    """Return the digest that names PREFIX/releases/DIGEST: the beginning of the SHA-256 of its release.json."""
+    text = json.dumps({**record, "service": service.model_dump()}, indent=1, sort_keys=True) + "\n"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:

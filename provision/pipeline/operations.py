@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from provision.core.errors import Exit, RemoteCommandError, ServeError
+from provision.core.errors import Exit, ServeError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
@@ -24,6 +23,7 @@ from provision.pipeline.commands import print_summary, without_answer, write_std
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE, STAGE, Scope, Step
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.last_verify import verified_line
@@ -151,7 +151,11 @@ def described(facts: HostFacts) -> str:
     installed = facts.installed
     if installed is None or (installed.state is None and not installed.environments):
         return "nothing installed"
+    others = sorted(set(installed.releases) - {installed.release, installed.previous_release})
     parts = [
+        f"release {installed.release or 'none'}",
+        *([f"previous release {installed.previous_release}"] if installed.previous_release else []),
+        *(f"release {digest} not in use" for digest in others),
         f"environment {installed.current or 'none live'}",
         f"service {installed.service or 'none'}",
         verified_line(installed.last_verify, facts.probed_at, installed.current),
@@ -230,42 +234,21 @@ def _line(result: PhaseResult, playbook: str) -> str:
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
-def rollback(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Switch to the environment before, with its own unit and settings, restart, and prove it; print the summary."""
-    outcome = execute(request, (PROBE, Step("rollback", _roll_back, "serve")))
+def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = False) -> int:
+    """Switch to an earlier release, restart, and prove it; print the summary.
+
+    Args:
+        request: The command.
+        to: Digest of the release; None for the one before.
+        as_json: Whether the summary is printed as one JSON document.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: `to` is no digest.
+    """
+    digest = require_digest(to) if to is not None else None
+    outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
-
-
-def _roll_back(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
-    started = time.monotonic()
-    playbooks.acquire_locks(context, probed, "serve", context.hosts())
-    hosts = context.hosts()
-    switched = playbooks.run_playbook(
-        context, "rollback", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars()
-    )
-    requests = context.run_on_hosts(
-        "serve",
-        [host for host in hosts if host.name in switched],
-        lambda host: _readiness(context.session(host), host.name, probed.install_paths[host.name]),
-        deadline_s=READ_DEADLINE_S,
-    )
-    for name, request in requests.items():
-        if request is None:
-            context.record(switched[name].model_copy(update={"phase": "serve"}))
-    to_prove = {name: request for name, request in requests.items() if request is not None}
-    phase_serve.prove(context, probed, to_prove, switched, started)
-    return probed
-
-
-def _readiness(session: Session, host: str, paths: InstallPaths) -> dict[str, Any] | None:
-    """Read what the live environment has to answer; None where it serves nothing."""
-    try:
-        state = json.loads(session.read(f"{paths.prefix}/state.json", root=paths.root))
-    except (FileNotFoundError, ValueError):
-        raise RemoteCommandError(
-            f"host `{host}`: {paths.prefix}/state.json cannot be read after the switch",
-            hint=f"install again: ./firstlight provision --limit {host}",
-        ) from None
-    readiness = state.get("readiness")
-    return readiness if isinstance(readiness, dict) else None

@@ -47,6 +47,7 @@ def run_playbook(
     variables: Callable[[Host], Mapping[str, Any]],
     *,
     tags: Sequence[str] = (),
+    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Run a playbook on hosts, and record failures.
 
@@ -57,6 +58,7 @@ def run_playbook(
         hosts: The hosts; the playbook is not run when there is none.
         variables: Returns the variables of a host.
         tags: Only tasks with one of these tags run; all when empty.
+        is_aside: Whether the run's hosts.yml stays the inventory of another playbook.
 
     Returns:
         The results of the hosts where it succeeded.
@@ -69,7 +71,9 @@ def run_playbook(
 
     targets = [Target(host, variables(host)) for host in hosts]
     results = (
-        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
+        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note, is_aside=is_aside)
+        if targets
+        else {}
     )
     for name, result in results.items():
         context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)

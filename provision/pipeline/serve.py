@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
-from provision.core.errors import Exit
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Host
-from provision.pipeline import playbooks
+from provision.core.models.records import PhaseResult, ReleaseRecord
+from provision.pipeline import playbooks, rollback
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
-from provision.pipeline.results import ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.pipeline.proof import prove
+from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.verify import check_again
-
-PROVE_DEADLINE_S = 3600.0
 
 
 def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
-    """Switch to the verified environment, start the service, and prove that its answers are right."""
+    """Switch to the verified release, start its service, and prove that its answers are right.
+
+    Where the start fails, the host returns to the release that served before, if its settings say so.
+    """
     started = time.monotonic()
+    releases = {host.name: verified.desired[host.name].state["release"] for host in context.hosts()}
     changing = [host for host in context.hosts() if host.name not in verified.up_to_date]
     unchanged = [host for host in context.hosts() if host.name in verified.up_to_date]
     restarted = playbooks.run_playbook(
@@ -33,6 +32,10 @@ def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
             _keep_last_proof(context, host.name, verified.facts[host.name])
             text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+    for host in changing:
+        # After a failed playbook nobody has seen which release the host has.
+        release = releases[host.name] if host.name in restarted else None
+        rollback.note_release(context, host.name, ReleaseRecord(release=release))
     for name, result in restarted.items():
         if not serves(verified, name):
             context.record(result.model_copy(update={"phase": "serve"}))
@@ -42,6 +45,8 @@ def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
         if serves(verified, host.name) and (host.name in restarted or host.name in unproven)
     }
     records = prove(context, verified, requests, restarted, started)
+    rollback.return_refused(context, verified, releases)
+    rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *requests)})
     documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
     return ServedHosts(**{**vars(verified), "documents": {**verified.documents, **documents}}, served=records)
 
@@ -69,60 +74,3 @@ def proven(desired: Desired, facts: HostFacts) -> bool:
         return False
     process = (installed.service_pid, installed.service_start_ticks, facts.os.boot_id)
     return (ready.get("main_pid"), ready.get("start_ticks"), ready.get("boot_id")) == process
-
-
-def prove(
-    context: RunContext,
-    probed: ProbedHosts,
-    requests: Mapping[str, dict[str, Any]],
-    restarted: Mapping[str, PhaseResult],
-    started: float,
-) -> dict[str, ServeRecord]:
-    """Wait for services and check their answers; a host whose answer is wrong fails.
-
-    Args:
-        context: The run.
-        probed: The hosts.
-        requests: What each service has to answer, by host.
-        restarted: The results of the playbook that restarted services.
-        started: Monotonic time at which the phase began, in seconds.
-
-    Returns:
-        The records of the services that answered.
-    """
-    from provision.phases.serve.readiness import prove as prove_service
-
-    def call(host: Host) -> ServeRecord:
-        paths = probed.install_paths[host.name]
-        return prove_service(
-            context.session(host),
-            prefix=paths.prefix,
-            root=paths.root,
-            request=requests[host.name],
-            deadline_s=PROVE_DEADLINE_S,
-            progress=lambda text: context.progress.note(host.name, text),
-        )
-
-    hosts = [host for host in context.hosts() if host.name in requests]
-    records = context.run_on_hosts("serve", hosts, call, deadline_s=PROVE_DEADLINE_S + 60)
-    for name, record in records.items():
-        context.run.write(f"serve/{name}.json", record)
-        if record.ready:
-            context.run.change(
-                "proof", host=name, path=f"{probed.install_paths[name].prefix}/verify/ready.json", changed=True
-            )
-        if not record.ready:
-            context.failures.add(Exit.RED)
-        context.record(
-            PhaseResult(
-                host=name,
-                phase="serve",
-                status="ok" if record.ready else "failed",
-                seconds=round(time.monotonic() - started, 3),
-                changed=name in restarted and restarted[name].changed,
-                text=record.text,
-                hint=None if record.ready else "see its log; to go back: ./firstlight rollback",
-                evidence=record.evidence,
-            )
-        )
-    return records

@@ -113,6 +113,8 @@ def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
         return False
     if "installed.drift" in facts.unknown:
         return False
+    if installed.release != desired.state["release"]:
+        return False
     if installed.current != desired.environment or desired.environment not in installed.environments:
         return False
     if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):

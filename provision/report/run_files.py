@@ -15,7 +15,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import CheckRecord, Figure, Finding, GatewayRecord, PhaseResult, ServeRecord
+from provision.core.models.records import (
+    CheckRecord,
+    Figure,
+    Finding,
+    GatewayRecord,
+    PhaseResult,
+    ReleaseRecord,
+    ServeRecord,
+)
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
@@ -57,6 +65,7 @@ class RunFiles:
     verified: dict[str, Verification] = field(default_factory=dict)
     served: dict[str, ServeRecord] = field(default_factory=dict)
     gateways: dict[str, GatewayRecord] = field(default_factory=dict)
+    releases: dict[str, ReleaseRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     host_comparison: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
@@ -131,6 +140,9 @@ def _read_services(files: RunFiles, run: RunFolder) -> None:
     for path in sorted(run.folder.glob("serve/*.json")):
         if served := _record(files, path, ServeRecord):
             files.served[path.stem] = served
+    for path in sorted(run.folder.glob("release/*.json")):
+        if release := _record(files, path, ReleaseRecord):
+            files.releases[path.stem] = release
     for path in sorted(run.folder.glob("gateway/*.json")):
         if gateway := _record(files, path, GatewayRecord):
             files.gateways[path.stem] = gateway

@@ -16,6 +16,7 @@ from provision.core.models.records import (
     HostSummary,
     PhaseName,
     PhaseResult,
+    ReleaseRecord,
     ServeRecord,
     Summary,
 )
@@ -126,6 +127,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     prefix = prefix_of(host, facts)
     endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
     key = key_file(host, prefix) if endpoint else None
+    release = files.releases.get(name) or _found_release(facts)
     return HostSummary(
         name=name,
         state=state,
@@ -137,6 +139,8 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         checks=checks.checks,
         checks_at=checks.at,
         prefix=prefix,
+        release=None if state == "removed" else release.release,
+        refused=release.refused,
         endpoint=endpoint,
         key_file=key,
         call=call_commands(endpoint, key, host, facts.user.name if facts else None) if endpoint and host else (),
@@ -152,6 +156,11 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
             *(staged.notes if staged else ()),
         ),
     )
+
+
+def _found_release(facts: HostFacts | None) -> ReleaseRecord:
+    """Return what the probe found, for a host whose release this run did not change."""
+    return ReleaseRecord(release=facts.installed.release if facts and facts.installed else None)
 
 
 def _drift(facts: HostFacts | None, *, repaired: bool) -> Iterable[str]:

@@ -28,7 +28,7 @@ MAY_DIFFER = {
 
 _LIST = """
 import hashlib, json, os, pwd, re, stat, sys
-prefix, live = sys.argv[1], os.readlink(sys.argv[1] + "/current").rpartition("/")[2]
+prefix, live = sys.argv[1], os.path.basename(os.path.realpath(sys.argv[1] + "/current"))
 plain = re.sub(r"-[0-9]+$", "", live)
 found = {}
 def note(path):

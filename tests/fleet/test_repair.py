@@ -45,7 +45,7 @@ def flip(host: FleetHost, path: str, at: int = 4096) -> None:
 
 
 def current(host: FleetHost) -> str:
-    return host.sh(f"readlink {PREFIX}/current").strip().removeprefix("envs/")
+    return host.sh(f"readlink -f {PREFIX}/current").strip().rpartition("/")[2]
 
 
 def failing(ended: Ended) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHos
     second_pid = host.sh(f"systemctl show -p MainPID --value {UNIT}")
     assert second_pid != pid
     assert played(site, "rollback")
-    assert host.sh("readlink /opt/firstlight/current") == f"envs/{first}\n"
+    assert host.sh("readlink -f /opt/firstlight/current") == f"/opt/firstlight/envs/{first}\n"
     assert host.sh(f"systemctl is-active {UNIT}").strip() == "active"
     assert host.sh(f"systemctl show -p MainPID --value {UNIT}") not in (pid, second_pid)
 

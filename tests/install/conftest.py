@@ -55,6 +55,15 @@ class Site:
         return Path(self.variables["firstlight_incoming"])
 
     @property
+    def release(self) -> str:
+        """The digest of the release that is active."""
+        return (self.prefix / "current").readlink().parent.name
+
+    def state(self) -> dict[str, Any]:
+        """What state.json holds of the plan, with the digest of the release."""
+        return {**self.variables["firstlight_state"], "release": self.release}
+
+    @property
     def environment(self) -> Path:
         return self.prefix / "envs" / str(self.variables["firstlight_environment"]["digest"])
 
@@ -72,8 +81,17 @@ class Site:
         service["digest"] = hashlib.sha256(
             repr(sorted((k, v) for k, v in service.items() if k != "digest")).encode()
         ).hexdigest()
+        folder, model = self.variables["firstlight_environment"]["digest"], self.variables["firstlight_model"]
+        self.variables["firstlight_release"] = {
+            "format": 1,
+            "environment": folder.partition("-")[0],
+            "model": {"kind": model["kind"], "folder": model["folder"]},
+            "attention": None,
+            "endpoint": None,
+            "arguments": ["vllm", "serve", "{{ not a template }}"],
+        }
         self.variables["firstlight_state"] = {
-            "environment": self.variables["firstlight_environment"]["digest"],
+            "environment": folder,
             "service": service["digest"],
         }
 

@@ -50,8 +50,8 @@ def key_of(site: Site) -> str:
 
 
 def test_a_bare_host_gets_everything_that_was_planned(installed: Site) -> None:
-    assert (installed.prefix / "current").readlink() == Path(f"envs/{installed.environment.name}")
-    assert json.loads((installed.prefix / "state.json").read_text()) == installed.variables["firstlight_state"]
+    assert (installed.prefix / "current").resolve() == installed.environment
+    assert json.loads((installed.prefix / "state.json").read_text()) == installed.state()
     marker = json.loads((installed.environment / ".complete").read_text())
     assert marker["digest"] == installed.environment.name
     assert (installed.environment / "lock.txt").read_text() == installed.variables["firstlight_environment"]["lock"]
@@ -147,7 +147,7 @@ def test_a_distribution_that_the_lock_does_not_know_is_named(installed: Site) ->
 def test_a_wheel_with_another_hash_is_refused_and_nothing_goes_live(installed: Site) -> None:
     live, planned = (
         (installed.prefix / "current").readlink(),
-        (installed.wheels, installed.variables["firstlight_state"]),
+        (installed.wheels, installed.state()),
     )
     installed.use_wheels(newer_wheels(installed))
     installed.send()

@@ -1,7 +1,8 @@
-"""What an activation writes, records and shows, without a service manager."""
+"""What a switch to a release writes, records and shows, without a service manager."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,86 @@ import pytest
 from tests.install.modules import run_module
 
 
-def make_environment(prefix: Path, digest: str) -> None:
-    for name in ("bin", "python", "models", "etc", f"envs/{digest}"):
+def make_environment(prefix: Path, folder: str) -> None:
+    for name in ("bin", "python", "models", "etc", f"envs/{folder}"):
         (prefix / name).mkdir(parents=True, exist_ok=True)
-    (prefix / "envs" / digest / ".complete").touch()
+    (prefix / "envs" / folder / ".complete").touch()
 
 
-def activate(prefix: Path, digest: str = "one", *, unit: str = "[Service]\n", **options: Any) -> dict[str, Any]:
+def make_model(prefix: Path, name: str) -> None:
+    folder = prefix / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder.parent / f"{name}.manifest.txt").write_text("")
+
+
+def activate(
+    prefix: Path,
+    folder: str = "one",
+    *,
+    unit: str = "[Service]\n",
+    model: str | None = None,
+    supervisor: str = "test",
+    **options: Any,
+) -> dict[str, Any]:
+    """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`: nothing is asked."""
     service = {
-        "supervisor": "none",
+        "supervisor": supervisor,
         "name": "firstlight-vllm.service",
         "unit": unit,
         "unit_path": str(prefix / "units" / "firstlight-vllm.service"),
         "environment": {"HF_HUB_OFFLINE": "1"},
         "api_key": True,
-        "digest": "settings",
+        "digest": f"of {unit}",
     }
+    record = {"format": 1, "environment": folder.partition("-")[0], "model": {"folder": model} if model else None}
+    readiness = {"model_folder": str(prefix / "models" / model)} if model else None
     return run_module(
-        "firstlight_release", prefix=str(prefix), digest=digest, service=service, state={"model": "m"}, **options
+        "firstlight_release",
+        prefix=str(prefix),
+        environment=folder,
+        release=record,
+        service=service,
+        state={"environment": folder, "readiness": readiness},
+        **options,
     )
+
+
+def rollback(prefix: Path, kind: str = "previous", **options: Any) -> dict[str, Any]:
+    return run_module("firstlight_release", prefix=str(prefix), rollback=kind, **options)
 
 
 def record(prefix: Path, **options: Any) -> dict[str, Any]:
     return run_module("firstlight_state", prefix=str(prefix), **options)
+
+
+def prove(prefix: Path) -> None:
+    """Leave the proof of the active release, as ready.pyz does."""
+    (prefix / "verify").mkdir(exist_ok=True)
+    (prefix / "verify" / "ready.json").write_text(json.dumps({"ready": True, "release": live(prefix)}))
+
+
+def served(prefix: Path, folder: str = "one", **options: Any) -> str:
+    """Switch to a release that is recorded and proven; its digest."""
+    activate(prefix, folder, **options)
+    record(prefix)
+    prove(prefix)
+    record(prefix)
+    return live(prefix)
+
+
+def live(prefix: Path, name: str = "current") -> str:
+    target = (prefix / name).readlink()
+    assert (target.parts[0], target.name) == ("releases", "environment")
+    return target.parts[1]
+
+
+def unit_of(prefix: Path) -> str:
+    return (prefix / "units" / "firstlight-vllm.service").read_text()
+
+
+def releases_of(prefix: Path) -> set[str]:
+    return {path.name for path in (prefix / "releases").iterdir() if path.is_dir()}
 
 
 @pytest.fixture
@@ -45,14 +103,40 @@ def prefix(tmp_path: Path) -> Path:
 def test_a_release_is_activated_and_recorded_once(prefix: Path) -> None:
     result = activate(prefix)
     assert (result["changed"], result["restart"], result["former"]) == (True, True, None)
-    assert (prefix / "current").readlink() == Path("envs/one")
+    assert live(prefix) == result["release"]
+    assert (prefix / "current").resolve() == prefix / "envs" / "one"
+    assert not (prefix / "previous").is_symlink()
     assert [Path(path).name for path in record(prefix)["paths"]] == [
         "started", "state.sha256", "state.files", "state.json",
     ]  # fmt: skip
-    assert json.loads((prefix / "state.json").read_text()) == {"model": "m"}
+    assert json.loads((prefix / "state.json").read_text())["release"] == result["release"]
     again = activate(prefix)
     assert (again["changed"], again["restart"]) == (False, False)
     assert record(prefix)["changed"] is False
+
+
+def test_a_release_is_named_by_the_content_of_its_record(prefix: Path) -> None:
+    digest = activate(prefix)["release"]
+    path = prefix / "releases" / digest / "release.json"
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    assert activate(prefix, unit="[Service]\nNice=5\n")["release"] != digest
+    assert activate(prefix)["release"] == digest
+
+
+def test_a_state_that_names_another_release_is_refused(prefix: Path) -> None:
+    service = {"supervisor": "none", "name": "", "api_key": False, "digest": "d"}
+    result = run_module(
+        "firstlight_release",
+        prefix=str(prefix),
+        environment="one",
+        release={"environment": "one"},
+        service=service,
+        state={"release": "aa"},
+    )
+    assert "the state names release aa" in result["msg"]
+    assert not (prefix / "releases").exists()
 
 
 def test_check_mode_reports_and_writes_nothing(prefix: Path) -> None:
@@ -74,36 +158,184 @@ def test_the_difference_shows_the_unit_and_no_secret(prefix: Path) -> None:
     assert "Nice=5" in text
     assert key
     assert key not in text
-    assert "service.json: differs; its content is not shown" in text
+    assert "release.json: differs; its content is not shown" in text
 
 
-def test_a_rollback_activates_the_previous_release_with_its_unit(prefix: Path) -> None:
-    make_environment(prefix, "two")
-    activate(prefix)
-    activate(prefix, "two", unit="[Service]\nNice=5\n")
-    assert (prefix / "previous").readlink() == Path("envs/one")
-    result = run_module("firstlight_release", prefix=str(prefix), rollback=True)
-    assert result["restart"] is True
-    assert (prefix / "current").readlink() == Path("envs/one")
-    assert (prefix / "units" / "firstlight-vllm.service").read_text() == "[Service]\n"
-
-
-def test_what_cannot_be_activated_is_refused_with_a_hint(prefix: Path) -> None:
-    result = run_module("firstlight_release", prefix=str(prefix), rollback=True)
-    assert (result["failed"], result["hint"]) == (True, "nothing was changed")
-    result = activate(prefix, "three")
-    assert "environment three is not complete" in result["msg"]
-    assert "missing: digest, service, state" in run_module("firstlight_release", prefix=str(prefix))["msg"]
-
-
-def test_environments_that_nothing_needs_are_removed(prefix: Path) -> None:
-    make_environment(prefix, "two")
-    activate(prefix)
-    assert str(prefix / "envs" / "two") in record(prefix, check=True)["paths"]
-    assert (prefix / "envs" / "two").exists()
+def test_a_changed_setting_is_taken_back_with_the_environment_as_it_is(prefix: Path) -> None:
+    first = served(prefix)
+    second = served(prefix, unit="[Service]\nNice=5\n")
+    assert (live(prefix), live(prefix, "previous")) == (second, first)
+    result = rollback(prefix)
+    assert (result["restart"], result["release"]) == (True, first)
+    assert unit_of(prefix) == "[Service]\n"
+    assert (live(prefix), live(prefix, "previous")) == (first, second)
     record(prefix)
-    assert not (prefix / "envs" / "two").exists()
+    prove(prefix)
+    assert rollback(prefix)["release"] == second
+    assert unit_of(prefix) == "[Service]\nNice=5\n"
+
+
+def test_a_rollback_brings_back_the_environment(prefix: Path) -> None:
+    first = served(prefix)
+    make_environment(prefix, "two")
+    served(prefix, "two")
+    assert rollback(prefix)["release"] == first
+    assert (prefix / "current").resolve() == prefix / "envs" / "one"
+
+
+def test_a_release_that_is_not_there_is_refused_by_name(prefix: Path) -> None:
+    result = rollback(prefix)
+    assert (result["failed"], result["hint"]) == (True, "nothing was changed")
+    first = served(prefix)
+    before = sorted(prefix.rglob("*"))
+    result = rollback(prefix, to="00112233445566aa")
+    assert result["msg"] == f"release 00112233445566aa is not on this host; there are: {first}"
+    assert sorted(prefix.rglob("*")) == before
+
+
+def test_what_is_not_whole_is_not_switched_to(prefix: Path) -> None:
+    make_model(prefix, "llama-1")
+    first = served(prefix, model="llama-1")
+    second = served(prefix, unit="[Service]\nNice=5\n", model="llama-1")
+    (prefix / "models" / "llama-1" / "config.json").unlink()
+    assert f"its model {prefix}/models/llama-1 is gone" in rollback(prefix)["msg"]
+    (prefix / "envs" / "one" / ".complete").unlink()
+    assert f"its environment {prefix}/envs/one is gone" in rollback(prefix, to=first)["msg"]
+    (prefix / "releases" / first / "release.json").write_text("{}\n")
+    assert f"releases/{first}/release.json is missing or damaged" in rollback(prefix, to=first)["msg"]
+    assert (live(prefix), unit_of(prefix)) == (second, "[Service]\nNice=5\n")
+    assert "environment three is not complete" in activate(prefix, "three")["msg"]
+    assert (
+        "one of the following is required: rollback, release"
+        in run_module("firstlight_release", prefix=str(prefix))["msg"]
+    )
+
+
+def test_a_release_that_was_not_proven_is_left_for_the_one_before_it_and_that_keeps_its_own(prefix: Path) -> None:
+    oldest = served(prefix, unit="[Service]\nNice=1\n")
+    former = served(prefix, unit="[Service]\nNice=2\n")
+    bad = activate(prefix, unit="[Service]\nNice=3\n")["release"]
+    record(prefix)
+    assert releases_of(prefix) == {oldest, former, bad}
+    result = rollback(prefix, "unproven")
+    assert (result["release"], result["restart"]) == (former, True)
+    assert (live(prefix), live(prefix, "previous")) == (former, oldest)
+    record(prefix)
+    prove(prefix)
+    assert releases_of(prefix) == {oldest, former, bad}, "the next try needs nothing sent"
+    assert rollback(prefix, "unproven")["release"] is None, "nothing is left to return from"
+    assert rollback(prefix)["release"] == oldest
+
+
+def test_two_bad_releases_in_a_row_do_not_push_the_proven_one_out(prefix: Path) -> None:
+    former = served(prefix)
+    for number in (3, 4):
+        activate(prefix, unit=f"[Service]\nNice={number}\n")
+        record(prefix)
+    assert live(prefix, "previous") == former
+    assert rollback(prefix)["release"] == former
+    assert unit_of(prefix) == "[Service]\n"
+
+
+@pytest.mark.parametrize("first", ["test", "none"])
+def test_where_nothing_was_proven_before_nothing_is_returned_to(prefix: Path, first: str) -> None:
+    activate(prefix, unit="[Service]\nNice=1\n", supervisor=first)
+    record(prefix)
+    bad = activate(prefix)["release"]
+    record(prefix)
+    result = rollback(prefix, "unproven")
+    assert (result["changed"], result["release"], live(prefix)) == (False, None, bad)
+
+
+def test_a_switch_that_was_cut_off_is_continued_or_undone(prefix: Path) -> None:
+    """Killed after the unit was written, before `current` was switched."""
+    former = served(prefix)
+    bad = activate(prefix, unit="[Service]\nNice=5\n")["release"]
+    (prefix / "current").unlink()
+    (prefix / "current").symlink_to(f"releases/{former}/environment")
+    (prefix / "previous").unlink()
+    assert activate(prefix, unit="[Service]\nNice=5\n", check=True)["changed"] is True
+    assert rollback(prefix)["release"] == former
+    assert unit_of(prefix) == "[Service]\n"
+    assert not (prefix / "previous").exists()
+    assert activate(prefix, unit="[Service]\nNice=5\n")["release"] == bad
+    assert (live(prefix), live(prefix, "previous")) == (bad, former)
+
+
+def test_an_environment_that_was_built_anew_takes_the_place_of_the_damaged_one_in_every_release(prefix: Path) -> None:
+    first = served(prefix, unit="[Service]\nNice=1\n")
+    second = served(prefix)
+    make_environment(prefix, "one-2")
+    result = activate(prefix, "one-2")
+    assert (result["release"], result["restart"], live(prefix, "previous")) == (second, True, first)
+    record(prefix)
+    assert [path.name for path in (prefix / "envs").iterdir()] == ["one-2"]
+    assert rollback(prefix)["release"] == first
+    assert (prefix / "current").resolve() == prefix / "envs" / "one-2"
+
+
+def test_what_no_release_needs_is_removed_once_the_new_one_is_proven(prefix: Path) -> None:
+    digests = []
+    for name in ("one", "two", "three"):
+        make_environment(prefix, name)
+        make_model(prefix, f"{name}-model")
+        (prefix / "models" / "of-somebody-else").mkdir(exist_ok=True)
+        activate(prefix, name, model=f"{name}-model")
+        record(prefix)
+        digests.append(live(prefix))
+        if name != "three":
+            prove(prefix)
+    assert releases_of(prefix) == set(digests)
     assert (prefix / "envs" / "one").exists()
+    prove(prefix)
+    assert str(prefix / "envs" / "one") in record(prefix, check=True)["paths"]
+    assert (prefix / "envs" / "one").exists()
+    record(prefix)
+    assert releases_of(prefix) == set(digests[1:])
+    assert sorted(path.name for path in (prefix / "envs").iterdir()) == ["three", "two"]
+    assert sorted(path.name for path in (prefix / "models").iterdir()) == [
+        "of-somebody-else", "three-model", "three-model.manifest.txt", "two-model", "two-model.manifest.txt",
+    ]  # fmt: skip
+
+
+def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
+    """An environment with its service as versions without releases left it."""
+    make_environment(prefix, folder)
+    path = str(prefix / "units" / "firstlight-vllm.service")
+    files = {"unit": unit, "unit_path": path, "environment": {}, "api_key": True, "digest": f"of {unit}"}
+    service = {"supervisor": "test", "name": "firstlight-vllm.service", **files}
+    request = {"digest": folder, "service": service, "state": {"environment": folder, "model": None}}
+    (prefix / "envs" / folder / "service.json").write_text(json.dumps(request))
+    (prefix / name).symlink_to(f"envs/{folder}")
+
+
+def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_go_back(prefix: Path) -> None:
+    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
+    make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
+    assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
+    served(prefix)
+    assert not (prefix / "envs" / "one" / "service.json").exists()
+    assert not (prefix / "envs" / "zero").exists()
+    assert rollback(prefix)["changed"] is True
+    assert unit_of(prefix) == "[Service]\nNice=2\n"
+
+
+def test_a_host_without_releases_is_rolled_back_as_it_is(prefix: Path) -> None:
+    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
+    make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
+    rollback(prefix)
+    assert unit_of(prefix) == "[Service]\nNice=1\n"
+    assert (prefix / "current").resolve() == prefix / "envs" / "zero"
+    assert (prefix / "previous").resolve() == prefix / "envs" / "one"
+
+
+def test_an_equal_service_without_releases_keeps_its_previous_one(prefix: Path) -> None:
+    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
+    make_former_layout(prefix, "one", "current", "[Service]\n")
+    served(prefix)
+    assert (prefix / "previous").resolve() == prefix / "envs" / "zero"
+    assert rollback(prefix)["changed"] is True
+    assert unit_of(prefix) == "[Service]\nNice=1\n"
 
 
 def test_what_is_served_is_reported(prefix: Path) -> None:

@@ -84,6 +84,7 @@ def installed(desired: Desired, **changes: Any) -> Installed:
         "prefix": desired.paths.prefix,
         "state": desired.state,
         "current": "e1",
+        "release": desired.state["release"],
         "environments": ("e1",),
         "service": "active",
         "service_pid": 71,
@@ -106,6 +107,7 @@ def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
         {"state": None},
         {"drift": (Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service", text="is gone"),)},
         {"current": "e0"},
+        {"release": None},
         {"environments": ()},
         {"service": "failed"},
         {"last_verify": {"status": "fail"}},
@@ -187,7 +189,12 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
     assert variables["firstlight_system_packages"] == ["libnuma1"]
     assert variables["firstlight_debs"] == ["libnuma1.deb"]
     assert variables["firstlight_model"] == {"kind": "builtin", "name": "builtin-1", "folder": "builtin-1", "files": []}
-    assert variables["firstlight_state"]["readiness"]["asked"] == "CPU_ATTN"
+    state, record = variables["firstlight_state"], variables["firstlight_release"]
+    assert state["readiness"]["asked"] == "CPU_ATTN"
+    assert state["readiness"]["release"] == state["release"]
+    assert (record["environment"], record["attention"]) == ("e1", "CPU_ATTN")
+    assert record["model"] == {"kind": "builtin", "folder": "builtin-1"}
+    assert record["endpoint"] == {"bind": "127.0.0.1", "port": 8000, "model": "builtin-1"}
     assert "key" not in str(variables["firstlight_service"]["environment"]).lower()
 
 

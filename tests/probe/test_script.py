@@ -210,6 +210,18 @@ def test_shims_of_a_version_manager_are_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_installation_without_releases_is_read_as_before(tmp_path: Path) -> None:
+    installation(tmp_path)
+    for name, digest in (("current", "bbbb"), ("previous", "aaaa")):
+        (tmp_path / name).unlink()
+        (tmp_path / name).symlink_to(f"envs/{digest}")
+    shutil.rmtree(tmp_path / "releases")
+    found = run(prefix=str(tmp_path)).facts.installed
+    assert found is not None
+    assert (found.current, found.previous) == ("bbbb", "aaaa")
+    assert (found.release, found.previous_release, found.releases) == (None, None, ())
+
+
 def test_vllm_processes_are_found() -> None:
     process = subprocess.Popen(["VLLM::EngineCore", "300"], executable=shutil.which("sleep"))
     try:
@@ -228,8 +240,12 @@ def installation(prefix: Path) -> Path:
         (prefix / "envs" / digest / "lock.txt").write_text(digest, encoding="utf-8")
     for digest in ("aaaa", "bbbb"):
         (prefix / "envs" / digest / ".complete").write_text("{}", encoding="utf-8")
-    (prefix / "current").symlink_to("envs/bbbb")
-    (prefix / "previous").symlink_to("envs/aaaa")
+    for release, digest in (("r1", "aaaa"), ("r2", "bbbb")):
+        (prefix / "releases" / release).mkdir(parents=True)
+        (prefix / "releases" / release / "environment").symlink_to(f"../../envs/{digest}")
+        (prefix / "releases" / release / "release.json").write_text("{}", encoding="utf-8")
+    (prefix / "current").symlink_to("releases/r2/environment")
+    (prefix / "previous").symlink_to("releases/r1/environment")
     (prefix / "state.json").write_text(json.dumps({"environment": "bbbb"}), encoding="utf-8")
     (prefix / "verify").mkdir()
     (prefix / "verify/last.json").write_text(json.dumps({"status": "ok"}), encoding="utf-8")
@@ -251,6 +267,7 @@ def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
     before = run(*shell, prefix=str(prefix)).facts.installed
     assert before is not None
     assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
+    assert (before.release, before.previous_release, before.releases) == ("r2", "r1", ("r1", "r2"))
     assert before.state == {"environment": "bbbb"}
     assert before.last_verify == {"status": "ok"}
     assert before.locked_by is None

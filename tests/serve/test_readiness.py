@@ -357,6 +357,7 @@ def room_proves(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.M
             service=render_service(command, settings, prefix=place, supervisor="systemd", user="root", home="/root"),
             model=model,
             environment="abc",
+            release="r1",
         )
         session = LocalSession("here", Connection(kind="local"))
         return prove(session, prefix=place, root=False, request=request, **options)

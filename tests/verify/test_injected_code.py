@@ -186,8 +186,11 @@ def test_variables_that_inject_code_are_found(
 @pytest.fixture
 def served(environment: Environment) -> Iterator[CheckContext]:
     """A living process with a folder of modules in its variables, as that of the environment's service."""
-    (environment.home / "service.json").write_text('{"service": {"name": "a.service", "supervisor": "systemd"}}')
-    (environment.prefix / "current").symlink_to("envs/ab12")
+    release = environment.prefix / "releases" / "r1"
+    release.mkdir(parents=True)
+    (release / "release.json").write_text('{"service": {"name": "a.service", "supervisor": "systemd"}}')
+    (release / "environment").symlink_to("../../envs/ab12")
+    (environment.prefix / "current").symlink_to("releases/r1/environment")
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env={"PYTHONPATH": "/srv/modules"}) as process:
         yield CheckContext(prefix=environment.prefix, service=Service(environment.prefix, {}, process.pid))

@@ -71,10 +71,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def service(tmp_path: Path, server: Server) -> Service:
-    for folder in ("etc", "envs/ab", "bin"):
+    for folder in ("etc", "envs/ab", "releases/r1", "bin"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "current").symlink_to("envs/ab")
-    for name, text in (("etc/service.env", f"VLLM_API_KEY={KEY}\n"), ("envs/ab/service.json", "{}")):
+    (tmp_path / "releases" / "r1" / "environment").symlink_to("../../envs/ab")
+    (tmp_path / "current").symlink_to("releases/r1/environment")
+    for name, text in (("etc/service.env", f"VLLM_API_KEY={KEY}\n"), ("releases/r1/release.json", "{}")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     return Service(tmp_path, {"host": "127.0.0.1", "port": server.server_port, "served_name": "m"}, 1)
@@ -179,11 +180,11 @@ def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: S
     assert list(file_problems(prefix)) == []
     (prefix / "etc" / "service.env").chmod(0o644)
     (prefix / "bin").chmod(0o777)
-    (prefix / "envs" / "ab" / "service.json").unlink()
+    (prefix / "releases" / "r1" / "release.json").unlink()
     assert list(file_problems(prefix)) == [
         f"everybody may write {prefix}/bin (mode 0777)",
-        f"{prefix}/current/service.json: No such file or directory",
         f"{prefix}/etc/service.env has secrets, and others may read or write it (mode 0644, planned 0600)",
+        f"{prefix}/releases/r1/release.json: No such file or directory",
     ]
 
 

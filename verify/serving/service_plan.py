@@ -1,4 +1,4 @@
-"""The planned service, as the installation recorded it when it went live: envs/DIGEST/service.json."""
+"""The planned service, as the installation recorded it when it went live: releases/DIGEST/release.json."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from verify.serving.service import Service
@@ -61,14 +62,23 @@ def directives(text: str) -> dict[str, list[str]]:
     return found
 
 
+def record_of(prefix: Path) -> Path:
+    """Return the record of the live release; earlier versions of this product kept it in the environment."""
+    link = prefix / "current"
+    target = link.readlink() if link.is_symlink() else None
+    if target is not None and target.name == "environment":
+        return prefix / target.parent / "release.json"
+    return link / "service.json"
+
+
 def read(service: Service) -> ServicePlan:
-    """Read the plan of the live environment's service.
+    """Read the plan of the live release's service.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It is not valid.
     """
-    document = json.loads((service.prefix / "current" / "service.json").read_text())
+    document = json.loads(record_of(service.prefix).read_text())
     planned: Mapping[str, Any] = document["service"]
     return ServicePlan(**{name: planned[name] for name in ServicePlan.__dataclass_fields__ if name in planned})
 

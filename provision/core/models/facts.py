@@ -253,6 +253,11 @@ class Installed(Record):
     current: str | None = None
     """Folder of the environment behind `current`: its digest, or `DIGEST-2` after a rebuild."""
     previous: str | None = None
+    release: str | None = None
+    """Digest of the release behind `current`; None where an earlier version of this product installed it."""
+    previous_release: str | None = None
+    releases: tuple[str, ...] = ()
+    """Digests of all releases on the host."""
     environments: tuple[str, ...] = ()
     """Folders of all complete environments."""
     drift: tuple[Drift, ...] = ()

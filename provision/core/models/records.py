@@ -78,6 +78,15 @@ class ServeRecord(Record):
     evidence: tuple[str, ...] = ()
 
 
+class ReleaseRecord(Record):
+    """The release of a host after a run."""
+
+    release: str | None
+    """Digest; None where it is unknown."""
+    refused: str | None = None
+    """Digest of the release whose start failed in this run, which the host left again."""
+
+
 class GatewayRecord(Record):
     """What clients of a gateway have to know."""
 
@@ -160,6 +169,10 @@ class HostSummary(Record):
     checks_at: str | None = None
     """Time of the checks: an earlier run when nothing changed."""
     prefix: str | None = None
+    release: str | None = None
+    """Digest of the release that the host has after the run; None where it has none, or it is unknown."""
+    refused: str | None = None
+    """Digest of the release whose start failed in this run, which the host left again."""
     endpoint: str | None = None
     key_file: str | None = None
     """File on the host with the API key; None when none is required."""

@@ -237,6 +237,11 @@ class Settings(Record):
     serve: bool = _setting(
         True, "Whether to start the service. false: install and verify only.", allowed="true or false"
     )
+    on_failure: Literal["rollback", "leave"] = _setting(
+        "rollback",
+        "After a start that fails: back to the release that served before, if there is one (rollback), or nothing (leave).",
+        allowed="rollback or leave",
+    )
 
     gateway_bind: Word = _setting(
         "0.0.0.0",  # noqa: S104 - clients are other machines

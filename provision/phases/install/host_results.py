@@ -38,6 +38,7 @@ def install(
     tags: Sequence[str] = (),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Run a playbook on all targets at once; a host that fails stops no other.
 
@@ -53,6 +54,7 @@ def install(
         tags: Only tasks with one of these tags are run; all tasks where empty.
         progress: Called with host and task whenever a task starts.
         cancelled: Ends the playbook in order once it returns true.
+        is_aside: Whether the inventory is install/PLAYBOOK.yml, so that hosts.yml stays that of another playbook.
 
     Returns:
         The result of each host, by name.
@@ -63,7 +65,7 @@ def install(
     """
     if not targets:
         return {}
-    path = run.path(HOSTS_FILE)
+    path = run.path(f"install/{playbook}.yml" if is_aside else HOSTS_FILE)
     write_atomically(path, render(targets, path=str(path)))
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))

@@ -430,6 +430,17 @@ product_file() {
     fi
 }
 
+# environment_of LINK: print the environment that a link below the prefix leads to. It leads to that of a release, whose link
+# is read too; in installations of earlier versions it leads to the environment itself.
+environment_of() {
+    target=$(readlink "$FL_PREFIX/$1")
+    if [ -L "$FL_PREFIX/$target" ]; then
+        readlink "$FL_PREFIX/$target"
+    else
+        printf '%s\n' "$target"
+    fi
+}
+
 installed() {
     nearest "$FL_PREFIX"
     if [ -d "$nearest" ] && [ ! -x "$nearest" ]; then
@@ -437,8 +448,17 @@ installed() {
         return 1
     fi
     [ -d "$FL_PREFIX" ] || return 0
-    [ -L "$FL_PREFIX/current" ] && say current "$(readlink "$FL_PREFIX/current")"
-    [ -L "$FL_PREFIX/previous" ] && say previous "$(readlink "$FL_PREFIX/previous")"
+    if [ -L "$FL_PREFIX/current" ]; then
+        say current "$(environment_of current)"
+        say release "$(readlink "$FL_PREFIX/current")"
+    fi
+    if [ -L "$FL_PREFIX/previous" ]; then
+        say previous "$(environment_of previous)"
+        say previous_release "$(readlink "$FL_PREFIX/previous")"
+    fi
+    for file in "$FL_PREFIX"/releases/*/release.json; do
+        [ ! -e "$file" ] || say known_release "$file"
+    done
     for folder in "$FL_PREFIX/envs" "$FL_PREFIX"/envs/*; do
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
@@ -481,8 +501,8 @@ drift() {
     # xargs exits with 123 when a file is missing: its lines are the answer.
     limit xargs -0 -a "$FL_DIR/sealed" stat -c '%a %u %g %s %Y %Z %n' 2>&1
     [ "$status" -eq 124 ] && return 124
-    live=$(readlink "$FL_PREFIX/current")
-    for folder in "$FL_PREFIX/${live:-.}"/lib/python3*/site-packages; do
+    live=$(environment_of current)
+    for folder in "$FL_PREFIX/envs/${live##*/}"/lib/python3*/site-packages; do
         for file in "$folder"/*.pth "$folder"/sitecustomize* "$folder"/usercustomize*; do
             [ ! -e "$file" ] || say imported "$file"
         done

@@ -74,6 +74,7 @@ def readiness_request(
     service: Service,
     model: ServedModel,
     environment: str,
+    release: str,
 ) -> dict[str, Any]:
     """Return the request for ready.pyz.
 
@@ -94,7 +95,7 @@ def readiness_request(
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
         "reference": reference_path(prefix, environment) if model.kind == "builtin" else None,
-        "release": f"{environment}-{service.digest}",
+        "release": release,
     }
 
 

@@ -52,7 +52,7 @@ def _summary(run: RunFolder) -> Summary:
         return summarise(run, interrupted=not run.path("summary.json").exists())
 
 
-HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "gateway", "findings")
+HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "findings")
 RUN_FILES = (
     "summary.txt",
     "summary.md",

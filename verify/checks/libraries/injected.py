@@ -18,6 +18,7 @@ from typing import NamedTuple
 from verify import byte_code, preconditions
 from verify.manifest import MANIFEST, listed
 from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
+from verify.serving import service_plan
 from verify.serving.processes import read_all
 from verify.tables import table
 
@@ -56,7 +57,7 @@ def _run(context: CheckContext) -> CheckResult:
         found += unlisted(home, known)
     if context.prefix:
         found += shadowing(context.prefix)
-        found += in_processes(context, home, known or ())
+        found += in_processes(context, known or ())
     if "injected-code" in context.faults:
         found.append(ForeignCode(f"{home}/stray.pth", "no wheel contains it", REBUILD, is_own=True))
     figures = (Figure("findings", len(found), "count"),)
@@ -173,9 +174,9 @@ def shadowing(folder: Path) -> Iterator[ForeignCode]:
             yield ForeignCode(str(path), "it shadows a module of that name in the service", REMOVE)
 
 
-def in_processes(context: CheckContext, home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
+def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[ForeignCode]:
     """Yield unplanned variables that inject code into this process or into those of the service."""
-    planned = planned_variables(home)
+    planned = planned_variables(context.prefix)
     seen = set()
     for pid in (os.getpid(), *_pids(context)):
         try:
@@ -197,10 +198,12 @@ def _pids(context: CheckContext) -> Iterable[int]:
     return serving.pids() if serving and serving.main_pid else ()
 
 
-def planned_variables(home: Path) -> Mapping[str, str]:
+def planned_variables(prefix: Path | None) -> Mapping[str, str]:
     """Return the planned variables of the service, as far as this user may read them."""
+    if prefix is None:
+        return {}
     try:
-        service = json.loads((home / "service.json").read_text())["service"]
+        service = json.loads(service_plan.record_of(prefix).read_text())["service"]
         return dict(service.get("environment") or {})
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -156,7 +156,7 @@ def file_problems(prefix: Path) -> Iterable[str]:
     """Yield secrets that others may read, files that others may write, and files of other owners."""
     rows = table("serving")["access"]
     owners = {0, prefix.stat().st_uid}
-    secrets = {prefix / name for name in rows["secret"]}
+    secrets = {service_plan.record_of(prefix), *(prefix / name for name in rows["secret"])}
     for path in sorted({prefix, *secrets, *(path for pattern in rows["own"] for path in prefix.glob(pattern))}):
         try:
             found = path.stat()

@@ -49,6 +49,9 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         state=json_object(files.get("state.json", "")),
         current=_digest(section.value("current")),
         previous=_digest(section.value("previous")),
+        release=_release(section.value("release")),
+        previous_release=_release(section.value("previous_release")),
+        releases=tuple(filter(None, map(_release, section.values("known_release")))),
         environments=tuple(
             filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
         ),
@@ -95,6 +98,12 @@ def _files(section: Section, nonce: str) -> dict[str, str]:
 
 def _digest(path: str | None) -> str | None:
     return (path or "").rstrip("/").rpartition("/")[2] or None
+
+
+def _release(path: str | None) -> str | None:
+    """Return the digest in `releases/DIGEST/NAME`; None for any other path."""
+    parts = (path or "").split("/")
+    return parts[-2] if len(parts) >= 3 and parts[-3] == "releases" else None
 
 
 def _service(section: Section) -> _Service:

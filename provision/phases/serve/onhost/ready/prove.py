@@ -131,12 +131,13 @@ def answer(
     }
 
 
-def keep(path: Path, outcome: dict[str, Any]) -> None:
+def keep(path: Path, outcome: dict[str, Any], release: str) -> None:
     """Store the proof and its process, so that the next run can reuse it while that process lives."""
     main_pid = outcome["resume"]["main_pid"]
     process = stat_fields(main_pid)
     proven = {
         "ready": True,
+        "release": release,
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "main_pid": main_pid,
         "start_ticks": int(process[19]) if process else None,
@@ -154,6 +155,6 @@ def main() -> int:
     request = ReadinessRequest(**{name: value for name, value in json.load(sys.stdin).items() if name in known})
     outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
-        keep(Path(request.prefix) / "verify" / "ready.json", outcome)
+        keep(Path(request.prefix) / "verify" / "ready.json", outcome, request.release)
     sys.stdout.write(json.dumps(outcome) + "\n")
     return 0

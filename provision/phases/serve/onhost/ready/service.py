@@ -42,7 +42,7 @@ class ReadinessRequest:
     environment: str = ""
     """Digest of the environment that computes the reference."""
     release: str = ""
-    """Identifies environment and settings; services with an equal value compute the same."""
+    """Digest of the release; services with an equal value compute the same."""
     started_here: bool = False
     """Whether an earlier slice of this proof found that the service did not answer yet."""
     main_pid: int = 0

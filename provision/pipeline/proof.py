@@ -1,0 +1,87 @@
+"""Proofs of services: each is asked until its answers are right, or wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from provision.core.errors import Exit
+from provision.core.models.records import PhaseResult, ServeRecord
+from provision.core.models.settings import Host
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+
+PROVE_DEADLINE_S = 3600.0
+
+
+def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
+    """Wait for services and check their answers.
+
+    Args:
+        context: The run.
+        probed: The hosts.
+        requests: What each service has to answer, by host.
+
+    Returns:
+        The records of the hosts that could be asked.
+    """
+    from provision.phases.serve.readiness import prove as prove_service
+
+    def call(host: Host) -> ServeRecord:
+        paths = probed.install_paths[host.name]
+        return prove_service(
+            context.session(host),
+            prefix=paths.prefix,
+            root=paths.root,
+            request=requests[host.name],
+            deadline_s=PROVE_DEADLINE_S,
+            progress=lambda text: context.progress.note(host.name, text),
+        )
+
+    hosts = [host for host in context.inventory.hosts if host.name in requests]
+    records = context.run_on_hosts("serve", hosts, call, deadline_s=PROVE_DEADLINE_S + 60)
+    for name, record in records.items():
+        if record.ready:
+            path = f"{probed.install_paths[name].prefix}/verify/ready.json"
+            context.run.change("proof", host=name, path=path, changed=True)
+    return records
+
+
+def prove(
+    context: RunContext,
+    probed: ProbedHosts,
+    requests: Mapping[str, dict[str, Any]],
+    restarted: Mapping[str, PhaseResult],
+    started: float,
+) -> dict[str, ServeRecord]:
+    """Wait for services and check their answers; a host whose answer is wrong fails.
+
+    Args:
+        context: The run.
+        probed: The hosts.
+        requests: What each service has to answer, by host.
+        restarted: The results of the playbook that restarted services.
+        started: Monotonic time at which the phase began, in seconds.
+
+    Returns:
+        The records of the services that answered.
+    """
+    records = ask(context, probed, requests)
+    for name, record in records.items():
+        context.run.write(f"serve/{name}.json", record)
+        if not record.ready:
+            context.failures.add(Exit.RED)
+        context.record(
+            PhaseResult(
+                host=name,
+                phase="serve",
+                status="ok" if record.ready else "failed",
+                seconds=round(time.monotonic() - started, 3),
+                changed=name in restarted and restarted[name].changed,
+                text=record.text,
+                hint=None if record.ready else "see its log; to go back: ./firstlight rollback",
+                evidence=record.evidence,
+            )
+        )
+    return records

@@ -1,0 +1,209 @@
+"""Switches back to earlier releases: on command, and by itself where a start failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from provision.core.errors import ServeError, UsageError
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import PhaseResult, ReleaseRecord
+from provision.core.models.settings import Host
+from provision.fleet.ssh import Session
+from provision.pipeline import playbooks, proof
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+
+READ_DEADLINE_S = 60.0
+DIGEST_LENGTH = 16
+AGAIN = "correct what was refused, then ./firstlight provision: it tries that release again"
+
+
+def require_digest(text: str) -> str:
+    """Return the digest of a release.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if len(text) == DIGEST_LENGTH and set(text) <= set("0123456789abcdef"):
+        return text
+    raise UsageError(
+        f"`{text}` is no digest of a release; a digest has {DIGEST_LENGTH} hexadecimal digits",
+        hint="./firstlight status names the releases of each host",
+    )
+
+
+def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | None = None) -> ProbedHosts:
+    """Switch each host to an earlier release, restart, and prove it.
+
+    Args:
+        context: The run.
+        probed: The hosts.
+        to: Digest of the release; None for the one before.
+    """
+    started = time.monotonic()
+    for host in context.hosts():
+        if to is not None and (error := _missing(probed.facts[host.name], to)):
+            context.fail(host.name, "serve", error)
+    playbooks.acquire_locks(context, probed, "serve", context.hosts())
+    hosts = context.hosts()
+    options = {"service_rollback_to": to or ""}
+    switched = playbooks.run_playbook(
+        context, "rollback", "serve", hosts, lambda host: {**probed.install_paths[host.name].ansible_vars(), **options}
+    )
+    states = live_states(context, probed, [host for host in hosts if host.name in switched])
+    for name, state in states.items():
+        note_release(context, name, ReleaseRecord(release=state.get("release")))
+        if not state:
+            error = ServeError(
+                f"host `{name}`: {probed.install_paths[name].prefix}/state.json cannot be read after the switch",
+                hint=f"install again: ./firstlight provision --limit {name}",
+            )
+            context.fail(name, "serve", error)
+        elif readiness_of(state) is None:
+            context.record(switched[name].model_copy(update={"phase": "serve"}))
+    requests = {name: request for name, state in states.items() if (request := readiness_of(state)) is not None}
+    proof.prove(context, probed, requests, switched, started)
+    # A playbook that changed nothing before it failed has refused to switch: there is nothing to return from.
+    begun = [host.name for host in hosts if host.name in switched or context.results[host.name]["serve"].changed]
+    tried = {name: states.get(name, {}).get("release", to) for name in begun}
+    return_refused(context, probed, tried)
+    prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
+    return probed
+
+
+def _missing(facts: HostFacts, to: str) -> ServeError | None:
+    """Return the error of a release that a host does not have."""
+    there = facts.installed.releases if facts.installed else ()
+    if to in there:
+        return None
+    return ServeError(
+        f"host `{facts.host}`: there is no release `{to}`; the host has {', '.join(map('`{}`'.format, there)) or 'none'}",
+        hint="only the current and the previous release are kept; to the previous one: ./firstlight rollback",
+    )
+
+
+def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str, str | None]) -> None:
+    """Return hosts whose start failed to the release that was proven before, and prove that one again.
+
+    The hosts stay failed: the release that was asked for does not serve.
+
+    Args:
+        context: The run.
+        probed: The hosts, as the probe found them.
+        tried: The release that each host was to serve; None where it is not known.
+    """
+    refused = {name: result for name in tried if (result := _failure(context, name)) is not None}
+    hosts = [
+        host
+        for host in context.inventory.hosts
+        if host.name in refused
+        and host.settings.on_failure == "rollback"
+        and may_return(probed.facts[host.name], tried[host.name])
+    ]
+    for host in hosts:
+        context.progress.note(host.name, "the start failed: returns to the release that served before")
+    switched = playbooks.run_playbook(
+        context,
+        "rollback",
+        "serve",
+        hosts,
+        lambda host: {**probed.install_paths[host.name].ansible_vars(), "service_rollback": "unproven"},
+        is_aside=True,
+    )
+    states = live_states(context, probed, [host for host in hosts if host.name in switched])
+    back = {name: state for name, state in states.items() if state.get("release") not in (None, tried[name])}
+    requests = {name: request for name, state in back.items() if (request := readiness_of(state)) is not None}
+    records = proof.ask(context, probed, requests)
+    for name in (host.name for host in hosts):
+        first, last = refused[name], context.results[name]["serve"]
+        former = back.get(name, {}).get("release")
+        if name in records:
+            text = _outcome(former, records[name].text)
+        elif last is not first:
+            text = f"the return to the release before failed: {last.text}"
+        else:  # nothing was proven before
+            continue
+        note_release(context, name, ReleaseRecord(release=former, refused=tried[name]))
+        context.run.event("returned", host=name, phase="serve", release=former, refused=tried[name], text=text)
+        what = f"release `{tried[name]}`" if tried[name] else "the release of the rollback"
+        changed = first.changed or (name in switched and switched[name].changed)
+        text = f"{what} was refused: {first.text}; {text}"
+        context.reject(first.model_copy(update={"text": text, "hint": AGAIN, "changed": changed}))
+
+
+def _outcome(release: str | None, fault: str | None) -> str:
+    if fault is None:
+        return f"release `{release}` serves again, its answers are right"
+    return f"release `{release}` was started again, and does not serve either: {fault}"
+
+
+def may_return(facts: HostFacts, tried: str | None) -> bool:
+    """Return whether a host may have served another release before this one, which was never proven."""
+    installed = facts.installed
+    if installed is None or installed.current is None:
+        return False
+    return tried is None or installed.release != tried or (installed.last_ready or {}).get("release") != tried
+
+
+def _failure(context: RunContext, name: str) -> PhaseResult | None:
+    result = context.results.get(name, {}).get("serve")
+    return result if result is not None and result.status == "failed" else None
+
+
+def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> None:
+    """Remove what no release needs any more, where a switch was proven and more than both its ends are there.
+
+    Args:
+        context: The run.
+        probed: The hosts, as the probe found them.
+        live: The release that each host serves now.
+    """
+    hosts = [
+        host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
+    ]
+    playbooks.run_playbook(
+        context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars(), is_aside=True
+    )
+
+
+def _has_more(facts: HostFacts, live: str) -> bool:
+    """Return whether a host had more than one release before; an earlier version of this product kept two environments."""
+    installed = facts.installed
+    if installed is None:
+        return False
+    if installed.release is None:
+        return installed.previous is not None
+    return bool(set(installed.releases) - {live, installed.release})
+
+
+def note_release(context: RunContext, name: str, record: ReleaseRecord) -> None:
+    """Write what a host serves into the run's folder."""
+    context.run.write(f"release/{name}.json", record)
+
+
+def live_states(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
+    """Read the state that each host reached; empty for a host that has none."""
+    return context.run_on_hosts(
+        "serve",
+        hosts,
+        lambda host: _live_state(context.session(host), probed.install_paths[host.name]),
+        deadline_s=READ_DEADLINE_S,
+    )
+
+
+def _live_state(session: Session, paths: InstallPaths) -> dict[str, Any]:
+    try:
+        state = json.loads(session.read(f"{paths.prefix}/state.json", root=paths.root))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def readiness_of(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a release has to answer; None where it serves nothing."""
+    readiness = state.get("readiness")
+    return readiness if isinstance(readiness, dict) else None

@@ -1,0 +1,142 @@
+"""A release as one unit on a booted host: taken back by hand, by name, and by itself where its start fails.
+
+The tests of this file are one story, told in order: each goes on where the one before stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.serving import PREFIX, ask
+
+OTHER_NAME = "another-name"
+
+
+@pytest.fixture(scope="module")
+def host(fleet: Fleet) -> FleetHost:
+    return fleet.boot(1)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("releases")
+
+
+@pytest.fixture(scope="module")
+def inventory(host: FleetHost, folder: Path) -> str:
+    return str(host.inventory(folder / "first"))
+
+
+@pytest.fixture(scope="module")
+def renamed(host: FleetHost, folder: Path) -> str:
+    """The inventory with one setting changed."""
+    return str(host.inventory(folder / "renamed", firstlight_served_model_name=OTHER_NAME))
+
+
+@pytest.fixture(scope="module")
+def firstlight(inventory: str, folder: Path) -> CommandRunner:
+    """The command line, once the host serves."""
+    run = CommandRunner(folder / "logs")
+    made = run("provision", "-i", inventory)
+    assert made.code == 0, made.output()
+    return run
+
+
+def installed(firstlight: CommandRunner, inventory: str, host: FleetHost) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(firstlight("status", "-i", inventory, "--json").out)[host.name]
+    return found
+
+
+def model_of(host: FleetHost) -> str:
+    status, models = ask(host)["with"]
+    assert status == 200
+    return str(models["data"][0]["id"])
+
+
+def test_a_changed_setting_is_taken_back_in_the_same_environment(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
+) -> None:
+    first = installed(firstlight, inventory, host)
+    changed = firstlight("serve", "-i", renamed)
+    assert changed.code == 0, changed.output()
+    second = installed(firstlight, inventory, host)
+    assert changed.host(host.name)["release"] == second["release"]
+    assert (second["previous_release"], second["current"]) == (first["release"], first["current"])
+    assert model_of(host) == OTHER_NAME
+    ended = firstlight("rollback", "-i", inventory)
+    assert ended.code == 0, ended.output()
+    assert ended.host(host.name)["serve"]["ready"]
+    assert ended.host(host.name)["release"] == first["release"]
+    assert model_of(host) == "builtin-1"
+    said = firstlight("status", "-i", inventory).out
+    assert f"release {first['release']}; previous release {second['release']}" in said
+    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+
+
+def test_a_start_that_fails_goes_back_by_itself_and_the_summary_says_so(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
+) -> None:
+    before = installed(firstlight, inventory, host)
+    bad = str(host.inventory(folder / "bad", firstlight_vllm_args=["--no-such-option"]))
+    ended = firstlight("serve", "-i", bad)
+    assert ended.code == 1, ended.output()
+    told = ended.host(host.name)
+    text = told["phases"]["serve"]["text"]
+    assert (told["state"], told["changed"], told["release"]) == ("failed", True, before["release"])
+    assert text.startswith(f"release `{told['refused']}` was refused: firstlight-vllm.service")
+    assert text.endswith(f"release `{before['release']}` serves again, its answers are right")
+    assert "--no-such-option" in str(told["phases"]["serve"]["evidence"])
+    assert told["refused"] in (ended.run / "summary.txt").read_text()
+    assert model_of(host) == "builtin-1"
+    after = installed(firstlight, inventory, host)
+    assert (after["release"], after["previous_release"]) == (before["release"], before["previous_release"])
+    assert after["state"]["release"] == before["release"], "the next run of the bad settings starts them again"
+    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+
+
+def test_a_release_is_returned_to_by_its_digest_and_what_nothing_needs_is_removed(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
+    before = installed(firstlight, inventory, host)
+    first, second = before["release"], before["previous_release"]
+    assert len(before["releases"]) == 3, "the refused one is still there for the next try"
+    ended = firstlight("rollback", "-i", inventory, "--to", second)
+    assert ended.code == 0, ended.output()
+    assert model_of(host) == OTHER_NAME
+    assert host.sh(f"cd {PREFIX}/releases; ls -d */").split() == sorted([f"{first}/", f"{second}/"])
+    assert installed(firstlight, inventory, host)["previous_release"] == first
+
+
+@pytest.mark.parametrize(("digest", "code"), [("00112233445566aa", 1), ("latest", 2)])
+def test_a_release_that_does_not_exist_changes_nothing(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, digest: str, code: int
+) -> None:
+    before = installed(firstlight, inventory, host)
+    ended = firstlight("rollback", "-i", inventory, "--to", digest)
+    assert ended.code == code, ended.output()
+    assert digest in ended.output()
+    assert "hint" in ended.output()
+    after = installed(firstlight, inventory, host)
+    assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
+
+
+def test_a_release_whose_environment_is_gone_is_refused_and_the_service_goes_on(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
+    before = installed(firstlight, inventory, host)
+    marker = f"{PREFIX}/envs/{before['current']}/.complete"
+    host.sh(f"mv {marker} /tmp/complete")
+    ended = firstlight("rollback", "-i", inventory)
+    host.sh(f"mv /tmp/complete {marker}")
+    told = ended.host(host.name)
+    text = told["phases"]["serve"]["text"]
+    assert (ended.code, told["changed"]) == (1, False), ended.output()
+    assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
+    after = installed(firstlight, inventory, host)
+    assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])

@@ -1,0 +1,186 @@
+"""What a host whose start failed is told, and which release it is said to have; playbooks and proofs are stand-ins."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from provision.core.errors import UsageError
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.records import PhaseResult, ServeRecord
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.run_folder import RunFolder
+from provision.pipeline import playbooks, proof
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.rollback import may_return, prune, require_digest, return_refused, roll_back
+from provision.report.live import open_progress
+from provision.report.run_files import read
+from provision.report.summary_builder import build
+
+OLD, NEW = "0" * 16, "1" * 16
+
+
+def result(status: Literal["ok", "failed"], text: str | None = None) -> PhaseResult:
+    return PhaseResult(host="node", phase="serve", status=status, text=text, hint="see its log", evidence=("line",))
+
+
+class Site:
+    """One host whose release NEW failed to start."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.playbooks = folder, list[str]()
+        self.outcome, self.ready, self.says = "ok", True, ServeRecord(ready=True)
+        monkeypatch.setattr(playbooks, "run_playbook", self.run_playbook)
+        monkeypatch.setattr(playbooks, "acquire_locks", lambda *_: None)
+        monkeypatch.setattr(proof, "ask", lambda context, probed, requests: dict.fromkeys(requests, self.says))
+
+    def context(self, **settings: Any) -> RunContext:
+        host = Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
+        return RunContext(
+            run=RunFolder.create(self.folder / "logs", command="provision"),
+            inventory=Inventory(source="test", hosts=(host,)),
+            progress=open_progress(["node"], stream=io.StringIO(), environment={}),
+            cache=self.folder,
+        )
+
+    def probed(self, **values: Any) -> ProbedHosts:
+        known = {"prefix": str(self.folder), "current": "e1", "release": OLD, "releases": (OLD,), **values}
+        facts = HostFacts(host="node", probed_at="2026-01-01T00:00:00Z", installed=Installed(**known))
+        paths = InstallPaths(prefix=str(self.folder), incoming="/nowhere", owner="root", root=False)
+        return ProbedHosts({"node": facts}, {"node": paths})
+
+    def has(self, release: str | None) -> None:
+        """Let the host have this state."""
+        state = {"release": release, "readiness": {"unit": "firstlight-vllm.service"}}
+        (self.folder / "state.json").write_text(json.dumps(state if release else None))
+
+    def run_playbook(
+        self, context: RunContext, playbook: str, phase: str, hosts: list[Host], *_: Any, **__: Any
+    ) -> dict[str, PhaseResult]:
+        self.playbooks += [playbook] if hosts else []
+        if hosts and self.outcome == "failed":
+            context.reject(result("failed", "the unit did not start"))
+            return {}
+        return {host.name: result("ok").model_copy(update={"changed": True}) for host in hosts}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+def refuse(site: Site, **settings: Any) -> dict[str, Any]:
+    """Let the start of NEW fail; the host of the summary."""
+    context = site.context(**settings)
+    context.reject(result("failed", "it ended with 2"))
+    return_refused(context, site.probed(), {"node": NEW})
+    return build(read(context.run)).model_dump()["hosts"][0]  # type: ignore[no-any-return]
+
+
+def test_a_host_that_went_back_is_failed_with_both_releases_and_the_proof(site: Site) -> None:
+    site.has(OLD)
+    host = refuse(site)
+    serve = host["phases"]["serve"]
+    assert site.playbooks == ["rollback"]
+    assert (host["state"], host["changed"], host["release"], host["refused"]) == ("failed", True, OLD, NEW)
+    assert serve["text"] == (
+        f"release `{NEW}` was refused: it ended with 2; release `{OLD}` serves again, its answers are right"
+    )
+    assert "./firstlight provision" in serve["hint"]
+    assert serve["evidence"] == ("line",)
+
+
+def test_a_former_release_that_does_not_serve_either_is_said_so(site: Site) -> None:
+    site.has(OLD)
+    site.says = ServeRecord(ready=False, text="token 1 is wrong")
+    text = refuse(site)["phases"]["serve"]["text"]
+    assert text.endswith(f"release `{OLD}` was started again, and does not serve either: token 1 is wrong")
+
+
+def test_a_return_that_fails_keeps_the_reason_for_it(site: Site) -> None:
+    site.outcome = "failed"
+    host = refuse(site)
+    assert host["phases"]["serve"]["text"] == (
+        f"release `{NEW}` was refused: it ended with 2; the return to the release before failed: the unit did not start"
+    )
+    assert host["release"] is None
+
+
+@pytest.mark.parametrize("left", [NEW, None])
+def test_where_nothing_was_proven_before_the_failure_stays_as_it_is(site: Site, left: str | None) -> None:
+    site.has(left)
+    host = refuse(site)
+    assert (host["phases"]["serve"]["text"], host["refused"]) == ("it ended with 2", None)
+
+
+def test_a_host_that_is_to_be_left_is_left(site: Site) -> None:
+    host = refuse(site, on_failure="leave")
+    assert (site.playbooks, host["phases"]["serve"]["text"]) == ([], "it ended with 2")
+
+
+@pytest.mark.parametrize(
+    ("installed", "tried", "expected"),
+    [
+        ({}, NEW, True),
+        ({"current": None, "release": None}, NEW, False),
+        ({"release": NEW, "last_ready": {"release": NEW}}, NEW, False),
+        ({"release": NEW, "last_ready": {"release": OLD}}, NEW, True),
+        ({"release": None}, NEW, True),
+    ],
+)
+def test_a_release_that_was_proven_before_is_not_left(
+    site: Site, installed: dict[str, Any], tried: str, *, expected: bool
+) -> None:
+    assert may_return(site.probed(**installed).facts["node"], tried) is expected
+
+
+def test_only_a_third_release_makes_work_for_the_removal(site: Site) -> None:
+    context = site.context()
+    prune(context, site.probed(), {"node": NEW})
+    assert site.playbooks == []
+    prune(context, site.probed(releases=(OLD, "2" * 16)), {"node": NEW})
+    assert site.playbooks == ["prune"]
+    prune(context, site.probed(release=None, releases=(), previous="e0"), {"node": NEW})
+    assert site.playbooks == ["prune", "prune"]
+
+
+def test_a_rollback_to_a_release_that_is_not_there_names_those_that_are(site: Site) -> None:
+    context = site.context()
+    roll_back(context, site.probed(), to=NEW)
+    failed = context.results["node"]["serve"]
+    assert failed.text == f"host `node`: there is no release `{NEW}`; the host has `{OLD}`"
+    assert "./firstlight rollback" in (failed.hint or "")
+    assert site.playbooks == []
+
+
+def test_a_rollback_that_was_refused_returns_from_nothing(site: Site) -> None:
+    site.has(OLD)
+    site.outcome = "failed"
+    context = site.context()
+    roll_back(context, site.probed())
+    host = build(read(context.run)).hosts[0]
+    assert site.playbooks == ["rollback"]
+    assert (host.phases["serve"].text, host.changed) == ("the unit did not start", False)
+
+
+def test_a_rollback_says_what_the_host_has_then(site: Site) -> None:
+    site.has(OLD)
+    context = site.context()
+    roll_back(context, site.probed())
+    host = build(read(context.run)).hosts[0]
+    assert (host.release, host.phases["serve"].status) == (OLD, "ok")
+
+
+@pytest.mark.parametrize("text", ["", "latest", "0" * 15, "0" * 17, "G" * 16])
+def test_what_is_no_digest_is_a_wrong_option(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        require_digest(text)
+    assert f"`{text}`" in refused.value.text
+    assert refused.value.hint
+    assert require_digest(NEW) == NEW
