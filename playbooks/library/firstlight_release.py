@@ -280,8 +280,13 @@ def next_switch(switch, live, previous, target):
     """
     if switch is None:
         return None if target == live else {"from": live, "previous": previous, "to": target}
-    # An unproven release is never returned to: what served before it stays.
-    return switch if target in (switch["from"], switch["to"]) else {**switch, "to": target}
+    if target in (switch["from"], switch["to"]):
+        return switch
+    if switch["from"] is None:
+        # Nothing was ever proven, as by playbooks alone: a person may go back, a failed start does not.
+        return {"from": None, "previous": live, "to": target}
+    # What was proven before an unproven release stays.
+    return {**switch, "to": target}
 
 
 def wanted_links(prefix, target, switch):
@@ -289,7 +294,7 @@ def wanted_links(prefix, target, switch):
     if switch is None:
         before = linked_digest(prefix, "previous")
     else:
-        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"]
+        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"] or switch["previous"]
     return {
         "current": link_of(target["digest"]),
         "previous": link_of(before) if before and load(prefix, before) else None,

@@ -247,6 +247,19 @@ def test_where_nothing_was_proven_before_nothing_is_returned_to(prefix: Path, fi
     assert (result["changed"], result["release"], live(prefix)) == (False, None, bad)
 
 
+def test_a_person_goes_back_between_releases_that_nothing_proved(prefix: Path) -> None:
+    """As after playbooks that were played by hand."""
+    digests = []
+    for number in (1, 2):
+        digests.append(activate(prefix, unit=f"[Service]\nNice={number}\n")["release"])
+        record(prefix)
+    for number, digest in ((1, digests[0]), (2, digests[1])):
+        assert rollback(prefix)["release"] == digest
+        assert unit_of(prefix) == f"[Service]\nNice={number}\n"
+        record(prefix)
+    assert live(prefix, "previous") == digests[0]
+
+
 def test_a_switch_that_was_cut_off_is_continued_or_undone(prefix: Path) -> None:
     """Killed after the unit was written, before `current` was switched."""
     former = served(prefix)
