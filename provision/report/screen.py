@@ -103,11 +103,20 @@ def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen
         *_labelled("Hosts", _hosts(summary, groups, most.hosts)),
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
+        *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),
         *_labelled(
             "Attention", fitted(_attention(summary, groups, most.attention, screen), most.attention, columns=columns)
         ),
         *_next(summary, most.next, screen),
     ]
+
+
+def _gateways(summary: Summary) -> Iterator[str]:
+    """Yield the address of each gateway with the models behind it."""
+    for host in summary.hosts:
+        if host.gateway:
+            models = [f"{model} ({count(len(names), 'host')})" for model, names in host.gateway.models.items()]
+            yield f"{host.gateway.endpoint} for {', '.join(models)}"
 
 
 def _labelled(label: str, lines: Iterable[str]) -> list[str]:

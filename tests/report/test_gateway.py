@@ -40,6 +40,7 @@ def test_the_summary_has_what_clients_need(tmp_path: Path, changed: bool) -> Non
     assert (entry.state, entry.gateway) == ("serving" if changed else "unchanged", RECORD)
     text = render(summary)
     for line in (
+        "Gateway    https://192.0.2.10:8443/v1 for org/m (2 hosts), n (1 host)",
         "Gateway",
         "  gate: https://192.0.2.10:8443/v1",
         "    org/m: gpu-1, gpu-2",
