@@ -124,8 +124,9 @@ def upgrade(
         Path | None,
         typer.Option("--python", help="A Python that has torch. Default: that of this machine's installation."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Upgrade the attention of your own model on this machine, and prove it equal: `verify upgrade --help`."""
     from provision.phases.verify.model_upgrade import upgrade_model
 
-    raise typer.Exit(upgrade_model(context.args, python))
+    raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

@@ -157,7 +157,8 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
         yield f"{named}{' ' * (widest - width(named))}  {words}"
     numbers = Counter(states[place] for (place, _, _), members in rows[len(shown) :] for _ in members)
     if numbers:
-        yield f"and {', '.join(f'{number} {state}' for state, number in numbers.items())}"
+        counts = ", ".join(f"{number} {state}" for state, number in numbers.items())
+        yield from shortened(f"and {counts}", 1, columns=COLUMNS - LABEL)
 
 
 def _words(host: HostSummary) -> str:

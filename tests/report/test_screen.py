@@ -12,15 +12,17 @@ import pytest
 
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
-from provision.core.models.records import PhaseName, Summary
+from provision.core.models.records import HostSummary, PhaseName, Summary
 from provision.core.models.settings import Inventory
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
 from provision.pipeline.results import CheckedHosts, ProbedHosts
 from provision.pipeline.runner import RunOutcome
 from provision.pipeline.verify import CheckOptions
-from provision.report import summarise, write
+from provision.report import summarise, wording, write
+from provision.report.layout import COLUMNS
 from provision.report.screen import LINES, RULE, first_screen_of
+from provision.report.text import render
 from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result
 from verify.records import inapplicable
 from verify.tables import table
@@ -43,6 +45,28 @@ def failing(tmp_path: Path, number: int, *, causes: int) -> Folder:
         finding = {"cause": f"cause-{place % causes}", "confidence": 0.9, "evidence": [], "fix": ["mend it"]}
         folder.run.write(f"findings/{name}.json", [finding])
     return folder
+
+
+def test_hosts_in_many_states_keep_to_the_width_when_failures_take_the_lines() -> None:
+    hosts = [
+        HostSummary.model_validate(
+            {
+                "name": f"{state}-{number}",
+                "state": state,
+                "changed": False,
+                "attention": {},
+                "findings": [{"cause": f"cause-{number}", "confidence": 0.9, "evidence": [], "fix": []}],
+            }
+        )
+        for state in sorted(wording.STATE_WORDS)
+        for number in range(100)
+    ]
+    summary = Summary(
+        run=RUN, command="provision", started_at=RUN, verdict="red", changed=0, seconds=1.0, hosts=tuple(hosts)
+    )
+    shown = first_screen_of(render(summary)).splitlines()
+    assert max(map(len, shown)) <= COLUMNS
+    assert any(line.lstrip().startswith("and 100 ") and line.endswith(" ...") for line in shown)
 
 
 @pytest.mark.parametrize("causes", [1, 2, 3, 6, 14])
