@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from tests.fleet import ahead
 from tests.fleet.fixtures import fleet, impossible, pair, wheels_for_once
@@ -20,6 +22,9 @@ os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
 settings.register_profile("same-examples", derandomize=True, deadline=None)
 settings.register_profile("new-examples", deadline=None)
 settings.load_profile("same-examples" if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") else "new-examples")
+if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+    # Hypothesis also draws constants of all modules that are loaded, and those depend on the order of the tests.
+    setattr(providers, "_get_local_constants", Constants)  # noqa: B010 - it has no setting for this
 
 # A script that starts the suite in the background ignores Ctrl-C, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
