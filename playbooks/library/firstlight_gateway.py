@@ -85,7 +85,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -158,11 +159,8 @@ class Gateway:
             return False
         if self.params["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
             return False
-        modes = {name: self.mode(name) for name in self.files()}
-        return all(
-            read(os.path.join(self.current, name)) == text and mode_of(os.path.join(self.current, name)) == modes[name]
-            for name, text in self.files().items()
-        )
+        wanted = [(os.path.join(self.current, name), name, text) for name, text in self.files().items()]
+        return all(read(path) == text and mode_of(path) == self.mode(name) for path, name, text in wanted)
 
     def mode(self, name):
         return 0o600 if name in self.params["secret"] else 0o644
@@ -233,11 +231,7 @@ class Gateway:
         if name is None:
             os.unlink(self.current)
             return
-        temporary = f"{self.current}.new"
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        os.symlink(name, temporary)
-        os.replace(temporary, self.current)
+        replace_link(self.current, name)
 
     def apply(self):
         """Run HAProxy with the new files, or leave it with those of before."""
@@ -266,10 +260,8 @@ class Gateway:
                 shutil.rmtree(path)
 
     def write_unit(self):
-        path, record = self.params["unit_path"], os.path.join(self.params["prefix"], "etc", "units")
-        known = (read(record) or "").split()
-        if path not in known:
-            write(record, "\n".join([*known, path]) + "\n")
+        path = self.params["unit_path"]
+        record_unit(self.params["prefix"], path)
         if read(path) != self.params["unit"]:
             write(path, self.params["unit"])
             run("systemctl", "daemon-reload")

@@ -110,7 +110,7 @@ import secrets
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read, text_diff, write
+from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
@@ -128,7 +128,7 @@ from ansible.module_utils.firstlight_releases import (
     release,
     service_of,
 )
-from ansible.module_utils.firstlight_unit import comparable, find_hooks, systemctl, unit_properties
+from ansible.module_utils.firstlight_unit import comparable, find_hooks, record_unit, systemctl, unit_properties
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -150,14 +150,6 @@ class ReleaseError(Exception):
     def __init__(self, text, hint):
         super().__init__(text)
         self.hint = hint
-
-
-def replace_link(path, target):
-    temporary = f"{path}.new"
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    os.symlink(target, temporary)
-    os.replace(temporary, path)
 
 
 def is_complete(prefix, environment):
@@ -259,14 +251,6 @@ def owner_and_mode(path):
 
 def differs(path, text, mode):
     return read(path) != text or owner_and_mode(path) != (os.geteuid(), mode)
-
-
-def record_unit(prefix, path):
-    """Add a unit to the list by which uninstall finds units, even after an interrupted installation."""
-    record = os.path.join(prefix, "etc", "units")
-    known = (read(record) or "").split()
-    if path not in known:
-        write(record, "\n".join([*known, path]) + "\n")
 
 
 def next_switch(switch, live, previous, target):

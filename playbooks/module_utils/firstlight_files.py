@@ -29,6 +29,15 @@ def write(path, text, mode=0o644):
     os.replace(temporary, path)
 
 
+def replace_link(path, target):
+    """Point a symbolic link to a target atomically."""
+    temporary = f"{path}.new"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+
+
 def text_diff(path, before, after):
     """Return an entry of a module's `diff` for one file; None stands for no file."""
     return {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}

@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 
+from ansible.module_utils.firstlight_files import read, write
+
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """
@@ -80,3 +82,11 @@ def comparable(lines):
     """Return properties as they are compared: without drop-ins, and expanded lists reduced to a boolean."""
     parts = sorted(line.partition("=")[::2] for line in lines)
     return [(name, bool(value) if name in EXPANDED else value) for name, value in parts if name != "DropInPaths"]
+
+
+def record_unit(prefix, path):
+    """Add a unit to the list by which uninstall finds units, even after an interrupted installation."""
+    record = os.path.join(prefix, "etc", "units")
+    known = (read(record) or "").split()
+    if path not in known:
+        write(record, "\n".join([*known, path]) + "\n")

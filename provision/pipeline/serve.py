@@ -9,6 +9,7 @@ from provision.core.models.records import PhaseResult, ReleaseRecord
 from provision.pipeline import playbooks, rollback
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.install import changing
 from provision.pipeline.proof import prove
 from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.verify import check_again
@@ -21,10 +22,10 @@ def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
     """
     started = time.monotonic()
     releases = {host.name: verified.desired[host.name].state["release"] for host in context.hosts()}
-    changing = [host for host in context.hosts() if host.name not in verified.up_to_date]
+    switching = changing(context, verified)
     unchanged = [host for host in context.hosts() if host.name in verified.up_to_date]
     restarted = playbooks.run_playbook(
-        context, "serve", "serve", changing, lambda host: verified.desired[host.name].ansible_vars()
+        context, "serve", "serve", switching, lambda host: verified.desired[host.name].ansible_vars()
     )
     unproven = {host.name for host in unchanged if not proven(verified.desired[host.name], verified.facts[host.name])}
     for host in unchanged:
@@ -32,7 +33,7 @@ def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
             _keep_last_proof(context, host.name, verified.facts[host.name])
             text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
-    for host in changing:
+    for host in switching:
         # After a failed playbook nobody has seen which release the host has.
         release = releases[host.name] if host.name in restarted else None
         rollback.note_release(context, host.name, ReleaseRecord(release=release))

@@ -83,12 +83,17 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
 def _address(gateway: Host, host: Host, bind: str) -> str | None:
     """Return the address of a host's server as the gateway reaches it; None where it cannot."""
     if host.name == gateway.name:
-        return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
+        return _own_address(bind)
     if bind == "localhost" or ipaddress.ip_address(bind.strip("[]")).is_loopback:
         return None
     if bind in ("0.0.0.0", "::"):  # noqa: S104 - it listens everywhere: the address by which we reach it will do
         return host.connection.address
     return bind.strip("[]")
+
+
+def _own_address(bind: str) -> str:
+    """Return the address by which a host reaches its own server."""
+    return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
 
 
 def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, str]) -> Gateway:
@@ -176,7 +181,6 @@ def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incomin
     """Return the variables of the playbook, beside those of the host's paths."""
     settings = host.settings
     bind = settings.gateway_bind.strip("[]")
-    local = "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
     return {
         "firstlight_system_packages": ["haproxy", "openssl"],
         "firstlight_gateway": {
@@ -190,6 +194,6 @@ def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incomin
             "self_signed": certificate_names(host)
             if settings.gateway_tls and settings.gateway_certificate is None
             else [],
-            "probe": endpoint_of(host, local).removesuffix("/v1"),
+            "probe": endpoint_of(host, _own_address(bind)).removesuffix("/v1"),
         },
     }
