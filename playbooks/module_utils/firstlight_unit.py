@@ -12,6 +12,8 @@ import subprocess
 
 from ansible.module_utils.firstlight_files import read, write
 
+GATEWAY_UNIT = "firstlight-gateway.service"
+"""Unit of a gateway, which may run on a host that serves; no release has it."""
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """

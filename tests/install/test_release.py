@@ -311,6 +311,18 @@ def test_what_no_release_needs_is_removed_once_the_new_one_is_proven(prefix: Pat
     ]  # fmt: skip
 
 
+def test_units_of_earlier_releases_go_and_the_gateways_stays(prefix: Path) -> None:
+    former, gateway = prefix / "units" / "former.service", prefix / "units" / "firstlight-gateway.service"
+    served(prefix)
+    for unit in (former, gateway):
+        unit.write_text("[Service]\n")
+    listed = prefix / "etc" / "units"
+    listed.write_text(f"{former}\n{listed.read_text()}{gateway}\n")
+    record(prefix)
+    assert (former.exists(), gateway.exists()) == (False, True)
+    assert listed.read_text().split() == [str(prefix / "units" / "firstlight-vllm.service"), str(gateway)]
+
+
 def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
     """An environment with its service as versions without releases left it."""
     make_environment(prefix, folder)
