@@ -31,7 +31,7 @@ printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' \
     >env/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info/METADATA
 
 phase model
-$python -c 'import builtin_model, pathlib; builtin_model.make_model(pathlib.Path("model"), builtin_model.FIRST_SEED)'
+$python builtin_model.py --folder model >/dev/null
 
 phase serve
 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 VLLM_HOST_IP=127.0.0.1 TORCHDYNAMO_DISABLE=1 \
