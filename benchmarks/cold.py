@@ -42,6 +42,7 @@ MODEL_MAKER = ROOT / "provision" / "phases" / "serve" / "onhost" / "builtin_mode
 AIM_RATIO = 1.15
 OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
 """Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
+OWN_MODULE = "firstlight_attention."
 TASKS = {
     "Install missing operating system packages": "install.os_packages",
     "Build the environment": "install.environment",
@@ -111,11 +112,16 @@ def hand_phases(output: str) -> dict[str, float]:
 
 
 def serve_flags(text: str) -> list[str]:
-    """The words after the model's folder in the first `vllm serve` of a script or a unit."""
+    """Return the words after the model's folder in the first `vllm serve` of a script or a unit, without our own middleware."""
     joined = text.replace("\\\n", " ")
     line = next(line for line in joined.splitlines() if re.search(r"\bvllm serve\b", line) and not line.startswith("#"))
-    words = shlex.split(line.partition("vllm serve")[2].partition(">")[0])
-    return words[1:]
+    words = shlex.split(line.partition("vllm serve")[2].partition(">")[0])[1:]
+    pairs = pairwise(words)
+    own = next(
+        (at for at, (option, value) in enumerate(pairs) if option == "--middleware" and value.startswith(OWN_MODULE)),
+        None,
+    )
+    return words if own is None else [*words[:own], *words[own + 2 :]]
 
 
 def locked(text: str) -> set[str]:
