@@ -101,34 +101,43 @@ uid:
   returned: always
 """
 
-import glob
-import hashlib
 import json
 import os
-import re
-import secrets
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
-    ENVIRONMENT,
     RECORD,
-    STATE,
     SWITCH,
+    ReleaseError,
     folder_of,
     known,
-    link_of,
     linked,
     linked_digest,
     load,
-    load_json,
     open_switch,
-    record_text,
     release,
     service_of,
 )
-from ansible.module_utils.firstlight_unit import comparable, find_hooks, record_unit, systemctl, unit_properties
+from ansible.module_utils.firstlight_service_files import service_files, start_record
+from ansible.module_utils.firstlight_switch import (
+    adopt,
+    can_return,
+    link_at,
+    links_to_replace,
+    next_switch,
+    origin_of,
+    release_files,
+    write_folder,
+)
+from ansible.module_utils.firstlight_unit import (
+    find_hooks,
+    has_stopped,
+    record_unit,
+    set_aside,
+    unit_overrides,
+    unit_state,
+)
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -139,106 +148,17 @@ ARGUMENTS = {
     "service": {"type": "dict"},
     "state": {"type": "dict"},
 }
-KEY = "VLLM_API_KEY"
-PLAIN = re.compile(r"^[A-Za-z0-9_@%+=:,./-]*$")
 SECRET_FILES = ("service.env", RECORD)
-
-
-class ReleaseError(Exception):
-    """What stands against activating a release, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
 
 
 def is_complete(prefix, environment):
     return os.path.exists(os.path.join(prefix, "envs", environment, ".complete"))
 
 
-def kept_key(text):
-    found = re.search(rf"^{KEY}=(\S+)$", text or "", re.MULTILINE)
-    return found.group(1) if found else None
-
-
-def assignment(name, value):
-    """Return a line that systemd's EnvironmentFile and a POSIX shell read alike."""
-    if "\n" in value:
-        raise ReleaseError(f"environment variable {name} holds a line break", "set firstlight_env without it")
-    if PLAIN.match(value):
-        return f"{name}={value}\n"
-    return f'{name}="' + re.sub(r'(["\\$`])', r"\\\1", value) + '"\n'
-
-
-def environment_text(service, before):
-    lines = [assignment(name, str(value)) for name, value in sorted((service.get("environment") or {}).items())]
-    if service["api_key"]:
-        lines.append(f"{KEY}={kept_key(before) or secrets.token_urlsafe(32)}\n")
-    return "".join(lines)
-
-
 def foreign_files(prefix, target):
     """Return files that nobody installed and that decide what starts."""
     environment = os.path.join(prefix, "envs", target["environment"])
     return unit_overrides(target["record"]["service"]) + find_hooks(environment)[1]
-
-
-def unit_overrides(service):
-    """Return drop-ins of this unit alone, and unit files that take precedence over ours."""
-    home = os.path.expanduser("~")
-    if service["supervisor"] == "systemd":
-        first = ["/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"]
-        folders = [
-            *first,
-            "/etc/systemd/system",
-            "/run/systemd/system",
-            "/usr/local/lib/systemd/system",
-            "/usr/lib/systemd/system",
-        ]
-    elif service["supervisor"] == "systemd-user":
-        run = f"/run/user/{os.geteuid()}/systemd"
-        first = [f"{home}/.config/systemd/user.control", f"{run}/user.control", f"{run}/transient"]
-        folders = [*first, f"{home}/.config/systemd/user", f"{run}/user", f"{home}/.local/share/systemd/user"]
-    else:
-        return []
-    found = [path for folder in folders for path in sorted(glob.glob(f"{folder}/{service['name']}.d/*.conf"))]
-    return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
-
-
-def set_aside(prefix, path):
-    """Move a file to PREFIX/etc/set-aside; an earlier one of the same path is kept."""
-    kept = os.path.join(prefix, "etc", "set-aside")
-    os.makedirs(kept, mode=0o700, exist_ok=True)
-    target, number = kept + path, 1
-    while os.path.lexists(target):
-        number += 1
-        target = f"{kept}{path}.{number}"
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    shutil.move(path, target)
-    folder = os.path.dirname(path)
-    if folder.endswith(".d") and not os.listdir(folder):
-        os.rmdir(folder)
-
-
-def release_files(prefix, target):
-    """Return path, text and mode of the files in the folder of a release, the record last."""
-    folder = folder_of(prefix, target["digest"])
-    state = json.dumps(target["state"], indent=1, sort_keys=True) + "\n"
-    return [
-        (os.path.join(folder, STATE), state, 0o644),
-        (os.path.join(folder, RECORD), record_text(target["record"]), 0o600),
-    ]
-
-
-def service_files(prefix, target):
-    """Return path, text and mode of the files that the service starts from, its variables first."""
-    service, path = target["record"]["service"], os.path.join(prefix, "etc", "service.env")
-    files = [(path, environment_text(service, read(path)), 0o600)]
-    if service.get("unit"):
-        files.append((service["unit_path"], service["unit"], 0o644))
-    if service.get("config"):
-        files.append((os.path.join(prefix, "etc", "supervisord.conf"), service["config"], 0o644))
-    return files
 
 
 def owner_and_mode(path):
@@ -251,78 +171,6 @@ def owner_and_mode(path):
 
 def differs(path, text, mode):
     return read(path) != text or owner_and_mode(path) != (os.geteuid(), mode)
-
-
-def next_switch(switch, live, previous, target):
-    """Return what releases/switch.json says while a release goes live.
-
-    Args:
-        switch: The last switch, where its release is not proven yet; else None.
-        live: Digest of the active release, or None.
-        previous: Digest of the one before it, or None.
-        target: Digest of the release that goes live.
-    """
-    if switch is None:
-        return None if target == live else {"from": live, "previous": previous, "to": target}
-    if target in (switch["from"], switch["to"]):
-        return switch
-    if switch["from"] is None:
-        # Nothing was ever proven, as by playbooks alone: a person may go back, a failed start does not.
-        return {"from": None, "previous": live, "to": target}
-    # What was proven before an unproven release stays.
-    return {**switch, "to": target}
-
-
-def wanted_links(prefix, target, switch):
-    """Return the targets of `current` and `previous`; None for a link that is not to be there."""
-    if switch is None:
-        before = linked_digest(prefix, "previous")
-    else:
-        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"] or switch["previous"]
-    return {
-        "current": link_of(target["digest"]),
-        "previous": link_of(before) if before and load(prefix, before) else None,
-    }
-
-
-def link_at(path):
-    return os.readlink(path) if os.path.islink(path) else None
-
-
-def links_to_replace(prefix, target, switch):
-    """Yield path and target of each link that differs, `current` first of those below the prefix.
-
-    An environment that was built anew takes the place of the damaged one in every release.
-    """
-    digest = target["record"]["environment"]
-    same = [name for name in known(prefix) if load(prefix, name)["record"]["environment"] == digest]
-    links = {
-        os.path.join(folder_of(prefix, name), ENVIRONMENT): os.path.join("..", "..", "envs", target["environment"])
-        for name in dict.fromkeys([target["digest"], *same])
-    }
-    links.update({os.path.join(prefix, name): text for name, text in wanted_links(prefix, target, switch).items()})
-    for path, text in links.items():
-        if link_at(path) != text:
-            yield path, text
-
-
-def adopt(prefix):
-    """Give what an earlier version of this product activated a folder in releases."""
-    for name in ("current", "previous"):
-        found = linked(prefix, name)
-        if found and load(prefix, found["digest"]) is None:
-            write_folder(prefix, found)
-
-
-def write_folder(prefix, target):
-    folder = folder_of(prefix, target["digest"])
-    os.makedirs(folder, exist_ok=True)
-    # The service's account goes through them, whatever the umask is.
-    for path in (os.path.dirname(folder), folder):
-        os.chmod(path, 0o755)
-    replace_link(os.path.join(folder, ENVIRONMENT), os.path.join("..", "..", "envs", target["environment"]))
-    for path, text, mode in release_files(prefix, target):
-        write(path, text, mode)
 
 
 def write_release(prefix, target, switch, files):
@@ -346,48 +194,6 @@ def write_release(prefix, target, switch, files):
             os.unlink(path)
         else:
             replace_link(path, text)
-
-
-def unit_state(prefix, service):
-    """Return whether a running unit must be restarted, and whether it failed or is between two starts.
-
-    It must be restarted where systemd would start something else than was recorded, or where a signal stopped one of
-    its processes.
-    """
-    answer = systemctl(service, "show", "--property=ActiveState,MainPID", service["name"])
-    if answer is None:
-        raise ReleaseError(
-            f"systemd did not report the state of {service['name']} in time", "look at it there: systemctl status"
-        )
-    values = dict(line.split("=", 1) for line in answer.splitlines())
-    failing = values.get("ActiveState") in ("failed", "activating", "deactivating")
-    recorded = (read(os.path.join(prefix, "state.unit")) or "").splitlines()
-    # An earlier release may have recorded fewer properties.
-    names = {line.partition("=")[0] for line in recorded}
-    now = [line for line in unit_properties(service) if line.partition("=")[0] in names]
-    return comparable(recorded) != comparable(now) or has_stopped(int(values.get("MainPID") or 0)), failing
-
-
-def has_stopped(main_pid):
-    """Return whether the process or one below it is stopped by a signal."""
-    found = {}
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        try:
-            with open(path, "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-        except OSError:  # the process has ended
-            continue
-        found[int(path.split("/")[2])] = state, int(parent)
-    ours = {main_pid} if main_pid in found else set()
-    while below := {pid for pid, (_, parent) in found.items() if parent in ours} - ours:
-        ours |= below
-    return any(found[pid][0] in (b"T", b"t") for pid in ours)
-
-
-def start_record(target, variables):
-    """Return what a service is started from: settings, environment, and the hash of its variables with the key."""
-    digest = hashlib.sha256(variables.encode()).hexdigest()
-    return f"{target['record']['service']['digest']} {target['environment']} {digest}\n"
 
 
 def live_release(prefix, target):
@@ -439,25 +245,6 @@ def file_diff(path, text):
     if path.endswith(SECRET_FILES):
         return {"prepared": f"{path}: differs; its content is not shown"}
     return text_diff(path, read(path), text)
-
-
-def origin_of(prefix):
-    """Return the digest of what served before a switch that is not proven yet; None where there is no such switch.
-
-    A host that has returned is whole again: its state.json names the release that `current` leads to.
-    """
-    switch = open_switch(prefix)
-    if switch is None:
-        return None
-    live, state = linked_digest(prefix, "current"), load_json(prefix, "state.json")
-    return None if live == switch["from"] == state.get("release") else switch["from"]
-
-
-def can_return(prefix):
-    """Return whether a release served before a switch that is not proven yet."""
-    digest = origin_of(prefix)
-    found = digest and load(prefix, digest)
-    return digest is not None and not (found and found["record"]["service"]["supervisor"] == "none")
 
 
 def former_release(prefix, to):

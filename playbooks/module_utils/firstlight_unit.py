@@ -1,4 +1,4 @@
-"""What really starts: the unit as systemd has it, and the files that Python runs at each start.
+"""What really starts and runs: the unit as systemd has it, files that override it, files that Python runs at each start.
 
 PREFIX/state.unit holds `NAME=VALUE` lines as `systemctl show` prints them; the probe asks for the names in it.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shutil
 import subprocess
 
 from ansible.module_utils.firstlight_files import read, write
+from ansible.module_utils.firstlight_releases import ReleaseError
 
 GATEWAY_UNIT = "firstlight-gateway.service"
 """Unit of a gateway, which may run on a host that serves; no release has it."""
@@ -92,3 +94,76 @@ def record_unit(prefix, path):
     known = (read(record) or "").split()
     if path not in known:
         write(record, "\n".join([*known, path]) + "\n")
+
+
+def unit_overrides(service):
+    """Return drop-ins of this unit alone, and unit files that take precedence over ours."""
+    home = os.path.expanduser("~")
+    if service["supervisor"] == "systemd":
+        first = ["/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"]
+        folders = [
+            *first,
+            "/etc/systemd/system",
+            "/run/systemd/system",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+        ]
+    elif service["supervisor"] == "systemd-user":
+        run = f"/run/user/{os.geteuid()}/systemd"
+        first = [f"{home}/.config/systemd/user.control", f"{run}/user.control", f"{run}/transient"]
+        folders = [*first, f"{home}/.config/systemd/user", f"{run}/user", f"{home}/.local/share/systemd/user"]
+    else:
+        return []
+    found = [path for folder in folders for path in sorted(glob.glob(f"{folder}/{service['name']}.d/*.conf"))]
+    return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
+
+
+def set_aside(prefix, path):
+    """Move a file to PREFIX/etc/set-aside; an earlier one of the same path is kept."""
+    kept = os.path.join(prefix, "etc", "set-aside")
+    os.makedirs(kept, mode=0o700, exist_ok=True)
+    target, number = kept + path, 1
+    while os.path.lexists(target):
+        number += 1
+        target = f"{kept}{path}.{number}"
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.move(path, target)
+    folder = os.path.dirname(path)
+    if folder.endswith(".d") and not os.listdir(folder):
+        os.rmdir(folder)
+
+
+def unit_state(prefix, service):
+    """Return whether a running unit must be restarted, and whether it failed or is between two starts.
+
+    It must be restarted where systemd would start something else than was recorded, or where a signal stopped one of
+    its processes.
+    """
+    answer = systemctl(service, "show", "--property=ActiveState,MainPID", service["name"])
+    if answer is None:
+        raise ReleaseError(
+            f"systemd did not report the state of {service['name']} in time", "look at it there: systemctl status"
+        )
+    values = dict(line.split("=", 1) for line in answer.splitlines())
+    failing = values.get("ActiveState") in ("failed", "activating", "deactivating")
+    recorded = (read(os.path.join(prefix, "state.unit")) or "").splitlines()
+    # An earlier release may have recorded fewer properties.
+    names = {line.partition("=")[0] for line in recorded}
+    now = [line for line in unit_properties(service) if line.partition("=")[0] in names]
+    return comparable(recorded) != comparable(now) or has_stopped(int(values.get("MainPID") or 0)), failing
+
+
+def has_stopped(main_pid):
+    """Return whether the process or one below it is stopped by a signal."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path, "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except OSError:  # the process has ended
+            continue
+        found[int(path.split("/")[2])] = state, int(parent)
+    ours = {main_pid} if main_pid in found else set()
+    while below := {pid for pid, (_, parent) in found.items() if parent in ours} - ours:
+        ours |= below
+    return any(found[pid][0] in (b"T", b"t") for pid in ours)
