@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, exit_status, logs, verify, wheels
+from provision.cli import bundle, catalog, exit_status, logs, rollout, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP
 from provision.cli.options import (
@@ -72,6 +72,7 @@ def completion(
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")

@@ -1,26 +1,34 @@
-"""A release as one unit on a booted host: taken back by hand, by name, and by itself where its start fails.
+"""Releases on two booted hosts: rolled back by hand, by name, by itself where a start fails; and rolled out step by step.
 
-The tests of this file are one story, told in order: each goes on where the one before stopped.
+The tests of this file run in order: each continues from the state that the one before left.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fleet.command_runner import CommandRunner
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import PREFIX, ask
 
 OTHER_NAME = "another-name"
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> FleetHost:
-    return fleet.boot(1)[0]
+def hosts(fleet: Fleet) -> list[FleetHost]:
+    return fleet.boot(2)
+
+
+@pytest.fixture(scope="module")
+def host(hosts: list[FleetHost]) -> FleetHost:
+    """The host that all tests change; the other one takes part in rollouts."""
+    return hosts[0]
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +48,10 @@ def renamed(host: FleetHost, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def firstlight(inventory: str, folder: Path) -> CommandRunner:
-    """The command line, once the host serves."""
+def firstlight(hosts: list[FleetHost], folder: Path) -> CommandRunner:
+    """The command line, once both hosts serve."""
     run = CommandRunner(folder / "logs")
-    made = run("provision", "-i", inventory)
+    made = run("provision", "-i", str(write_inventory(folder / "both", hosts)))
     assert made.code == 0, made.output()
     return run
 
@@ -140,3 +148,59 @@ def test_a_release_whose_environment_is_gone_is_refused_and_the_service_goes_on(
     assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
+
+
+def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(firstlight("rollout", "status", "--json").out)
+    return found
+
+
+def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
+    firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
+) -> None:
+    both = str(write_inventory(folder / "rolled", hosts, firstlight_max_model_len=512))
+    killed = firstlight.start("rollout", "-i", both, "--steps", "50,100")
+    firstlight.wait_for(killed, lambda run: (run / "gate.json").exists())
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    record = rollout_of(firstlight)
+    assert (record["state"], record["driven"]) == ("running", False)
+    first, last = record["hosts"]
+    assert (first["state"], last["state"] in ("waiting", "changing")) == ("updated", True)
+    assert "no process drives it" in firstlight("rollout", "status").out
+    assert firstlight("rollout", "-i", both).code == 2, "a second rollout is refused"
+
+    ended = firstlight("rollout", "resume")
+    assert ended.code == 0, ended.output()
+    record = rollout_of(firstlight)
+    assert (record["state"], {host["state"] for host in record["hosts"]}) == ("done", {"updated"})
+    first, last = record["decisions"]
+    assert (first["verdict"], last["verdict"], first["failed"], last["failed"]) == ("go on", "go on", 0, 0)
+    assert min(first["requests"], last["requests"]) >= 509
+    assert (set(first["first_token_s"]), set(last["first_token_s"])) == ({"new", "old"}, {"new"})
+    assert {each["release"] for each in releases(firstlight, both).values()} == {record["hosts"][0]["after"]}
+    again = firstlight("rollout", "-i", both)
+    assert (again.code, again.out.strip().rpartition(": ")[2]) == (0, "every host serves this release already")
+
+
+def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
+    firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
+) -> None:
+    before = releases(firstlight, str(write_inventory(folder / "seen", hosts)))
+    bad = str(write_inventory(folder / "broken", hosts, firstlight_vllm_args=["--no-such-option"]))
+    ended = firstlight("rollout", "-i", bad, "--steps", "50,100")
+    assert ended.code == 1, ended.output()
+    assert "--no-such-option" in ended.out
+    record = rollout_of(firstlight)
+    assert record["state"] == "rolled back"
+    assert [host["state"] for host in record["hosts"]] == ["returned", "waiting"]
+    after = releases(firstlight, bad)
+    assert {name: each["release"] for name, each in after.items()} == {
+        name: each["release"] for name, each in before.items()
+    }
+    assert after[hosts[1].name]["service_pid"] == before[hosts[1].name]["service_pid"]
+
+
+def releases(firstlight: CommandRunner, inventory: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(firstlight("status", "-i", inventory, "--json").out)
+    return found

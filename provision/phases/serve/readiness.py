@@ -65,6 +65,32 @@ def prove(
             progress(answer["progress"])
 
 
+def sample(
+    session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], wanted: Mapping[str, int]
+) -> dict[str, Any]:
+    """Send synthetic requests to the live service, on its host.
+
+    Args:
+        request: Result of `readiness_request`.
+        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer.
+
+    Returns:
+        `sent`, `failed`, `first_token_s`, `reasons`, and the server's `counters`.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The host cannot run the program.
+        ServeError: The program did not answer in JSON, or is of a version that sends none.
+    """
+    answer = _ask(session, prefix, root, {**request, "slice_s": 0.0, "sample": dict(wanted)})
+    found = answer.get("sample")
+    if not isinstance(found, dict):
+        raise ServeError(
+            f"{prefix}/bin/{READY} on host {session.host} sends no synthetic requests: it is of an earlier version"
+        )
+    return found
+
+
 def readiness_request(
     *,
     prefix: str,

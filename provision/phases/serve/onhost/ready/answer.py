@@ -30,8 +30,9 @@ class NotProvenError(Exception):
 class Server:
     """HTTP client of the service."""
 
-    def __init__(self, request: ReadinessRequest) -> None:
+    def __init__(self, request: ReadinessRequest, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.request = request
+        self.timeout_s = timeout_s
         # Use loopback for a server that listens on every address.
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(request.host, request.host)  # noqa: S104
         self.key = api_key(Path(request.prefix) / "etc/service.env")
@@ -59,6 +60,9 @@ class Server:
         finally:
             connection.close()
 
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
     def complete(self, body: dict[str, Any]) -> http.client.HTTPResponse:
         """Request a completion.
 
@@ -77,10 +81,8 @@ class Server:
         Raises:
             NotProvenError: The server did not answer, or answered with an error.
         """
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        connection = self.connection(ANSWER_TIMEOUT_S)
+        headers = {"Content-Type": "application/json", **self.headers()}
+        connection = self.connection(self.timeout_s)
         try:
             connection.request("POST", path, json.dumps({"model": self.request.served_name, **body}), headers)
             self._socket = connection.sock

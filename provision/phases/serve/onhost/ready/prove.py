@@ -5,6 +5,7 @@
 Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TEXT, "resume": {...}, "record": {...}}.
 `waiting` follows after `slice_s` seconds without an answer: call again with `resume` merged into the request.
 A service that exited is `failed` at once, with the decisive lines of its log.
+A request with `sample` is answered with {"state": "sampled", "sample": {...}} instead: synthetic requests, nothing proven.
 Standard library only. The API key is read here and never printed.
 """
 
@@ -23,6 +24,7 @@ from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
+from .sample import answered
 from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
 from .user_model import check_model
 from .watch import Watch, stopped
@@ -152,7 +154,11 @@ def keep(path: Path, outcome: dict[str, Any], release: str) -> None:
 
 def main() -> int:
     known = {each.name for each in fields(ReadinessRequest)}
-    request = ReadinessRequest(**{name: value for name, value in json.load(sys.stdin).items() if name in known})
+    given = json.load(sys.stdin)
+    request = ReadinessRequest(**{name: value for name, value in given.items() if name in known})
+    if "sample" in given:
+        sys.stdout.write(answered(request, given["sample"]) + "\n")
+        return 0
     outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
         keep(Path(request.prefix) / "verify" / "ready.json", outcome, request.release)

@@ -1,0 +1,31 @@
+"""Simulated rollouts: how many of a known share of failed requests pass all gates."""
+
+from __future__ import annotations
+
+import random
+
+from provision.fleet.rollout.gate import failed_requests, thresholds
+
+
+def passes(draw: random.Random, share: float) -> bool:
+    """Return whether one gate lets a release through that fails this share of its requests."""
+    batch, requests, failed = thresholds()["sampling"]["requests"], 0, 0
+    while True:
+        requests += batch
+        failed += sum(draw.random() < share for _ in range(batch))
+        verdict = failed_requests(requests, failed)
+        if verdict != "undecided":
+            return verdict == "go on"
+
+
+def simulate(share: float, *, rollouts: int, steps: int, seed: int) -> int:
+    """Return how many rollouts come to their end.
+
+    Args:
+        share: True share of failed requests of the new release.
+        rollouts: How many are simulated.
+        steps: Gates of each.
+        seed: Of the random numbers.
+    """
+    draw = random.Random(seed)  # noqa: S311 - a simulation
+    return sum(all(passes(draw, share) for _ in range(steps)) for _ in range(rollouts))

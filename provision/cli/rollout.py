@@ -1,0 +1,88 @@
+"""`./firstlight rollout ...`: a new release, host by host, with a gate after each step."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from provision.cli.groups import with_default
+from provision.cli.options import BecomeOption, InventoryOption, JsonOption, LimitOption, ModelOption, VllmOption, asked
+
+app = typer.Typer(
+    cls=with_default("start"),
+    help="Bring a new release to the hosts step by step: `rollout [OPTIONS]` is `rollout start`.",
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def start(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    steps: Annotated[
+        str, typer.Option("--steps", help="Percent of the hosts that serve the new release after each step.")
+    ] = "10,25,50,100",
+    min_serving: Annotated[int, typer.Option("--min-serving", min=0, help="Hosts that must serve at any time.")] = 0,
+    hold: Annotated[float, typer.Option("--hold", min=0, help="Seconds that each step is observed at least.")] = 0.0,
+    before_host: Annotated[
+        str | None,
+        typer.Option(
+            "--before-host",
+            metavar="COMMAND",
+            help="Run here before FIRSTLIGHT_HOST changes, to take it out of traffic.",
+        ),
+    ] = None,
+    after_host: Annotated[
+        str | None, typer.Option("--after-host", metavar="COMMAND", help="Run here after it, to bring it back.")
+    ] = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Begin: stage, change and prove hosts step by step; go back by itself where a step is bad."""
+    from provision.pipeline import rollout
+
+    request = asked(
+        "rollout", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, model=model, vllm=vllm
+    )
+    options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host)
+    raise typer.Exit(rollout.start(request, options, as_json=as_json))
+
+
+@app.command()
+def resume(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
+    """Continue the open rollout where it was paused, interrupted or killed."""
+    from provision.pipeline import rollout
+
+    raise typer.Exit(
+        rollout.resume(asked("rollout", inventory=None, limit=None, ask_become_pass=ask_become_pass), as_json=as_json)
+    )
+
+
+@app.command()
+def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
+    """Return every changed host of the open rollout to the release that it served before."""
+    from provision.pipeline import rollout
+
+    raise typer.Exit(
+        rollout.abort(asked("rollout", inventory=None, limit=None, ask_become_pass=ask_become_pass), as_json=as_json)
+    )
+
+
+@app.command()
+def pause() -> None:
+    """Let the running rollout stop before its next host."""
+    from provision.pipeline import rollout
+
+    raise typer.Exit(rollout.pause(asked("rollout", inventory=None, limit=None)))
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Show where the newest rollout is, with the numbers of each decision."""
+    from provision.pipeline import rollout
+
+    raise typer.Exit(rollout.status(asked("rollout", inventory=None, limit=None), as_json=as_json))

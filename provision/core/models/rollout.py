@@ -1,0 +1,83 @@
+"""Records of a rollout: its hosts in steps, and every decision with its numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from provision.core.models.base import Record
+
+HostProgress = Literal["waiting", "changing", "updated", "failed", "returned"]
+"""Changing: between the hook before the host and the hook after it."""
+RolloutState = Literal["running", "paused", "done", "returning", "rolled back", "failed"]
+"""Failed: a host neither serves the new release nor went back to its old one."""
+OPEN: tuple[RolloutState, ...] = ("running", "paused", "returning")
+"""States in which a rollout has work left."""
+
+
+class RolloutHost(Record):
+    """A host that changes in a rollout."""
+
+    name: str
+    step: int
+    """Index of the step that changes it."""
+    before: str | None = None
+    """Digest of the release that it served before; None where it served none."""
+    after: str | None = None
+    """Digest of the release that it serves since its step."""
+    state: HostProgress = "waiting"
+    run: str | None = None
+    """The run that changed it last."""
+
+
+class Decision(Record):
+    """What the gate after a step decided."""
+
+    step: int
+    at: str
+    verdict: Literal["go on", "roll back", "undecided"]
+    text: str
+    requests: int = 0
+    failed: int = 0
+    """Of these requests."""
+    first_token_s: dict[str, float] = Field(default_factory=dict)
+    """Median seconds to the first token: `new`, and `old` where a host still serves the old release."""
+    run: str | None = None
+
+
+class Rollout(Record):
+    """One rollout, as it is on disk after every transition."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    inventory: str
+    limit: str | None = None
+    """Hosts or groups of the inventory that it is for; None for all."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the command line, by their names."""
+    steps: tuple[int, ...]
+    """Percent of the hosts that serve the new release after each step; 0 for the step of group `staging`."""
+    min_serving: int = 0
+    hold_s: float = 0.0
+    before_host: str | None = None
+    after_host: str | None = None
+    started_at: str
+    state: RolloutState = "running"
+    text: str | None = None
+    """Why it is in this state."""
+    hosts: tuple[RolloutHost, ...]
+    decisions: tuple[Decision, ...] = ()
+
+    def host(self, name: str) -> RolloutHost:
+        """Return a host by its name."""
+        return next(host for host in self.hosts if host.name == name)
+
+    def of_step(self, step: int) -> list[RolloutHost]:
+        """Return the hosts of a step."""
+        return [host for host in self.hosts if host.step == step]
+
+    def with_host(self, name: str, **values: Any) -> Rollout:
+        """Return the rollout with other values of one host."""
+        hosts = tuple(host.model_copy(update=values) if host.name == name else host for host in self.hosts)
+        return self.model_copy(update={"hosts": hosts})

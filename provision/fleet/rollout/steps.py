@@ -1,0 +1,76 @@
+"""Steps of a rollout: which hosts change together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from provision.core.errors import UsageError
+
+DEFAULT_STEPS = "10,25,50,100"
+STAGING = "staging"
+"""Group of the inventory whose hosts change before the first step."""
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Return the percentages of `--steps`.
+
+    Raises:
+        UsageError: They are not whole numbers that rise to 100.
+    """
+    hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}"
+    try:
+        steps = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"`--steps {text}` is not a list of whole numbers", hint=hint) from None
+    if steps[0] < 1 or steps[-1] != 100 or any(one >= two for one, two in pairwise(steps)):
+        raise UsageError(f"`--steps {text}` does not rise from at least 1 to 100", hint=hint)
+    return steps
+
+
+def assign(names: Sequence[str], steps: Sequence[int], staging: Sequence[str] = ()) -> dict[str, int]:
+    """Return the index of the step that changes each host.
+
+    A step of 10 % of 25 hosts has ended when 3 hosts serve the new release: shares are rounded up, so the first step
+    has a host in any case. Steps that add no host have none.
+
+    Args:
+        names: The hosts that change, in their order.
+        steps: Percentages; the first one is 0 where `staging` has hosts.
+        staging: The hosts of group `staging`, which change in the step of 0 %.
+    """
+    found = {name: 0 for name in names if name in staging}
+    others = [name for name in names if name not in staging]
+    done = 0
+    for index, percent in enumerate(steps):
+        until = math.ceil(len(others) * percent / 100)
+        found |= dict.fromkeys(others[done:until], index)
+        done = until
+    return found
+
+
+def batches(names: Sequence[str], *, serving: int, min_serving: int) -> Iterator[list[str]]:
+    """Yield hosts that change at the same time, so that enough others serve meanwhile.
+
+    Args:
+        names: The hosts of a step.
+        serving: Number of all hosts that serve, these included.
+        min_serving: How many of them must serve at any time.
+    """
+    size = max(1, min(len(names), serving - min_serving))
+    for start in range(0, len(names), size):
+        yield list(names[start : start + size])
+
+
+def require_capacity(*, serving: int, min_serving: int) -> None:
+    """Check that one host may be out of traffic.
+
+    Raises:
+        UsageError: All hosts must serve at any time.
+    """
+    if min_serving < 0 or (min_serving and serving - min_serving < 1):
+        raise UsageError(
+            f"`--min-serving {min_serving}` leaves no host to change: {serving} serve",
+            hint=f"give at most {max(serving - 1, 0)}",
+        )

@@ -1,0 +1,114 @@
+"""Rollouts on disk: LOGS/rollouts/NAME.json, one process at a time, and requests to the one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from provision.core.errors import HostLockedError, UsageError
+from provision.core.models.rollout import OPEN, Rollout
+from provision.core.redaction import scrub
+from provision.core.run_folder import write_atomically
+
+Wish = Literal["pause", "abort"]
+
+
+class RolloutStore:
+    """All rollouts of a folder of runs."""
+
+    def __init__(self, logs: Path) -> None:
+        self._folder = logs / "rollouts"
+
+    def put(self, rollout: Rollout) -> None:
+        """Write a rollout; after a power failure the old or the new state is there."""
+        text = json.dumps(scrub(rollout.model_dump(mode="json")), indent=2) + "\n"
+        write_atomically(self._folder / f"{rollout.name}.json", text)
+
+    def newest(self) -> Rollout | None:
+        """Return the newest rollout; None where there is none.
+
+        Raises:
+            UsageError: Its file is damaged.
+        """
+        paths = sorted(self._folder.glob("*.json"))
+        if not paths:
+            return None
+        try:
+            return Rollout.model_validate_json(paths[-1].read_bytes())
+        except (ValidationError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no record of a rollout"
+            raise UsageError(
+                f"`{paths[-1]}` cannot be read: {reason}",
+                hint="move it away; ./firstlight status names the release of each host, ./firstlight rollback returns",
+            ) from None
+
+    def require_open(self) -> Rollout:
+        """Return the newest rollout, which has work left.
+
+        Raises:
+            UsageError: There is none.
+        """
+        found = self.newest()
+        if found is None or found.state not in OPEN:
+            ended = f"; the newest, {found.name}, is over: {found.state}" if found else ""
+            raise UsageError(f"no rollout is open{ended}", hint="begin one: ./firstlight rollout -i INVENTORY")
+        return found
+
+    def require_none_open(self) -> None:
+        """Check that no rollout has work left.
+
+        Raises:
+            UsageError: One has.
+        """
+        found = self.newest()
+        if found is not None and found.state in OPEN:
+            raise UsageError(
+                f"rollout {found.name} is not over: {found.state}",
+                hint="continue it: ./firstlight rollout resume; or take it back: ./firstlight rollout abort",
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this controller from driving a rollout. The kernel ends the lock with the process.
+
+        Raises:
+            HostLockedError: Another process drives one.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HostLockedError(
+                    "another process drives a rollout",
+                    hint="look at it: ./firstlight rollout status; stop it: ./firstlight rollout pause, or abort",
+                ) from None
+            yield
+
+    def is_driven(self) -> bool:
+        """Return whether a process drives a rollout now."""
+        try:
+            with self.locked():
+                return False
+        except HostLockedError:
+            return True
+
+    def wish(self, wish: Wish) -> None:
+        """Ask the process that drives the rollout for something; it looks before each host."""
+        write_atomically(self._folder / "wish", wish)
+
+    def take_wish(self) -> Wish | None:
+        """Return what was asked for, and forget it."""
+        path = self._folder / "wish"
+        with contextlib.suppress(FileNotFoundError):
+            text = path.read_text(encoding="ascii")
+            path.unlink()
+            return "abort" if text == "abort" else "pause"
+        return None

@@ -1,0 +1,336 @@
+"""A rollout from its first step to its end, whatever happens between: runs on hosts are stand-ins, its record and hooks are real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import Exit, HostLockedError, UsageError
+from provision.core.models.records import HostSummary, PhaseResult, Summary
+from provision.core.models.rollout import Decision, Rollout
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.fleet.rollout.store import RolloutStore
+from provision.pipeline import CommandRequest, rollout
+from provision.pipeline.phases import Step
+from provision.pipeline.results import StagedHosts
+from provision.pipeline.rollout_gate import GateResult, observed
+from provision.pipeline.runner import RunOutcome
+
+OLD, NEW = "0" * 16, "1" * 16
+OPTIONS = rollout.RolloutOptions("25,50,100", 0, 0.0, None, None)
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing of the process runs after it."""
+
+
+class Site:
+    """Hosts that serve a release each, and runs that change it."""
+
+    def __init__(self, logs: Path, names: Sequence[str]) -> None:
+        self.logs = logs
+        self.serves = dict.fromkeys(names, OLD)
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.bad: set[str] = set()
+        """Hosts on which the new release does not start."""
+        self.stays_bad = False
+        """Whether they do not go back by themselves."""
+        self.gates: list[str] = []
+        """Verdicts of the next gates; then all say `go on`."""
+        self.runs: list[str] = []
+        self.before_run: Callable[[int], None] = lambda _: None
+
+    def inventory(self, request: CommandRequest) -> Inventory:
+        wanted = None if request.limit is None else request.limit.split(",")
+        hosts = tuple(
+            Host(name=name, groups=self.groups.get(name, ()), connection=Connection(kind="local"), settings=Settings())
+            for name in self.serves
+            if wanted is None or name in wanted
+        )
+        return Inventory(source="test", hosts=hosts)
+
+    def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
+        names = [host.name for host in self.inventory(request).hosts]
+        last = steps[-1]
+        self.runs.append(f"{last.name} {','.join(names)}")
+        self.before_run(len(self.runs))
+        failed: dict[str, str] = {}
+        result: Any = StagedHosts(
+            facts=cast(
+                "Any", {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
+            ),
+            desired=cast("Any", {name: SimpleNamespace(state={"release": NEW}) for name in names}),
+            up_to_date=frozenset(name for name in names if self.serves[name] == NEW),
+        )
+        if last.name == "gate":
+            verdict = self.gates.pop(0) if self.gates else "go on"
+            step = cast("partial[Any]", last.run).keywords["step"]
+            decision = Decision(
+                step=step, at="2026-01-01T00:00:00Z", verdict=cast("Any", verdict), text="3 of 600 requests failed"
+            )
+            result = GateResult(decision=decision)
+        elif last.name == "rollback":
+            self.serves |= dict.fromkeys(names, cast("partial[Any]", last.run).keywords["to"])
+        elif last.name == "serve":
+            failed = {name: "the unit did not start" for name in names if name in self.bad}
+            self.serves |= {name: NEW for name in names if name not in failed or self.stays_bad}
+        return self.outcome(names, failed, result)
+
+    def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
+        summary = Summary(
+            run=f"20260101T0000{len(self.runs):02}Z",
+            command="rollout",
+            started_at="2026-01-01T00:00:00Z",
+            verdict="red" if failed else "green",
+            changed=0,
+            seconds=1.0,
+            hosts=tuple(
+                HostSummary(
+                    name=name,
+                    state="failed" if name in failed else "serving",
+                    changed=True,
+                    phases={
+                        "serve": PhaseResult(
+                            host=name, phase="serve", status="failed" if name in failed else "ok", text=failed.get(name)
+                        )
+                    },
+                    release=self.serves[name],
+                )
+                for name in names
+            ),
+        )
+        return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
+
+    def request(self) -> CommandRequest:
+        return CommandRequest(command="rollout", inventory=Path("/site"), limit=None, overrides={}, logs=self.logs)
+
+    def start(self, options: rollout.RolloutOptions = OPTIONS) -> int:
+        return rollout.start(self.request(), options, as_json=False)
+
+    def record(self) -> Rollout:
+        found = RolloutStore(self.logs).newest()
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+    def make(*names: str, folder: str = "logs") -> Site:
+        site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
+        monkeypatch.setattr(rollout, "execute", site.execute)
+        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
+        return site
+
+    return make
+
+
+def test_each_step_switches_its_hosts_and_then_asks_the_gate(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make()
+    assert site.start() == Exit.OK
+    assert site.runs == [
+        "install a,b,c,d",
+        "serve a",
+        "gate a,b",
+        "serve b",
+        "gate a,b,c",
+        "serve c,d",
+        "gate a,b,c,d",
+    ]
+    assert set(site.serves.values()) == {NEW}
+    record = site.record()
+    assert (record.state, [host.state for host in record.hosts]) == ("done", ["updated"] * 4)
+    assert [(one.step, one.verdict) for one in record.decisions] == [(0, "go on"), (1, "go on"), (2, "go on")]
+    assert capsys.readouterr().out.splitlines()[0] == f"rollout {record.name}: done: 4 hosts serve the new release"
+
+
+def test_hosts_of_group_staging_come_first(make: Callable[..., Site]) -> None:
+    site = make("a", "b", "s")
+    site.groups["s"] = ("staging",)
+    assert site.start(rollout.RolloutOptions("100", 0, 0.0, None, None)) == Exit.OK
+    assert site.runs[1:] == ["serve s", "gate a,s", "serve a,b", "gate a,b,s"]
+
+
+def test_no_more_hosts_change_at_once_than_the_load_allows(make: Callable[..., Site]) -> None:
+    site = make()
+    assert site.start(rollout.RolloutOptions("100", 2, 0.0, None, None)) == Exit.OK
+    assert site.runs[1:] == ["serve a,b", "serve c,d", "gate a,b,c,d"]
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_host_that_fails_takes_all_changed_hosts_back(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str], *, stays: bool
+) -> None:
+    site = make()
+    site.bad, site.stays_bad = {"c"}, stays
+    assert site.start() == Exit.RED
+    assert site.runs[-1] == "rollback a,b,c,d"
+    assert set(site.serves.values()) == {OLD}
+    record = site.record()
+    assert (record.state, record.text) == ("rolled back", "c: the unit did not start")
+    assert [host.state for host in record.hosts] == ["returned"] * 4
+    assert "c: the unit did not start" in capsys.readouterr().out
+
+
+def test_a_gate_that_trips_takes_back_what_has_changed_and_leaves_the_rest_alone(make: Callable[..., Site]) -> None:
+    site = make()
+    site.gates = ["go on", "roll back"]
+    assert site.start() == Exit.RED
+    assert site.runs[-2:] == ["gate a,b,c", "rollback a,b"]
+    assert [host.state for host in site.record().hosts] == ["returned", "returned", "waiting", "waiting"]
+    assert site.record().text == "3 of 600 requests failed"
+
+
+def test_a_host_that_served_nothing_before_is_named_where_it_fails(make: Callable[..., Site]) -> None:
+    site = make()
+    site.serves["a"] = cast("str", None)
+    site.bad = {"a"}
+    assert site.start() == Exit.RED
+    record = site.record()
+    assert (record.state, record.text) == ("failed", "a: the unit did not start; not on the release of before: a")
+
+
+def test_nothing_is_done_where_every_host_is_up_to_date(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make()
+    site.serves = dict.fromkeys(site.serves, NEW)
+    assert site.start() == Exit.OK
+    assert site.runs == ["install a,b,c,d"]
+    assert "done: every host serves this release already" in capsys.readouterr().out
+    assert RolloutStore(site.logs).newest() is None
+
+
+@pytest.mark.parametrize("end", ["resume", "abort"])
+@pytest.mark.parametrize("killed_in", range(2, 8))
+def test_a_controller_that_is_killed_in_any_run_loses_nothing(
+    make: Callable[..., Site], killed_in: int, end: str
+) -> None:
+    site = make()
+
+    def kill(number: int) -> None:
+        if number == killed_in:
+            raise KilledError
+
+    site.before_run = kill
+    with pytest.raises(KilledError):
+        site.start()
+    assert site.record().state == "running"
+    with pytest.raises(UsageError, match="is not over: running"):
+        site.start()
+    if end == "resume":
+        assert rollout.resume(site.request(), as_json=False) == Exit.OK
+        assert set(site.serves.values()) == {NEW}
+        assert site.record().state == "done"
+    else:
+        assert rollout.abort(site.request(), as_json=False) == Exit.OK
+        assert set(site.serves.values()) == {OLD}
+        assert (site.record().state, site.record().text) == ("rolled back", "aborted")
+
+
+def test_a_controller_that_is_killed_while_it_goes_back_goes_back_after_resume_too(make: Callable[..., Site]) -> None:
+    site = make()
+    site.gates = ["roll back"]
+
+    def kill(number: int) -> None:
+        if number == 4:
+            raise KilledError
+
+    site.before_run = kill
+    with pytest.raises(KilledError):
+        site.start()
+    assert site.record().state == "returning"
+    assert rollout.resume(site.request(), as_json=False) == Exit.RED
+    assert (site.record().state, set(site.serves.values())) == ("rolled back", {OLD})
+
+
+def test_hooks_enclose_each_change_also_one_that_fails(make: Callable[..., Site], tmp_path: Path) -> None:
+    site = make("a", "b")
+    site.bad = {"b"}
+    log = tmp_path / "hooks"
+    before, after = (f'echo "{when} $FIRSTLIGHT_HOST $FIRSTLIGHT_ADDRESS" >> {log}' for when in ("before", "after"))
+    assert site.start(rollout.RolloutOptions("50,100", 0, 0.0, before, after)) == Exit.RED
+    lines = [f"{when} {name} {name}" for name in ("a", "b") for when in ("before", "after")]
+    both = [f"{when} {name} {name}" for when in ("before", "after") for name in ("a", "b")]
+    assert log.read_text().splitlines() == [*lines, *both]
+
+
+def test_a_hook_that_fails_pauses_and_the_host_is_left_as_it_was(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make("a", "b")
+    options = rollout.RolloutOptions("50,100", 0, 0.0, "echo the balancer is away >&2; exit 7", None)
+    assert site.start(options) == Exit.RED
+    assert site.runs == ["install a,b"]
+    assert site.record().text == "the hook before host `a` ended with 7: the balancer is away"
+    said = capsys.readouterr().out
+    assert "paused: the hook before host `a` ended with 7" in said
+    assert said.splitlines()[-1] == "next: ./firstlight rollout resume, or ./firstlight rollout abort"
+
+
+@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("abort", "rolled back")])
+def test_a_wish_is_heard_before_the_next_host(make: Callable[..., Site], wish: str, state: str) -> None:
+    site = make()
+    ask: dict[str, Callable[[], int]] = {
+        "pause": lambda: rollout.pause(site.request()),
+        "abort": lambda: rollout.abort(site.request(), as_json=False),
+    }
+
+    def while_it_runs(number: int) -> None:
+        if number == 2:
+            assert ask[wish]() == Exit.OK
+
+    site.before_run = while_it_runs
+    assert site.start() == Exit.RED
+    assert site.record().state == state
+    assert site.serves["b"] == OLD
+    if wish == "pause":
+        assert rollout.resume(site.request(), as_json=False) == Exit.OK
+        assert set(site.serves.values()) == {NEW}
+
+
+def test_only_one_process_drives(make: Callable[..., Site]) -> None:
+    site = make()
+    with RolloutStore(site.logs).locked(), pytest.raises(HostLockedError, match="another process"):
+        site.start()
+    assert site.runs == []
+
+
+def test_status_names_each_host_and_each_decision(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make("a", "b")
+    assert rollout.status(site.request(), as_json=False) == Exit.OK
+    assert capsys.readouterr().out == "there was no rollout yet\n"
+    site.gates = ["go on", "roll back"]
+    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    capsys.readouterr()
+    rollout.status(site.request(), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"      50 %  a  went back to release {OLD}",
+        "            gate: go on: 3 of 600 requests failed",
+        f"     100 %  b  went back to release {OLD}",
+        "            gate: roll back: 3 of 600 requests failed",
+    ]
+    rollout.status(site.request(), as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["state"], document["driven"]) == ("rolled back", False)
+
+
+def test_requests_of_clients_and_broken_streams_count_beside_the_synthetic_ones() -> None:
+    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "counters": {"finished": 1300.0, "failed": 7.0}}
+    first = observed(answer, None)
+    assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"
+    later = observed(answer, {"finished": 1000.0, "failed": 5.0})
+    assert (later.requests, later.failed) == (302, 2)
+    broken = observed({**answer, "failed": 9}, {"finished": 1290.0, "failed": 7.0})
+    assert (broken.requests, broken.failed) == (64, 9)
+    restarted = observed(answer, {"finished": 9000.0, "failed": 90.0})
+    assert (restarted.requests, restarted.failed) == (64, 0)

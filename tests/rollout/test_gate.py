@@ -1,0 +1,88 @@
+"""The statistics of a gate: what they stop, what they let through, and how surely."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.rollout_simulation import simulate
+from provision.fleet.rollout.gate import Observed, decide, failed_requests, is_slower
+
+FAST = tuple(0.010 + number / 10_000 for number in range(100))
+"""Seconds, from 10 to 20 ms."""
+
+
+def test_without_a_failure_about_five_hundred_requests_decide() -> None:
+    verdicts = [failed_requests(count, 0) for count in range(1000)]
+    first = verdicts.index("go on")
+    assert 500 <= first <= 520
+    assert set(verdicts[first:]) == {"go on"}
+    assert set(verdicts[:first]) == {"undecided"}
+
+
+def test_three_failures_in_a_row_stop_and_one_does_not() -> None:
+    assert failed_requests(1, 1) == "undecided"
+    assert failed_requests(3, 3) == "roll back"
+
+
+def test_a_share_between_the_two_stops_in_the_end() -> None:
+    # 0.39 % is where the ratio neither rises nor falls.
+    assert failed_requests(19_999, 78) == "undecided"
+    assert failed_requests(20_000, 78) == "roll back"
+
+
+@given(requests=st.integers(0, 30_000), failed=st.integers(0, 300))
+def test_one_failure_more_never_helps_a_release(requests: int, failed: int) -> None:
+    order = ["go on", "undecided", "roll back"]
+    worse, better = failed_requests(requests + 1, failed + 1), failed_requests(requests + 1, failed)
+    assert order.index(worse) >= order.index(better)
+
+
+def test_healthy_rollouts_pass_and_bad_ones_do_not() -> None:
+    """200 rollouts of each kind; benchmarks/serving.py has more."""
+    assert simulate(0.0005, rollouts=200, steps=4, seed=1) == 200
+    assert simulate(0.01, rollouts=200, steps=4, seed=2) == 0
+
+
+@pytest.mark.parametrize(("factor", "slower"), [(0.5, False), (1.0, False), (1.2, False), (1.6, True), (3.0, True)])
+def test_first_tokens_may_come_a_quarter_later(factor: float, *, slower: bool) -> None:
+    slow = [value * 10 for value in FAST]
+    assert is_slower([value * factor for value in slow], slow) is slower
+
+
+def test_milliseconds_that_nobody_notices_stop_nothing() -> None:
+    assert not is_slower([0.004] * 100, [0.001] * 100)
+
+
+def test_few_samples_and_equal_ones_say_nothing() -> None:
+    assert not is_slower([9.0] * 63, [1.0] * 1000)
+    assert not is_slower([9.0] * 1000, [1.0] * 63)
+    assert not is_slower([0.1] * 100, [0.1] * 100)
+
+
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
+def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float) -> None:
+    draw = random.Random(seed)  # noqa: S311 - a simulation
+    one, two = ([scale * draw.lognormvariate(0, 0.5) for _ in range(200)] for _ in range(2))
+    assert not is_slower(one, two)
+
+
+def test_a_decision_names_its_numbers() -> None:
+    good = Observed(600, 0, FAST)
+    assert decide(good, good) == (
+        "go on",
+        "0 of 600 requests failed; first token after 15 ms, 15 ms with the old release",
+    )
+    assert decide(Observed(600, 0), None) == ("go on", "0 of 600 requests failed")
+    verdict, text = decide(Observed(600, 30, FAST), good)
+    assert (verdict, text) == ("roll back", "30 of 600 requests failed; a healthy release fails at most 0.1%")
+    slow = Observed(600, 0, tuple(value * 20 for value in FAST))
+    verdict, text = decide(slow, good)
+    assert (verdict, text) == (
+        "roll back",
+        "first token after 299 ms, 15 ms with the old release: more than 1.25 times as long",
+    )
+    assert decide(Observed(100, 0, FAST), good) == ("undecided", "0 of 100 requests failed")

@@ -1,0 +1,86 @@
+"""What is kept of a rollout, and who may drive it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import HostLockedError, UsageError
+from provision.core.models.rollout import OPEN, Rollout, RolloutHost
+from provision.fleet.rollout.store import RolloutStore
+
+ROLLOUT = Rollout(
+    name="20260101T000000Z",
+    inventory="/site",
+    steps=(50, 100),
+    started_at="2026-01-01T00:00:00Z",
+    hosts=(RolloutHost(name="a", step=0, before="0" * 16), RolloutHost(name="b", step=1)),
+)
+OTHER = """
+import sys
+from pathlib import Path
+from provision.fleet.rollout.store import RolloutStore
+with RolloutStore(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_newest_rollout_is_read_as_it_was_written(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    assert store.newest() is None
+    store.put(ROLLOUT)
+    later = ROLLOUT.model_copy(update={"name": "20260102T000000Z"}).with_host("a", state="updated", after="1" * 16)
+    store.put(later)
+    assert store.newest() == later
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "x"}', b"\xff"])
+def test_a_damaged_record_is_refused_by_its_path(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rollouts" / "20260101T000000Z.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="it is no record of a rollout") as caught:
+        RolloutStore(tmp_path).newest()
+    assert str(path) in caught.value.text
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "returning", "done", "rolled back", "failed"])
+def test_only_a_rollout_with_work_left_is_open(tmp_path: Path, state: str) -> None:
+    store = RolloutStore(tmp_path)
+    store.put(ROLLOUT.model_copy(update={"state": state}))
+    if state in OPEN:
+        assert store.require_open().state == state
+        with pytest.raises(UsageError, match=f"20260101T000000Z is not over: {state}"):
+            store.require_none_open()
+    else:
+        store.require_none_open()
+        with pytest.raises(UsageError, match=f"no rollout is open; the newest, 20260101T000000Z, is over: {state}"):
+            store.require_open()
+
+
+def test_one_process_drives_and_its_death_ends_the_lock(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        assert store.is_driven()
+        with pytest.raises(HostLockedError, match="another process drives a rollout"), store.locked():
+            pytest.fail("two processes drive")
+        other.kill()
+    assert not store.is_driven()
+
+
+def test_a_wish_is_taken_once(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    store.put(ROLLOUT)
+    assert store.take_wish() is None
+    store.wish("pause")
+    store.wish("abort")
+    assert (store.take_wish(), store.take_wish()) == ("abort", None)

@@ -1,0 +1,126 @@
+"""Synthetic requests to a service, over real HTTP to a server of this test; tests/fleet/test_rollout.py sends them to a real vLLM."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.phases.serve.onhost.ready import sample as module
+from provision.phases.serve.onhost.ready.sample import count, sample
+from provision.phases.serve.onhost.ready.service import ReadinessRequest
+
+WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
+METRICS = """# HELP vllm:request_success_total Count of successfully processed requests.
+# TYPE vllm:request_success_total counter
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 5.0
+vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 1.2e+01
+vllm:request_success_total{engine="0",finished_reason="error",model_name="m"} 1.0
+vllm:request_success_created{engine="0",finished_reason="stop",model_name="m"} 1.7e+09
+http_requests_total{handler="/v1/completions",method="POST",status="2xx"} 17.0
+http_requests_total{handler="/v1/completions",method="POST",status="5xx"} 2.0
+"""
+
+
+class Service:
+    """A server that answers as it is told, request by request."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self.keys: set[str | None] = set()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_arguments: Any) -> None:
+                """Silent."""
+
+            def do_GET(self) -> None:
+                service.keys.add(self.headers["Authorization"])
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(METRICS.encode())
+
+            def do_POST(self) -> None:
+                service.keys.add(self.headers["Authorization"])
+                self.rfile.read(int(self.headers["Content-Length"]))
+                kind = service.answers.pop() if service.answers else "good"
+                if kind == "500":
+                    self.send_error(500)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", "4000")
+                self.end_headers()
+                reason = {"error": "error"}.get(kind, "length")
+                chunks = {"empty": [], "broken": [None]}.get(kind, [None, reason])
+                for each in chunks:
+                    choice = {"text": "x", "finish_reason": each}
+                    self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+                if kind != "broken":
+                    self.wfile.write(b"data: [DONE]\n\n".ljust(4000))
+                    return
+                self.wfile.write(b'data: {"error": {"message": "EngineCore died"}}\n\n')
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+@pytest.fixture
+def request_of(tmp_path: Path) -> Callable[[int], ReadinessRequest]:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=sk-only-for-this-test\n")
+
+    def make(port: int) -> ReadinessRequest:
+        fields = {"supervisor": "systemd", "unit": "u", "served_name": "m", "asked": "X", "model_folder": "/m"}
+        return ReadinessRequest(prefix=str(tmp_path), host="127.0.0.1", port=port, processes=1, slice_s=0.0, **fields)
+
+    return make
+
+
+def test_answers_are_counted_and_timed(service: Service, request_of: Callable[[int], ReadinessRequest]) -> None:
+    found = sample(request_of(service.server.server_port), WANTED)
+    assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 0, 12)
+    assert all(0 < seconds < module.TIMEOUT_S for seconds in found["first_token_s"])
+    assert found["counters"] == {"finished": 17.0, "failed": 3.0}
+    assert service.keys == {"Bearer sk-only-for-this-test"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("500", "the server answered 500"),
+        ("error", "an answer ended with finish_reason `error`"),
+        ("broken", "the server broke off its answer"),
+        ("empty", "an answer without a token"),
+    ],
+)
+def test_each_kind_of_failure_counts_and_is_named(
+    service: Service, request_of: Callable[[int], ReadinessRequest], kind: str, reason: str
+) -> None:
+    service.answers = [kind] * 2
+    found = sample(request_of(service.server.server_port), WANTED)
+    assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 2, 10)
+    assert found["reasons"][0].startswith(reason)
+
+
+def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:
+    found = sample(request_of(1), WANTED)
+    assert (found["sent"], found["failed"], found["counters"]) == (12, 12, {})
+
+
+def test_metrics_without_requests_are_no_counters() -> None:
+    assert count("# nothing\nvllm:num_requests_running 0.0\n") == {}
