@@ -27,5 +27,5 @@ def simulate(share: float, *, rollouts: int, steps: int, seed: int) -> int:
         steps: Gates of each.
         seed: Of the random numbers.
     """
-    draw = random.Random(seed)  # noqa: S311 - a simulation
+    draw = random.Random(seed)
     return sum(all(passes(draw, share) for _ in range(steps)) for _ in range(rollouts))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
+from provision.core.models.settings import Host
 from provision.core.run_folder import utc_now
-from provision.fleet.rollout.gate import Observed, decide, thresholds
+from provision.fleet.rollout.gate import Observed, Verdict, decide, thresholds
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.rollback import live_states, readiness_of
 
 SAMPLE_DEADLINE_S = 600.0
-PAUSE_S = 1.0
-"""Seconds between two rounds while a step is held longer than its tests need."""
+PAUSE_S = 5.0
+"""Seconds between two rounds while a step is held longer than its first test needs; they send few requests."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ def gate(
 ) -> GateResult:
     """Observe hosts of the new release beside one of the old one, by synthetic requests and by their own counters.
 
-    Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed. Synthetic requests fill
-    up where the traffic of clients is thin.
+    Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
+    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin.
 
     Args:
         context: The run.
@@ -43,8 +45,6 @@ def gate(
         step: Index of the step in the rollout.
         hold_s: Seconds that the step lasts at least.
     """
-    from provision.phases.serve.readiness import sample
-
     started = time.monotonic()
     hosts = [host for host in context.hosts() if host.name in (*new, old)]
     requests = {
@@ -52,56 +52,69 @@ def gate(
         for name, state in live_states(context, probed, hosts).items()
         if (request := readiness_of(state)) is not None
     }
-    seen: dict[str, Observed] = {}
+    seen, window = dict[str, Observed](), Observed()
     counters: dict[str, dict[str, float]] = {}
     reasons: list[str] = []
+    passed: str | None = None
+    wanted = thresholds()["sampling"]
     while True:
-        asked = [host for host in context.hosts() if host.name in requests]
-        found = context.run_on_hosts(
-            "serve",
-            asked,
-            lambda host: sample(
-                context.session(host),
-                prefix=probed.install_paths[host.name].prefix,
-                root=probed.install_paths[host.name].root,
-                request=requests[host.name],
-                wanted=thresholds()["sampling"],
-            ),
-            deadline_s=SAMPLE_DEADLINE_S,
-        )
-        for name, answer in found.items():
-            seen[name] = seen.get(name, Observed()).plus(observed(answer, counters.get(name)))
-            counters[name] = answer["counters"]
-            reasons += [reason for reason in answer["reasons"] if reason not in reasons] if name in new else []
+        found = _ask(context, probed, requests, wanted)
         lost = [name for name in new if name not in found]
         if lost:
             decision = Decision(step=step, at=utc_now(), verdict="roll back", text=f"{', '.join(lost)} cannot be asked")
             break
-        together = Observed()
-        for name in new:
-            together = together.plus(seen[name])
+        for name, answer in found.items():
+            shown = observed(answer, counters.get(name))
+            seen[name], counters[name] = seen.get(name, Observed()).plus(shown), answer["counters"]
+            if name in new:
+                window = window.plus(shown)
+                reasons += [reason for reason in answer["reasons"] if reason not in reasons]
         reference = seen.get(old) if old is not None else None
-        verdict, text = decide(together, reference)
-        held = time.monotonic() - started >= hold_s
-        if verdict == "roll back" or (verdict == "go on" and held):
-            times = {"new": together.median_s, "old": reference.median_s if reference else None}
-            decision = Decision(
-                step=step,
-                at=utc_now(),
-                verdict=verdict,
-                text="; ".join([text, *reasons[:1]]) if verdict == "roll back" else text,
-                requests=together.requests,
-                failed=together.failed,
-                first_token_s={name: round(value, 4) for name, value in times.items() if value is not None},
-            )
-            break
-        context.run.event("observed", requests=together.requests, failed=together.failed, text=text)
+        verdict, text = decide(window, reference)
+        context.run.event("observed", requests=window.requests, failed=window.failed, verdict=verdict, text=text)
         if verdict == "go on":
+            # The test begins anew: what was good for an hour must not outweigh what is bad now.
+            passed, window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
+        if verdict == "roll back" or (passed is not None and time.monotonic() - started >= hold_s):
+            text = "; ".join([text, *reasons[:1]]) if verdict == "roll back" else str(passed)
+            decision = _decision(step, verdict, text, [seen[name] for name in new], reference)
+            break
+        if passed is not None:
             time.sleep(PAUSE_S)
     for host in context.hosts():
         context.record(PhaseResult(host=host.name, phase="serve", status="ok", text="observed"))
     context.run.write("gate.json", decision)
     return GateResult(**vars(probed), decision=decision)
+
+
+def _ask(
+    context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]], wanted: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Make one round: synthetic requests on every host that answered so far."""
+    from provision.phases.serve.readiness import sample
+
+    def call(host: Host) -> dict[str, Any]:
+        paths = probed.install_paths[host.name]
+        session = context.session(host)
+        return sample(session, prefix=paths.prefix, root=paths.root, request=requests[host.name], wanted=wanted)
+
+    asked = [host for host in context.hosts() if host.name in requests]
+    return context.run_on_hosts("serve", asked, call, deadline_s=SAMPLE_DEADLINE_S)
+
+
+def _decision(step: int, verdict: Verdict, text: str, new: Sequence[Observed], old: Observed | None) -> Decision:
+    """Return the decision with all that was observed, also before the last test began."""
+    together = reduce(Observed.plus, new)
+    times = {"new": together.median_s, "old": old.median_s if old is not None else None}
+    return Decision(
+        step=step,
+        at=utc_now(),
+        verdict="roll back" if verdict == "roll back" else "go on",
+        text=text,
+        requests=together.requests,
+        failed=together.failed,
+        first_token_s={name: round(value, 4) for name, value in times.items() if value is not None},
+    )
 
 
 def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observed:

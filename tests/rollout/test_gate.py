@@ -65,7 +65,7 @@ def test_few_samples_and_equal_ones_say_nothing() -> None:
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
 def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float) -> None:
-    draw = random.Random(seed)  # noqa: S311 - a simulation
+    draw = random.Random(seed)
     one, two = ([scale * draw.lognormvariate(0, 0.5) for _ in range(200)] for _ in range(2))
     assert not is_slower(one, two)
 
