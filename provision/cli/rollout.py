@@ -73,11 +73,11 @@ def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False)
 
 
 @app.command()
-def pause() -> None:
+def pause(as_json: JsonOption = False) -> None:
     """Let the running rollout stop before its next host."""
     from provision.pipeline import rollout
 
-    raise typer.Exit(rollout.pause(asked("rollout", inventory=None, limit=None)))
+    raise typer.Exit(rollout.pause(asked("rollout", inventory=None, limit=None), as_json=as_json))
 
 
 @app.command()

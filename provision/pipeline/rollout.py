@@ -107,7 +107,9 @@ def abort(request: CommandRequest, *, as_json: bool) -> int:
     rollout = store.require_open()
     if store.is_driven():
         store.wish("abort")
-        write_stdout("asked the process that drives the rollout to take it back before the next host")
+        _report(
+            rollout, "asked the process that drives the rollout to take it back before the next host", as_json=as_json
+        )
         return Exit.OK
     with store.locked():
         return _Drive(_request_of(request, rollout), store, rollout, as_json=as_json).take_back("aborted", wanted=True)
@@ -118,7 +120,7 @@ def _request_of(request: CommandRequest, rollout: Rollout) -> CommandRequest:
     return replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
 
 
-def pause(request: CommandRequest) -> int:
+def pause(request: CommandRequest, *, as_json: bool) -> int:
     """Stop the running rollout before its next host.
 
     Raises:
@@ -128,10 +130,16 @@ def pause(request: CommandRequest) -> int:
     rollout = store.require_open()
     if store.is_driven():
         store.wish("pause")
-        write_stdout("asked the process that drives the rollout to pause before the next host")
+        text = "asked the process that drives the rollout to pause before the next host"
     else:
-        write_stdout(f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
+        text = f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it"
+    _report(rollout, text, as_json=as_json)
     return Exit.OK
+
+
+def _report(rollout: Rollout, text: str, *, as_json: bool) -> None:
+    """Print what was asked for, or the rollout as it is now."""
+    write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2) if as_json else text)
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:

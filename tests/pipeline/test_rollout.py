@@ -279,7 +279,7 @@ def test_a_hook_that_fails_pauses_and_the_host_is_left_as_it_was(
 def test_a_wish_is_heard_before_the_next_host(make: Callable[..., Site], wish: str, state: str) -> None:
     site = make()
     ask: dict[str, Callable[[], int]] = {
-        "pause": lambda: rollout.pause(site.request()),
+        "pause": lambda: rollout.pause(site.request(), as_json=False),
         "abort": lambda: rollout.abort(site.request(), as_json=False),
     }
 

@@ -85,8 +85,18 @@ def request_of(tmp_path: Path) -> Callable[[int], ReadinessRequest]:
     (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=sk-only-for-this-test\n")
 
     def make(port: int) -> ReadinessRequest:
-        fields = {"supervisor": "systemd", "unit": "u", "served_name": "m", "asked": "X", "model_folder": "/m"}
-        return ReadinessRequest(prefix=str(tmp_path), host="127.0.0.1", port=port, processes=1, slice_s=0.0, **fields)
+        return ReadinessRequest(
+            prefix=str(tmp_path),
+            supervisor="systemd",
+            unit="firstlight-vllm.service",
+            host="127.0.0.1",
+            port=port,
+            served_name="m",
+            asked="CPU_ATTN",
+            processes=1,
+            model_folder="/nowhere",
+            slice_s=0.0,
+        )
 
     return make
 
