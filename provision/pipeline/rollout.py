@@ -8,36 +8,25 @@ them, so a killed controller loses nothing: `resume` goes on, `abort` takes back
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby
 from pathlib import Path
 
-from provision.core.errors import Exit, FirstlightError, InventoryError
-from provision.core.models.records import HostSummary
-from provision.core.models.rollout import Decision, Rollout, RolloutHost
+from provision.core.errors import Exit, InventoryError
+from provision.core.models.rollout import Rollout, RolloutHost
 from provision.core.models.settings import Host, Inventory
-from provision.core.process import run_program
-from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
-from provision.fleet.rollout.steps import STAGING, assign, batches, parse_steps, require_capacity
+from provision.fleet.rollout.steps import STAGING, assign, parse_steps, require_capacity
 from provision.fleet.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import install
-from provision.pipeline.phases import GATEWAY, PLAN, PROBE, STAGE, STEPS, Step
+from provision.pipeline.phases import PLAN, PROBE, STAGE, Step
 from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.rollback import roll_back
-from provision.pipeline.rollout_gate import GateResult, gate
+from provision.pipeline.rollout_driver import RolloutDriver
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
-
-HOOK_S = 600.0
-"""Seconds for a hook: draining waits for open streams."""
-SWITCH = tuple(step for step in STEPS if step is not GATEWAY)
+from provision.report.rollout import described
 
 
 @dataclass(frozen=True)
@@ -49,10 +38,6 @@ class RolloutOptions:
     hold_s: float
     before_host: str | None
     after_host: str | None
-
-
-class StoppedError(FirstlightError):
-    """The rollout cannot go on by itself, and nothing says that the release is bad."""
 
 
 def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) -> int:
@@ -80,7 +65,7 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
         rollout = _made(request, options, steps, serving, outcome)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
-        return _Drive(request, store, rollout, as_json=as_json).go_on()
+        return RolloutDriver(request, store, rollout, as_json=as_json).go_on()
 
 
 def resume(request: CommandRequest, *, as_json: bool) -> int:
@@ -94,7 +79,7 @@ def resume(request: CommandRequest, *, as_json: bool) -> int:
     with store.locked():
         rollout = store.require_open()
         store.take_wish()
-        return _Drive(_request_of(request, rollout), store, rollout, as_json=as_json).go_on()
+        return RolloutDriver(_request_of(request, rollout), store, rollout, as_json=as_json).go_on()
 
 
 def abort(request: CommandRequest, *, as_json: bool) -> int:
@@ -112,7 +97,9 @@ def abort(request: CommandRequest, *, as_json: bool) -> int:
         )
         return Exit.OK
     with store.locked():
-        return _Drive(_request_of(request, rollout), store, rollout, as_json=as_json).take_back("aborted", wanted=True)
+        return RolloutDriver(_request_of(request, rollout), store, rollout, as_json=as_json).take_back(
+            "aborted", wanted=True
+        )
 
 
 def _request_of(request: CommandRequest, rollout: Rollout) -> CommandRequest:
@@ -158,28 +145,6 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     else:
         write_stdout("\n".join(described(found, driven=store.is_driven())))
     return Exit.OK
-
-
-def described(rollout: Rollout, *, driven: bool) -> list[str]:
-    """Return the lines that tell a person where a rollout is."""
-    stopped = " (no process drives it)" if rollout.state in ("running", "returning") and not driven else ""
-    lines = [f"rollout {rollout.name}: {rollout.state}{stopped}" + (f": {rollout.text}" if rollout.text else "")]
-    for index, percent in enumerate(rollout.steps):
-        hosts = rollout.of_step(index)
-        name = f"{percent} %" if percent else STAGING
-        lines += [f"  {name:>8}  {host.name}  {_state_of(host)}" for host in hosts]
-        lines += [f"  {'':>8}  gate: {one.verdict}: {one.text}" for one in rollout.decisions if one.step == index]
-    if rollout.state == "paused" or stopped:
-        lines.append("next: ./firstlight rollout resume, or ./firstlight rollout abort")
-    return lines
-
-
-def _state_of(host: RolloutHost) -> str:
-    if host.state == "updated":
-        return f"serves release {host.after}, before it {host.before or 'none'}"
-    if host.state == "returned":
-        return f"went back to release {host.before}"
-    return f"{host.state}, release before: {host.before or 'none'}"
 
 
 def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
@@ -234,206 +199,3 @@ def _made(
         started_at=utc_now(),
         hosts=tuple(hosts),
     )
-
-
-class _Drive:
-    """One process that drives a rollout: it keeps the record on disk ahead of what it does."""
-
-    def __init__(self, request: CommandRequest, store: RolloutStore, rollout: Rollout, *, as_json: bool) -> None:
-        self._request, self._store, self._as_json = request, store, as_json
-        self.rollout = rollout
-        inventory = read_inventory(request)
-        self._hosts = {host.name: host for host in inventory.hosts}
-        gone = [host.name for host in rollout.hosts if host.name not in self._hosts]
-        if gone:
-            raise InventoryError(
-                f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
-                hint="put them back until the rollout is over",
-            )
-        self._serving = sum(host.is_provisioned and host.settings.serve for host in inventory.hosts)
-        self._gateways = any(host.is_gateway for host in inventory.hosts)
-
-    def go_on(self) -> int:
-        """Do what is left, and print how it ended."""
-        if self.rollout.state == "returning":
-            return self.take_back(self.rollout.text or "taken back")
-        if self.rollout.state != "done":
-            self._keep(state="running", text=None)
-        try:
-            for step, percent in enumerate(self.rollout.steps):
-                if self.rollout.state == "running" and self.rollout.of_step(step) and not self._is_through(step):
-                    self._say(f"step {f'{percent} %' if percent else STAGING}")
-                    reason = self._change(step) or self._decide(step)
-                    if reason is not None:
-                        return self.take_back(reason)
-            if self.rollout.state == "running":
-                self._refresh_gateways()
-                self._keep(state="done", text=f"{len(self.rollout.hosts)} hosts serve the new release")
-        except StoppedError as stop:
-            self._keep(state="paused", text=stop.text)
-        except KeyboardInterrupt:
-            self._keep(state="paused", text="interrupted")
-            self._end()
-            return Exit.INTERRUPTED
-        return self._end()
-
-    def _is_through(self, step: int) -> bool:
-        return any(one.step == step and one.verdict == "go on" for one in self.rollout.decisions)
-
-    def _change(self, step: int) -> str | None:
-        """Switch the hosts of a step; return why all has to go back, None where nothing speaks against it."""
-        names = [host.name for host in self.rollout.of_step(step) if host.state in ("waiting", "changing")]
-        for batch in batches(names, serving=self._serving, min_serving=self.rollout.min_serving):
-            wish = self._store.take_wish()
-            if wish == "abort":
-                return "aborted"
-            if wish == "pause":
-                raise StoppedError("asked to pause")
-            outcome = self._between_hooks(batch, partial(self._run, batch, SWITCH))
-            bad = [self._switched(self._summary(outcome, name), outcome) for name in batch]
-            if any(bad):
-                return next(filter(None, bad))
-        return None
-
-    def _switched(self, host: HostSummary, outcome: RunOutcome) -> str | None:
-        """Keep what became of a host; return why it failed."""
-        failed = _failure(host)
-        if failed is None:
-            desired = outcome.result.desired if isinstance(outcome.result, StagedHosts) else {}
-            release = host.release or (desired[host.name].state["release"] if host.name in desired else None)
-            self._keep_host(host.name, state="updated", after=release, run=outcome.summary.run)
-            self._say(f"{host.name}: serves release {release}")
-            return None
-        self._keep_host(host.name, state="failed", run=outcome.summary.run)
-        return f"{host.name}: {failed}"
-
-    def _decide(self, step: int) -> str | None:
-        """Ask the gate; return why all has to go back, None where the next step may begin."""
-        new = [host.name for host in self.rollout.hosts if host.state == "updated"]
-        waiting = [host for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
-        old = waiting[0].name if waiting else None
-        observe = Step("gate", partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s), "serve")
-        outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
-        if isinstance(outcome.result, GateResult):
-            decision = outcome.result.decision
-        else:
-            broken = "; ".join(f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host)))
-            decision = Decision(
-                step=step, at=utc_now(), verdict="roll back", text=broken or "no host could be observed"
-            )
-        decision = decision.model_copy(update={"run": outcome.summary.run})
-        self._keep(decisions=(*self.rollout.decisions, decision))
-        self._say(f"gate: {decision.verdict}: {decision.text}")
-        return None if decision.verdict == "go on" else decision.text
-
-    def take_back(self, reason: str, *, wanted: bool = False) -> int:
-        """Return all changed hosts to the releases that they served before, and print how that ended.
-
-        Args:
-            reason: Why.
-            wanted: Whether this is what the command is for, so that it is no failure.
-        """
-        self._keep(state="returning", text=reason)
-        self._say(f"going back: {reason}")
-        touched = [host for host in self.rollout.hosts if host.state in ("changing", "updated", "failed")]
-        try:
-            for before, group in groupby(sorted(touched, key=lambda one: one.before or ""), lambda one: one.before):
-                names = [host.name for host in group]
-                if before is None:  # nothing served there before the rollout
-                    continue
-                back = Step("rollback", partial(roll_back, to=before), "serve")
-                outcome = self._between_hooks(names, partial(self._run, names, (PROBE, back)))
-                for name in names:
-                    fault = _failure(self._summary(outcome, name))
-                    self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
-                    self._say(f"{name}: {fault or f'serves release {before} again'}")
-        except StoppedError as stop:
-            self._say(stop.text)
-            return self._end()
-        except KeyboardInterrupt:
-            self._end()
-            return Exit.INTERRUPTED
-        left = [host.name for host in self.rollout.hosts if host.state in ("changing", "updated", "failed")]
-        text = f"{reason}; not on the release of before: {', '.join(left)}" if left else reason
-        self._keep(state="failed" if left else "rolled back", text=text)
-        code = self._end()
-        return Exit.OK if wanted and not left else code
-
-    def _run(self, names: Sequence[str], steps: Sequence[Step]) -> RunOutcome:
-        """Make one run over some hosts. An interrupted one changes nothing in the record: the hosts are still at work there."""
-        outcome = execute(replace(self._request, limit=",".join(names)), steps)
-        if outcome.exit_code == Exit.INTERRUPTED:
-            raise KeyboardInterrupt
-        return outcome
-
-    def _summary(self, outcome: RunOutcome, name: str) -> HostSummary:
-        return next(host for host in outcome.summary.hosts if host.name == name)
-
-    def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
-        """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
-        out: list[str] = []
-        try:
-            for name in names:
-                out.append(name)
-                self._hook(self.rollout.before_host, name, "before")
-            if self.rollout.state == "running":
-                for name in names:
-                    self._keep_host(name, state="changing")
-            return work()
-        finally:
-            for name in out:
-                self._hook(self.rollout.after_host, name, "after")
-
-    def _hook(self, command: str | None, name: str, when: str) -> None:
-        """Run a hook on this machine.
-
-        Raises:
-            StoppedError: It failed.
-        """
-        if command is None:
-            return
-        connection = self._hosts[name].connection
-        env = {
-            **os.environ,
-            "FIRSTLIGHT_HOST": name,
-            "FIRSTLIGHT_ADDRESS": getattr(connection, "address", None) or name,
-            "FIRSTLIGHT_ROLLOUT": self.rollout.name,
-        }
-        stopped = StoppedError(f"the hook {when} host `{name}` did not end within {HOOK_S:g} s: {command}")
-        done = run_program(["sh", "-c", command], stopped, timeout_s=HOOK_S, env=env)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            raise StoppedError(f"the hook {when} host `{name}` ended with {done.returncode}: {last}")
-
-    def _refresh_gateways(self) -> None:
-        """Let the gateways of the inventory know what the hosts serve now."""
-        if self._gateways:
-            outcome = execute(replace(self._request, limit=None), (PROBE, GATEWAY))
-            if outcome.exit_code != Exit.OK:
-                raise StoppedError("all hosts serve the new release, and a gateway could not be set up for it")
-
-    def _keep(self, **values: object) -> None:
-        self.rollout = self.rollout.model_copy(update=values)
-        self._store.put(self.rollout)
-
-    def _keep_host(self, name: str, **values: object) -> None:
-        self.rollout = self.rollout.with_host(name, **values)
-        self._store.put(self.rollout)
-
-    def _say(self, text: str) -> None:
-        sys.stderr.write(redact(text) + "\n")
-        sys.stderr.flush()
-
-    def _end(self) -> int:
-        """Print the rollout, and return the exit code of its state."""
-        if self._as_json:
-            write_stdout(json.dumps(self.rollout.model_dump(mode="json"), indent=2))
-        else:
-            write_stdout("\n".join(described(self.rollout, driven=True)))
-        return Exit.OK if self.rollout.state == "done" else Exit.RED
-
-
-def _failure(host: HostSummary) -> str | None:
-    """Return why a host failed in a run; None where it did not."""
-    bad = [result for result in host.phases.values() if result.status in ("failed", "unreachable", "interrupted")]
-    return (bad[0].text or bad[0].status) if bad else None

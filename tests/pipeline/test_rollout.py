@@ -16,7 +16,7 @@ from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.rollout import Decision, Rollout
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import CommandRequest, rollout
+from provision.pipeline import CommandRequest, rollout, rollout_driver
 from provision.pipeline.phases import Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollout_gate import GateResult, observed
@@ -123,8 +123,9 @@ class Site:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
     def make(*names: str, folder: str = "logs") -> Site:
         site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
-        monkeypatch.setattr(rollout, "execute", site.execute)
-        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
+        for module in (rollout, rollout_driver):
+            monkeypatch.setattr(module, "execute", site.execute)
+            monkeypatch.setattr(module, "read_inventory", site.inventory)
         return site
 
     return make

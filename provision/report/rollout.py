@@ -1,0 +1,28 @@
+"""What a person reads of a rollout."""
+
+from __future__ import annotations
+
+from provision.core.models.rollout import Rollout, RolloutHost
+from provision.fleet.rollout.steps import STAGING
+
+
+def described(rollout: Rollout, *, driven: bool) -> list[str]:
+    """Return the lines that tell a person where a rollout is."""
+    stopped = " (no process drives it)" if rollout.state in ("running", "returning") and not driven else ""
+    lines = [f"rollout {rollout.name}: {rollout.state}{stopped}" + (f": {rollout.text}" if rollout.text else "")]
+    for index, percent in enumerate(rollout.steps):
+        hosts = rollout.of_step(index)
+        name = f"{percent} %" if percent else STAGING
+        lines += [f"  {name:>8}  {host.name}  {_state_of(host)}" for host in hosts]
+        lines += [f"  {'':>8}  gate: {one.verdict}: {one.text}" for one in rollout.decisions if one.step == index]
+    if rollout.state == "paused" or stopped:
+        lines.append("next: ./firstlight rollout resume, or ./firstlight rollout abort")
+    return lines
+
+
+def _state_of(host: RolloutHost) -> str:
+    if host.state == "updated":
+        return f"serves release {host.after}, before it {host.before or 'none'}"
+    if host.state == "returned":
+        return f"went back to release {host.before}"
+    return f"{host.state}, release before: {host.before or 'none'}"
