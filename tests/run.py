@@ -32,6 +32,7 @@ PACKAGE_OF = {
     "python3-config": "python3-dev",
     "haproxy": "haproxy",
     "openssl": "openssl",
+    "cargo": "cargo",
 }
 """Programs that tests run, and the package of each."""
 

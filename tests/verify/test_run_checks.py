@@ -59,6 +59,7 @@ def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None
     assert {
         f"verify/{path}"
         for path in (
+            "cabi/build.py",
             "doctor/text_classifier.py",
             "fault_families.py",
             "host_comparison.py",

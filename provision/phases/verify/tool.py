@@ -17,9 +17,10 @@ STAYS_HERE = frozenset(
         "verify/doctor/text_classifier.py",
         "verify/host_comparison.py",
         "verify/time_limits.py",
+        "verify/cabi/build.py",
     }
 )
-"""Modules that no host needs: fault families, comparison of hosts, time limits, text classifier."""
+"""Modules that no host needs: fault families, comparison of hosts, time limits, text classifier, the C interface's build."""
 
 
 def build_zipapp(target: Path) -> Path:

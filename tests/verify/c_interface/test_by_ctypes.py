@@ -1,0 +1,161 @@
+"""The C interface by ctypes, on tensors of torch: results are those of the float64 reference, in every type and layout.
+
+Run by tests/verify/test_c_interface.py, with a Python that has torch; FLASH_ATTN_LIBRARY names the library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from verify import reference
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+LAYOUTS = ["batch_length_heads", "batch_heads_length"]
+HEADER = Path(__file__).resolve().parents[3] / "verify" / "cabi" / "flash_attn.h"
+NO_MEMORY = 14
+
+
+class Params(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        *((name, ctypes.c_int64) for name in ("batch", "length", "heads", "head_size")),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ("causal", "dtype", "layout", "device", "device_index")),
+        ("stream", ctypes.c_void_p),
+    ]
+
+
+@pytest.fixture(scope="session")
+def library() -> ctypes.CDLL:
+    loaded = ctypes.CDLL(os.environ["FLASH_ATTN_LIBRARY"])
+    loaded.flash_attn_last_error.restype = loaded.flash_attn_status_text.restype = ctypes.c_char_p
+    return loaded
+
+
+def drawn(seed: int, dtype: torch.dtype, layout: str, shape: tuple[int, int, int, int]) -> list[Tensor]:
+    """Gradient of the output, query, key and value, contiguous in their layout."""
+    batch, length, heads, size = shape
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (batch, length, heads, size) if layout == "batch_length_heads" else (batch, heads, length, size)
+    return [torch.randn(sizes, generator=generator, dtype=torch.float64).to(dtype) for _ in range(4)]
+
+
+def call(function: Callable[..., int], params: Params, *tensors: Tensor) -> int:
+    return function(ctypes.byref(params), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+
+
+def params_of(dtype: torch.dtype, layout: str, shape: tuple[int, int, int, int], **others: float) -> Params:
+    batch, length, heads, size = shape
+    return Params(
+        struct_size=ctypes.sizeof(Params),
+        batch=batch,
+        length=length,
+        heads=heads,
+        head_size=size,
+        dtype=DTYPES.index(dtype),
+        layout=LAYOUTS.index(layout),
+        **others,
+    )
+
+
+def exact(layout: str, tensors: list[Tensor], *, causal: bool, scale: float) -> list[Tensor]:
+    """Output, logarithms of the sums, and gradients, in float64."""
+    swap = layout == "batch_length_heads"
+    grad, *inputs = [tensor.double().transpose(1, 2) if swap else tensor.double() for tensor in tensors]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    out = reference.attention(*inputs, diagonal=0 if causal else None, scale=scale or None)
+    gradients = torch.autograd.grad(out, inputs, grad)
+    query, key, _ = (tensor.detach() for tensor in inputs)
+    scores = (scale or 1 / math.sqrt(query.shape[3])) * query @ key.transpose(2, 3)
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -math.inf)
+    parts = [tensor.transpose(1, 2) if swap else tensor for tensor in (out.detach(), *gradients)]
+    return [parts[0], scores.logsumexp(3), *parts[1:]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((2, 9, 3, 8), 0.0), ((1, 130, 2, 64), 0.0), ((2, 33, 1, 40), 0.25), ((1, 1, 1, 1), 0.0)]
+)
+def test_results_and_gradients_are_those_of_the_reference(
+    library: ctypes.CDLL,
+    *,
+    layout: str,
+    dtype: torch.dtype,
+    causal: bool,
+    shape: tuple[int, int, int, int],
+    scale: float,
+) -> None:
+    tensors = drawn(7, dtype, layout, shape)
+    grad, query, key, value = tensors
+    params = params_of(dtype, layout, shape, causal=int(causal), scale=scale)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    found = [torch.full_like(query, math.nan) for _ in range(4)]
+    sums = torch.full((shape[0], shape[2], shape[1]), math.nan, dtype=wide)
+    assert call(library.flash_attn_forward, params, query, key, value, found[0], sums) == 0
+    assert call(library.flash_attn_backward, params, grad, query, key, value, found[0], sums, *found[1:]) == 0
+    eps = torch.finfo(dtype).eps
+    for name, one, right in zip(
+        ("out", "logsumexp", "grad_query", "grad_key", "grad_value"),
+        (found[0], sums, *found[1:]),
+        exact(layout, tensors, causal=causal, scale=scale),
+        strict=True,
+    ):
+        error = float((one.double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
+        assert error <= 16 * eps, name
+
+
+def test_memory_of_finished_calls_is_used_again(library: ctypes.CDLL) -> None:
+    shape = (1, 1024, 8, 64)
+    _, query, key, value = drawn(1, torch.float32, LAYOUTS[0], shape)
+    out, params = torch.empty_like(query), params_of(torch.float32, LAYOUTS[0], shape)
+    for _ in range(3):
+        call(library.flash_attn_forward, params, query, key, value, out, out)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(40):
+        call(library.flash_attn_forward, params, query, key, value, out, out)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * query.nbytes / 1024
+
+
+TOO_LARGE = """
+import ctypes, os, resource, sys
+import torch
+from tests.verify.c_interface.test_by_ctypes import LAYOUTS, call, params_of
+library = ctypes.CDLL(os.environ["FLASH_ATTN_LIBRARY"])
+library.flash_attn_last_error.restype = ctypes.c_char_p
+one = torch.zeros(8)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+params = params_of(torch.float32, LAYOUTS[0], (1, 1 << 42, 1, 1))
+print(call(library.flash_attn_forward, params, one, one, one, one, one), library.flash_attn_last_error().decode())
+"""
+
+
+def test_what_does_not_fit_into_memory_has_a_status_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_LARGE], cwd=HEADER.parents[2], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    status, words = done.stdout.split(" ", 1)
+    assert (int(status), "allocate" in words) == (NO_MEMORY, True)
+
+
+def test_every_status_of_the_header_has_its_own_text(library: ctypes.CDLL) -> None:
+    listed = HEADER.read_text().partition("enum flash_attn_status {")[2].partition("}")[0]
+    values = [int(value) for value in re.findall(r"FLASH_ATTN_\w+ = (\d+)", listed)]
+    statuses = range(max(values) + 1)
+    assert len({library.flash_attn_status_text(status) for status in statuses}) == len(statuses) == 16
+    assert library.flash_attn_status_text(len(statuses)) == b"unknown status"
