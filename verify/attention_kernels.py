@@ -62,7 +62,7 @@ def attend(problem: AttentionProblem, names: Sequence[str]) -> tuple[Tensor, str
 
 
 @cache
-def _package_problem() -> str | None:
+def package_problem() -> str | None:
     """Return why flash-attn cannot be used in this environment, None if it can."""
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed"
@@ -87,7 +87,7 @@ def _package_refuses(problem: AttentionProblem) -> str | None:
         return "it aligns the causal mask to the bottom right"
     if query.shape[3] > PACKAGE_DIMS or query.shape[3] % 8:
         return f"head dimension {query.shape[3]}"
-    return _package_problem()
+    return package_problem()
 
 
 def _package(problem: AttentionProblem) -> Tensor:

@@ -20,15 +20,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from verify import upgrade_transformers
 from verify.attention import FlashMultiheadAttention, upgrade_attention
 from verify.attention_check import ErrorComparison, ErrorSize, tolerance_problem
 from verify.checks.memory.attention import peak
 from verify.inputs import synchronize
 from verify.records import CheckResult, Figure
-from verify.upgrade_source import module_of, upgraded_source
+from verify.upgrade_source import UnusableError, module_of, upgraded_interface, upgraded_source
+from verify.upgrade_transformers import Inputs
 
 REPEATS = 10
 """Timed runs of each model, alternating; the median counts."""
+NO_GRADIENT = 1e-6
+"""Share of the model's largest gradient up to which a parameter has none but rounding, as the bias of keys, which no softmax sees.
+
+Its errors are then relative to that largest gradient.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class UpgradeSubject:
     keywords: Mapping[str, Any]
     source: Path | None = None
     """The file whose factory built the model."""
+    interface: str | None = None
+    """For a model of transformers the implementation that its attention was upgraded to."""
 
     def to(self, *where: Any) -> UpgradeSubject:
         """Copy to another precision or device; integer tensors keep their type."""
@@ -47,7 +56,9 @@ class UpgradeSubject:
         count = len(self.arguments)
         keywords = dict(zip(self.keywords, moved[count:], strict=True))
         model = copy.deepcopy(self.model)
-        return UpgradeSubject(model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source)
+        return UpgradeSubject(
+            model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source, self.interface
+        )
 
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""
@@ -78,10 +89,6 @@ class LayerComparison:
             "original_peak_bytes": before,
             "upgraded_peak_bytes": after,
         }
-
-
-class UnusableError(Exception):
-    """The factory returned nothing that can be upgraded; the message says what is missing."""
 
 
 def load(name: str) -> UpgradeSubject:
@@ -119,12 +126,13 @@ def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
     raise UnusableError(f"`{name}` returned inputs of type {type(inputs).__name__}: give a tuple or a mapping")
 
 
-def rebuilt(subject: UpgradeSubject, name: str) -> tuple[UpgradeSubject, list[str], str]:
+def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) -> tuple[UpgradeSubject, list[str], str]:
     """Build the model from the upgraded source of its module, with the original's parameters and inputs.
 
     Args:
         subject: The original.
         name: The name that it was loaded by.
+        attention: See `upgraded`.
 
     Returns:
         The new model, the names of its upgraded modules, and the upgraded source.
@@ -135,12 +143,16 @@ def rebuilt(subject: UpgradeSubject, name: str) -> tuple[UpgradeSubject, list[st
     path = subject.source
     if path is None or path.suffix != ".py":
         raise UnusableError(f"`{name}` has no Python source that could be rewritten")
-    text = upgraded_source(path.read_text(encoding="utf-8"))
+    original = path.read_text(encoding="utf-8")
+    wanted = _wanted(subject.model, attention) if _by_name(subject.model) else None
+    text = upgraded_interface(original, wanted) if wanted else upgraded_source(original)
     model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
     parameters = next(subject.model.parameters())
     model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
     for one, other in zip(model.parameters(), subject.model.parameters(), strict=True):
         one.requires_grad_(other.requires_grad)
+    if wanted:
+        return *_named(UpgradeSubject(model, subject.arguments, subject.keywords, path), wanted, subject.model), text
     names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
     if left := [one for one, module in model.named_modules() if type(module) is nn.MultiheadAttention]:
         raise UnusableError(
@@ -152,17 +164,57 @@ def rebuilt(subject: UpgradeSubject, name: str) -> tuple[UpgradeSubject, list[st
     return UpgradeSubject(model, subject.arguments, subject.keywords, path), names, text
 
 
-def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple[UpgradeSubject, list[str]]:
+def upgraded(
+    subject: UpgradeSubject, *, discard_weights: bool = False, attention: str | None = None
+) -> tuple[UpgradeSubject, list[str]]:
     """Return a copy with upgraded attention, and the names of the upgraded modules.
+
+    Args:
+        subject: The original.
+        discard_weights: See `FlashMultiheadAttention`.
+        attention: For a model of transformers the implementation; None chooses the best that it can use.
 
     Raises:
         UnusableError: There is nothing to upgrade.
     """
     other = subject.to()
+    if _by_name(other.model):
+        wanted = _wanted(other.model, attention)
+        upgrade_transformers.switch(other.model, wanted)
+        return _named(other, wanted, subject.model)
     names = upgrade_attention(other.model, discard_weights=discard_weights)
     if not names:
         raise UnusableError("the model holds no torch.nn.MultiheadAttention")
     return other, names
+
+
+def _by_name(model: nn.Module) -> bool:
+    """Return whether transformers' interface is what can be upgraded."""
+    return upgrade_transformers.has_interface(model) and not any(
+        type(module) is nn.MultiheadAttention for module in model.modules()
+    )
+
+
+def _wanted(model: nn.Module, attention: str | None) -> str:
+    """Return the implementation that a model of transformers is to get."""
+    wanted = attention or upgrade_transformers.best_name(model)
+    if upgrade_transformers.implementation(model) == wanted:
+        raise UnusableError(f"the attention of {type(model).__name__} is `{wanted}` already")
+    return wanted
+
+
+def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[UpgradeSubject, list[str]]:
+    """Return a model of transformers as upgraded, with the layers that its new implementation computes."""
+    if upgrade_transformers.implementation(subject.model) != wanted:
+        raise UnusableError(
+            f"no name in the source chooses the attention `{upgrade_transformers.implementation(original)}`: "
+            f'call model.set_attn_implementation("{wanted}") where the model is built'
+        )
+    found = UpgradeSubject(subject.model, subject.arguments, subject.keywords, subject.source, wanted)
+    names = upgrade_transformers.layers_computed(found.model, wanted, partial(_forward, found))
+    if not names:
+        raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
+    return found, names
 
 
 def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
@@ -170,12 +222,17 @@ def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]
     precise = own.to(torch.float64)
     for subject in (own, flash, precise):
         subject.model.eval()  # dropout would differ in each
-    answers = [_with_gradients(subject) for subject in (precise, own, flash)]
-    dtype = _dtype(own.model)
-    return [
-        ErrorComparison(name, dtype, _share(mine, exact), _share(theirs, exact), gradient=name != "output")
-        for name, exact, theirs, mine in zip(answers[0], *(answer.values() for answer in answers), strict=True)
-    ]
+    exact, theirs, ours = (_with_gradients(subject) for subject in (precise, own, flash))
+    gradients = [float(value.abs().max()) for name, value in exact.items() if name != "output"]
+    steepest = max(gradients, default=0.0)
+    dtype, found = _dtype(own.model), []
+    for name, value in exact.items():
+        greatest = float(value.abs().max())
+        if name != "output" and greatest <= NO_GRADIENT * steepest:
+            greatest = steepest
+        mine, their_own = (_share(answer[name], value, greatest) for answer in (ours, theirs))
+        found.append(ErrorComparison(name, dtype, mine, their_own, gradient=name != "output"))
+    return found
 
 
 def compare_layers(
@@ -183,9 +240,9 @@ def compare_layers(
 ) -> list[LayerComparison]:
     """Compare each upgraded layer that the model calls with its original, both with the inputs of the original's last call."""
     found = []
-    for name, (arguments, keywords) in _layer_inputs(own, names).items():
-        original = UpgradeSubject(own.model.get_submodule(name), arguments, keywords)
-        changed = UpgradeSubject(flash.model.get_submodule(name), arguments, keywords)
+    for name, (inputs, others) in _inputs_of_both(own, flash, names).items():
+        original = UpgradeSubject(own.model.get_submodule(name), *inputs)
+        changed = UpgradeSubject(flash.model.get_submodule(name), *others)
         with torch.inference_mode():
             exact, theirs, mine = (one.call() for one in (original.to(torch.float64), original, changed))
         error = ErrorComparison(f"layer {name}", _dtype(own.model), _share(mine, exact), _share(theirs, exact))
@@ -195,8 +252,22 @@ def compare_layers(
     return found
 
 
-def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    inputs: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+def _inputs_of_both(
+    own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str]
+) -> dict[str, tuple[Inputs, Inputs]]:
+    """Return the inputs for each layer, original and upgraded, which differ by the form of their mask at most."""
+    if not flash.interface:
+        return {name: (inputs, inputs) for name, inputs in _layer_inputs(own, names).items()}
+    with upgrade_transformers.without_cache(own.model, flash.model):
+        originals, masked = (_layer_inputs(one, names) for one in (own, flash))
+    return {
+        name: (inputs, upgrade_transformers.with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
+        for name, inputs in originals.items()
+    }
+
+
+def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, Inputs]:
+    inputs: dict[str, Inputs] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda _module, arguments, keywords: inputs.update({name: (arguments, keywords)})
@@ -210,8 +281,10 @@ def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, tuple[
     return inputs
 
 
-def kernels_used(flash: UpgradeSubject) -> dict[str, str | None]:
+def kernels_used(flash: UpgradeSubject, names: Sequence[str]) -> dict[str, str | None]:
     """Return by module what computed its last call."""
+    if flash.interface:
+        return dict.fromkeys(names, flash.interface)
     return {
         name: module.used for name, module in flash.model.named_modules() if isinstance(module, FlashMultiheadAttention)
     }
@@ -317,9 +390,8 @@ def _dtype(model: nn.Module) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
-def _share(result: Tensor, exact: Tensor) -> ErrorSize:
-    greatest = float(exact.abs().max()) or 1.0
-    error = (result.double() - exact).abs() / greatest
+def _share(result: Tensor, exact: Tensor, greatest: float | None = None) -> ErrorSize:
+    error = (result.double() - exact).abs() / (greatest or float(exact.abs().max()) or 1.0)
     return ErrorSize(float(error.max()), float(error.mean()))
 
 

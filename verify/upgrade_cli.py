@@ -14,8 +14,10 @@ from typing import IO, Any
 from verify.arguments import Parser
 from verify.records import EXIT_CODES, CheckResult
 from verify.report import wrapped
-from verify.upgrade_source import beside, difference
+from verify.upgrade_source import UnusableError, beside, difference
 
+NAMES = ("sdpa", "flash_attention_2")
+"""Implementations of transformers; the module that knows them needs torch."""
 DTYPES = ("float32", "bfloat16", "float16")
 MIB = 1 << 20
 
@@ -39,21 +41,21 @@ def main(arguments: list[str]) -> int:
         own = own.to(device) if options.dtype is None else own.to(device, getattr(torch, options.dtype))
         text = None
         if options.write or options.diff:
-            flash, names, text = upgrade.rebuilt(own, options.model)
+            flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
             if options.write and own.source and _is_other(beside(own.source), text):
                 return _refuse(f"{beside(own.source)} exists and holds something else", "rename or remove it")
         else:
-            flash, names = upgrade.upgraded(own, discard_weights=options.discard_weights)
+            flash, names = upgrade.upgraded(own, discard_weights=options.discard_weights, attention=options.attention)
         measured = upgrade.compare(own, flash)
         layers = upgrade.compare_layers(own, flash, names, device)
-    except upgrade.UnusableError as error:
+    except UnusableError as error:
         return _refuse(str(error), "FACTORY takes nothing and returns (model, inputs): verify upgrade --help")
     except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
         return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
     compared = [*measured, *(layer.error for layer in layers)]
-    outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash), same=upgrade.same_state(own, flash))
+    outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
         outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
@@ -116,6 +118,11 @@ def _parser() -> Parser:
     parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
     parser.add_argument(
         "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=NAMES,
+        help="implementation for a model of transformers (default: flash_attention_2 where it can, else sdpa)",
     )
     parser.add_argument("--save", metavar="FILE", type=Path, help="torch.save the upgraded model, unless it differs")
     parser.add_argument("--diff", action="store_true", help="print the change of the module's source that upgrades it")

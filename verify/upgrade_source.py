@@ -11,6 +11,11 @@ from pathlib import Path
 ORIGINAL = "torch.nn.MultiheadAttention"
 UPGRADED = "FlashMultiheadAttention"
 IMPORT = f"from verify.attention import {UPGRADED}\n"
+INTERFACE = "attn_implementation"
+
+
+class UnusableError(Exception):
+    """The factory returned nothing that can be upgraded; the message says what is missing."""
 
 
 def upgraded_source(text: str) -> str:
@@ -34,6 +39,31 @@ def upgraded_source(text: str) -> str:
     imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     lines.insert(max(imports), IMPORT.encode())
     return b"".join(lines).decode()
+
+
+def upgraded_interface(text: str, name: str) -> str:
+    """Return a module's source in which models of transformers are built with another implementation of their attention.
+
+    Only names that stand in the source are replaced: `attn_implementation="..."` and `set_attn_implementation("...")`.
+    """
+    lines = text.encode().splitlines(keepends=True)
+    places = [
+        node
+        for call in ast.walk(ast.parse(text))
+        if isinstance(call, ast.Call)
+        for node in _implementations(call)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno == node.end_lineno
+    ]
+    for node in sorted(places, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        line = lines[node.lineno - 1]
+        lines[node.lineno - 1] = line[: node.col_offset] + f'"{name}"'.encode() + line[node.end_col_offset :]
+    return b"".join(lines).decode()
+
+
+def _implementations(call: ast.Call) -> Iterator[ast.expr]:
+    yield from (keyword.value for keyword in call.keywords if keyword.arg == INTERFACE)
+    if isinstance(call.func, ast.Attribute) and call.func.attr == f"set_{INTERFACE}":
+        yield from call.args[:1]
 
 
 def difference(path: Path, text: str) -> str:

@@ -274,14 +274,14 @@ def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.
     package.flash_attn_func = lambda q, k, v, dropout_p, causal: (q + 1, dropout_p, causal)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     package.__spec__ = __spec__
-    attention_kernels._package_problem.cache_clear()
+    attention_kernels.package_problem.cache_clear()
     refuses = KERNELS["flash_attn"].refuses
     assert refuses(half()) is None
     assert refuses(half(causal=True)) is None
     assert refuses(half(device="cpu")) == "no GPU tensor"
     assert refuses(half(dtype=torch.float32)) == "torch.float32 does not have 16 bits"
     assert refuses(half(keep=torch.ones(1, 1, 8, 8, dtype=torch.bool))) == "it supports no mask"
-    attention_kernels._package_problem.cache_clear()
+    attention_kernels.package_problem.cache_clear()
 
 
 def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_the_package_the_next_one_computes() -> None:
-    attention_kernels._package_problem.cache_clear()
-    assert attention_kernels._package_problem() == "flash-attn is not installed"
+    attention_kernels.package_problem.cache_clear()
+    assert attention_kernels.package_problem() == "flash-attn is not installed"
     query = torch.randn(1, 2, 4, 8)
     assert attend(AttentionProblem(query, query, query), tuple(KERNELS))[1] == "sdpa"
