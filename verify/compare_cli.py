@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from verify.arguments import Parser
-from verify.records import EXIT_CODES, INTERRUPTED_EXIT
-from verify.serving.comparison import Choice, at_once, figures, measure, side_by_side
+from verify.attention_gain import attention_gain
+from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext
+from verify.serving.comparison import Choice, at_once, figures, measure, promises, side_by_side
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
 from verify.serving.service_control import ControlError
@@ -19,6 +20,7 @@ from verify.tables import table
 
 MODES = ("eager", "compiled")
 HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
+NOT_MEASURED = "-"
 
 
 def main(arguments: list[str]) -> int:
@@ -56,9 +58,11 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
     command = running(service)
     commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
     problem: VariantError | None = None
+    attention: dict[str, Any] = {}
     with drain_service(service) as drain:
         try:
             measured = [measure(service, asked, label=label) for label, asked in commands.items()]
+            attention = attention_gain(CheckContext(expect={"stack": _stack()}))
         except VariantError as error:
             problem = error
     assert drain.outcome is not None
@@ -76,6 +80,8 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
         "after": {"choice": choices[1].value, **after},
         "rows": [row.as_json() for row in rows],
         "missed": missed,
+        "attention": attention,
+        "promises": [row.as_json() for row in promises(before, after, attention)],
         "service": drain.outcome.as_json(),
         "exit_code": code,
     }
@@ -83,18 +89,47 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
 
 
 def table_of(document: Mapping[str, Any]) -> list[str]:
-    """Return the lines of the table."""
+    """Return the lines of both tables: the measures with their targets, and what the first users were promised."""
     sides = [document[side] for side in ("before", "after")]
     details = " and ".join(f"{side['choice']} (layers hold {', '.join(side['used']) or 'unknown'})" for side in sides)
-    lines = [f"{document['kind']}: {details}; speeds with {sides[1]['at_once']} at once", HEAD, "-" * len(HEAD)]
-    for row in document["rows"]:
-        change = "-" if row["change"] is None else f"{row['change']:+.1%}"
-        verdict = {True: "met", False: "missed", None: "no change to tell"}[row["met"]]
+    return [
+        f"{document['kind']}: {details}; speeds with {sides[1]['at_once']} at once",
+        *_lines(document["rows"]),
+        "",
+        f"promised to the first users; {attention_line(document['attention'])}",
+        *_lines(document["promises"]),
+        "",
+        document["service"]["reason"],
+    ]
+
+
+def attention_line(attention: Mapping[str, Any]) -> str:
+    """Return what the rows on attention compare, or why it was not measured."""
+    if "problem" in attention:
+        return f"attention was not measured: {attention['problem']}"
+    batch, length, heads, dim = attention["point"]
+    point = f"b{batch} s{length} h{heads} d{dim}"
+    return f"attention: standard before, flash after, {point} in {attention['dtype']} on {attention['device']}"
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [HEAD, "-" * len(HEAD)]
+    for row in rows:
+        before, after = (NOT_MEASURED if row[side] is None else f"{row[side]:.4g}" for side in ("before", "after"))
+        change = NOT_MEASURED if row["change"] is None else f"{row['change']:+.1%}"
         lines.append(
-            f"{row['title']:<28}{row['before']:>12.4g}{row['after']:>12.4g}  {row['unit']:<9}{change:>8}  "
-            f"{row['target']:<15}{verdict}"
+            f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}"
         )
-    return [*lines, document["service"]["reason"]]
+    return lines
+
+
+def _stack() -> dict[str, Any]:
+    """Return the Stack of this environment; empty without one."""
+    try:
+        stack: dict[str, Any] = json.loads((Path(sys.prefix) / "stack.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stack
 
 
 def _target(text: str) -> tuple[str, float]:

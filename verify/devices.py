@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
+from pathlib import Path
 
 from verify.child_processes import run_one
 from verify.records import CheckContext, CheckResult
@@ -70,6 +73,24 @@ def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
     if ending.problem:
         return CheckResult("error", f"cannot tell: {ending.problem}")
     return CheckResult("skip", ending.value[0], remedy=ending.value[1]) if ending.value else None
+
+
+def free_bytes(device: str) -> int:
+    """Return the memory in bytes that a measurement may take: of a CPU, what the kernel and the control group leave."""
+    if device != "cpu":
+        return memory(device)[0]
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    free = int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None for any other content, or without the file."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def memory(device: str) -> tuple[int, int]:

@@ -11,6 +11,8 @@ from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.pcie import Link
 
+FIXED_POINT: list[int] = table("speed")["points"][0]
+"""Batch, length, heads and head dimension at which every device's attention is timed."""
 SLOWED = 0.5
 """Factor that the injected fault applies to a speed."""
 FIGURES_IN_REASON = 3

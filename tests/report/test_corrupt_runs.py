@@ -99,7 +99,7 @@ def copied(sound: Path) -> Iterator[Path]:
 
 FILES = (
     "run.json", "events.jsonl", "phases.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
-    "serve/a.json", "findings/a.json", "host_comparison.json", "dispatch.json", "summary.json", "summary.txt",
+    "serve/a.json", "compare/a.json", "findings/a.json", "host_comparison.json", "dispatch.json", "summary.json", "summary.txt",
 )  # fmt: skip
 CONTENTS = {
     "no UTF-8": b'{"kind": "\xff\xfe"}\n',

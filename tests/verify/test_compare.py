@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from verify import compare_cli
-from verify.compare_cli import table_of
-from verify.serving.comparison import at_once, backends, figures, side_by_side
+from verify import attention_gain, compare_cli
+from verify.compare_cli import attention_line, table_of
+from verify.records import CheckContext, CheckResult
+from verify.serving.comparison import at_once, backends, figures, promises, side_by_side
 from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
 from verify.serving.variant import Command, VariantError, running, serve_variant, with_backend, with_mode
@@ -30,6 +31,7 @@ SERVE = Command(
 BEFORE = {
     "at_once": 16,
     "first_token": 80.0,
+    "p50": 800.0,
     "p99": 1000.0,
     "output": 100.0,
     "memory": 2.0,
@@ -153,6 +155,7 @@ def result(**other: Any) -> dict[str, Any]:
         "total_output_tokens": 256,
         "output_throughput": 200.0,
         "p50_ttft_ms": 30.0,
+        "p50_e2el_ms": 700.0,
         "p99_e2el_ms": 900.0,
         **other,
     }
@@ -169,6 +172,7 @@ def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_
         "used": ["CPU_ATTN"],
         "at_once": 4,
         "first_token": 30.0,
+        "p50": 700.0,
         "p99": 900.0,
         "output": 200.0,
         "memory": 3.0,
@@ -182,6 +186,8 @@ def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_
     [
         ("first_token", 48.0, True),
         ("first_token", 49.0, False),
+        ("p50", 480.0, True),
+        ("p50", 481.0, False),
         ("p99", 600.0, True),
         ("p99", 601.0, False),
         ("output", 140.0, True),
@@ -197,6 +203,7 @@ def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_
 def test_each_measure_is_compared_with_its_target(name: str, after: float, met: bool) -> None:
     rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after})}
     assert rows[name].met is met
+    assert rows[name].verdict == ("met" if met else "not met")
     assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
 
 
@@ -209,7 +216,56 @@ def test_a_target_of_the_users_takes_the_place_of_ours() -> None:
 
 def test_a_measure_that_was_zero_has_no_change() -> None:
     rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE)}
-    assert (rows["cpu"].change, rows["cpu"].met) == (None, None)
+    assert (rows["cpu"].change, rows["cpu"].met, rows["cpu"].verdict) == (None, None, "not measured")
+
+
+ATTENTION: dict[str, Any] = {
+    "device": "cuda:0",
+    "dtype": "float16",
+    "point": [2, 512, 12, 64],
+    "before": {"attention_time": 0.12, "attention_memory": 60.0},
+    "after": {"attention_time": 0.04, "attention_memory": 15.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "verdict"),
+    [
+        ("first_token", 100.0, 60.0, "met"),
+        ("first_token", 100.0, 61.0, "not met"),
+        ("output", 9000.0, 1400.0, "met"),
+        ("output", 1.0, 1399.0, "not met"),
+        ("attention_time", 0.12, 0.06, "met"),
+        ("attention_time", 0.12, 0.0601, "not met"),
+        ("attention_time", 0.12, 0.02, "met"),
+        ("attention_memory", 60.0, 30.0, "met"),
+        ("attention_memory", 60.0, 31.0, "not met"),
+    ],
+)
+def test_each_promise_to_the_first_users_has_a_verdict(name: str, before: float, after: float, verdict: str) -> None:
+    gain = {side: {**ATTENTION[side], name: value} for side, value in (("before", before), ("after", after))}
+    rows = {row.name: row for row in promises({**BEFORE, name: before}, {**BEFORE, name: after}, gain)}
+    assert rows[name].verdict == verdict
+    assert list(rows) == ["first_token", "output", "p50", "p99", "attention_time", "attention_memory"]
+    assert all(row.source for row in rows.values())
+
+
+def test_attention_that_could_not_be_measured_has_no_verdict_but_a_reason() -> None:
+    rows = {row.name: row for row in promises(BEFORE, BEFORE, {"problem": "other processes use the card"})}
+    assert (rows["attention_time"].verdict, rows["attention_time"].before) == ("not measured", None)
+    assert rows["first_token"].verdict == "not met"
+    assert attention_line({"problem": "other processes use the card"}) == (
+        "attention was not measured: other processes use the card"
+    )
+
+
+def test_what_attention_gains_is_asked_of_a_device_that_nothing_else_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_gain, "list_devices", lambda _: (("cuda:0",), None))
+    busy = CheckResult("skip", "other processes use 40% of the device's memory")
+    monkeypatch.setattr(attention_gain, "skip_if_busy", lambda context: busy if context.device == "cuda:0" else None)
+    assert attention_gain.measure_gain(CheckContext()) == {"problem": busy.reason}
+    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no card"))
+    assert attention_gain.measure_gain(CheckContext()) == {"problem": "torch sees no card"}
 
 
 def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
@@ -220,6 +276,8 @@ def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
             "before": {"choice": "TRITON_ATTN", "used": ["TRITON_ATTN"]},
             "after": {"choice": "FLASH_ATTN", "used": ["FLASH_ATTN"], "at_once": 16},
             "rows": [row.as_json() for row in side_by_side(BEFORE, after)],
+            "attention": ATTENTION,
+            "promises": [row.as_json() for row in promises(BEFORE, after, {**ATTENTION, "after": {}})],
             "service": {"reason": "firstlight-vllm.service was stopped, and answers correctly again after 90 s"},
         }
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from verify import devices
+from verify.attention_speed import SweepRow, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.records import CheckContext, Figure
@@ -146,4 +150,76 @@ def test_buffers_of_short_sequences_are_left_out_of_a_cards_flash_exponent() -> 
 
 
 def test_a_point_costs_two_products_of_each_head() -> None:
-    assert speed.operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64
+    assert operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64
+
+
+class Clock:
+    """A device on which every measurement takes as long as its length says, and a clock that knows it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds_at_128: float) -> None:
+        self.now, self.at_128 = 0.0, seconds_at_128
+        monkeypatch.setattr("verify.attention_speed.time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr("verify.attention_speed.measure", self.measure)
+
+    def measure(
+        self, point: tuple[int, ...], device: str, *, causal: bool, backward: bool, **_: Any
+    ) -> dict[str, float]:
+        seconds = self.at_128 * (point[1] / 128) ** 2
+        self.now += 4 * seconds
+        return {"flash": seconds, "standard": seconds}
+
+
+def test_a_quick_device_is_measured_at_every_length_causal_and_not_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Clock(monkeypatch, seconds_at_128=1e-9)
+    rows = list(sweep("cuda:0", "full"))
+    assert {row.length for row in rows} == {128, 256, 512, 1024, 2048, 4096, 8192, 16384}
+    assert {row.dim for row in rows} == {64, 128}
+    assert {(row.causal, row.backward) for row in rows} == {
+        (False, False), (False, True), (True, False), (True, True),
+    }  # fmt: skip
+    assert len(rows) == 8 * 2 * 4
+    assert {row.dim for row in sweep("cuda:0", "standard")} == {64}
+
+
+@pytest.mark.parametrize("level", ["standard", "full"])
+def test_a_slow_device_is_measured_as_far_as_the_levels_time_goes(monkeypatch: pytest.MonkeyPatch, level: Any) -> None:
+    clock = Clock(monkeypatch, seconds_at_128=0.002)
+    lengths = [row.length for row in sweep("cpu", level)]
+    assert lengths
+    assert max(lengths) < 16384
+    assert clock.now <= table("speed")["sweep"]["cpu"]["seconds"][level]
+
+
+def test_the_longest_length_that_both_paths_reached_is_told() -> None:
+    rows = [
+        SweepRow((1, length, 2, 64), causal, False, 0.001 * length, standard and 0.001 * length * standard)
+        for causal in (False, True)
+        for length, standard in ((128, 2.0), (256, 3.0), (512, None))
+    ]
+    told = {figure.name: figure.value for figure in speed.gains(rows)}
+    assert told == {
+        "flash (1, 256, 2, 64)": pytest.approx(operations((1, 256, 2, 64)) / 0.256 / 1e12),
+        "standard over flash, forward, not causal, (1, 256, 2, 64)": pytest.approx(3),
+        "standard over flash, forward, causal, (1, 256, 2, 64)": pytest.approx(3),
+    }
+    by_length = speed.milliseconds_by_length(rows)["forward, head dimension 64, milliseconds by length"]
+    assert list(by_length["flash, causal"]) == [128, 256, 512]
+    assert list(by_length["standard"]) == [128, 256]
+
+
+def test_a_cpus_free_memory_is_what_kernel_and_control_group_leave(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:     2048 kB\n")
+    group = tmp_path / "group"
+    group.mkdir()
+    places = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": group}
+    monkeypatch.setattr(devices, "Path", lambda *parts: places[parts[0]].joinpath(*parts[1:]))
+    assert devices.free_bytes("cpu") == 2 << 20
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("524288\n")
+    assert devices.free_bytes("cpu") == 2 << 20
+    (group / "memory.max").write_text("1048576\n")
+    assert devices.free_bytes("cpu") == 524288

@@ -37,19 +37,25 @@ class Choice:
 
 @dataclass(frozen=True)
 class Row:
-    """One measure before and after. `change` is relative; None if there was nothing before."""
+    """One measure before and after; None if it was not measured. `change` is relative; None if there was nothing before."""
 
     name: str
     title: str
     unit: str
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     change: float | None
     target: str
+    source: str
+    """Where the target comes from."""
     met: bool | None
 
+    @property
+    def verdict(self) -> str:
+        return {True: "met", False: "not met", None: "not measured"}[self.met]
+
     def as_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {**vars(self), "verdict": self.verdict}
 
 
 def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]:
@@ -94,6 +100,7 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
         "used": measured["used"],
         "at_once": last["max_concurrency"],
         "first_token": last["p50_ttft_ms"],
+        "p50": last["p50_e2el_ms"],
         "p99": last["p99_e2el_ms"],
         "output": last["output_throughput"],
         "memory": measured["memory"] / GIB,
@@ -118,22 +125,36 @@ def backends(server: Service) -> list[str]:
 def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float] | None = None
 ) -> list[Row]:
-    """Yield a row per measure. `targets` are the user's, as relative changes; otherwise the table's bounds apply."""
+    """Return a row per measure. `targets` are the user's, as relative changes; otherwise the table's bounds apply."""
     return [_row(measure, before, after, targets or {}) for measure in table("compare")["measure"]]
+
+
+def promises(before: Mapping[str, Any], after: Mapping[str, Any], attention: Mapping[str, Any]) -> list[Row]:
+    """Return a row per promise to the first users.
+
+    Args:
+        before: Measures of the first choice.
+        after: Measures of the second one.
+        attention: Result of `attention_gain`.
+    """
+    was, now = ({**side, **attention.get(name, {})} for name, side in (("before", before), ("after", after)))
+    return [_row(promise, was, now, {}) for promise in table("compare")["promise"]]
 
 
 def _row(
     measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float]
 ) -> Row:
-    name, was, now = measure["name"], float(before[measure["name"]]), float(after[measure["name"]])
-    change = round(now / was - 1, 9) if was else None  # 140 is exactly 40 % more than 100, despite floating point
+    name = measure["name"]
+    was, now = before.get(name), after.get(name)
+    # 140 is exactly 40 % more than 100, despite floating point
+    change = round(now / was - 1, 9) if was and now is not None else None
     absolute, least = bool(measure.get("absolute")), "floor" in measure
     bound = targets.get(name, measure["floor" if least else "ceiling"])
     measured = now if absolute else change
     met = None if measured is None else (measured >= bound if least else measured <= bound)
-    words = (
-        f"at {'least' if least else 'most'} {bound:g}"
-        if absolute
-        else f"at {'least' if least else 'most'} {bound:+.0%}"
+    value = f"{bound:,g}" if absolute else f"{bound:+.0%}"
+    target = (
+        f"{value} to {measure['up_to']:+.0%}" if "up_to" in measure else f"at {'least' if least else 'most'} {value}"
     )
-    return Row(name, measure["title"], measure["unit"], was, now, change, words, met)
+    source = "--target" if name in targets else measure["source"]
+    return Row(name, measure["title"], measure["unit"], was, now, change, target, source, met)

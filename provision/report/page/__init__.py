@@ -30,6 +30,7 @@ def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
     from provision.report.difference import since_green
     from provision.report.page import template
+    from provision.report.page.compared import comparisons
     from provision.report.page.view import view
 
     summary = _summary(run)
@@ -38,6 +39,7 @@ def render(run: RunFolder) -> str:
         summary,
         scrub(list(run.events())),
         changed=since_green(run.folder.parent, run.name, names),
+        compared=comparisons(run),
         files=files_of_run(run),
         files_of={name: files_of(run, name) for name in names},
     )
@@ -52,7 +54,7 @@ def _summary(run: RunFolder) -> Summary:
         return summarise(run, interrupted=not run.path("summary.json").exists())
 
 
-HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "findings")
+HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "compare", "findings")
 RUN_FILES = (
     "summary.txt",
     "summary.md",

@@ -11,6 +11,7 @@ from provision.report import wording
 from provision.report.layout import clean, duration
 from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
+from provision.report.page.compared import Comparison
 from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
@@ -42,6 +43,8 @@ class Page:
     classes: tuple[HostsClass, ...]
     charts: tuple[Chart, ...]
     figures: tuple[FigureRow, ...]
+    compared: tuple[tuple[str, Comparison], ...]
+    """Hosts whose service was measured with two choices."""
     files: tuple[str, ...]
 
     MAP_FROM = MAP_FROM
@@ -62,6 +65,7 @@ class Page:
             "next": self.next_commands,
             "hosts": self.hosts,
             "changes": self.changes,
+            "compared": self.compared,
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
             "stack": any(each.stack or each.chosen or each.refused for each in self.classes),
@@ -98,6 +102,7 @@ TITLES = {
     "next": "Next",
     "hosts": "Hosts",
     "changes": "Since the last green run",
+    "compared": "Before and after",
     "measured": "Measured",
     "checks": "Checks",
     "stack": "Stack",
@@ -111,6 +116,7 @@ def view(
     events: Iterable[Mapping[str, Any]],
     *,
     changed: Mapping[str, HostDifference] | None = None,
+    compared: tuple[tuple[str, Comparison], ...] = (),
     files: tuple[str, ...] = (),
     files_of: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Page:
@@ -120,6 +126,7 @@ def view(
         summary: Summary of the run.
         events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
+        compared: Hosts whose service was measured with two choices.
         files: Files of the whole run, relative to its folder.
         files_of: Files of each host, relative to the run's folder.
     """
@@ -143,6 +150,7 @@ def view(
         classes=grouped,
         charts=tuple(chart for chart in drawn if chart is not None),
         figures=figure_rows(numbered),
+        compared=compared,
         files=files,
     )
 

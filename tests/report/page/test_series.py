@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from provision.report.page.classes import classes
 from provision.report.page.plot import Chart
 from provision.report.page.series import Rule, rules, series_charts
 from tests.report.sample import GPU_STACK, STARTED, check
+from verify.attention_speed import SweepRow
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.records import CheckContext, CheckResult
@@ -146,16 +148,31 @@ def told(outcome: CheckResult, id_: str) -> HostSummary:
 def test_the_checks_say_what_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
     monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
+    lengths = [
+        SweepRow((1, length, 2, 64), causal, backward, 1e-6 * length, 4e-6 * length)
+        for length, causal, backward in product((128, 256), (False, True), (False, True))
+    ]
+    monkeypatch.setattr(speed, "sweep", lambda *_: lengths)
+    monkeypatch.setattr(speed, "reference_blocks", lambda: ({16: 0.02, 128: 0.005}, 1e-16))
     for name in ("clocks", "synchronize"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {
-        "attention-memory": told(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
-        "attention-speed": told(speed.CHECK.run(CheckContext(device="cpu")), speed.CHECK.id),
+        memory.CHECK.id: told(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
+        speed.CHECK.id: told(speed.CHECK.run(CheckContext(device="cpu")), speed.CHECK.id),
     }
-    charts = {rule.id: drawn(hosts[rule.id], rule=rule) for rule in rules()}
+    charts = {rule.id: drawn(hosts[rule.check], rule=rule) for rule in rules()}
     assert charts["attention-memory"][0].rows == (
         ("512", "1 kB", "9 kB"),
         ("1024", "2 kB", "36 kB"),
         ("2048", "4 kB", ""),
     )
     assert charts["attention-speed"][0].rows == (("(2, 512, 12, 64)", "0.1", "1"),)
+    for name in ("attention-forward", "attention-backward"):
+        assert charts[name][0].headers == (
+            "length", "flash, ms", "standard, ms", "flash, causal, ms", "standard, causal, ms",
+        )  # fmt: skip
+        assert charts[name][0].rows == (
+            ("128", "0.128", "0.512", "0.128", "0.512"),
+            ("256", "0.256", "1.024", "0.256", "1.024"),
+        )
+    assert charts["attention-blocks"][0].rows == (("16", "20"), ("128", "5"))

@@ -53,8 +53,12 @@ class OnCard(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch decides by the device before it comes to an operator."""
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            return _dot_product(*args, **(kwargs or {}))
+        own: dict[Any, Any] = {
+            torch.nn.functional.scaled_dot_product_attention: _dot_product,
+            torch.autograd.grad: _gradients,
+        }
+        if func in own:
+            return own[func](*args, **(kwargs or {}))
         if func in (torch.Tensor.copy_, torch.Tensor.__setitem__):
             place = tree_map(_numbers, args[1]) if func is torch.Tensor.__setitem__ else ...
             _numbers(args[0])[place] = _numbers(args[-1])
@@ -112,6 +116,11 @@ class Card(TorchDispatchMode):
 
 def _numbers(one: Any) -> Any:
     return one.numbers if isinstance(one, OnCard) else one
+
+
+def _gradients(_result: OnCard, inputs: list[OnCard], **_: Any) -> tuple[OnCard, ...]:
+    """Zeros: no graph leads back to the inputs."""
+    return tuple(OnCard(torch.zeros_like(one.numbers)) for one in inputs)
 
 
 def _dot_product(query, key, value, *, attn_mask=None, is_causal=False, enable_gqa=False):

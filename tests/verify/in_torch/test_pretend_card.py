@@ -48,6 +48,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setitem(table("speed"), "points", [[1, 64, 2, 64]])
+    monkeypatch.setitem(table("speed")["sweep"], "lengths", [32])
+    monkeypatch.setitem(table("speed")["sweep"]["card"], "heads", 2)
 
 
 def on_card(
@@ -212,12 +214,10 @@ def test_a_process_that_was_bound_takes_memory_of_that_node_first() -> None:
     assert asked == ("0 1" if said == "True" else asked)
 
 
-@pytest.mark.parametrize(("device", "dtypes"), [("cuda:0", {torch.float16}), ("cpu", {torch.float16, torch.float32})])
-def test_standard_attention_is_timed_as_a_device_computes_it(
-    device: str, dtypes: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By torch's own standard path on the CPU, which converts 16 bits to 32 by default, as on a card."""
-    from verify.checks.speed import attention
+@pytest.mark.parametrize(("device", "dtype"), [("cuda:0", torch.float16), ("cpu", torch.float32)])
+def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own paths on the CPU; the standard one converts 16 bits to 32 by default, as on a card."""
+    from verify import attention_speed as attention
 
     class Seen(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -226,11 +226,15 @@ def test_standard_attention_is_timed_as_a_device_computes_it(
             return result
 
     def once(work: Any, device: str, *, budget_s: float) -> timing.Timed:
-        if torch.backends.cuda.math_sdp_enabled():
-            with Seen():
-                work(0)
+        seen.clear()
+        with Seen():
+            work(0)
+        paths["standard" if torch.backends.cuda.math_sdp_enabled() else "flash"] = {
+            one for one in seen if one.is_floating_point
+        }
         return timing.Timed(1.0, 1.0, 1.0, 1)
 
+    paths: dict[str, set[torch.dtype]] = {}
     seen: set[torch.dtype] = set()
     monkeypatch.setattr(attention, "timed", once)
     monkeypatch.setattr(attention, "rotation", lambda device, size: 1)
@@ -240,21 +244,28 @@ def test_standard_attention_is_timed_as_a_device_computes_it(
         lambda count, *shape, device, **how: timing.random_sets(count, *shape, device="cpu", **how),
     )
     attention.measure((1, 64, 2, 64), device, backward=False)
-    assert seen == dtypes
+    assert paths["standard"] == {dtype}
+    assert dtype in paths["flash"]  # its log-sum-exp has 32 bits on every device
     assert not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 
 def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card("speed.attention", monkeypatch)
     assert outcome.status == "ok"
-    assert {figure.name: figure.value for figure in outcome.figures}["standard over flash (1, 64, 2, 64)"] == 1
+    told = {figure.name: figure.value for figure in outcome.figures}
+    assert told["standard over flash (1, 64, 2, 64)"] == 1
+    for passes in ("forward", "forward and backward"):
+        for mask in ("causal", "not causal"):
+            assert told[f"standard over flash, {passes}, {mask}, (1, 32, 2, 64)"] == 1
+    assert outcome.evidence["reference, largest difference between blocks"] <= 1e-10
+    assert outcome.evidence["dtype"] == "float16"
 
 
 def test_standard_attention_that_does_not_fit_leaves_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verify.checks.speed import attention
+    from verify import attention_speed as attention
 
     def full(work: Any, device: str, *, budget_s: float) -> timing.Timed:
-        if torch.backends.cuda.math_sdp_enabled():
+        if device != "cpu" and torch.backends.cuda.math_sdp_enabled():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return timing.timed(work, device, budget_s=budget_s)
 
@@ -267,6 +278,7 @@ def test_standard_attention_that_does_not_fit_leaves_the_speed_of_flash(monkeypa
 def test_memory_of_attention_is_asked_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card("memory.attention", monkeypatch)
     found = {128: 1 << 20, 256: 1 << 20}
+    assert (outcome.evidence["heads"], outcome.evidence["dtype"]) == (4, "float16")
     assert outcome.evidence["peak bytes by length"] == {"flash": found, "standard": found}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from verify.attention_cases import Case
+from verify.attention_speed import SHARE, dtype_of
+from verify.devices import free_bytes
 from verify.inputs import compute_in_input_precision, synchronize
 from verify.providers import sdpa
 from verify.records import Check, CheckContext, CheckResult, Figure
@@ -19,11 +20,9 @@ FIT_FROM = 512
 """Shorter sequences are dominated by constant buffers."""
 GPU_FLASH_FIT_FROM = 4096
 """GPUs' flash kernels split shorter sequences among idle multiprocessors, and store partial results."""
-HEADS, DIM = 4, 64
-CPU_LONGEST = {"standard": 2048, "full": 4096}
+CPU_HEADS, GPU_HEADS, DIM = 1, 4, 64
+CPU_LONGEST = {"standard": 8192, "full": 16384}
 """Longer standard attention takes minutes on CPUs."""
-SHARE = 0.25
-"""Share of the free memory that one measurement may need."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -37,7 +36,7 @@ def _run(context: CheckContext) -> CheckResult:
         paths["flash"] = sdpa.MATH
     free = free_bytes(device)
     longest = (CPU_LONGEST["full" if context.includes("full") else "standard"]) if device == "cpu" else LENGTHS[-1]
-    dtype = "float32" if device == "cpu" else "float16"
+    dtype, heads = dtype_of(device), CPU_HEADS if device == "cpu" else GPU_HEADS
     peaks: dict[str, dict[int, int]] = {}
     for name, provider in paths.items():
         found = peaks.setdefault(name, {})
@@ -45,12 +44,14 @@ def _run(context: CheckContext) -> CheckResult:
             expected = 4 * max(found.values(), default=0)  # twice the length takes at most four times the memory
             if length > longest or expected > SHARE * free:
                 break
-            case = Case(f"length {length}", HEADS, HEADS, ((length, length),), DIM)
+            case = Case(f"length {length}", heads, heads, ((length, length),), DIM)
             inputs = case.inputs(dtype).to(device)
             with torch.inference_mode(), compute_in_input_precision(device):
                 found[length] = peak(partial(provider.compute, case, inputs), device)
     flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
-    return evaluate(peaks, free, {"lengths": longest, "dtype": dtype, **synchronize(device)}, flash_from=flash_from)
+    return evaluate(
+        peaks, free, {"lengths": longest, "heads": heads, "dtype": dtype, **synchronize(device)}, flash_from=flash_from
+    )
 
 
 def peak(work: Callable[[], object], device: str) -> int:
@@ -75,15 +76,6 @@ def peak(work: Callable[[], object], device: str) -> int:
             now += event.nbytes()
             highest = max(highest, now)
     return int(highest)
-
-
-def free_bytes(device: str) -> int:
-    """Return the available memory in bytes."""
-    import torch
-
-    if device != "cpu":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def evaluate(

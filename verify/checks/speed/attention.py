@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
-from verify.inputs import compute_in_input_precision, synchronize
-from verify.records import CheckContext, CheckResult, Figure
+from verify.attention_speed import Point, SweepRow, dtype_of, measure, operations, reference_blocks, sweep
+from verify.inputs import synchronize
+from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.speed_check import device_speed, evaluate
 from verify.tables import table
-from verify.timing import clocks, random_sets, rotation, timed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-BUDGET_S = 0.2
-SWEEP = tuple((1, sequence, 16, dim) for sequence in (1024, 4096, 8192) for dim in (64, 128))
-"""Additional points for GPUs on `full`."""
+from verify.timing import clocks
 
 
 def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    on_cpu = device == "cpu"
-    points = [tuple(point) for point in table("speed")["points"]]
-    if on_cpu and not context.includes("full"):
+    on_cpu, level = device == "cpu", _level(context)
+    points = table("speed")["points"]
+    if on_cpu and level != "full":
         points = points[:1]
-    if context.includes("full") and not on_cpu:
-        points += SWEEP
     figures, rows, before = [], [], clocks(device)
     for point in points:
-        row = measure(point, device, backward=not on_cpu and context.includes("full"))
+        row = measure(point, device)
         rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
         figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
         # A faster standard attention is a warning on GPUs; on CPUs it is only recorded.
@@ -42,57 +33,61 @@ def _run(context: CheckContext) -> CheckResult:
                 f"standard over flash {_name(point)}", ratio, "times the time", floor=least, source="no gain, no flash"
             )
         )
-    evidence = {"milliseconds": rows, "dtype": "float16", "clocks": [before, clocks(device)], **synchronize(device)}
-    return evaluate(figures, context, evidence)
+    lengths = list(sweep(device, level))
+    blocks, difference = reference_blocks()
+    evidence = {
+        "milliseconds": rows,
+        **milliseconds_by_length(lengths),
+        "reference, milliseconds by block": {"float64": {block: 1000 * seconds for block, seconds in blocks.items()}},
+        "reference, largest difference between blocks": difference,
+        "dtype": dtype_of(device),
+        "clocks": [before, clocks(device)],
+        **synchronize(device),
+    }
+    return evaluate([*figures, *gains(lengths)], context, evidence)
 
 
-def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str, float]:
-    """Return median seconds of flash and standard attention in float16; `backward` times both passes together.
-
-    There is no `standard` if the device has no memory for its scores.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
-    batch, sequence, heads, dim = point
-    count = rotation(device, 3 * 2 * batch * sequence * heads * dim)
-    sets = random_sets(count, batch, heads, sequence, dim, dtype="float16", device=device, parts=3)
-    seconds = {}
-
-    def forward(turn: int) -> Tensor:
-        with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
-            return scaled_dot_product_attention(*sets[turn % count])
-
-    def both(turn: int) -> None:
-        parts = [part.requires_grad_() for part in sets[turn % count]]
-        torch.autograd.grad(scaled_dot_product_attention(*parts).sum(), parts)
-
-    for name, path in (("flash", SDPBackend.FLASH_ATTENTION), ("standard", SDPBackend.MATH)):
-        with sdpa_kernel(path), compute_in_input_precision(device):
-            try:
-                seconds[name] = timed(forward, device, budget_s=BUDGET_S).median
-                if backward:
-                    seconds[f"{name}, both passes"] = timed(partial(both), device, budget_s=BUDGET_S).median
-            except torch.OutOfMemoryError:
-                if path == SDPBackend.FLASH_ATTENTION:
-                    raise
-    return seconds
+def _level(context: CheckContext) -> Level:
+    return "full" if context.includes("full") else "standard"
 
 
-def operations(point: tuple[int, ...]) -> float:
-    """Return the operations of a forward pass without mask: two products of sequence x sequence x dim per head, with additions."""
-    batch, sequence, heads, dim = point
-    return 4.0 * batch * heads * sequence * sequence * dim
+def gains(rows: Iterable[SweepRow]) -> Iterator[Figure]:
+    """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass."""
+    longest = {
+        (row.dim, row.causal, row.backward): row for row in sorted(rows, key=lambda row: row.length) if row.standard
+    }
+    for row in longest.values():
+        assert row.standard is not None
+        if not row.causal and not row.backward:
+            yield Figure(f"flash {_name(row.point)}", operations(row.point) / row.flash / 1e12, "TFLOP/s")
+        kind = f"{_passes(row)}, {'causal' if row.causal else 'not causal'}"
+        yield Figure(f"standard over flash, {kind}, {_name(row.point)}", row.standard / row.flash, "times the time")
 
 
-def _name(point: tuple[int, ...]) -> str:
+def milliseconds_by_length(rows: Iterable[SweepRow]) -> Mapping[str, Mapping[str, Mapping[int, float]]]:
+    """Return milliseconds for each pass and head dimension, by path and mask, then by length."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        series = found.setdefault(f"{_passes(row)}, head dimension {row.dim}, milliseconds by length", {})
+        mask = ", causal" if row.causal else ""
+        for path, seconds in (("flash", row.flash), ("standard", row.standard)):
+            if seconds is not None:
+                series.setdefault(f"{path}{mask}", {})[row.length] = 1000 * seconds
+    return found
+
+
+def _passes(row: SweepRow) -> str:
+    return "forward and backward" if row.backward else "forward"
+
+
+def _name(point: Point) -> str:
     return f"({', '.join(map(str, point))})"
 
 
 CHECK = device_speed(
     "speed.attention",
-    "Flash attention is faster than standard attention at fixed points; both are timed.",
+    "Flash attention is faster than standard attention at fixed points; both are timed, also over lengths, causal and not, "
+    "forward and backward.",
     _run,
     deadline_s=240.0,
 )
