@@ -180,16 +180,13 @@ def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tu
         diagnose(context, result)
     summary = summarise(context.run, interrupted=interrupted)
     texts = write_summary(context.run, summary)
-    for host in context.inventory.hosts:
-        if host.name in context.locked - context.removed:
-            paths = result.install_paths[host.name]
+    if there := context.locked - context.removed:
+        from provision.pipeline.host_summary import write_on_host
+
+        for host in (host for host in summary.hosts if host.name in there):
             # A host that does not answer any more has its summary on the controller.
             with contextlib.suppress(FirstlightError):
-                context.session(host).write(
-                    f"{paths.prefix}/logs/summary-{context.run.name}.txt",
-                    texts["summary.txt"].encode(),
-                    root=paths.root,
-                )
+                write_on_host(context.session(context.host(host.name)), result.install_paths[host.name], summary, host)
     return summary, texts
 
 

@@ -32,7 +32,7 @@ def render(summary: Summary) -> str:
         ("Changed since green", _changed(summary)),
         ("Host comparison", _host_comparison(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
-        ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
+        ("Devices", _each(summary, groups, lambda group: [_list(wording.device_facts(group.hosts))])),
         ("Stack", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
         ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),

@@ -200,8 +200,8 @@ def _skipped(checks: Iterable[GroupedCheck]) -> list[tuple[tuple[str, str], str]
 
 
 def _devices(group: Group) -> Iterable[str]:
-    for device in group.first.devices:
-        yield from wrap(device, first=INDENT)
+    for line in wording.device_facts(group.hosts):
+        yield from wrap(line, first=INDENT, rest=INDENT * 2)
 
 
 def _stack(group: Group) -> Iterable[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from provision.core.models.records import HostSummary, Summary
+from provision.catalog.versions import cuda_of
+from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.report.group import SEVERITY, Group, group_checks, group_hosts
-from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
+from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
-from verify.records import NETWORK
+from verify.records import NEEDS, NETWORK
+from verify.speed_check import FIXED_POINT
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
 """Short forms for headlines that are too long; other states are short already."""
@@ -26,6 +28,8 @@ STATE_WORDS = {
     "probed": "probed, nothing changed",
 }
 """In headline order."""
+
+SPEED = "speed.attention"
 
 
 SUPERVISORS = {
@@ -191,12 +195,17 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
             f" `{stack.vllm.distribution}`" if stack.vllm.distribution != "vllm" else ""
         )
         yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
+    else:
+        yield "vLLM", "none"
     beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
     yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
     yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
+    yield _platform(stack.torch.variant)
     if stack.driver:
         module = f", {stack.driver.module} modules" if stack.driver.module else ""
         yield "driver", f"{stack.driver.version or 'of unknown version'}{module}: {stack.driver.action}"
+    elif stack.torch.variant == "cpu":
+        yield "driver", "none, it computes on the CPU"
     if stack.fabric_manager:
         yield "fabric manager", stack.fabric_manager
     flash = stack.flash_attn
@@ -211,8 +220,50 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
     yield "supervisor", SUPERVISORS[stack.supervisor]
 
 
+def _platform(variant: str) -> tuple[str, str]:
+    """Return the CUDA or ROCm release of a build of torch."""
+    if variant.startswith("rocm"):
+        return "ROCm", f"{variant.removeprefix('rocm')}, of torch's build"
+    cuda = cuda_of(variant)
+    return "CUDA", f"{cuda}, of torch's build" if cuda else "none, it computes on the CPU"
+
+
 def _interpreter(origin: str) -> str:
     return "the host's own" if origin == "host" else "managed, under the prefix"
+
+
+def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:
+    """Yield the devices of equal hosts, and the time that each takes for the fixed point of attention."""
+    devices = hosts[0].devices
+    yield from devices
+    if len(devices) == 1:
+        yield "no card"
+    timed = [check for host in hosts for check in host.checks if check.id == SPEED]
+    if timed or hosts[0].checks:
+        batch, length, heads, dim = FIXED_POINT
+        yield f"attention, b{batch} s{length} h{heads} d{dim}: {_fixed_point(timed)}"
+
+
+def _fixed_point(checks: Sequence[CheckRecord]) -> str:
+    """Return the milliseconds of each device; of several hosts the range, or why nothing was measured."""
+    measured = [(check.device or "", found) for check in checks if (found := _milliseconds(check)) is not None]
+    if not measured:
+        reason = next((check.reason for check in checks if check.status != "ok"), "./firstlight verify measures it")
+        return "not measured, see Checks" if reason.startswith(NEEDS) else f"not measured: {reason}"
+    dtypes = dict.fromkeys(str(check.evidence.get("dtype")) for check in checks if _milliseconds(check) is not None)
+    kind = f"torch's flash attention, {', '.join(dtypes)}"
+    if len({device for device, _ in measured}) == len(measured):
+        return f"{', '.join(f'{number(found)} ms on {device}' for device, found in measured)} ({kind})"
+    low, high = (number(choose(found for _, found in measured)) for choose in (min, max))
+    return f"{low if low == high else f'{low} to {high}'} ms on {count(len(measured), 'device')} ({kind})"
+
+
+def _milliseconds(check: CheckRecord) -> float | None:
+    rows = check.evidence.get("milliseconds") if isinstance(check.evidence, dict) else None
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and row.get("point") == FIXED_POINT and isinstance(row.get("flash"), (int, float)):
+            return float(row["flash"])
+    return None
 
 
 def attention_facts(host: HostSummary) -> str:

@@ -80,7 +80,29 @@ def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
         assert open_routes == {"GET /health"}
         assert {"POST /invocations", "POST /tokenize", "GET /metrics"} <= answer["routes"].keys()
         assert host.sh(f"stat -c '%a %U' {PREFIX}/etc/service.env").split() == ["600", "root"]
-        assert f"run {summary['run']}" in host.sh(f"cat {PREFIX}/logs/summary-{summary['run']}.txt")
+
+
+def test_one_file_on_the_host_says_what_it_has(firstlight: CommandRunner, hosts: list[FleetHost]) -> None:
+    """Cards, versions of driver, CUDA, torch, flash-attn and vLLM, the fixed point, the attention in use: of this host alone."""
+    summary = json.loads((firstlight.logs / "latest" / "summary.json").read_text())
+    for entry, host in zip(summary["hosts"][:2], hosts, strict=False):
+        text = host.sh(f"cat {PREFIX}/logs/summary.txt")
+        assert text.startswith("GREEN: 1 host serving")
+        assert f"run {summary['run']}" in text
+        stack = entry["stack"]
+        for line in (
+            "no card",
+            "driver +none, it computes on the CPU",
+            "CUDA +none, it computes on the CPU",
+            f"torch +{re.escape(stack['torch']['version'])} for cpu",
+            "flash-attn +none",
+            f"vLLM +{re.escape(stack['vllm']['version'])} for cpu, .*",
+            r"attention, b2 s512 h12 d64: [\d.]+ ms on cpu \(torch's flash attention, float32\)",
+            "Attention +asked CPU_ATTN, in use CPU_ATTN",
+        ):
+            assert re.search(rf"(?m)^ *{line}$", text), (line, text)
+        others = {other.name for other in hosts if other is not host}
+        assert not [name for name in others if name in text]
 
 
 def test_the_key_is_in_its_file_alone_and_every_change_is_recorded(

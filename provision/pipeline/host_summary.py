@@ -1,0 +1,42 @@
+"""The summary on a host, PREFIX/logs/summary.txt: what the newest run did there, and what the host has."""
+
+from __future__ import annotations
+
+from provision.core.errors import FirstlightError
+from provision.core.install_paths import InstallPaths
+from provision.core.json_text import parse_object
+from provision.core.models.records import HostSummary, Summary
+from provision.fleet.ssh import Session
+from provision.report import on_host
+
+NAME = "logs/summary.txt"
+RECORDS = ("current/stack.json", "verify/ready.json", "verify/last.json")
+"""Files below the prefix: the Stack of the live environment, the newest proof of its service, and its newest checks."""
+
+
+def write_on_host(session: Session, paths: InstallPaths, summary: Summary, host: HostSummary) -> None:
+    """Replace the summary on a host.
+
+    A run that did not plan the host, such as `stop`, knows no Stack: then the host's own records are read.
+
+    Args:
+        session: Connection to the host.
+        paths: Where the installation is.
+        summary: Summary of the run.
+        host: The host's part of it.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The file cannot be written.
+    """
+    if host.stack is None:
+        host = on_host.with_records(host, *(_record(session, paths, name) for name in RECORDS))
+    session.write(f"{paths.prefix}/{NAME}", on_host.render(summary, host).encode(), root=paths.root)
+
+
+def _record(session: Session, paths: InstallPaths, name: str) -> dict[str, object]:
+    """Return the content of a file; empty where there is none, or none that can be read."""
+    try:
+        return parse_object(session.read(f"{paths.prefix}/{name}", root=paths.root))
+    except (FirstlightError, OSError, ValueError):
+        return {}
