@@ -30,6 +30,7 @@ def _table() -> dict[str, Any]:
 def conflicts(settings: Settings) -> list[Conflict]:
     """Return all conflicts in a fixed order."""
     return [
+        *_addresses(settings),
         *_exposure(settings),
         *_arguments(settings),
         *_environment(settings),
@@ -38,13 +39,15 @@ def conflicts(settings: Settings) -> list[Conflict]:
     ]
 
 
+def _addresses(settings: Settings) -> Iterator[Conflict]:
+    for setting in ("bind", "gateway_bind"):
+        address = getattr(settings, setting)
+        if _is_loopback(address) is None:
+            yield Conflict(setting, f"{address!r} is no IP address", "allowed: an IP address or localhost")
+
+
 def _exposure(settings: Settings) -> Iterator[Conflict]:
-    try:
-        loopback = _is_loopback(settings.bind)
-    except ValueError:
-        yield Conflict("bind", f"{settings.bind!r} is no IP address", "allowed: an IP address or localhost")
-        return
-    if loopback or settings.expose:
+    if settings.expose or _is_loopback(settings.bind) is not False:
         return
     if settings.api_key:
         what = f"its API key crosses the network unencrypted; open to everybody stays {', '.join(_table()['open']['paths'])}"
@@ -57,21 +60,17 @@ def _exposure(settings: Settings) -> Iterator[Conflict]:
     )
 
 
-def _is_loopback(bind: str) -> bool:
-    """Return whether only the machine itself reaches an address. Raises ValueError when it is none."""
+def _is_loopback(bind: str) -> bool | None:
+    """Return whether only the machine itself reaches an address; None for a text that is no address."""
     bracketed = re.fullmatch(r"\[(.*:.*)\]", bind)
-    return bind == "localhost" or ipaddress.ip_address(bracketed[1] if bracketed else bind).is_loopback
+    try:
+        return bind == "localhost" or ipaddress.ip_address(bracketed[1] if bracketed else bind).is_loopback
+    except ValueError:
+        return None
 
 
 def _gateway(settings: Settings) -> Iterator[Conflict]:
-    try:
-        loopback = _is_loopback(settings.gateway_bind)
-    except ValueError:
-        yield Conflict(
-            "gateway_bind", f"{settings.gateway_bind!r} is no IP address", "allowed: an IP address or localhost"
-        )
-        return
-    if not (settings.gateway_tls or loopback or settings.expose):
+    if not (settings.gateway_tls or settings.expose) and _is_loopback(settings.gateway_bind) is False:
         yield Conflict(
             "gateway_tls",
             f"without TLS the keys of clients cross the network to {settings.gateway_bind} unencrypted",
