@@ -1,6 +1,6 @@
-"""`python -m tests.fleet.ahead`: what test hosts are made of, made while the tests that need none run.
+"""`python -m tests.fleet.ahead`: makes the roots of test hosts while tests that need no host run.
 
-A fixture that wants one of them waits for it, or makes it itself, and tells what went wrong.
+A fixture that needs one waits for it, or makes it itself and reports the error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start() -> subprocess.Popen[bytes]:
-    """In a session and a mount space of its own, so that all of it can be ended at once."""
+    """Start in a new session and mount namespace, so that all processes can be ended at once."""
     return subprocess.Popen(
         ["unshare", "--mount", sys.executable, "-m", "tests.fleet.ahead"],
         cwd=ROOT,
@@ -31,7 +31,7 @@ def start() -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """What is half made then is made anew by whoever wants it."""
+    """End the build; a fixture that needs an unfinished root makes it again."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     process.wait()

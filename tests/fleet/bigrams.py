@@ -1,7 +1,7 @@
-"""A model of a user's: small, but one that has learned something, so that a text is likelier by it than by guessing.
+"""A small model of a user that has learned something, so that it gives a text a higher probability than guessing.
 
-It is Llama-shaped and says which byte follows which: embeddings are unit vectors, the layers add nothing, and the last product looks
-the counted pairs up. Attention runs, its output is multiplied by zero.
+It has Llama's shape and predicts which byte follows which: embeddings are unit vectors, the layers add nothing, and the last product looks
+up the counted pairs. Attention runs, and its output is multiplied by zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from provision.phases.serve.onhost import builtin_model
 
 SIZE = builtin_model.VOCABULARY
-"""Of the vocabulary, and of a hidden state, which has a place for each token."""
+"""Size of the vocabulary and of a hidden state, which has one element for each token."""
 LAYERS, HEADS, HEAD_SIZE, INNER = 2, 8, 64, 512
 SMOOTHING = 0.05
 
@@ -66,7 +66,7 @@ def _weights(text: bytes) -> bytes:
 
 
 def _logits(text: bytes) -> array[float]:
-    """Row by row what makes each token likely: the logarithm of how often it follows, by the length that a norm gives a unit vector."""
+    """Return the logit of each token in each row: the logarithm of its count, divided by the length that a norm gives a unit vector."""
     pairs, firsts = Counter(pairwise(text)), Counter(text[:-1])
     return array(
         "f",

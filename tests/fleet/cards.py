@@ -1,7 +1,7 @@
 """A host that shows the cards of a probe recording and has the driver's real user libraries, but no card and no kernel module.
 
-What needs no computing is real there: plan, stage and install of CUDA builds, loading their extensions, and what is told of cards that
-do not answer.
+Everything that needs no computation is real there: plan, stage and install of CUDA builds, loading their extensions, and the report about
+cards that do not answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.fleet.layers import DRIVER_LIBRARIES
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded"
 SHOWN = "opt/shown"
-"""Where the host keeps what it shows, below its root."""
+"""The folder of the shown files, below the host's root."""
 
 _SMI = """#!/bin/sh
 case "$*" in
@@ -25,7 +25,7 @@ case "$*" in
 *) echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver." && exit 9 ;;
 esac
 """
-# The kernel's own tables are seen by all that runs in a container: they are covered, not changed.
+# Every process in a container sees the kernel's own tables: they are covered by mounts, not changed.
 _COVER = """
 mount -o remount,rw /sys
 for folder in sys/bus/pci sys/module; do
@@ -39,16 +39,16 @@ for name in {nodes}; do mknod -m 666 /dev/$name c 1 3; done
 
 
 def boot_with_cards(fleet: Fleet, recording: str, *, driver: str | None = None) -> FleetHost:
-    """A host with the cards of a recording by its name; `driver` is another version that they are shown with."""
+    """Boot a host with the cards of a recording; `driver` replaces the version of their driver."""
     [host] = fleet.boot(1, packages=DRIVER_LIBRARIES)
     show(host, split((RECORDED / f"{recording}.txt").read_bytes()), driver=driver)
     return host
 
 
 def show(host: FleetHost, recorded: Output, *, driver: str | None = None) -> None:
-    """PCI devices, kernel modules, device nodes and nvidia-smi as they were recorded.
+    """Show PCI devices, kernel modules, device nodes and nvidia-smi as they were recorded.
 
-    Raises ValueError where no driver answered in the recording.
+    Raises ValueError if no driver answered in the recording.
     """
     xml = recorded["nvidia_smi"].text.strip()
     version = re.search(r"<driver_version>([\d.]+)<", xml)
@@ -70,10 +70,10 @@ def show(host: FleetHost, recorded: Output, *, driver: str | None = None) -> Non
 
 
 def _tables(recorded: Output) -> dict[str, str]:
-    """Files below /sys by path: of the bus, and of the modules that were loaded."""
+    """Return files below /sys by path: those of the bus, and those of the loaded modules."""
     files = {
         path.removeprefix("/"): f"{value}\n" for path, value in recorded["pci"].by_file() if path.startswith("/sys/")
     }
-    # A directory in place of the link to the device: it is its name that is read.
+    # A directory instead of the link to the device: only its name is read.
     files |= {f"{link.removeprefix('/')}/shown": "" for link in recorded["pci"].values("driver")}
     return files | {f"sys/module/{name}/initstate": "live\n" for name in recorded["modules"].values("module")}

@@ -1,4 +1,4 @@
-"""The command line as a person runs it, against test hosts."""
+"""The command line as a user runs it, with test hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_SCREEN = 12
-"""Lines of a summary that everybody reads."""
+"""The number of lines of a summary that must name the first cause."""
 RUN_S = 1500.0
 """Longer than any run of three hosts on two slow cores; a limit, not an expectation."""
 
@@ -45,7 +45,7 @@ class Ended:
         return next(host for host in self.summary["hosts"] if host["name"] == name)
 
     def cause(self, name: str) -> str:
-        """What the doctor names first of a host that failed; it must stand on the first screen of the summary."""
+        """Return the doctor's first finding for a failed host; it must be on the first screen of the summary."""
         findings = self.host(name)["findings"]
         assert self.code != 0, self.output()
         assert findings, self.output()
@@ -53,7 +53,7 @@ class Ended:
         return str(findings[0]["cause"])
 
     def output(self) -> str:
-        """Everything a person saw, for messages of failed tests."""
+        """Return all output, for messages of failed tests."""
         return f"exit {self.code}\n{self.out[-6000:]}\n{self.err[-6000:]}"
 
 
@@ -78,7 +78,7 @@ class CommandRunner:
         )
 
     def end(self, process: subprocess.Popen[str], *, send: signal.Signals | None = None) -> Ended:
-        """Wait for a command, after a signal where one is given."""
+        """Wait for a command, after sending a signal if one is given."""
         if send is not None:
             process.send_signal(send)
         try:
@@ -94,7 +94,7 @@ class CommandRunner:
         return self.end(self.start(*arguments))
 
     def wait_for(self, process: subprocess.Popen[str], seen: Callable[[Path], bool]) -> None:
-        """Until something shows in the newest run's folder; the command must still run then."""
+        """Wait until the newest run's folder has something; the command must still run then."""
         deadline = time.monotonic() + RUN_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -106,7 +106,7 @@ class CommandRunner:
 
 
 def task_ended(host: str, task: str) -> Callable[[Path], bool]:
-    """Whether Ansible has done a task on a host."""
+    """Return a condition: Ansible has finished a task on a host."""
 
     def seen(run: Path) -> bool:
         path = run / "install" / "tasks.jsonl"
@@ -119,7 +119,7 @@ def task_ended(host: str, task: str) -> Callable[[Path], bool]:
 
 
 def event(kind: str, **fields: Any) -> Callable[[Path], bool]:
-    """Whether an event stands in the run."""
+    """Return a condition: the run has an event."""
 
     def seen(run: Path) -> bool:
         path = run / "events.jsonl"

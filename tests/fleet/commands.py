@@ -1,4 +1,4 @@
-"""Running this machine's programs, with what they said in the error."""
+"""Runs programs of this machine, with their output in the error."""
 
 from __future__ import annotations
 

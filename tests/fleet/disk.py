@@ -1,7 +1,7 @@
-"""A disk of its own for what test hosts write: an image without a journal, thrown away whole.
+"""A separate disk for the files of test hosts: an image without a journal that is deleted as a whole.
 
-Many servers' disks tell their device of every block that is freed: there each uninstall of tens of thousands of files takes a minute, and
-so does each host's end. What packages want synced costs little here as well: after a crash nobody reads it.
+Many file systems discard every freed block on their device: there each uninstallation of tens of thousands of files takes a minute, and
+so does the removal of each host. Syncs of package managers are cheap here as well, because nothing is read after a crash.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 _LARGEST = 128 << 30
 _SHARE = 0.9
-"""Of what is free: the image is sparse, and must not promise more than there is."""
+"""The share of the free space: the image is sparse and must not be larger than the free space."""
 
 
 def attach(folder: Path) -> None:
-    """Mount a new image there. Where none can be had, the folder stays as it is: all works, and takes longer."""
+    """Mount a new image at a folder. If that is impossible, the folder stays unchanged: everything works, but takes longer."""
     folder.mkdir()
     image = _image(folder)
     with image.open("wb") as file:
@@ -32,13 +32,13 @@ def attach(folder: Path) -> None:
 
 
 def trim(folder: Path) -> None:
-    """Give the blocks of deleted files back to the machine, which else has them again when the image is deleted."""
+    """Return the blocks of deleted files to the machine before the image is deleted."""
     if os.path.ismount(folder):
         subprocess.run(("fstrim", str(folder)), capture_output=True, check=False)
 
 
 def detach(folder: Path) -> None:
-    """Unmount it and delete the image, if there is one."""
+    """Unmount and delete the image, if there is one."""
     if os.path.ismount(folder):
         subprocess.run(("umount", str(folder)), check=False)
     if os.path.ismount(folder):

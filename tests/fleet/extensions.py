@@ -1,6 +1,6 @@
-"""Run by an environment's own Python: opens each extension of the packages that compute, and prints what became of each as JSON.
+"""Run by an environment's own Python: opens each extension of the packages that compute, and prints each result as JSON.
 
-Each in a process of its own that has torch already: one that crashes ends itself alone, and none hides what another lacks.
+Each is opened in a process of its own that has loaded torch: a crash ends only that process, and none hides what another lacks.
 """
 
 import ctypes
@@ -16,11 +16,11 @@ import torch  # type: ignore[import-not-found,unused-ignore]
 
 PACKAGES = ("vllm", "flashinfer-python", "xformers", "flash-attn", "xgrammar")
 IMPORTS = ("torchvision", "torchaudio", "flashinfer", "xformers.ops", "flash_attn", "vllm.engine.arg_utils")
-"""Some have extensions that only their own import opens."""
+"""Packages with extensions that only their own import opens."""
 
 
 def extensions() -> dict[str, str]:
-    """Path by name of each shared library of the packages, those aside that others beside them open."""
+    """Return the path of each shared library of the packages by name, without those that another library opens."""
     found = {}
     for package in PACKAGES:
         try:
@@ -34,7 +34,7 @@ def extensions() -> dict[str, str]:
 
 
 def attempt(action: Callable[[str], object], argument: str) -> str:
-    """How a call ended in a child: nothing, or what it said."""
+    """Return how a call ended in a child process: an empty text, or its error."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -42,12 +42,12 @@ def attempt(action: Callable[[str], object], argument: str) -> str:
             action(argument)
             os.write(writer, b"")
             os._exit(0)
-        except BaseException as error:  # noqa: BLE001 - told to the parent
+        except BaseException as error:  # noqa: BLE001 - sent to the parent
             os.write(writer, f"{type(error).__name__}: {error}".encode()[:2000])
             os._exit(1)
     os.close(writer)
-    with os.fdopen(reader, errors="replace") as said:
-        text = said.read()
+    with os.fdopen(reader, errors="replace") as pipe:
+        text = pipe.read()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return text or (f"ended with {code}" if code else "")

@@ -1,6 +1,6 @@
-"""Real faults of a host that serves: how each is made and undone there, and which check must find it.
+"""Real faults of a serving host: the commands that make and undo each, and the check that must find it.
 
-A fault is made by shell commands that root runs on the host; `PREAMBLE` stands before them. Faults of what computes are in
+A fault is made by shell commands that root runs on the host, after `PREAMBLE`. Faults of operators are in
 `wrong_numbers.py`. The families are the rows of "What is found when" in docs/reference/checks.md.
 """
 
@@ -42,7 +42,7 @@ extension() {{ cat /proc/[0-9]*/maps 2>/dev/null | grep -om 1 "/.*/vllm/_C[^/]*\
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `checks` must all end with `status` at `level` while it is there, and `names` stand in what one of them says."""
+    """One fault. `checks` must all end with `status` at `level` while it exists, and the reason of one of them must contain `names`."""
 
     name: str
     family: str
@@ -52,43 +52,43 @@ class Fault:
     level: Level = "standard"
     names: str = ""
     status: Status = "fail"
-    """A warning where the host's administrator may have meant it."""
+    """A warning if the host's administrator may have made the change on purpose."""
 
 
 def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
-    """A drop-in for the unit, effective for its next start."""
+    """Return a fault: a drop-in for the unit, effective at its next start."""
     content = "\n".join(("[Service]", *lines))
     make = f"mkdir -p $dropins\ncat > $dropins/50-fault.conf <<END\n{content}\nEND\nsystemctl daemon-reload"
     return Fault(name, "unit", (check,), make, "rm -r $dropins\nsystemctl daemon-reload", names=names)
 
 
 def _command(edit: str) -> tuple[str, str]:
-    """The command of the unit and of the drop-ins before this one, changed by an expression of sed."""
+    """Return a fault: the command of the unit and of earlier drop-ins, changed by a sed expression."""
     last = f"systemctl cat $unit | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}' | tail -n 1"
     return "ExecStart=", f"ExecStart=$({last})"
 
 
 def _file(name: str, path: str, edit: str, check: str, *, family: str = "files") -> Fault:
-    """A file that is changed by a command which finds its path in `$file`."""
+    """Return a fault: a file changed by a command that has its path in `$file`."""
     file, begins = f"file={path}", path.rpartition("/")[2].partition("-")[0]
     return Fault(name, family, (check,), f"{file}\nkeep $file\n{edit}", f"{file}\nrestore $file", names=begins)
 
 
 def _flipped(name: str, path: str, function: str, names: str) -> Fault:
-    """A bit of a function's code that nobody calls, so that nothing but the file shows it."""
+    """Return a fault: a changed bit in the code of a function that is never called, so that only the file shows it."""
     flip = f"file={path}\nflip $file $(code_of $file {function})"
     return Fault(name, "files", ("libraries.files",), flip, flip, names=names)
 
 
 def _added(name: str, file: str, content: str) -> Fault:
-    """A file in the environment that no distribution brought."""
+    """Return a fault: a file in the environment that belongs to no distribution."""
     path = f"$site/{file}"
     make = f"cat > {path} <<'END'\n{content}\nEND"
     undo = f"rm -f {path} $site/__pycache__/{file.removesuffix('.py')}.*"
     return Fault(name, "injected code", ("libraries.injected",), make, undo, names=file)
 
 
-# The source stays as it is, and so do its time and size, which stand in the byte code's head: Python takes what it finds.
+# Source, time and size stay unchanged; the byte code's header has them, so Python loads the changed byte code.
 _POISON = """$environment/bin/python -I - $file <<'END'
 import marshal, sys
 from importlib.util import source_from_cache
@@ -102,7 +102,7 @@ with open(path, "r+b") as file:
     file.truncate()
 END"""
 
-# In place of zeros a tensor could be anything: safetensors has no sum of its own.
+# Zeros may be replaced by any values: safetensors has no checksum.
 _ZERO_LAYER = """python3 - $file <<'END'
 import json, struct, sys
 with open(sys.argv[1], "r+b") as file:
@@ -123,7 +123,7 @@ content["model"]["vocab"] = {word: (place + 1) % len(vocabulary) for word, place
 json.dump(content, open(sys.argv[1], "w"))
 END"""
 
-# A file whose size and times stay is one that a disk or a controller spoiled: the note of how the file looked is made to fit.
+# Size and times stay, as with damage by a disk or its controller: the recorded state of the file is adjusted to match.
 _ROT = """file=$site/vllm/_C_AVX2.abi3.so
 flip $file 5000000
 python3 - $prefix/verify/files.json $environment $file <<'END'
@@ -243,7 +243,7 @@ INJECTED = (
         status="warn",
     ),
 )
-"""What can inject code into the interpreter, and into every process."""
+"""Files that can inject code into the interpreter, and into every process."""
 
 _RUN_OTHER = "\n".join(
     (
@@ -259,7 +259,7 @@ file=/srv/other/model.safetensors
 {_ZERO_LAYER}
 {_RUN_OTHER}"""
 
-# The guard of all routes refuses to start without a key, so it goes together with the key.
+# The middleware that protects all routes does not start without a key, so both are removed together.
 _NO_KEY = "\n".join(
     (
         # systemd shows the drop-ins before this one once it has read them.
@@ -286,7 +286,7 @@ RUNNING = (
     Fault("another model under the right name", "model", ("serving.answer",), _OTHER_MODEL, "rm -r /srv/other"),
     Fault("a server that asks for no API key", "access", ("serving.access",), _NO_KEY, "true", names="/v1"),
 )
-"""What holds once the service starts again; `undo` removes what lies outside the installation."""
+"""Faults that take effect when the service starts again; `undo` removes files outside the installation."""
 
 STOPPED = Fault(
     "a service that somebody stopped",
@@ -338,6 +338,6 @@ INSTEAD = (
         names="canned.py",
     ),
 )
-"""What answers in place of the service, which is stopped meanwhile."""
+"""Faults in which another process answers instead of the service, which is stopped meanwhile."""
 
 ALL = (*UNIT, *SECRETS, *MODEL, *FILES, *INJECTED, *RUNNING, FROZEN, STOPPED, *INSTEAD)

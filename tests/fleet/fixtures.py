@@ -1,4 +1,4 @@
-"""The fleet as fixtures. Where hosts cannot be booted, tests say so loudly; with FIRSTLIGHT_REQUIRE_FLEET=1 that is a failure."""
+"""Fixtures for the fleet. If hosts cannot be booted, tests report it clearly; with FIRSTLIGHT_REQUIRE_FLEET=1 that is a failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROGRAMS = ("systemd-nspawn", "debootstrap", "ip", "nft", "nsenter", "ssh-keyge
 
 
 def impossible() -> str | None:
-    """Why this machine cannot boot test hosts; null when it can."""
+    """Return why this machine cannot boot test hosts; None if it can."""
     if os.geteuid() != 0:
         return "test hosts want root"
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
@@ -42,7 +42,7 @@ def impossible() -> str | None:
 
 
 def require_hosts() -> None:
-    """Skip the test with the reason where this machine cannot boot hosts; with FIRSTLIGHT_REQUIRE_FLEET=1 fail it."""
+    """Skip the test with the reason if this machine cannot boot hosts; with FIRSTLIGHT_REQUIRE_FLEET=1 fail it."""
     reason = impossible()
     if reason is not None:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
@@ -57,13 +57,13 @@ def _say(text: str) -> None:
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     del frame
-    # Unlike the default, this lets fixtures take the hosts away.
+    # Unlike the default, this lets fixtures remove the hosts.
     pytest.exit(f"signal {number}", returncode=128 + number)
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
-    """Boots hosts: `fleet.boot(3)`; all are taken away at the end, whatever happens."""
+    """Boots hosts: `fleet.boot(3)`; all are removed at the end, whatever happens."""
     require_hosts()
     remove_leftovers(_say)
     before = {number: signal.signal(number, _terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -78,13 +78,13 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def pair(fleet: Fleet) -> list[FleetHost]:
-    """Two hosts that tests share; a test that harms one mends it or boots its own."""
+    """Two hosts that tests share; a test that damages one repairs it or boots its own."""
     return fleet.boot(2)
 
 
 @pytest.fixture
 def wheels_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache on the disk that is thrown away: gigabytes of wheels that no other test wants."""
+    """A temporary cache on the disk, for gigabytes of wheels that no other test needs."""
     folder = fleet.disk / "wheels"
     folder.mkdir()
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(folder))

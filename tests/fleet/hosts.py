@@ -1,4 +1,4 @@
-"""Real hosts to test against: booted, reachable over SSH, known by key, with users of all the kinds that servers have."""
+"""Real test hosts: booted, reachable over SSH, known by key, with the usual kinds of users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FleetHost:
     machine: Machine
 
     def inventory_entry(self, user: str = "root") -> dict[str, Any]:
-        """Ansible's variables for this host; the user's own ssh configuration stays out of it."""
+        """Return Ansible's variables for this host, without the user's own ssh configuration."""
         return {
             "ansible_host": self.address,
             "ansible_user": user,
@@ -48,36 +48,36 @@ class FleetHost:
         }
 
     def inventory(self, folder: Path, *, user: str = "root", **variables: Any) -> Path:
-        """An inventory file with this host alone."""
+        """Write an inventory file with only this host."""
         return write_inventory(folder, [self], user=user, **variables)
 
     def sh(self, script: str, *, check: bool = True, timeout_s: float = 60) -> str:
-        """Run a script as root, past SSH. Raises RuntimeError when it fails."""
+        """Run a script as root, without SSH. Raises RuntimeError when it fails."""
         return self.machine.sh(script, check=check, timeout_s=timeout_s)
 
     def reboot(self) -> None:
-        """An orderly restart; returns when it runs again."""
+        """Restart the host; returns when it runs again."""
         self.machine.reboot()
 
     def kill(self) -> None:
-        """A power cut."""
+        """Stop the host as by a power cut."""
         self.machine.kill()
 
     def boot(self) -> None:
-        """After a power cut."""
+        """Boot again after a power cut."""
         self.machine.boot()
 
     def remove(self) -> None:
-        """Free what it uses before the session ends."""
+        """Remove the host before the session ends."""
         self.machine.remove()
 
     def new_host_keys(self) -> None:
-        """As if it had been installed anew; known_hosts stays as it is."""
+        """Make new host keys, as after a new installation; known_hosts stays unchanged."""
         self.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh")
 
 
 def write_inventory(folder: Path, hosts: list[FleetHost], *, user: str = "root", **variables: Any) -> Path:
-    """An inventory file with these hosts in a group `fleet`; variables hold for all of them."""
+    """Write an inventory file with these hosts in a group `fleet`; the variables apply to all of them."""
     content = {"fleet": {"hosts": {host.name: host.inventory_entry(user) for host in hosts}, "vars": variables}}
     path = folder / "hosts.yml"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def write_inventory(folder: Path, hosts: list[FleetHost], *, user: str = "root",
 
 
 class Fleet:
-    """All hosts of one test session, and everything that must go when it ends."""
+    """All hosts of one test session, and everything that is removed when it ends."""
 
     def __init__(self) -> None:
         self.name = f"flt{os.getpid() % 0xFFFFF:05x}"
@@ -101,7 +101,7 @@ class Fleet:
         self.known_hosts.touch()
         self.admin_password = secrets.token_hex(8)
         with (cache_folder() / "network.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions would find the same addresses free
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions could choose the same free addresses
             self.network = Network.make(self.name)
         self._open = False
         self._count = 0
@@ -115,9 +115,9 @@ class Fleet:
         packages: Sequence[str] = (),
         suite: str = BOOKWORM,
     ) -> list[FleetHost]:
-        """Boot bare hosts of a Debian, side by side, or ones with more packages.
+        """Boot bare hosts of a Debian at the same time, or hosts with more packages.
 
-        Online ones reach what this machine reaches; without Python there is none at all.
+        Online hosts reach what this machine reaches; without Python they have none at all.
         """
         layers = root_with(packages, suite)
         hosts = [self._host(layers, python=python) for _ in range(count)]
@@ -149,12 +149,12 @@ class Fleet:
         return FleetHost(name, address, self.key_file, self.known_hosts, self.admin_password, machine)
 
     def remove(self) -> None:
-        """Leave nothing behind."""
+        """Remove all hosts and the network."""
         remove_session(self.folder)
 
 
 def furnish(root: Path, name: str, address: str, gateway: str, public_key: str) -> None:
-    """Name, address, host keys of its own, and a login for root."""
+    """Give a root a name, an address, its own host keys, and a login for root."""
     (root / "etc/hostname").write_text(f"{name}\n")
     (root / "etc/machine-id").write_text("")
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
@@ -174,7 +174,7 @@ def furnish(root: Path, name: str, address: str, gateway: str, public_key: str) 
 
 
 def make_users(root: Path, password: str) -> None:
-    """Three users: one whose sudo wants a password, one whose sudo wants none, one without sudo."""
+    """Make three users: one whose sudo asks for a password, one whose sudo asks for none, one without sudo."""
     public_key = (root / "root/.ssh/authorized_keys").read_text()
     for user in (SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, NO_SUDO):
         command("chroot", str(root), "useradd", "--create-home", "--shell", "/bin/sh", user)
@@ -187,7 +187,7 @@ def make_users(root: Path, password: str) -> None:
 
 
 def authorize(home: Path, public_key: str, uid: int, gid: int) -> None:
-    """Let a key's owner in."""
+    """Allow logins with a key."""
     folder = home / ".ssh"
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "authorized_keys").write_text(public_key)
@@ -196,7 +196,7 @@ def authorize(home: Path, public_key: str, uid: int, gid: int) -> None:
 
 
 def remove_session(folder: Path) -> None:
-    """Take a session's hosts and network away, from its folder alone."""
+    """Remove a session's hosts and network, with only its folder."""
     for machine in [path for path in folder.glob("disk/host*") if path.is_dir()]:
         take_away(machine)
     disk.detach(folder / "disk")
@@ -206,7 +206,7 @@ def remove_session(folder: Path) -> None:
 
 
 def sweep(name: str) -> None:
-    """Empty folders that nspawn leaves: its mount points, and control groups, which others may still be using."""
+    """Remove empty folders that nspawn leaves: its mount points, and control groups, which others may still use."""
     for point in Path("/run/systemd/nspawn/propagate").glob(f"{name}*"):
         with contextlib.suppress(OSError):
             point.rmdir()
@@ -218,7 +218,7 @@ def sweep(name: str) -> None:
 
 
 def remove_leftovers(say: Callable[[str], None]) -> None:
-    """Take away what sessions left that were killed: those whose process is no more."""
+    """Remove the remains of killed sessions, whose process no longer exists."""
     for folder in sorted(_running().glob("flt*")):
         owner = folder / "owner"
         alive = owner.exists() and owner.read_text() == _identity(int(owner.read_text().split()[0] or 0))
@@ -232,7 +232,7 @@ def _running() -> Path:
 
 
 def _identity(pid: int) -> str:
-    """A process by its PID and its start time, for PIDs are used again; empty when it is gone."""
+    """Return a process's PID and start time, because PIDs are reused; empty when it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

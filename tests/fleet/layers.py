@@ -1,4 +1,4 @@
-"""Debian packages over the bare root: installed once, kept beside it as a layer of an overlay under a key of what it holds."""
+"""Debian packages over the bare root: installed once and kept as a layer of an overlay, under a key of its content."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.fleet.online import connect_to_registries
 from tests.fleet.root import BOOKWORM, TRIXIE, bare_root
 
 RPM_TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
-"""With them Debian takes packages as the RHEL family does."""
+"""Packages with which Debian installs packages as the RHEL family does."""
 FOR_A_USER = ("libpam-systemd", "libnuma1", "g++", "python3-dev")
-"""What an administrator installs for a user without root, whose service is to outlive the session."""
+"""Packages that an administrator installs for a user without root whose service must outlive the session."""
 DRIVER_LIBRARIES = ("libcuda1", "libnvidia-ml1")
 """The user space of NVIDIA's driver, of Debian's section non-free."""
 
@@ -28,7 +28,7 @@ chroot "$root" apt-get -qq update
 exec chroot "$root" apt-get -qq -y --no-install-recommends install "$@"
 """
 _OURS = ("etc/apt", "etc/pip.conf", "etc/environment", "etc/resolv.conf", "var/lib/apt/lists", "var/cache/apt")
-"""What only the installing needed: the way to this machine's registries, and what came from there."""
+"""Files that only the installation needed: the access to this machine's registries, and downloads."""
 
 
 def root_with(packages: Sequence[str], suite: str = BOOKWORM) -> tuple[Path, ...]:
@@ -52,7 +52,7 @@ def _make(folder: Path, bare: Path, packages: Sequence[str]) -> None:
         (folder / part).mkdir(parents=True)
     connect_to_registries(folder / "upper")
     _offer_all_sections(folder / "upper/etc/apt")
-    # In a mount space of its own: what is killed leaves nothing mounted.
+    # In a mount namespace of its own, so that a killed process leaves nothing mounted.
     command = ["unshare", "--mount", "sh", "-ec", _INSTALL, "sh", str(bare), str(folder), *packages]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Everything that an installation consists of, file by file, so that two moments of a host can be compared."""
+"""A list of all files of an installation, to compare two states of a host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAY_DIFFER = {
     r"envs/[^/]+/manifest\.txt": "the checksums of those",
     r"envs/.*/__pycache__(/.*)?": "byte code, which holds the path of its source and the time; verify compares it with its source",
     r"envs/[^/]+/bytecode\.txt": "its checksums",
-    r"envs/[^/]+/stack\.json": "the plan that it was built by, which says what packages the host lacked then",
+    r"envs/[^/]+/stack\.json": "the plan that it was built by, which lists the packages that the host lacked then",
     r"etc/set-aside(/.*)?": "drop-ins that a repair took away",
     r"etc/started": "what the service was started from, which names the environment's folder",
     r"logs/.*": "a summary of each run",
@@ -24,7 +24,7 @@ MAY_DIFFER = {
     r"state\.files": "sizes and times of files whose content this list compares",
     r"verify/.*": "results of checks, with their times",
 }
-"""What may be another one after a repair, by its path below the prefix, and why."""
+"""Files that may differ after a repair, by their path below the prefix, with the reason."""
 
 _LIST = """
 import hashlib, json, os, pwd, re, stat, sys
@@ -58,17 +58,17 @@ print(json.dumps(found))
 
 
 def listing(host: FleetHost) -> dict[str, str]:
-    """Mode, owner, size and digest of every file of an installation by its path below the prefix, its units' files included.
+    """Return mode, owner, size and digest of every file of an installation by its path below the prefix, the units' files included.
 
-    The number that a rebuilt environment's folder ends with is left out, in names and in texts.
+    The number at the end of a rebuilt environment's folder is removed from names and texts.
     """
-    said = host.sh(f"python3 - {PREFIX} <<'END'\n{_LIST}\nEND\n", timeout_s=180)
-    found: dict[str, str] = json.loads(said)
+    output = host.sh(f"python3 - {PREFIX} <<'END'\n{_LIST}\nEND\n", timeout_s=180)
+    found: dict[str, str] = json.loads(output)
     return found
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    """What differs by path; nothing that `MAY_DIFFER` names."""
+    """Return the differences by path, except those that `MAY_DIFFER` names."""
     ignored = re.compile("|".join(MAY_DIFFER))
     return {
         path: (before.get(path), after.get(path))

@@ -15,12 +15,12 @@ from tests.fleet.commands import command
 
 BOOT_S = 120
 _POWER_SUPPLY = 'while "$@"; [ $? -eq 133 ]; do :; done'
-"""With --keep-unit nspawn leaves a reboot to whoever started it, by this exit status."""
+"""With --keep-unit, nspawn ends with this exit status when its caller must do a reboot."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Machine:
-    """A folder with `fs` (the mounted root), what was written over it, and `pid` of the nspawn process while it runs."""
+    """A folder with `fs` (the mounted root), the layer over it, and `pid` of the nspawn process while it runs."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -30,16 +30,16 @@ class Machine:
         self._arguments: list[str] = []
 
     def mount(self, *below: Path) -> None:
-        """Lay an empty layer over the layers of a root, of which the uppermost comes first."""
+        """Mount an empty layer over the layers of a root, given from top to bottom."""
         for part in ("fs", "upper", "work"):
             (self.folder / part).mkdir(parents=True)
         layers = f"lowerdir={':'.join(map(str, below))},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
 
     def boot(self, bridge: str | None = None, *options: str) -> None:
-        """Start it and wait until systemd says that it runs. Without arguments as it was started before.
+        """Start the machine and wait until systemd reports that it runs. Without arguments, start it as before.
 
-        A boot that goes wrong is tried once more, and said: what is tested here comes after it. Raises RuntimeError.
+        A failed boot is reported and tried once more, because booting itself is not tested. Raises RuntimeError.
         """
         if bridge is not None:
             self._arguments = [f"--network-bridge={bridge}", *options]
@@ -77,7 +77,7 @@ class Machine:
 
     @property
     def leader(self) -> int | None:
-        """PID of its systemd as this machine sees it."""
+        """Return the PID of its systemd on this machine."""
         return leader_of(self._process.pid) if self._process is not None else None
 
     def sh(self, script: str, *, check: bool = True, timeout_s: float = 60) -> str:
@@ -105,7 +105,7 @@ class Machine:
         self._wait_until_up(other_than=before)
 
     def kill(self) -> None:
-        """Pull the plug: everything in it ends at once, nothing is told."""
+        """Kill the machine: all its processes end at once without a signal."""
         process, self._process = self._process, None
         _end(self.folder, process)
 
@@ -129,13 +129,13 @@ class Machine:
         raise RuntimeError(f"{self.name} did not come up: {state} {failed.strip()}; its console ends with:\n{console}")
 
     def remove(self) -> None:
-        """Pull the plug, unmount, delete."""
+        """Kill the machine, unmount and delete its files."""
         process, self._process = self._process, None
         take_away(self.folder, process)
 
 
 def leader_of(supply: int) -> int | None:
-    """PID of the systemd that runs below our starting shell, or null while there is none."""
+    """Return the PID of the systemd below the starting shell, or None while there is none."""
     for nspawn in _children(supply, "systemd-nspawn"):
         for leader in _children(nspawn, "systemd"):
             return leader
@@ -143,7 +143,7 @@ def leader_of(supply: int) -> int | None:
 
 
 def take_away(folder: Path, process: subprocess.Popen[bytes] | None = None) -> None:
-    """End a machine and delete its folder, from the folder alone: also that of a test session which was killed."""
+    """End a machine and delete its folder, with only the folder, also after a killed test session."""
     _end(folder, process)
     root = str(folder / "fs")
     if os.path.ismount(root):
@@ -154,7 +154,7 @@ def take_away(folder: Path, process: subprocess.Popen[bytes] | None = None) -> N
 
 
 def _end(folder: Path, process: subprocess.Popen[bytes] | None) -> None:
-    """Kill a machine's PID 1, with which everything in it ends: nspawn, and then the shell that started it."""
+    """Kill a machine's PID 1, which ends all its processes, then nspawn, then the shell that started it."""
     pid_file = folder / "pid"
     supply = process.pid if process is not None else _recorded(pid_file)
     if supply is None:
@@ -170,7 +170,7 @@ def _end(folder: Path, process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _recorded(pid_file: Path) -> int | None:
-    """The PID in a file, if that is still one of our shells: numbers are used again."""
+    """Return the PID in a file if it is still a starting shell; PIDs are reused."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
         if b"systemd-nspawn" in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -1,4 +1,4 @@
-"""The network of the test hosts: a bridge with addresses of its own, and a way out only where a test asks for one."""
+"""The network of the test hosts: a bridge with its own addresses, and access to the outside only on request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CANDIDATES = [ipaddress.ip_network(f"10.97.{third}.0/24") for third in range(20
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One bridge. `name` is that of the bridge and of the firewall table."""
+    """One bridge. `name` is the name of the bridge and of the firewall table."""
 
     name: str
     subnet: str
 
     @property
     def gateway(self) -> str:
-        """This machine's address there."""
+        """Return this machine's address in the network."""
         return str(next(ipaddress.ip_network(self.subnet).hosts()))
 
     def address(self, number: int) -> str:
@@ -30,7 +30,7 @@ class Network:
 
     @classmethod
     def make(cls, name: str) -> Network:
-        """Make the bridge on addresses that this machine does not use."""
+        """Make the bridge with addresses that this machine does not use."""
         in_use = [
             ipaddress.ip_interface(f"{address['local']}/{address['prefixlen']}").network
             for interface in json.loads(command("ip", "-j", "addr"))
@@ -46,14 +46,14 @@ class Network:
         return network
 
     def open(self) -> None:
-        """Let the hosts out to wherever this machine can go."""
+        """Let the hosts reach what this machine reaches."""
         command("sysctl", "-qw", "net.ipv4.ip_forward=1")
         rule = f'ip saddr {self.subnet} oifname != "{self.name}" masquerade'
         hook = "type nat hook postrouting priority 100; policy accept;"
         command("nft", "-f", "-", stdin=f"table ip {self.name} {{\n chain out {{\n  {hook}\n  {rule}\n }}\n}}\n")
 
     def remove(self) -> None:
-        """Take all of it away; what is not there is fine."""
+        """Remove all of it; missing parts are no error."""
         with contextlib.suppress(FileNotFoundError):
             command("nft", "delete", "table", "ip", self.name, check=False)
         command("ip", "link", "delete", self.name, check=False)

@@ -1,4 +1,4 @@
-"""A test host on the network reaches package registries the way this machine does: its resolver, sources, certificates, settings."""
+"""An online test host reaches package registries as this machine does, with its resolver, sources, certificates and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bare roots that are not booted, with a vendor's repository named to their package manager, and the role's modules run in them."""
+"""Bare roots that are not booted and whose package manager has a vendor's repository; the role's modules run in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.install.modules import copy_modules, documentation, run_module
 
 ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
 MODULES = "opt/modules"
-"""Where a root has the product's modules."""
+"""The folder of the product's modules in a root."""
 KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
 SOURCE = "etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
 PIN = "etc/apt/preferences.d/firstlight-nvidia-cuda"
@@ -37,13 +37,13 @@ class Root:
         return subprocess.run(words, input=stdin, env=environment, capture_output=True, text=True, check=False)
 
     def sh(self, script: str) -> str:
-        """What a script prints that must end well."""
+        """Return the output of a script, which must succeed."""
         done = self.run("sh", "-ec", script)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def module(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
-        """Whether one of the role's modules failed, and all that it reports, a line each. Mode `look` is check mode."""
+        """Run one of the role's modules; return 0, or 1 if it failed, and its report with one item per line. Mode `look` is check mode."""
         folder = self.path / MODULES
         if not folder.exists():
             copy_modules(folder)
@@ -67,14 +67,14 @@ class Root:
 
 
 class AptRoot(Root):
-    """A Debian whose only source is the vendor's, as the role names it."""
+    """A Debian whose only source is the vendor's repository, as the role adds it."""
 
     def pin(self, version: str) -> None:
         globs = " ".join(catalog().package_families["nvidia-driver"].packages)
         (self.path / PIN).write_text(f"Package: {globs}\nPin: version {version}-*\nPin-Priority: 1001\n")
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """Version and state of the driver's installed packages."""
+        """Return the version and the state of the driver's installed packages."""
         lines = self.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n").stdout.splitlines()
         rows = [line.split() for line in lines]
         return {
@@ -86,7 +86,7 @@ class AptRoot(Root):
 
 @contextmanager
 def bare(folder: Path, packages: Sequence[str] = ()) -> Iterator[Path]:
-    """A bare root of its own in a folder, or one with more packages, taken away at the end."""
+    """Make a bare root in a folder, or one with more packages; it is removed at the end."""
     require_hosts()
     machine = Machine("packages", folder / "root")
     machine.mount(*root_with(packages))
@@ -98,7 +98,7 @@ def bare(folder: Path, packages: Sequence[str] = ()) -> Iterator[Path]:
 
 @contextmanager
 def apt_root(folder: Path, by: Signer, *, path: str, os_release: str | None = None) -> Iterator[AptRoot]:
-    """With the repository that lies in `mirror` beside the vendor's key, at PLACE/`path`; for another Debian by `os_release`."""
+    """Make a root with the repository and the vendor's key of `mirror`, at PLACE/`path`; `os_release` names another Debian."""
     with bare(folder) as root:
         shutil.copytree(by.key.parent / "mirror", root / PLACE.lstrip("/"))
         shutil.copy(by.key, root / KEY.lstrip("/"))

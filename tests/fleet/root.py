@@ -1,6 +1,6 @@
-"""The bare Debian root that all test hosts share: made once by debootstrap, kept outside the checkout.
+"""The bare Debian root of all test hosts, made once by debootstrap and kept outside the checkout.
 
-The mirror is whatever this machine's own apt sources name; no address stands in the repository.
+The mirror is the one of this machine's own apt sources; the repository has no address.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ INCLUDE = (
     "ca-certificates",
     "procps",
 )
-"""As bare as a server can be: no venv, no pip, no compiler."""
+"""A minimal server: no venv, no pip, no compiler."""
 
 
 def cache_folder() -> Path:
-    """Where everything that outlives a test session is kept."""
+    """Return the folder of files that outlive a test session."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "firstlight-tests"
 
 
 def own_mirror(apt: Path = Path("/etc/apt")) -> str:
-    """The first Debian mirror that this machine itself uses.
+    """Return the first Debian mirror that this machine uses.
 
     Raises RuntimeError when its apt sources name none.
     """
@@ -54,7 +54,7 @@ def own_mirror(apt: Path = Path("/etc/apt")) -> str:
 
 
 def bare_root(suite: str = BOOKWORM) -> Path:
-    """The root's path; made on the first call (some minutes), under a lock, so that two sessions make it once."""
+    """Return the root's path; the first call makes it (some minutes), under a lock, so that two sessions make it once."""
     digest = hashlib.sha256("\n".join(INCLUDE).encode()).hexdigest()[:12]
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)

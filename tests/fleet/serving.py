@@ -1,4 +1,4 @@
-"""What a test host's service answers, asked from the host itself, and what its environment finds out with another host's."""
+"""Requests to a test host's service from the host itself, and multihost trials with another host's environment."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "wi
 
 
 def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
-    """The list of models, with the host's own key and without one, and what each route of the server answers without one."""
+    """Return the list of models, with the host's own key and without one, and the answer of each route without a key."""
     answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
     return answer
 
 
 def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, dict[str, Any]]:
-    """What the checks of what serves say of the first host, by id; `where` are options of the command line."""
+    """Return the results of the service's checks on the first host by id; `where` are options of the command line."""
     words = [word for name in SERVING_CHECKS for word in ("--only", f"serving.{name}")]
     ended = firstlight("verify", *where, *words)
     found = {check["id"]: check for check in ended.summary["hosts"][0]["checks"]}
@@ -54,7 +54,7 @@ def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, d
 
 
 def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
-    """Until the server answers that it is well. Raises RuntimeError when it does not within 240 s."""
+    """Wait until the server is healthy. Raises RuntimeError if it is not within 240 s."""
     host.sh(
         "for i in $(seq 240); do python3 -c 'import urllib.request; "
         f'urllib.request.urlopen("http://127.0.0.1:{port}/health")\' 2>/dev/null && exit 0; sleep 1; done; exit 1',
@@ -63,7 +63,7 @@ def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
 
 
 def try_together(inventory: Path, names: set[str]) -> dict[str, Any]:
-    """What `fleet.network` says of provisioned hosts of an inventory, whose own checks it does not wait for."""
+    """Return the result of `fleet.network` for provisioned hosts of an inventory, without waiting for the hosts' own checks."""
     command = tool_command(PREFIX, "current", ["multihost"])
     with ExitStack() as stack:
         sessions = {host.name: open_session(host) for host in hosts_of(inventory) if host.name in names}

@@ -1,4 +1,4 @@
-"""A bundle made with a network, and a bare host provisioned from it by a controller that has none: no index, no cache, no .venv."""
+"""A bundle is made with a network; a controller without network, index, cache and .venv provisions a bare host from it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) 
         assert summary["verdict"] == "green", done.stdout
         states.append(summary["hosts"][0]["state"])
     assert states == ["serving", "unchanged"]
-    # what the host lacked came in the file too
+    # the missing packages of the host came in the file as well
     assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
     assert tokens_by_vllm(host) == tokens_computed(host)
     host.remove()
 
 
 def tokens_by_vllm(host: FleetHost) -> int:
-    """What the engine says that its cache holds."""
+    """Return the number of tokens that the engine reports for its cache."""
     log = host.sh("journalctl --no-pager --unit firstlight-vllm.service")
     found = re.findall(r"KV cache size: ([\d,]+) tokens", log)
     assert found, log[-4000:]
@@ -87,7 +87,7 @@ def tokens_by_vllm(host: FleetHost) -> int:
 
 
 def tokens_computed(host: FleetHost) -> int:
-    """The same by what this product computes before a model is fetched."""
+    """Return the number of tokens that the product computes before it fetches a model."""
     config = json.loads(host.sh("cat /opt/firstlight/models/builtin-*/config.json"))
     builtin = options()["builtin"]
     block = platforms()["cpu"].block

@@ -1,6 +1,6 @@
-"""Real CUDA builds on a host that shows recorded cards: chosen, locked, fetched, installed, loaded, left alone, taken away again.
+"""Real CUDA builds on a host that shows recorded cards: chosen, locked, fetched, installed, loaded, unchanged by a second run, removed.
 
-No card is there to compute on: verify cannot be green, and has to say why in one cause.
+There is no card to compute on: verify cannot be green, and must report one cause.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ LOADER = (ROOT / "tests/fleet/extensions.py").read_text(encoding="utf-8")
 LOADING_S = 900
 FIRST_CAUSE = "devices.driver"
 FIRST_LINES = 15
-"""Of a summary: one cause is told in so many."""
+"""The maximum number of lines of a summary for one cause."""
 
 
 class CardSet(NamedTuple):
-    """What is asked for on which cards, and what has to be there then."""
+    """Settings, recorded cards, and the expected result."""
 
     recording: str
     vllm: str
     cuda: str
     loaded: tuple[str, ...]
-    """How names begin: `_C` became `_C_stable_libtorch`."""
+    """Prefixes of names: `_C` became `_C_stable_libtorch`."""
 
 
 FLASH = ("vllm/_C", "vllm/_moe_C", "vllm/vllm_flash_attn/_vllm_fa2_C", "vllm/vllm_flash_attn/_vllm_fa3_C")
@@ -54,7 +54,7 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 @pytest.mark.parametrize(
     ("wanted", "card_host"), [(wanted, wanted.recording) for wanted in SETS.values()], ids=SETS, indirect=["card_host"]
 )
-def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_cause(
+def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_one_cause(
     card_host: FleetHost, wanted: CardSet, tmp_path: Path
 ) -> None:
     host, firstlight = card_host, CommandRunner(tmp_path / "logs")
@@ -74,11 +74,11 @@ def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_caus
         host.sh(f"{environment}/bin/python -I /root/extensions.py 2>/dev/null", timeout_s=LOADING_S).splitlines()[-1]
     )
     assert answer["cuda"].startswith(wanted.cuda)
-    assert {name: said for name, said in answer["outcome"].items() if said} == {}
+    assert {name: value for name, value in answer["outcome"].items() if value} == {}
     for name in wanted.loaded:
         assert any(found.startswith(name) for found in answer["outcome"]), f"no {name} in {sorted(answer['outcome'])}"
 
-    # Still red by the checks of the run before, and there is nothing to do.
+    # Still red because of the checks of the run before, and nothing is to be done.
     ended = firstlight("install", *asked)
     assert ended.summary["changed"] == 0, ended.output()
     assert [result["status"] for result in ended.host(host.name)["phases"].values()] == ["ok"] * 4, ended.output()

@@ -1,4 +1,4 @@
-"""Package files that the controller sent, installed by a bare Debian root that is not booted and reaches no source."""
+"""Package files from the controller, installed on a bare Debian root that is not booted and reaches no source."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
     machine.remove()
 
 
-def test_they_are_installed_where_a_source_that_does_not_answer_lists_them_too(root: Path, tmp_path: Path) -> None:
-    """apt would ask the source first, and then read the file, which root alone may, as its unprivileged user."""
+def test_package_files_are_installed_even_if_an_unreachable_source_lists_them(root: Path, tmp_path: Path) -> None:
+    """apt would query the source first and then read the file, which only root may read, as its unprivileged user."""
     host = OperatingSystem(id="debian", version_id="12", machine="x86_64")
     status = (root / "var/lib/dpkg/status").read_text()
     files = fetch_debs(["libnuma1"], status, host, store=Store(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""A CPU host whose controller reaches the main index alone: torch's CPU build is not there, and the CUDA one computes in its place."""
+"""A CPU host whose controller reaches only the main index, which has no CPU build of torch: the CUDA build computes instead."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.fleet.hosts import Fleet
 from tests.fleet.root import TRIXIE
 
 PACKAGES = ("g++", "libnuma1", "python3-dev")
-"""What vLLM needs of the system: this machine's own package sources may be of another release."""
+"""OS packages that vLLM needs: this machine's own package sources may belong to another release."""
 
 
 @pytest.mark.usefixtures("wheels_for_once")
-def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
+def test_the_newest_debian_serves_with_the_torch_of_the_main_index(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python 3.13, for which CPU builds of torch would have to come from find-links or from torch's own index."""
@@ -29,9 +29,9 @@ def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
     found = ended.host(host.name)
     assert (ended.code, found["state"]) == (0, "serving"), ended.output()
     assert (found["stack"]["vllm"]["variant"], found["stack"]["torch"]["variant"]) == ("cpu", "cu130")
-    said = " ".join(ended.out.split())
-    assert "torch 2.13.0 for cu130 of the default index: a CUDA build, computing on the CPU" in said
+    printed = " ".join(ended.out.split())
+    assert "torch 2.13.0 for cu130 of the default index: a CUDA build, computing on the CPU" in printed
     assert found["attention"]["used"] == "CPU_ATTN"
-    assert "32 of 32 greedy tokens equal the reference" in said
+    assert "32 of 32 greedy tokens equal the reference" in printed
     assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]
     host.remove()

@@ -1,6 +1,6 @@
-"""The doctor at a real host: it reads what is there, asks, mends one cause, and sees that it is gone.
+"""The doctor on a real host: it reads the host's logs, asks, repairs one cause, and verifies that it is gone.
 
-Causes that need the product installed are mended in `test_walk.py`.
+Repairs of causes that need an installation are in `test_provision.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMPLAINT = (
 
 @pytest.fixture
 def host(pair: list[FleetHost]) -> FleetHost:
-    """A host on which a fabric manager that nobody needs fails at boot."""
+    """A host on which an unneeded fabric manager fails at boot."""
     unit = f"[Service]\nExecStart=/bin/sh -c 'echo \"{COMPLAINT}\"; exit 1'\n[Install]\nWantedBy=multi-user.target\n"
     pair[0].sh(
         f"cat > /etc/systemd/system/{UNIT} <<'END'\n{unit}END\n"
@@ -46,7 +46,7 @@ def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHo
     assert absent["nvidia_smi"] == "nvidia-smi is not there"
     assert absent["service_journal"] == "there is no firstlight-vllm.service"
 
-    ended = firstlight(*asked, "--apply")  # standard input is at its end: no yes
+    ended = firstlight(*asked, "--apply")  # standard input is empty, so there is no consent
     assert ended.code == 1, ended.output()
     assert "--tags no-fabric-manager" in ended.err
     assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "enabled"
@@ -67,7 +67,7 @@ PROGRAMS = {
     "modprobe": '[ "$1" != nvidia_uvm ] || mknod /dev/nvidia-uvm c 1 3',
     "nvidia-smi": "[ -c /dev/nvidia-uvm ] || [ \"$1\" != -L ] || exit 9; echo 'GPU 0: NVIDIA L4 (UUID: GPU-0a1b2c3d)'",
 }
-"""In place of the driver's own: the module makes the device node, and the cards are listed once it is there."""
+"""Substitutes for the driver's programs: loading the module makes the device node, and then the cards are listed."""
 SWITCH = {"vendor": "0x10de", "device": "0x22a3", "class": "0x068000"}
 """An NVSwitch as the bus shows it."""
 

@@ -1,4 +1,4 @@
-"""The driver role's modules in a bare root that is not booted, with the programs that they call written for the occasion."""
+"""The driver role's modules in a bare root that is not booted, with substitutes for the programs that they call."""
 
 from __future__ import annotations
 
@@ -69,28 +69,28 @@ esac"""
         ("enabled", None, "", "sudo dkms generate_mok"),
     ],
 )
-def test_secure_boot_wants_an_enrolled_key_and_enrols_none(
+def test_secure_boot_needs_an_enrolled_key_and_none_is_enrolled(
     root: DriverRoot, state: str, key: str | None, enrolled: str, hint: str | None
 ) -> None:
     root.program("mokutil", MOKUTIL.format(state=state, enrolled=enrolled))
     if key:
         root.file(key, "a key")
-    status, said = root.secure_boot()
+    status, output = root.secure_boot()
     if hint is None:
-        assert (status, said) == (0, "")
+        assert (status, output) == (0, "")
     else:
         assert status == 1
-        assert "error: Secure Boot is on" in said
-        assert hint in said
+        assert "error: Secure Boot is on" in output
+        assert hint in output
 
 
-def test_a_driver_that_runs_on_every_card_is_left_alone(root: DriverRoot) -> None:
+def test_a_driver_that_runs_on_every_card_is_not_changed(root: DriverRoot) -> None:
     root.program("nvidia-smi", f"for card in 1 2 3 4; do echo {VERSION}; done")
     root.program("modprobe", "echo called; exit 1")
     assert root.load() == (0, "")
 
 
-def test_modules_are_loaded_where_nothing_else_has_the_cards(root: DriverRoot) -> None:
+def test_modules_are_loaded_if_no_other_driver_uses_the_cards(root: DriverRoot) -> None:
     (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"[ -e /run/loaded ] && echo {VERSION}")
     root.program("modprobe", "touch /run/loaded")
@@ -100,16 +100,16 @@ def test_modules_are_loaded_where_nothing_else_has_the_cards(root: DriverRoot) -
     assert root.load() == (0, "")
 
 
-def test_where_they_do_not_load_a_restart_is_asked_for_with_the_cause(root: DriverRoot) -> None:
+def test_a_restart_is_requested_with_the_cause_if_modules_cannot_be_loaded(root: DriverRoot) -> None:
     (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"echo 570.211.01; echo {VERSION}")
     root.program("modprobe", "echo 'modprobe: FATAL: Module nvidia not found' >&2; exit 1")
-    status, said = root.load()
-    assert (status, "modprobe: FATAL: Module nvidia not found" in said) == (0, True)
-    assert said.startswith("restart: ")
+    status, output = root.load()
+    assert (status, "modprobe: FATAL: Module nvidia not found" in output) == (0, True)
+    assert output.startswith("restart: ")
 
 
-def test_initial_file_systems_that_are_older_than_the_blacklist_are_rebuilt_once(root: DriverRoot) -> None:
+def test_initial_ram_disks_older_than_the_blacklist_are_rebuilt_once(root: DriverRoot) -> None:
     image = root.file(f"boot/initrd.img-{RUNS}")
     os.utime(image, (1, 1))
     assert root.initramfs() == (0, "")
@@ -126,10 +126,10 @@ def test_a_full_boot_partition_is_reported(root: DriverRoot) -> None:
     os.utime(root.file(f"boot/initrd.img-{RUNS}"), (1, 1))
     root.file(BLACKLIST)
     root.program("update-initramfs", "echo 'cpio: write error: No space left on device'; exit 1")
-    status, said = root.initramfs()
+    status, output = root.initramfs()
     assert status == 1
-    assert "error: update-initramfs -u -k all: cpio: write error: No space left on device" in said
-    assert "hint: free disk space in /boot" in said
+    assert "error: update-initramfs -u -k all: cpio: write error: No space left on device" in output
+    assert "hint: free disk space in /boot" in output
 
 
 DKMS = """case "$1" in
@@ -147,10 +147,10 @@ def test_every_installed_kernel_gets_its_module(root: DriverRoot) -> None:
     root.program("dkms", DKMS.format(broken="none", version=VERSION))
     changed = {f"changed: module for kernel {kernel}" for kernel in (RUNS, "6.1.0-9-amd64")}
     for mode in ("look", "make"):
-        status, said = root.kernel_modules(mode)
-        assert (status, set(said.splitlines())) == (0, changed)
-    status, said = root.kernel_modules()
-    assert (status, set(said.splitlines())) == (0, {line.replace("changed", "note") for line in changed})
+        status, output = root.kernel_modules(mode)
+        assert (status, set(output.splitlines())) == (0, changed)
+    status, output = root.kernel_modules()
+    assert (status, set(output.splitlines())) == (0, {line.replace("changed", "note") for line in changed})
 
 
 def test_a_running_kernel_that_is_not_installed_is_reported_and_modules_are_built_for_installed_ones(
@@ -158,25 +158,23 @@ def test_a_running_kernel_that_is_not_installed_is_reported_and_modules_are_buil
 ) -> None:
     (root.path / "lib/modules/6.1.0-9-amd64/kernel").mkdir(parents=True)
     root.program("dkms", DKMS.format(broken="none", version=VERSION))
-    status, said = root.kernel_modules()
+    status, output = root.kernel_modules()
     assert status == 0
-    assert f"note: kernel {RUNS} runs and is not installed on this host" in said
-    assert "changed: module for kernel 6.1.0-9-amd64" in said
+    assert f"note: kernel {RUNS} runs and is not installed on this host" in output
+    assert "changed: module for kernel 6.1.0-9-amd64" in output
     root.program("nvidia-smi", "exit 9")
     assert root.load()[1].startswith(f"restart: kernel {RUNS} runs, which is not installed on this host")
 
 
 def test_without_any_kernel_no_module_can_be_built(root: DriverRoot) -> None:
-    status, said = root.kernel_modules()
+    status, output = root.kernel_modules()
     assert status == 1
-    assert f"error: kernel {RUNS} runs, and no kernel is installed on this host" in said
-    assert "hint: its kernel is provided from outside, as in a container" in said
+    assert f"error: kernel {RUNS} runs, and no kernel is installed on this host" in output
+    assert "hint: its kernel is provided from outside, as in a container" in output
 
 
 @pytest.mark.parametrize("broken", [RUNS, "6.1.0-9-amd64"])
-def test_a_module_that_cannot_be_built_is_an_error_for_the_kernel_that_runs_else_a_note(
-    root: DriverRoot, broken: str
-) -> None:
+def test_a_module_that_cannot_be_built_is_an_error_only_for_the_running_kernel(root: DriverRoot, broken: str) -> None:
     for kernel in (RUNS, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
     root.program("dkms", DKMS.format(broken=broken, version=VERSION))
@@ -185,10 +183,10 @@ def test_a_module_that_cannot_be_built_is_an_error_for_the_kernel_that_runs_else
         "  CC [M] nv-drm.o\nnv-drm.c:99:5: error: implicit declaration of function 'drm_x'\n",
     )
     assert root.kernel_modules("look") == (0, "")
-    status, said = root.kernel_modules()
+    status, output = root.kernel_modules()
     kind = "error" if broken == RUNS else "note"
     assert status == (1 if broken == RUNS else 0)
-    assert f"{kind}: driver {VERSION} has no module for kernel {broken}: nv-drm.c:99:5: error: implicit" in said
+    assert f"{kind}: driver {VERSION} has no module for kernel {broken}: nv-drm.c:99:5: error: implicit" in output
 
 
 def test_amdgpu_is_loaded_unless_only_a_restart_helps(root: DriverRoot) -> None:

@@ -1,6 +1,6 @@
-"""Drivers on real hosts, a Debian 12 and a Debian 13: a bare one with eight cards, its packages, a real restart, and what goes wrong.
+"""Drivers on real hosts, a Debian 12 and a Debian 13: a bare host with eight cards, its packages, a real restart, and failures.
 
-The tests of this file are one story for each, told in order: each goes on where the one before stopped.
+The tests of this file run in order on each host; each continues from the state that the one before left.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def inventory(host: FleetHost, key: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def by_hand(inventory: str, firstlight: CommandRunner, tmp_path: Path) -> Path:
-    """The inventory that the last run with a playbook left, as a person uses it."""
+    """The inventory of the last run that used a playbook, for playbooks run by hand."""
     del inventory  # which skips where no host can be booted
     runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
     copy = tmp_path / "hosts.yml"
@@ -77,14 +77,14 @@ def play(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
-    """Version and state (`hi`: to be held, installed) of every package of the driver's."""
+    """Return version and state (`hi`: to be held, installed) of every package of the driver."""
     form = "${Package} ${Version} ${db:Status-Abbrev}\\n"
     lines = host.sh(f"dpkg-query -W -f '{form}'").splitlines()
     named = [line.split() for line in lines if "nvidia" in line or line.startswith("libcuda1 ")]
     return {row[0]: (row[1].partition("-")[0], row[2]) for row in named if row[-1][1] == "i"}
 
 
-def test_without_consent_a_bare_host_gets_its_driver_and_the_next_command(
+def test_without_consent_to_restart_a_bare_host_gets_its_driver_and_the_next_command(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     ended = firstlight("provision", "-i", inventory)
@@ -95,7 +95,7 @@ def test_without_consent_a_bare_host_gets_its_driver_and_the_next_command(
     assert not list((ended.run / "stage").glob("*"))
     there = packages(host)
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"} <= there.keys()
-    # A newer branch is on offer and would satisfy every dependency: pin and hold keep it away.
+    # A newer branch is available and would satisfy every dependency: pin and hold prevent it.
     assert set(there.values()) == {(NEW, "hi")}
     upgrade = [line.split()[1] for line in host.sh("apt-get -s dist-upgrade").splitlines() if line.startswith("Inst ")]
     assert not [name for name in upgrade if "nvidia" in name or "cuda" in name]
@@ -103,7 +103,7 @@ def test_without_consent_a_bare_host_gets_its_driver_and_the_next_command(
     assert "blacklist nouveau" in host.sh("cat /etc/modprobe.d/firstlight-nvidia.conf")
 
 
-def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
+def test_with_consent_the_host_is_restarted_and_the_probe_finds_the_planned_driver(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = host.sh("cat /proc/sys/kernel/random/boot_id")
@@ -125,14 +125,14 @@ def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
     assert "release 13.0" in host.sh("/usr/local/cuda-13.0/bin/nvcc --version")
 
 
-def test_the_playbook_by_hand_finds_nothing_to_do(by_hand: Path) -> None:
+def test_the_playbook_run_by_hand_changes_nothing(by_hand: Path) -> None:
     for options in ((), ("--check",)):
         done = play(by_hand, *options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert " changed=0 " in done.stdout
 
 
-def test_the_second_time_no_playbook_is_run(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
+def test_a_second_run_uses_no_playbook(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
     ended = firstlight("drivers", "-i", inventory, "--reboot")
     assert ended.code == 0, ended.output()
     assert (ended.host(host.name)["state"], ended.summary["changed"]) == ("unchanged", 0)
@@ -158,7 +158,7 @@ def test_a_fabric_manager_of_another_version_is_replaced(
     assert (facts["fabric_manager_version"], facts["fabric_state"]) == (NEW, "Completed (Success)")
 
 
-def test_a_branch_is_changed_over_any_earlier_packages(
+def test_a_branch_is_changed_whatever_packages_are_installed(
     firstlight: CommandRunner, host: FleetHost, inventory: str, debian: tuple[str, str]
 ) -> None:
     """An older branch, held; the same repository under another key; a package half configured; apt busy."""

@@ -1,6 +1,6 @@
-"""Runs that fail before anything is installed, on a real host: each names its own cause at the top of its summary.
+"""Runs that fail before anything is installed, on a real host: each names its cause at the top of its summary.
 
-Those that fail while the service starts are in `test_walk.py`, which has hosts that serve.
+Runs that fail while the service starts are in `test_provision.py`, which has hosts that serve.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: CommandRunn
     assert ended.cause(small_disk.name) == "disk-full"
 
 
-def test_a_wheel_that_was_damaged_on_the_host_is_the_cause(
+def test_a_wheel_damaged_on_the_host_is_the_cause(
     pair: list[FleetHost], firstlight: CommandRunner, tmp_path: Path
 ) -> None:
     host = pair[1]
     inventory = str(host.inventory(tmp_path, firstlight_vllm="none"))
     context = firstlight.start("install", "-i", inventory)
     firstlight.wait_for(context, event("sent", host=host.name))
-    # The environment is built after packages, account and folders: there is time, and no hash is looked at before.
+    # The environment is built after packages, account and folders, so there is time; no hash is checked before.
     host.sh("printf x | dd of=$(ls /var/tmp/firstlight-0/sympy-*.whl) bs=1 seek=100000 conv=notrunc status=none")
     ended = firstlight.end(context)
     assert ended.cause(host.name) == "wheel-corrupted"

@@ -1,9 +1,9 @@
-"""Real faults of a host that serves, each made on it, found by the check that the reference page names, and repaired.
+"""Real faults of a serving host: each is made there, found by the check that the reference page names, and repaired.
 
-The tests of this file are one story, told in order, on one host. Faults are made one at a time, and taken away again, in the first half:
-the checks that must find a fault run alone there (`--only`), by the host's own tool, with what they rest on. In the second half faults are
-made together, to be repaired by one `provision`; each restart of the service and each repair costs half a minute or more. Faults share
-a restart only where each is shown by a record of its own (`RUNNING`), or where each was found before (`test_one_run_repairs_...`).
+The tests of this file run in order on one host; each continues from the state that the one before left. In the first half, faults are made
+and undone one at a time: only the checks that must find a fault run there (`--only`), with the host's own tool and their dependencies. In the
+second half, several faults are made and one `provision` repairs them, because each restart of the service and each repair takes half a
+minute or more. Faults share a restart only if each has a record of its own (`RUNNING`), or was found before (`test_one_run_repairs_...`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def untouched(host: FleetHost, inventory: str, firstlight: CommandRunner) -> dict[str, str]:
-    """The files of the host as one run left it, that has had no fault yet."""
+    """The files of the host after one run, before the first fault."""
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
     return listing(host)
@@ -57,21 +57,21 @@ def untouched(host: FleetHost, inventory: str, firstlight: CommandRunner) -> dic
 
 @pytest.fixture(scope="module")
 def sound(host: FleetHost, untouched: dict[str, str]) -> FleetHost:
-    """The host, once it serves."""
+    """The host, which serves."""
     assert untouched
     return host
 
 
 def verify(host: FleetHost, level: Level, only: tuple[str, ...]) -> Records:
-    """The records of some checks and of those that they rest on, by the host's own tool."""
+    """Return the records of some checks and of their dependencies, from the host's own tool."""
     words = ["--level", level, "--json", *(word for name in only for word in ("--only", name))]
-    said = host.sh(tool_command(PREFIX, "current", words), check=False, timeout_s=LIMIT_S)
-    return {record["id"]: record for record in json.loads(said)["checks"]}
+    output = host.sh(tool_command(PREFIX, "current", words), check=False, timeout_s=LIMIT_S)
+    return {record["id"]: record for record in json.loads(output)["checks"]}
 
 
 @contextmanager
 def made(host: FleetHost, fault: Fault) -> Iterator[None]:
-    """A fault while the block runs."""
+    """Make a fault while the block runs."""
     host.sh(PREAMBLE + fault.make)
     try:
         yield
@@ -80,7 +80,7 @@ def made(host: FleetHost, fault: Fault) -> Iterator[None]:
 
 
 def assert_found(fault: Fault, records: Records) -> None:
-    """Each check that the fault names ended as it has to, and one of them says what is wrong."""
+    """Assert that each check of the fault has the expected status, and that a reason names what is wrong."""
     seen = {name: records[name] for name in fault.checks}
     assert {record["status"] for record in seen.values()} == {fault.status}, (fault.name, seen)
     assert fault.names in json.dumps(seen), (fault.name, seen)
@@ -100,12 +100,12 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
     assert_found(fault, records)
 
 
-def test_one_run_repairs_a_service_that_was_started_by_other_settings(
+def test_one_run_repairs_a_service_that_was_started_with_other_settings(
     sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.make)
-    # Stopping may take the unit's TimeoutStopSec of 60 s: an engine that its server left ignores SIGTERM.
+    # Stopping may take the unit's TimeoutStopSec of 60 s: an engine without its server ignores SIGTERM.
     sound.sh("systemctl daemon-reload; systemctl restart firstlight-vllm.service", timeout_s=RESTART_S)
     wait_until_healthy(sound)
     records = verify(sound, "standard", tuple(check for fault in RUNNING for check in fault.checks))
@@ -120,10 +120,10 @@ def test_one_run_repairs_a_service_that_was_started_by_other_settings(
     assert (answer["with"][0], answer["without"][0]) == (200, 401)
 
 
-def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
+def test_one_run_repairs_damage_made_while_another_process_had_the_port(
     sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
-    # What lies outside the installation, and an administrator may have meant, is warned of and stays.
+    # Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay.
     damages = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
     for fault in damages:
         sound.sh(PREAMBLE + fault.make)
@@ -139,7 +139,7 @@ def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
     assert ended.host(sound.name)["state"] == "serving"
 
 
-def test_at_the_end_the_host_is_as_it_was_before_the_first_fault(
+def test_in_the_end_the_host_is_as_before_the_first_fault(
     sound: FleetHost, inventory: str, firstlight: CommandRunner, untouched: dict[str, str]
 ) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)

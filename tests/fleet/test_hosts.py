@@ -1,4 +1,4 @@
-"""Sessions against real hosts: what they do, and what a person is told when they cannot."""
+"""Sessions with real hosts, and their errors."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def session(pair: list[FleetHost], tmp_path: Path) -> Iterator[Session]:
     opened.close()
 
 
-def test_a_booted_host_is_a_real_one(pair: list[FleetHost], session: Session) -> None:
+def test_a_booted_host_is_a_real_host(pair: list[FleetHost], session: Session) -> None:
     done = session.run("ps -o comm= -p 1; id -un; hostname")
     assert done.stdout.split() == ["systemd", "root", pair[0].name]
     assert pair[0].sh("command -v pip3 gcc g++ uv || true") == ""
 
 
-def test_a_command_keeps_its_streams_and_its_status_apart(session: Session) -> None:
+def test_output_error_output_and_status_of_a_command_are_separate(session: Session) -> None:
     done = session.run("cat; echo oops >&2; exit 7", stdin="a 'quoted' \"text\" $HOME\n")
     assert (done.rc, done.stdout, done.stderr) == (7, "a 'quoted' \"text\" $HOME\n", "oops\n")
 
 
-def test_long_input_and_long_output_pass_each_other(session: Session) -> None:
+def test_long_input_and_long_output_do_not_block_each_other(session: Session) -> None:
     text = "0123456789abcdef" * 200_000
     assert session.run("cat", stdin=text).stdout == text
 
 
-def test_a_command_without_end_is_ended_on_the_host_too(session: Session) -> None:
+def test_an_endless_command_is_ended_on_the_host(session: Session) -> None:
     with pytest.raises(RemoteCommandError, match=r"host\d+ did not end within 1 s: sleep 987"):
         session.run("sleep 987", timeout_s=1)
     deadline = time.monotonic() + 30
@@ -49,7 +49,7 @@ def test_a_command_without_end_is_ended_on_the_host_too(session: Session) -> Non
     assert session.run("pgrep -f '^sleep 987' || true").stdout == ""
 
 
-def test_files_are_written_whole_and_read_back(session: Session) -> None:
+def test_files_are_written_completely_and_read_again(session: Session) -> None:
     content = bytes(range(256)) * 1000
     session.write("/root/some file", content, mode=0o640)
     assert session.read("/root/some file") == content
@@ -65,7 +65,7 @@ def test_root_with_a_password_never_shows_it(pair: list[FleetHost], tmp_path: Pa
     path = pair[0].inventory(tmp_path, user=SUDO_WITH_PASSWORD)
     [host] = hosts_of(path, become_password=pair[0].admin_password)
     opened = open_session(host)
-    # Twice: the second time sudo asks for nothing, and the password line must not reach the command.
+    # Twice: the second time sudo does not ask, and the password line must not reach the command.
     for _ in range(2):
         done = opened.run("id -u; cat; ps -eo args", stdin="for the command", root=True)
         assert done.stdout.startswith("0\nfor the command")
@@ -86,21 +86,21 @@ def test_a_wrong_sudo_password_names_the_host(pair: list[FleetHost], tmp_path: P
 
 
 @pytest.mark.parametrize("user", [SUDO_WITH_PASSWORD, NO_SUDO])
-def test_no_sudo_password_at_all(pair: list[FleetHost], tmp_path: Path, user: str) -> None:
+def test_a_missing_sudo_password_is_reported(pair: list[FleetHost], tmp_path: Path, user: str) -> None:
     opened = open_session(hosts_of(pair[0].inventory(tmp_path, user=user))[0])
     with pytest.raises(RemoteCommandError, match=f"sudo on host {pair[0].name} wants a password or is not there"):
         opened.run("id -u", root=True)
     opened.close()
 
 
-def test_sudo_without_a_password(pair: list[FleetHost], tmp_path: Path) -> None:
+def test_sudo_without_a_password_is_used(pair: list[FleetHost], tmp_path: Path) -> None:
     for overrides in ({}, {"become_password": "not needed"}):
         opened = open_session(hosts_of(pair[0].inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD), **overrides)[0])
         assert opened.run("id -u; cat", stdin="mine", root=True).stdout == "0\nmine"
         opened.close()
 
 
-def test_send_brings_what_is_missing_and_nothing_twice(session: Session, tmp_path: Path) -> None:
+def test_send_transfers_missing_files_once(session: Session, tmp_path: Path) -> None:
     big = staged(tmp_path, "big-1.0.whl", bytes_of(40_000_000, 1))
     files = [big, *(staged(tmp_path, f"small{number}.whl", bytes_of(1000 * number, number)) for number in range(30))]
     moved: list[int] = []
@@ -112,12 +112,12 @@ def test_send_brings_what_is_missing_and_nothing_twice(session: Session, tmp_pat
     there = session.run(f"cd {folder} && sha256sum *.whl && stat -c %a .").stdout
     assert all(f"{file.sha256}  {file.name}\n" in there for file in files)
     assert there.endswith("700\n")
-    # One that changed on the host is no longer the one that was verified.
+    # A file that changed on the host no longer counts as verified.
     session.run(f"echo x >> {folder}/small7.whl")
     assert session.send(files, folder).sent == ("small7.whl",)
 
 
-def test_send_goes_on_where_it_was_cut_off(pair: list[FleetHost], session: Session, tmp_path: Path) -> None:
+def test_an_interrupted_send_is_resumed(pair: list[FleetHost], session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "cut.whl", bytes_of(150_000_000, 2))
     folder = "/var/tmp/firstlight-cut"
     seen = 0
@@ -126,7 +126,7 @@ def test_send_goes_on_where_it_was_cut_off(pair: list[FleetHost], session: Sessi
         nonlocal seen
         seen += count
         if seen > file.size // 3:
-            # The receiving end dies with its stream half way, as when a host's network goes.
+            # The receiving process dies in the middle of the stream, as when a host loses its network.
             pair[0].sh("pkill -KILL -x cat", check=False)
 
     with pytest.raises((TransportError, StageError)):
@@ -138,7 +138,7 @@ def test_send_goes_on_where_it_was_cut_off(pair: list[FleetHost], session: Sessi
     assert file.sha256 in session.run(f"sha256sum {folder}/cut.whl").stdout
 
 
-def test_a_file_damaged_on_its_way_is_sent_again(session: Session, tmp_path: Path) -> None:
+def test_a_file_damaged_in_transit_is_sent_again(session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "damaged.whl", bytes_of(40_000_000, 3))
     folder = "/var/tmp/firstlight-damaged"
     from provision.fleet.ssh.upload import part_name
@@ -151,14 +151,14 @@ def test_a_file_damaged_on_its_way_is_sent_again(session: Session, tmp_path: Pat
     assert file.sha256 in session.run(f"sha256sum {folder}/damaged.whl").stdout
 
 
-def test_a_source_that_is_not_what_was_recorded_is_refused(session: Session, tmp_path: Path) -> None:
+def test_a_source_that_differs_from_its_record_is_refused(session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "wrong.whl", b"x" * 5000).model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=r"of-wrong\.whl is damaged: its SHA-256 is [0-9a-f]{64}, recorded is 0{64}"):
         session.send([file], "/var/tmp/firstlight-wrong")
     assert "wrong.whl" not in session.run("ls /var/tmp/firstlight-wrong").stdout
 
 
-def test_too_little_space_is_found_before_anything_is_sent(
+def test_too_little_disk_space_is_found_before_anything_is_sent(
     pair: list[FleetHost], session: Session, tmp_path: Path
 ) -> None:
     pair[0].sh("mkdir -p /srv/small; mount -t tmpfs -o size=80m tmpfs /srv/small")
@@ -171,7 +171,7 @@ def test_too_little_space_is_found_before_anything_is_sent(
     assert moved == []
 
 
-def test_an_incoming_folder_of_somebody_else_is_not_used(pair: list[FleetHost], tmp_path: Path) -> None:
+def test_an_incoming_folder_of_another_user_is_not_used(pair: list[FleetHost], tmp_path: Path) -> None:
     pair[0].sh("mkdir -p /var/tmp/firstlight-trap && chmod 777 /var/tmp/firstlight-trap")
     opened = open_session(hosts_of(pair[0].inventory(tmp_path, user=NO_SUDO))[0])
     with pytest.raises(StageError, match="belongs to another user"):
@@ -179,13 +179,13 @@ def test_an_incoming_folder_of_somebody_else_is_not_used(pair: list[FleetHost], 
     opened.close()
 
 
-def test_a_power_cut_ends_a_command_with_a_transport_error_and_the_session_lives_on(
+def test_a_power_cut_ends_a_command_with_a_transport_error_and_the_session_continues(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     [host] = fleet.boot()
     opened = open_session(hosts_of(host.inventory(tmp_path))[0])
     before = opened.run("cat /proc/sys/kernel/random/boot_id").stdout
-    # As a provider does it: the wire stays, nobody answers.
+    # As at a cloud provider: the network stays up, and the host does not answer.
     timer = threading.Timer(1.0, host.kill)
     timer.start()
     with pytest.raises(TransportError, match=f"host {host.name} .* (broke|cannot be reached)"):
@@ -197,7 +197,7 @@ def test_a_power_cut_ends_a_command_with_a_transport_error_and_the_session_lives
     host.remove()
 
 
-def test_a_host_without_python_takes_commands_and_files(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_host_without_python_accepts_commands_and_files(fleet: Fleet, tmp_path: Path) -> None:
     [host] = fleet.boot(python=False)
     opened = open_session(hosts_of(host.inventory(tmp_path))[0])
     assert opened.run("command -v python3").rc != 0
@@ -206,7 +206,7 @@ def test_a_host_without_python_takes_commands_and_files(fleet: Fleet, tmp_path: 
     host.remove()
 
 
-def test_a_reboot_keeps_what_was_written_and_the_key(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_reboot_keeps_written_files_and_the_key(fleet: Fleet, tmp_path: Path) -> None:
     [host] = fleet.boot()
     opened = open_session(hosts_of(host.inventory(tmp_path))[0])
     opened.write("/root/kept", b"kept")
@@ -218,7 +218,7 @@ def test_a_reboot_keeps_what_was_written_and_the_key(fleet: Fleet, tmp_path: Pat
     host.remove()
 
 
-def test_a_fleet_with_one_host_gone_answers_for_the_others(pair: list[FleetHost], tmp_path: Path) -> None:
+def test_a_fleet_with_one_unreachable_host_has_answers_of_the_others(pair: list[FleetHost], tmp_path: Path) -> None:
     entries = {host.name: host.inventory_entry() for host in pair}
     entries["gone"] = pair[0].inventory_entry() | {"ansible_host": "127.0.0.1", "ansible_port": 1}
     sessions = {host.name: open_session(host) for host in hosts_of(inventory_of(tmp_path, entries))}

@@ -1,4 +1,4 @@
-"""The way to a host: its key, jump hosts, ssh configurations, and what a person is told where there is none."""
+"""The connection to a host: its key, jump hosts, ssh configurations, and the errors when it fails."""
 
 from __future__ import annotations
 

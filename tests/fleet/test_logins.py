@@ -1,4 +1,4 @@
-"""Ways to log in: keys, agents, certificates, passwords out of a vault, and what a refusal says."""
+"""Logins with keys, agents, certificates and passwords from a vault, and the errors of refused logins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def only_host(folder: Path, entry: dict[str, Any]) -> Host:
 
 
 def without_key(host: FleetHost, user: str) -> dict[str, Any]:
-    """Ansible's variables for a login that may use no key of a file's."""
+    """Return Ansible's variables for a login that uses no key file."""
     entry = host.inventory_entry(user)
     del entry["ansible_ssh_private_key_file"]
     entry["ansible_ssh_common_args"] += " -o IdentityFile=none"
@@ -39,7 +39,7 @@ def without_key(host: FleetHost, user: str) -> dict[str, Any]:
 
 
 def reached_as(host: Host, folder: Path) -> list[str]:
-    """The user that each of the three ways logs in as: a session, bytes in bulk, Ansible."""
+    """Return the user of each of the three kinds of connection: a session, a bulk transfer, Ansible."""
     session = open_session(host)
     name = session.run("id -un").stdout.strip()
     path = folder / "sent"
@@ -61,7 +61,7 @@ def reached_as(host: Host, folder: Path) -> list[str]:
     return [name, owner, result.status]
 
 
-def test_a_refused_login_lists_what_was_tried(pair: list[FleetHost], tmp_path: Path) -> None:
+def test_a_refused_login_lists_the_tried_methods(pair: list[FleetHost], tmp_path: Path) -> None:
     other = tmp_path / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
     entry = pair[0].inventory_entry() | {"ansible_ssh_private_key_file": str(other)}
@@ -96,14 +96,14 @@ def test_keys_of_an_agent_are_used(pair: list[FleetHost], tmp_path: Path, monkey
 
 @pytest.fixture
 def password_logins(pair: list[FleetHost]) -> Iterator[FleetHost]:
-    """A host that takes passwords."""
+    """A host that accepts passwords."""
     rule = "/etc/ssh/sshd_config.d/logins.conf"
     pair[0].sh(f"echo 'PasswordAuthentication yes' > {rule}; systemctl reload ssh")
     yield pair[0]
     pair[0].sh(f"rm {rule}; systemctl reload ssh")
 
 
-def test_passwords_out_of_a_vault_open_all_ways(
+def test_passwords_from_a_vault_work_for_all_connections(
     password_logins: FleetHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = tmp_path / "vault-key"
@@ -122,7 +122,7 @@ def test_passwords_out_of_a_vault_open_all_ways(
     assert secret.encode() not in kept
 
 
-def test_a_certificate_opens_all_ways(pair: list[FleetHost], tmp_path: Path) -> None:
+def test_a_certificate_works_for_all_connections(pair: list[FleetHost], tmp_path: Path) -> None:
     authority, key = tmp_path / "authority", tmp_path / "key"
     for path in (authority, key):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)

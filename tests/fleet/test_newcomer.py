@@ -1,4 +1,4 @@
-"""The README's first command as a new user types it: this checkout on a bare host with nothing but Python, and on this machine."""
+"""The README's first command as a new user types it: this checkout on a bare host with only Python, and on this machine."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def newcomer(fleet: Fleet) -> FleetHost:
 
 
 def log_in(host: FleetHost, command: str, *, timeout_s: float = PROVISION_S) -> str:
-    """Run a command with what a login gives: the settings that /etc/environment holds."""
+    """Run a command with the settings of a login: those of /etc/environment."""
     return host.sh(f"set -a; . /etc/environment; set +a; {command}", timeout_s=timeout_s)
 
 
 def test_one_command_makes_a_bare_host_serve(newcomer: FleetHost) -> None:
-    said = log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight provision 2>&1")
+    output = log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight provision 2>&1")
     summary = json.loads(newcomer.sh(f"cat '{CHECKOUT}/logs/latest/summary.json'"))
-    assert summary["verdict"] == "green", said
+    assert summary["verdict"] == "green", output
     [host] = summary["hosts"]
     assert (host["name"], host["state"], host["stack"]["supervisor"]) == ("localhost", "serving", "systemd")
     assert host["stack"]["interpreter"]["path"] == "/usr/bin/python3.11"
     assert newcomer.sh("systemctl is-active firstlight-vllm.service").strip() == "active"
 
 
-def test_the_second_time_nothing_is_touched(newcomer: FleetHost) -> None:
+def test_a_second_run_changes_nothing(newcomer: FleetHost) -> None:
     log_in(
         newcomer,
         f"ln -s '{CHECKOUT}/firstlight' /usr/local/bin/firstlight && cd / && firstlight provision",
@@ -59,7 +59,7 @@ def test_the_second_time_nothing_is_touched(newcomer: FleetHost) -> None:
     assert (summary["verdict"], summary["changed"]) == ("green", 0)
 
 
-def test_verify_is_of_this_machine_whose_service_it_may_stop_meanwhile(newcomer: FleetHost) -> None:
+def test_verify_checks_this_machine_and_may_stop_its_service_meanwhile(newcomer: FleetHost) -> None:
     unit = "systemctl show --value --property=InvocationID firstlight-vllm.service"
     before = newcomer.sh(unit).strip()
     command = f"cd '{CHECKOUT}' && ./firstlight verify --level quick --drain --json 2>/dev/null"
@@ -77,17 +77,17 @@ def test_verify_is_of_this_machine_whose_service_it_may_stop_meanwhile(newcomer:
     assert int(started) >= int(checked)
 
 
-def test_uninstall_takes_it_away(newcomer: FleetHost) -> None:
+def test_uninstall_removes_the_installation(newcomer: FleetHost) -> None:
     log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight uninstall", timeout_s=180)
     assert newcomer.sh("ls -d /opt/firstlight /etc/systemd/system/firstlight* 2>/dev/null; true").strip() == ""
 
 
 @pytest.fixture
 def here() -> Iterator[tuple[CommandRunner, str]]:
-    """This machine under a prefix of the test's own, taken away again whatever happens."""
+    """This machine with a prefix of the test, which is removed whatever happens."""
     if Path("/run/systemd/system").exists():
-        pytest.skip("this machine has systemd, and may serve already: the hosts above stand for it")
-    # Not below pytest's own folder: each pytest that starts closes that to the account which serves.
+        pytest.skip("this machine has systemd and may serve already; the hosts above test this case")
+    # Not below pytest's own folder: each pytest that starts makes that inaccessible to the service's account.
     with tempfile.TemporaryDirectory(prefix="firstlight-", dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)

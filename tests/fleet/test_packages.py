@@ -1,4 +1,4 @@
-"""Driver packages against a vendor's signed repository, by the apt of a bare Debian root that is not booted: what the role's modules do."""
+"""The role's modules for driver packages, with a vendor's signed repository and the apt of a bare Debian root that is not booted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'
 
 
 def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> dict[str, Any]:
-    """What the role gives to its modules for a driver."""
+    """Return the parameters of the role's modules for a driver."""
     family = catalog().package_families["nvidia-driver"]
     component = catalog().package_components[f"driver-{flavour}"]
     repository = repository_of_component(
@@ -66,52 +66,52 @@ def packages(root: AptRoot, mode: str = "make", **values: Any) -> tuple[int, str
 
 @pytest.fixture
 def old(root: AptRoot) -> AptRoot:
-    """With the branch before, held, and a package that is in no newer one."""
+    """A root with the older branch, held, and a package that no newer branch has."""
     root.pin(OLD)
-    status, said = packages(root, version=OLD)
-    assert status == 0, said
+    status, output = packages(root, version=OLD)
+    assert status == 0, output
     assert root.run("apt-get", "-qq", "-y", "install", f"libnvidia-compute-570={OLD}-1").returncode == 0
     root.pin(NEW)
     return root
 
 
-def test_it_installs_the_planned_version_and_holds_it(root: AptRoot) -> None:
-    status, said = packages(root, "look")
-    assert (status, "nvidia-open=" in said, root.states()) == (0, True, {})
-    status, said = packages(root)
-    assert status == 0, said
+def test_the_planned_version_is_installed_and_held(root: AptRoot) -> None:
+    status, output = packages(root, "look")
+    assert (status, "nvidia-open=" in output, root.states()) == (0, True, {})
+    status, output = packages(root)
+    assert status == 0, output
     assert set(root.states().values()) == {(NEW, "hi")}
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1"} <= root.states().keys()
     for mode in ("look", "make"):
         assert packages(root, mode) == (0, "")
 
 
-def test_a_branch_is_changed_whole_in_one_transaction(old: AptRoot) -> None:
-    status, said = packages(old)
-    assert status == 0, said
-    assert "libnvidia-compute-570-" in said
+def test_a_branch_is_changed_completely_in_one_transaction(old: AptRoot) -> None:
+    status, output = packages(old)
+    assert status == 0, output
+    assert "libnvidia-compute-570-" in output
     assert set(old.states().values()) == {(NEW, "hi")}
     assert "libnvidia-compute-570" not in old.states()
 
 
-def test_the_other_flavour_of_the_modules_goes(old: AptRoot) -> None:
-    status, said = packages(old, flavour="proprietary")
-    assert status == 0, said
+def test_the_other_flavour_of_the_modules_is_removed(old: AptRoot) -> None:
+    status, output = packages(old, flavour="proprietary")
+    assert status == 0, output
     assert set(old.states().values()) == {(NEW, "hi")}
     assert {"cuda-drivers", "nvidia-kernel-dkms"} <= old.states().keys()
     assert not {"nvidia-open", "nvidia-kernel-open-dkms"} & old.states().keys()
 
 
-def test_what_dpkg_left_half_configured_is_finished_first(root: AptRoot) -> None:
+def test_half_configured_packages_are_finished_first(root: AptRoot) -> None:
     packages(root, packages=["nvlsm"], family=None, version=None)
     database = root.path / "var/lib/dpkg/status"
     before, found, after = database.read_text().partition("Package: nvlsm\nStatus: install ok ")
     assert found
     database.write_text(before + found + after.replace("installed", "half-configured", 1))
     assert "nvlsm" in root.run("dpkg", "--audit").stdout
-    status, said = packages(root)
-    assert status == 0, said
-    assert "changed: half-configured packages nvlsm" in said
+    status, output = packages(root)
+    assert status == 0, output
+    assert "changed: half-configured packages nvlsm" in output
     assert root.run("dpkg", "--audit").stdout == ""
 
 
@@ -133,7 +133,7 @@ def held_lock(root: AptRoot) -> Iterator[Callable[[float], None]]:
 
 
 def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(root: AptRoot) -> None:
-    """As Debian's 550.163.01 on its own kernel 6.12.117: dpkg says that a script failed, and nothing else."""
+    """Like Debian's 550.163.01 on its own kernel 6.12.117: dpkg reports only that a script failed."""
     folder = root.path / "broken"
     log = "/var/lib/dkms/nvidia-current-open/550.163.01/build"
     said_by = "/build/nvidia/nv-pci.c:237:9: error: too few arguments to function 'pci_resize_resource'"
@@ -143,35 +143,37 @@ def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(roo
         build_repository(folder, by, path="x", content=broken)
         shutil.copy(by.key, root.path / "usr/share/keyrings/x.asc")
     (root.path / "etc/apt/sources.list").write_text("deb [signed-by=/usr/share/keyrings/x.asc] file:///broken/x /\n")
-    status, said = packages(root, packages=["broken-dkms"], family=None, version=None)
+    status, output = packages(root, packages=["broken-dkms"], family=None, version=None)
     assert status == 1
-    assert f"{log}/make.log: nv-pci.c:237:9: error: too few arguments" in said
-    status, said = packages(root, packages=["broken-dkms"], family=None, version=None)
-    assert "error: half-configured packages could not be repaired" in said
-    assert "error: too few arguments" in said
+    assert f"{log}/make.log: nv-pci.c:237:9: error: too few arguments" in output
+    status, output = packages(root, packages=["broken-dkms"], family=None, version=None)
+    assert "error: half-configured packages could not be repaired" in output
+    assert "error: too few arguments" in output
 
 
-def test_another_package_managers_lock_is_waited_for(root: AptRoot, held_lock: Callable[[float], None]) -> None:
+def test_the_role_waits_for_the_lock_of_another_package_manager(
+    root: AptRoot, held_lock: Callable[[float], None]
+) -> None:
     held_lock(4)
-    status, said = packages(root)
-    assert status == 0, said
+    status, output = packages(root)
+    assert status == 0, output
     assert set(root.states().values()) == {(NEW, "hi")}
 
 
 def test_the_wait_for_a_lock_ends_and_names_its_holder(root: AptRoot, held_lock: Callable[[float], None]) -> None:
     held_lock(600)
-    status, said = packages(root, lock_timeout_s=1)
+    status, output = packages(root, lock_timeout_s=1)
     assert status == 1
-    assert "held its lock for 1 s" in said
+    assert "held its lock for 1 s" in output
     assert root.states() == {}
 
 
-def test_a_version_that_is_not_on_offer_changes_nothing(old: AptRoot) -> None:
+def test_an_unavailable_version_changes_nothing(old: AptRoot) -> None:
     before = old.states()
-    status, said = packages(old, version="580.65.06")
+    status, output = packages(old, version="580.65.06")
     assert status == 1
-    assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in said
-    assert f"{NEW}-1" in said
+    assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in output
+    assert f"{NEW}-1" in output
     assert old.states() == before
 
 
@@ -186,55 +188,55 @@ def test_a_version_that_is_not_on_offer_changes_nothing(old: AptRoot) -> None:
     ],
     ids=["planned", "newest within bounds", "newest of all packages", "exact", "none within bounds"],
 )
-def test_a_mirror_that_lacks_the_planned_version_gives_one_within_the_plans_bounds(
+def test_a_mirror_without_the_planned_version_gives_one_within_the_plans_bounds(
     root: AptRoot, planned: str, bounds: tuple[str | None, str | None], along: list[str], settled: str
 ) -> None:
     what = wanted(version=planned, along=along, at_least=bounds[0], below=bounds[1])
-    status, said = root.module("firstlight_package_version_info", "make", what)
-    assert (status, said.splitlines()[-1]) == (0, f"version: {settled}")
-    assert ("note:" in said) is (settled != planned)
+    status, output = root.module("firstlight_package_version_info", "make", what)
+    assert (status, output.splitlines()[-1]) == (0, f"version: {settled}")
+    assert ("note:" in output) is (settled != planned)
     assert root.states() == {}
 
 
 def test_a_repository_signed_by_another_key_is_refused(root: AptRoot, tmp_path: Path) -> None:
     with signer(tmp_path, "stranger") as stranger:
         shutil.copy(stranger.key, root.path / KEY.lstrip("/"))
-    status, said = packages(root)
+    status, output = packages(root)
     assert status == 1
-    assert "error: apt-get update:" in said
-    assert "NO_PUBKEY" in said
+    assert "error: apt-get update:" in output
+    assert "NO_PUBKEY" in output
     assert root.states() == {}
 
 
-def test_of_a_file_of_keys_only_the_one_with_the_fingerprint_is_taken(root: AptRoot, vendor: Signer) -> None:
-    """As the role writes it for a vendor's own repository."""
+def test_only_the_key_with_the_fingerprint_is_used_from_a_file_of_keys(root: AptRoot, vendor: Signer) -> None:
+    """The file is as the role writes it for a vendor's own repository."""
     text = (root.path / SOURCE).read_text().rstrip()
     (root.path / SOURCE).write_text(f"{text} {'0' * 40}\n")
-    status, said = packages(root)
+    status, output = packages(root)
     assert status == 1
-    assert "error: apt-get update:" in said
+    assert "error: apt-get update:" in output
     assert root.states() == {}
     (root.path / SOURCE).write_text(f"{text} {vendor.fingerprint()}\n")
-    status, said = packages(root)
-    assert status == 0, said
+    status, output = packages(root)
+    assert status == 0, output
 
 
-def test_a_kernel_without_headers_is_an_error_only_when_it_runs(root: AptRoot) -> None:
+def test_a_kernel_without_headers_is_an_error_only_if_it_is_running(root: AptRoot) -> None:
     runs = os.uname().release
     for kernel in (runs, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
-    status, said = packages(root)
-    assert status == 0, said
-    assert "note: package linux-headers-6.1.0-9-amd64 is not on offer" in said
+    status, output = packages(root)
+    assert status == 0, output
+    assert "note: package linux-headers-6.1.0-9-amd64 is not on offer" in output
     assert (root.path / f"usr/src/linux-headers-{runs}").is_dir()
     root.run("dpkg", "--purge", f"linux-headers-{runs}")
     (root.path / SOURCE).unlink()
-    status, said = packages(root)
+    status, output = packages(root)
     assert status == 1
-    assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in said
+    assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in output
 
 
-def test_other_entries_for_the_repository_are_turned_off_and_kept(root: AptRoot) -> None:
+def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -> None:
     folder = root.path / "etc/apt/sources.list.d"
     line = f"deb [signed-by=/usr/share/keyrings/other.gpg] file:{PLACE}/debian12/x86_64 /"
     (folder / "cuda.list").write_text(f"# CUDA\n{line}\ndeb http://elsewhere.example.com/debian stable main\n")
@@ -243,9 +245,9 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: AptRoot)
     )
     assert "Conflicting values" in root.run("apt-get", "update").stderr
     what = {"uri": f"file://{PLACE}/debian12/x86_64/", "own": Path(SOURCE).name, "manager": "apt"}
-    status, said = root.module("firstlight_disabled_sources", "look", what)
-    assert (status, said.count("changed: /etc/apt/sources.list.d/cuda.")) == (0, 2)
-    assert root.module("firstlight_disabled_sources", "make", what) == (status, said)
+    status, output = root.module("firstlight_disabled_sources", "look", what)
+    assert (status, output.count("changed: /etc/apt/sources.list.d/cuda.")) == (0, 2)
+    assert root.module("firstlight_disabled_sources", "make", what) == (status, output)
     assert root.module("firstlight_disabled_sources", "make", what) == (0, "")
     lines = (folder / "cuda.list").read_text().splitlines()
     assert lines[0] == "# CUDA"

@@ -1,4 +1,4 @@
-"""The same program with dnf: Debian's own dnf and rpm, in a root that is not booted, against a repository as the vendor's for RHEL 9."""
+"""The role's modules with dnf: Debian's own dnf and rpm, in a root that is not booted, with a repository like the vendor's for RHEL 9."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ module_hotfixes=1
 
 
 class DnfRoot(Root):
-    """A Debian with dnf, whose rpm packages are the vendor's; dkms and ocl-icd are EPEL's, which a package of the distribution names."""
+    """A Debian with dnf and the vendor's rpm packages; dkms and ocl-icd are in EPEL, which a package of the distribution enables."""
 
     def packages(
         self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any
@@ -102,7 +102,7 @@ class DnfRoot(Root):
         return self.module("firstlight_packages", mode, {**wanted, **values})
 
     def versions(self) -> dict[str, str]:
-        """Of the vendor's packages."""
+        """Return the versions of the vendor's packages."""
         rows = [line.split() for line in self.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n'").splitlines()]
         return {name: version for name, version in rows if name not in NOT_THE_VENDORS | {"gpg-pubkey"}}
 
@@ -114,7 +114,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnfRoot]:
 
 
 def equipped(path: Path) -> DnfRoot:
-    """With a signed repository of three branches."""
+    """A root with a signed repository of three branches."""
     made = DnfRoot(path)
     parts = "".join(PART.format(name=name, more=more) for name, more in PARTS.items())
     (path / "root/driver.spec").write_text(
@@ -138,74 +138,74 @@ def equipped(path: Path) -> DnfRoot:
     return made
 
 
-def test_unsigned_or_by_a_stranger_nothing_is_installed(root: DnfRoot) -> None:
-    status, said = root.packages()
+def test_nothing_is_installed_without_a_valid_signature(root: DnfRoot) -> None:
+    status, output = root.packages()
     assert status == 1
-    assert "were not installed" in said
+    assert "were not installed" in output
     assert root.versions() == {}
     root.sh("rpm --import /root/key.asc 2>/dev/null")
 
 
-def test_it_installs_the_planned_version_and_nothing_newer(root: DnfRoot) -> None:
+def test_the_planned_version_is_installed_and_nothing_newer(root: DnfRoot) -> None:
     assert "nvidia-open=3:580.173.02-1.el9" in root.packages("look")[1]
     assert root.versions() == {}
-    status, said = root.packages()
-    assert status == 0, said
+    status, output = root.packages()
+    assert status == 0, output
     assert {"nvidia-open", "kmod-nvidia-open-dkms", "nvidia-driver-cuda"} <= root.versions().keys()
     assert set(root.versions().values()) == {NEW}
     for mode in ("look", "make"):
         assert root.packages(mode) == (0, "")
 
 
-def test_an_upgrade_of_the_distribution_sees_no_newer_driver(root: DnfRoot) -> None:
+def test_an_upgrade_of_the_distribution_installs_no_newer_driver(root: DnfRoot) -> None:
     before = root.versions()
     root.sh("dnf -y -q --releasever=9 upgrade")
     assert root.versions() == before
 
 
 @pytest.mark.parametrize(("flavour", "version"), [("open", OLD), ("proprietary", NEW), ("open", NEWEST)])
-def test_branch_and_flavour_are_changed_whole(root: DnfRoot, flavour: str, version: str) -> None:
-    status, said = root.packages(flavour=flavour, version=version)
-    assert status == 0, said
+def test_branch_and_flavour_are_changed_completely(root: DnfRoot, flavour: str, version: str) -> None:
+    status, output = root.packages(flavour=flavour, version=version)
+    assert status == 0, output
     assert set(root.versions().values()) == {version}
     assert ("kmod-nvidia-open-dkms" in root.versions()) is (flavour == "open")
     assert ("kmod-nvidia-latest-dkms" in root.versions()) is (flavour == "proprietary")
     assert root.packages("look", flavour=flavour, version=version) == (0, "")
 
 
-def test_dkms_and_ocl_icd_come_from_epel_which_is_named_first(root: DnfRoot) -> None:
+def test_dkms_and_ocl_icd_come_from_epel_which_is_enabled_first(root: DnfRoot) -> None:
     """On Enterprise Linux 9 neither the vendor nor the distribution has them."""
     assert root.sh("rpm -q epel-release dkms ocl-icd")
     there = " ".join(root.versions())
     root.sh(f"rpm -e {there} dkms ocl-icd epel-release")
-    status, said = root.packages(before=[])
+    status, output = root.packages(before=[])
     assert status == 1
-    assert "package dkms" in said
-    assert "come from EPEL: enable it on the host" in said
+    assert "package dkms" in output
+    assert "come from EPEL: enable it on the host" in output
     assert root.versions() == {}
-    status, said = root.packages()
-    assert (status, "changed: packages epel-release\n" in said) == (0, True), said
+    status, output = root.packages()
+    assert (status, "changed: packages epel-release\n" in output) == (0, True), output
     assert root.packages("look") == (0, "")
 
 
 @pytest.mark.parametrize(("version", "name"), [(OLD, "nvidia-fabric-manager"), (NEW, "nvidia-fabricmanager")])
 def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, version: str, name: str) -> None:
     packages = list(packages_of_component("fabric-manager", branch=version.partition(".")[0]))
-    status, said = root.packages(version=version, packages=packages, instead_of=[])
-    assert status == 0, said
+    status, output = root.packages(version=version, packages=packages, instead_of=[])
+    assert status == 0, output
     assert root.versions()[name] == version
     root.sh(f"rpm -e {name}")
 
 
-def test_a_version_that_is_not_on_offer_changes_nothing(root: DnfRoot) -> None:
+def test_an_unavailable_version_changes_nothing(root: DnfRoot) -> None:
     before = root.versions()
-    status, said = root.packages(version="580.65.06")
+    status, output = root.packages(version="580.65.06")
     assert status == 1
-    assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in said
+    assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in output
     assert root.versions() == before
 
 
-def test_other_entries_for_the_repository_are_turned_off_and_kept(root: DnfRoot) -> None:
+def test_other_entries_for_the_repository_are_disabled_and_kept(root: DnfRoot) -> None:
     file = root.path / "etc/yum.repos.d/cuda-rhel9.repo"
     text = f"[cuda-rhel9]\nname=cuda\nbaseurl=file://{PLACE}/rhel9/$basearch\nenabled=1\ngpgcheck=1\n\n[other]\nname=other\nbaseurl=file:///srv/other\nenabled=1\n"
     file.write_text(text)
@@ -221,7 +221,7 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: DnfRoot)
 
 
 class RootSite(FleetSite):
-    """The root as a host: behind an SSH server of its own, which runs in it."""
+    """The root as a host: an SSH server runs in it."""
 
     port: int
 
@@ -232,7 +232,7 @@ class RootSite(FleetSite):
 
 @pytest.fixture
 def site(root: DnfRoot, tmp_path: Path) -> Iterator[RootSite]:
-    """Without the vendor's key and repository."""
+    """A site without the vendor's key and repository."""
     root.sh("rpm -e gpg-pubkey; rm /etc/yum.repos.d/firstlight-nvidia-cuda.repo; mkdir -p /run/sshd; ssh-keygen -A")
     key, known, path = tmp_path / "id_ed25519", tmp_path / "known_hosts", root.path
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
@@ -241,7 +241,7 @@ def site(root: DnfRoot, tmp_path: Path) -> Iterator[RootSite]:
         port = free.getsockname()[1]
     words = (path / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
     known.write_text(f"[127.0.0.1]:{port} {' '.join(words)}\n")
-    # What it mounts goes with it.
+    # Its mounts end with it.
     mounts = f"mount -t devpts devpts {path}/dev/pts && mount -t proc proc {path}/proc"
     serve = f"exec chroot {path} /usr/sbin/sshd -D -p {port} -o ListenAddress=127.0.0.1"
     server = subprocess.Popen(["unshare", "--mount", "sh", "-ec", f"{mounts}; {serve}"], stderr=subprocess.DEVNULL)

@@ -22,7 +22,7 @@ KEY = "/usr/share/keyrings/archive.asc"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
-    """With `main` of the distribution's archive alone, and the vendor's repository beside. One story, told in order."""
+    """A root with only `main` of the distribution's archive, and the vendor's repository. The tests of this file run in order on it."""
     folder = tmp_path_factory.mktemp("own")
     with signer(folder) as by, bare(folder) as path:
         mirror = path / PLACE.lstrip("/")
@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
 
 
 def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
-    """What the role gives to its modules for the planned driver, or for its fabric manager."""
+    """Return the parameters of the role's modules for the planned driver, or for its fabric manager."""
     system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=UBUNTUS_KERNEL)
     host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings())
     work = driver_work(host, facts(os=system), stack(OWN, fabric_manager=NEW))
@@ -46,12 +46,12 @@ def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
     return {"instead_of": [], "along": [], **planned, "headers": False, "lock_timeout_s": 60, **changes}
 
 
-def test_parts_of_the_archive_are_opened_once_with_its_own_address_and_key(root: AptRoot) -> None:
+def test_components_of_the_archive_are_enabled_once_with_its_own_address_and_key(root: AptRoot) -> None:
     repository = part()["repository"]
     what = {"origin": repository["origin"], "components": repository["components"], "path": f"/{OURS}"}
     assert root.module("firstlight_archive_components", "look", what) == (0, "")
-    status, said = root.module("firstlight_archive_components", "make", what)
-    assert (status, said) == (0, f"changed: /{OURS}\n")
+    status, output = root.module("firstlight_archive_components", "make", what)
+    assert (status, output) == (0, f"changed: /{OURS}\n")
     text = (root.path / OURS).read_text()
     assert f"URIs: file:{PLACE}/ubuntu/\nSuites: noble\nComponents: restricted multiverse\nSigned-By: {KEY}\n" in text
     assert PLACE + "/ubuntu2404" not in text
@@ -62,18 +62,18 @@ def test_parts_of_the_archive_are_opened_once_with_its_own_address_and_key(root:
 
 def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
     along = part(fabric=True)["packages"]
-    said = root.module("firstlight_package_version_info", "make", part(along=along))[1]
-    assert said.splitlines()[-1] == "version: 580.159.03"
-    assert "note: the sources of ubuntu has no 580.173.02 of all packages" in said
-    said = root.module("firstlight_package_version_info", "make", part())[1]
-    assert said == f"version: {NEW}\n"
+    output = root.module("firstlight_package_version_info", "make", part(along=along))[1]
+    assert output.splitlines()[-1] == "version: 580.159.03"
+    assert "note: the sources of ubuntu has no 580.173.02 of all packages" in output
+    output = root.module("firstlight_package_version_info", "make", part())[1]
+    assert output == f"version: {NEW}\n"
 
 
-def test_modules_that_the_distribution_signed_come_without_dkms(root: AptRoot) -> None:
-    """The vendor's packages of the same version and of another one are on offer, too."""
+def test_modules_signed_by_the_distribution_need_no_dkms(root: AptRoot) -> None:
+    """The vendor's packages of the same version and of another one are available as well."""
     root.pin(NEW)
-    status, said = root.module("firstlight_packages", "make", part())
-    assert status == 0, said
+    status, output = root.module("firstlight_packages", "make", part())
+    assert status == 0, output
     there = root.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n").stdout
     assert f"linux-modules-nvidia-580-server-open-{UBUNTUS_KERNEL} 6.8.0-87.88\n" in there
     assert "linux-modules-nvidia-580-server-open-generic 6.8.0-87.88\n" in there
@@ -85,7 +85,7 @@ def test_modules_that_the_distribution_signed_come_without_dkms(root: AptRoot) -
         assert root.module("firstlight_packages", mode, part()) == (0, "")
 
 
-def test_packages_that_are_versioned_apart_are_no_strangers(root: AptRoot) -> None:
+def test_packages_with_their_own_versions_are_not_removed(root: AptRoot) -> None:
     """Debian's nvidia-modprobe is of another branch than its driver: with the family's rule it would be removed."""
     assert OLD != NEW
     root.sh(

@@ -1,4 +1,4 @@
-"""Driver packages as NVIDIA's repository for Ubuntu names them, the branch a part of the names: the role's program on a Debian root with Ubuntu's os-release."""
+"""Driver packages with the names of NVIDIA's repository for Ubuntu, which contain the branch: the role's modules on a Debian root with Ubuntu's os-release."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPEN = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
-    """The tests of this file are one story, told in order on this root."""
+    """The root of all tests of this file, which run in order; each continues from the state that the one before left."""
     folder = tmp_path_factory.mktemp("ubuntu")
     with signer(folder) as by:
         build_repository(folder / "mirror", by, path="ubuntu2404/x86_64", content=ubuntu_packages())
@@ -49,30 +49,30 @@ def bring(root: AptRoot, mode: str = "make", *, flavour: str = "open", version: 
 
 
 def test_a_branch_is_installed_and_pinned(root: AptRoot) -> None:
-    status, said = bring(root, version=OLD)
-    assert status == 0, said
+    status, output = bring(root, version=OLD)
+    assert status == 0, output
     assert set(root.states().values()) == {(OLD, "hi")}
     assert {"nvidia-driver-570-open", "nvidia-dkms-570-open"} <= root.states().keys()
     assert bring(root, "look", version=OLD) == (0, "")
     assert "Inst" not in root.run("apt-get", "-s", "dist-upgrade").stdout
 
 
-def test_another_branch_has_other_names_and_takes_the_place_of_the_old_ones(root: AptRoot) -> None:
-    status, said = bring(root)
-    assert status == 0, said
+def test_another_branch_has_other_names_and_replaces_the_old_packages(root: AptRoot) -> None:
+    status, output = bring(root)
+    assert status == 0, output
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
     assert bring(root, "look") == (0, "")
 
 
-def test_the_other_flavour_of_the_modules_goes(root: AptRoot) -> None:
-    status, said = bring(root, flavour="proprietary")
-    assert status == 0, said
+def test_the_other_flavour_of_the_modules_is_removed(root: AptRoot) -> None:
+    status, output = bring(root, flavour="proprietary")
+    assert status == 0, output
     there = root.states()
     assert {"cuda-drivers", "cuda-drivers-580", "nvidia-driver-580", "nvidia-dkms-580"} <= there.keys()
     assert [name for name in there if "open" in name] == []
     assert set(there.values()) == {(NEW, "hi")}
-    status, said = bring(root)
-    assert status == 0, said
+    status, output = bring(root)
+    assert status == 0, output
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
 
 
@@ -86,6 +86,6 @@ def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None
         repository=repository(),
         instead_of=[],
     )
-    status, said = root.module("firstlight_packages", "make", what)
-    assert status == 0, said
+    status, output = root.module("firstlight_packages", "make", what)
+    assert status == 0, output
     assert root.states()["nvidia-fabricmanager-580"] == (NEW, "hi")

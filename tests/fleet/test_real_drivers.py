@@ -1,6 +1,7 @@
-"""Debian's own driver on a booted Debian 12: real packages, a module that dkms really builds for a kernel of Debian's, and for the next one.
+"""Debian's own driver on a booted Debian 12: real packages, and a module that dkms really builds for a Debian kernel and the next one.
 
-No card is there, and the kernel that runs is this machine's: the module is built and signed, never loaded. One story, told in order.
+There is no card, and the running kernel is this machine's: the module is built and signed, never loaded. The tests of this file run in
+order on one host; each continues from the state that the one before left.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
 VERSION = "535.261.03"
-"""The newest that Debian 12 has of all packages: its security archive has newer libraries, and no open modules to go with them."""
+"""The newest version that Debian 12 has of all packages: its security archive has newer libraries without matching open modules."""
 MODULE = "nvidia-current-open"
 BUILD_S = 3600
 IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
@@ -34,7 +35,7 @@ def host(fleet: Fleet) -> Iterator[FleetHost]:
 
 @pytest.fixture(scope="module")
 def kernels(host: FleetHost) -> tuple[str, str]:
-    """Two kernels of the release itself, an older one and the next; the smaller flavour where there are two of it."""
+    """Two kernels of the release, an older one and the next; the smaller flavour if it has two versions."""
     names = "apt-cache search --names-only '^linux-image-6.*-amd64$' | cut -d' ' -f1"
     offered = re.findall(IMAGE, host.sh(f"apt-cache madison $({names})"), re.MULTILINE)
     found = sorted(
@@ -59,7 +60,7 @@ def install(host: FleetHost, *packages: str) -> None:
 
 
 def module(host: FleetHost, kernel: str, field: str) -> str:
-    """What a built module says of itself."""
+    """Return the metadata of a built module."""
     return host.sh(f"modinfo -k {kernel} -F {field} {MODULE}", check=False).strip()
 
 
@@ -90,7 +91,7 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
     assert host.sh("dpkg-query -W -f '${Version}' libcuda1").startswith(VERSION)
 
 
-def test_a_second_time_the_playbook_changes_nothing_and_names_the_signer(
+def test_a_second_playbook_changes_nothing_and_names_the_signer(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
     checked = play(hosts_file(firstlight), "--check")
@@ -101,7 +102,7 @@ def test_a_second_time_the_playbook_changes_nothing_and_names_the_signer(
     assert "runs after a restart of the host" in done.stdout
 
 
-def test_after_a_change_of_the_kernel_it_is_built_anew(
+def test_after_a_change_of_the_kernel_the_module_is_built_again(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
     """The new kernel came without its headers, as an upgrade of the image alone brings it."""
@@ -114,7 +115,7 @@ def test_after_a_change_of_the_kernel_it_is_built_anew(
         assert module(host, kernel, "signer") == "DKMS module signing key"
 
 
-def test_its_removal_takes_the_modules_along(host: FleetHost, kernels: tuple[str, str]) -> None:
+def test_removing_the_driver_removes_its_modules(host: FleetHost, kernels: tuple[str, str]) -> None:
     host.sh("apt-get -qq -y --allow-change-held-packages purge nvidia-open-kernel-dkms", timeout_s=BUILD_S)
     assert host.sh("dkms status") == ""
     assert [module(host, kernel, "version") for kernel in kernels] == ["", ""]

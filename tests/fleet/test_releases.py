@@ -1,6 +1,6 @@
-"""Releases on two booted hosts: rolled back by hand, by name, by itself where a start fails; and rolled out step by step.
+"""Releases on two booted hosts: rolled back by a command, by name, and automatically when a start fails; and rolled out step by step.
 
-The tests of this file run in order: each continues from the state that the one before left.
+The tests of this file run in order; each continues from the state that the one before left.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def renamed(host: FleetHost, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def firstlight(hosts: list[FleetHost], folder: Path) -> CommandRunner:
-    """The command line, once both hosts serve."""
+    """The command line; both hosts serve."""
     run = CommandRunner(folder / "logs")
     made = run("provision", "-i", str(write_inventory(folder / "both", hosts)))
     assert made.code == 0, made.output()
@@ -67,7 +67,7 @@ def model_of(host: FleetHost) -> str:
     return str(models["data"][0]["id"])
 
 
-def test_a_changed_setting_is_taken_back_in_the_same_environment(
+def test_a_changed_setting_is_rolled_back_by_a_command_in_the_same_environment(
     firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
 ) -> None:
     first = installed(firstlight, inventory, host)
@@ -82,25 +82,25 @@ def test_a_changed_setting_is_taken_back_in_the_same_environment(
     assert ended.host(host.name)["serve"]["ready"]
     assert ended.host(host.name)["release"] == first["release"]
     assert model_of(host) == "builtin-1"
-    said = firstlight("status", "-i", inventory).out
-    assert f"release {first['release']}; previous release {second['release']}" in said
+    printed = firstlight("status", "-i", inventory).out
+    assert f"release {first['release']}; previous release {second['release']}" in printed
     assert firstlight("provision", "-i", inventory).summary["changed"] == 0
 
 
-def test_a_start_that_fails_goes_back_by_itself_and_the_summary_says_so(
+def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:
     before = installed(firstlight, inventory, host)
     bad = str(host.inventory(folder / "bad", firstlight_vllm_args=["--no-such-option"]))
     ended = firstlight("serve", "-i", bad)
     assert ended.code == 1, ended.output()
-    told = ended.host(host.name)
-    text = told["phases"]["serve"]["text"]
-    assert (told["state"], told["changed"], told["release"]) == ("failed", True, before["release"])
-    assert text.startswith(f"release `{told['refused']}` was refused: firstlight-vllm.service")
+    summary = ended.host(host.name)
+    text = summary["phases"]["serve"]["text"]
+    assert (summary["state"], summary["changed"], summary["release"]) == ("failed", True, before["release"])
+    assert text.startswith(f"release `{summary['refused']}` was refused: firstlight-vllm.service")
     assert text.endswith(f"release `{before['release']}` serves again, its answers are right")
-    assert "--no-such-option" in str(told["phases"]["serve"]["evidence"])
-    assert told["refused"] in (ended.run / "summary.txt").read_text()
+    assert "--no-such-option" in str(summary["phases"]["serve"]["evidence"])
+    assert summary["refused"] in (ended.run / "summary.txt").read_text()
     assert model_of(host) == "builtin-1"
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["previous_release"]) == (before["release"], before["previous_release"])
@@ -108,7 +108,7 @@ def test_a_start_that_fails_goes_back_by_itself_and_the_summary_says_so(
     assert firstlight("provision", "-i", inventory).summary["changed"] == 0
 
 
-def test_a_release_is_returned_to_by_its_digest_and_what_nothing_needs_is_removed(
+def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = installed(firstlight, inventory, host)
@@ -134,7 +134,7 @@ def test_a_release_that_does_not_exist_changes_nothing(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
-def test_a_release_whose_environment_is_gone_is_refused_and_the_service_goes_on(
+def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = installed(firstlight, inventory, host)
@@ -142,9 +142,9 @@ def test_a_release_whose_environment_is_gone_is_refused_and_the_service_goes_on(
     host.sh(f"mv {marker} /tmp/complete")
     ended = firstlight("rollback", "-i", inventory)
     host.sh(f"mv /tmp/complete {marker}")
-    told = ended.host(host.name)
-    text = told["phases"]["serve"]["text"]
-    assert (ended.code, told["changed"]) == (1, False), ended.output()
+    summary = ended.host(host.name)
+    text = summary["phases"]["serve"]["text"]
+    assert (ended.code, summary["changed"]) == (1, False), ended.output()
     assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])

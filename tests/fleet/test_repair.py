@@ -1,6 +1,6 @@
-"""Damage that checks found is repaired by one provision: a real environment and the built-in model, rebuilt next to what serves.
+"""One provision repairs damage that checks found: a real environment and the built-in model are rebuilt next to the live ones.
 
-The tests of this file are one story, told in order: each goes on where the one before stopped.
+The tests of this file run in order on one host; each continues from the state that the one before left.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def firstlight(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    """The command line, once the host serves."""
+    """The command line; the host serves."""
     run = CommandRunner(tmp_path_factory.mktemp("run") / "logs")
     made = run("provision", "-i", inventory)
     assert made.code == 0, made.output()
@@ -54,14 +54,14 @@ def failing(ended: Ended) -> dict[str, str]:
     return {check["id"]: check["reason"] for check in document["checks"] if check["status"] in ("fail", "error")}
 
 
-def test_an_untouched_host_is_sound(firstlight: CommandRunner, inventory: str) -> None:
+def test_an_unchanged_host_has_no_failure(firstlight: CommandRunner, inventory: str) -> None:
     for level in ("standard", "full"):
         ended = firstlight("verify", "-i", inventory, "--level", level, "--json")
         assert failing(ended) == {}, ended.output()
     assert "verified ok at full, " in firstlight("status", "-i", inventory).out
 
 
-def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_not(
+def test_a_changed_bit_of_a_library_is_found_at_standard_and_kept_by_a_quick_run(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     flip(host, "current/lib/python*/site-packages/torch/lib/libtorch_cpu.so", 200_000_000)
@@ -69,11 +69,11 @@ def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_no
     assert (ended.code, list(failing(ended))) == (2, ["libraries.files"]), ended.output()
     quick = firstlight("verify", "-i", inventory, "--level", "quick", "--json")
     assert (quick.code, list(failing(quick))) == (2, ["libraries.files"]), quick.output()
-    said = firstlight("status", "-i", inventory)
-    assert (said.code, "libraries.files: fail at standard, found" in said.out) == (1, True), said.output()
+    shown = firstlight("status", "-i", inventory)
+    assert (shown.code, "libraries.files: fail at standard, found" in shown.out) == (1, True), shown.output()
 
 
-def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
+def test_one_provision_rebuilds_the_environment_next_to_it_while_the_service_runs(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = current(host)
@@ -87,7 +87,7 @@ def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
     assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.output()
 
 
-def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
+def test_damage_that_the_probe_found_is_repaired_without_checks(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     packages = host.sh(f"ls -d {PREFIX}/current/lib/python*/site-packages").strip()
@@ -98,7 +98,9 @@ def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
 
 
-def test_a_damaged_model_is_made_again_and_served(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
+def test_a_damaged_model_is_created_again_and_served(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
     started = host.sh("systemctl show --property=MainPID --value firstlight-vllm")
     flip(host, "models/builtin-1/model.safetensors")
     flip(host, "models/builtin-1/tokenizer.json")
@@ -122,7 +124,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
-    # Weights of the same size that say something else, taken up by a start that nobody asked us for.
+    # Other weights of the same size, loaded by a start outside a run.
     write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
     there = host.sh(f"ls -d {PREFIX}/models/bigrams*/").strip()
     weights = f"{there}model.safetensors"

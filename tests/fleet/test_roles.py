@@ -24,13 +24,13 @@ UNIT = "firstlight-vllm.service"
 def hosts(fleet: Fleet) -> list[FleetHost]:
     booted = fleet.boot(2)
     for host in booted:
-        # Without it sudo and apt wait for a name server that these hosts do not have.
+        # Otherwise sudo and apt wait for a name server that these hosts do not have.
         host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
     return booted
 
 
 def build_deb(folder: Path) -> Path:
-    """A package with one file, as the controller would send it to a host without package sources."""
+    """Make a package with one file, as the controller sends it to a host without package sources."""
     tree = folder / "deb"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(
@@ -47,7 +47,7 @@ def build_deb(folder: Path) -> Path:
 
 
 def build_interpreter(folder: Path) -> Path:
-    """An interpreter in the form of uv's standalone builds, made of the one that test hosts have."""
+    """Make an interpreter with the layout of uv's standalone builds from the one that test hosts have."""
     root, tree = bare_root(), folder / "standalone" / "python"
     (tree / "bin").mkdir(parents=True)
     (tree / "lib").mkdir()
@@ -60,13 +60,13 @@ def build_interpreter(folder: Path) -> Path:
 
 
 def played(site: FleetSite, playbook: str = "site") -> bool:
-    """Whether the playbook changed anything; it must not fail."""
+    """Run a playbook that must not fail; return whether it changed anything."""
     result = site.play(playbook)
     assert result.status == "ok", result
     return result.changed
 
 
-def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHost], tmp_path: Path) -> None:
+def test_a_host_is_installed_repaired_rolled_back_and_uninstalled(hosts: list[FleetHost], tmp_path: Path) -> None:
     host = hosts[0]
     site = make_fleet_site(tmp_path, host)
     deb = build_deb(tmp_path)
@@ -104,7 +104,7 @@ def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHos
 
 
 def drift_of(host: FleetHost, folder: Path) -> list[tuple[str, str]]:
-    """Kind and path of what the probe finds drifted."""
+    """Return kind and path of the drift that the probe finds."""
     [node] = hosts_of(host.inventory(folder))
     with contextlib.closing(open_session(node)) as session:
         installed = probe(node, session, prefix="/opt/firstlight").installed
@@ -124,7 +124,7 @@ touch /opt/firstlight/current{HOOK}
 """
 
 
-def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost], tmp_path: Path) -> None:
+def test_drift_is_found_by_the_probe_and_repaired(hosts: list[FleetHost], tmp_path: Path) -> None:
     host = hosts[0]
     site = make_fleet_site(tmp_path, host)
     site.send()
@@ -155,7 +155,7 @@ def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost],
     kept = host.sh("cd /opt/firstlight/etc/set-aside && find . -type f | cut -c2-").split()
     assert sorted(kept) == sorted([f"{FOLDER}/a.conf", runtime, f"{environment}{HOOK}"])
 
-    # Nothing on the disk differs here: systemd alone has been told otherwise, and then a process was stopped.
+    # No file differs here: only systemd's loaded settings were changed, and then a process was stopped.
     host.sh(f"systemctl disable -q {UNIT}")
     assert [kind for kind, _ in drift_of(host, tmp_path)] == ["unit"]
     assert played(site)
@@ -165,7 +165,7 @@ def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost],
     assert played(site)
     assert drift_of(host, tmp_path) == []
 
-    # What holds for more than our unit is another's: it is named and stays.
+    # A drop-in for more than the product's unit belongs to the administrator: it is named and stays.
     shared = "/etc/systemd/system/service.d/all.conf"
     host.sh(
         f"mkdir {Path(shared).parent} && printf '[Service]\\nOOMScoreAdjust=300\\n' >{shared} && systemctl daemon-reload"
@@ -176,7 +176,7 @@ def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost],
     assert played(site, "uninstall")
 
 
-def test_the_reason_why_a_unit_does_not_start_is_told(hosts: list[FleetHost], tmp_path: Path) -> None:
+def test_the_reason_why_a_unit_does_not_start_is_reported(hosts: list[FleetHost], tmp_path: Path) -> None:
     site = make_fleet_site(tmp_path, hosts[0])
     service = site.variables["firstlight_service"]
     refusal = "ExecStartPre=/bin/sh -c 'echo preflight refuses: port 8000 is held by nginx >&2; exit 1'\nExecStart="

@@ -1,4 +1,4 @@
-"""An installation on a real host with secrets planted around it: nothing that anyone reads shows one, not even for a moment."""
+"""An installation on a real host with secrets around it: no record, argument or unit shows one, not even for a moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ while [ -e /run/watching ]; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '
 
 @contextmanager
 def watched(host: FleetHost) -> Iterator[set[str]]:
-    """Arguments of every process, here and on the host, seen while the block runs."""
+    """Collect the arguments of every process, here and on the host, while the block runs."""
     seen: set[str] = set()
     over = threading.Event()
 
@@ -74,11 +74,11 @@ def test_no_secret_in_records_arguments_or_units(
             "the arguments of a process": "\n".join(arguments),
             "the unit": host.sh(f"cat {UNIT}"),
             "the journal": host.sh("journalctl --no-pager -o cat"),
-            "what watchers were told": "\n".join(site.said),
+            "progress": "\n".join(site.progress),
         }
         for where, text in texts.items():
             for kind, secret in secrets.items():
-                assert secret not in text, f"the {kind} stands in {where}"
+                assert secret not in text, f"the {kind} is in {where}"
         holding = host.sh(f"grep -rlF -e '{key}' -e '{CALLER}' /opt/firstlight /etc/systemd /run/systemd || true")
         assert holding.split() == ["/opt/firstlight/etc/service.env"]
         assert host.sh("stat -c '%a %U' /opt/firstlight/etc/service.env").split() == ["600", "root"]

@@ -1,4 +1,4 @@
-"""A user without root whose sessions linger: the service is a unit of their own manager, and a reboot brings it back."""
+"""A user without root with lingering sessions: the service is a unit of the user's systemd and starts again after a reboot."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SU
 
 @pytest.fixture(scope="module")
 def lingering(fleet: Fleet) -> FleetHost:
-    """A host whose administrator installed the OS packages and lets one user's services run on."""
+    """A host whose administrator installed the OS packages and enabled lingering for one user."""
     [host] = fleet.boot(1, packages=FOR_A_USER)
     host.sh(f"loginctl enable-linger {NO_SUDO}")
     return host
 
 
-def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: FleetHost, tmp_path: Path) -> None:
+def test_the_users_service_survives_a_reboot_and_is_removed_completely(lingering: FleetHost, tmp_path: Path) -> None:
     firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(lingering.inventory(tmp_path, user=NO_SUDO, firstlight_port=PORT))
     ended = firstlight("provision", "-i", inventory)

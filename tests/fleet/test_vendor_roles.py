@@ -1,4 +1,4 @@
-"""Roles for what goes beside a driver, on a real host against signed local repositories as their vendors lay them out for Ubuntu 24.04."""
+"""Roles for packages beside a driver, on a real host with signed local repositories in the vendors' layout for Ubuntu 24.04."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.install.fleet_site import FleetSite, make_fleet_site
 
 COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
 DOCKER = """[Unit]
-Description=Stands for Docker
+Description=A substitute for Docker
 [Service]
 ExecStart=/bin/sleep infinity
 ExecReload=/bin/touch /run/docker-reloaded
@@ -55,7 +55,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
-    """With the mirror and Docker's outer shape; left as it was found."""
+    """A host with the mirror and the visible parts of Docker; tests leave it unchanged."""
     there = pair[1]
     mirror = there.machine.root / PLACE.lstrip("/")
     subprocess.run(["cp", "-r", str(key.parent / "mirror"), str(mirror)], check=True)
@@ -78,7 +78,7 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
 def site(host: FleetHost, key: Path, tmp_path: Path) -> FleetSite:
     amd = facts(pci_gpus=(MI300X,), nvidia=None, amd=Amd())
     variables = work(amd, stack(None, variant="rocm7.0"), key) | work(facts(), stack(cuda_compat=COMPAT), key)
-    # The container toolkit is never a part of a mirror of drivers.
+    # A mirror of drivers never has the container toolkit.
     toolkit = variables["firstlight_container_toolkit"]["repository"]
     toolkit |= {"uri": f"file://{PLACE}/container/", "key": str(key), "fingerprint": None}
     made = make_fleet_site(tmp_path, host)
@@ -92,13 +92,15 @@ def work(seen: HostFacts, planned: Stack, key: Path) -> dict[str, Any]:
     return driver_work(planner, seen, planned).ansible_vars()
 
 
-def test_rocm_the_container_toolkit_and_compatibility_libraries_come_once(host: FleetHost, site: FleetSite) -> None:
+def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_once(
+    host: FleetHost, site: FleetSite
+) -> None:
     first = site.play("drivers")
     assert (first.status, first.changed) == ("ok", True), first
     installed = host.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'").splitlines()
     assert {f"{name} ii " for name in PACKAGES.split()} <= set(installed)
     assert host.sh("stat -c %G /dev/kfd") == "render\n"
-    # The distribution's own are newer, and would make the installation unsolvable.
+    # The distribution's own packages are newer and would make the installation unsolvable.
     assert "70202" in host.sh("dpkg-query -W -f '${Version}' rocminfo")
     runtimes = json.loads(host.sh("cat /etc/docker/daemon.json"))["runtimes"]
     assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"

@@ -54,7 +54,7 @@ def test_a_built_wheel_is_installed_last_and_runs_with_the_host_s_torch(
     there.send()
     result = there.play("install")
     assert (result.status, result.changed) == ("ok", True), result
-    # Without a GPU the runtime fails with the text of torch's check: the extension is loaded and calls it.
+    # Without a GPU the runtime fails with the text of torch's check, so the extension was loaded and calls the runtime.
     assert host.sh(f"{PREFIX}/envs/*/bin/python -c '{LAUNCH.format(prefix=PREFIX)}'").split() == ["2.13.0+cpu", "True"]
     host.sh(f"rm -rf {PREFIX} /var/tmp/firstlight-0")
 

@@ -1,8 +1,8 @@
-"""A vendor's package repository with real names and versions and next to nothing in the packages, and a host that seems to have its cards.
+"""A vendor's package repository with real names and versions and nearly empty packages, and a host that shows its cards.
 
-The mock stands at the edge to the hardware alone: what nvidia-smi, dkms and the fabric manager print was recorded on an
-HGX H100, what the PCI bus shows too. apt, dpkg, systemd, the restart and all that this product does are real. A driver
-"is loaded" only by a restart, as where another one has the cards.
+Only the hardware is simulated: the output of nvidia-smi, dkms and the fabric manager, and the PCI bus, were recorded on an
+HGX H100. apt, dpkg, systemd, the restart and the whole product are real. A driver is "loaded" only by a restart, as when
+another driver uses the cards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.fleet.hosts import FleetHost
 RECORDED = Path(__file__).parents[1] / "probe/recorded/h100-sxm8.txt"
 OLD, NEW = "570.211.01", "580.173.02"
 PLACE = "/srv/mirror"
-"""Where a host finds the repository."""
+"""The folder of the repository on a host."""
 
 NVIDIA_SMI = """#!/bin/sh
 loaded=$(cat /run/nvidia-loaded 2>/dev/null)
@@ -70,7 +70,7 @@ ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --no-persisten
 [Install]
 WantedBy=multi-user.target
 """
-"""As Ubuntu's: it starts the daemon and tells it to do nothing."""
+"""A unit like Ubuntu's: it starts the daemon with persistence mode off."""
 PERSISTENCED = "#!/bin/sh\nexec sleep infinity\n"
 DKMS = """#!/bin/sh
 version=$(dpkg-query -W -f '${Version}' nvidia-kernel-open-dkms 2>/dev/null | cut -d- -f1)
@@ -84,7 +84,7 @@ exit 0
 
 @dataclass(frozen=True)
 class Package:
-    """One package: what its control file says, and its few files."""
+    """One package: the fields of its control file, and its few files."""
 
     name: str
     version: str
@@ -108,7 +108,7 @@ class Package:
         return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
 
     def build(self, folder: Path) -> str:
-        """Make the .deb in a folder; returns its entry of the list of packages."""
+        """Make the .deb in a folder; return its entry in the list of packages."""
         tree = folder / "tree"
         for name, text in {"DEBIAN/control": self.control(), **self.files}.items():
             path = tree / name
@@ -124,7 +124,7 @@ class Package:
 
 
 def driver(version: str) -> Iterator[Package]:
-    """A driver's packages, called and tied together as NVIDIA's for Debian are."""
+    """Return a driver's packages, with the names and dependencies of NVIDIA's for Debian."""
     revision = f"{version}-1"
     recorded = split(RECORDED.read_text())
     was = recorded["nvidia_smi"].text.split("<driver_version>")[1].split("<")[0]
@@ -145,7 +145,7 @@ def driver(version: str) -> Iterator[Package]:
         kernel = f"nvidia-kernel{flavour}-dkms"
         yield Package(kernel, revision, depends="dkms", conflicts=f"nvidia-kernel{other}-dkms", files=loaded)
     for name, kernel in (("nvidia-open", "nvidia-kernel-open-dkms"), ("cuda-drivers", "nvidia-kernel-dkms")):
-        # As in the vendor's: at least this version, so that only a pin keeps a newer one away.
+        # As in the vendor's packages: at least this version, so that only a pin prevents a newer one.
         needs = f"{kernel} (>= {version}), nvidia-driver-cuda (>= {version}), nvidia-persistenced (>= {version})"
         yield Package(name, revision, depends=needs)
     unit = {
@@ -164,10 +164,10 @@ def driver(version: str) -> Iterator[Package]:
 
 
 def packages() -> Iterator[Package]:
-    """All of the repository."""
+    """Return all packages of the repository."""
     for version in (OLD, NEW, "595.91.07"):
         yield from driver(version)
-    # What a branch leaves behind: it is in no newer one.
+    # A package that only the older branch has.
     yield Package("libnvidia-compute-570", f"{OLD}-1")
     yield Package("nvlsm", "2025.10.11-1")
     yield Package("dkms", "3.0.11-1", files={"usr/sbin/dkms": DKMS})
@@ -189,12 +189,12 @@ class Signer:
     key: Path
 
     def fingerprint(self) -> str:
-        """Of the primary key."""
+        """Return the fingerprint of the primary key."""
         listed = command("gpg", "--homedir", str(self.home), "--batch", "--with-colons", "--list-keys").splitlines()
         return next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
 
     def sign(self, text: str, file: Path) -> None:
-        """Write a text with its signature around."""
+        """Write a text inside its signature."""
         file.unlink(missing_ok=True)
         command("gpg", "--homedir", str(self.home), "--batch", "--clearsign", "-o", str(file), stdin=text)
 
@@ -203,7 +203,7 @@ class Signer:
 def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
     """Make a key, and end the agent that gpg starts for it.
 
-    Its home is a short path: the agent's sockets lie there, and a socket's path has at most 107 characters.
+    Its home is a short path: the agent's sockets are there, and a socket's path has at most 107 characters.
     """
     with TemporaryDirectory(prefix="gpg-") as short:
         home = Path(short)
@@ -220,7 +220,7 @@ def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
 def build_repository(
     folder: Path, by: Signer, *, path: str = "debian12/x86_64", content: Iterable[Package] | None = None
 ) -> None:
-    """A flat signed repository, as the vendor's for Debian: BASE/debian12/x86_64/."""
+    """Make a flat signed repository like the vendor's for Debian: BASE/debian12/x86_64/."""
     place = folder / path
     place.mkdir(parents=True)
     listing = "\n".join(package.build(place) for package in (packages() if content is None else content))
@@ -237,7 +237,7 @@ def build_suite(
     content: Mapping[str, Iterable[Package]],
     origin: str = "repo.radeon.com",
 ) -> None:
-    """A signed repository with a suite and the packages of each component, as AMD's: BASE/PATH/dists/SUITE."""
+    """Make a signed repository with a suite and the packages of each component, like AMD's: BASE/PATH/dists/SUITE."""
     pool, lists = folder / path, folder / path / "dists" / suite
     listings = {}
     for component, of_it in content.items():
@@ -256,7 +256,7 @@ def _release(listings: Mapping[str, str], folder: Path, by: Signer, head: str) -
 
 
 def give_cards(host: FleetHost) -> None:
-    """The bus of an HGX H100, over restarts too, on a host that takes itself for a machine of its own."""
+    """Show the bus of an HGX H100, also after restarts, on a host that does not detect its container."""
     root = host.machine.root
     for line in split(RECORDED.read_text())["pci"].lines():
         path, _, value = line.rpartition(":0x")
@@ -267,6 +267,6 @@ def give_cards(host: FleetHost) -> None:
     (root / "etc/systemd/system/sys-bus-pci.mount").write_text(
         "[Mount]\nWhat=/opt/board\nWhere=/sys/bus/pci\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
     )
-    (root / "etc/modprobe.d").mkdir(exist_ok=True)  # of kmod, which a machine with a kernel of its own has
+    (root / "etc/modprobe.d").mkdir(exist_ok=True)  # from kmod, which a machine with its own kernel has
     (root / "usr/bin/systemd-detect-virt").write_text("#!/bin/sh\necho none\nexit 1\n")
     host.sh("systemctl daemon-reload; systemctl enable --now --quiet sys-bus-pci.mount")

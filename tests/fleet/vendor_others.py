@@ -10,7 +10,7 @@ MODPROBE = """#!/bin/sh
 getent group render >/dev/null || groupadd --system render
 touch /dev/kfd && chgrp render /dev/kfd
 """
-"""Stands for the kernel, which has no such card: what the driver does when it is loaded."""
+"""A substitute for the kernel, which has no such card: the effect of loading the driver."""
 NVIDIA_CTK = """#!/bin/sh
 if [ "$1" = --version ]; then
     echo "NVIDIA Container Toolkit CLI version 1.18.0"
@@ -56,7 +56,7 @@ def container_packages() -> Iterator[Package]:
 
 
 def amdgpu_packages() -> Iterator[Package]:
-    """AMD's kernel driver. modprobe is the system's own elsewhere."""
+    """AMD's kernel driver. On real hosts modprobe belongs to the system."""
     yield Package("amdgpu-dkms-firmware", "1:6.16.13.30300300-2278356.24.04")
     needs = "dkms, amdgpu-dkms-firmware"
     yield Package("amdgpu-dkms", "1:6.16.13.30300300-2278356.24.04", needs, files={"usr/local/sbin/modprobe": MODPROBE})
@@ -64,7 +64,7 @@ def amdgpu_packages() -> Iterator[Package]:
 
 
 def rocm_packages() -> Iterator[Package]:
-    """ROCm itself. Its parts want one another in their exact version."""
+    """ROCm itself. Its packages require one another in their exact version."""
     yield Package("rocminfo", "1.0.0.70202-86~24.04")
     yield Package("hipcc", "1.1.1.70202-86~24.04")
     needs = "rocminfo (= 1.0.0.70202-86~24.04), hipcc (= 1.1.1.70202-86~24.04)"
@@ -73,7 +73,7 @@ def rocm_packages() -> Iterator[Package]:
 
 
 def distribution_packages() -> Iterator[Package]:
-    """What Ubuntu 24.04 itself has under names of AMD's, with higher versions."""
+    """Packages of Ubuntu 24.04 that have AMD's names with higher versions."""
     yield Package("rocminfo", "5.7.1-3build1")
     yield Package("hipcc", "5.7.1-3")
 
@@ -82,7 +82,7 @@ UBUNTUS_KERNEL = "6.8.0-87-generic"
 
 
 def signed_packages() -> Iterator[Package]:
-    """Ubuntu's own driver, of two releases: modules for its kernels that it has built and signed itself. The fabric manager lags behind."""
+    """Ubuntu's own driver in two releases, with modules for its kernels that Ubuntu built and signed. The fabric manager is older."""
     versions = ("580.159.03", NEW)
     for version in versions:
         revision = f"{version}-0ubuntu0.24.04.1"

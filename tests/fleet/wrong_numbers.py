@@ -1,8 +1,8 @@
-"""Operators that compute wrong, as a damaged library would: kernels of torch and of vLLM's extension are replaced in every Python of a host.
+"""Operators that compute wrong results, as from a damaged library: kernels of torch and of vLLM's extension are replaced in every Python of a host.
 
-A kernel is replaced where torch dispatches to it: whoever calls the operator meets the fault, by whatever name, torch's own C++ included.
-Each is made by a `.pth` file that Python reads at its start, which `libraries.injected` finds as well: what is shown is that the check of
-the operator fails by itself. Nothing else of the host changes, and the service, which started before, goes on without the fault.
+A kernel is replaced where torch dispatches to it, so every caller gets the fault, under any name, torch's own C++ included.
+Each is made by a `.pth` file that Python reads at its start, which `libraries.injected` finds as well: the tests show that the check of
+the operator fails by itself. Nothing else of the host changes, and the service, which started before, continues without the fault.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ warnings.filterwarnings("ignore", "Warning only once for all operators")
 kept = []
 
 def replace(name, body):
-    """Let `body` stand for a kernel on CPUs; its first argument calls the one that was there."""
+    """Replace a kernel on CPUs by `body`; its first argument calls the original."""
     kernel = get_kernel(name, "CPU")
     space, _, operator = name.partition("::")
     library = Library(space, "IMPL")
@@ -28,7 +28,7 @@ def replace(name, body):
     kept.append((library, kernel))
 
 def replace_of_vllm(name, body):
-    """The same for an operator of vLLM's extension, once that is loaded."""
+    """Replace an operator of vLLM's extension once that is loaded."""
     load = torch.ops.load_library
     def load_and_replace(path):
         load(path)
@@ -37,13 +37,13 @@ def replace_of_vllm(name, body):
     torch.ops.load_library = load_and_replace
 
 def scaled(share):
-    """Every value of a result is off by a share."""
+    """Change every value of a result by a share."""
     def body(call, *given, **named):
         return call(*given, **named).mul_(1 + share)
     return body
 
 def last_row_off(call, *given, **named):
-    """The last row of a result is 1 % off."""
+    """Change the last row of a result by 1 %."""
     result = call(*given, **named)
     result.reshape(-1, result.shape[-1])[-1:].mul_(1.01)
     return result
@@ -57,11 +57,11 @@ _FAMILIES = {
     "attention.": "attention",
     "engine.": "vLLM's operators",
 }
-"""By what the id of a check begins with."""
+"""The family of a fault, by the prefix of its check's id."""
 
 
 def _wrong(name: str, check: str, body: str, level: Level = "standard") -> Fault:
-    """A fault of an operator: `body` is Python after `_REPLACE`."""
+    """Return a fault of an operator: `body` is Python after `_REPLACE`."""
     family = next(family for prefix, family in _FAMILIES.items() if check.startswith(prefix))
     make = f"""cat > $site/firstlight_fault.py <<'END'
 {_REPLACE}
@@ -164,7 +164,7 @@ OPERATORS = (
         "replace('aten::multinomial', lambda call, chances, *given, **named: call(chances ** 1.05, *given, **named))",
     ),
 )
-"""Of torch."""
+"""Operators of torch."""
 
 PRODUCTS = (
     _wrong(
@@ -240,6 +240,6 @@ VLLM = (
     ),
     _wrong("vLLM's sampler without top-k and top-p", "engine.answers", _UNLIMITED, "full"),
 )
-"""vLLM's own operators, and the sampler that it builds of them."""
+"""vLLM's own operators, and the sampler that it builds from them."""
 
 ALL = (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
