@@ -1,4 +1,4 @@
-"""What the tests of `verify` share."""
+"""Fixtures of the tests of `verify`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch", "in_v
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests the one test of test_in_torch.py stands for."""
+    """Print how many tests the one test of test_in_torch.py ran."""
     for report in terminalreporter.getreports("passed"):
         if counts := dict(report.user_properties).get(IN_TORCH):
             terminalreporter.write_line(f"{IN_TORCH}: {counts}")
@@ -34,7 +34,7 @@ def torch_python() -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_python() -> Path:
-    """The same of an environment with vLLM for CPUs."""
+    """The same for an environment with vLLM for CPUs."""
     return _made(make_vllm_python)
 
 

@@ -1,4 +1,4 @@
-"""A library that answers as NVML does, compiled from the part of nvml.h that is called."""
+"""A library that answers like NVML, compiled from the part of nvml.h that is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What amd-smi says of AMD cards, in each of its forms, and what it means."""
+"""The output of amd-smi in each of its forms, and its meaning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
             amd_smi.parse_errors(broken)
 
 
-def test_amd_errors_that_could_not_be_corrected_fail() -> None:
+def test_uncorrected_errors_of_amd_cards_fail() -> None:
     assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
     assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "card 0: 2 uncorrected memory errors"
     assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
@@ -47,7 +47,7 @@ METRICS = """[
 ]"""
 
 
-def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
+def test_reasons_for_slow_clocks_are_read_from_new_and_old_amd_cards() -> None:
     found = amd_smi.parse_limits(METRICS)
     assert [dict(card.active) for card in found] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},
@@ -60,7 +60,7 @@ def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
         amd_smi.parse_limits("{}")
 
 
-def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
+def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
     hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
@@ -73,7 +73,7 @@ def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
 
 
 def topology(*kinds: str) -> str:
-    """What amd-smi says of three cards; `kinds` of the pairs 0 1, 0 2 and 1 2, the same both ways."""
+    """Return the output of amd-smi for three cards; `kinds` of the pairs 0 1, 0 2 and 1 2, the same both ways."""
     by_pair = dict(zip(((0, 1), (0, 2), (1, 2)), kinds, strict=True))
     rows = [
         {
@@ -89,7 +89,7 @@ def topology(*kinds: str) -> str:
     return json.dumps(rows)
 
 
-def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> None:
+def test_a_pair_of_amd_cards_with_another_link_than_the_others_is_named() -> None:
     whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
     assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are connected by xGMI")
     odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))

@@ -1,4 +1,4 @@
-"""What cards say of themselves: how it is asked for, and what it means for a healthy card, an ill one, and one that says nothing."""
+"""The state that cards report: how it is read, and its meaning for a healthy card, a faulty one, and one without values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ int nvmlDeviceGetNvLinkErrorCounter(void *h, unsigned link, unsigned kind, unsig
 """
 
 
-def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
+def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
     (card,) = read_health(library(tmp_path, mig=0, more=CALLS))
     assert card == Health(
         pci="0000:1b:00.0",
@@ -85,7 +85,7 @@ def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_driver_does_not_know_is_null_and_what_fails_is_an_error(tmp_path: Path) -> None:
+def test_unsupported_values_are_none_and_failed_calls_are_an_error(tmp_path: Path) -> None:
     assert read_health(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
     (tmp_path / "forbidden").mkdir()
     forbidden = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 4; }"
@@ -98,9 +98,9 @@ def test_what_a_driver_does_not_know_is_null_and_what_fails_is_an_error(tmp_path
         read_health("libnvidia-ml-that-is-not-here.so.1")
 
 
-Judge = Callable[[Sequence[Health]], CheckResult]
+Evaluate = Callable[[Sequence[Health]], CheckResult]
 
-JUDGED: list[tuple[str, Judge, Health, str, str]] = [
+FAULTS: list[tuple[str, Evaluate, Health, str, str]] = [
     (
         "errors",
         ecc.evaluate,
@@ -137,19 +137,19 @@ JUDGED: list[tuple[str, Judge, Health, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("judge", "ill", "status", "words"), [row[1:] for row in JUDGED], ids=[row[0] for row in JUDGED]
+    ("evaluate", "ill", "status", "words"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS]
 )
-def test_one_faulty_card_is_named_with_its_remedy(judge: Judge, ill: Health, status: str, words: str) -> None:
-    outcome = judge([TWO, ill])
+def test_one_faulty_card_is_named_with_its_remedy(evaluate: Evaluate, ill: Health, status: str, words: str) -> None:
+    outcome = evaluate([TWO, ill])
     assert (outcome.status, words in outcome.reason, ill.pci in outcome.reason) == (status, True, True), outcome
     assert TWO.pci not in outcome.reason
     assert outcome.remedy
 
 
-@pytest.mark.parametrize("judge", [ecc.evaluate, nvlink.evaluate, clocks.evaluate, modes.evaluate, fabric.evaluate])
-def test_healthy_cards_are_ok_and_those_that_lack_a_part_are_no_fault(judge: Judge) -> None:
-    assert judge([ONE, TWO]).status == "ok"
-    assert judge([CONSUMER]).status in ("ok", "skip")
+@pytest.mark.parametrize("evaluate", [ecc.evaluate, nvlink.evaluate, clocks.evaluate, modes.evaluate, fabric.evaluate])
+def test_healthy_cards_and_cards_without_a_feature_are_ok(evaluate: Evaluate) -> None:
+    assert evaluate([ONE, TWO]).status == "ok"
+    assert evaluate([CONSUMER]).status in ("ok", "skip")
 
 
 def test_a_driver_without_clock_reasons_is_an_error() -> None:
@@ -170,7 +170,7 @@ def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() 
     assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
 
 
-def test_bridges_are_compared_between_like_cards() -> None:
+def test_bridges_are_compared_between_equal_cards() -> None:
     bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
     half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
     assert nvlink.evaluate([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
@@ -185,12 +185,12 @@ def test_a_single_card_needs_no_fabric() -> None:
     assert fabric.evaluate([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
 
 
-def test_a_single_card_needs_no_links_but_links_that_are_down_are_a_fault() -> None:
+def test_a_single_card_needs_no_links_but_inactive_links_are_a_fault() -> None:
     assert nvlink.evaluate([replace(ONE, links=(False,) * 18)]).status == "skip"
     assert nvlink.evaluate([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
 
 
-def test_cards_of_a_sandbox_that_hides_the_bus_are_known_by_their_device_files(
+def test_cards_in_a_sandbox_without_the_bus_are_known_by_their_device_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pci, "gpus", lambda _: ())
@@ -201,11 +201,11 @@ def test_cards_of_a_sandbox_that_hides_the_bus_are_known_by_their_device_files(
     assert not pci.present("amd", tmp_path)
 
 
-def test_nvml_knows_the_release_where_the_module_does_not_show_itself(tmp_path: Path) -> None:
-    says = 'int nvmlSystemGetDriverVersion(char *text, unsigned size) { strcpy(text, "580.82.07"); return 0; }'
-    assert nvml.release(library(tmp_path, more=says)) == "580.82.07"
+def test_nvml_gives_the_release_of_a_hidden_module(tmp_path: Path) -> None:
+    source = 'int nvmlSystemGetDriverVersion(char *text, unsigned size) { strcpy(text, "580.82.07"); return 0; }'
+    assert nvml.release(library(tmp_path, more=source)) == "580.82.07"
     (tmp_path / "without").mkdir()
-    assert nvml.release(library(tmp_path / "without", init=9, more=says)) is None
+    assert nvml.release(library(tmp_path / "without", init=9, more=source)) is None
 
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_libraries_of_another_release_than_the_module_fail(
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
-def test_a_forward_compatible_libcuda_is_of_another_release_on_purpose() -> None:
+def test_a_forward_compatible_libcuda_may_have_another_release() -> None:
     found = {"libcuda": Path("/usr/local/cuda-13.0/compat/libcuda.so.580.65.06")}
     assert driver.evaluate("535.183.01", found, {}).status == "ok"
 
@@ -266,7 +266,7 @@ def sysfs(folder: Path, **values: str) -> None:
         (folder / name).write_text(f"{text}\n")
 
 
-def test_the_link_is_that_of_card_and_slot(tmp_path: Path) -> None:
+def test_the_link_is_limited_by_card_and_slot(tmp_path: Path) -> None:
     slot, card = tmp_path / "pci0000:16" / "0000:16:01.0", tmp_path / "pci0000:16" / "0000:16:01.0" / "0000:1b:00.0"
     sysfs(slot, max_link_speed="16.0 GT/s PCIe", max_link_width="8")
     sysfs(
@@ -299,7 +299,7 @@ def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
-def test_numa_nodes_are_read_as_the_kernel_lists_them(tmp_path: Path) -> None:
+def test_numa_nodes_are_read_from_the_kernels_lists(tmp_path: Path) -> None:
     assert numa.nodes(tmp_path) == ()
     for number, cpus, memory in ((0, "0-3,8-11", 16384), (1, "4-7", 0), (2, "", 8192)):
         sysfs(tmp_path / f"node{number}", cpulist=cpus, meminfo=f"Node {number} MemTotal:       {memory} kB")

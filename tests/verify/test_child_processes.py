@@ -1,4 +1,4 @@
-"""A call in a process of its own: whatever it does, the caller gets an ending."""
+"""A call in a process of its own: however it ends, the caller gets a result."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def test_a_call_returns_its_value_and_its_output() -> None:
     assert ending.output == "to stdout\nto stderr\n"
 
 
-def test_a_call_within_a_call_keeps_its_output_too() -> None:
+def test_a_nested_call_keeps_its_output() -> None:
     def inner() -> None:
-        sys.stdout.write("said below\n")
+        sys.stdout.write("printed by the inner call\n")
         sys.stderr.write("warned below\n")
 
     def outer() -> list[str | None]:
-        sys.stdout.write("said above\n")
+        sys.stdout.write("printed by the outer call\n")
         ending = run_one(inner, deadline_s=30)
         return [ending.problem, ending.output]
 
     ending = run_one(outer, deadline_s=30)
-    assert ending.value == [None, "said below\nwarned below\n"]
-    assert ending.output == "said above\n"
+    assert ending.value == [None, "printed by the inner call\nwarned below\n"]
+    assert ending.output == "printed by the outer call\n"
 
 
-def test_an_answer_larger_than_a_pipe_holds_arrives_whole() -> None:
+def test_an_answer_larger_than_a_pipe_arrives_completely() -> None:
     text = "x" * 3_000_000
     assert run_one(lambda: text, deadline_s=30).value == text
 
@@ -72,7 +72,7 @@ def divide_by_zero() -> float:
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "its process was ended by SIGKILL"),
     ],
 )
-def test_every_other_end_is_a_problem_in_words(call: Callable[[], Any], problem: str) -> None:
+def test_every_other_end_is_a_described_problem(call: Callable[[], Any], problem: str) -> None:
     assert run_one(call, deadline_s=30).problem == problem
 
 
@@ -93,7 +93,7 @@ def test_a_call_that_never_ends_is_stopped_with_all_its_children(tmp_path: Path)
     assert gone(int(pid_file.read_text()))
 
 
-def test_what_a_call_leaves_behind_ends_with_it_and_holds_nothing_up() -> None:
+def test_processes_left_by_a_call_end_with_it_and_delay_nothing() -> None:
     def call() -> int:
         child = os.fork()
         if child == 0:
@@ -105,7 +105,7 @@ def test_what_a_call_leaves_behind_ends_with_it_and_holds_nothing_up() -> None:
 
 
 def test_calls_run_in_parallel_up_to_the_limit() -> None:
-    """Two calls that wait for each other end only when both run at once."""
+    """Two calls that wait for each other end only if both run at the same time."""
     read_end, write_end = os.pipe()
     tasks = [
         Task("reader", lambda: os.read(read_end, 1).decode(), 30),
@@ -131,8 +131,8 @@ def test_an_abandoned_run_leaves_no_process(tmp_path: Path) -> None:
     assert gone(int(pid_file.read_text()))
 
 
-def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
-    """Killed outright, the parent can stop nothing any more: the kernel does it."""
+def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """A parent that was killed cannot stop its children: the kernel does."""
     pid_file = tmp_path / "pid"
     program = (
         "import os, pathlib, sys, time\n"
@@ -150,14 +150,14 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 
 def wait_for(path: Path) -> str:
-    """Until a file has content."""
+    """Wait until a file has content."""
     while not (path.exists() and path.read_text()):
         time.sleep(0.01)
     return path.read_text()
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ended, or ends before long; nobody may have waited for it, then it is a zombie."""
+    """Return whether a process ended or ends soon; it is a zombie if no parent waited for it."""
     for _ in range(500):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -169,7 +169,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_process_that_the_kernel_holds_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_does_not_wait_for_a_process_stuck_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_processes, "KILLED_S", 0.05)
     waitpid, held = os.waitpid, []
 

@@ -1,4 +1,4 @@
-"""The command line, under a Python without torch: usage, exit codes, what stands where."""
+"""The command line under a Python without torch: usage, exit codes, output."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_a_wrong_option_exits_with_64_and_names_the_error(arguments: list[str], 
 
 
 @pytest.mark.parametrize("before", [None, "/usr/local/lib"])
-def test_the_stack_s_compatibility_libraries_are_loaded_as_the_service_loads_them(
+def test_the_checks_load_the_stacks_compatibility_libraries_as_the_service_does(
     tmp_path: Path, before: str | None
 ) -> None:
-    """The loader reads its search path when a program starts, so the checks start anew with it, once."""
+    """The loader reads its search path when a program starts, so the checks start again once with that path."""
     python = tmp_path / "bin/python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
@@ -78,24 +78,24 @@ def test_the_stack_s_compatibility_libraries_are_loaded_as_the_service_loads_the
     assert started() == ["started", f"{before} ['a b'] asked"]
 
 
-def test_expectations_that_are_no_object_are_refused() -> None:
+def test_invalid_expectations_are_refused() -> None:
     done = verify("--expect", "-", stdin="[1, 2]")
     assert (done.returncode, "- holds no JSON object" in done.stderr) == (64, True)
 
 
-def test_without_torch_one_check_fails_and_those_that_rest_on_it_are_skipped(tmp_path: Path) -> None:
+def test_without_torch_one_check_fails_and_those_that_depend_on_it_are_skipped(tmp_path: Path) -> None:
     done = verify("--level", "quick", "--json", "--write", str(tmp_path / "new" / "last.json"))
     assert done.returncode == 2
     document = json.loads(done.stdout)
     assert json.loads((tmp_path / "new" / "last.json").read_text()) == document
-    told = {check["id"]: (check["status"], check["reason"]) for check in document["checks"]}
-    failed = {name: reason for name, (status, reason) in told.items() if status not in ("ok", "skip")}
+    outcomes = {check["id"]: (check["status"], check["reason"]) for check in document["checks"]}
+    failed = {name: reason for name, (status, reason) in outcomes.items() if status not in ("ok", "skip")}
     assert failed.keys() == {"libraries.torch_build"}
     assert "No module named 'torch'" in failed["libraries.torch_build"]
-    assert told["kernels.gemm"] == told["attention.sdpa_flash"] == ("skip", "needs libraries.torch_build")
+    assert outcomes["kernels.gemm"] == outcomes["attention.sdpa_flash"] == ("skip", "needs libraries.torch_build")
 
 
-def test_a_check_runs_with_what_it_rests_on_whatever_else_is_picked() -> None:
+def test_a_selected_check_runs_with_its_dependencies() -> None:
     done = verify("--only", "kernels.vector_add", "--skip", "devices", "--list", "--json")
     assert {row["id"]: row["requires"] for row in json.loads(done.stdout)} == {
         "devices.driver": [],
@@ -105,7 +105,7 @@ def test_a_check_runs_with_what_it_rests_on_whatever_else_is_picked() -> None:
     }
 
 
-def test_results_are_printed_if_they_cannot_be_written(tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_are_printed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     place = str(tmp_path / "file" / "last.json")
     done = verify("--only", "libraries.lock", "--json", "--write", place, "--junit", str(tmp_path / "junit.xml"))
@@ -116,7 +116,7 @@ def test_results_are_printed_if_they_cannot_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "junit.xml").exists()
 
 
-def test_the_list_describes_every_check_once_and_in_order() -> None:
+def test_the_list_describes_every_check_once_in_order() -> None:
     done = verify("--list", "--level", "full")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -148,7 +148,7 @@ def test_a_family_selects_its_checks() -> None:
 
 
 def checks() -> list[Check]:
-    """One check a status, and one that breaks."""
+    """Return one check for each status, and one that crashes."""
 
     def answer(outcome: CheckResult) -> Check:
         return Check(f"kernels.{outcome.status}", "Proves nothing.", lambda _: outcome, faults=("slow",))
@@ -183,7 +183,7 @@ def test_a_run_is_as_good_as_its_worst_check(places: list[int], status: str) -> 
     assert document["status"] == status
 
 
-def test_nothing_checked_is_an_error() -> None:
+def test_a_run_without_checks_is_an_error() -> None:
     assert worst_status([]) == "error"
 
 
@@ -216,7 +216,7 @@ def test_times_list_the_slowest_check_first() -> None:
     assert {line.split()[-1] for line in both[3:7]} == {"gpu-1", "gpu-2"}
 
 
-def test_a_document_is_json_even_where_a_figure_is_no_number() -> None:
+def test_a_document_with_an_invalid_figure_is_valid_json() -> None:
     document = run(checks(), CheckContext())
     (figure,) = next(check["figures"] for check in document["checks"] if check["id"] == "kernels.warn")
     assert figure == {

@@ -1,4 +1,4 @@
-"""What GPUs of one host exchange: writes that arrive or do not, and how fast a bus must be."""
+"""Data exchange between GPUs of one host: writes that arrive or do not, and floors of the bus speed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
 
 
 def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
-    """It is no reason to serve without writes between cards: these arrive."""
+    """Writes between cards stay enabled, because they arrive."""
     alike = {f"cuda:{one} -> cuda:{two}": pair() for one in range(4) for two in range(4) if one != two}
     outcome = pairs.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
     assert (outcome.status, outcome.reason) == (
@@ -60,7 +60,7 @@ def test_pairs_through_the_host_are_compared_with_each_other() -> None:
     )
 
 
-def test_pairs_that_go_by_way_of_the_host_are_counted() -> None:
+def test_pairs_that_exchange_data_through_the_host_are_counted() -> None:
     outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
     assert "1 of 2 pairs through the host" in outcome.reason
 
@@ -72,7 +72,7 @@ def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_swit
         "writes do not arrive in the other card's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
     )
     row = options()["no_peer_writes"]
-    variables = (f"{name}={told['value']}" for name, told in row["environment"].items())
+    variables = (f"{name}={variable['value']}" for name, variable in row["environment"].items())
     for switch in (*variables, row["option"], row["fusion"]["field"]):
         assert switch in (outcome.remedy or "")
 
@@ -80,7 +80,7 @@ def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_swit
 @pytest.mark.parametrize(
     ("status", "held"), [("skip", True), ("error", True), (None, True), ("ok", False), ("warn", False)]
 )
-def test_a_warning_holds_until_writes_were_measured_again(status: str | None, held: bool) -> None:
+def test_a_warning_is_kept_until_writes_are_measured_again(status: str | None, held: bool) -> None:
     warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
     now = [{"id": "collectives.peers", "status": status, "reason": "other processes use 90%"}] if status else []
     for before in ({"checks": [warned]}, {"checks": [], "carried": [warned]}, {}):
@@ -107,7 +107,7 @@ def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
         (("NVIDIA RTX 6000 Ada Generation",) * 8, None),
     ],
 )
-def test_a_floor_holds_for_a_whole_board_of_like_cards(cards: tuple[str, ...], floor: Any) -> None:
+def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...], floor: Any) -> None:
     assert nccl.bus_floor(cards)[0] == floor
 
 
@@ -124,7 +124,7 @@ def test_cards_without_a_floor_are_recorded() -> None:
     assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
 
 
-def test_a_process_that_did_not_come_is_named() -> None:
+def test_a_process_without_an_answer_is_named() -> None:
     answers: dict[int, dict[str, Any]] = {
         0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
         1: {"problem": "killed after 45 s", "output": ""},

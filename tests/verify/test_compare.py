@@ -1,4 +1,4 @@
-"""What a choice of the service gains: its command, what it takes, the table, the verdicts."""
+"""Comparison of two choices for the service: its command, its options, the table, the verdicts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_compiled_and_eager_differ_only_in_the_compiler_option() -> None:
     assert with_mode(compiled, "eager").argv == SERVE.argv
 
 
-def test_the_command_of_a_living_process_is_read_whole(tmp_path: Path) -> None:
+def test_the_command_of_a_running_process_is_read_completely(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(600)"],
         env={"A": "1=2", "EMPTY": "", "TWO": "a b"},
@@ -97,7 +97,7 @@ def here(*argv: str) -> Command:
     return Command((sys.executable, *argv), dict(os.environ), os.geteuid(), os.getegid(), tuple(os.getgroups()))
 
 
-def test_a_server_is_healthy_within_the_block_and_gone_after_it(tmp_path: Path, free_port: int) -> None:
+def test_a_server_is_healthy_within_the_block_and_ended_after_it(tmp_path: Path, free_port: int) -> None:
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
     with serve_variant(service, here("-c", SERVER, str(free_port))) as server:
         assert server.main_pid is not None
@@ -115,7 +115,9 @@ def test_a_server_that_does_not_start_reports_the_reason(tmp_path: Path, free_po
         pass
 
 
-def test_it_runs_in_the_cgroup_of_the_service_and_reports_the_engines_error(tmp_path: Path, free_port: int) -> None:
+def test_a_server_runs_in_the_cgroup_of_the_service_and_reports_the_engines_error(
+    tmp_path: Path, free_port: int
+) -> None:
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
     program = (
         "import os, sys; print('PermissionError: ' + os.getcwd()); print('trace ' * 2000); "
@@ -137,7 +139,7 @@ def test_only_back_ends_of_the_servers_own_processes_are_reported(tmp_path: Path
 
 
 APPS = "4711, 61234\n4712, 1024\n99, 512\n4713, [N/A]\n"
-"""As `nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits` prints it, values of our own."""
+"""Output of `nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits` with invented values."""
 
 
 def test_the_memory_of_gpus_is_that_of_our_own_processes() -> None:
@@ -147,7 +149,7 @@ def test_the_memory_of_gpus_is_that_of_our_own_processes() -> None:
 
 
 def result(**other: Any) -> dict[str, Any]:
-    """As the tool writes it, as far as it is read here."""
+    """Return a result as the tool writes it, with the keys that are read."""
     return {
         "max_concurrency": 4,
         "num_prompts": 16,
@@ -161,7 +163,7 @@ def result(**other: Any) -> dict[str, Any]:
     }
 
 
-def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_is_that_of_all_up_to_it() -> None:
+def test_speeds_are_compared_at_the_largest_common_concurrency_and_work_up_to_it() -> None:
     one, four = result(max_concurrency=1, output_throughput=50.0, cpu_s=5.6), result(completed=12, cpu_s=20.0)
     slow = {"used": ["CPU_ATTN"], "results": [one, four], "memory": 3 << 30}
     fast = {**slow, "results": [one, four, result(max_concurrency=16, output_throughput=900.0, cpu_s=99.0)]}
@@ -207,7 +209,7 @@ def test_each_measure_is_compared_with_its_target(name: str, after: float, met: 
     assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
 
 
-def test_a_target_of_the_users_takes_the_place_of_ours() -> None:
+def test_a_target_of_the_user_replaces_ours() -> None:
     after = {**BEFORE, "first_token": 72.0}
     met = {row.name: row.met for row in side_by_side(BEFORE, after, {"first_token": -0.05})}
     assert met["first_token"] is True
@@ -304,6 +306,6 @@ def test_wrong_arguments_exit_with_64_and_name_the_error(
     assert words in capsys.readouterr().err
 
 
-def test_where_nothing_serves_there_is_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = compare_cli.main(["--mode", "eager", "--mode", "compiled", "--prefix", str(tmp_path)])
     assert (code, "no service runs" in capsys.readouterr().err) == (3, True)

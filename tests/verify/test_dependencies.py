@@ -1,4 +1,4 @@
-"""Checks form a tree: what a failed premise leaves, and what stays of a run that is cut short."""
+"""Checks depend on each other: what runs after a failed dependency, and what an interrupted run keeps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BY_ID = {check.id: check for check in all_checks()}
 
 
 def rests_on(check: Check) -> set[str]:
-    """All premises of a check, theirs included."""
+    """Return all dependencies of a check, indirect ones included."""
     return {one.id for one in with_dependencies([check], all_checks())} - {check.id}
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
-def test_every_check_of_a_device_waits_until_torch_sees_it(check: Check) -> None:
+def test_every_check_of_a_device_depends_on_its_detection_by_torch(check: Check) -> None:
     assert set(check.requires) <= BY_ID.keys()
     assert not [name for name in check.requires if BY_ID[name].exclusive]
     if check.each_device or check.all_devices:
@@ -38,7 +38,7 @@ def test_every_check_of_a_device_waits_until_torch_sees_it(check: Check) -> None
         assert check.id not in rests_on(BY_ID[name])
 
 
-def answer(status: Status, reason: str = "said") -> Callable[[CheckContext], CheckResult]:
+def answer(status: Status, reason: str = "done") -> Callable[[CheckContext], CheckResult]:
     return lambda _: CheckResult(status, reason)
 
 
@@ -49,11 +49,11 @@ def stub(id_: str, *requires: str, run: Callable[[CheckContext], CheckResult] = 
     return Check(id_, "Proves nothing.", run, requires=requires, **values)
 
 
-def said(document: dict[str, Any]) -> dict[tuple[str, str | None], str]:
+def outcomes(document: dict[str, Any]) -> dict[tuple[str, str | None], str]:
     return {(one["id"], one["device"]): f"{one['status']}: {one['reason']}" for one in document["checks"]}
 
 
-def test_what_rests_on_a_failure_is_skipped_by_the_name_of_the_first_cause_and_not_run() -> None:
+def test_checks_that_depend_on_a_failure_are_skipped_with_the_first_cause() -> None:
     def never(_: CheckContext) -> CheckResult:
         raise AssertionError
 
@@ -66,18 +66,18 @@ def test_what_rests_on_a_failure_is_skipped_by_the_name_of_the_first_cause_and_n
     ]
     document = run(checks, CheckContext())
     assert document["status"] == "fail"
-    assert said(document) == {
+    assert outcomes(document) == {
         ("devices.driver", None): "fail: no module",
         ("devices.torch", None): "skip: needs devices.driver",
         ("kernels.gemm", None): "skip: needs devices.driver",
         ("speed.gemm", None): "skip: needs devices.driver",
-        ("libraries.lock", None): "ok: said",
+        ("libraries.lock", None): "ok: done",
     }
     folded = {row["id"]: row["reason"] for row in fold_skips(document["checks"]) if row["status"] == "skip"}
     assert folded == {"3 checks": "needs devices.driver (devices 1, kernels 1, speed 1)"}
 
 
-def test_checks_that_a_host_of_its_kind_cannot_have_stand_in_one_row() -> None:
+def test_checks_that_do_not_apply_to_a_host_are_shown_in_one_row() -> None:
     reasons = {
         "devices.ecc": "no NVIDIA card on the PCI bus",
         "devices.amd_ecc": "no AMD card on the PCI bus",
@@ -95,20 +95,20 @@ def test_checks_that_a_host_of_its_kind_cannot_have_stand_in_one_row() -> None:
 
 
 @pytest.mark.parametrize("status", ["ok", "skip", "warn"])
-def test_what_rests_on_anything_but_a_failure_runs(status: Status) -> None:
+def test_checks_that_depend_on_anything_but_a_failure_run(status: Status) -> None:
     document = run(
         [stub("devices.driver", run=answer(status)), stub("devices.torch", "devices.driver")], CheckContext()
     )
-    assert said(document)["devices.torch", None] == "ok: said"
+    assert outcomes(document)["devices.torch", None] == "ok: done"
 
 
-def test_a_premise_that_could_not_tell_is_a_failure_too() -> None:
+def test_a_dependency_with_an_error_counts_as_failed() -> None:
     def crash(_: CheckContext) -> CheckResult:
         os.abort()
 
     document = run([stub("devices.driver", run=crash), stub("devices.torch", "devices.driver")], CheckContext())
     assert document["status"] == "error"
-    assert said(document)["devices.torch", None] == "skip: needs devices.driver"
+    assert outcomes(document)["devices.torch", None] == "skip: needs devices.driver"
 
 
 def test_a_faulty_device_skips_its_checks_and_those_of_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,54 +122,54 @@ def test_a_faulty_device_skips_its_checks_and_those_of_all_devices(monkeypatch: 
         stub("kernels.gemm", "kernels.vector_add", each_device=True),
         stub("collectives.nccl", "kernels.vector_add", all_devices=True),
     ]
-    assert said(run(checks, CheckContext())) == {
+    assert outcomes(run(checks, CheckContext())) == {
         ("kernels.vector_add", "cuda:0"): "ok: added",
         ("kernels.vector_add", "cuda:1"): "fail: added",
-        ("kernels.gemm", "cuda:0"): "ok: said",
+        ("kernels.gemm", "cuda:0"): "ok: done",
         ("kernels.gemm", "cuda:1"): "skip: needs kernels.vector_add on cuda:1",
         ("collectives.nccl", None): "skip: needs kernels.vector_add on cuda:1",
     }
 
 
-def test_a_check_that_a_fault_hits_is_run_whatever_it_rests_on() -> None:
+def test_a_check_with_an_injected_fault_runs_whatever_its_dependencies() -> None:
     checks = [
         stub("devices.driver", run=answer("fail")),
         stub("kernels.gemm", "devices.driver", faults=("wrong-result",)),
     ]
-    assert said(run(checks, CheckContext(), [Injection("wrong-result", None)]))["kernels.gemm", None] == "ok: said"
+    assert outcomes(run(checks, CheckContext(), [Injection("wrong-result", None)]))["kernels.gemm", None] == "ok: done"
 
 
-def test_what_was_found_out_stays_when_the_run_is_killed() -> None:
+def test_results_are_kept_when_the_run_is_killed() -> None:
     def kill(_: CheckContext) -> CheckResult:
-        time.sleep(0.5)  # the other one has said it by then
+        time.sleep(0.5)  # the other check has returned by then
         os.kill(os.getppid(), signal.SIGKILL)
-        return CheckResult("ok", "never heard")
+        return CheckResult("ok", "never received")
 
     checks = [stub("libraries.lock"), stub("devices.driver", run=kill), stub("devices.torch", "devices.driver")]
     document = run(checks, CheckContext())
     assert document["status"] == "error"
-    assert said(document) == {
+    assert outcomes(document) == {
         ("frame.run", None): "error: cannot tell: its process was ended by SIGKILL",
-        ("libraries.lock", None): "ok: said",
+        ("libraries.lock", None): "ok: done",
         ("devices.driver", None): "error: did not finish: its process was ended by SIGKILL",
         ("devices.torch", None): "skip: needs frame.run",
     }
 
 
-def test_what_was_found_out_stays_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_kept_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object) -> None:
         time.sleep(600)
 
     monkeypatch.setattr(runner, "OVERHEAD_S", 1.0)
     monkeypatch.setattr(runner, "_aggregate", hang)
     document = run([stub("libraries.lock", deadline_s=1.0)], CheckContext())
-    told = said(document)
-    assert told["libraries.lock", None] == "ok: said"
-    assert told["frame.run", None] == "error: cannot tell: did not finish within 2 s and was stopped"
+    found = outcomes(document)
+    assert found["libraries.lock", None] == "ok: done"
+    assert found["frame.run", None] == "error: cannot tell: did not finish within 2 s and was stopped"
 
 
-def test_a_run_takes_as_long_as_its_checks_do_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than any limit of the whole: what ends a run is silence."""
+def test_a_run_may_take_as_long_as_all_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has no limit for its whole time; it ends when no check answers in time."""
 
     def measure(_: CheckContext) -> CheckResult:
         time.sleep(0.4)
@@ -179,12 +179,12 @@ def test_a_run_takes_as_long_as_its_checks_do_one_after_the_other(monkeypatch: p
     checks = [stub(f"speed.{name}", run=measure, exclusive=True, deadline_s=3.0) for name in "abcdefghi"]
     document = run(checks, CheckContext())
     assert document["seconds"] > 3.0
-    assert set(said(document).values()) == {"ok: measured"}
+    assert set(outcomes(document).values()) == {"ok: measured"}
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> tuple[list[Check], dict[tuple[str, str | None], Status]]:
-    """Checks of which each may rest on earlier ones, and how each would end."""
+    """Draw checks that may each depend on earlier ones, and the result of each."""
     checks: list[Check] = []
     for number in range(draw(st.integers(1, 8))):
         names = [check.id for check in checks]
@@ -196,7 +196,7 @@ def trees(draw: st.DrawFn) -> tuple[list[Check], dict[tuple[str, str | None], St
 
 
 @given(trees())
-def test_every_call_is_run_or_skipped_once_and_none_before_its_premises(
+def test_every_call_runs_or_is_skipped_once_after_its_dependencies(
     made: tuple[list[Check], dict[tuple[str, str | None], Status]],
 ) -> None:
     checks, endings = made

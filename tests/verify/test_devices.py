@@ -1,4 +1,4 @@
-"""How each layer's view of the GPUs is read, and what their agreement or difference means."""
+"""How each layer's view of the GPUs is read, and the meaning of agreement and difference."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
 
 
 @pytest.mark.parametrize("written", ["0000:1b:00.0", "00000000:1B:00.0", "0000:1B:00.0\n", "00000000:1b:00.0"])
-def test_every_spelling_of_an_address_is_one(written: str) -> None:
+def test_every_spelling_of_an_address_is_the_same_address(written: str) -> None:
     assert pci_address(written) == "0000:1b:00.0"
 
 
 def function(bus: Path, address: str, vendor: str, kind: str) -> None:
-    """One function as sysfs shows it."""
+    """Write one PCI function as sysfs shows it."""
     folder = bus / address
     folder.mkdir(parents=True)
     (folder / "vendor").write_text(f"{vendor}\n")
     (folder / "class").write_text(f"{kind}\n")
 
 
-def test_the_bus_gives_gpus_and_not_their_neighbours(tmp_path: Path) -> None:
+def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
     function(tmp_path, "0000:43:00.0", "0x10de", "0x030200")  # an H100 is a 3D controller
     function(tmp_path, "0000:1b:00.0", "0x10de", "0x030000")  # a graphics card with a display output
     function(tmp_path, "0000:1b:00.1", "0x10de", "0x040300")  # its audio function
@@ -72,7 +72,7 @@ def test_the_kernel_driver_lists_its_gpus(tmp_path: Path) -> None:
     )
 
 
-def test_nvml_is_asked_through_its_own_structures(tmp_path: Path) -> None:
+def test_nvml_is_called_with_its_own_structures(tmp_path: Path) -> None:
     one = Gpu(ADDRESSES[0], UUIDS[0], "NVIDIA H100 80GB HBM3", 80 * 2**30)
     assert nvml.gpus(library(tmp_path)) == ((one,), False)
 
@@ -83,7 +83,7 @@ def test_nvml_reports_a_split_gpu(tmp_path: Path) -> None:
     assert answer[1] is True
 
 
-def test_an_error_of_nvml_comes_in_its_own_words(tmp_path: Path) -> None:
+def test_an_error_of_nvml_has_its_own_text(tmp_path: Path) -> None:
     with pytest.raises(nvml.NvmlError, match=r"nvmlInit_v2: Driver/library version mismatch \(18\)"):
         nvml.gpus(library(tmp_path, init=18))
 
@@ -102,7 +102,7 @@ HEALTHY: dict[str, tuple[Gpu, ...] | None] = {
 }
 
 
-def judged(
+def evaluated(
     *,
     masks: dict[str, str] | None = None,
     variant: str | None = "cu130",
@@ -114,22 +114,22 @@ def judged(
     return outcome.status, outcome.reason
 
 
-def test_layers_that_agree_are_ok() -> None:
-    assert judged() == ("ok", "every layer sees the same cards (PCI 2, kernel driver 2, NVML 2, torch 2)")
+def test_equal_views_of_all_layers_are_ok() -> None:
+    assert evaluated() == ("ok", "every layer sees the same cards (PCI 2, kernel driver 2, NVML 2, torch 2)")
 
 
-def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
-    status, reason = judged(kernel_driver=FULL[:1], NVML=FULL[:1], torch=FULL[:1])
+def test_a_gpu_that_the_driver_lost_is_named() -> None:
+    status, reason = evaluated(kernel_driver=FULL[:1], NVML=FULL[:1], torch=FULL[:1])
     assert status == "fail"
     assert f"not seen by kernel driver: {ADDRESSES[1]}" in reason
 
 
 def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
-    assert judged(PCI=(), kernel_driver=None) == (
+    assert evaluated(PCI=(), kernel_driver=None) == (
         "ok",
         "every layer sees the same cards (PCI 0, kernel driver absent, NVML 2, torch 2)",
     )
-    status, reason = judged(PCI=(), kernel_driver=None, NVML=FULL[:1])
+    status, reason = evaluated(PCI=(), kernel_driver=None, NVML=FULL[:1])
     assert (status, reason) == (
         "fail",
         f"the layers have different counts: PCI 0, kernel driver absent, NVML 1, torch 2; not seen by NVML: {ADDRESSES[1]}",
@@ -137,32 +137,32 @@ def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
 
 
 def test_no_driver_with_gpus_on_the_bus_fails() -> None:
-    status, reason = judged(kernel_driver=None, NVML=None, torch=())
+    status, reason = evaluated(kernel_driver=None, NVML=None, torch=())
     assert status == "fail"
     assert reason.startswith("kernel driver and NVML: no answer, with 2 cards on the bus")
 
 
 def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
-    assert judged(torch=None)[0] == "fail"
-    assert judged(torch=None, variant=None)[0] == "fail"
-    assert judged(torch=None, variant="cpu")[0] == "warn"
-    assert judged(PCI=(), kernel_driver=None, NVML=None, torch=None, variant="cpu")[0] == "ok"
-    assert judged(PCI=(), kernel_driver=None, NVML=None, torch=None)[0] == "fail"
+    assert evaluated(torch=None)[0] == "fail"
+    assert evaluated(torch=None, variant=None)[0] == "fail"
+    assert evaluated(torch=None, variant="cpu")[0] == "warn"
+    assert evaluated(PCI=(), kernel_driver=None, NVML=None, torch=None, variant="cpu")[0] == "ok"
+    assert evaluated(PCI=(), kernel_driver=None, NVML=None, torch=None)[0] == "fail"
 
 
 def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
-    status, reason = judged(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
+    status, reason = evaluated(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
     assert status == "warn"
     assert "CUDA_VISIBLE_DEVICES=0 hides cards" in reason
 
 
 def test_split_gpus_are_not_called_equal() -> None:
-    assert judged(split=True)[0] == "warn"
+    assert evaluated(split=True)[0] == "warn"
 
 
-def test_another_gpu_under_the_same_number_fails() -> None:
+def test_another_gpu_with_the_same_index_fails() -> None:
     stranger = replace(FULL[1], uuid="GPU-ffffffff-0000-0000-0000-000000000000")
-    status, reason = judged(torch=(FULL[0], stranger))
+    status, reason = evaluated(torch=(FULL[0], stranger))
     assert status == "fail"
     assert "by uuid" in reason
     assert stranger.uuid
@@ -170,17 +170,17 @@ def test_another_gpu_under_the_same_number_fails() -> None:
 
 
 def test_lost_memory_fails() -> None:
-    status, reason = judged(torch=(FULL[0], replace(FULL[1], memory=40 * 2**30)))
+    status, reason = evaluated(torch=(FULL[0], replace(FULL[1], memory=40 * 2**30)))
     assert status == "fail"
     assert f"torch sees 40.0 GiB of {UUIDS[1]}, NVML 80.0 GiB" in reason
 
 
-def test_another_order_than_the_bus_is_a_warning() -> None:
-    assert judged(torch=(FULL[1], FULL[0]))[0] == "warn"
+def test_another_order_than_on_the_bus_is_a_warning() -> None:
+    assert evaluated(torch=(FULL[1], FULL[0]))[0] == "warn"
 
 
 def test_a_torch_too_old_to_name_its_gpus_is_compared_by_count() -> None:
-    assert judged(torch=tuple(Gpu(name="H100", memory=gpu.memory) for gpu in FULL))[0] == "ok"
+    assert evaluated(torch=tuple(Gpu(name="H100", memory=gpu.memory) for gpu in FULL))[0] == "ok"
 
 
 AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
@@ -198,13 +198,13 @@ AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
         (16, 1, "AVX512", AVX512, "warn"),
     ],
 )
-def test_torch_shall_use_the_cpu_that_is_there(
+def test_torch_must_use_all_cpus_and_instructions(
     usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
 ) -> None:
     assert cpu.evaluate(usable=usable, threads=threads, used=used, flags=flags).status == status
 
 
-def test_flags_are_read_of_the_first_cpu() -> None:
+def test_the_flags_of_the_first_cpu_are_read() -> None:
     assert cpu.cpu_flags("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu\n") == {
         "fpu",
         "avx2",
@@ -217,7 +217,7 @@ def test_flags_are_read_of_the_first_cpu() -> None:
     ("vllm", "found"),
     [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no card, and the Stack computes on cards (cu130)"))],
 )
-def test_what_vllm_computes_on_says_whether_a_cuda_build_of_torch_needs_a_gpu(
+def test_the_platform_of_vllm_decides_if_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]
 ) -> None:
     monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)

@@ -1,4 +1,4 @@
-"""A service that is stopped for the checks comes back, whatever ends them."""
+"""A service that is stopped for the checks is started again, however they end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ state = "waiting" if times < 2 else {state!r}
 record = {{"text": {text!r}}} if state != "waiting" else None
 print(json.dumps({{"state": state, "progress": "loading", "resume": {{"times": times + 1}}, "record": record}}))
 """
-"""Stands for ready.pyz: asks for patience twice, then answers."""
+"""A substitute for ready.pyz: it is not ready twice, then it answers."""
 
 HOLD = """
 import sys, time
@@ -48,11 +48,11 @@ with drain_service(service):
 
 
 class Supervisor(socketserver.ThreadingUnixStreamServer):
-    """Stands for supervisord: notes what it is told."""
+    """A substitute for supervisord that records its calls."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), Answering)
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.fault: str | None = None
 
 
@@ -64,7 +64,7 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         arguments, method = xmlrpc.client.loads(self.rfile.read(int(self.headers["Content-Length"])).decode())
         assert method is not None
-        self.server.told.append(f"{method.removeprefix('supervisor.')} {arguments[0]!s}")
+        self.server.calls.append(f"{method.removeprefix('supervisor.')} {arguments[0]!s}")
         fault = self.server.fault
         answer: xmlrpc.client.Fault | tuple[bool] = xmlrpc.client.Fault(60, fault) if fault else (True,)
         body = xmlrpc.client.dumps(answer, methodresponse=True).encode()
@@ -81,7 +81,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """An installation whose service answers right when it is asked for the third time."""
+    """An installation whose service answers correctly at the third request."""
     for name in ("run", "bin", "current/bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "current/bin/python").symlink_to(sys.executable)
@@ -103,18 +103,18 @@ def supervisor(prefix: Path) -> Iterator[Supervisor]:
 STOP, START = "stopProcess firstlight-vllm", "startProcess firstlight-vllm"
 
 
-def test_it_is_stopped_within_the_block_and_proven_after_it(service: Service, supervisor: Supervisor) -> None:
+def test_the_service_is_stopped_within_the_block_and_proven_after_it(service: Service, supervisor: Supervisor) -> None:
     with drain_service(service) as drain:
-        assert supervisor.told == [STOP]
+        assert supervisor.calls == [STOP]
         assert (service.prefix / MARK).exists()
-    assert supervisor.told == [STOP, START]
+    assert supervisor.calls == [STOP, START]
     assert drain.outcome is not None
     assert drain.outcome.status == "ok"
     assert not (service.prefix / MARK).exists()
     assert resume(service) is None
 
 
-def test_one_that_does_not_come_back_is_a_failure_in_the_words_of_its_proof(
+def test_a_service_that_does_not_start_again_is_a_failure_with_the_text_of_its_proof(
     service: Service, supervisor: Supervisor
 ) -> None:
     program = service.prefix / "bin/ready.pyz"
@@ -129,13 +129,13 @@ def test_one_that_does_not_come_back_is_a_failure_in_the_words_of_its_proof(
         pass
     assert drain.outcome is not None
     assert "ready.pyz ended with 1: no such file: reference.json" in drain.outcome.reason
-    assert supervisor.told == [STOP, START] * 2
+    assert supervisor.calls == [STOP, START] * 2
 
 
-def test_checks_that_raise_leave_it_serving(service: Service, supervisor: Supervisor) -> None:
+def test_checks_that_raise_leave_the_service_running(service: Service, supervisor: Supervisor) -> None:
     with pytest.raises(RuntimeError, match="a defect"), drain_service(service):
         raise RuntimeError("a defect")
-    assert supervisor.told == [STOP, START]
+    assert supervisor.calls == [STOP, START]
 
 
 def holder(prefix: Path) -> subprocess.Popen[str]:
@@ -147,30 +147,30 @@ def holder(prefix: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_checks_and_not_what_brings_it_back(
+def test_a_signal_ends_the_checks_and_not_the_restart_of_the_service(
     service: Service, supervisor: Supervisor, number: signal.Signals
 ) -> None:
     with holder(service.prefix) as process:
         process.send_signal(number)
         assert process.wait(30) != 0
-    assert supervisor.told == [STOP, START]
+    assert supervisor.calls == [STOP, START]
     assert not (service.prefix / MARK).exists()
 
 
-def test_what_a_killed_process_left_stopped_is_started_by_the_next_call(
+def test_a_service_left_stopped_by_a_killed_process_is_started_by_the_next_call(
     service: Service, supervisor: Supervisor
 ) -> None:
     with holder(service.prefix) as process:
         process.kill()
-    assert supervisor.told == [STOP]
+    assert supervisor.calls == [STOP]
     outcome = resume(service)
     assert outcome is not None
     assert outcome.status == "ok"
-    assert supervisor.told == [STOP, START]
+    assert supervisor.calls == [STOP, START]
     assert resume(service) is None
 
 
-def test_a_living_process_is_ended_and_one_that_comes_second_is_refused(
+def test_a_running_process_is_ended_on_resume_and_a_second_one_is_refused(
     service: Service, supervisor: Supervisor
 ) -> None:
     with holder(service.prefix) as process:
@@ -179,23 +179,25 @@ def test_a_living_process_is_ended_and_one_that_comes_second_is_refused(
             drain_service(service),
         ):
             pass
-        assert supervisor.told == [STOP]
-        # Whoever waits for a process that it did not start sees it go; this one is our own child, and has to be reaped.
+        assert supervisor.calls == [STOP]
+        # A process that is not a child just disappears; this one is a child of the test and must be reaped.
         threading.Thread(target=process.wait).start()
         outcome = resume(service)
     assert outcome is not None
     assert outcome.status == "ok"
-    assert supervisor.told[:2] == [STOP, START]
+    assert supervisor.calls[:2] == [STOP, START]
 
 
-def test_a_number_that_another_process_has_by_now_holds_nothing(service: Service, supervisor: Supervisor) -> None:
+def test_a_pid_that_another_process_has_now_holds_nothing(service: Service, supervisor: Supervisor) -> None:
     (service.prefix / MARK).write_text(json.dumps({"pid": os.getpid(), "start_ticks": "1"}))
     outcome = resume(service)
     assert outcome is not None
-    assert supervisor.told == [START]
+    assert supervisor.calls == [START]
 
 
-def test_a_supervisor_that_refuses_or_is_not_there_says_why(service: Service, supervisor: Supervisor) -> None:
+def test_a_supervisor_that_refuses_or_is_missing_is_reported_with_the_reason(
+    service: Service, supervisor: Supervisor
+) -> None:
     supervisor.fault = "BAD_NAME: firstlight-vllm"
     with pytest.raises(ControlError, match="did not stop firstlight-vllm: BAD_NAME"):
         service_control.stop(service)
@@ -214,7 +216,7 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
     folder.mkdir()
     program = folder / "systemctl"
     program.write_text(
-        '#!/bin/sh\necho "$*" >> "$0.told"\ncase "$*" in *start*) echo "Job failed." >&2; exit 1;; esac\n'
+        '#!/bin/sh\necho "$*" >> "$0.calls"\ncase "$*" in *start*) echo "Job failed." >&2; exit 1;; esac\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -222,11 +224,11 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
     service_control.stop(unit)
     with pytest.raises(ControlError, match=r"start firstlight-vllm\.service ended with 1: Job failed\."):
         service_control.start(unit)
-    told = (folder / "systemctl.told").read_text().splitlines()
-    assert told == [f"{scope}stop firstlight-vllm.service", f"{scope}start firstlight-vllm.service"]
+    calls = (folder / "systemctl.calls").read_text().splitlines()
+    assert calls == [f"{scope}stop firstlight-vllm.service", f"{scope}start firstlight-vllm.service"]
 
 
-def test_how_busy_a_service_is_is_measured(prefix: Path) -> None:
+def test_the_load_of_a_service_is_measured(prefix: Path) -> None:
     def cores(program: str) -> float:
         process = subprocess.Popen([sys.executable, "-c", program])
         try:

@@ -1,4 +1,4 @@
-"""Libraries read as files: symbols as another reader sees them, GPU code of a section, and what is said of both."""
+"""Libraries read as files: symbols compared with another reader's, GPU code of a section, and the reports about both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
 
 
 def library(folder: Path, fatbin: bytes = b"") -> Path:
-    """A real library that wants and offers a symbol, with a section as nvcc embeds it."""
+    """A real library that needs one symbol and provides one, with a section as nvcc embeds it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler: reading of ELF files goes UNTESTED")
@@ -79,14 +79,14 @@ def test_another_reader_sees_the_same_machine_libraries_and_versions() -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 6, 40, 70, 3000])
-def test_a_library_that_is_cut_off_is_an_error_and_no_answer(tmp_path: Path, keep: int) -> None:
+def test_a_truncated_library_is_an_error(tmp_path: Path, keep: int) -> None:
     whole = library(tmp_path).read_bytes()
     assert keep < len(whole)
     with pytest.raises(ValueError, match=r"not a 64-bit ELF|cut off|reaches beyond"):
         elf.Elf(memoryview(whole[:keep])).symbols()
 
 
-def test_symbols_of_torch_tell_their_string() -> None:
+def test_symbols_of_torch_give_the_type_of_strings() -> None:
     assert is_of_torch(WANTED)
     assert not is_of_torch(OFFERED)
     assert text_symbols([WANTED, OLD, "_ZN3c1010ProcessSs9getStreamEv"]) == ([WANTED], [OLD])
@@ -123,11 +123,13 @@ def test_an_extension_of_another_torch_is_named(
         ({}, "error", "no library with GPU code"),
     ],
 )
-def test_code_for_another_gpu_is_named_with_what_there_is(codes: dict[str, set[str]], status: str, words: str) -> None:
+def test_missing_code_for_the_gpu_is_named_with_the_existing_code(
+    codes: dict[str, set[str]], status: str, words: str
+) -> None:
     outcome = gpu_code.evaluate("9.0", codes, {})
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
-def test_code_of_an_amd_gpu_is_by_its_own_name() -> None:
+def test_code_of_an_amd_gpu_has_its_own_name() -> None:
     assert gpu_code.evaluate("gfx942", {"torch": {"gfx942", "gfx90a"}}, {}).status == "ok"
     assert gpu_code.evaluate("gfx1100", {"torch": {"gfx942", "gfx90a"}}, {}).status == "fail"

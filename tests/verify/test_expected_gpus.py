@@ -1,4 +1,4 @@
-"""A host with fewer cards than it should have is not green: seven of eight are told by the one that is gone."""
+"""A host with fewer cards than expected is not green: with seven of eight, the missing card is named."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def recorded(name: str) -> HostFacts:
 
 
 def addresses(facts: HostFacts) -> list[str]:
-    """Of the NVIDIA cards; the processor's own graphics are on the bus as well."""
+    """Return the addresses of the NVIDIA cards; the processor's own graphics are on the bus as well."""
     return [gpu.address for gpu in facts.pci_gpus if gpu.vendor_id == "10de"]
 
 
 def without_last(facts: HostFacts) -> HostFacts:
-    """The host after a card fell off its bus."""
+    """Return the host after a card fell off its bus."""
     gone = addresses(facts)[-1]
     return facts.model_copy(update={"pci_gpus": tuple(gpu for gpu in facts.pci_gpus if gpu.address != gone)})
 
 
-def test_a_board_with_nvswitches_holds_eight_cards_and_its_last_green_run_names_them() -> None:
+def test_a_board_with_nvswitches_has_eight_cards_and_its_last_green_run_names_them() -> None:
     whole = recorded("h100-sxm8")
     board = expected_gpus(without_last(whole), Settings(), "cu130", None, None)
     assert board == {"count": 8, "pci": [], "source": "a board of H100 with NVSwitches holds 8"}
@@ -50,7 +50,7 @@ def test_a_board_with_nvswitches_holds_eight_cards_and_its_last_green_run_names_
     assert known["source"] == f"run {BEFORE}, in which the host was last green"
 
 
-def test_the_last_green_run_counts_where_there_is_no_board() -> None:
+def test_the_last_green_run_counts_on_hosts_without_a_board() -> None:
     two = recorded("rtx4070tis-2")
     assert expected_gpus(two, Settings(), "cu130", None, None) is None
     assert (expected_gpus(without_last(two), Settings(), "cu130", two, BEFORE) or {})["count"] == 2
@@ -71,12 +71,12 @@ def test_the_last_green_run_counts_where_there_is_no_board() -> None:
         "others' cards",
     ],
 )
-def test_nothing_is_expected_of(settings: Settings, variant: str, values: dict[str, Any]) -> None:
+def test_other_hosts_have_no_expected_cards(settings: Settings, variant: str, values: dict[str, Any]) -> None:
     facts = recorded("h100-sxm8").model_copy(update=values)
     assert expected_gpus(facts, settings, variant, None, None) is None
 
 
-def test_seven_of_eight_fail_by_the_missing_ones_address() -> None:
+def test_seven_of_eight_cards_fail_with_the_address_of_the_missing_one() -> None:
     here = [Gpu(pci=f"0000:{bus:02x}:00.0") for bus in range(8)]
     expected = {"count": 8, "pci": [gpu.pci for gpu in here], "source": "run A"}
     assert fewer(here, expected) is None
@@ -93,7 +93,7 @@ def test_seven_of_eight_fail_by_the_missing_ones_address() -> None:
     assert fewer(here, None) is None
 
 
-def test_the_checks_of_a_host_are_told_what_its_last_green_run_had(
+def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = recorded("rtx4070tis-2")

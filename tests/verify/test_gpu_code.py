@@ -8,7 +8,7 @@ from verify.gpu_code import cuda_codes, hip_codes, native_for
 
 NATIVE, PTX = 2, 1
 PLAIN, EXACT, FAMILY = 0x11, 0x100011, 0x1200011
-"""Flags as ptxas 13.0 writes them for sm_90, sm_90a and sm_100f."""
+"""Flags that ptxas 13.0 writes for sm_90, sm_90a and sm_100f."""
 
 
 def entry(kind: int, arch: int, flags: int = PLAIN, payload: bytes = b"\x7fELF....") -> bytes:
@@ -28,7 +28,7 @@ def test_every_entry_of_every_container_counts() -> None:
     assert cuda_codes(section) == {"80", "p80", "90a", "100f"}
 
 
-def test_padding_between_containers_is_passed_over() -> None:
+def test_padding_between_containers_is_skipped() -> None:
     assert cuda_codes(container(entry(NATIVE, 75)) + bytes(24) + container(entry(NATIVE, 120))) == {"75", "120"}
 
 
@@ -37,12 +37,12 @@ def test_a_section_without_code_has_none() -> None:
 
 
 @pytest.mark.parametrize("cut", [20, 70])
-def test_a_section_that_is_cut_off_is_no_section(cut: int) -> None:
+def test_a_truncated_section_is_refused(cut: int) -> None:
     with pytest.raises(ValueError, match="reaches beyond"):
         cuda_codes(container(entry(NATIVE, 90))[:cut])
 
 
-def test_an_entry_of_no_length_is_refused_and_not_read_for_ever() -> None:
+def test_an_entry_without_length_is_refused() -> None:
     broken = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 64) + bytes(64)
     with pytest.raises(ValueError, match="header of 0 bytes"):
         cuda_codes(broken)
@@ -73,5 +73,5 @@ def test_amd_architectures_are_the_targets_of_the_bundles() -> None:
         (set(), "8.0", False),
     ],
 )
-def test_native_code_is_for_its_own_major_number(codes: set[str], card: str, native: bool) -> None:
+def test_native_code_is_only_for_its_own_major_number(codes: set[str], card: str, native: bool) -> None:
     assert native_for(codes, card) is native

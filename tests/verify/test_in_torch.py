@@ -1,4 +1,4 @@
-"""The tests that need torch or vLLM, run where those are."""
+"""Runs the tests that need torch or vLLM in an environment that has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
-    """Run the tests of a folder by another Python; gives their counts. All must pass, and none be skipped."""
+    """Run the tests of a folder with another Python and return their counts. All must pass, and none may be skipped."""
     report = tmp_path / "report.xml"
     done = subprocess.run(
         [
@@ -36,11 +36,11 @@ def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-def test_everything_that_needs_torch(
+def test_all_tests_that_need_torch_pass(
     torch_python: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
-def test_everything_that_needs_vllm(vllm_python: Path, tmp_path: Path) -> None:
+def test_all_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
     run_there(vllm_python, HERE / "in_vllm", tmp_path)

@@ -1,4 +1,4 @@
-"""What could make the interpreter load code that nobody installed."""
+"""Files and variables that could make the interpreter load code that was not installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check(environment: Environment) -> CheckResult:
     return injected.CHECK.run(CheckContext(prefix=environment.prefix))
 
 
-def test_an_untouched_environment_is_free_of_it(environment: Environment) -> None:
+def test_an_unchanged_environment_has_no_injected_code(environment: Environment) -> None:
     assert check(environment).status == "ok"
 
 
@@ -68,7 +68,7 @@ def written(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("plant", [stray_pth, site_customize, shadow, link_to_code, byte_code_without_source])
-def test_a_file_that_no_wheel_contains_is_named_and_a_new_environment_is_free_of_it(
+def test_a_file_that_is_in_no_wheel_is_named_and_a_new_environment_lacks_it(
     environment: Environment, plant: Callable[[Path], Path]
 ) -> None:
     path = plant(environment.home)
@@ -79,7 +79,7 @@ def test_a_file_that_no_wheel_contains_is_named_and_a_new_environment_is_free_of
     assert len(outcome.evidence["in the environment"]) == 1
 
 
-def test_a_file_that_is_no_code_is_a_doubt_and_no_damage(environment: Environment) -> None:
+def test_a_file_without_code_is_a_warning_and_no_damage(environment: Environment) -> None:
     written(environment.home / "lib/cache.json", "{}")
     outcome = check(environment)
     assert (outcome.status, outcome.evidence["in the environment"]) == ("warn", [])
@@ -87,8 +87,8 @@ def test_a_file_that_is_no_code_is_a_doubt_and_no_damage(environment: Environmen
     assert check(environment).status == "fail"
 
 
-def test_byte_code_of_an_installed_source_is_none(environment: Environment) -> None:
-    """As a command that an administrator runs by the environment's Python leaves it."""
+def test_byte_code_of_an_installed_source_is_no_injected_code(environment: Environment) -> None:
+    """As left by a command that an administrator runs with the environment's Python."""
     environment.compiled.unlink()
     environment.list("bytecode.txt")
     subprocess.run([sys.executable, "-c", COMPILE, environment.module], check=True, capture_output=True)
@@ -108,7 +108,9 @@ def test_a_module_in_the_service_s_working_folder_is_named(environment: Environm
     assert outcome.evidence["in the environment"] == []
 
 
-def test_what_python_imports_at_each_start_is_named_unless_the_distribution_brings_it(tmp_path: Path) -> None:
+def test_modules_that_python_imports_at_each_start_are_named_unless_they_belong_to_the_distribution(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "lib"
     module = written(folder / "sitecustomize.py", "import apport\n")
     status = tmp_path / "status"
@@ -124,13 +126,13 @@ def test_what_python_imports_at_each_start_is_named_unless_the_distribution_brin
     assert len(list(injected.at_start([folder]))) == 2
 
 
-def test_this_python_s_own_folders_are_searched_and_hold_nothing_unknown() -> None:
+def test_the_folders_of_this_python_are_searched_and_have_nothing_unknown() -> None:
     folders = injected.search_path(Path(sys.prefix).resolve())
     assert Path(os.__file__).resolve().parent in folders
     assert list(injected.at_start(folders)) == []
 
 
-def test_libraries_that_every_process_loads_are_a_doubt(tmp_path: Path) -> None:
+def test_libraries_that_every_process_loads_are_a_warning(tmp_path: Path) -> None:
     preload = written(tmp_path / "ld.so.preload", "# ours\n/opt/agent.so\n")
     (finding,) = injected.preloaded(preload, ())
     assert (finding.text, finding.is_doubtful) == (f"{preload}: every process loads /opt/agent.so", True)
@@ -185,7 +187,7 @@ def test_variables_that_inject_code_are_found(
 
 @pytest.fixture
 def served(environment: Environment) -> Iterator[CheckContext]:
-    """A living process with a folder of modules in its variables, as that of the environment's service."""
+    """A running process with a folder of modules in its variables, like that of the environment's service."""
     release = environment.prefix / "releases" / "r1"
     release.mkdir(parents=True)
     (release / "release.json").write_text('{"service": {"name": "a.service", "supervisor": "systemd"}}')
@@ -196,13 +198,13 @@ def served(environment: Environment) -> Iterator[CheckContext]:
         yield CheckContext(prefix=environment.prefix, service=Service(environment.prefix, {}, process.pid))
 
 
-def test_what_the_service_was_started_with_is_a_finding(served: CheckContext) -> None:
+def test_modules_in_the_variables_of_the_service_are_a_finding(served: CheckContext) -> None:
     outcome = injected.CHECK.run(served)
     assert outcome.status == "fail"
     assert "PYTHONPATH=/srv/modules: set in process" in outcome.reason
 
 
-def test_processes_of_a_service_that_is_replaced_are_none_of_a_new_environment_s(served: CheckContext) -> None:
+def test_processes_of_a_replaced_service_do_not_belong_to_a_new_environment(served: CheckContext) -> None:
     anew = replace(served, expect={"serve_follows": True})
     assert injected.CHECK.run(anew).status == "ok"
     assert served.prefix
@@ -216,7 +218,7 @@ def test_an_isolated_python_reads_none_of_its_variables() -> None:
     assert list(injected.injecting(both, {}, (), is_isolated=True)) == [("LD_PRELOAD", "/srv/hook.so")]
 
 
-def test_while_byte_code_is_compiled_none_of_it_is_a_finding(environment: Environment) -> None:
+def test_byte_code_during_compilation_is_no_injected_code(environment: Environment) -> None:
     (environment.home / byte_code.LIST).unlink()
     environment.compiled.write_bytes(b"half")
     half_written = environment.compiled.with_name(f"{environment.compiled.name}.140136515334224")

@@ -1,4 +1,4 @@
-"""Whether the files of an environment are those that were installed: what is compared when."""
+"""Comparison of an environment's files with those that were installed: which files are compared when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verify.records import CheckContext, CheckResult, Level
 
 
 class Environment:
-    """A prefix with one environment: a module, a library that nothing has mapped, and byte code of the module."""
+    """A prefix with one environment: a module, a library that no process has mapped, and byte code of the module."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
@@ -60,7 +60,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def flip(path: Path, *, keep_times: bool = False) -> None:
-    """Change one bit in place, as a disk or a hand does."""
+    """Change one bit in place, as a faulty disk or a person does."""
     before = path.stat()
     with path.open("r+b") as file:
         first = file.read(1)
@@ -71,14 +71,12 @@ def flip(path: Path, *, keep_times: bool = False) -> None:
 
 
 @pytest.mark.parametrize("level", ["standard", "full"])
-def test_untouched_files_are_as_installed(environment: Environment, level: Level) -> None:
+def test_unchanged_files_pass(environment: Environment, level: Level) -> None:
     assert (environment.check(level).status, environment.check(level).status) == ("ok", "ok")
 
 
 @pytest.mark.parametrize("keep_times", [False, True])
-def test_a_changed_bit_is_found_at_standard_though_its_time_was_set_back(
-    environment: Environment, *, keep_times: bool
-) -> None:
+def test_a_changed_bit_with_the_old_time_is_found_at_standard(environment: Environment, *, keep_times: bool) -> None:
     environment.check()
     flip(environment.library, keep_times=keep_times)
     outcome = environment.check()
@@ -89,7 +87,7 @@ def test_a_changed_bit_is_found_at_standard_though_its_time_was_set_back(
     assert environment.check().status == "fail", "what was wrong is read each time"
 
 
-def test_unchanged_files_are_only_read_at_full(environment: Environment) -> None:
+def test_unchanged_files_are_read_only_at_full(environment: Environment) -> None:
     environment.check()
     assert read(environment.check()) == 0
     assert read(environment.check("full")) == 4
@@ -100,12 +98,12 @@ def test_unchanged_files_are_only_read_at_full(environment: Environment) -> None
     assert read(environment.check()) == 0
 
 
-def test_marks_of_another_environment_hold_for_nothing(environment: Environment) -> None:
+def test_records_of_another_environment_are_not_used(environment: Environment) -> None:
     environment.check()
     assert file_stamps.load(environment.prefix, environment.home.with_name("cd34")) == {}
 
 
-def test_a_standard_run_reads_so_much_of_what_was_never_read(
+def test_a_standard_run_reads_a_limited_amount_of_unread_files(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "UNSEEN_BYTES", 1)
@@ -123,7 +121,7 @@ def read(outcome: CheckResult) -> int:
     return int(outcome.evidence["read"])
 
 
-def test_sizes_and_absent_files_are_named(environment: Environment) -> None:
+def test_wrong_sizes_and_missing_files_are_named(environment: Environment) -> None:
     environment.library.write_bytes(b"1")
     assert environment.check().reason == f"{environment.library}: 1 bytes, recorded 5000"
     environment.library.unlink()
@@ -171,13 +169,13 @@ def compiling(environment: Environment) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("compiling")
-def test_byte_code_that_is_being_compiled_is_no_finding(environment: Environment) -> None:
+def test_byte_code_during_compilation_is_no_finding(environment: Environment) -> None:
     (environment.home / "bytecode.txt").unlink()
     outcome = environment.check()
     assert (outcome.status, "is being compiled" in outcome.reason) == ("ok", True)
 
 
-def test_byte_code_whose_list_was_never_finished_is_not_taken_for_right(environment: Environment) -> None:
+def test_byte_code_with_an_unfinished_list_is_not_accepted(environment: Environment) -> None:
     (environment.home / "bytecode.txt").unlink()
     outcome = environment.check()
     assert (outcome.status, outcome.remedy) == ("error", "compile it again: ./firstlight provision")

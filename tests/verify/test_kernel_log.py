@@ -1,4 +1,4 @@
-"""The kernel's log: read from the journal or the kernel's own buffer, and what its lines about cards mean."""
+"""The kernel's log, read from the journal or the kernel's own buffer, and the meaning of its lines about cards."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_row_of_the_table_has_a_known_kind() -> None:
     assert {row["kind"] for row in table("xid")["xid"].values()} == set(xid.NEW) == set(xid.KNOWN)
 
 
-def test_the_last_run_is_the_one_that_the_installation_keeps(tmp_path: Path) -> None:
+def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> None:
     kept = tmp_path / "verify" / "last.json"
     assert xid.last_verified(None) == xid.last_verified(tmp_path) == 0.0
     kept.parent.mkdir()
@@ -102,9 +102,7 @@ def test_the_last_run_is_the_one_that_the_installation_keeps(tmp_path: Path) -> 
     assert xid.last_verified(tmp_path) == 1794997800.0
 
 
-def test_a_journal_that_answers_nothing_is_not_taken_for_a_quiet_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_journal_does_not_count_as_a_quiet_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a user who is in neither group: no line, exit code 0."""
     program = tmp_path / "journalctl"
     program.write_text("#!/bin/sh\nexit 0\n")

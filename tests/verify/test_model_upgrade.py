@@ -1,4 +1,4 @@
-"""`./firstlight verify upgrade`: which Python runs it, and what that answers."""
+"""`./firstlight verify upgrade`: the Python that runs it, and its answer."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     assert "--write" in done.stdout
 
 
-def test_the_answer_is_that_of_the_python_that_runs_it_whatever_the_working_directory_holds(tmp_path: Path) -> None:
+def test_the_answer_does_not_depend_on_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "verify.py").write_text("raise SystemExit('imported from the wrong place')")
     done = run(tmp_path, "model:make", "--python", sys.executable)
     assert done.returncode == 3
     assert "error: torch does not import: No module named 'torch'" in done.stderr
 
 
-def test_without_an_installation_the_error_names_what_helps(tmp_path: Path) -> None:
+def test_without_an_installation_the_error_has_a_hint(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist or is no program") as raised:
         upgrade_model(["model:make"], tmp_path / "python")
     assert raised.value.hint == "install one with ./firstlight provision, or name yours with --python"

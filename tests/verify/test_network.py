@@ -1,4 +1,4 @@
-"""A host among others: its interfaces, and calling on one another."""
+"""A host's interfaces, and connections between hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def listener() -> Iterator[Listener]:
     opened.close()
 
 
-def test_each_address_says_whose_it_is(listener: Listener) -> None:
+def test_each_address_reports_its_host(listener: Listener) -> None:
     at = [{"address": f"127.0.0.{number}", "ports": listener.ports, "token": "theirs"} for number in (1, 2, 3)]
     assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", f"connection refused on port {listener.ports[0]}"]
     assert reach(at[:1], "theirs", timeout_s=5.0) == ["reached"]
@@ -30,7 +30,7 @@ def test_each_address_says_whose_it_is(listener: Listener) -> None:
     assert reach([], "mine", timeout_s=5.0) == []
 
 
-def test_one_of_two_ports_that_is_shut_is_named(listener: Listener) -> None:
+def test_a_closed_port_is_named(listener: Listener) -> None:
     shut = free_port(["127.0.0.1"], HANDED_OUT)
     at = {"address": "127.0.0.1", "ports": [listener.ports[0], shut], "token": "theirs"}
     assert reach([at], "mine", timeout_s=5.0) == [f"connection refused on port {shut}"]
@@ -42,7 +42,7 @@ def test_a_port_in_use_is_skipped_and_no_free_port_is_an_error(listener: Listene
         free_port(["127.0.0.1"], range(listener.ports[0], listener.ports[0] + 1))
 
 
-def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
+def test_an_address_that_cannot_be_used_leaves_the_others_open() -> None:
     listener = Listener(["198.51.100.77", "127.0.0.1"], (PORTS, HANDED_OUT), "theirs")
     try:
         at = {"address": "127.0.0.1", "ports": listener.ports, "token": "theirs"}
@@ -51,14 +51,14 @@ def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
         listener.close()
 
 
-def test_a_listener_that_says_nothing_is_no_answer() -> None:
+def test_a_silent_listener_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         target = {"address": "127.0.0.1", "ports": [port], "token": "t"}
         assert reach([target], "mine", timeout_s=0.05) == [f"no answer within 0.05 s on port {port}"]
 
 
-def test_the_interfaces_of_this_machine_are_those_that_lead_out_of_it() -> None:
+def test_the_interfaces_of_this_machine_exclude_the_loopback() -> None:
     found = interfaces()
     assert not [one for one in found if one["name"] == "lo"]
     for one in found:

@@ -1,4 +1,4 @@
-"""How writes between cards travel: what redirects them on the bus, and which cards have links of their own."""
+"""The path of writes between cards: redirection on the bus, and cards with direct links."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verify.views.peer_paths import PeerPath
 
 
 def config(*capabilities: tuple[int, int]) -> bytes:
-    """The configuration of a bridge whose extended capabilities have these numbers and control words."""
+    """Return the configuration of a bridge whose extended capabilities have these numbers and control words."""
     places = [0x100 + 16 * number for number in range(len(capabilities))]
     written = bytearray(4096)
     for place, (number, control), following in zip(places, capabilities, [*places[1:], 0], strict=True):
@@ -39,11 +39,11 @@ AER, ACS = 0x0001, 0x000D
         (b"", None),
     ],
 )
-def test_acs_of_a_bridge_is_read_as_far_as_one_may(written: bytes, redirected: bool | None) -> None:
+def test_the_acs_of_a_bridge_is_read_as_far_as_permitted(written: bytes, redirected: bool | None) -> None:
     assert peer_paths.redirects(written) is redirected
 
 
-def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> None:
+def test_the_path_of_a_card_includes_all_bridges_above_it(tmp_path: Path) -> None:
     card = tmp_path / "devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.0"
     (card / "iommu_group").mkdir(parents=True)
     (card / "iommu_group/type").write_text("DMA-FQ\n")
@@ -60,7 +60,7 @@ def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> No
     ("links", "count", "answer"),
     [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 3, True)],
 )
-def test_cards_are_joined_if_each_pair_has_a_link(links: list[bool], count: int, answer: bool) -> None:
+def test_cards_are_connected_if_each_pair_has_a_link(links: list[bool], count: int, answer: bool) -> None:
     assert peer_path_check.joined(links, count) is answer
 
 
@@ -74,7 +74,9 @@ int nvmlDeviceGetP2PStatus(char *one, char *other, unsigned by, unsigned *status
 """Four cards, 0 bridged with 2 and 1 with 3: NV4 in the matrix of `nvidia-smi topo -m`; 5 is NVML_P2P_STATUS_NOT_SUPPORTED."""
 
 
-def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = library(tmp_path, cards=4, more=TWO_BRIDGES)
     assert [card.links for card in read_health(made)] == [(True,) * 4] * 4
     assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)

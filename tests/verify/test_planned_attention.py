@@ -1,4 +1,4 @@
-"""Which attention is checked: below `full` the one that the Stack computes with, and torch's own beside it."""
+"""Which attention is checked: below `full` the one that the Stack uses, and torch's own as well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = {"package": {"version": "2.8.3.post2", "source": "wheel"}}
 
 
 def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
-    """Names of the attention that would be checked."""
+    """Return the names of the attention that would be checked."""
     context = CheckContext(level=level, expect={"stack": stack})
     return {
         check.id.partition(".")[2].removeprefix("sdpa_")
@@ -36,7 +36,7 @@ def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
         ({"attention": None}, {*ALL, "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
     ],
 )
-def test_standard_only_checks_the_planned_generation(stack: dict[str, Any], names: set[str]) -> None:
+def test_level_standard_checks_only_the_planned_generation(stack: dict[str, Any], names: set[str]) -> None:
     assert checked(stack) == names
     assert checked(stack, "full") == {*ALL, "math", "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}
 

@@ -1,4 +1,4 @@
-"""The pages about verify say what it does."""
+"""The pages about verify describe its real behaviour."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PAGE = (PAGES / "verify.md").read_text()
 SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
 
 
-def test_a_real_run_keeps_to_the_schema() -> None:
+def test_a_real_run_matches_the_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(run(all_checks(), CheckContext(level="quick")), SCHEMA)
 
 
-def test_a_host_that_cannot_be_checked_keeps_to_the_schema(tmp_path: Path) -> None:
+def test_a_host_that_cannot_be_checked_matches_the_schema(tmp_path: Path) -> None:
     answer = verify(LOCALHOST, prefix=str(tmp_path))
     jsonschema.validate(json.loads(json.dumps(answer.document)), SCHEMA)
 
 
-def test_the_schema_refuses_what_is_no_answer() -> None:
+def test_the_schema_refuses_invalid_answers() -> None:
     document = run(all_checks(), CheckContext(level="quick"))
     document["checks"][0]["status"] = "fine"
     with pytest.raises(jsonschema.ValidationError, match="'fine' is not one of"):

@@ -1,4 +1,4 @@
-"""The one file that goes to hosts, and what becomes of what they answer."""
+"""The one file that is sent to hosts, and the handling of their answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     assert built.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None:
+def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
     built = build_zipapp(tmp_path / "verify.pyz")
     names = zipfile.ZipFile(built).namelist()
     assert {Path(name).suffix for name in names} == {".py", ".json", ".bz2"}
@@ -76,7 +76,7 @@ def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None
 
 
 def pythons() -> list[str]:
-    """This Python, and an interpreter of each older or newer release that is on this machine."""
+    """Return this Python and an interpreter of each other release on this machine."""
     found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
     for minor in (10, 12, 13, 14):
         pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
@@ -88,7 +88,7 @@ def pythons() -> list[str]:
 
 @pytest.mark.parametrize("python", pythons())
 def test_every_python_runs_it(python: str, tmp_path: Path) -> None:
-    """Each table is read at least once: they are JSON in there, because Python 3.10 reads no TOML."""
+    """Each table is read at least once: in the file they are JSON, because Python 3.10 reads no TOML."""
     built = build_zipapp(tmp_path / "verify.pyz")
     done = subprocess.run(
         [python, "-I", built, "--json", "--only", "libraries"], capture_output=True, text=True, check=False
@@ -103,7 +103,7 @@ def test_every_python_runs_it(python: str, tmp_path: Path) -> None:
     assert subprocess.run([python, "-I", "-c", program], check=False).returncode == 0
 
 
-def test_a_python_without_bz2_has_the_checks_and_says_why_it_has_no_doctor(tmp_path: Path) -> None:
+def test_a_python_without_bz2_has_the_checks_and_reports_why_it_has_no_doctor(tmp_path: Path) -> None:
     built = build_zipapp(tmp_path / "verify.pyz")
     log = tmp_path / "vllm.log"
     log.write_text("Failed to initialize NVML: Driver/library version mismatch\n")
@@ -119,7 +119,7 @@ def test_a_python_without_bz2_has_the_checks_and_says_why_it_has_no_doctor(tmp_p
 
 
 def test_the_checks_import_nothing_but_the_standard_library_and_torch() -> None:
-    allowed = {*sys.stdlib_module_names, "torch", "verify", "vllm"}  # vllm: what one check is about
+    allowed = {*sys.stdlib_module_names, "torch", "verify", "vllm"}  # vllm: the subject of one check
     for path in (ROOT / "verify").rglob("*.py"):
         imported = re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
         assert set(imported) <= allowed, path
@@ -137,7 +137,7 @@ def prefix(tmp_path: Path) -> Path:
     return home
 
 
-def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
+def test_a_host_is_checked_and_stores_the_document(prefix: Path) -> None:
     answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
     records = {check.id: check for check in answer.checks}
     assert answer.exit_code == 2
@@ -150,7 +150,7 @@ def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
     assert [check["status"] for check in kept["checks"]] == [check.status for check in answer.checks]
 
 
-def test_a_warning_that_lasts_is_carried_through_runs_that_do_not_measure(prefix: Path) -> None:
+def test_a_lasting_warning_is_kept_by_runs_that_do_not_measure(prefix: Path) -> None:
     warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
     (prefix / "verify").mkdir()
     kept = prefix / "verify" / "last.json"
@@ -160,7 +160,7 @@ def test_a_warning_that_lasts_is_carried_through_runs_that_do_not_measure(prefix
         assert answer.document["carried"] == json.loads(kept.read_text())["carried"] == [warned]
 
 
-def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(prefix: Path) -> None:
+def test_only_selected_checks_run_and_the_last_complete_run_is_kept(prefix: Path) -> None:
     (prefix / "verify").mkdir()
     (prefix / "verify" / "last.json").write_text("whole")
     picked = Picked(only=("libraries.lock", "devices.cpu"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
@@ -170,8 +170,8 @@ def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(
     assert (prefix / "verify" / "last.json").read_text() == "whole"
 
 
-def test_the_tool_that_runs_is_this_releases_and_the_installed_one_stays_as_it_was_sealed(prefix: Path) -> None:
-    """Else `status` would call it changed by hand, and the next run of the release that is installed would repair it."""
+def test_the_tool_of_this_release_runs_and_the_installed_one_stays_unchanged(prefix: Path) -> None:
+    """Otherwise `status` would report it as changed by hand, and the next run of the installed release would repair it."""
     installed, bundled = prefix / "bin" / "verify.pyz", prefix / "verify" / "verify.pyz"
     installed.parent.mkdir()
     installed.write_text("print('an older release')")
@@ -202,7 +202,7 @@ def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Pa
     )
 
 
-def test_expectations_go_along(prefix: Path) -> None:
+def test_expectations_are_sent_to_the_host(prefix: Path) -> None:
     answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
     reasons = {check.id: check.reason for check in answer.checks}
     assert reasons["engine.vllm"] == "the Stack has no vLLM"
@@ -221,7 +221,7 @@ def test_a_host_without_an_environment_gets_a_remedy(tmp_path: Path) -> None:
     assert check.remedy == "install it first: ./firstlight provision"
 
 
-def test_an_interpreter_that_dies_is_an_error_in_its_own_words(prefix: Path) -> None:
+def test_an_interpreter_that_crashes_is_an_error_with_its_output(prefix: Path) -> None:
     python = prefix / "envs" / "ab12" / "bin" / "python"
     python.unlink()
     python.write_text("#!/bin/sh\necho 'libpython3.12.so.1.0: cannot open shared object file' >&2\nkill -SEGV $$\n")
@@ -250,7 +250,7 @@ def test_garbage_is_an_error_and_never_green(stdout: str) -> None:
     assert answer.document["checks"][0]["status"] == "error"
 
 
-def test_keys_of_another_release_are_passed_over() -> None:
+def test_keys_of_another_release_are_ignored() -> None:
     check = {
         "id": "a.b",
         "family": "a",
@@ -262,7 +262,7 @@ def test_keys_of_another_release_are_passed_over() -> None:
     assert (answer.checks[0].figures[0].value, answer.checks[0].host, answer.exit_code) == (1, "gpu-1", 0)
 
 
-def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_exceeds_its_time_limit_is_an_error(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = prefix / "envs" / "ab12" / "bin" / "python"
     python.unlink()
     python.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -274,8 +274,8 @@ def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatc
 @pytest.mark.parametrize(
     ("level", "picked"), [("standard", None), ("full", None), ("quick", Picked(only=("kernels",)))]
 )
-def test_eight_cards_are_given_the_time_that_their_checks_may_take(level: Level, picked: Picked | None) -> None:
-    """A limit of 300 s stood above checks that may take 240 s, on each of eight cards, one after the other."""
+def test_eight_cards_get_the_time_that_their_checks_may_take(level: Level, picked: Picked | None) -> None:
+    """Checks may take 240 s on each of eight cards, one after the other; a limit of 300 s for all would be too short."""
     reached = "full" if picked else level
     exclusive = [
         check.deadline_s * (8 if check.each_device else 1)
@@ -286,7 +286,7 @@ def test_eight_cards_are_given_the_time_that_their_checks_may_take(level: Level,
     assert time_limit_s(level, 8, picked=picked) > time_limit_s(level, 1, picked=picked)
 
 
-def test_a_host_that_cannot_be_reached_is_not_an_answer() -> None:
+def test_an_unreachable_host_is_no_answer() -> None:
     class Cut(LocalSession):
         def run(self, *_: object, **__: object) -> Completed:
             raise TransportError("the connection to gpu-1 broke")
@@ -295,7 +295,7 @@ def test_a_host_that_cannot_be_reached_is_not_an_answer() -> None:
         verify(Cut("gpu-1", Connection(kind="local")), prefix="/opt/firstlight")
 
 
-def test_the_table_for_terminals(snapshot: object) -> None:
+def test_the_table_fits_terminals(snapshot: object) -> None:
     checks = [
         CheckRecord(
             id="kernels.gemm", family="kernels", status="ok", host="gpu-1", device="cuda:0", reason="right", seconds=0.5

@@ -1,4 +1,4 @@
-"""What serves on a host: how it is found, asked under load, and judged."""
+"""The service of a host: how it is found, measured under load, and evaluated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = (
     "base-url", "model", "tokenizer", "served-model-name", "dataset-name", "random-input-len", "random-output-len", "seed",
     "num-prompts", "max-concurrency", "percentile-metrics", "metric-percentiles", "result-dir", "result-filename",
 )  # fmt: skip
-"""Of the tool in 0.32.0, as far as they are used: each takes a value."""
+"""Options of the tool in 0.32.0 that are used; each takes a value."""
 READINESS = {
     "host": "0.0.0.0",
     "port": 8021,
@@ -53,12 +53,12 @@ def prefix(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is called as the server is, with one of its own below it."""
+    """A process with the server's command line, and a child process."""
     program = prefix / "envs" / "ab12" / "bin" / "vllm"
     program.write_text("import subprocess; subprocess.run(['sleep', '600'])\n")
     process = subprocess.Popen([sys.executable, str(prefix / "current/bin/vllm"), "serve"], start_new_session=True)
     deadline = time.monotonic() + 30
-    # The kernel lets the starter go on a moment before it shows the new program's words.
+    # The caller continues a moment before the kernel shows the new program's command line.
     while getattr(own_service.find(prefix), "main_pid", None) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     yield process
@@ -102,12 +102,12 @@ def test_a_service_that_does_not_run_has_no_process(prefix: Path) -> None:
     assert (found.main_pid, found.pids()) == (None, ())
 
 
-def test_an_address_of_the_newer_kind_stands_in_brackets(prefix: Path) -> None:
+def test_an_ipv6_address_is_written_in_brackets(prefix: Path) -> None:
     assert Service(prefix, {**READINESS, "host": "::"}, 1).url == "http://[::1]:8021"
 
 
 def tool(calls: list[dict[str, Any]]) -> ModuleType:
-    """Stands for vllm.benchmarks.serve: notes how it is called, writes a result."""
+    """A substitute for vllm.benchmarks.serve that records its arguments and writes a result."""
     module = ModuleType("vllm.benchmarks.serve")
 
     def add_cli_args(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +130,7 @@ def tool(calls: list[dict[str, Any]]) -> ModuleType:
 def measured(
     prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, warmed: bool = False
 ) -> tuple[list[Any], list[Any]]:
-    """Results and calls of a measurement in a process of its own, which is where a check makes it."""
+    """Return results and calls of a measurement in a process of its own, as in a check."""
     service = own_service.find(prefix)
     assert service is not None
 
@@ -148,7 +148,7 @@ def measured(
     return results, calls
 
 
-def test_the_tool_is_asked_for_each_concurrency_and_has_the_key_from_its_environment(
+def test_the_tool_runs_for_each_concurrency_with_the_key_in_its_environment(
     prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, calls = measured(prefix, LOAD, monkeypatch)
@@ -160,7 +160,7 @@ def test_the_tool_is_asked_for_each_concurrency_and_has_the_key_from_its_environ
     assert "OPENAI_API_KEY" not in os.environ
 
 
-def test_a_server_that_is_compared_is_asked_at_each_concurrency_before_it_is_measured(
+def test_a_compared_server_is_warmed_up_at_each_concurrency_before_the_measurement(
     prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, calls = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch, warmed=True)
@@ -169,13 +169,13 @@ def test_a_server_that_is_compared_is_asked_at_each_concurrency_before_it_is_mea
     assert [result["max_concurrency"] for result in results] == [1]
 
 
-def test_a_service_that_takes_its_time_is_asked_one_by_one_only(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_service_is_measured_only_with_single_requests(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, _ = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch)
     assert [result["max_concurrency"] for result in results] == [1]
 
 
 def result(at_once: int, *, asked: int = 1000, answered: int = 1000, speed: float = 90.0) -> dict[str, Any]:
-    """As the tool writes it, with the keys of 0.32.0; other ones left out."""
+    """Return a result as the tool of 0.32.0 writes it, with the keys that are read."""
     return {
         "max_concurrency": at_once,
         "num_prompts": asked,
@@ -237,6 +237,6 @@ def test_gpu_memory_of_our_service_is_distinguished_from_that_of_others(
     assert remedy in (outcome.remedy or "")
 
 
-def test_where_nothing_serves_it_is_skipped_and_an_injected_fault_is_noticed_all_the_same() -> None:
+def test_without_a_service_the_check_is_skipped_and_an_injected_fault_is_still_noticed() -> None:
     assert CHECK.run(CheckContext()).status == "skip"
     assert CHECK.run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"

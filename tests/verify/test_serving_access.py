@@ -1,4 +1,4 @@
-"""Who reaches a service and its secrets: against a real server of HTTP that guards its routes as vLLM does, or does not."""
+"""Access to a service and its secrets, with a real HTTP server that protects its routes as vLLM does, or does not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "the-key-itself"
 
 
 class Server(ThreadingHTTPServer):
-    """Stands for vLLM's front: refuses requests below its guarded prefixes, wherever the route leads."""
+    """A substitute for vLLM's HTTP server: it refuses requests below its protected prefixes, whether the route exists or not."""
 
     guarded: tuple[str, ...] = ("/v1",)
     documented = True
@@ -81,7 +81,7 @@ def service(tmp_path: Path, server: Server) -> Service:
     return Service(tmp_path, {"host": "127.0.0.1", "port": server.server_port, "served_name": "m"}, 1)
 
 
-def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(service: Service) -> None:
+def test_a_protected_service_passes_with_a_request_to_every_listed_route(service: Service) -> None:
     facts = collect(service, PLAN, ("127.0.0.1",), "0.32.0", whole=True)
     assert set(facts.answers) == {"GET /v1/models", "POST /v1/completions", "GET /v1/responses/none"}
     assert facts.open == ("GET /health", "POST /tokenize")
@@ -91,7 +91,7 @@ def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(servi
     assert KEY not in str(outcome)
 
 
-def test_behind_the_middleware_every_route_but_health_is_asked(service: Service, server: Server) -> None:
+def test_behind_the_middleware_every_route_except_health_is_requested(service: Service, server: Server) -> None:
     planned = replace(PLAN, unit="ExecStart=vllm serve m --middleware firstlight_attention.access.RequireKey")
     server.guarded = ("/v1", "/invocations", "/tokenize", "/docs", "/metrics", "/openapi.json", "/no-such-route")
     facts = collect(service, planned, ("127.0.0.1",), "0.32.0", whole=True)
@@ -115,20 +115,22 @@ def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, ser
     )
 
 
-def test_a_server_that_has_another_key_than_the_file_is_a_failure(service: Service, server: Server) -> None:
+def test_a_server_with_another_key_than_the_file_is_a_failure(service: Service, server: Server) -> None:
     server.key = "another"
     outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert (outcome.status, outcome.reason) == ("fail", "/v1/models answers 401 with the key of etc/service.env")
 
 
-def test_a_server_that_lists_no_routes_is_asked_those_that_every_release_has(service: Service, server: Server) -> None:
+def test_a_server_without_a_list_of_routes_is_checked_with_those_of_every_release(
+    service: Service, server: Server
+) -> None:
     server.documented = False
     server.guarded = ("/v1", "/v2", "/inference")
     assert "POST /v1/chat/completions" in listed(Client(service, 5.0))
     assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True)).status == "ok"
 
 
-def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_server(
+def test_a_standard_run_requests_the_known_routes_and_not_the_expensive_list(
     service: Service, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Client, "get", lambda *_: pytest.fail("asked for the list"))
@@ -141,7 +143,7 @@ def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_serv
     assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
 
 
-def test_no_key_is_asked_for_where_none_is_planned(service: Service, server: Server) -> None:
+def test_no_key_is_required_if_none_is_planned(service: Service, server: Server) -> None:
     server.guarded = ("/nothing",)
     (service.prefix / "etc" / "service.env").write_text("")
     planned = ServicePlan("systemd", "firstlight-vllm.service", api_key=False)
@@ -151,7 +153,7 @@ def test_no_key_is_asked_for_where_none_is_planned(service: Service, server: Ser
 
 
 def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Server) -> None:
-    server.shutdown()  # its socket goes on listening
+    server.shutdown()  # its socket stays open
     with pytest.raises(RequestError, match=r"nothing came for 0\.2 s"):
         Client(service, 0.2).get("/openapi.json", None)
 
@@ -175,7 +177,7 @@ def test_the_address_is_the_planned_one(listens: tuple[str, ...], planned: str, 
     assert evaluate(PLAN, AccessFacts(listens, known, {"GET /v1/models": (401, 401)})).status == status
 
 
-def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: Service) -> None:
+def test_only_its_owner_reads_a_secret_and_writes_a_file(service: Service) -> None:
     prefix = service.prefix
     assert list(file_problems(prefix)) == []
     (prefix / "etc" / "service.env").chmod(0o644)
@@ -191,10 +193,10 @@ def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: S
 @pytest.mark.parametrize(
     ("version", "prefixes"), [("0.9.1", ("/v1",)), ("0.32.0", ("/v1", "/v2", "/inference", "/cohere"))]
 )
-def test_what_is_guarded_depends_on_the_release(version: str, prefixes: tuple[str, ...]) -> None:
+def test_the_protected_routes_depend_on_the_release(version: str, prefixes: tuple[str, ...]) -> None:
     assert guarded(version) == prefixes
     assert set(guarded(None)) >= set(prefixes)
 
 
-def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
     assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

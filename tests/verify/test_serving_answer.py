@@ -1,4 +1,4 @@
-"""Answers of a service: compared with references, and asked of a real HTTP server that answers in its own way or not at all."""
+"""Answers of a service are compared with references, and requested from a real HTTP server that may answer wrongly or not at all."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "
         ((), (), "float32", "no token was returned"),
     ],
 )
-def test_the_reference_decides_but_for_a_tie_within_the_rounding(
+def test_the_reference_decides_except_for_a_tie_within_the_rounding(
     tokens: tuple[int, ...], logprobs: tuple[float, ...], dtype: str, words: str | None
 ) -> None:
     found = against_reference(Answer(tokens, logprobs), REFERENCE, dtype)
@@ -70,7 +70,7 @@ def test_the_reference_decides_but_for_a_tie_within_the_rounding(
         (0, math.nan, "token 1 has log probability nan"),
     ],
 )
-def test_the_model_itself_decides_about_a_prompt_that_is_new(token: int, logprob: float, words: str | None) -> None:
+def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float, words: str | None) -> None:
     found = against_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16")
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
@@ -86,7 +86,7 @@ def test_the_model_itself_decides_about_a_prompt_that_is_new(token: int, logprob
         ([math.nan, -2.0], "this", "by nan on average"),
     ],
 )
-def test_a_users_model_says_what_it_said_when_it_was_green_last(
+def test_a_users_model_gives_the_answer_of_its_last_green_run(
     values: list[float], release: str, words: str | None
 ) -> None:
     found = against_last(values, LAST, release)
@@ -94,7 +94,7 @@ def test_a_users_model_says_what_it_said_when_it_was_green_last(
     assert (words or "") in (found or "")
 
 
-def test_another_token_than_in_the_last_green_run_is_wrong_where_the_former_is_far_less_likely() -> None:
+def test_another_token_than_in_the_last_green_run_is_wrong_if_the_earlier_one_is_far_less_likely() -> None:
     other = Answer((5, 1), (-0.1, -0.2))
     assert tokens_against_last(Answer((5, 6), (0.0, 0.0)), LAST, "float32", lambda _: math.inf) is None
     assert tokens_against_last(other, LAST, "float32", lambda tokens: {2: -0.2004}[len(tokens)]) is None
@@ -102,7 +102,7 @@ def test_another_token_than_in_the_last_green_run_is_wrong_where_the_former_is_f
     assert wrong == "token 2 after a fixed text is 1, 6 in the last green run (T), which is 3.00 nats less likely now"
 
 
-def test_counters_of_tokens_are_added_and_other_counters_left() -> None:
+def test_counters_of_tokens_are_added_and_other_counters_are_ignored() -> None:
     text = (
         "# HELP vllm:prompt_tokens_total x\n"
         'vllm:prompt_tokens_total{engine="0"} 10.0\nvllm:prompt_tokens_total{engine="1"} 5.0\n'
@@ -112,7 +112,7 @@ def test_counters_of_tokens_are_added_and_other_counters_left() -> None:
 
 
 class Front(ThreadingHTTPServer):
-    """Stands for the server before an engine: streams tokens, stops after some, and counts."""
+    """A substitute for the HTTP server in front of an engine: it streams tokens, stops after some, and counts."""
 
     daemon_threads = True
     tokens: tuple[int, ...] = (5, 6, 7, 8)
@@ -172,23 +172,23 @@ def test_a_silent_engine_is_reported_as_frozen_within_the_limit(service: Service
     assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
 
 
-def test_an_engine_that_works_for_others_is_no_failure(service: Service, front: Front) -> None:
+def test_an_engine_that_is_busy_with_other_requests_is_no_failure(service: Service, front: Front) -> None:
     front.stops_after, front.counts = 0, True
     outcome = evaluate(collect(service))
     assert outcome.status == "warn"
     assert "answers others and left this request waiting" in outcome.reason
 
 
-def test_a_users_model_without_a_green_run_answers_at_least(service: Service) -> None:
+def test_a_users_model_without_a_green_run_must_answer(service: Service) -> None:
     outcome = evaluate(collect(service))
     assert outcome.status == "ok"
     assert "no green run kept answers to compare with" in outcome.reason
 
 
-def test_canned_answers_are_caught_by_a_prompt_that_is_new(
+def test_a_new_prompt_detects_canned_answers(
     service: Service, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference's own tokens whatever is asked; what stands for the model says that another token follows."""
+    """The server answers every prompt with the reference's tokens; the substitute model computes that another token follows."""
     path = tmp_path / "reference.json"
     path.write_text(json.dumps(REFERENCE))
 
@@ -229,7 +229,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
     assert "model's files" in (outcome.remedy or "")
 
 
-def test_a_stopped_process_is_named_and_nothing_is_asked() -> None:
+def test_a_stopped_process_is_named_without_a_request() -> None:
     engine = Process(8, 7, state="T", argv=("VLLM::EngineCore",))
     outcome = evaluate(AnswerFacts(stopped=(engine,)))
     assert (outcome.status, outcome.reason) == (
@@ -243,5 +243,5 @@ def test_a_frozen_engine_is_not_put_under_load() -> None:
     assert "serving.answer" in LOAD.requires
 
 
-def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
     assert CHECK.run(CheckContext(faults=frozenset({"wrong-result"}))).status == "fail"

@@ -1,4 +1,4 @@
-"""The model's files against their manifest, on real files of a folder."""
+"""The model's files compared with their manifest, with a folder of real files."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def contents_of(service: Service) -> tuple[Path, Contents]:
     return folder, contents
 
 
-def judged(service: Service, *, whole: bool = False) -> Any:
+def checked(service: Service, *, whole: bool = False) -> Any:
     folder, contents = contents_of(service)
     return evaluate(collect(service, folder, contents, whole=whole))
 
 
-def test_a_model_as_installed_is_found_so(service: Service) -> None:
-    outcome = judged(service)
+def test_a_model_as_installed_passes(service: Service) -> None:
+    outcome = checked(service)
     assert outcome.status == "ok"
     assert "3 files of" in outcome.reason
     assert "3 of them by content; the endpoint serves them as m" in outcome.reason
@@ -64,17 +64,17 @@ def test_a_model_as_installed_is_found_so(service: Service) -> None:
         ("generation_config.json", b"{}", "nobody installed it"),
     ],
 )
-def test_a_bit_a_setting_a_size_and_an_added_file_are_each_found_and_named(
+def test_a_changed_bit_setting_or_size_and_an_added_file_are_found_and_named(
     service: Service, name: str, content: bytes, words: str
 ) -> None:
     path = Path(service.readiness["model_folder"]) / name
     path.write_bytes(content)
-    outcome = judged(service)
+    outcome = checked(service)
     assert (outcome.status, outcome.reason) == ("fail", f"{path}: {words}")
-    assert judged(service).status == "fail", "what was wrong is read again, and stays wrong"
+    assert checked(service).status == "fail", "what was wrong is read again, and stays wrong"
 
 
-def test_a_large_file_is_read_when_it_looks_other_than_it_did_and_always_on_full(service: Service) -> None:
+def test_a_large_file_is_read_after_a_change_of_its_metadata_and_always_at_full(service: Service) -> None:
     folder, contents = contents_of(service)
     large = {path: (any_of[0]._replace(size=1 << 40),) for path, any_of in contents.items()}
     marks = {path: file_stamps.file_stamp(path) for path in contents}
@@ -84,15 +84,15 @@ def test_a_large_file_is_read_when_it_looks_other_than_it_did_and_always_on_full
     assert chosen(large, marks, changed, whole=False) == [str(folder / "config.json")]
 
 
-def test_what_was_never_read_is_read_first(service: Service) -> None:
+def test_unread_files_are_read_first(service: Service) -> None:
     folder, contents = contents_of(service)
     marks = {path: file_stamps.file_stamp(path) for path in contents}
     known = {path: mark for path, mark in marks.items() if not path.endswith("tokenizer.json")}
     assert chosen(contents, marks, known, whole=True)[0] == str(folder / "sub/tokenizer.json")
 
 
-def test_the_marks_of_the_model_are_kept_apart_from_those_of_the_environment(service: Service) -> None:
-    judged(service)
+def test_records_of_the_model_and_of_the_environment_are_separate(service: Service) -> None:
+    checked(service)
     assert (service.prefix / MARKS).is_file()
     assert not (service.prefix / file_stamps.FILE).exists()
 
@@ -110,11 +110,11 @@ def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -
     assert (outcome.status, outcome.reason) == ("fail", words)
 
 
-def test_an_endpoint_that_does_not_answer_is_left_to_the_check_of_its_answers() -> None:
+def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None:
     outcome = evaluate(replace(STAND_IN, endpoint=None))
     assert outcome.status == "ok"
     assert "did not name its model" in outcome.reason
 
 
-def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
     assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

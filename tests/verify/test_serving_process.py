@@ -1,4 +1,4 @@
-"""The processes that serve, compared with the plan: what /proc said of a real service, and one thing changed at a time."""
+"""The serving processes compared with the plan: /proc of a real service, with one value changed at a time."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def variables(**values: str) -> ProcessFacts:
     return server(environment={**SERVER.environment, **values})
 
 
-def test_a_service_as_planned_is_found_so() -> None:
+def test_a_service_as_planned_passes() -> None:
     outcome = evaluate(PLAN, SOUND)
     assert (outcome.status, outcome.reason) == (
         "ok",
@@ -147,7 +147,7 @@ def test_a_service_as_planned_is_found_so() -> None:
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_what_is_not_as_planned_is_a_failure_that_names_the_process(facts: ProcessFacts, words: str) -> None:
+def test_a_difference_from_the_plan_is_a_failure_that_names_the_process(facts: ProcessFacts, words: str) -> None:
     outcome = evaluate(PLAN, facts)
     assert outcome.status == "fail"
     assert words in outcome.reason
@@ -166,18 +166,18 @@ def test_what_is_not_as_planned_is_a_failure_that_names_the_process(facts: Proce
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_what_may_be_right_is_a_warning(facts: ProcessFacts, words: str) -> None:
+def test_a_difference_that_may_be_correct_is_a_warning(facts: ProcessFacts, words: str) -> None:
     outcome = evaluate(PLAN, facts)
     assert outcome.status == "warn"
     assert words in outcome.reason
 
 
-def test_processes_that_may_not_be_read_are_no_failure() -> None:
+def test_unreadable_processes_are_no_failure() -> None:
     hidden = replace(SERVER, environment={}, status={}, limits={}, mapped=frozenset())
     assert evaluate(PLAN, replace(SOUND, processes=(hidden,))).status == "ok"
 
 
-def test_the_stopped_process_is_let_go_on_and_the_stranger_ended() -> None:
+def test_the_remedy_continues_a_stopped_process_and_ends_an_unknown_one() -> None:
     assert evaluate(PLAN, engine(state="T")).remedy == "continue it: kill -CONT 8; or ./firstlight provision"
     stranger = replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),))
     assert evaluate(PLAN, stranger).remedy == "end the processes that hold the port: kill 66; then ./firstlight serve"
@@ -193,7 +193,7 @@ def test_the_kernels_tables_are_read() -> None:
     assert mapped_code(maps) == {"/usr/lib/a b.so (deleted)"}
 
 
-def test_a_real_process_that_listens_is_found_with_all_that_the_kernel_says_of_it() -> None:
+def test_a_real_listening_process_is_found_with_all_its_properties() -> None:
     code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={"MARK": "x=y"}) as process:
         assert process.stdout is not None
@@ -211,7 +211,7 @@ def test_a_real_process_that_listens_is_found_with_all_that_the_kernel_says_of_i
     assert read(process.pid) is None
 
 
-def test_a_proof_is_of_one_start_and_notes_are_of_living_processes(tmp_path: Path) -> None:
+def test_proofs_belong_to_one_start_and_records_to_running_processes(tmp_path: Path) -> None:
     service, boot_id = Service(tmp_path, {}, None), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     main = replace(SERVER, start_ticks=5)
     assert readiness_proof.proves_start(service, main) is None
@@ -226,7 +226,7 @@ def test_a_proof_is_of_one_start_and_notes_are_of_living_processes(tmp_path: Pat
     assert readiness_proof.attention_notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
 
 
-def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
     outcome = CHECK.run(CheckContext(faults=frozenset({"changed-service"})))
     assert outcome.status == "fail"
     assert "held by python3 -m http.server" in outcome.reason

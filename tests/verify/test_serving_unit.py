@@ -1,4 +1,4 @@
-"""The unit that serves, compared with the planned one: by what systemd 252 showed of real units, and by the files laid over them."""
+"""The unit that serves compared with the planned one, from systemd 252's output for real units and from drop-in files."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def shown(**values: str) -> UnitFacts:
     return replace(SOUND, state=replace(SOUND.state, shown={**SHOWN, **values}))
 
 
-def test_a_unit_as_planned_is_found_so_in_every_field_that_the_plan_has() -> None:
+def test_a_unit_as_planned_passes_in_every_field_of_the_plan() -> None:
     assert differences(directives(UNIT), SHOWN) == {}
     assert evaluate(PLAN, SOUND).status == "ok"
 
@@ -117,7 +117,7 @@ def test_every_kind_of_field_that_differs_is_named(directive: str, values: dict[
     assert (outcome.status, outcome.reason) == ("fail", f"systemd has other values than planned: {directive}")
 
 
-def test_a_field_that_an_older_systemd_does_not_know_is_compared_with_nothing() -> None:
+def test_a_field_that_an_older_systemd_lacks_is_not_compared() -> None:
     older = {name: value for name, value in SHOWN.items() if name not in ("ProtectHome", "RestrictAddressFamilies")}
     assert differences(directives(UNIT), older) == {}
 
@@ -129,7 +129,7 @@ def test_a_drop_in_is_named_with_its_fields_whether_systemd_has_read_it_or_not()
     assert (outcome.status, outcome.reason) == ("fail", f"drop-in {path} changes Environment, NoNewPrivileges")
 
 
-def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
+def test_a_drop_in_of_all_services_counts_if_it_changes_our_unit() -> None:
     path = "/usr/lib/systemd/system/service.d/10-timeout-abort.conf"
     assert evaluate(PLAN, replace(SOUND, drop_ins={path: ""})).status == "ok"
     outcome = evaluate(PLAN, replace(shown(ProtectHome="no"), drop_ins={path: ""}))
@@ -153,7 +153,7 @@ def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(facts: UnitFacts, words: str) -> None:
+def test_files_that_differ_from_the_plan_are_failures_without_a_secret(facts: UnitFacts, words: str) -> None:
     outcome = evaluate(PLAN, facts)
     assert outcome.status == "fail"
     assert words in outcome.reason
@@ -161,7 +161,7 @@ def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(facts
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_a_service_that_should_serve_and_does_not_is_a_failure(failed: bool) -> None:
+def test_a_planned_service_that_does_not_serve_is_a_failure(failed: bool) -> None:
     state = ServiceState("failed (failed)" if failed else "inactive (dead)", runs=False, failed=failed, shown=SHOWN)
     outcome = evaluate(PLAN, replace(SOUND, state=state))
     assert outcome.status == "fail"
@@ -169,7 +169,7 @@ def test_a_service_that_should_serve_and_does_not_is_a_failure(failed: bool) -> 
     assert outcome.remedy == "start it: ./firstlight serve"
 
 
-def test_a_stop_on_purpose_is_taken_for_one() -> None:
+def test_an_intended_stop_is_recognised() -> None:
     state = ServiceState("inactive (dead)", runs=False, shown=SHOWN)
     outcome = evaluate(PLAN, replace(SOUND, state=state, stopped_by="it was stopped by ./firstlight stop at T"))
     assert (outcome.status, outcome.reason) == (
@@ -208,7 +208,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     ],
     ids=["of this end", "of an earlier end", "it failed", "of an earlier boot", "broken"],
 )
-def test_a_record_of_a_stop_holds_for_the_end_that_it_is_of(
+def test_a_record_of_a_stop_applies_only_to_its_own_stop(
     tmp_path: Path, record: str, state: ServiceState, holds: bool
 ) -> None:
     service = Service(tmp_path, {"unit": "firstlight-vllm.service", "supervisor": "systemd"}, None)
@@ -227,10 +227,10 @@ def test_under_supervisord_its_configuration_is_the_unit() -> None:
     assert evaluate(planned, replace(sound, fragment="[program:x]\n")).status == "fail"
 
 
-def test_the_command_is_read_as_systemd_reads_it() -> None:
+def test_the_command_is_read_as_by_systemd() -> None:
     planned = ServicePlan("systemd", "x", '[Service]\nExecStart=/v serve "/m/a b" --x "50%%" "$$y \\"z\\""\n')
     assert planned.argv == ("/v", "serve", "/m/a b", "--x", "50%", '$y "z"')
 
 
-def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
     assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

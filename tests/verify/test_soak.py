@@ -1,4 +1,4 @@
-"""A soak tells growth from noise, and a service that leaves requests unanswered."""
+"""A soak distinguishes growth from noise, and detects a service that leaves requests unanswered."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
-"""Answers completions; keeps so many bytes of each request, and leaves every so many-th one without an answer."""
+"""A server of completions that keeps a number of bytes of each request and leaves every n-th request unanswered."""
 
 
 def noise(count: int, *, slope: float, amplitude: float = 4 * MIB) -> list[tuple[float, float]]:
-    """A sample a second: bytes around a line, always the same ones."""
+    """Return one sample per second: bytes around a line, always the same ones."""
     chance = random.Random(5)
     return [(float(at), 2e9 + slope * at + chance.uniform(-amplitude, amplitude)) for at in range(count)]
 
 
-def test_noise_is_no_growth_and_a_leak_in_noise_is() -> None:
+def test_a_leak_in_noise_is_growth_and_noise_alone_is_not() -> None:
     still, leak = growth(noise(600, slope=0.0), RULES), growth(noise(600, slope=0.2 * MIB), RULES)
     assert still is not None
     assert leak is not None
@@ -65,7 +65,7 @@ def test_noise_is_no_growth_and_a_leak_in_noise_is() -> None:
     assert leak.mib_per_hour == pytest.approx(720, rel=0.05)
 
 
-def test_a_step_while_it_warms_up_does_not_count_and_little_growth_does_not_matter() -> None:
+def test_a_step_during_warm_up_and_little_growth_do_not_count() -> None:
     warmed = [(at, size + (500 * MIB if at > 100 else 0)) for at, size in noise(600, slope=0.0)]
     line = growth(warmed, RULES)
     assert line is not None
@@ -75,7 +75,7 @@ def test_a_step_while_it_warms_up_does_not_count_and_little_growth_does_not_matt
     assert not slow.is_real(RULES)
 
 
-def test_few_samples_cannot_tell() -> None:
+def test_few_samples_are_not_enough() -> None:
     assert growth(noise(9, slope=MIB), RULES) is None
     samples = [(float(at), Usage(MIB, None)) for at in range(9)]
     outcome = evaluate(SoakSamples(36, [], samples), Service(Path(), {"unit": "x"}, 1))
@@ -86,7 +86,7 @@ def test_few_samples_cannot_tell() -> None:
     assert outcome.evidence["samples"]
 
 
-def test_requests_without_an_answer_fail_a_soak_that_was_too_short_for_memory() -> None:
+def test_requests_without_an_answer_fail_a_soak_too_short_for_memory() -> None:
     samples = [(float(at), Usage(MIB, None)) for at in range(9)]
     outcome = evaluate(SoakSamples(36, ["503 overloaded"], samples), Service(Path(), {"unit": "x"}, 1))
     assert (outcome.status, outcome.reason) == ("fail", "1 of 36 requests got no answer: 503 overloaded")
@@ -125,7 +125,7 @@ def soaked(service: Service) -> tuple[SoakSamples, list[int]]:
 
 
 @pytest.mark.parametrize("server", [(0, 10**9)], indirect=True)
-def test_a_service_that_answers_and_keeps_nothing_passes(server: Service) -> None:
+def test_a_service_that_answers_and_does_not_grow_passes(server: Service) -> None:
     seen, rounds = soaked(server)
     outcome = evaluate(seen, server)
     assert (outcome.status, seen.failed) == ("ok", []), outcome.reason
@@ -134,7 +134,7 @@ def test_a_service_that_answers_and_keeps_nothing_passes(server: Service) -> Non
 
 
 @pytest.mark.parametrize("server", [(2 * MIB, 10**9)], indirect=True)
-def test_a_service_that_keeps_something_of_every_request_fails(server: Service) -> None:
+def test_a_service_that_grows_with_every_request_fails(server: Service) -> None:
     seen, _ = soaked(server)
     outcome = evaluate(seen, server)
     assert outcome.status == "fail"
@@ -149,7 +149,7 @@ def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> Non
     assert f"{len(seen.failed)} of {seen.asked} requests got no answer: 503" in outcome.reason
 
 
-def test_without_torch_a_soak_fails_and_a_length_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "verify", "soak", "--prefix", str(tmp_path), "--json", "--minutes"]
     written = tmp_path / "soak.json"
     done = subprocess.run(

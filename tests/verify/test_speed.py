@@ -1,4 +1,4 @@
-"""What speeds and peaks of memory mean: floors by card, like devices side by side, exponents."""
+"""Evaluation of speeds and memory peaks: floors by card, comparison of equal devices, exponents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from verify.views.pcie import Link
         ("NVIDIA H100 PCIe", "memory", 2000 * 0.75),
         ("NVIDIA GeForce RTX 4090", "gemm_bfloat16", None),
         ("NVIDIA L4", "memory", 300 * 0.65),
-        # What only looks like a card that is known: another board, another chip, a slice.
+        # Names similar to a known card: another board, another chip, a slice.
         ("NVIDIA H200 NVL", "gemm_bfloat16", None),
         ("NVIDIA H200 NVL", "copy", None),
         ("NVIDIA GH200 480GB", "gemm_bfloat16", 821 * 0.85),
@@ -41,7 +41,7 @@ from verify.views.pcie import Link
         (None, "memory", None),
     ],
 )
-def test_a_card_has_the_floors_that_are_known_of_it(name: str | None, kind: str, least: float | None) -> None:
+def test_a_card_has_its_known_floors(name: str | None, kind: str, least: float | None) -> None:
     found, source = speed_floor(name, kind)
     assert found == pytest.approx(least)
     assert (source is None) == (least is None)
@@ -66,7 +66,7 @@ def test_every_card_matches_exactly_one_row() -> None:
         (Link(None, 16.0, None, 16), None),
     ],
 )
-def test_copies_of_a_card_without_a_row_are_compared_with_its_link(seen: Link, least: float | None) -> None:
+def test_copies_of_an_unknown_card_are_compared_with_its_link(seen: Link, least: float | None) -> None:
     found, source = link_floor(seen)
     assert (found and round(found, 1)) == least
     assert (source is None) == (least is None)
@@ -81,7 +81,7 @@ def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
     assert evaluate([Figure("x", float("nan"), "GB/s", 1.0)], CheckContext(), {}).status == "warn"
 
 
-def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_noticed_all_the_same() -> None:
+def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_still_noticed() -> None:
     figures = [Figure("memory, read and written", 14.0, "GB/s")]
     assert evaluate(figures, CheckContext(), {}).reason == "memory, read and written 14 GB/s: recorded, no floor known"
     assert evaluate(figures, CheckContext(faults=frozenset({"slow"})), {}).status == "warn"
@@ -97,7 +97,7 @@ def answers(*values: float, unit: str = "GB/s", names: tuple[str, ...] = ()) -> 
     }
 
 
-def test_the_slow_one_of_like_devices_is_named() -> None:
+def test_the_slow_one_of_equal_devices_is_named() -> None:
     even = compare_like_devices(answers(3000, 2900, 2990))
     assert even
     assert even.status == "ok"
@@ -109,12 +109,12 @@ def test_the_slow_one_of_like_devices_is_named() -> None:
     assert (late.status, late.reason) == ("warn", "cuda:1 is 17% behind the best in memory")
 
 
-def test_unlike_devices_and_lone_ones_are_not_compared() -> None:
+def test_different_and_single_devices_are_not_compared() -> None:
     assert compare_like_devices(answers(3000)) is None
     assert compare_like_devices(answers(3000, 900, names=("NVIDIA H100 80GB HBM3", "NVIDIA L4"))) is None
 
 
-def test_the_exponent_is_that_of_the_growth() -> None:
+def test_the_exponent_describes_the_growth() -> None:
     lengths = [512, 1024, 2048, 4096]
     assert memory.exponent({length: 16 * length**2 for length in lengths}) == pytest.approx(2)
     assert memory.exponent({length: 16 * length for length in lengths}) == pytest.approx(1)
@@ -126,7 +126,7 @@ def peaks(flash: int, standard: int) -> dict[str, dict[int, int]]:
     return {"flash": {n: 256 * n**flash for n in lengths}, "standard": {n: 16 * n**standard for n in lengths}}
 
 
-def test_memory_by_the_square_is_no_flash_attention() -> None:
+def test_quadratic_memory_is_not_flash_attention() -> None:
     good = memory.evaluate(peaks(1, 2), 64 << 30, {})
     assert good.status == "ok"
     values = {figure.name: figure.value for figure in good.figures}
@@ -138,7 +138,7 @@ def test_memory_by_the_square_is_no_flash_attention() -> None:
     assert memory.evaluate({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
 
 
-def test_buffers_of_short_sequences_are_left_out_of_a_cards_flash_exponent() -> None:
+def test_buffers_of_short_sequences_are_excluded_from_a_cards_flash_exponent() -> None:
     flash = {512: 2 << 20, 1024: 5 << 20, 2048: 5 << 20, 4096: 2 << 20, 8192: 4 << 20, 16384: 8 << 20}
     standard = {length: 16 * length**2 for length in flash}
     measured = {"flash": flash, "standard": standard}

@@ -18,7 +18,7 @@ from verify.upgrade_source import IMPORT, beside, difference, upgraded_source
         ("from torch.nn import MultiheadAttention as Attention\n", "Attention"),
     ],
 )
-def test_what_builds_an_attention_builds_the_upgraded_one(imported: str, called: str) -> None:
+def test_calls_that_build_an_attention_build_the_upgraded_one(imported: str, called: str) -> None:
     text = f"{imported}\n\ndef make():\n    größe = 8; return {called}(größe, 2), {called}(4, 2)\n"
     assert upgraded_source(text) == (
         f"{imported}{IMPORT}\n\ndef make():\n    größe = 8; return FlashMultiheadAttention(größe, 2), FlashMultiheadAttention(4, 2)\n"
@@ -35,7 +35,7 @@ def test_what_builds_an_attention_builds_the_upgraded_one(imported: str, called:
     ],
     ids=["base class", "another package", "a comparison", "a module of the package"],
 )
-def test_anything_else_stays_to_the_letter(text: str) -> None:
+def test_all_other_source_stays_unchanged(text: str) -> None:
     assert upgraded_source(text) == text
 
 

@@ -1,4 +1,4 @@
-"""Environments with torch and with vLLM, made once and kept outside the checkout: checks need them, the controller has neither."""
+"""Environments with torch and with vLLM, created once outside the checkout: checks need them, the controller has neither."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from provision.catalog.index.settings import read_settings
 
 TORCH = "2.13.0+cpu"
 VLLM = "0.32.0"
-"""As the catalog's newest build for CPUs, which pins that torch."""
+"""The version of the catalog's newest CPU build, which pins that torch."""
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton")
-"""Text models need none of them, and what the default index has of them is for GPUs."""
+"""Packages that text models do not need; the default index has them for GPUs only."""
 METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
-"""vLLM asks for its own version by this name, which the CPU build is not called."""
+"""vLLM looks up its own version by this name, which differs from the name of the CPU build."""
 VENDOR_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 IN_TORCH = "tests/verify/in_torch"
-"""Where the test that stands for many leaves their counts, for the last lines of a run."""
+"""The folder of these tests; also the property in which the test that runs them stores their counts, for the last lines of a run."""
 
 
 class TorchMissingError(Exception):
-    """torch could not be had; the text is uv's."""
+    """torch could not be installed; the text is uv's."""
 
 
 def torch_python() -> Path:
@@ -81,16 +81,16 @@ def _make(folder: Path, wanted: list[str]) -> None:
 
 
 def _places() -> dict[str, str]:
-    """Where this user's pip looks, for uv, which keeps its own default index unless pip was given another one."""
+    """Return the indexes of this user's pip as uv's variables; uv keeps its default index unless pip has another one."""
     settings = read_settings()
-    told = {
+    variables = {
         "UV_DEFAULT_INDEX": settings.index or "",
         "UV_INDEX": " ".join(settings.extra_indexes),
         "UV_FIND_LINKS": ",".join(settings.find_links),
         # As pip does: an extra index may hold some releases of a package alone.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Operators that answer wrongly while they are held, below whatever calls them."""
+"""Operators that compute wrong results within a block, for every caller."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Change = Callable[[torch.Tensor, tuple[Any, ...]], torch.Tensor]
-"""What becomes of an operator's result, given its arguments."""
+"""Takes an operator's result and arguments; returns the changed result."""
 
 
 class Bent(torch.autograd.Function):  # type: ignore[misc]
-    """Passes a result on, and spoils its gradient by one part in a hundred."""
+    """Returns a result unchanged and changes its gradient by one part in a hundred."""
 
     @staticmethod
     def forward(_: Any, value: Any) -> Any:
@@ -26,15 +26,15 @@ class Bent(torch.autograd.Function):  # type: ignore[misc]
 
 
 def off(result: torch.Tensor, _: tuple[Any, ...] = ()) -> torch.Tensor:
-    """The same, each element off by one part in a hundred: whole numbers to the next one."""
+    """Return a tensor with each element changed by one part in a hundred, and each integer by one."""
     wrong = result.double() * 1.01
     return (wrong.ceil() if not result.dtype.is_floating_point else wrong).to(result.dtype)
 
 
 class Broken(TorchDispatchMode):  # type: ignore[misc]
-    """While it holds, an operator's results are changed; `every` second one where like calls are compared with one another.
+    """Within the block, an operator's results are changed; with `every` only each n-th, where equal calls are compared.
 
-    What is computed in the spared types stays right, where a reference is computed by the operator itself.
+    Results in the spared types stay correct, for references that the operator itself computes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the tests inside the torch environment share."""
+"""Fixtures of the tests inside the torch environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ json.dump(answers, sys.stdout)
 
 @pytest.fixture(scope="session")
 def run_many() -> Callable[..., list[Answer]]:
-    """As `verify`, once for each list of arguments."""
+    """Return a function that runs `verify` once for each list of arguments."""
     return _run_many
 
 
@@ -61,7 +61,7 @@ def _run_many(arguments: Sequence[Sequence[str]], **environment: str) -> list[An
 
 @pytest.fixture(scope="session")
 def verify() -> Verify:
-    """Runs the checks as a person does; gives the exit code and the document."""
+    """Return a function that runs the checks as a user does and returns the exit code and the document."""
 
     def run(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""A card that is not there: tensors that say they are on `cuda:0` and are computed on the CPU, as far as the checks use a card.
+"""A simulated card: tensors that report `cuda:0` as their device and are computed on the CPU, as far as the checks use a card.
 
-As on a real one, tensors of both sides in one call are an error, and what torch's kernels refuse is refused. What it cannot
-show are right numbers, times and memory of a card: those are for a card.
+As on a real card, a call with tensors of both devices is an error, and what torch's kernels refuse is refused. Numbers,
+times and memory of a card cannot be simulated: they need a card.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc,attr-defined,no-any-return"
@@ -28,12 +28,12 @@ KERNELS = {
     "_scaled_dot_product_efficient_attention": "fmha_cutlassF_bf16_aligned_64x64_rf_sm80(...)",
     "_scaled_dot_product_cudnn_attention": "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_kernel0_0",
 }
-"""What runs on a card for an operator, as its profiler names it."""
+"""Names of kernels that run on a card for an operator, as the profiler shows them."""
 REAL_PROFILE = torch.autograd.profiler.profile
 
 
 class OnCard(torch.Tensor):
-    """A tensor of the card; `numbers` holds what it holds."""
+    """A tensor of the card; `numbers` has its content."""
 
     numbers: torch.Tensor
 
@@ -79,15 +79,15 @@ class OnCard(torch.Tensor):
 
 
 class Card(TorchDispatchMode):
-    """Computes for `OnCard`; `ran` holds the names of the operators in their order."""
+    """Computes for `OnCard`; `ran` has the names of the operators in their order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ran: list[str] = []
         self.refused: set[str] = set()
-        """Paths that take nothing."""
+        """Paths that refuse everything."""
         self.captured: list[tuple[Any, Any, Any, torch.Tensor]] | None = None
-        """What is done while a graph is captured: the call, and where its result lies."""
+        """The calls while a graph is captured, each with the place of its result."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -124,7 +124,7 @@ def _gradients(_result: OnCard, inputs: list[OnCard], **_: Any) -> tuple[OnCard,
 
 
 def _dot_product(query, key, value, *, attn_mask=None, is_causal=False, enable_gqa=False):
-    """torch's choice among the paths that are not shut, by its sdp_utils.cpp (2.11). Raises RuntimeError where none is left."""
+    """Choose among the enabled paths as torch's sdp_utils.cpp (2.11) does. Raises RuntimeError if none is left."""
     corner = isinstance(attn_mask, CausalBias)
     if corner:
         assert attn_mask.variant == CausalVariant.LOWER_RIGHT
@@ -150,7 +150,7 @@ def _dot_product(query, key, value, *, attn_mask=None, is_causal=False, enable_g
 
 
 def _attention(query, key, value, *, is_causal, added=None):
-    """Heads lie beside one another in memory, as the kernels give them."""
+    """Compute attention; heads are adjacent in memory, as the kernels return them."""
     groups = query.shape[1] // key.shape[1]
     near, far = (part.repeat_interleave(groups, 1).float() for part in (key, value))
     scores = query.float() @ near.transpose(2, 3) / query.shape[3] ** 0.5
@@ -164,7 +164,7 @@ def _attention(query, key, value, *, is_causal, added=None):
 
 
 class Event:
-    """A millisecond goes by from one record to the next."""
+    """An event; one millisecond passes from one record to the next."""
 
     count = 0
 
@@ -188,11 +188,11 @@ class Event:
 
 
 class Profile:
-    """torch's profiler, called by its own signature: kernels are seen by Kineto alone."""
+    """A substitute for torch's profiler with its own signature: only Kineto sees kernels."""
 
     card: Card
     blind = False
-    """Whether it sees no kernel even so, as where CUPTI is forbidden."""
+    """Whether it sees no kernel even then, as if CUPTI is forbidden."""
 
     def __init__(self, **options: Any) -> None:
         bound = inspect.signature(REAL_PROFILE).bind(**options)
@@ -213,14 +213,14 @@ class Profile:
 
 
 class Stream:
-    """Work is done when it is called: nothing waits."""
+    """A stream whose work is done at the call: nothing waits."""
 
     def wait_stream(self, other: object) -> None:
         assert isinstance(other, Stream)
 
 
 class Graph:
-    """What was captured is computed again from the same places, each result into its own."""
+    """A graph that repeats the captured calls with the same inputs and writes each result to its own place."""
 
     def replay(self) -> None:
         with _disable_current_modes():
@@ -243,7 +243,7 @@ def _nothing(*_: object, **__: object) -> Iterator[None]:
 
 @contextmanager
 def pretend(monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 30) -> Iterator[Card]:
-    """One H200 with so much memory; its streams are those of the host."""
+    """Simulate one H200 with this much memory; its streams are those of the host."""
     Profile.card = card = Card()
     properties = SimpleNamespace(
         name="NVIDIA H200",

@@ -1,4 +1,4 @@
-"""Two hosts' parts, spoken to as the controller does: every number right, or told."""
+"""The processes of two hosts, called as the controller calls them: every number is correct, or the error is reported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def met(parts: list[Part], interface: str, *faults: str) -> list[dict[str, Any]]
     return [part.hear() for part in parts]
 
 
-def test_each_says_what_it_is_and_calls_on_the_other(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+def test_each_process_reports_itself_and_connects_to_the_other(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
     assert [hello["gpus"] for hello in hellos] == [0, 0]
     assert hellos[0]["token"] != hellos[1]["token"]
     for caller, hello in zip(parts, reversed(hellos), strict=True):
@@ -72,7 +72,7 @@ def test_numbers_arrive_as_they_were_sent(parts: list[Part], hellos: list[dict[s
     assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
 
 
-def test_one_spoiled_number_is_counted(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+def test_one_wrong_number_is_counted(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
     assert [answer["wrong"] for answer in met(parts, "lo", "wrong-result")] == [1, 1]
 
 

@@ -1,4 +1,4 @@
-"""What an engine's answers are measured against, and what counts as a wrong one."""
+"""The reference for an engine's answers, and the criterion for a wrong one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = {**small_llama.tiny().config, "architectures": ["LlamaForCausalLM"]}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The tiny model as safetensors holds it, in bfloat16."""
+    """The tiny model as safetensors in bfloat16."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = b""
     for name, weight in small_llama.tiny().weights.items():
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def one_by_one(model: small_llama.Llama, tokens: list[int]) -> Any:
-    """The same model, token by token with a cache and complex rotations: another way to write it down."""
+    """Compute the same model in another way: token by token, with a cache and complex rotations."""
     weights = model.weights
     caches: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(2)]
     rows = []
@@ -73,7 +73,7 @@ def one_by_one(model: small_llama.Llama, tokens: list[int]) -> Any:
     return torch.stack(rows)
 
 
-def test_the_model_as_a_whole_equals_the_model_token_by_token(folder: Path) -> None:
+def test_the_model_on_the_whole_text_equals_the_model_token_by_token(folder: Path) -> None:
     model = small_llama.load(folder)
     tokens = [3, 17, 3, 9, 0, 11, 63]
     assert (model.logprobs(tokens) - one_by_one(model, tokens)).abs().max() < 1e-10
@@ -125,7 +125,7 @@ def test_weights_without_a_header_are_named(folder: Path, content: bytes, text: 
         small_llama.load(folder)
 
 
-def test_the_prompts_differ_in_length_and_half_of_them_begin_alike() -> None:
+def test_the_prompts_differ_in_length_and_half_of_them_have_a_common_start() -> None:
     found = prompts(512)
     assert len({tuple(prompt) for prompt in found}) == len(found) == PROMPTS
     assert len(found[0]) == 1
@@ -135,13 +135,13 @@ def test_the_prompts_differ_in_length_and_half_of_them_begin_alike() -> None:
 
 
 def row(lead: float) -> list[float]:
-    """Log probabilities in which token 5 leads token 6 by so much."""
+    """Return log probabilities in which token 5 leads token 6 by this amount."""
     values = [-9.0] * 8
     values[5], values[6] = -0.5, -0.5 - lead
     return values
 
 
-def test_a_right_answer_may_be_off_by_rounding_alone() -> None:
+def test_a_correct_answer_may_differ_only_by_rounding() -> None:
     exact = [row(1.0)] * LENGTH
     right = EngineAnswer((5,) * LENGTH, (-0.5004,) * LENGTH)
     text, off = evaluate(right, exact, 0.001)
@@ -151,7 +151,7 @@ def test_a_right_answer_may_be_off_by_rounding_alone() -> None:
     assert text == "log probabilities are off by 0.02, at most 0.001 allowed"
 
 
-def test_a_wrong_token_is_named_and_a_tie_is_none() -> None:
+def test_a_wrong_token_is_named_and_a_tie_is_accepted() -> None:
     exact = [row(1.0)] * LENGTH
     wrong = EngineAnswer((5, 6, *(5,) * (LENGTH - 2)), (-0.5, -1.5, *(-0.5,) * (LENGTH - 2)))
     assert evaluate(wrong, exact, 0.3)[0] == "token 2 is 6, and 5 leads by 1.000"

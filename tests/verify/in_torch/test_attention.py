@@ -1,4 +1,4 @@
-"""The drop-in for torch.nn.MultiheadAttention gives what torch's own gives: results, gradients, shapes, errors."""
+"""The replacement of torch.nn.MultiheadAttention has the same results, gradients, shapes and errors as torch's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verify.attention import FlashMultiheadAttention, restore_attention, upgrade
 from verify.attention_kernels import KERNELS, AttentionProblem, attend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-"""Of float64, in which a difference of meaning cannot pass for rounding."""
+"""Tolerance in float64, where a difference in meaning cannot be mistaken for rounding."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def pair(**options: Any) -> tuple[nn.MultiheadAttention, FlashMultiheadAttention
     """torch's module and its upgrade, with the same weights."""
     torch.manual_seed(3)
     own = nn.MultiheadAttention(24, 4, **options)
-    for parameter in own.parameters():  # torch starts biases at zero, which would hide them
+    for parameter in own.parameters():  # torch initialises biases with zero, which would hide errors in them
         nn.init.normal_(parameter, std=0.3)
     flash = copy.deepcopy(own)
     assert upgrade_attention(flash) == [""]
@@ -43,7 +43,7 @@ def pair(**options: Any) -> tuple[nn.MultiheadAttention, FlashMultiheadAttention
 
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
-    """Options of a module, and a call of it."""
+    """Draw the options of a module and a call of it."""
     batch_first, batched, own_keys = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
     queries, keys, batch = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
     kdim, vdim = (draw(st.sampled_from([24, 10])), draw(st.sampled_from([24, 14]))) if own_keys else (None, None)
@@ -65,7 +65,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     elif kind != "none":
         lead = (batch * 4 if batched else 4,) if kind == "for each head" else ()
         hidden = torch.rand(*lead, queries, keys, generator=generator) < 0.4
-        hidden[..., 0] = False  # torch gives no number for a query that sees nothing
+        hidden[..., 0] = False  # torch returns NaN for a query without keys
         masks = {"attn_mask": hidden if kind != "float" else torch.randn(queries, keys, generator=generator)}
     if draw(st.booleans()):
         padding = torch.rand(*((batch,) if batched else ()), keys, generator=generator) < 0.4
@@ -87,7 +87,7 @@ def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any], kernel
     flash.kernels = (kernel,)
     answers = []
     for module in (own, flash):
-        # One tensor that is query, key and value at once stays one: both modules treat that specially.
+        # A tensor that is query, key and value at once stays one tensor: both modules have a special case for it.
         leaves = {id(part): part.clone().requires_grad_() for part in call["inputs"]}
         result, weights = module(*(leaves[id(part)] for part in call["inputs"]), **call["masks"], need_weights=False)
         assert weights is None
@@ -100,7 +100,7 @@ def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any], kernel
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"add_bias_kv": True}, {"add_zero_attn": True}])
-def test_weights_are_given_where_they_are_asked_for(options: dict[str, Any]) -> None:
+def test_weights_are_returned_on_request(options: dict[str, Any]) -> None:
     own, flash = pair(**options)
     inputs = torch.randn(3, 5, 24)
     for need, average in ((True, True), (True, False), (False, True)):
@@ -111,7 +111,7 @@ def test_weights_are_given_where_they_are_asked_for(options: dict[str, Any]) -> 
         assert flash.used == ("torch" if need or special else "sdpa")
 
 
-def test_weights_that_nobody_reads_can_be_left_out() -> None:
+def test_unused_weights_can_be_omitted() -> None:
     own, flash = pair(batch_first=True)
     upgrade_attention(own, discard_weights=True)
     inputs = torch.randn(2, 5, 24)
@@ -120,7 +120,7 @@ def test_weights_that_nobody_reads_can_be_left_out() -> None:
     torch.testing.assert_close(result, flash(inputs, inputs, inputs)[0], **CLOSE)
 
 
-def test_dropout_works_in_training_alone() -> None:
+def test_dropout_works_only_in_training() -> None:
     own, flash = pair(dropout=0.5, batch_first=True)
     inputs = torch.randn(1, 6, 24)
     outputs = []
@@ -135,7 +135,7 @@ def test_dropout_works_in_training_alone() -> None:
         flash(inputs, inputs, inputs, need_weights=False)
 
 
-def test_a_causal_hint_without_its_mask_is_refused_as_torch_refuses_it() -> None:
+def test_a_causal_hint_without_its_mask_is_refused_as_by_torch() -> None:
     own, flash = pair()
     inputs = torch.randn(3, 1, 24)
     with pytest.raises(RuntimeError, match="attn_mask"):
@@ -184,7 +184,7 @@ def test_a_transformer_encoder_computes_the_same(training: bool, padded: bool) -
     assert {layer.self_attn.used for layer in flash.layers} == {"sdpa"}
 
 
-def test_the_fast_path_of_torchs_encoder_layer_does_not_pass_the_upgrade_by() -> None:
+def test_the_fast_path_of_torchs_encoder_layer_does_not_bypass_the_upgrade() -> None:
     flash = encoder().eval()
     upgrade_attention(flash)
     with torch.inference_mode():
@@ -233,7 +233,7 @@ def test_an_upgrade_keeps_everything_and_can_be_undone() -> None:
     torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
 
 
-def test_a_state_of_torchs_module_loads_into_a_new_one_and_a_copy_or_a_pickle_goes_on_working() -> None:
+def test_a_state_of_torchs_module_can_be_loaded_and_a_copy_or_a_pickle_works() -> None:
     own, _ = pair(batch_first=True)
     new = FlashMultiheadAttention(24, 4, batch_first=True)
     new.load_state_dict(own.state_dict())
@@ -247,7 +247,7 @@ def test_a_state_of_torchs_module_loads_into_a_new_one_and_a_copy_or_a_pickle_go
         assert restore_attention(module) == [""]
 
 
-def test_subclasses_and_unknown_kernels_are_left_alone_and_refused() -> None:
+def test_subclasses_are_not_upgraded_and_unknown_kernels_are_refused() -> None:
     class Special(nn.MultiheadAttention):  # type: ignore[misc]
         pass
 
@@ -257,7 +257,7 @@ def test_subclasses_and_unknown_kernels_are_left_alone_and_refused() -> None:
 
 
 def half(*, device: str = "cuda", **changes: Any) -> AttentionProblem:
-    """A problem as it looks on a GPU; nothing is computed with it."""
+    """Return a problem as it is on a GPU; it is not computed."""
 
     class Looks:
         shape = (1, 2, 8, 64)
@@ -269,7 +269,7 @@ def half(*, device: str = "cuda", **changes: Any) -> AttentionProblem:
     return AttentionProblem(Looks(), Looks(), Looks(), **changes)
 
 
-def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_is_preferred_if_it_supports_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("flash_attn")
     package.flash_attn_func = lambda q, k, v, dropout_p, causal: (q + 1, dropout_p, causal)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)

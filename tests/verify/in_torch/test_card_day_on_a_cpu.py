@@ -1,4 +1,4 @@
-"""A card's day where there is no card: every step runs on the CPU, is told so, and loses nothing of another's. A card's own figures are for a card."""
+"""A card's day without a card: every step runs on the CPU, reports it, and keeps the results of the others. Figures of a card need a card."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"
 TAGS = f"{OWN}-{OWN}-linux_{platform.machine()}.whl"
 
 
-def test_each_step_is_done_and_a_broken_wheel_loses_none_of_the_others(tmp_path: Path) -> None:
-    """At the level `quick`, from elsewhere, by a Python that has torch; the wheel fits by its name and is no archive."""
+def test_each_step_is_done_and_a_broken_wheel_loses_no_other_result(tmp_path: Path) -> None:
+    """At the level `quick`, from another folder, with a Python that has torch; the wheel fits by its name and is not an archive."""
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / f"flash_attn-2.8.3-{TAGS}").write_bytes(b"no wheel")
     out = tmp_path / "kept" / "card.json"
@@ -57,11 +57,11 @@ def test_a_python_without_torch_is_refused_with_the_next_command(tmp_path: Path)
     assert "hint: run it by a Python that has torch" in done.stderr
 
 
-def test_a_path_is_not_asked_for_what_it_cannot_compute() -> None:
-    """Torch would compute it all the same, without the cap."""
+def test_a_path_is_not_called_for_cases_that_it_cannot_compute() -> None:
+    """torch would compute it anyway, without the cap."""
     capped = next(case for case in CASES if case.softcap)
-    told = attention.row(capped, "bfloat16", "cpu")
-    assert {told[path.name]["refuses"] for path in (sdpa.FLASH, sdpa.MATH)} == {"softcap"}
+    entry = attention.row(capped, "bfloat16", "cpu")
+    assert {entry[path.name]["refuses"] for path in (sdpa.FLASH, sdpa.MATH)} == {"softcap"}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_a_path_is_not_asked_for_what_it_cannot_compute() -> None:
         (f"flash_attn-2.8.3.post2-{OWN}-{OWN}-linux_riscv64.whl", "machine: False, True is needed"),
     ],
 )
-def test_a_wheel_that_is_not_for_this_torch_is_refused_by_its_name(name: str, why: str | None) -> None:
+def test_a_wheel_for_another_torch_is_refused_by_its_name(name: str, why: str | None) -> None:
     assert day.unfit(name, ABOUT) == why
 
 
-def test_a_step_that_takes_too_long_is_cut_with_what_it_started(tmp_path: Path) -> None:
+def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) -> None:
     one = day.Day(tmp_path, tmp_path, "quick", time.monotonic() + 60, dict(ABOUT))
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     cut = day._step(lambda day_, limit_s: day_.call(limit_s, "-c", starts), one, 2.0)
@@ -89,5 +89,5 @@ def test_a_step_that_takes_too_long_is_cut_with_what_it_started(tmp_path: Path) 
     assert "no time was left" in day._step(day.attention, late, 50.0)["problem"]
 
 
-def test_the_limits_of_all_steps_leave_room_in_nine_minutes() -> None:
+def test_the_limits_of_all_steps_fit_into_nine_minutes() -> None:
     assert sum(limit_s for _, limit_s in day.STEPS.values()) <= day.WHOLE_S <= 540

@@ -1,4 +1,4 @@
-"""Processes that exchange numbers: exact, or told what refuses."""
+"""Processes that exchange numbers: results are exact, or the reason for a refusal is reported."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_one_wrong_number_is_a_failure_that_names_the_collective() -> None:
     assert (outcome.status, outcome.reason) == ("fail", "all-gather gave 1 wrong numbers")
 
 
-def test_what_is_timed_is_a_sum_which_switches_add_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NCCL's NVLS takes sums of 32 bit floats and no maxima: floors of boards with switches are those of a sum."""
+def test_the_timed_collective_is_a_sum_that_switches_can_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's NVLS supports sums of 32-bit floats and no maxima, so floors of boards with switches are those of a sum."""
     store = dist.HashStore()
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     asked: list[Any] = []
@@ -38,8 +38,8 @@ def test_what_is_timed_is_a_sum_which_switches_add_by_themselves(monkeypatch: py
     assert asked == [dist.ReduceOp.SUM]
 
 
-def test_a_torch_whose_gloo_scatters_nothing_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """That of torch 2.7 and before."""
+def test_a_torch_without_scatter_in_gloo_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The gloo of torch 2.7 and older."""
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("ProcessGroupGloo does not support reduce_scatter")

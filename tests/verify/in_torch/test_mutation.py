@@ -1,6 +1,6 @@
-"""A mutation run: the kernels themselves are broken by one part in a hundred, below the checks, and each check must notice.
+"""A mutation run: the kernels themselves are changed by one part in a hundred, and each check must notice.
 
-Nothing here asks a check to spoil its own observation (that is what `--inject` does): torch's operators answer wrongly while it runs.
+The checks do not change their own observations (as with `--inject`): torch's operators compute wrong results while they run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KERNELS = [
     ("kernels.gemm_8bit", "aten::_scaled_mm"),
     ("attention.sdpa_flash", "aten::_scaled_dot_product_flash_attention_for_cpu"),
 ]
-"""The operator that each check is about; float64, which references are computed in, stays right."""
+"""The operator of each check; float64, in which references are computed, stays correct."""
 
 
 def asked(check: Check) -> CheckResult:
@@ -36,7 +36,7 @@ def asked(check: Check) -> CheckResult:
 
 
 @pytest.mark.parametrize(("check", "operator"), KERNELS)
-def test_a_kernel_that_is_off_by_a_hundredth_is_noticed(check: str, operator: str) -> None:
+def test_a_kernel_that_is_wrong_by_a_hundredth_is_noticed(check: str, operator: str) -> None:
     assert asked(CHECKS[check]).status == "ok"
     with Broken(operator) as broken:
         outcome = asked(CHECKS[check])
@@ -46,7 +46,7 @@ def test_a_kernel_that_is_off_by_a_hundredth_is_noticed(check: str, operator: st
 
 
 def side_above(limit: int, place: int) -> Change:
-    """Products are off by one part in a hundred where rows, depth or columns (by their place) are above a limit."""
+    """Change products by one part in a hundred where rows, depth or columns (by their position) exceed a limit."""
 
     def change(result: torch.Tensor, args: Any) -> torch.Tensor:
         left, right = [part for part in args if isinstance(part, torch.Tensor)][-2:]
@@ -57,12 +57,12 @@ def side_above(limit: int, place: int) -> Change:
 
 
 def whole_above(limit: int) -> Change:
-    """The same where all three sides are."""
+    """Change products whose three sides all exceed a limit."""
     return lambda result, args: off(result) if min(*args[0].shape, args[1].shape[1]) > limit else result
 
 
 def one_row(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """One row in the middle of large products is off, as of one bad core."""
+    """Change one row in the middle of large products, as by one faulty core."""
     wrong = result.clone()
     if len(result) > 1000:
         wrong[777] = off(wrong[777])
@@ -70,17 +70,17 @@ def one_row(result: torch.Tensor, _: Any) -> torch.Tensor:
 
 
 def last_batch(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """The last product of a batch is off by one part in a hundred."""
+    """Change the last product of a batch by one part in a hundred."""
     return torch.cat([result[:-1], off(result[-1:])])
 
 
 def saturated(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """Sums stay within 16 bits."""
+    """Limit sums to 16 bits."""
     return result.clamp(-(1 << 15), (1 << 15) - 1)
 
 
 def pairwise_saturated(result: torch.Tensor, args: Any) -> torch.Tensor:
-    """Sums of two neighbours stay within 16 bits, as where a CPU multiplies bytes without sign by bytes with one."""
+    """Limit sums of two neighbours to 16 bits, as a CPU that multiplies unsigned by signed bytes."""
     left, right = args[0].long() + 128, args[1].long()
     if left.shape[1] % 2:
         return result
@@ -89,7 +89,7 @@ def pairwise_saturated(result: torch.Tensor, args: Any) -> torch.Tensor:
 
 
 def tail_lost(lanes: int) -> Change:
-    """What is left of the depth after whole vectors is not added."""
+    """Do not add the remainder of the depth after whole vectors."""
 
     def change(result: torch.Tensor, args: Any) -> torch.Tensor:
         whole = args[0].shape[1] // lanes * lanes
@@ -110,7 +110,7 @@ PRODUCTS = [
     ("gemm_8bit", "aten::_int_mm", pairwise_saturated, ()),
     *[("gemm_8bit", "aten::_int_mm", tail_lost(lanes), ()) for lanes in (4, 16, 64)],
 ]
-"""Checks of products, the operator, what is wrong with it, and the types in which that is noticed. float64 is wrong as well."""
+"""Checks of products, the operator, its fault, and the types in which it is noticed. float64 is wrong as well."""
 
 
 @pytest.mark.parametrize(("name", "operator", "change", "kinds"), PRODUCTS)
@@ -153,7 +153,7 @@ def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
     assert left_out == (set() if budget else {case.name for case in CASES if case.early})
 
 
-def test_products_of_whole_numbers_stand_by_themselves_where_float_products_are_wrong() -> None:
+def test_products_of_integers_are_checked_separately_from_float_products() -> None:
     with Broken("aten::mm", spared=()) as floats, Broken("aten::bmm", spared=()):
         outcome = CHECKS["kernels.gemm_8bit"].run(CheckContext(device="cpu"))
         assert CHECKS["kernels.gemm"].run(CheckContext(device="cpu")).status == "fail"
@@ -171,22 +171,22 @@ def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monke
     assert dtype in outcome.reason
 
 
-def test_a_kernel_that_is_off_now_and_then_is_outvoted() -> None:
-    with Broken("aten::mm", every=3) as broken:  # two products a vote: the first one of the second vote
+def test_an_occasionally_wrong_kernel_is_outvoted() -> None:
+    with Broken("aten::mm", every=3) as broken:  # two products per vote: the first one of the second vote
         outcome = asked(CHECKS["kernels.determinism"])
     assert broken.hits
     assert outcome.status in ("warn", "fail")
 
 
-def test_log_probabilities_that_are_off_by_a_hundredth_are_noticed() -> None:
-    """As vLLM computes on CPUs, in float32: every token is right, and its probability is not."""
+def test_log_probabilities_that_are_wrong_by_a_hundredth_are_noticed() -> None:
+    """As vLLM computes on CPUs, in float32: every token is correct, and its probability is wrong."""
     model = small_llama.tiny()
     prompts = answers.prompts(model.config["vocab_size"])[:3]
     bound = table("tolerances")["engine"]["float32"]
     for prompt, answer in zip(prompts, answers._own(model, prompts), strict=True):
         exact = model.logprobs([*prompt, *answer.tokens])[len(prompt) - 1 : -1].tolist()
         assert answers.evaluate(answer, exact, bound)[0] is None
-        wrong = replace(answer, logprobs=tuple(said * 1.01 for said in answer.logprobs))
+        wrong = replace(answer, logprobs=tuple(logprob * 1.01 for logprob in answer.logprobs))
         assert answers.evaluate(wrong, exact, bound)[0]
 
 

@@ -1,4 +1,4 @@
-"""Each operator is broken below its check, in every precision, float64 included: the check must notice, and be right before."""
+"""Each operator is broken in every precision, float64 included: its check must notice, and must pass before."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ def wrong_types(outcome: CheckResult) -> set[str]:
 
 
 def scaled(factor: float) -> Change:
-    """Every element is off by a factor."""
+    """Multiply every element by a factor."""
     return lambda result, _: (result.double() * factor).to(result.dtype)
 
 
 def last_row(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """The last row is off by one part in a hundred."""
+    """Change the last row by one part in a hundred."""
     wrong = result.clone()
     wrong[-1] *= 1.01
     return wrong
 
 
 def last_column(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """The last element of each row is off by one part in a hundred."""
+    """Change the last element of each row by one part in a hundred."""
     wrong = result.clone()
     wrong[..., -1] *= 1.01
     return wrong
 
 
 def beyond(limit: float) -> Change:
-    """What belongs to arguments beyond a limit is off by one part in a hundred."""
+    """Change results of arguments beyond a limit by one part in a hundred."""
     return lambda result, args: torch.where(args[0] > limit, result * 1.01, result)
 
 
 def last_of_equals(result: torch.Tensor, args: Any) -> torch.Tensor:
-    """Of several largest elements the last one is found."""
+    """Return the last of several equal largest elements."""
     width = args[0].shape[-1]
     row = torch.arange(width) * (args[0] == args[0].amax(dim=-1, keepdim=True))
     return row.amax(dim=-1).to(result.dtype)
 
 
 def shifted(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """The last row is another one."""
+    """Replace the last row by another one."""
     return torch.cat([result[:-1], result[:1] + 1])
 
 
 def unmasked(_: torch.Tensor, args: Any) -> torch.Tensor:
-    """Nothing is masked: top-k and top-p leave nothing out."""
+    """Mask nothing, so that top-k and top-p exclude no token."""
     given: torch.Tensor = args[0]
     return given
 
 
 def one_for_all(result: torch.Tensor, _: Any) -> torch.Tensor:
-    """Two draws in a hundred are of the first token, whatever its chance."""
+    """Return the first token in two of a hundred draws, whatever its probability."""
     flat = result.clone().flatten()
     flat[::50] = 0
     return flat.reshape(result.shape)
@@ -106,7 +106,7 @@ BROKEN = [
     "name",
     sorted(check.removeprefix("operators.") for check in CHECKS if re.match(r"operators\.(?!vllm_)", check)),
 )
-def test_sound_operators_are_right(name: str) -> None:
+def test_correct_operators_pass_in_every_type(name: str) -> None:
     outcome = asked(name)
     assert outcome.status == "ok", outcome.reason
 
@@ -145,11 +145,11 @@ SPELLED = [
     ("activation", functional, "gelu"),
     ("lookup", functional, "embedding"),
 ]
-"""Functions that a patch of a Python file replaces, where operators below stay right."""
+"""Functions that a changed Python file replaces, while the operators that they call stay correct."""
 
 
 @pytest.mark.parametrize(("name", "module", "function"), SPELLED, ids=lambda value: getattr(value, "__name__", value))
-def test_a_function_that_is_replaced_in_python_is_noticed(
+def test_a_replaced_python_function_is_noticed(
     name: str, module: Any, function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = getattr(module, function)

@@ -1,4 +1,4 @@
-"""The checks on an injected card: what they call is known to torch, on one device, and in the order that torch wants."""
+"""The checks on a simulated card: their calls are valid for torch, on one device, and in the order that torch requires."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ON_CARD = CheckContext(level="standard", device="cuda:0", devices=("cuda:0",))
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large on a card is small here."""
+    """Use small problems instead of the large ones of a card."""
     for module, name, size in (
         (gemm, "GPU_SIZE", 64),
         (memory, "GPU_BYTES", 1 << 16),
@@ -64,21 +64,21 @@ def on_card(
     ["vector_add", "gemm", "gemm_batched", "gemm_8bit", "determinism", "memory_pattern", "graph"],
     ids=lambda name: f"kernels.{name}",
 )
-def test_kernels_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_called_correctly_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card(f"kernels.{check}", monkeypatch, memory=1 << 17 if check == "memory_pattern" else 24 << 30)
     assert outcome.status == "ok", outcome.reason
     assert outcome.evidence["name"] == "NVIDIA H200"
 
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if re.fullmatch(r"operators\.(?!vllm)\w+", check)])
-def test_operators_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_are_called_correctly_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card(check, monkeypatch)
     assert outcome.status == "ok", outcome.reason
     assert outcome.evidence["name"] == "NVIDIA H200"
 
 
 class Tile(TorchDispatchMode):  # type: ignore[misc]
-    """Products of all but small matrices are off in one place, as those of a card with one bad multiprocessor."""
+    """Products of large matrices are wrong in one place, as on a card with one faulty multiprocessor."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -91,7 +91,7 @@ class Tile(TorchDispatchMode):  # type: ignore[misc]
 def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
     check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its error in one place of a large product, and by bits that no like card gives; on the CPU."""
+    """It is noticed by the error in one place of a large product, and by bits that differ from those of equal cards; on the CPU."""
     right = CHECKS[f"kernels.{check}"].run(CheckContext(level="standard", device="cpu"))
     with Tile():
         outcome = CHECKS[f"kernels.{check}"].run(CheckContext(level="standard", device="cpu"))
@@ -103,8 +103,8 @@ def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
         assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]
 
 
-def test_memory_is_read_again_after_it_was_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that loses its bit meanwhile: what is written and read at once would be right."""
+def test_memory_is_read_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell loses its bit after a while; a value that is read immediately is correct."""
     chunks: list[torch.Tensor] = []
     empty = torch.empty
 
@@ -132,14 +132,14 @@ def test_memory_is_read_again_after_it_was_left_alone(monkeypatch: pytest.Monkey
         ("math", "aten::_scaled_dot_product_attention_math"),
     ],
 )
-def test_each_path_of_torchs_attention_is_called_right_on_a_card_and_proven(
+def test_each_path_of_torchs_attention_is_called_correctly_on_a_card_and_proven(
     path: str, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = on_card(f"attention.sdpa_{path}", monkeypatch)
     assert (outcome.status, kernel in str(outcome.evidence["ran"])) == ("ok", True), outcome.reason
 
 
-def test_cudnn_is_not_asked_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_is_not_called_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from verify.attention_cases import CASES
     from verify.providers.sdpa import CUDNN
 
@@ -147,7 +147,7 @@ def test_cudnn_is_not_asked_for_a_single_key(monkeypatch: pytest.MonkeyPatch) ->
     assert CUDNN.refuses(exclusive, "bfloat16", "cuda") == "a single key"
 
 
-def test_a_path_that_takes_nothing_on_this_card_is_no_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_supports_nothing_on_this_card_is_no_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     with pretend(monkeypatch) as card:
         card.refused.add("flash")
         outcome = CHECKS["attention.sdpa_flash"].run(ON_CARD)
@@ -162,8 +162,8 @@ def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
-def test_speeds_of_a_card_are_held_against_its_floor(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The events of the pretended card are a millisecond apart, which is slow for so little."""
+def test_speeds_of_a_card_are_compared_with_its_floor(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events of the simulated card are a millisecond apart, which is slow for such small problems."""
     outcome = on_card(f"speed.{check}", monkeypatch)
     assert outcome.status == "warn"
     least = {figure.floor for figure in outcome.figures if figure.floor is not None}
@@ -172,7 +172,7 @@ def test_speeds_of_a_card_are_held_against_its_floor(check: str, monkeypatch: py
 
 
 def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The pretended card sits at 0000:1b:00.0, on the host's second node, whose CPUs this process may use one of."""
+    """The simulated card is at 0000:1b:00.0, on the host's second node; this process may use one CPU of that node."""
     (card := tmp_path / "devices" / "0000:1b:00.0").mkdir(parents=True)
     (card / "numa_node").write_text("1\n")
     for number, cpus in enumerate(("0-3", "4-7")):
@@ -201,17 +201,17 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (outcome.evidence["NUMA node"], outcome.evidence["bound"]) == (1, "1 CPUs and memory")
 
 
-def test_a_process_that_was_bound_takes_memory_of_that_node_first() -> None:
-    """Asked of the kernel itself (get_mempolicy), where it lets a process choose."""
-    told = (
+def test_a_bound_process_prefers_memory_of_that_node() -> None:
+    """Read from the kernel (get_mempolicy), if it lets a process choose."""
+    program = (
         "import ctypes, platform; from verify import numa_binding\n"
         "print(numa_binding._prefer_memory(0))\n"
         "mode = ctypes.c_int(); call = {'x86_64': 239, 'aarch64': 236}[platform.machine()]\n"
         "print(ctypes.CDLL(None).syscall(call, ctypes.byref(mode), None, 0, None, 0), mode.value)"
     )
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, cwd=ROOT)
-    said, asked = done.stdout.splitlines()
-    assert asked == ("0 1" if said == "True" else asked)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    answer, asked = done.stdout.splitlines()
+    assert asked == ("0 1" if answer == "True" else asked)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("cuda:0", torch.float16), ("cpu", torch.float32)])
@@ -275,7 +275,7 @@ def test_standard_attention_that_does_not_fit_leaves_the_speed_of_flash(monkeypa
     assert outcome.status == "ok"
 
 
-def test_memory_of_attention_is_asked_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_attention_is_read_from_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card("memory.attention", monkeypatch)
     found = {128: 1 << 20, 256: 1 << 20}
     assert (outcome.evidence["heads"], outcome.evidence["dtype"]) == (4, "float16")
@@ -283,20 +283,20 @@ def test_memory_of_attention_is_asked_of_the_card(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_tensor_left_on_the_host_is_noticed_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That the card of these tests can fail at all."""
+    """Proves that the simulated card of these tests can fail."""
     with pretend(monkeypatch), pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
         torch.ones(3).to("cuda:0") + torch.ones(3)
 
 
-def test_float32_is_meant_where_a_container_asks_for_less() -> None:
-    """In a process of its own: torch reads the variable once."""
-    told = (
+def test_float32_is_used_even_if_a_container_allows_less() -> None:
+    """In a process of its own, because torch reads the variable only once."""
+    program = (
         "import torch; from verify.inputs import require_full_float32\n"
         "before = torch.backends.cuda.matmul.allow_tf32; require_full_float32()\n"
         "print(before, torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision())"
     )
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == ["True", "False", "highest"]

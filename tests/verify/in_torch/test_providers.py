@@ -1,4 +1,4 @@
-"""How kernels that need a GPU are called: stand-ins with the packages' own signatures answer on the CPU by the documented meaning."""
+"""Calls of kernels that need a GPU: substitutes with the packages' signatures compute the documented meaning on the CPU."""
 
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: PLR0917 - the signatures are those of the packages
@@ -18,11 +18,11 @@ from verify.providers import Provider, flash_attn, vllm_flash
 from verify.tables import table
 
 TOLERANCE = 2e-5
-"""The stand-ins compute in float32."""
+"""Tolerance of the substitutes, which compute in float32."""
 
 
 def banded(q: Any, k: Any, v: Any, *, causal: bool, window: Any, softcap: float, slopes: Any) -> Any:
-    """One sequence of (tokens, heads, dim), by flash-attn's documented meaning of its arguments.
+    """Compute one sequence of (tokens, heads, dim) by the documented meaning of flash-attn's arguments.
 
     Query i sees the keys between i + seqlen_k - seqlen_q - window[0] and i + seqlen_k - seqlen_q + window[1] inclusive.
     """
@@ -136,13 +136,13 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("provider", "case"), TAKEN, ids=lambda one: one.name)
-def test_kernels_are_asked_for_what_the_case_means(stand_ins: None, provider: Provider, case: Case) -> None:
+def test_kernels_get_the_arguments_of_the_case(stand_ins: None, provider: Provider, case: Case) -> None:
     inputs = case.inputs("float32")
     assert (provider.compute(case, inputs) - case.exact(inputs)).abs().max() < TOLERANCE
 
 
-def test_what_each_kernel_takes_is_taken_by_at_least_one_problem_of_every_level_but_full() -> None:
-    """Every feature that a row names is really asked for by some case."""
+def test_every_level_has_a_problem_for_each_kernel() -> None:
+    """Every feature that a row names is used by at least one case."""
     for provider in PROVIDERS:
         asked = set().union(
             *(case.required_features for case in SMALL if not provider.refuses(case, "bfloat16", "cuda"))
@@ -168,7 +168,7 @@ def test_a_generation_runs_on_its_own_cards(
     assert {name for name, reason in reasons.items() if "needs compute capability" not in reason} == fit
 
 
-def test_what_the_package_says_against_a_generation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("vllm.vllm_flash_attn")
     package.fa_version_unsupported_reason = {2: None, 3: "FA3 is unavailable due to: no kernel image"}.get  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
@@ -179,7 +179,7 @@ def test_what_the_package_says_against_a_generation_is_told(monkeypatch: pytest.
     assert vllm_flash.THREE.missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
 
 
-def test_no_provider_is_here_that_is_not_installed() -> None:
+def test_only_installed_providers_are_available() -> None:
     assert {provider.missing("cpu") for provider in PROVIDERS} == {
         "it computes on NVIDIA cards",
         "it computes on NVIDIA cards and AMD cards",
@@ -198,12 +198,12 @@ SEEN = {
     "flash::CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> > > > > >(...)",
     "vllm_flash_4": "kernel_cutlass_kernel_vllmvllm_flash_attncuteflash_fwd_sm100FlashAttentionForwardSm100_object_at__tensorptrbf16",
 }
-"""Names in the form that the profiler prints, by whose kernel it is."""
+"""Names in the profiler's format, by the owner of the kernel."""
 SAME = {"flash_attn_2": "vllm_flash_2", "flash_attn_3": "vllm_flash_3", "flash_attn_4": "vllm_flash_4"}
 MAPS = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42 /srv/env/lib/python3.12/site-packages/vllm/vllm_flash_attn/{}.abi3.so\n"
 
 
-def test_each_generation_is_told_from_every_other_by_its_kernels_name() -> None:
+def test_each_generation_is_recognised_by_the_name_of_its_kernel() -> None:
     from verify.attention_check import check_kernel_trace
 
     rows = table("attention")["provider"]
@@ -211,10 +211,10 @@ def test_each_generation_is_told_from_every_other_by_its_kernels_name() -> None:
         if "cuda" not in row["devices"] or name == "sdpa_math":
             continue
         plain_row = {key: value for key, value in row.items() if key != "library"}
-        told = {
+        named = {
             seen for seen, kernel in SEEN.items() if check_kernel_trace(plain_row, "cuda", [kernel], "").status == "ok"
         }
-        assert told == {SAME.get(name, name)}
+        assert named == {SAME.get(name, name)}
 
 
 def test_a_kernel_without_its_library_is_no_proof() -> None:

@@ -1,4 +1,4 @@
-"""The reference equals the formula as it is written, however it is cut into tiles."""
+"""The reference equals the formula for every division into tiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verify.reference import attention, bottom_right, packed_attention
 
 
 def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:
-    """The packed (tokens, heads, dim) keys or values of a paged cache.
+    """Return the packed (tokens, heads, dim) keys or values of a paged cache.
 
     `kept` is (pages, page size, heads, dim), `table` (sequences, pages) names each sequence's pages in their order.
     """
@@ -25,7 +25,7 @@ def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:
 
 
 def formula(query: Any, key: Any, value: Any, visible: Any, *, softcap: float = 0.0, slopes: Any = None) -> Any:
-    """softmax(q k' s) v in float64, row by row, with the whole matrix of scores in memory; nothing seen gives zeros."""
+    """softmax(q k' s) v in float64, row by row, with the whole matrix of scores in memory; a query without keys gives zeros."""
     groups = query.shape[1] // key.shape[1]
     key = key.double().repeat_interleave(groups, 1)
     value = value.double().repeat_interleave(groups, 1)
@@ -69,7 +69,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(problems(), st.integers(1, 50))
-def test_any_tiling_of_any_shape_equals_the_formula(problem: dict[str, Any], block: int) -> None:
+def test_any_division_of_any_shape_into_tiles_equals_the_formula(problem: dict[str, Any], block: int) -> None:
     query, key, value = problem["qkv"]
     expected = formula(query, key, value, problem["visible"], **problem["scores"])
     got = attention(query, key, value, **problem["masks"], **problem["scores"], block=block)
@@ -78,8 +78,10 @@ def test_any_tiling_of_any_shape_equals_the_formula(problem: dict[str, Any], blo
 
 
 @given(problems(), st.sampled_from([1e4, 1e8, 1e150]), st.integers(1, 50))
-def test_extreme_scores_stay_averages_of_the_values(problem: dict[str, Any], scale: float, block: int) -> None:
-    """Where exp() of any score would overflow, every output still lies between the values that it may see."""
+def test_results_of_extreme_scores_stay_averages_of_the_values(
+    problem: dict[str, Any], scale: float, block: int
+) -> None:
+    """Even if exp() of a score would overflow, every output is between the values that its query may see."""
     query, key, value = problem["qkv"]
     got = attention(query, key, value, **problem["masks"], scale=scale, block=block)
     assert torch.isfinite(got).all()
@@ -93,7 +95,7 @@ def test_extreme_scores_stay_averages_of_the_values(problem: dict[str, Any], sca
 
 
 @given(problems())
-def test_a_query_that_sees_nothing_gives_zeros(problem: dict[str, Any]) -> None:
+def test_a_query_without_keys_gives_zeros(problem: dict[str, Any]) -> None:
     query, key, value = problem["qkv"]
     got = attention(query, key, value, diagonal=-query.shape[2], block=7)
     assert (got == 0).all()
@@ -101,7 +103,7 @@ def test_a_query_that_sees_nothing_gives_zeros(problem: dict[str, Any]) -> None:
 
 @given(problems(), st.floats(-50, 50))
 def test_a_constant_added_to_all_scores_changes_nothing(problem: dict[str, Any], shift: float) -> None:
-    """An added dimension in which every query is 1 and every key the same shifts all scores of a row alike."""
+    """An additional dimension in which every query is 1 and all keys are equal adds the same constant to all scores of a row."""
     query, key, value = problem["qkv"]
     wide_query = torch.cat([query, torch.ones_like(query[..., :1])], 3)
     wide_key = torch.cat([key, torch.full_like(key[..., :1], shift)], 3)
@@ -110,7 +112,7 @@ def test_a_constant_added_to_all_scores_changes_nothing(problem: dict[str, Any],
     assert (attention(wide_query, wide_key, value, **options, block=9) - plain).abs().max() <= 1e-10
 
 
-def test_the_reference_takes_low_precision_as_it_is() -> None:
+def test_the_reference_uses_low_precision_inputs_unchanged() -> None:
     query = torch.randn(1, 2, 5, 8).bfloat16()
     assert torch.equal(attention(query, query, query), attention(query.double(), query.double(), query.double()))
 
@@ -122,8 +124,10 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 
 @settings(max_examples=25)
 @given(problems(), st.integers(1, 50))
-def test_gradients_equal_those_of_the_formula_however_it_is_tiled(problem: dict[str, Any], block: int) -> None:
-    visible = problem["visible"] | ~problem["visible"].any(3, keepdim=True)  # elsewhere the formula has no gradient
+def test_gradients_equal_those_of_the_formula_for_any_tiles(problem: dict[str, Any], block: int) -> None:
+    visible = problem["visible"] | ~problem["visible"].any(
+        3, keepdim=True
+    )  # in other cases the formula has no gradient
     here, there = ([part.clone().requires_grad_() for part in problem["qkv"]] for _ in range(2))
     tiled = attention(here[0], here[1], here[2], keep=visible, **problem["scores"], block=block)
     whole = formula(there[0], there[1], there[2], visible, **problem["scores"])
@@ -139,10 +143,10 @@ def test_gradients_equal_those_of_the_formula_however_it_is_tiled(problem: dict[
     st.one_of(st.none(), st.integers(0, 30)),
     st.sampled_from([1, 4, 16]),
 )
-def test_packed_and_paged_sequences_equal_each_alone(
+def test_packed_and_paged_sequences_equal_single_ones(
     lengths: list[tuple[int, int]], causal: bool, window: int | None, page: int
 ) -> None:
-    """The cache holds the same keys in scattered pages, and whatever lies between them changes nothing."""
+    """The cache has the same keys in scattered pages; the content between them has no effect."""
     queries, keys = ([pair[side] for pair in lengths] for side in (0, 1))
     generator = torch.Generator().manual_seed(sum(queries) * 31 + sum(keys))
     query = torch.randn(sum(queries), 4, 8, generator=generator, dtype=torch.float64)
@@ -175,8 +179,8 @@ def test_lengths_that_do_not_add_up_are_refused() -> None:
         packed_attention(torch.ones(4, 1, 2), torch.ones(3, 1, 2), torch.ones(3, 1, 2), [2, 3], [1, 2])
 
 
-def test_the_reference_takes_no_exponential_of_torch_s() -> None:
-    """`operators.exp` judges that one: where it is off, the reference stays right."""
+def test_the_reference_does_not_use_torchs_exponential() -> None:
+    """`operators.exp` checks torch's exponential; where that is wrong, the reference stays correct."""
     generator = torch.Generator().manual_seed(12)
     query, key, value = (torch.randn(1, 2, 40, 8, generator=generator, dtype=torch.float64) for _ in range(3))
     exact = formula(query, key, value, torch.ones(1, 1, 40, 40, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The tolerances let a right kernel pass and catch one that is off by one part in a hundred."""
+"""The tolerances accept a correct kernel and reject one that is wrong by one part in a hundred."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from verify.providers import sdpa
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(rows=st.integers(1, 60), depth=st.integers(1, 300), columns=st.integers(40, 60), seed=st.integers(0, 99))
-def test_a_right_product_is_within_its_bound_and_one_off_by_a_hundredth_is_not(
+def test_a_correct_product_is_within_its_bound_and_one_wrong_by_a_hundredth_is_not(
     dtype: str, rows: int, depth: int, columns: int, seed: int
 ) -> None:
     left, right = normal(rows, depth, seed=seed, dtype=dtype), normal(depth, columns, seed=seed + 1, dtype=dtype)
     product = left @ right
     assert error_share(left, right, product) <= 1
     assert error_share(left, right, product * 1.01) > 1
-    if dtype != "bfloat16":  # whose own steps are up to a hundredth wide: one element alone may round back
+    if dtype != "bfloat16":  # its own steps are up to a hundredth wide: a single element may round back
         assert error_share(left, right, corrupt(product)) > 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_product_that_is_no_number_is_infinitely_wrong(bad: float) -> None:
+def test_a_product_that_is_not_a_number_is_infinitely_wrong(bad: float) -> None:
     left, right = normal(4, 5, seed=1, dtype="float32"), normal(5, 6, seed=2, dtype="float32")
     product = left @ right
     product[1, 2] = bad
@@ -75,7 +75,7 @@ def test_a_wrong_attention_is_caught_in_every_precision(mutation: str, dtype: st
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_gradient_off_by_a_hundredth_is_caught_where_the_result_is_right(dtype: str) -> None:
+def test_a_gradient_wrong_by_a_hundredth_is_noticed_with_a_correct_result(dtype: str) -> None:
     case = next(case for case in CASES if case.name == "causal")
     result, *gradients = compared(case, dtype, Bent.apply)
     assert tolerance_problem(result) is None
@@ -83,13 +83,13 @@ def test_a_gradient_off_by_a_hundredth_is_caught_where_the_result_is_right(dtype
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_plain_formula_means_the_same_as_the_reference(case: Case) -> None:
-    """In float64 both agree, so the masks and heads of a case mean one thing in all three computations."""
+def test_the_plain_formula_has_the_same_meaning_as_the_reference(case: Case) -> None:
+    """In float64 both agree, so the masks and heads of a case have the same meaning in all three computations."""
     inputs = Inputs(*(part.double() for part in case.inputs("float32").parts))
     assert (plain(case, inputs) - case.exact(inputs)).abs().max() <= 1e-10
 
 
-def test_eight_bits_are_judged_against_a_formula_that_rounds_its_weights_to_them() -> None:
+def test_eight_bit_results_are_compared_with_a_formula_with_eight_bit_weights() -> None:
     case = next(case for case in CASES if case.name == "causal")
     inputs = case.inputs("float8_e4m3fn")
     exact, coarse = case.exact(inputs), plain(case, inputs)
@@ -97,7 +97,7 @@ def test_eight_bits_are_judged_against_a_formula_that_rounds_its_weights_to_them
     assert 0.01 < (coarse.double() - exact).abs().max() < 0.5
 
 
-def test_the_profiler_tells_flash_from_the_formula() -> None:
+def test_the_profiler_distinguishes_flash_from_the_formula() -> None:
     row, maps = sdpa.FLASH.row, ""
     seen = {
         call: trace_kernels(call, CASES[0], "bfloat16", "cpu") or set()

@@ -1,4 +1,4 @@
-"""The tool as a person runs it, on this machine's CPU: all green as it stands, and every injected fault caught and named."""
+"""The tool as a user runs it, on this machine's CPU: all checks pass without faults, and every injected fault is found and named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVING = ("serving.access", "serving.answer", "serving.model", "serving.process
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A lock of what is installed here, a Stack that names it, and a package that answers as vLLM does (it is not here)."""
+    """A lock of the installed packages, a Stack that names them, and a substitute for vLLM, which is not installed here."""
     from verify.distributions import installed
 
     folder = tmp_path_factory.mktemp("stack")
@@ -55,8 +55,8 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
     if pci.gpus("nvidia") or pci.gpus("amd"):
         without += ["--skip", "devices.gpus"]
     written = tmp_path / "verify" / "last.json"
-    told = ("--lock", files["lock"], "--expect", files["expect"], "--write", str(written), *without)
-    answers = run_many([("--level", level, *told) for level in ("quick", "full")])
+    options = ("--lock", files["lock"], "--expect", files["expect"], "--write", str(written), *without)
+    answers = run_many([("--level", level, *options) for level in ("quick", "full")])
     for code, document in answers:
         bad = [check for check in document["checks"] if check["status"] not in ("ok", "skip")]
         assert (code, bad) == (0, [])
@@ -99,10 +99,10 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
 
 @pytest.fixture(scope="session")
 def injected(files: dict[str, str], run_many: Any) -> dict[tuple[str, str], Any]:
-    """What every check says of every fault that it must notice: one run a fault, of the checks that know it."""
+    """The result of every check for every fault that it must notice: one run per fault, with the checks that know it."""
     faults = list(dict.fromkeys(fault for _, fault in FAULTS))
     runs = [
-        # `--only` reaches the checks of every level; on the lowest one the fewest problems are computed
+        # `--only` selects checks of every level; the lowest level computes the fewest problems
         ("--level", "quick", "--lock", files["lock"], "--inject", fault, *_only(fault))
         for fault in faults
     ]
@@ -125,13 +125,13 @@ def test_each_check_notices_each_of_its_faults(check: Any, fault: str, injected:
     assert record["reason"]
 
 
-def said_of(document: dict[str, Any], check: str) -> str:
-    """The reason of a check; beside it the document has those that it rests on."""
+def reason_of(document: dict[str, Any], check: str) -> str:
+    """Return the reason of a check; the document also has the checks that it depends on."""
     (reason,) = (str(record["reason"]) for record in document["checks"] if record["id"] == check)
     return reason
 
 
-def test_a_check_that_dies_or_hangs_ends_itself_and_not_the_run(run_many: Any) -> None:
+def test_a_check_that_crashes_or_hangs_does_not_end_the_run(run_many: Any) -> None:
     crash, hang = run_many([
         ("--only", "kernels.gemm", "--only", "kernels.vector_add", "--inject", "crash@kernels.gemm"),
         ("--only", "kernels.gemm", "--inject", "hang", "--deadline", "1"),
@@ -140,10 +140,10 @@ def test_a_check_that_dies_or_hangs_ends_itself_and_not_the_run(run_many: Any) -
     assert (crash[0], records["kernels.gemm"]["status"], records["kernels.vector_add"]["status"]) == (3, "error", "ok")
     assert "SIGSEGV" in records["kernels.gemm"]["reason"]
     assert hang[0] == 3
-    assert "did not finish within 1 s" in said_of(hang[1], "kernels.gemm")
+    assert "did not finish within 1 s" in reason_of(hang[1], "kernels.gemm")
 
 
-def test_every_check_can_crash_without_taking_another_along(run_many: Any, files: dict[str, str]) -> None:
+def test_every_check_can_crash_without_affecting_another(run_many: Any, files: dict[str, str]) -> None:
     ((code, document),) = run_many(
         [("--inject", "crash", "--level", "full", "--lock", files["lock"])], PYTHONPATH=files["vllm"]
     )
@@ -159,24 +159,24 @@ def test_a_soak_notices_kernels_that_are_wrong(tmp_path: Path) -> None:
     assert (done.returncode, statuses["kernels.gemm"], statuses["kernels.vector_add"]) == (2, "fail", "fail")
 
 
-def test_an_injected_fault_that_meets_no_check_is_an_error(run_many: Any) -> None:
+def test_an_injected_fault_without_a_check_is_an_error(run_many: Any) -> None:
     ((code, document),) = run_many([("--only", "libraries.lock", "--inject", "wrong-lock")])
     assert code == 3
-    assert said_of(document, "frame.run") == "the injected fault `wrong-lock` reached no check that runs here"
+    assert reason_of(document, "frame.run") == "the injected fault `wrong-lock` reached no check that runs here"
 
 
-def test_a_vllm_that_does_not_import_is_a_failure_with_its_own_words(verify: Any, tmp_path: Path) -> None:
+def test_a_vllm_that_cannot_be_imported_is_a_failure_with_its_error(verify: Any, tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text(
         "raise ImportError('_C.abi3.so: undefined symbol: _ZN5torch3jit1xE')"
     )
     code, document = verify("--only", "engine.vllm", PYTHONPATH=str(tmp_path))
     assert code == 2
-    assert "_C.abi3.so: undefined symbol: _ZN5torch3jit1xE" in said_of(document, "engine.vllm")
+    assert "_C.abi3.so: undefined symbol: _ZN5torch3jit1xE" in reason_of(document, "engine.vllm")
 
 
 def vllm_package(folder: Path, *extensions: str) -> Path:
-    """A package without a code of its own, whose extensions are no libraries."""
+    """Write a package without code of its own, whose extensions are not libraries."""
     package = folder / "vllm"
     package.mkdir()
     (package / "__init__.py").write_text("raise AssertionError('not to be imported')")
@@ -202,12 +202,12 @@ def test_an_extension_that_does_not_load_is_a_failure_that_names_it(
     vllm_package(tmp_path, *extensions)
     code, document = verify("--only", "libraries.loaded", PYTHONPATH=str(tmp_path))
     assert code == 2
-    assert "vLLM's kernels do not load" in said_of(document, "libraries.loaded")
-    assert str(tmp_path / "vllm") in said_of(document, "libraries.loaded")
+    assert "vLLM's kernels do not load" in reason_of(document, "libraries.loaded")
+    assert str(tmp_path / "vllm") in reason_of(document, "libraries.loaded")
 
 
-def test_extensions_of_other_cpus_and_pythons_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names as the wheels of 0.26.0 (CUDA) and 0.32.0 (CPUs) hold them."""
+def test_extensions_of_other_cpus_and_pythons_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names from the wheels of 0.26.0 (CUDA) and 0.32.0 (CPU)."""
     import torch
 
     monkeypatch.syspath_prepend(tmp_path)
@@ -221,27 +221,27 @@ def test_extensions_of_other_cpus_and_pythons_are_left_alone(tmp_path: Path, mon
     assert vllm_kernels.all_extensions() == sorted(package / name for name in ("_C_AVX2.abi3.so", *named))
 
 
-def test_a_library_of_the_search_path_that_wins_over_the_environments_is_named(verify: Any, tmp_path: Path) -> None:
-    """The loader really takes it: torch's own libraries carry a RUNPATH, which LD_LIBRARY_PATH goes before."""
+def test_a_library_of_the_search_path_that_replaces_the_environments_is_named(verify: Any, tmp_path: Path) -> None:
+    """The loader really uses it: torch's own libraries have a RUNPATH, which LD_LIBRARY_PATH precedes."""
     import torch
 
     (own,) = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
     (tmp_path / own.name).write_bytes(own.read_bytes())
     code, document = verify("--only", "libraries.loaded", LD_LIBRARY_PATH=str(tmp_path))
     assert code == 2
-    assert f"libgomp from {tmp_path / own.name}" in said_of(document, "libraries.loaded")
+    assert f"libgomp from {tmp_path / own.name}" in reason_of(document, "libraries.loaded")
 
 
-def test_narrowed_instructions_and_threads_are_warnings(verify: Any) -> None:
+def test_restricted_instructions_and_threads_are_warnings(verify: Any) -> None:
     code, document = verify("--only", "devices.cpu", ATEN_CPU_CAPABILITY="default")
     if next(record for record in document["checks"] if record["id"] == "devices.cpu")["evidence"]["CPU"]:
         assert code == 1
-        assert "computes with DEFAULT on a CPU that has" in said_of(document, "devices.cpu")
+        assert "computes with DEFAULT on a CPU that has" in reason_of(document, "devices.cpu")
     else:
         assert code == 0
 
 
-def test_a_torch_that_aborts_while_it_is_imported_gives_a_document(verify: Any, tmp_path: Path) -> None:
+def test_a_torch_that_aborts_during_its_import_gives_a_document(verify: Any, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("import os; os.write(2, b'terminate called after throwing\\n'); os.abort()")
     code, document = verify("--level", "quick", PYTHONPATH=str(tmp_path))
     assert code == 3
@@ -256,7 +256,7 @@ def test_every_check_declares_a_fault() -> None:
     assert [check.id for check in all_checks() if not check.faults] == []
 
 
-def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_says_nothing(
+def test_the_comparison_of_all_devices_is_a_separate_record_without_busy_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     speeds = {"cuda:0": 100.0, "cuda:1": 80.0, "cuda:2": 10.0}
@@ -283,8 +283,8 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
     }
 
 
-def test_checks_that_stand_alone_run_when_no_other_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each leaves a mark while it runs; one that stands alone finds none of another's."""
+def test_exclusive_checks_run_when_no_other_check_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each check leaves a mark while it runs; an exclusive one finds no mark of another."""
 
     def watch(context: CheckContext) -> CheckResult:
         mark = tmp_path / str(context.device)
@@ -301,10 +301,10 @@ def test_checks_that_stand_alone_run_when_no_other_one_does(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("serving", "found"), [((), (0, 1, 2, 3, 4)), ((1, 3), (1, 3)), ((7,), (0, 1, 2, 3, 4))])
-def test_cards_that_do_not_serve_are_not_held_against_the_stack(
+def test_cards_that_do_not_serve_are_not_compared_with_the_stack(
     monkeypatch: pytest.MonkeyPatch, serving: tuple[int, ...], found: tuple[int, ...]
 ) -> None:
-    """Four H100 and a T4: nothing is planned for the T4, so that its missing kernels are no fault."""
+    """Four H100 and a T4: the T4 is not planned to serve, so its missing kernels are no fault."""
     monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)
     monkeypatch.setattr(torch_view, "gpu_count", lambda: 5)
     context = CheckContext(expect={"stack": {"gpus": serving, "torch": {"variant": "cu130"}}})
@@ -312,7 +312,7 @@ def test_cards_that_do_not_serve_are_not_held_against_the_stack(
 
 
 @pytest.mark.parametrize(("free", "status"), [(79, None), (73, None), (70, "skip"), (4, "skip")])
-def test_a_device_of_which_others_hold_much_is_busy(
+def test_a_device_with_much_memory_used_by_others_is_busy(
     monkeypatch: pytest.MonkeyPatch, free: int, status: str | None
 ) -> None:
     import torch

@@ -1,4 +1,4 @@
-"""`engine.answers` with vLLM's own engine on this CPU: right as it stands, and wrong where the engine is bent below it."""
+"""`engine.answers` with vLLM's own engine on this CPU: it passes with the engine unchanged, and fails where the engine is broken."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def problems(engine: Any, model: small_llama.Llama, asked: list[list[int]]) -> l
     return answers._compare(model, asked, [answers._answers(engine, asked)] * 2, "float32", {}, WAY)
 
 
-def test_the_engine_answers_and_draws_as_the_reference_says(
+def test_the_engine_answers_and_samples_like_the_reference(
     engine: Any, model: small_llama.Llama, asked: list[list[int]]
 ) -> None:
     assert problems(engine, model, asked) == []
@@ -65,15 +65,15 @@ print(outcome.status, outcome.reason)
 """
 
 
-def test_the_whole_check_asks_one_engine_after_the_other(folder: Path, tmp_path: Path) -> None:
-    """In a process of its own, as `verify` runs it: an engine that ends takes the groups of the process with it."""
+def test_the_whole_check_runs_one_engine_after_the_other(folder: Path, tmp_path: Path) -> None:
+    """In a process of its own, as in `verify`: an engine that ends destroys the groups of its process."""
     (tmp_path / "models").symlink_to(folder.parent)
     done = subprocess.run([sys.executable, "-c", WHOLE, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1].startswith("ok "), done.stdout
 
 
-def test_angles_that_are_wrong_from_position_200_on_are_noticed_where_prompts_reach_them(
+def test_angles_that_are_wrong_from_position_200_are_noticed_in_long_prompts(
     engine: Any, model: small_llama.Llama, asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = torch.ops._C.rotary_embedding
@@ -84,9 +84,9 @@ def test_angles_that_are_wrong_from_position_200_on_are_noticed_where_prompts_re
         sound(torch.where(positions >= FAR, positions - 1, positions), *rest)
 
     monkeypatch.setattr(torch.ops._C, "rotary_embedding", wrong)
-    said = problems(engine, model, asked)
+    found = problems(engine, model, asked)
     assert calls
-    assert {text.partition(",")[0] for text in said} == {"prompt 3", "prompt 4"}
+    assert {text.partition(",")[0] for text in found} == {"prompt 3", "prompt 4"}
 
 
 @pytest.mark.parametrize(

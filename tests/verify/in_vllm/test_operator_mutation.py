@@ -1,4 +1,4 @@
-"""vLLM's own operators are broken below the checks, one by one: each check must notice, and be right before and after."""
+"""vLLM's own operators are broken one by one: each check must notice, and must pass before and after."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ RESULTS: dict[str, tuple[str, int]] = {
     "cpu_attn_reshape_and_cache": ("vllm_cache", 2),
     "concat_and_cache_mla_cpu": ("vllm_cache", 2),
 }
-"""Of the operators that vLLM has on CPUs: the check of each, and the place of the argument that it writes to."""
+"""The operators that vLLM has on CPUs: the check of each, and the position of the argument that it writes to."""
 
 Change = Callable[[list[Any], Any], Any]
-"""Given the arguments after the call, and its result: changes the former, or gives another result."""
+"""Takes the arguments after the call and its result; changes the arguments or returns another result."""
 
 
 class Broken:
-    """While it holds, what an operator of vLLM's wrote is changed; `before` changes what it is given."""
+    """Within the block, the output of an operator of vLLM is changed; `before` changes its arguments."""
 
     def __init__(self, operator: str, change: Change, *, before: Callable[[list[Any]], None] | None = None) -> None:
         self.operator, self.change, self.before, self.hits = operator, change, before, 0
@@ -79,7 +79,7 @@ def asked(name: str) -> CheckResult:
 
 
 def scaled(place: int, factor: float) -> Change:
-    """Each element that was written is off by a factor; one of whole numbers at least by one."""
+    """Multiply each written element by a factor; change each integer at least by one."""
 
     def change(given: list[Any], result: Any) -> Any:
         wrong = given[place].double() * factor
@@ -92,7 +92,7 @@ def scaled(place: int, factor: float) -> Change:
 
 
 def noticed(name: str, broken: Broken) -> CheckResult:
-    """The answer of a check that was `ok` before, and is again after."""
+    """Return the result of a check that is `ok` before and after the change."""
     with broken:
         outcome = asked(name)
     assert broken.hits
@@ -102,7 +102,7 @@ def noticed(name: str, broken: Broken) -> CheckResult:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_sound_operators_pass(name: str) -> None:
+def test_correct_operators_pass(name: str) -> None:
     outcome = asked(name)
     assert outcome.status == "ok", outcome.reason
 
@@ -111,11 +111,11 @@ def test_sound_operators_pass(name: str) -> None:
     ("operator", "factor"),
     [
         *((operator, 1.01) for operator in RESULTS),
-        # bfloat16, which this one alone is kept to, rounds a thousandth away.
+        # bfloat16, in which only this one is computed, rounds a thousandth away.
         *((operator, 1.001) for operator in RESULTS if operator != "concat_and_cache_mla_cpu"),
     ],
 )
-def test_an_operator_that_is_off_is_noticed_and_named(operator: str, factor: float) -> None:
+def test_a_wrong_operator_is_noticed_and_named(operator: str, factor: float) -> None:
     name, place = RESULTS[operator]
     outcome = noticed(name, Broken(operator, scaled(place, factor)))
     assert operator in outcome.reason
@@ -134,12 +134,12 @@ def test_a_norm_without_its_epsilon_is_noticed() -> None:
         noticed("vllm_norm", Broken(operator, lambda _, result: result, before=before))
 
 
-def test_an_addition_that_is_not_carried_on_is_noticed() -> None:
+def test_a_wrong_residual_of_a_fused_addition_is_noticed() -> None:
     noticed("vllm_norm", Broken("fused_add_rms_norm", scaled(1, 1.01)))
 
 
 @pytest.mark.parametrize("first", [200, 4097])
-def test_angles_that_are_wrong_from_a_position_on_are_noticed(first: int) -> None:
+def test_angles_that_are_wrong_after_a_position_are_noticed(first: int) -> None:
     def before(given: list[Any]) -> None:
         given[0] = torch.where(given[0] >= first, given[0] - 1, given[0])
 
@@ -148,21 +148,21 @@ def test_angles_that_are_wrong_from_a_position_on_are_noticed(first: int) -> Non
 
 
 @pytest.mark.parametrize("part", [1, 2], ids=["queries", "keys"])
-def test_a_turn_of_one_part_alone_is_noticed(part: int) -> None:
+def test_a_wrong_rotation_of_only_one_part_is_noticed(part: int) -> None:
     noticed("vllm_rotary", Broken("rotary_embedding", scaled(part, 1.01)))
 
 
 @pytest.mark.parametrize("place", [0, -1, 399])
-def test_a_token_in_the_place_of_its_neighbour_is_noticed(place: int) -> None:
+def test_a_token_at_the_place_of_its_neighbour_is_noticed(place: int) -> None:
     def before(given: list[Any]) -> None:
         slots = given[4].clone()
-        slots[place] = 7  # where the check leaves a gap, or another token's place
+        slots[place] = 7  # where the check leaves a gap, or the place of another token
         given[4] = slots
 
     noticed("vllm_cache", Broken("cpu_attn_reshape_and_cache", lambda _, result: result, before=before))
 
 
-def test_a_place_that_nothing_was_written_to_is_noticed() -> None:
+def test_a_place_without_a_write_is_noticed() -> None:
     def change(given: list[Any], result: Any) -> Any:
         given[3].view(-1)[(given[3].view(-1) == 60.0).nonzero()[-1]] = 61.0
         return result
@@ -179,7 +179,7 @@ def test_products_that_lose_the_tail_of_the_depth_are_noticed() -> None:
         noticed(name, Broken(operator, lambda _, result: result, before=before))
 
 
-def test_products_of_many_rows_alone_are_noticed() -> None:
+def test_wrong_products_of_many_rows_are_noticed() -> None:
     def change(given: list[Any], result: Any) -> Any:
         if given[0].shape[0] > 1024:
             given[0][-1, -1] *= 1.01
