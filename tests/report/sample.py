@@ -1,4 +1,4 @@
-"""Runs made up for the summary's tests: folders with the files that the phases write, values of our own."""
+"""Invented runs for the summary's tests: folders with the files that the phases write."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def checks() -> list[dict[str, Any]]:
 
 
 def document(records: list[dict[str, Any]], started_at: str = "2026-11-20T10:16:00.000Z") -> dict[str, Any]:
-    """As `verify --json` prints it."""
+    """Return a document as `verify --json` prints it."""
     return {"schema_version": 1, "status": "ok", "level": "standard", "started_at": started_at, "checks": records}
 
 
@@ -148,7 +148,7 @@ def served(backend: str = "CPU_ATTN", **attention: Any) -> ServeRecord:
 
 
 class Folder:
-    """A run's folder, filled piece by piece."""
+    """A run's folder that is filled step by step."""
 
     def __init__(self, folder: Path, hosts: Sequence[Host], *, source: str = "inventory/mysite") -> None:
         folder.mkdir(parents=True)
@@ -185,7 +185,7 @@ class Folder:
         self.run.write("stage/class-1.json", record)
 
     def green(self, name: str, *, gpus: int = 0, records: list[dict[str, Any]] | None = None) -> None:
-        """All files of a host that went through every phase."""
+        """Write all files of a host that passed every phase."""
         self.run.write(f"facts/{name}.json", facts(name, gpus=gpus))
         self.run.write(f"verify/{name}.json", document(records or checks()))
         self.run.write(f"serve/{name}.json", served("FLASH_ATTN", generation=3) if gpus else served())

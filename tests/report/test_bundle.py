@@ -1,4 +1,4 @@
-"""The archive for a bug report: what is in it, what is not, and under which names."""
+"""The archive for a bug report: which files it has, which not, and under which names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 @pytest.fixture
 def run(tmp_path: Path) -> Folder:
-    """Two hosts of somebody, reached over a jump host."""
+    """A run on two hosts behind a jump host."""
     jump = Connection(kind="ssh", address="203.0.113.77", user="heidi")
     hosts = [
         Host(
@@ -75,7 +75,7 @@ def contents(path: Path) -> dict[str, str]:
         return {name: archive.extractfile(name).read().decode() for name in archive.getnames()}  # type: ignore[union-attr]
 
 
-def test_all_text_of_a_run_without_its_secrets(run: Folder, tmp_path: Path) -> None:
+def test_the_archive_has_all_text_of_a_run_without_its_secrets(run: Folder, tmp_path: Path) -> None:
     made = bundle(run.run.folder, tmp_path / "x.tar.gz")
     texts = contents(made.path)
     root = f"firstlight-{run.run.name}"
@@ -87,7 +87,7 @@ def test_all_text_of_a_run_without_its_secrets(run: Folder, tmp_path: Path) -> N
     assert (made.path.stat().st_mode & 0o777) == 0o600
 
 
-def test_what_is_left_out_is_listed_there_and_here(run: Folder, tmp_path: Path) -> None:
+def test_omitted_files_are_listed_in_the_archive_and_on_the_terminal(run: Folder, tmp_path: Path) -> None:
     run.run.path("core").write_bytes(b"\x7fELF\xff\xfe")
     run.run.path("link").symlink_to("/etc/shadow")
     with run.run.path("huge.log").open("wb") as file:
@@ -101,12 +101,12 @@ def test_what_is_left_out_is_listed_there_and_here(run: Folder, tmp_path: Path) 
         assert f"left out: {name}: " in render(made)
 
 
-def test_anonymous_names_nobody_and_says_who_is_who_to_the_person_alone(run: Folder, tmp_path: Path) -> None:
+def test_an_anonymous_archive_names_no_host_and_only_the_user_sees_the_real_names(run: Folder, tmp_path: Path) -> None:
     made = bundle(run.run.folder, tmp_path / "x.tar.gz", anonymous=True)
     texts = contents(made.path)
     for where, text in texts.items():
         for name in NAMES:
-            assert name not in text, f"{name} stands in {where}"
+            assert name not in text, f"{name} is in {where}"
             assert name not in where
     root = f"firstlight-{run.run.name}"
     assert f"{root}/facts/host-1.json" in texts
@@ -120,7 +120,7 @@ def test_anonymous_names_nobody_and_says_who_is_who_to_the_person_alone(run: Fol
     assert "host-2 is rechenknecht-2" in render(made)
 
 
-def test_a_version_of_four_parts_is_no_address(run: Folder, tmp_path: Path) -> None:
+def test_a_version_with_four_parts_is_not_an_address(run: Folder, tmp_path: Path) -> None:
     texts = contents(bundle(run.run.folder, tmp_path / "x.tar.gz", anonymous=True).path)
     root = f"firstlight-{run.run.name}"
     assert texts[f"{root}/stage/lock.txt"] == "nvidia-curand==10.3.9.90\n"
@@ -144,7 +144,7 @@ def test_a_version_of_four_parts_is_no_address(run: Folder, tmp_path: Path) -> N
         ("cublas 12.8.4.1", "cublas 12.8.4.1"),
     ],
 )
-def test_replacing(text: str, other: str) -> None:
+def test_names_and_addresses_are_replaced(text: str, other: str) -> None:
     names = Pseudonyms({"gpu-1": ["gpu-1.acme.example"]}, users=["ops", "root"], versions=["12.8.4.1"])
     assert names.replace(text) == other
 
@@ -154,7 +154,7 @@ def test_an_address_of_the_inventory_is_replaced_though_it_looks_like_a_version(
     assert names.replace("12.8.4.1") == "198.18.0.1"
 
 
-def test_the_same_is_the_same_everywhere() -> None:
+def test_a_name_has_the_same_replacement_everywhere() -> None:
     names = Pseudonyms({"gpu-1": []})
     assert names.replace("10.0.0.9 then 10.0.0.8") == "198.18.0.1 then 198.18.0.2"
     assert names.replace("10.0.0.8 gpu-1") == "198.18.0.2 host-1"

@@ -1,4 +1,4 @@
-"""Run folders with files that are damaged or of another program: every command on runs ends in order, and other runs still count."""
+"""Run folders with damaged or foreign files: every command on runs ends normally, and other runs still count."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEWER = "20261120T101500Z"
 
 
 def make(logs: Path) -> Path:
-    """Two runs that ended; of the earlier one every kind of file is there."""
+    """Two finished runs; the earlier one has every kind of file."""
     for name in (DAMAGED, NEWER):
         folder = Folder(logs / name, [host("a", local=True)], source="inventory/local")
         folder.planned(["a"], CPU_STACK)
@@ -69,7 +69,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
 
 
 def use(logs: Path) -> None:
-    """Every command, as a person would see it end."""
+    """Run every command as a user does."""
     for name, command in COMMANDS.items():
         if DAMAGED not in names(logs):
             return  # without run.json it is no run
@@ -78,7 +78,7 @@ def use(logs: Path) -> None:
 
 
 def refusal(command: Callable[[Path], Any], logs: Path) -> FirstlightError | None:
-    """The expected error that a command ends with; null where there is none."""
+    """Return the expected error that a command ends with; None if there is none."""
     try:
         command(logs)
     except FirstlightError as error:

@@ -1,4 +1,4 @@
-"""What changed between two runs: what counts, what does not, and which run is the one before."""
+"""Differences between two runs: which count, which do not, and with which earlier run a run is compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(**values: Any) -> HostFacts:
     return facts("a", gpus=2).model_copy(update=values)
 
 
-def test_a_host_as_it_was_has_no_difference() -> None:
+def test_an_unchanged_host_has_no_difference() -> None:
     assert differing(changed(), changed()) == {}
 
 
@@ -50,7 +50,7 @@ def test_a_host_as_it_was_has_no_difference() -> None:
     ],
     ids=["clock", "memory in use", "kernel's share", "disk in use", "pid", "ephemeral port", "order", "not asked"],
 )
-def test_what_moves_by_itself_is_no_difference(one: dict[str, Any], two: dict[str, Any]) -> None:
+def test_values_that_always_change_are_no_difference(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert differing(changed(**one), changed(**two)) == {}
 
 
@@ -84,13 +84,13 @@ def test_what_moves_by_itself_is_no_difference(one: dict[str, Any], two: dict[st
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_what_somebody_did_is_a_difference(
+def test_changes_by_a_person_are_a_difference(
     one: dict[str, Any], two: dict[str, Any], name: str, values: tuple[Any, Any]
 ) -> None:
     assert differing(changed(**one), changed(**two)) == {name: values}
 
 
-def test_a_card_that_is_gone_is_one_line_and_not_one_for_each_of_its_fields() -> None:
+def test_a_missing_card_is_one_difference() -> None:
     whole = changed()
     assert whole.nvidia
     cards = [card.model_copy(update={"pci_address": f"0000:{card.index}b:00.0"}) for card in whole.nvidia.gpus]
@@ -111,7 +111,7 @@ def test_the_service_s_own_processes_are_no_difference() -> None:
     assert "engine_processes[0]" in differing(changed(installed=Installed(prefix="/p")), orphan)
 
 
-def test_a_new_boot_is_told_in_words() -> None:
+def test_a_new_boot_is_described_in_words() -> None:
     [found] = differences(
         {"a": HostRecords(host="a", run="1", facts=changed(os=OperatingSystem(boot_id="5c1e")))},
         {"a": HostRecords(host="a", run="2", facts=changed(os=OperatingSystem(boot_id="90fa")))},
@@ -141,7 +141,7 @@ def measured(folder: Folder, status: str, value: float) -> None:
     folder.run.write("verify/a.json", document(records))
 
 
-def test_lock_settings_and_checks(tmp_path: Path) -> None:
+def test_lock_settings_and_checks_are_compared(tmp_path: Path) -> None:
     measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
     newer = LOCK.format("a" * 64, "c" * 64).replace("2.13.0", "2.14.0") + "vllm==0.33.0 --hash=sha256:" + "d" * 64
     measured(run(tmp_path, "20261120T080000Z", port=8100, lock=newer), "warn", 1100.0)
@@ -163,7 +163,7 @@ def test_a_figure_within_its_noise_is_no_difference(tmp_path: Path) -> None:
     assert compare(tmp_path, "20261119T080000Z")[0].changes == ()
 
 
-def test_a_host_whose_figures_always_scatter_is_not_told_every_time(tmp_path: Path) -> None:
+def test_a_host_whose_figures_always_vary_has_no_difference(tmp_path: Path) -> None:
     for number, value in enumerate((1000.0, 1500.0, 1040.0, 1460.0), 1):
         measured(folder := run(tmp_path, f"2026111{number}T080000Z"), "ok", value)
         end(folder)
@@ -173,7 +173,7 @@ def test_a_host_whose_figures_always_scatter_is_not_told_every_time(tmp_path: Pa
     assert [(change.before, change.after) for change in compare(tmp_path)[0].changes] == [(1460.0, 600.0)]
 
 
-def test_a_slower_start_is_a_difference_and_a_slightly_slower_one_is_none(tmp_path: Path) -> None:
+def test_only_a_much_slower_start_is_a_difference(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = run(tmp_path, "20261120T080000Z")
     phases = served().startup_s | {"engine": served().startup_s["engine"] * 2.5, "process": 0.9}
@@ -183,7 +183,7 @@ def test_a_slower_start_is_a_difference_and_a_slightly_slower_one_is_none(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "told"),
+    ("one", "two", "reported"),
     [
         ("serving", "unchanged", False),
         ("planned", "probed", False),
@@ -191,15 +191,15 @@ def test_a_slower_start_is_a_difference_and_a_slightly_slower_one_is_none(tmp_pa
         ("serving", "stopped", True),
     ],
 )
-def test_how_a_host_came_out(one: str, two: str, *, told: bool) -> None:
+def test_a_changed_state_of_a_host_is_a_difference(one: str, two: str, *, reported: bool) -> None:
     [found] = differences(
         {"a": HostRecords(host="a", run="1", state=one)},  # type: ignore[arg-type]
         {"a": HostRecords(host="a", run="2", state=two)},  # type: ignore[arg-type]
     )
-    assert [sentence(change) for change in found.changes] == ([f"{one} -> {two}"] if told else [])
+    assert [sentence(change) for change in found.changes] == ([f"{one} -> {two}"] if reported else [])
 
 
-def test_what_a_run_did_not_come_to_is_unknown_and_no_change(tmp_path: Path) -> None:
+def test_parts_that_a_run_did_not_reach_are_unknown_and_no_change(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = Folder(tmp_path / "20261120T080000Z", [host("a")])
     folder.results(result("a", "probe", "unreachable", text="no answer"))
@@ -208,7 +208,7 @@ def test_what_a_run_did_not_come_to_is_unknown_and_no_change(tmp_path: Path) -> 
     assert found.unknown == ("stack, lock, facts, checks: not in run 20261120T080000Z",)
 
 
-def test_the_run_before_is_each_host_s_last_green_one(tmp_path: Path) -> None:
+def test_each_host_is_compared_with_its_last_green_run(tmp_path: Path) -> None:
     end(run(tmp_path, "20261118T080000Z"))
     amber = run(tmp_path, "20261119T080000Z")
     amber.run.write("verify/a.json", document([check("host.clock", "warn", reason="41 s off")]))
@@ -223,12 +223,12 @@ def test_the_run_before_is_each_host_s_last_green_one(tmp_path: Path) -> None:
     assert last_green(tmp_path, "20261118T080000Z", ["a"]) == {}
 
 
-def test_a_failed_run_says_by_itself_what_changed(tmp_path: Path) -> None:
+def test_a_failed_run_shows_what_changed(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = run(tmp_path, "20261120T080000Z", port=8100)
     folder.results(result("a", "serve", "failed", text="port 8100 is taken"))
-    said = folder.text()
-    head = said[: said.index("\nHosts")]
+    text = folder.text()
+    head = text[: text.index("\nHosts")]
     assert "settings: port: 8000 -> 8100" in head
     assert "since run 20261119T080000Z" in head
     [entry] = folder.json()["hosts"]
@@ -237,14 +237,14 @@ def test_a_failed_run_says_by_itself_what_changed(tmp_path: Path) -> None:
     ]["changes"]
 
 
-def test_a_green_run_says_nothing_of_changes(tmp_path: Path) -> None:
+def test_a_green_run_shows_no_changes(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = run(tmp_path, "20261120T080000Z", port=8100)
     assert "Changed since" not in folder.text()
     assert folder.json()["hosts"][0]["since_green"] is None
 
 
-def test_hosts_on_which_the_same_changed_stand_once() -> None:
+def test_hosts_with_the_same_changes_are_shown_once() -> None:
     change = Change(part="facts", name="os.kernel", before="6.1", after="6.6")
     found = [HostDifference(host=f"gpu-{n}", before="1", after="2", changes=(change,)) for n in range(1, 41)]
     assert render(found).splitlines() == [
@@ -253,17 +253,17 @@ def test_hosts_on_which_the_same_changed_stand_once() -> None:
     ]
 
 
-def test_no_earlier_run_is_said() -> None:
+def test_a_missing_earlier_run_is_reported() -> None:
     found = differences({}, {"a": HostRecords(host="a", run="2")})
     assert "no earlier run" in render(found)
 
 
-def test_pins_of_a_lock_with_markers_and_files() -> None:
+def test_pins_of_a_lock_with_markers_and_files_are_read() -> None:
     lock = 'a==1.0 ; python_version < "4" --hash=sha256:' + "1" * 64 + "\nb @ file:///b-2.whl\n# c==3\n"
     assert pins(lock) == {"a": "1.0 (sha256 111111111111)", "b": "file:///b-2.whl"}
 
 
-def test_a_folder_that_is_half_there_can_be_read(tmp_path: Path) -> None:
+def test_an_incomplete_folder_can_be_read(tmp_path: Path) -> None:
     folder = run(tmp_path, "20261119T080000Z")
     folder.run.path("facts/a.json").write_text("{", encoding="utf-8")
     folder.run.path("stage/lock.txt").unlink()

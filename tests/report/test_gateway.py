@@ -1,4 +1,4 @@
-"""What a run tells of its gateway."""
+"""The gateway in the summary of a run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_summary_has_what_clients_need(tmp_path: Path, changed: bool) -> Non
         assert line in text.splitlines()
 
 
-def test_drift_is_not_said_to_be_repaired_where_only_the_gateway_was_set_up(tmp_path: Path) -> None:
+def test_a_run_of_the_gateway_alone_does_not_report_drift_as_repaired(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, command="gateway")
     host = Host(name="gate", groups=("gateway", "gpus"), connection=Connection(kind="ssh"), settings=Settings())
     run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
@@ -65,7 +65,7 @@ def test_drift_is_not_said_to_be_repaired_where_only_the_gateway_was_set_up(tmp_
     assert note.startswith("drift: ")
 
 
-def test_a_gateway_that_failed_tells_no_address(tmp_path: Path) -> None:
+def test_a_failed_gateway_has_no_address(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, command="gateway")
     host = Host(name="gate", groups=("gateway",), connection=Connection(kind="ssh"), settings=Settings())
     run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))

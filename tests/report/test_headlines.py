@@ -1,4 +1,4 @@
-"""A line a family: counts, and the figures that a reader wants to see first."""
+"""One line per family: counts, and the figures that matter most to a reader."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from verify.registry import FAMILIES, all_checks
 def record(
     id_: str, status: str = "ok", reason: str = "", device: str = "cuda:0", figures: dict[str, float] | None = None
 ) -> CheckRecord:
-    told = [Figure(name=name, value=value, unit="") for name, value in (figures or {}).items()]
+    found = [Figure(name=name, value=value, unit="") for name, value in (figures or {}).items()]
     values = {"id": id_, "family": id_.partition(".")[0], "status": status, "device": device, "reason": reason}
-    return CheckRecord.model_validate({**values, "figures": told})
+    return CheckRecord.model_validate({**values, "figures": found})
 
 
 def lines(*checks: CheckRecord) -> list[tuple[str, str, str]]:
     return list(families([HostSummary(name="gpu-1", state="serving", changed=False, checks=checks)]))
 
 
-def test_figures_of_all_devices_are_told_as_their_range_or_their_worst() -> None:
-    told = lines(
+def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> None:
+    found = lines(
         record("speed.memory", figures={"memory, read and written": 3100.0}),
         record("speed.memory", device="cuda:1", figures={"memory, read and written": 2950.0}),
         record("speed.copies", "skip", "no card to copy to"),
         record("attention.sdpa_flash", figures={"largest error, float16": 0.9134, "largest error, bfloat16": 0.5}),
         record("attention.vllm_flash_3", "fail", "wrong", figures={"largest error, float16": 7.25}),
     )
-    assert told == [
+    assert found == [
         ("speed", "2 ok, 1 skip", "memory 2950 to 3100 GB/s"),
         ("attention", "1 fail, 1 ok", "errors at most 7.25 times plain torch's"),
     ]
 
 
-def test_a_card_whose_speeds_no_floor_is_known_of_is_named() -> None:
+def test_a_card_without_known_speed_floors_is_named() -> None:
     def measured(card: str, floor: float | None, device: str) -> CheckRecord:
         plain = record("speed.memory", device=device, figures={"memory, read and written": 250.0})
         figures = (plain.figures[0].model_copy(update={"floor": floor}),)
@@ -52,25 +52,25 @@ def test_a_card_whose_speeds_no_floor_is_known_of_is_named() -> None:
     )
 
 
-def test_a_family_without_figures_is_told_by_its_first_check_that_passed() -> None:
-    told = lines(
+def test_a_family_without_figures_shows_its_first_passed_check() -> None:
+    found = lines(
         record("engine.flash_attn", "skip", "none is planned"), record("engine.vllm", reason="vLLM 0.32.0 imports")
     )
-    assert told == [("engine", "1 ok, 1 skip", "vLLM 0.32.0 imports")]
+    assert found == [("engine", "1 ok, 1 skip", "vLLM 0.32.0 imports")]
     assert lines(record("kernels.graph", "skip", "CPUs have no graphs")) == [("kernels", "1 skip", "")]
 
 
-def test_large_counts_are_told_to_the_unit() -> None:
+def test_large_counts_are_shown_exactly() -> None:
     assert lines(record("libraries.files", figures={"files": 34470.0})) == [
         ("libraries", "1 ok", "34470 files as installed")
     ]
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.text)
-def test_each_headline_is_of_checks_that_there_are(rule: Headline) -> None:
+def test_each_headline_belongs_to_existing_checks(rule: Headline) -> None:
     assert [check.id for check in all_checks() if re.fullmatch(rule.check, check.id)]
 
 
 def test_every_family_has_a_headline() -> None:
-    told = {check.family for check in all_checks() for rule in rules() if re.fullmatch(rule.check, check.id)}
-    assert told == set(FAMILIES)
+    found = {check.family for check in all_checks() for rule in rules() if re.fullmatch(rule.check, check.id)}
+    assert found == set(FAMILIES)

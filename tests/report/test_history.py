@@ -1,4 +1,4 @@
-"""`./firstlight logs`: which runs there are, and what one says."""
+"""`./firstlight logs`: the list of runs, and the summary of one."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def logs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_all_runs_the_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
+def test_all_runs_are_listed_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
     assert run_list.render(logs) == snapshot
 
 
-def test_a_run_by_name(logs: Path) -> None:
+def test_a_run_is_shown_by_its_name(logs: Path) -> None:
     assert summary_text(logs, "20261119T080000Z").startswith("GREEN: ")
 
 
 @pytest.mark.parametrize("run", [None, "latest"])
-def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> None:
+def test_the_newest_run_that_was_killed_before_its_summary_is_red(logs: Path, run: str | None) -> None:
     assert summary_text(logs, run).startswith("RED: ")
     assert not (logs / "20261120T101500Z" / "summary.txt").exists()
 
 
-def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
+def test_a_running_run_is_not_a_killed_run(logs: Path) -> None:
     RunFolder(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
     assert run_status(find(logs)) == "running"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still running"):
         summary_text(logs)
 
 
-def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
+def test_another_process_with_the_same_pid_is_not_the_run(logs: Path) -> None:
     began = process_start(os.getpid())
     assert began
     header = {"command": "provision", "pid": os.getpid(), "pid_start": began - 1}
@@ -67,7 +67,7 @@ def test_list_as_json(logs: Path) -> None:
     assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
 
 
-def test_a_run_that_only_planned_is_not_called_green(tmp_path: Path) -> None:
+def test_a_run_that_only_planned_has_the_outcome_planned(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "20261120T101500Z", [host("a", local=True)])
     folder.planned(["a"], CPU_STACK)
     folder.results(result("a", "probe"), result("a", "plan"))
@@ -77,7 +77,7 @@ def test_a_run_that_only_planned_is_not_called_green(tmp_path: Path) -> None:
     assert " planned " in run_list.render(tmp_path)
 
 
-def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:
+def test_the_tenth_run_of_a_second_comes_after_the_ninth(tmp_path: Path) -> None:
     for suffix in ("", "-2", "-9", "-10"):
         RunFolder(tmp_path / f"20261120T101500Z{suffix}").write("run.json", {})
     assert [name[16:] for name in names(tmp_path)] == ["-10", "-9", "-2", ""]
@@ -89,13 +89,13 @@ def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertio
     assert raised.value.render().replace(str(logs), "LOGS") == snapshot
 
 
-def test_no_run_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
     assert run_list.render(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
         summary_text(tmp_path)
 
 
-def test_three_files_are_written_whole(logs: Path) -> None:
+def test_three_files_are_written_completely(logs: Path) -> None:
     folder = logs / "20261119T080000Z"
     assert {path.name for path in folder.glob("summary.*")} == {"summary.txt", "summary.md", "summary.json"}
     assert not list(folder.glob(".summary*"))

@@ -1,4 +1,4 @@
-"""The line that says how deeply and when a host was checked."""
+"""The line with the level and time of a host's last checks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def document(**values: Any) -> dict[str, Any]:
     return {"status": "ok", "level": "standard", "environment": "e1", "runs": runs, "checks": [], **values}
 
 
-def test_each_level_has_its_age_the_deepest_first() -> None:
+def test_each_level_has_its_age_with_the_deepest_first() -> None:
     assert verified_line(document(), NOW, "e1") == "verified ok at full, 3 h ago; standard, 5 min ago"
 
 
-def test_what_stands_as_failed_is_named_with_its_level_and_when_it_was_found() -> None:
+def test_failed_checks_are_named_with_their_level_and_age() -> None:
     files = {"id": "libraries.files", "status": "fail", "level": "full", "found": {"at": "2026-11-19T12:00:00Z"}}
     gemm = {"id": "kernels.gemm", "status": "error", "level": "standard", "device": "cuda:1", "found": None}
-    said = verified_line(document(status="error", checks=[files, gemm, {"id": "x.y", "status": "ok"}]), NOW)
-    assert said.startswith("verified error at full, 3 h ago")
-    assert said.endswith("; libraries.files: fail at full, found 1 d ago; kernels.gemm on cuda:1: error at standard")
+    line = verified_line(document(status="error", checks=[files, gemm, {"id": "x.y", "status": "ok"}]), NOW)
+    assert line.startswith("verified error at full, 3 h ago")
+    assert line.endswith("; libraries.files: fail at full, found 1 d ago; kernels.gemm on cuda:1: error at standard")
 
 
 def test_another_environment_than_the_live_one_is_named() -> None:
@@ -36,15 +36,15 @@ def test_another_environment_than_the_live_one_is_named() -> None:
 
 
 @pytest.mark.parametrize("last", [None, {}])
-def test_a_host_that_was_never_checked(last: Any) -> None:
+def test_a_host_that_was_never_checked_is_reported_as_such(last: Any) -> None:
     assert verified_line(last, NOW) == "verified never"
 
 
-def test_a_document_of_an_earlier_release_says_what_it_can() -> None:
+def test_a_document_of_an_earlier_release_is_read_as_far_as_possible() -> None:
     last = {"status": "ok", "level": "full", "started_at": "2026-11-20T11:59:30.000Z"}
     assert verified_line(last, NOW) == "verified ok at full, 30 s ago"
     assert verified_line({"status": "ok"}, NOW) == "verified ok"
 
 
-def test_a_time_that_cannot_be_read_is_shown_as_it_stands() -> None:
+def test_an_unreadable_time_is_shown_unchanged() -> None:
     assert age("yesterday", NOW) == "at yesterday"

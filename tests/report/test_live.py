@@ -1,4 +1,4 @@
-"""Plain lines for logs, a live table on a real terminal, which is as before when the table is gone."""
+"""Plain lines for logs, and a live table on a real terminal, which is restored afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plain(*results: PhaseResult) -> str:
     return re.sub(r"^\[ *[0-9.]+ s\] ", "", out.getvalue(), flags=re.MULTILINE)
 
 
-def test_plain_lines_name_a_room_once() -> None:
+def test_plain_lines_name_a_phase_once() -> None:
     assert plain(result("a", "probe"), result("b", "probe"), result("a", "install")).splitlines() == [
         "probe",
         "  a: probe ok (0.4 s)",
@@ -63,9 +63,9 @@ def test_plain_lines_name_a_room_once() -> None:
 
 
 def test_plain_failure_has_text_and_hint_and_no_secret() -> None:
-    said = plain(result("a", "install", "failed", text="HF_TOKEN=abcdefgh1234 \x1b[31mwrong", hint="see the log"))
-    assert "a: install failed: HF_TOKEN=[hidden] wrong" in said
-    assert "hint: see the log" in said
+    output = plain(result("a", "install", "failed", text="HF_TOKEN=abcdefgh1234 \x1b[31mwrong", hint="see the log"))
+    assert "a: install failed: HF_TOKEN=[hidden] wrong" in output
+    assert "hint: see the log" in output
 
 
 def write_many(progress: PlainProgress, name: str) -> None:
@@ -73,7 +73,7 @@ def write_many(progress: PlainProgress, name: str) -> None:
         progress.note(name, "x" * 50)
 
 
-def test_plain_lines_of_many_threads_stay_whole() -> None:
+def test_plain_lines_of_many_threads_stay_complete() -> None:
     out = io.StringIO()
     with PlainProgress(out) as progress:
         each = [threading.Thread(target=write_many, args=(progress, f"h{number}")) for number in range(8)]
@@ -108,9 +108,9 @@ except KeyboardInterrupt:
 
 
 def on_terminal(*arguments: str, interrupt: bool = False, **environment: str) -> tuple[int, bytes]:
-    """Run the run on a terminal of its own; returns its exit code and everything that the terminal got.
+    """Execute a run on a new terminal; return its exit code and everything that the terminal received.
 
-    Once the table is there the run is told to go on, or interrupted.
+    Once the table is shown, the run continues or is interrupted.
     """
     controller, terminal = pty.openpty()
     variables = {
@@ -156,14 +156,14 @@ def test_live_table_shows_work_and_leaves_no_trace() -> None:
     assert got.rfind(b"\x1b[?25h") > got.rfind(b"\x1b[?25l") >= 0, "the cursor is shown again"
 
 
-def test_no_colour_where_none_is_wanted() -> None:
+def test_no_colour_is_used_if_it_is_disabled() -> None:
     _, coloured = on_terminal("slow")
     _, plainly = on_terminal("slow", NO_COLOR="1")
     assert re.search(rb"\x1b\[(0;)?31m", coloured)
     assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", plainly)
 
 
-def test_a_quick_walk_draws_nothing() -> None:
+def test_a_quick_run_draws_no_table() -> None:
     code, got = on_terminal()
     assert (code, got) == (0, b"")
 

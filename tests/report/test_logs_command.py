@@ -1,4 +1,4 @@
-"""`./firstlight logs ...` as it is typed: what each spelling does, and where its output goes."""
+"""`./firstlight logs ...` as a user types it: the effect of each form, and where its output goes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def typed(*words: str) -> Any:
 
 
 @pytest.mark.parametrize("words", [(), (NEW,), ("show",), ("show", NEW), ("latest",)])
-def test_the_newest_run_by_whatever_name(folder: Path, words: tuple[str, ...]) -> None:
+def test_the_newest_run_is_shown_by_each_of_its_names(folder: Path, words: tuple[str, ...]) -> None:
     assert typed(*words).stdout.startswith("RED: 1 host failed (a)")
 
 
-def test_the_first_screen_and_with_full_the_details(folder: Path) -> None:
+def test_the_first_screen_is_shown_and_with_full_the_details(folder: Path) -> None:
     screen, whole = typed(OLD).stdout, typed(OLD, "--full").stdout
     assert screen.splitlines()[-1].split() == ["Details", "./firstlight", "logs", "show", OLD, "--full"]
     assert typed().stdout.splitlines()[-1].endswith(" ./firstlight logs show --full")
@@ -54,12 +54,12 @@ def test_the_first_screen_and_with_full_the_details(folder: Path) -> None:
     assert "\nSeconds\n" not in screen
 
 
-def test_another_run_by_its_name_and_as_json(folder: Path) -> None:
+def test_another_run_is_shown_by_its_name_and_as_json(folder: Path) -> None:
     assert typed(OLD).stdout.startswith("GREEN: ")
     assert json.loads(typed(OLD, "--json").stdout)["verdict"] == "green"
 
 
-def test_following_a_run_that_has_ended_tells_it_once_and_then_its_summary(folder: Path) -> None:
+def test_following_an_ended_run_shows_its_events_once_and_then_its_summary(folder: Path) -> None:
     done = typed(OLD, "--follow")
     assert done.stdout.startswith("GREEN: ")
 

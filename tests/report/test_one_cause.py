@@ -1,4 +1,4 @@
-"""One root cause is told once: in at most 15 lines, the doctor's finding on top, whatever it takes along."""
+"""One root cause is shown once, in at most 15 lines with the doctor's finding first, however many checks it affects."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ CAUSES: dict[str, dict[str, Any]] = {
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded"
 FACTS = {"driver not loaded": "driver-broken"}
-"""What the probe saw of such a host."""
+"""The probe recording of such a host."""
 SOURCES = {
     "driver not loaded": {
         "nvidia-smi": "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
         "Make sure that the latest NVIDIA driver is installed and running.\n"
     }
 }
-"""What the host itself says beside the check."""
+"""Sources of the host itself beside the check."""
 
 
 def records(id_: str, **values: Any) -> list[dict[str, Any]]:
-    """What a run of standard says where one check fails and all else is well."""
+    """Return the records of a standard run in which one check fails and the others pass."""
     found = []
     for one in (one for one in all_checks() if one.level != "full"):
         rests_on = {premise.id for premise in with_dependencies([one], all_checks())}
@@ -67,14 +67,14 @@ def records(id_: str, **values: Any) -> list[dict[str, Any]]:
 
 
 def failed(text: str) -> list[str]:
-    """The lines of `What failed`."""
+    """Return the lines of `What failed`."""
     lines = text.partition("What failed\n")[2].partition("\n\n")[0].splitlines()
     assert lines
     return lines
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: object, name: str) -> None:
+def test_a_cause_is_shown_once_with_the_checks_that_it_affects(tmp_path: Path, snapshot: object, name: str) -> None:
     folder = Folder(tmp_path / "20261120T101500Z", [host("gpu-1")])
     found = records(**CAUSES[name])
     folder.green("gpu-1", gpus=8, records=found)
@@ -90,8 +90,8 @@ def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: 
     assert len(lines) <= MOST
     assert sum(CAUSES[name]["reason"][:30] in line for line in lines) == 1
     taken_along = [one for one in found if one["reason"].startswith("needs ")]
-    told = [line for line in text.splitlines() if "needs " in line]
-    assert [line.split() for line in told] == (
+    needing = [line for line in text.splitlines() if "needs " in line]
+    assert [line.split() for line in needing] == (
         [["skip", str(len(taken_along)), "checks", "needs", CAUSES[name]["id_"]]] if taken_along else []
     )
     assert "\n".join(lines) == snapshot
@@ -99,16 +99,16 @@ def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: 
 
 @settings(deadline=None)
 @given(
-    said=st.text(st.characters(codec="utf-8"), max_size=3000),
+    problem=st.text(st.characters(codec="utf-8"), max_size=3000),
     hint=st.text(st.characters(codec="utf-8"), max_size=900),
     evidence=st.lists(st.text(st.characters(codec="utf-8"), max_size=400), max_size=60),
     phase=st.sampled_from(["plan", "stage", "install"]),
 )
-def test_whatever_a_room_says_of_its_failure_takes_no_more_than_15_lines(
-    tmp_path_factory: pytest.TempPathFactory, said: str, hint: str, evidence: list[str], phase: Any
+def test_any_failure_of_a_phase_takes_at_most_15_lines(
+    tmp_path_factory: pytest.TempPathFactory, problem: str, hint: str, evidence: list[str], phase: Any
 ) -> None:
     folder = Folder(tmp_path_factory.mktemp("run") / "20261120T101500Z", [host("gpu-1")])
-    folder.results(result("gpu-1", phase, "failed", text=said, hint=hint, evidence=tuple(evidence)))
+    folder.results(result("gpu-1", phase, "failed", text=problem, hint=hint, evidence=tuple(evidence)))
     finding = Finding(cause="index-unreachable", confidence=0.97, evidence=(), fix=("fetch it by hand " * 40,))
     folder.run.write("findings/gpu-1.json", [finding.model_dump()])
     lines = failed(render(build(read(folder.run))))

@@ -1,4 +1,4 @@
-"""`./firstlight logs open`: the page of a run, and how to see it where there is no browser."""
+"""`./firstlight logs open`: the page of a run, and how to see it on a machine without a browser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Addresses that a browser was asked to open, on a machine with a display."""
+    """The addresses that a browser was asked to open, on a machine with a display."""
     asked: list[str] = []
     monkeypatch.setenv("BROWSER", "true")
 
@@ -46,50 +46,50 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_old_run_is_opened_by_name(logs: Path, opened: list[str]) -> None:
-    path, said = write_and_open(logs, OLDER)
-    assert (path, said) == (logs / OLDER / "summary.html", None)
+    path, message = write_and_open(logs, OLDER)
+    assert (path, message) == (logs / OLDER / "summary.html", None)
     assert opened == [path.as_uri()]
     assert "<span>GREEN</span>" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("run", [None, "latest"])
-def test_the_newest_also_when_it_was_killed(logs: Path, opened: list[str], run: str | None) -> None:
+def test_the_newest_run_is_opened_even_if_it_was_killed(logs: Path, opened: list[str], run: str | None) -> None:
     path, _ = write_and_open(logs, run)
     assert path == logs / NEWER / "summary.html"
     assert "<span>RED</span>" in path.read_text(encoding="utf-8")
 
 
-def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
-    path, said = write_and_open(logs, browser=False)
+def test_the_page_is_only_written_on_request(logs: Path, opened: list[str]) -> None:
+    path, message = write_and_open(logs, browser=False)
     assert path.exists()
-    assert said is None
+    assert message is None
     assert opened == []
 
 
-def test_a_run_at_work_has_no_page_yet(logs: Path) -> None:
+def test_a_running_run_has_no_page_yet(logs: Path) -> None:
     RunFolder(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
     with pytest.raises(UsageError, match="is still running"):
         write_and_open(logs)
 
 
-def test_an_unknown_run_is_said(logs: Path) -> None:
+def test_an_unknown_run_is_reported(logs: Path) -> None:
     with pytest.raises(UsageError, match=f"no run `x` in .*{NEWER}"):
         write_and_open(logs, "x")
 
 
-def test_a_folder_that_takes_no_page_is_said(logs: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(logs: Path) -> None:
     (logs / NEWER / "summary.html").mkdir()
     with pytest.raises(UsageError, match=r"summary\.html` cannot be written: Is a directory"):
         write_and_open(logs)
 
 
-def test_without_a_display_the_way_to_it_is_said(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_the_way_to_the_page_is_explained(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail(f"opened {address}"))
-    path, said = write_and_open(logs)
-    assert said
-    assert f":{path} ." in said
+    path, message = write_and_open(logs)
+    assert message
+    assert f":{path} ." in message
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_without_a_display_the_way_to_it_is_said(logs: Path, monkeypatch: pytest
         ({"SSH_CONNECTION": "10.0.0.1 50022 10.0.0.9 22"}, "darwin", False),
     ],
 )
-def test_where_a_browser_would_open(environment: dict[str, str], platform: str, expected: bool) -> None:
+def test_the_display_decides_if_a_browser_opens(environment: dict[str, str], platform: str, expected: bool) -> None:
     assert has_display(environment, platform) is expected
 
 
@@ -116,5 +116,5 @@ def test_where_a_browser_would_open(environment: dict[str, str], platform: str, 
         ("", f"@{os.uname().nodename}:/srv/logs/summary.html ."),
     ],
 )
-def test_the_copy_goes_the_way_that_the_person_came(connection: str, expected: str) -> None:
+def test_the_copy_command_uses_the_connection_of_the_user(connection: str, expected: str) -> None:
     assert expected in by_hand(Path("/srv/logs/summary.html"), {"SSH_CONNECTION": connection})

@@ -1,4 +1,4 @@
-"""Whatever a run's files say: no line beyond 100 columns, no secret, no terminal command, and JSON that fits its schema."""
+"""For any files of a run: no line beyond 100 columns, no secret, no terminal command, and JSON that fits its schema."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ hosts = st.builds(
     changed=st.booleans(),
     phases=st.lists(phases, max_size=3).map(lambda results: {result.phase: result for result in results}),
     stack=st.sampled_from([None, CPU_STACK, GPU_STACK]),
-    reasons=st.lists(st.builds(lambda said: REFUSED.model_copy(update={"text": said}), words), max_size=2).map(tuple),
+    reasons=st.lists(st.builds(lambda line: REFUSED.model_copy(update={"text": line}), words), max_size=2).map(tuple),
     devices=st.lists(words, max_size=2).map(tuple),
     checks=st.lists(checks, max_size=3).map(tuple),
     checks_at=optional,
@@ -150,7 +150,7 @@ def columns(line: str) -> int:
 
 @given(summaries)
 @settings(max_examples=150, deadline=None)
-def test_text_keeps_to_its_columns_and_to_itself(summary: Summary) -> None:
+def test_text_keeps_to_its_columns(summary: Summary) -> None:
     for line in text.render(summary).rstrip("\n").split("\n"):
         assert columns(line) <= COLUMNS, line
         assert all(unicodedata.category(char)[0] != "C" for char in line), repr(line)
@@ -158,7 +158,7 @@ def test_text_keeps_to_its_columns_and_to_itself(summary: Summary) -> None:
 
 @st.composite
 def fleets(draw: st.DrawFn) -> Summary:
-    """Up to three hundred hosts of a few kinds, which fail, warn and differ in as many ways."""
+    """Draw up to three hundred hosts of a few kinds, which fail, warn and differ in as many ways."""
     kinds = draw(st.lists(hosts, min_size=1, max_size=20))
     name = draw(st.sampled_from(["gpu-", "rack1.example.net-", "x" * 120, "一" * 60]))
     number = draw(st.integers(1, 300))
@@ -188,19 +188,19 @@ def test_the_first_screen_has_25_lines_whatever_the_run(summary: Summary) -> Non
 @given(fleets())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
-    """Every cause stands on the first screen, or the count of the failures that do not names where they stand."""
+    """Every cause is on the first screen, or the count of the remaining failures names the command that shows them."""
     whole = text.render(summary)
-    told = " ".join(first_screen_of(whole).partition("What failed\n")[2].split())
+    failures_shown = " ".join(first_screen_of(whole).partition("What failed\n")[2].split())
     for failure in failures(summary):
         cause = failure.finding and " ".join(clean(failure.finding.cause).split())
-        if cause and cause[:20] not in told:
-            assert re.search(r"and \d+ more: ./firstlight logs show --full", told)
+        if cause and cause[:20] not in failures_shown:
+            assert re.search(r"and \d+ more: ./firstlight logs show --full", failures_shown)
             assert f"cause: {cause}"[:60] in " ".join(whole.split())
 
 
 @given(summaries)
 @settings(max_examples=50, deadline=None)
-def test_json_reads_back(summary: Summary) -> None:
+def test_json_can_be_read_again(summary: Summary) -> None:
     document = json.loads(json_form.render(summary))
     assert TypeAdapter(Summary).validate_python(document).hosts == Summary.model_validate(document).hosts
     assert len(document["hosts"]) == len(summary.hosts)
@@ -216,7 +216,7 @@ def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
 
 @given(words.map(clean))
 @settings(deadline=None)
-def test_wrapping_loses_nothing(sentence: str) -> None:
+def test_wrapping_loses_no_text(sentence: str) -> None:
     assert "".join("".join(wrap(sentence, first="  ", columns=20)).split()) == "".join(sentence.split())
 
 
@@ -229,8 +229,8 @@ def test_tables_align(one: str, two: str) -> None:
 @pytest.mark.parametrize("columns_wide", [30, 60, 100])
 @given(data=st.lists(st.text(alphabet="ab '\"$`!*", min_size=1, max_size=120), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_broken_command_still_says_the_same(columns_wide: int, data: list[str]) -> None:
-    """A real shell reads the broken command as it reads the whole one."""
+def test_a_wrapped_command_has_the_same_words(columns_wide: int, data: list[str]) -> None:
+    """A real shell reads the wrapped command as it reads the whole one."""
     import shlex
 
     given_words = [" ".join(word.split()) for word in data]
@@ -238,8 +238,8 @@ def test_broken_command_still_says_the_same(columns_wide: int, data: list[str]) 
     broken = command(whole, columns=columns_wide)
     assert all(columns(line) <= columns_wide for line in broken)
     script = "\n".join(broken)
-    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == "".join(f"{word}\n" for word in given_words)
+    output = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == "".join(f"{word}\n" for word in given_words)
 
 
 def test_command_substitution_inside_double_quotes_survives() -> None:
@@ -258,7 +258,7 @@ SECRET = "Zq7Rk2Lw9Xv4Bn6T"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "line",
     [
         f"VLLM_API_KEY={SECRET}",
         f'{{"api_key": "{SECRET}"}}',
@@ -277,13 +277,13 @@ SECRET = "Zq7Rk2Lw9Xv4Bn6T"
         f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}",
     ],
 )
-def test_what_looks_like_a_secret_is_masked(said: str) -> None:
-    assert not any(secret in redact(said) for secret in (SECRET, SECRET.lower(), "abcdefgh"))
-    assert MASK in redact(said)
+def test_text_that_looks_like_a_secret_is_masked(line: str) -> None:
+    assert not any(secret in redact(line) for secret in (SECRET, SECRET.lower(), "abcdefgh"))
+    assert MASK in redact(line)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "line",
     [
         "the key is in /opt/firstlight/etc/service.env",
         "sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env",
@@ -304,15 +304,15 @@ def test_what_looks_like_a_secret_is_masked(said: str) -> None:
         "git clone https://ops@code.example.net/x",
     ],
 )
-def test_what_is_no_secret_stays(said: str) -> None:
-    assert redact(said) == said
+def test_text_without_a_secret_stays(line: str) -> None:
+    assert redact(line) == line
 
 
 @pytest.mark.parametrize(
     "line", ["a.", "-", "token ", "--token-", "://", "hf_", "-----BEGIN ", "password:\t", "key" + " " * 50], ids=repr
 )
-def test_a_line_made_to_keep_a_pattern_busy_is_read_in_one_go(line: str) -> None:
-    """Two million characters: a pattern that tried again from every place would not end within a day."""
+def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
+    """With two million characters a pattern that starts again at every position would run for more than a day."""
     text = line * (2_000_000 // len(line))
     assert len(redact(text)) <= len(text)
 
@@ -330,10 +330,10 @@ def test_the_value_of_an_option_is_masked_among_arguments() -> None:
 
 
 def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
-    assert redact("sesam open, said correct horse") == "sesam open, said correct horse"
+    assert redact("sesam open, read correct horse") == "sesam open, read correct horse"
     register_secret("correct horse")
     register_secret("cat")
-    assert redact("sesam open, said correct horse; a cat") == f"sesam open, said {MASK}; a cat"
+    assert redact("sesam open, read correct horse; a cat") == f"sesam open, read {MASK}; a cat"
     assert scrub({"correct horse": ["no correct horse"]}) == {MASK: [f"no {MASK}"]}
 
 
@@ -350,13 +350,13 @@ def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
         ([], ""),
     ],
 )
-def test_names_fold(names: list[str], grouped: str) -> None:
+def test_names_are_folded(names: list[str], grouped: str) -> None:
     assert fold_names(names) == grouped
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "words_of_it"),
     [(0.04, "0.0 s"), (9.96, "10.0 s"), (94.2, "94 s"), (600, "10 min"), (10800, "3 h"), (1e6, "12 days")],
 )
-def test_durations(value: float, said: str) -> None:
-    assert duration(value) == said
+def test_durations_are_shown_in_words(value: float, words_of_it: str) -> None:
+    assert duration(value) == words_of_it

@@ -1,4 +1,4 @@
-"""Which runs stay: a pure decision, and what becomes of the folders."""
+"""Which runs are kept: a pure function, and the removal of the folders."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def kept(runs: list[PastRun], *, keep: int = 100, most_bytes: int = 10**9) -> di
     return {entry.run: entry.why for entry in decide(runs, keep=keep, most_bytes=most_bytes) if entry.keep}
 
 
-def test_by_number() -> None:
+def test_runs_beyond_the_number_are_removed() -> None:
     assert list(kept([past(str(number)) for number in range(9, 0, -1)], keep=3)) == ["9", "8", "7"]
 
 
-def test_by_size_the_newest_stay() -> None:
+def test_by_size_the_newest_runs_are_kept() -> None:
     assert list(kept([past(str(number)) for number in range(9, 0, -1)], most_bytes=45)) == ["9", "8", "7", "6"]
 
 
-def test_the_last_green_run_of_every_host_stays_whatever_the_limits() -> None:
+def test_the_last_green_run_of_every_host_is_kept_whatever_the_limits() -> None:
     runs = [past("5"), past("4", "a"), past("3", "a", "b"), past("2", "a", "b", "c"), past("1", "c")]
     assert kept(runs, keep=1, most_bytes=1) == {
         "5": "the newest run",
@@ -46,7 +46,7 @@ def test_the_last_green_run_of_every_host_stays_whatever_the_limits() -> None:
     }
 
 
-def test_a_run_that_goes_on_stays() -> None:
+def test_a_running_run_is_kept() -> None:
     assert kept([past("3"), past("2", run_status="running"), past("1")], keep=1) == {
         "3": "the newest run",
         "2": "it is still running",
@@ -63,7 +63,7 @@ pasts = st.builds(
 
 
 @given(st.lists(pasts, min_size=1), st.integers(min_value=1, max_value=5), st.integers(min_value=1, max_value=300))
-def test_whatever_the_limits(runs: list[PastRun], keep: int, most_bytes: int) -> None:
+def test_any_limits_keep_running_and_last_green_runs(runs: list[PastRun], keep: int, most_bytes: int) -> None:
     named = [PastRun(str(number), run.run_status, run.bytes, run.green) for number, run in enumerate(runs)]
     decisions = decide(named, keep=keep, most_bytes=most_bytes)
     assert [entry.run for entry in decisions] == [run.run for run in named]
@@ -84,14 +84,14 @@ def run(logs: Path, name: str, *, warned: bool = False) -> Folder:
     return folder
 
 
-def test_only_a_host_without_a_doubt_is_green(tmp_path: Path) -> None:
+def test_only_a_host_without_warnings_is_green(tmp_path: Path) -> None:
     sure, doubtful = run(tmp_path, "20261118T080000Z"), run(tmp_path, "20261119T080000Z", warned=True)
     assert green_hosts(document(sure.run.path("summary.json"))) == {"a"}
     assert green_hosts(document(doubtful.run.path("summary.json"))) == frozenset()
     assert green_hosts({"hosts": "nonsense"}) == frozenset()
 
 
-def test_folders_are_removed_whole_and_what_stays_is_said(tmp_path: Path) -> None:
+def test_folders_are_removed_completely_and_kept_runs_are_reported(tmp_path: Path) -> None:
     for number in range(1, 6):
         run(tmp_path, f"2026111{number}T080000Z", warned=number != 2)
     (tmp_path / "latest").symlink_to("20261115T080000Z")
@@ -100,14 +100,14 @@ def test_folders_are_removed_whole_and_what_stays_is_said(tmp_path: Path) -> Non
     done = prune(tmp_path, keep=2)
     assert names(tmp_path) == ["20261115T080000Z", "20261114T080000Z", "20261112T080000Z"]
     assert sorted(path.name for path in tmp_path.iterdir() if "Z" not in path.name) == ["README.md", "latest"]
-    said = render(done)
-    assert said.splitlines()[0].startswith("removed 2 runs, ")
-    assert "the last green run of a" in said
-    assert "beyond the limit of 2 runs" in said
+    text = render(done)
+    assert text.splitlines()[0].startswith("removed 2 runs, ")
+    assert "the last green run of a" in text
+    assert "beyond the limit of 2 runs" in text
     assert not done.problems
 
 
-def test_a_run_at_work_survives_the_tightest_limits(tmp_path: Path) -> None:
+def test_a_running_run_survives_the_strictest_limits(tmp_path: Path) -> None:
     going = RunFolder.create(tmp_path, command="provision")
     newer = tmp_path / "20990101T000000Z"
     RunFolder(newer.parent / newer.name).folder.mkdir()
@@ -116,7 +116,9 @@ def test_a_run_at_work_survives_the_tightest_limits(tmp_path: Path) -> None:
     assert names(tmp_path) == [newer.name, going.name]
 
 
-def test_what_cannot_be_removed_is_a_problem_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_removed_is_reported_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(1, 5):
         run(tmp_path, f"2026111{number}T080000Z", warned=True)
     rename = Path.rename
@@ -132,7 +134,7 @@ def test_what_cannot_be_removed_is_a_problem_and_stops_nothing(tmp_path: Path, m
     assert names(tmp_path) == ["20261114T080000Z", "20261112T080000Z"]
 
 
-def test_the_quiet_way_waits_until_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_automatic_removal_waits_until_there_are_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "KEEP_RUNS", 10)
     for number in range(11):
         RunFolder(_made(tmp_path, number)).write("run.json", {})
@@ -149,21 +151,19 @@ def _made(logs: Path, number: int) -> Path:
     return folder
 
 
-def test_the_help_names_the_limits_that_hold() -> None:
-    said = CliRunner().invoke(app, ["prune", "--help"], env={"COLUMNS": "200"}).output
-    assert f"Default: {KEEP_RUNS}." in said
-    assert f"Default: {KEEP_MIB} MiB." in said
+def test_the_help_names_the_real_limits() -> None:
+    text = CliRunner().invoke(app, ["prune", "--help"], env={"COLUMNS": "200"}).output
+    assert f"Default: {KEEP_RUNS}." in text
+    assert f"Default: {KEEP_MIB} MiB." in text
 
 
-def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+def test_the_size_of_a_run_is_that_of_its_files(tmp_path: Path) -> None:
     folder = run(tmp_path, "20261118T080000Z").run.folder
     os.truncate(folder / "summary.txt", 3 * 2**20)
     assert "3.0 MiB" in render(prune(tmp_path))
 
 
-def test_a_file_that_a_run_at_work_renames_meanwhile_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_renamed_meanwhile_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.create(tmp_path, command="provision")
     run.path("plan.json").write_text("half")
     look = os.lstat

@@ -1,4 +1,4 @@
-"""The first screen of a run: what failed and why before all else, fleets counted, and the details one command away."""
+"""The first screen of a run: failures and causes first, fleets counted, and the command that shows the details."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def first_screen(folder: Folder) -> list[str]:
 
 
 def failing(tmp_path: Path, number: int, *, causes: int) -> Folder:
-    """Hosts of which each failed of one of so many causes."""
+    """Return a run whose hosts each failed for one of that many causes."""
     names = [f"gpu-{place}" for place in range(number)]
     folder = Folder(tmp_path / RUN, [host(name) for name in names])
     for place, name in enumerate(names):
-        said = f"the service ended: reason {place % causes}"
-        folder.results(result(name, "probe"), result(name, "serve", "failed", text=said, hint="look at its log"))
-        finding = {"cause": f"cause-{place % causes}", "confidence": 0.9, "evidence": [], "fix": ["mend it"]}
+        reason = f"the service ended: reason {place % causes}"
+        folder.results(result(name, "probe"), result(name, "serve", "failed", text=reason, hint="look at its log"))
+        finding = {"cause": f"cause-{place % causes}", "confidence": 0.9, "evidence": [], "fix": ["repair it"]}
         folder.run.write(f"findings/{name}.json", [finding])
     return folder
 
@@ -70,7 +70,7 @@ def test_hosts_in_many_states_keep_to_the_width_when_failures_take_the_lines() -
 
 
 @pytest.mark.parametrize("causes", [1, 2, 3, 6, 14])
-def test_every_cause_stands_once_with_its_hosts(tmp_path: Path, causes: int) -> None:
+def test_every_cause_is_shown_once_with_its_hosts(tmp_path: Path, causes: int) -> None:
     shown = first_screen(failing(tmp_path, 28, causes=causes))
     assert len(shown) <= LINES
     for place in range(causes):
@@ -78,21 +78,21 @@ def test_every_cause_stands_once_with_its_hosts(tmp_path: Path, causes: int) -> 
 
 
 def test_several_causes_keep_their_remedies_while_there_are_lines(tmp_path: Path) -> None:
-    assert sum(line == "    fix: mend it" for line in first_screen(failing(tmp_path, 28, causes=6))) == 6
+    assert sum(line == "    fix: repair it" for line in first_screen(failing(tmp_path, 28, causes=6))) == 6
 
 
-def test_more_causes_than_lines_are_counted_and_their_place_is_named(tmp_path: Path) -> None:
+def test_causes_beyond_the_lines_are_counted_and_the_command_for_them_is_named(tmp_path: Path) -> None:
     folder = failing(tmp_path, 60, causes=30)
     shown = first_screen(folder)
-    told = {found for line in shown for found in re.findall(r"cause-\d+", line)}
+    named = {found for line in shown for found in re.findall(r"cause-\d+", line)}
     [left] = re.findall(r"and (\d+) more: \./firstlight logs show --full", "\n".join(shown))
     assert len(shown) == LINES
-    assert len(told) + int(left) == 30
+    assert len(named) + int(left) == 30
     details = folder.text().partition(RULE)[2]
     assert {f"cause-{place}" for place in range(30)} == set(re.findall(r"cause-\d+", details))
 
 
-def test_one_cause_on_hosts_of_different_kinds_is_told_once(tmp_path: Path) -> None:
+def test_one_cause_on_hosts_of_different_kinds_is_shown_once(tmp_path: Path) -> None:
     folder = failing(tmp_path, 4, causes=1)
     for place in range(4):
         known = facts(f"gpu-{place}", gpus=place)
@@ -102,7 +102,7 @@ def test_one_cause_on_hosts_of_different_kinds_is_told_once(tmp_path: Path) -> N
     assert sum("cause-0" in line for line in shown) == 1
 
 
-def test_hosts_that_need_a_person_stand_before_those_that_are_well(tmp_path: Path) -> None:
+def test_hosts_that_need_attention_come_before_healthy_ones(tmp_path: Path) -> None:
     names = [f"gpu-{place}" for place in range(40)]
     folder = Folder(tmp_path / RUN, [host(name) for name in names])
     folder.planned(names, GPU_STACK)
@@ -124,7 +124,7 @@ ENDINGS: tuple[tuple[PhaseName, str], ...] = (
 )
 
 
-def test_more_kinds_of_hosts_than_lines_are_counted_by_state(tmp_path: Path) -> None:
+def test_kinds_of_hosts_beyond_the_lines_are_counted_by_state(tmp_path: Path) -> None:
     names = [f"gpu-{place}" for place in range(40)]
     folder = Folder(tmp_path / RUN, [host(name) for name in names])
     for place, name in enumerate(names):
@@ -145,7 +145,7 @@ def test_the_tunnel_and_the_key_are_on_the_screen_and_the_whole_recipe_below(tmp
     assert "curl -sS" in details
 
 
-def test_a_command_that_does_not_fit_is_not_cut_but_left_to_the_details(tmp_path: Path) -> None:
+def test_a_command_that_does_not_fit_is_shown_in_the_details_instead_of_truncated(tmp_path: Path) -> None:
     names = [f"{'inference-' * 12}{place}" for place in range(8)]
     folder = Folder(tmp_path / RUN, [host(name) for name in (*names, "well")])
     for name in names:
@@ -184,7 +184,7 @@ def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reaso
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("reasons", "missing"),
     [
         (["no AMD card on the PCI bus"], "no AMD card"),
         (["no AMD card on the PCI bus", "there are fewer than two cards"], "no AMD card, no second card"),
@@ -192,27 +192,27 @@ def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reaso
         (["no NVIDIA card on the PCI bus", "no AMD card on the PCI bus"], "no card"),
     ],
 )
-def test_what_a_host_lacks_is_named(said: list[str], told: str) -> None:
-    assert inapplicable(said) == (frozenset(said), f"do not apply: {told}")
+def test_missing_devices_of_a_host_are_named(reasons: list[str], missing: str) -> None:
+    assert inapplicable(reasons) == (frozenset(reasons), f"do not apply: {missing}")
 
 
-def test_a_host_with_gpus_that_its_stack_leaves_alone_lacks_none() -> None:
+def test_a_host_with_gpus_that_its_stack_does_not_use_lacks_none() -> None:
     assert inapplicable(["no card to copy to", "the Stack computes on the CPU"])[0] == frozenset()
 
 
-def said_by_checks() -> str:
-    """All texts of the checks; those that are put together stand in their parts."""
+def texts_of_checks() -> str:
+    """Return all texts of the checks; of composed texts the parts."""
     nodes = (node for path in (ROOT / "verify").rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def test_every_reason_of_the_table_is_one_that_a_check_gives() -> None:
-    said, kinds = said_by_checks(), table("inapplicable")
-    assert kinds["unless"] in said
+    texts, kinds = texts_of_checks(), table("inapplicable")
+    assert kinds["unless"] in texts
     for pattern in (pattern for kind in kinds["kind"] for pattern in kind["reasons"]):
-        # Those that name a maker or a kind of device are put together from parts.
+        # Texts that name a maker or a kind of device are composed of parts.
         parts = re.split(r"NVIDIA cards?|AMD cards?| and ", pattern)
-        assert all(re.search(part, said) for part in parts), pattern
+        assert all(re.search(part, texts) for part in parts), pattern
 
 
 class Terminal(io.StringIO):
@@ -224,7 +224,7 @@ class Terminal(io.StringIO):
         return self._is_terminal
 
 
-def test_a_check_that_warned_is_told_once(tmp_path: Path) -> None:
+def test_a_check_that_warned_is_shown_once(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     folder.green("a", records=[check("libraries.injected", "warn", reason="/opt/x.py: no wheel contains it")])
     folder.results(result("a", "verify", "warn", text="check `libraries.injected`: /opt/x.py: no wheel contains it"))
@@ -232,7 +232,7 @@ def test_a_check_that_warned_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_terminal_gets_the_first_screen_and_a_pipe_all_of_it(
+def test_a_terminal_gets_the_first_screen_and_a_pipe_the_whole_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     folder = failing(tmp_path, 3, causes=1)
@@ -249,7 +249,7 @@ def test_a_terminal_gets_the_first_screen_and_a_pipe_all_of_it(
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_verify_ends_with_the_verdict_where_a_person_looks(
+def test_verify_on_a_terminal_ends_with_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
@@ -268,13 +268,13 @@ def test_verify_ends_with_the_verdict_where_a_person_looks(
     assert screen.startswith("GREEN: ") is is_terminal
 
 
-def test_a_summary_that_an_older_release_wrote_is_shown_as_it_is() -> None:
+def test_a_summary_of_an_older_release_is_shown_unchanged() -> None:
     assert (
         first_screen_of("GREEN: 1 host serving\n\nHosts\n  a  serving\n")
         == "GREEN: 1 host serving\n\nHosts\n  a  serving\n"
     )
 
 
-def test_a_named_run_is_named_where_its_details_are() -> None:
+def test_the_command_for_the_details_names_the_run() -> None:
     text = f"GREEN: 1 host serving\n\n{RULE}\nDetails\n"
     assert first_screen_of(text, "20261119T080000Z").endswith("./firstlight logs show 20261119T080000Z --full\n")

@@ -1,4 +1,4 @@
-"""More than a hundred kinds of secrets, none of which survives in an archive, a record or what the doctor prints."""
+"""More than a hundred kinds of secrets: none remains in an archive, a record or the doctor's output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PLACE = re.compile(r"<(?:([^<>:]+):)?([AaxwbdP]|p)(\d+)>")
 
 
 def corpus() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each line with secrets made up for it, and these."""
+    """Return each line with invented secrets in it, and these secrets."""
     made = random.Random(7)
     for line in tomllib.loads((Path(__file__).parent / "secrets.toml").read_text())["lines"].strip().splitlines():
         secrets: list[str] = []
@@ -50,7 +50,7 @@ def corpus() -> Iterator[tuple[str, tuple[str, ...]]]:
                     + "".join(made.choices(LETTERS["w"], k=length // 2))
                 )
             else:
-                # a digit and a letter in each: what is all letters might be a word
+                # a digit and a letter in each: letters alone might be a word
                 text = "".join(made.choices(LETTERS[kind], k=length - 2)) + ("7d" if kind not in "dA" else "77")
             secrets.append(text)
             return prefix + text
@@ -62,7 +62,7 @@ CORPUS = list(corpus())
 
 
 def left(text: str, secrets: tuple[str, ...]) -> list[str]:
-    """Secrets of which more than a short piece still stands in the text; user and host names of a line are none."""
+    """Return secrets of which more than a short piece is still in the text; user and host names of a line do not count."""
     return [secret for secret in secrets if len(secret) >= 8 and secret in text]
 
 
@@ -106,12 +106,12 @@ def test_no_secret_survives_in_an_archive(tmp_path: Path, anonymous: bool) -> No
 @pytest.mark.parametrize(
     "value", [12345678, 3.25, ["a-secret", "b"], {"user": "a-secret"}, "a b c", "/looks/like/a/path but is none"]
 )
-def test_what_stands_below_a_secrets_key_is_masked_whatever_it_is(value: object) -> None:
+def test_every_value_below_a_secrets_key_is_masked(value: object) -> None:
     assert scrub({"db": {"password": value}}) == {"db": {"password": MASK}}
 
 
-def test_what_only_says_that_there_is_a_secret_stays() -> None:
-    told = {
+def test_text_that_only_mentions_a_secret_stays() -> None:
+    document = {
         "first_token": 19.9,
         "api_key": True,
         "password": None,
@@ -119,7 +119,7 @@ def test_what_only_says_that_there_is_a_secret_stays() -> None:
         "key_file": "/opt/x/service.env",
         "tokens_expected": [1, 2],
     }
-    assert scrub(told) == told
+    assert scrub(document) == document
 
 
 def test_the_doctor_prints_no_secret() -> None:
@@ -134,7 +134,7 @@ def test_the_doctor_prints_no_secret() -> None:
 
 
 def hints() -> Iterator[str]:
-    """Every text of ours that tells a person what to do."""
+    """Return every hint of the product."""
     for path in sorted((ROOT / "provision").rglob("*.py")) + sorted((ROOT / "verify").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             for word in getattr(node, "keywords", ()):
@@ -168,10 +168,10 @@ def test_our_own_hints_stay_whole() -> None:
         "firstlight_api_key: true makes a key in a file of mode 0600",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_a_secret_stays(text: str) -> None:
     assert redact(text) == text
 
 
 @given(st.text())
-def test_any_text_is_masked_once(text: str) -> None:
+def test_masking_a_text_again_changes_nothing(text: str) -> None:
     assert masked(masked(text)) == masked(text)

@@ -1,4 +1,4 @@
-"""States, verdicts and what is said of files that are missing, cut or foreign."""
+"""States, verdicts, and warnings about missing, truncated or foreign files."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ def test_verdict_of_one_host(host_summary: HostSummary, expected: str) -> None:
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", "green"), ("warn", "amber"), ("fail", "red")])
 def test_the_host_comparison_counts_for_the_verdict(folder: Folder, status: str, expected: str) -> None:
-    said = "gpu-7: speed.gemm warn, where 8 of 9 hosts are ok"
+    reason = "gpu-7: speed.gemm warn, where 8 of 9 hosts are ok"
     folder.run.write(
-        "host_comparison.json", {"checks": [check("fleet.alike", status, host=None, device=None, reason=said)]}
+        "host_comparison.json", {"checks": [check("fleet.alike", status, host=None, device=None, reason=reason)]}
     )
     whole, text = folder.json(), folder.text()
-    assert (whole["verdict"], [entry["reason"] for entry in whole["host_comparison"]]) == (expected, [said])
+    assert (whole["verdict"], [entry["reason"] for entry in whole["host_comparison"]]) == (expected, [reason])
     assert ("hosts differ in 1 check" in text.splitlines()[0]) is (status != "ok")
     assert "Host comparison" in text
-    assert said in " ".join(text.split())
-    assert said in markdown(summarise(folder.run))
+    assert reason in " ".join(text.split())
+    assert reason in markdown(summarise(folder.run))
 
 
-def test_hosts_that_do_not_meet_are_told_on_the_first_line(folder: Folder) -> None:
-    said, remedy = "no interface joins the 2 hosts", "let them reach one another"
-    told = check("fleet.network", "warn", host=None, device=None, reason=said, remedy=remedy)
-    folder.run.write("host_comparison.json", {"checks": [told]})
+def test_hosts_that_cannot_communicate_are_reported_on_the_first_line(folder: Folder) -> None:
+    reason, remedy = "no interface joins the 2 hosts", "let them reach one another"
+    record = check("fleet.network", "warn", host=None, device=None, reason=reason, remedy=remedy)
+    folder.run.write("host_comparison.json", {"checks": [record]})
     first, *rest = folder.text().splitlines()
     assert "hosts cannot communicate" in first
     assert "hosts differ" not in first
-    assert f"{said}; hint: {remedy}" in " ".join(" ".join(rest).split())
+    assert f"{reason}; hint: {remedy}" in " ".join(" ".join(rest).split())
 
 
 def test_worst_host_decides() -> None:
@@ -97,7 +97,7 @@ def test_json_has_the_public_keys(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("status", ["fail", "error"])
-def test_a_check_that_fails_or_cannot_tell_is_red(folder: Folder, status: str) -> None:
+def test_a_check_that_fails_or_has_an_error_makes_the_run_red(folder: Folder, status: str) -> None:
     bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the card")
     folder.run.write("verify/a.json", document([bad]))
     assert folder.json()["verdict"] == "red"
@@ -111,7 +111,7 @@ def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
     assert folder.json()["verdict"] == "amber"
 
 
-def test_an_index_that_was_given_up_is_told_once_with_what_opens_it(folder: Folder) -> None:
+def test_an_index_that_did_not_answer_is_reported_once_with_a_remedy(folder: Folder) -> None:
     newer = CPU_STACK.vllm.model_copy(update={"version": "0.33.0"}) if CPU_STACK.vllm else None
     folder.planned(["a"], CPU_STACK.model_copy(update={"vllm": newer}))
     refused = [
@@ -148,14 +148,16 @@ def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Fold
     package = FlashAttnPackage(version="2.8.3", source="built", file="flash_attn.whl", key=key, builder="controller")
     planned = CPU_STACK.model_copy(update={"flash_attn": FlashAttnPlan(provider="none", package=package)})
     folder.planned(["a"], planned)
-    note = "flash-attn 2.8.3 was left out: nvcc said no; --refresh tries again"
+    note = "flash-attn 2.8.3 was left out: nvcc failed; --refresh tries again"
     folder.staged(["a"], CPU_STACK, notes=("an index was left out", note))
     assert folder.json()["hosts"][0]["deviations"] == [note]
     assert folder.json()["verdict"] == "amber"
 
 
 @pytest.mark.parametrize(("phases", "word"), [(("probe", "serve"), "drift, repaired"), (("probe",), "drift")])
-def test_drift_is_noted_with_who_changed_it(tmp_path: Path, phases: tuple[PhaseName, ...], word: str) -> None:
+def test_drift_is_reported_with_the_user_who_changed_it(
+    tmp_path: Path, phases: tuple[PhaseName, ...], word: str
+) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     drift = Drift(kind="file", path="/a", text="is gone", by="last changed 2026-11-21T10:00:00Z, owner root")
     installed = Installed(prefix="/opt/firstlight", drift=(drift,))
@@ -168,7 +170,7 @@ def test_drift_is_noted_with_who_changed_it(tmp_path: Path, phases: tuple[PhaseN
 @pytest.mark.parametrize(
     ("command", "phases", "state"),
     [
-        # Without a proof of a service nothing serves: that was not asked for.
+        # Without a proof of a service no host counts as serving; the command did not ask for it.
         ("provision --limit a", ("probe", "plan", "stage", "install", "verify", "serve"), "installed"),
         ("install", ("probe", "plan", "stage", "install"), "installed"),
         ("stop", ("probe", "serve"), "stopped"),
@@ -202,13 +204,13 @@ def test_checks_that_failed_before_do_not_make_a_removal_red(
     assert folder.json()["verdict"] == verdict
 
 
-def test_no_endpoint_of_a_host_that_failed(folder: Folder) -> None:
+def test_a_failed_host_has_no_endpoint(folder: Folder) -> None:
     folder.results(result("a", "serve", "failed", text="token 7 is 301, the reference says 12"))
     assert folder.json()["hosts"][0]["endpoint"] is None
     assert "curl" not in folder.text()
 
 
-def test_a_walk_that_ended_before_a_host_was_reached(tmp_path: Path) -> None:
+def test_a_run_that_ended_before_a_host_was_reached_is_shown(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host("a"), host("b")])
     folder.green("a")
     whole = folder.json(interrupted=True)
@@ -218,11 +220,11 @@ def test_a_walk_that_ended_before_a_host_was_reached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json"])
 @pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
-def test_a_file_that_cannot_be_read_is_said_and_the_rest_shown(folder: Folder, name: str, content: str) -> None:
+def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, name: str, content: str) -> None:
     folder.run.path(name).write_text(content, encoding="utf-8")
     whole = folder.json()
-    said = [note for entry in whole["hosts"] for note in entry["warnings"]]
-    assert any(name.rpartition("/")[2] in note for note in said)
+    reason = [note for entry in whole["hosts"] for note in entry["warnings"]]
+    assert any(name.rpartition("/")[2] in note for note in reason)
     assert whole["verdict"] != "green"
 
 
@@ -241,7 +243,7 @@ def test_seconds_of_a_killed_run_come_from_its_events(folder: Folder) -> None:
     assert whole["phase_seconds"] == {"stage": 20.0}
 
 
-def test_an_age_is_said_only_of_older_checks(folder: Folder) -> None:
+def test_only_older_checks_have_an_age(folder: Folder) -> None:
     assert "before this run" not in folder.text()
     folder.run.write("verify/a.json", document(checks(), started_at="2026-11-18T10:15:00.000Z"))
     assert "checked 2 days before this run" in folder.text()
@@ -264,14 +266,14 @@ def test_a_tunnel_leads_to_a_remote_loopback() -> None:
     assert len(call_commands("http://10.0.0.7:8000/v1", None, remote, "ops")) == 1
 
 
-def test_the_probe_alone_knows_the_prefix(folder: Folder) -> None:
+def test_the_prefix_comes_from_the_probe(folder: Folder) -> None:
     assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
     folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
     assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"
 
 
 @pytest.mark.parametrize(
-    ("cause", "confidence", "mends"),
+    ("cause", "confidence", "repairs"),
     [
         ("libnuma-missing", 0.95, True),
         ("libnuma-missing", 0.4, False),
@@ -279,8 +281,8 @@ def test_the_probe_alone_knows_the_prefix(folder: Folder) -> None:
         ("no-such-cause", 0.93, False),
     ],
 )
-def test_a_cause_that_may_be_mended_is_mended_before_the_run_is_made_again(
-    cause: str, confidence: float, mends: bool
+def test_a_repairable_cause_is_repaired_before_the_run_is_repeated(
+    cause: str, confidence: float, repairs: bool
 ) -> None:
     failed = HostSummary(
         name="a", state="failed", changed=False, findings=(Finding(cause=cause, confidence=confidence),)
@@ -288,4 +290,4 @@ def test_a_cause_that_may_be_mended_is_mended_before_the_run_is_made_again(
     well = HostSummary(name="b", state="serving", changed=False)
     again = "./firstlight provision --limit a"
     commands = next_commands(Invocation(), (failed, well))
-    assert commands == (("./firstlight doctor --host a --apply", again) if mends else (again,))
+    assert commands == (("./firstlight doctor --host a --apply", again) if repairs else (again,))

@@ -1,4 +1,4 @@
-"""`logs show --follow`: lines as they come, from a run of another process, until that ends."""
+"""`logs show --follow`: the lines of another process's run as they are written, until it ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run of this very process: at work until it has a summary."""
+    """A run of this process, which counts as running until it has a summary."""
     return RunFolder.create(tmp_path, command="provision")
 
 
-def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run: RunFolder) -> None:
+def test_events_are_shown_as_they_are_written_and_an_incomplete_line_waits(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     steps = iter(("half", "whole", "end"))
 
@@ -38,8 +38,8 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
             run.event("result", host="gpu-1", phase="install", status="failed", text="no space left")
             run.write("summary.json", {})
 
-    said = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
-    assert said == ["probe", "  gpu-1: locked for this run", "  gpu-1: install failed: no space left"]
+    lines = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
+    assert lines == ["probe", "  gpu-1: locked for this run", "  gpu-1: install failed: no space left"]
 
 
 def test_a_run_that_was_killed_is_read_to_its_end(run: RunFolder) -> None:
@@ -57,8 +57,8 @@ def test_following_changes_nothing(run: RunFolder) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
 
 
-def test_ctrl_c_ends_the_following_and_not_the_run(run: RunFolder) -> None:
-    """From another process, as a person does it: this one is the run."""
+def test_ctrl_c_ends_only_the_following(run: RunFolder) -> None:
+    """The follower is another process, as for a user; this process is the run."""
     run.event("enter", phase="probe")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(run.folder.parent)}
     command = [sys.executable, "-m", "provision", "logs", run.name, "--follow"]
@@ -75,11 +75,11 @@ def test_ctrl_c_ends_the_following_and_not_the_run(run: RunFolder) -> None:
     [{"kind": "trace", "trace": ["x"]}, {"kind": "sent", "bytes": "many"}, {"kind": "phase"}, {}],
     ids=["not for people", "foreign value", "foreign keys", "empty"],
 )
-def test_events_that_say_nothing(event: dict[str, object]) -> None:
+def test_events_without_a_text_are_not_shown(event: dict[str, object]) -> None:
     assert sentence(event) is None
 
 
-def test_what_a_host_says_is_no_command_to_the_terminal() -> None:
-    said = sentence({"at": "2026-11-20T10:15:09.120Z", "kind": "result", "phase": "serve", "host": "a",
+def test_text_of_a_host_cannot_control_the_terminal() -> None:
+    lines = sentence({"at": "2026-11-20T10:15:09.120Z", "kind": "result", "phase": "serve", "host": "a",
                      "status": "failed", "text": "\x1b]0;owned\x07\x1b[2Jgone"})  # fmt: skip
-    assert said == "[10:15:09]   a: serve failed: gone"
+    assert lines == "[10:15:09]   a: serve failed: gone"

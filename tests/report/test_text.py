@@ -1,4 +1,4 @@
-"""The summary as people read it: whole texts of whole runs."""
+"""The summary as text: complete texts of complete runs."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def fleet(tmp_path: Path, count: int = 3) -> Folder:
     return folder
 
 
-def test_one_cpu_host_green(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+def test_one_green_cpu_host(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     assert local(tmp_path).text() == snapshot
 
 
-def test_three_equal_hosts_stand_once(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+def test_three_equal_hosts_are_shown_once(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     assert fleet(tmp_path).text() == snapshot
 
 
 def mixed(tmp_path: Path) -> Folder:
-    """Forty hosts of one kind: two on which the port is taken, one that is gone; words of the others with numbers of their own."""
+    """Return a run on forty hosts of one kind: on two the port is taken, one is unreachable, the texts of the others differ in numbers."""
     folder = fleet(tmp_path, 40)
     for number in range(1, 41):
         name = f"gpu-{number}"
@@ -113,9 +113,9 @@ def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Pa
     assert [title for title in details if title not in ("Details", *tables[0])] == tables[1]
     assert {"Warnings", "What failed"} <= set(tables[0])
     assert "Changed since green" in tables[1]
-    for said in ("port-in-use", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
-        assert said in text
-        assert said in markdown
+    for part in ("port-in-use", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
+        assert part in text
+        assert part in markdown
 
 
 def test_the_verdict_is_one_line_however_many_hosts_failed(tmp_path: Path) -> None:
@@ -205,10 +205,10 @@ def test_failed_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     assert folder.text() == snapshot
 
 
-def test_a_known_cause_stands_above_what_the_room_said(tmp_path: Path) -> None:
+def test_a_known_cause_comes_before_the_text_of_the_phase(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host("gpu-1")])
-    said = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
-    folder.results(result("gpu-1", "probe"), result("gpu-1", "serve", "failed", text=said, changed=False))
+    reason = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
+    folder.results(result("gpu-1", "probe"), result("gpu-1", "serve", "failed", text=reason, changed=False))
     finding = {"cause": "port-in-use", "confidence": 0.93, "evidence": ["serve:1: port 8000 is taken"]}
     folder.run.write("findings/gpu-1.json", [finding | {"fix": ["Set another firstlight_port"]}])
     failed = folder.text().partition("What failed\n")[2].splitlines()

@@ -1,4 +1,4 @@
-"""Fleets made up for the page's tests: records as the phases write them, values of our own, the same in each run."""
+"""Invented fleets for the page's tests: records as the phases write them, with the same values in each run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DONE_AT: dict[PhaseName, float] = {
 
 
 def noise(index: int, salt: int) -> float:
-    """A value in -1..1 that looks like chance and is the same each time."""
+    """Return a value in -1..1 that looks random and is the same each time."""
     return math.modf(math.sin(index * 12.9898 + salt * 78.233) * 43758.5453)[0]
 
 
@@ -79,7 +79,7 @@ TIMES_MS = (
 
 
 def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[dict[str, Any]]:
-    """What `verify` says of a host with eight cards; the third is `slow`, or computes `wrong`."""
+    """Return the records of `verify` for a host with eight cards; the third is `slow`, or computes `wrong` results."""
     records = [
         check("devices.gpus", device=None, reason="PCI, driver, NVML and torch see the same 8 cards"),
         check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
@@ -158,7 +158,7 @@ def served(name: str, index: int) -> ServeRecord:
 
 
 def end(run: RunFolder) -> None:
-    """The run comes to its end: it has its summary."""
+    """End the run: write its summary."""
     write(run, summarise(run))
 
 
@@ -275,12 +275,12 @@ def large(folder: Path) -> RunFolder:
 
 
 PLANTED = '<script>document.title="planted"</script>'
-"""As a host may write it anywhere; `planted` becomes the title where it runs."""
+"""Markup that a host may write anywhere; if it runs, `planted` becomes the title."""
 HOSTILE = f"{PLANTED}<img src=x onerror='document.title=\"planted\"'>\"'`</style></title></svg><a href='javascript:0'>"
 
 
 def hostile(folder: Path) -> RunFolder:
-    """Two hosts whose every word is markup: names, reasons, evidence, sources, units, findings."""
+    """Two hosts whose every text is markup: names, reasons, evidence, sources, units, findings."""
     names = [f"a{HOSTILE.replace('/', '')}", "b"]
     fleet = Fleet(folder / RUN, [host(name) for name in names], source=HOSTILE)
     chosen = Reason(rule=HOSTILE, verdict="accept", candidate=HOSTILE, text=HOSTILE, source=HOSTILE)

@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1280, 1480
 
 
 def draw(target: Path) -> None:
-    """A hundred hosts of which three failed: as far down as the first lines of the hosts, and what was measured."""
+    """Draw a hundred hosts of which three failed: the top of the page down to the first hosts, and the measurements."""
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         written = page.write(fleets.large(Path(folder)))

@@ -1,4 +1,4 @@
-"""The page in real Chromium: nothing is loaded, nothing complains, filters work by keyboard, wide and narrow, dark and light, on paper."""
+"""The page in real Chromium: it loads nothing, reports no error, filters by keyboard, and fits all widths, colour schemes and paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.report.sample import CPU_STACK, Folder, host
 
 WIDTHS = (390, 1280)
 SHORT = 24
-"""As many hosts are shown until all are asked for."""
+"""The number of hosts that are shown until all are requested."""
 
 CONTRASTS = """() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -45,7 +45,7 @@ CONTRASTS = """() => {
   }
   return [...new Set(low)];
 }"""
-"""Texts with less contrast than WCAG 2.2 asks for (1.4.3: 4.5 to 1)."""
+"""Find texts with less contrast than WCAG 2.2 requires (1.4.3: 4.5 to 1)."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One green host, a hundred of which some failed, two that are hostile."""
+    """Pages of one green host, of a hundred hosts of which some failed, and of two hostile hosts."""
     one = Folder(tmp_path_factory.mktemp("one") / fleets.RUN, [host("localhost", local=True)])
     one.planned(["localhost"], CPU_STACK)
     one.green("localhost")
@@ -75,7 +75,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Visit:
-    """An open page, and everything that it asked for or complained of."""
+    """An open page, with all its requests and error messages."""
 
     def __init__(self, browser: Browser, path: Path, *, width: int = 1280, **options: Any) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, **options)
@@ -96,7 +96,7 @@ class Visit:
         self.complaints.append(message.text)
 
     def shown(self) -> list[str]:
-        """Names of the hosts whose lines are seen."""
+        """Return the names of the hosts whose lines are visible."""
         names: list[str] = self.page.eval_on_selector_all(
             ".host", "nodes => nodes.filter((node) => node.checkVisibility()).map((node) => node.dataset.name)"
         )
@@ -112,7 +112,7 @@ def large(browser: Browser, pages: dict[str, Path]) -> Iterator[Visit]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["one", "large", "hostile"])
-def test_it_stands_alone_and_fits(browser: Browser, pages: dict[str, Path], name: str, width: int) -> None:
+def test_the_page_loads_nothing_and_fits(browser: Browser, pages: dict[str, Path], name: str, width: int) -> None:
     visit = Visit(browser, pages[name], width=width)
     assert visit.requests == [pages[name].as_uri()]
     visit.page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
@@ -123,7 +123,7 @@ def test_it_stands_alone_and_fits(browser: Browser, pages: dict[str, Path], name
     visit.context.close()
 
 
-def test_words_of_a_hostile_host_are_read_as_words(browser: Browser, pages: dict[str, Path]) -> None:
+def test_texts_of_a_hostile_host_are_shown_as_text(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["hostile"])
     assert fleets.PLANTED in visit.page.inner_text("#failed")
     assert visit.page.evaluate("document.scripts.length") == 1
@@ -131,14 +131,14 @@ def test_words_of_a_hostile_host_are_read_as_words(browser: Browser, pages: dict
     visit.context.close()
 
 
-def test_a_hundred_hosts_are_light(large: Visit) -> None:
+def test_a_page_of_a_hundred_hosts_is_fast(large: Visit) -> None:
     assert large.page.evaluate("document.querySelectorAll('*').length") < 20_000
     assert large.page.locator(".host").count() == large.page.locator(".map a").count() == 100
     assert len(large.shown()) == SHORT
     assert large.shown()[:3] == ["gpu-017", "gpu-042", "gpu-058"]
 
 
-def test_a_state_is_chosen_by_arrow_keys(large: Visit) -> None:
+def test_arrow_keys_select_a_state(large: Visit) -> None:
     large.page.focus(".filter input[type=radio]")
     large.page.keyboard.press("ArrowRight")
     assert large.shown() == ["gpu-017"]
@@ -148,7 +148,7 @@ def test_a_state_is_chosen_by_arrow_keys(large: Visit) -> None:
     assert large.page.locator(".map a.out").count() == 98
 
 
-def test_a_name_is_searched_from_anywhere(large: Visit) -> None:
+def test_a_key_starts_the_search_for_a_name(large: Visit) -> None:
     large.page.keyboard.press("/")
     large.page.keyboard.type("CPU-")
     assert large.shown() == ["cpu-1", "cpu-2", "cpu-3", "cpu-4"]
@@ -157,7 +157,7 @@ def test_a_name_is_searched_from_anywhere(large: Visit) -> None:
     assert large.shown() == []
 
 
-def test_state_and_name_together(large: Visit) -> None:
+def test_the_filters_for_state_and_name_combine(large: Visit) -> None:
     large.page.get_by_label("Name").fill("gpu-05")
     large.page.get_by_label("failed 2").check(force=True)
     assert large.shown() == ["gpu-058"]
@@ -165,7 +165,7 @@ def test_state_and_name_together(large: Visit) -> None:
     assert large.shown() == []
 
 
-def test_all_hosts_on_request_without_losing_the_place(large: Visit) -> None:
+def test_all_hosts_are_shown_on_request_without_scrolling(large: Visit) -> None:
     large.page.get_by_role("button", name="Show all 100 hosts").press("Enter")
     assert len(large.shown()) == 100
     focused = large.page.evaluate("document.activeElement.closest('.host').dataset.name")
@@ -189,7 +189,7 @@ def test_the_map_leads_to_a_host_that_is_not_shown_yet(large: Visit) -> None:
     assert large.page.inner_text("output") == "100 of 100 hosts"
 
 
-def test_everything_is_reached_by_tab(browser: Browser, pages: dict[str, Path]) -> None:
+def test_the_tab_key_reaches_everything(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["one"])
     reached = []
     for _ in range(200):
@@ -207,7 +207,7 @@ def test_everything_is_reached_by_tab(browser: Browser, pages: dict[str, Path]) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["one", "large"])
-def test_words_stand_out_from_what_is_behind_them(
+def test_text_has_enough_contrast_with_its_background(
     browser: Browser, pages: dict[str, Path], name: str, scheme: Literal["light", "dark"]
 ) -> None:
     visit = Visit(browser, pages[name], color_scheme=scheme)
@@ -229,7 +229,7 @@ def test_dark_and_light_follow_the_system(large: Visit) -> None:
     assert paper() == "rgb(255, 255, 255)"
 
 
-def test_on_paper_all_hosts_stand_and_nothing_to_click(large: Visit) -> None:
+def test_the_printed_page_has_all_hosts_and_no_controls(large: Visit) -> None:
     large.page.emulate_media(media="print")
     large.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert len(large.shown()) == 100
@@ -239,14 +239,14 @@ def test_on_paper_all_hosts_stand_and_nothing_to_click(large: Visit) -> None:
     assert large.page.pdf(format="A4").startswith(b"%PDF-")
 
 
-def test_without_scripts_all_is_there(browser: Browser, pages: dict[str, Path]) -> None:
+def test_without_scripts_the_page_is_complete(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["large"], java_script_enabled=False)
     assert visit.page.locator(".host").filter(visible=True).count() == 100
     assert not visit.page.locator(".filter").is_visible()
     visit.context.close()
 
 
-def test_every_drawing_has_its_numbers_beside_it(large: Visit) -> None:
+def test_every_chart_has_a_table_of_its_numbers(large: Visit) -> None:
     figures = large.page.locator("figure").all()
     assert figures
     for figure in figures:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Reader(HTMLParser):
-    """Tags that were really made, the text between them, and addresses."""
+    """Collects the real tags, the text between them, and addresses."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Reader(HTMLParser):
         self.words += data
 
 
-def test_text_of_hosts_is_never_markup(tmp_path: Path) -> None:
+def test_text_of_hosts_is_never_interpreted_as_markup(tmp_path: Path) -> None:
     run = fleets.hostile(tmp_path)
     text = page.render(run)
     read = Reader(text)
@@ -60,7 +60,7 @@ def test_text_of_hosts_is_never_markup(tmp_path: Path) -> None:
     assert "\u202e" not in text
 
 
-def test_one_script_and_only_that_one_may_run(large: RunFolder) -> None:
+def test_only_the_pages_own_script_may_run(large: RunFolder) -> None:
     import base64
     import hashlib
 
@@ -89,7 +89,7 @@ def test_no_secret_reaches_the_page(tmp_path: Path) -> None:
     assert not re.search(r"sk-0123|hf_abcdef|abcdefgh12345678", text)
 
 
-def test_what_changed_since_green_is_told(tmp_path: Path) -> None:
+def test_changes_since_the_last_green_run_are_shown(tmp_path: Path) -> None:
     for name, version in (("20261119T080000Z", "580.65.06"), (fleets.RUN, "570.86.10")):
         folder = Folder(tmp_path / name, [host("gpu-1"), host("gpu-2")])
         folder.planned(["gpu-1", "gpu-2"], GPU_STACK)
@@ -132,7 +132,7 @@ def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, lar
     assert len(text.encode()) < 1_500_000
 
 
-def test_the_page_is_written_whole_beside_the_records(large: RunFolder) -> None:
+def test_the_page_is_written_completely_next_to_the_records(large: RunFolder) -> None:
     path = page.write(large)
     assert path == large.folder / "summary.html"
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
@@ -143,13 +143,13 @@ def test_the_page_is_written_whole_beside_the_records(large: RunFolder) -> None:
     assert all((large.folder / link).is_file() for link in links)
 
 
-def test_backticks_become_code_and_an_odd_one_stays() -> None:
+def test_backticks_become_code_and_a_single_one_stays() -> None:
     words = environment().filters["words"]
     assert words("port `8000` of `<a>`") == "port <code>8000</code> of <code>&lt;a&gt;</code>"
     assert words("a ` b") == "a ` b"
 
 
-def test_nothing_of_it_is_imported_by_other_commands() -> None:
+def test_other_commands_do_not_import_the_page() -> None:
     code = (
         "import sys, provision.cli.main, provision.report; print([m for m in ('jinja2', 'pygal') if m in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""What the page draws, without a browser: figures, strips, charts, times."""
+"""The page's drawings without a browser: figures, dot plots, charts, times."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_figures_name_the_odd_reading(content: Page) -> None:
     assert not any(row.beyond for row in content.checked[2:])
 
 
-def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
+def test_counts_are_not_drawn_and_figures_without_a_floor_come_last() -> None:
     figures = [
         {"name": "speed", "value": 3.0, "unit": "ms"},
         {"name": "files", "value": 7.0, "unit": "count"},
@@ -47,7 +47,7 @@ def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
     assert [(row.name, row.bound) for row in figure_rows([(1, one)])] == [("wrong", "at most 0"), ("speed", "")]
 
 
-def test_one_reading_each_is_told_once(tmp_path: Path, large: RunFolder) -> None:
+def test_one_reading_for_each_device_is_shown_once(tmp_path: Path, large: RunFolder) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
     folder.planned(["a"], CPU_STACK)
     folder.green("a")
@@ -73,7 +73,7 @@ def test_a_reading_below_its_floor_is_drawn_left_of_it() -> None:
     assert drawn.marks[0][0] < drawn.floor < float(re.findall(r"M([\d.]+)", drawn.inside)[0])
 
 
-def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
+def test_phases_are_drawn_at_their_times(content: Page) -> None:
     lanes = {lane.phase: lane for lane in content.timeline.lanes}
     assert list(lanes) == list(PHASES)
     install = lanes["install"].spans[0]
@@ -82,7 +82,7 @@ def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
     assert content.timeline.ticks[1][1] == "15 s"
 
 
-def test_a_room_visited_twice_is_one_lane_and_an_instant_no_span() -> None:
+def test_a_phase_executed_twice_has_one_lane_and_an_instant_has_no_span() -> None:
     def event(at: str, phase: str, seconds: float) -> dict[str, Any]:
         return {"at": f"2026-11-20T10:15:{at}Z", "kind": "phase", "phase": phase, "seconds": seconds}
 
@@ -101,13 +101,13 @@ def test_a_room_visited_twice_is_one_lane_and_an_instant_no_span() -> None:
     ]
 
 
-def test_a_skipped_room_and_one_without_a_time_have_no_span() -> None:
+def test_a_skipped_phase_and_one_without_a_time_have_no_span() -> None:
     clock = Clock(20.0, (), {("h", "probe"): 5.0, ("h", "stage"): 9.0})
     spans = host_spans(clock, [result("h", "probe"), result("h", "stage", "skipped"), result("h", "serve")])
     assert [span.phase for span in spans] == ["probe"]
 
 
-def test_phases_are_told_as_points_and_drawn_as_lengths() -> None:
+def test_phases_are_recorded_as_points_and_drawn_as_lengths() -> None:
     def serving(name: str, **phases: float) -> HostSummary:
         record = ServeRecord(startup_s=phases)
         return HostSummary(name=name, state="serving", changed=True, serve=record)
@@ -122,14 +122,14 @@ def test_phases_are_told_as_points_and_drawn_as_lengths() -> None:
     assert startup([serving("silent")]) is None
 
 
-def test_only_the_slowest_of_many_are_drawn_and_all_told(content: Page) -> None:
+def test_only_the_slowest_of_many_are_drawn_and_all_are_listed(content: Page) -> None:
     chart = next(chart for chart in content.charts if chart.id == "startup")
     assert len(chart.rows) == 97
     assert f"slowest {MOST_DRAWN} of 97" in chart.note
     assert chart.svg.count("<text") < 2 * MOST_DRAWN
 
 
-def test_attention_is_drawn_from_what_its_checks_saw(content: Page) -> None:
+def test_attention_is_drawn_from_the_evidence_of_its_checks(content: Page) -> None:
     speed, memory, _ = content.charts
     assert speed.headers == ("batch, length, heads, head size", "flash, ms", "standard, ms")
     assert [row[0] for row in speed.rows] == [

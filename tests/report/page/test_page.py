@@ -1,4 +1,4 @@
-"""What the page says: what stands where, and what is told once."""
+"""The content of the page: its order, and what it shows only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.report.page import fleets
 from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 
 
-def test_what_failed_stands_before_everything_else(content: Page) -> None:
+def test_failures_come_before_everything_else(content: Page) -> None:
     assert content.tone == "bad"
     assert [id_ for id_, _ in content.sections] == [
         "failed", "warnings", "next", "hosts", "measured", "checks", "stack", "time",
@@ -24,7 +24,7 @@ def test_what_failed_stands_before_everything_else(content: Page) -> None:
     assert [line.host.name for line in content.ordered[:5]] == ["gpu-017", "gpu-042", "gpu-058", "gpu-071", "gpu-001"]
 
 
-def test_what_makes_a_run_amber_stands_at_its_top(tmp_path: Path) -> None:
+def test_the_reasons_for_an_amber_run_come_first(tmp_path: Path) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host(f"gpu-{number}") for number in (1, 2, 3)])
     names = ["gpu-1", "gpu-2", "gpu-3"]
     assert GPU_STACK.vllm
@@ -46,26 +46,26 @@ def test_what_makes_a_run_amber_stands_at_its_top(tmp_path: Path) -> None:
     assert amber.warnings[1].text == "devices.clock: the clock is 41 s off"
 
 
-def test_the_odd_host_stands_at_the_top(content: Page) -> None:
-    said = "gpu-071 cuda:2: other bits than the like devices give"
+def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
+    reason = "gpu-071 cuda:2: other bits than the like devices give"
     odd = [
-        CheckRecord.model_validate(check(id_, status, host=None, device=None, reason=said))
+        CheckRecord.model_validate(check(id_, status, host=None, device=None, reason=reason))
         for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
     ]
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
     first = next(iter(warnings(summary)))
-    assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {said}")
-    assert said in render(page=view(summary, []))
+    assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {reason}")
+    assert reason in render(page=view(summary, []))
 
 
-def test_hosts_that_do_not_meet_do_not_differ(content: Page) -> None:
-    told = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
-    summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(told),)})
+def test_hosts_that_cannot_communicate_are_not_reported_as_different(content: Page) -> None:
+    record = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
+    summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(record),)})
     first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts cannot communicate", "fleet.network: no interface joins the 2 hosts")
 
 
-def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
+def test_the_same_warning_with_other_numbers_is_shown_once(content: Page) -> None:
     assert [(warning.names, warning.remedy) for warning in content.warnings] == [("gpu-071", fleets.SLOW_REMEDY)]
     slow = [
         HostSummary.model_validate(
@@ -79,8 +79,8 @@ def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
         for number in (1, 2, 3)
     ]
     other = slow[0].model_copy(update={"name": "gpu-4", "deviations": ("off",), "checks": ()})
-    told = warnings(content.summary.model_copy(update={"hosts": (*slow, other)}))
-    assert [(warning.names, warning.text) for warning in told] == [
+    record = warnings(content.summary.model_copy(update={"hosts": (*slow, other)}))
+    assert [(warning.names, warning.text) for warning in record] == [
         ("gpu-4", "off"),
         ("gpu-[1:3]", "speed.gemm on cuda:1: slow: 401.5"),
     ]
@@ -91,7 +91,7 @@ def test_filters_count_the_hosts_that_they_show(content: Page) -> None:
     assert counts == {"unreachable": 1, "failed": 2, "serving": 97, "warning": 1}
 
 
-def test_alike_hosts_are_one_class(content: Page) -> None:
+def test_equal_hosts_are_one_class(content: Page) -> None:
     assert [each.names for each in content.classes] == ["gpu-[001:016], gpu-[018:096]", "gpu-017", "cpu-[1:4]"]
     assert [reason.rule for reason in content.classes[0].chosen] == ["driver", "arch", "attention"]
     assert [reason.candidate for reason in content.classes[0].refused] == [
@@ -100,7 +100,7 @@ def test_alike_hosts_are_one_class(content: Page) -> None:
     ]
 
 
-def test_skipped_checks_stand_apart_below_the_others(tmp_path: Path) -> None:
+def test_skipped_checks_are_listed_below_the_others(tmp_path: Path) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
     folder.green("a")
     shown, _, apart = page.render(folder.run).partition('<section id="checks"')[2].partition("Skipped <b>1</b>")
@@ -109,7 +109,7 @@ def test_skipped_checks_stand_apart_below_the_others(tmp_path: Path) -> None:
     assert "no CUDA device" in apart.partition("</section>")[0]
 
 
-def test_a_check_that_failed_shows_what_it_saw(content: Page) -> None:
+def test_a_failed_check_shows_its_evidence(content: Page) -> None:
     line = next(line for line in content.hosts if line.host.name == "gpu-058")
     assert [(wrong.check.id, wrong.evidence) for wrong in line.wrong] == [
         ("kernels.gemm", ("call: a @ b against float64 on the CPU", "shapes: [[256, 512, 192], [127, 1000, 65]]"))

@@ -1,4 +1,4 @@
-"""What checks measured over many places, drawn: which checks, in which order, and the numbers beside the drawing."""
+"""Charts of series that checks measured: which checks, in which order, and the numbers beside the chart."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PEAKS = Rule(
 TIMES = replace(PEAKS, id="times", check="speed.attention", evidence="times", rows_by="point", unit="ms", form="dots")
 
 
-def measured(name: str, told: Any, *, rule: Rule = PEAKS) -> HostSummary:
-    record = check(rule.check, device="cuda:0", evidence={rule.evidence: told})
+def measured(name: str, found: Any, *, rule: Rule = PEAKS) -> HostSummary:
+    record = check(rule.check, device="cuda:0", evidence={rule.evidence: found})
     return HostSummary.model_validate({"name": name, "state": "serving", "changed": True, "checks": [record]})
 
 
@@ -46,7 +46,7 @@ def drawn(*hosts: HostSummary, rule: Rule = PEAKS) -> list[Chart]:
     return list(series_charts(classes(summary), [rule]))
 
 
-def test_places_stand_in_the_order_of_their_numbers() -> None:
+def test_points_are_in_the_order_of_their_numbers() -> None:
     (chart,) = drawn(measured("a", {"flash": {"16384": 5e9, "512": 2e3, "2048": 4e6}}))
     assert chart.headers == ("length", "flash")
     assert chart.rows == (("512", "2 kB"), ("2048", "4 MB"), ("16384", "5 GB"))
@@ -61,18 +61,18 @@ def test_series_keep_their_order_and_a_missing_place_is_a_gap() -> None:
     assert chart.rows == (("512", "9 kB", "1 kB"), ("2048", "", "4 kB"))
 
 
-def test_rows_are_told_by_their_point_and_drawn_by_their_value() -> None:
+def test_rows_are_labelled_by_their_point_and_drawn_by_their_value() -> None:
     rows = [{"point": [2, 2048, 16, 64], "flash": 0.1, "standard": 10.0}, {"point": [2, 512, 12, 64], "flash": 1.0}]
     (chart,) = drawn(measured("a", rows, rule=TIMES), rule=TIMES)
     assert chart.headers == ("length", "flash, ms", "standard, ms")
     assert chart.rows == (("(2, 512, 12, 64)", "1", ""), ("(2, 2048, 16, 64)", "0.1", "10"))
     (flash, standard) = (chart.svg.rpartition("overlay")[2].split("serie-0")[index] for index in (1, 0))
     places = [sorted(float(x) for x in re.findall(r'cx="([\d.]+)"', part)) for part in (flash, standard)]
-    # 0.1 stands at the very left, 1 in the middle, 10 at the very right
+    # 0.1 is at the left end, 1 in the middle, 10 at the right end
     assert places[0] == [pytest.approx(places[1][0] / 2)]
 
 
-def test_of_several_readings_the_median_is_drawn_and_the_range_told() -> None:
+def test_of_several_readings_the_median_is_drawn_and_the_range_is_shown() -> None:
     hosts = [measured(name, {"flash": {"512": value}}) for name, value in (("a", 1e3), ("b", 3e3), ("c", 2.2e3))]
     (chart,) = drawn(*hosts)
     assert chart.rows == (("512", "2.2 kB (1 kB to 3 kB)"),)
@@ -108,10 +108,10 @@ STRANGE: tuple[Any, ...] = (
 )
 
 
-@pytest.mark.parametrize("told", STRANGE)
+@pytest.mark.parametrize("found", STRANGE)
 @pytest.mark.parametrize("rule", [PEAKS, TIMES])
-def test_evidence_of_another_form_is_not_drawn(rule: Rule, told: Any) -> None:
-    assert drawn(measured("a", told, rule=rule), rule=rule) == []
+def test_evidence_of_another_form_is_not_drawn(rule: Rule, found: Any) -> None:
+    assert drawn(measured("a", found, rule=rule), rule=rule) == []
 
 
 @pytest.mark.parametrize("evidence", [None, "text", {"other": {"flash": {"512": 1.0}}}])
@@ -122,30 +122,30 @@ def test_other_evidence_is_not_drawn(evidence: Any) -> None:
 
 
 @pytest.mark.parametrize(("value", "words"), [(999.0, "999 B"), (2048.0, "2.048 kB"), (3.5e6, "3.5 MB")])
-def test_bytes_are_told_in_powers_of_ten(value: float, words: str) -> None:
+def test_bytes_are_shown_in_powers_of_ten(value: float, words: str) -> None:
     assert drawn(measured("a", {"flash": {"1": value}}))[0].rows == (("1", words),)
 
 
 @pytest.mark.parametrize("values", [{"1": 5.0}, {"1": 1.0, "2": 1.0}, {"1": 1e-9, "2": 1e12}, {"1": 0.7, "2": 1.3}])
-def test_any_span_has_an_axis_that_can_be_read(values: Mapping[str, float]) -> None:
+def test_any_range_has_a_readable_axis(values: Mapping[str, float]) -> None:
     (chart,) = drawn(measured("a", {"flash": values}))
     axis = chart.svg.partition('class="axis x')[0]
     assert 2 <= axis.count("<text") <= 9
 
 
-def test_the_table_of_charts_can_be_read() -> None:
+def test_the_table_of_charts_is_valid() -> None:
     assert rules()
     assert len({rule.id for rule in rules()}) == len(rules())
 
 
-def told(outcome: CheckResult, id_: str) -> HostSummary:
-    """A host with a check's answer, as it stands in the run's records."""
+def host_with(outcome: CheckResult, id_: str) -> HostSummary:
+    """Return a host with a check's result in the form of the run's records."""
     answer = json.loads(json.dumps(outcome.as_json()))
     record = check(id_, device="cuda:0", **{key: answer[key] for key in ("reason", "evidence", "figures")})
     return HostSummary.model_validate({"name": "a", "state": "serving", "changed": True, "checks": [record]})
 
 
-def test_the_checks_say_what_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
     monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
     lengths = [
