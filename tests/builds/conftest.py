@@ -62,7 +62,7 @@ def sample_key(**changes: object) -> BuildKey:
 
 @pytest.fixture(scope="session")
 def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """uv's cache of these tests. uv unpacks a local torch to read its metadata, 700 MB that nobody asks for again."""
+    """uv's cache of these tests. uv unpacks a local torch to read its metadata: 700 MB that are not needed again."""
     return tmp_path_factory.mktemp("uv-cache")
 
 
@@ -73,7 +73,7 @@ def own_uv_cache(uv_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample, built with nvcc from wheels: cancelled after its first unit, and taken up again."""
+    """The sample, built with nvcc from wheels: cancelled after its first unit, then resumed."""
     folder = tmp_path_factory.mktemp("wheel-builder")
     links = folder / "links"
     links.mkdir()
@@ -146,7 +146,7 @@ def staging(site: Site, uv_cache: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def _pack_as_flash_attn(folder: Path) -> None:
-    """Told of its architectures as flash-attn is."""
+    """Pack the sample so that it gets its architectures as flash-attn does."""
     source = folder / "flash_attn-2.8.3"
     shutil.copytree(SAMPLE, source)
     project, setup = source / "pyproject.toml", source / "setup.py"

@@ -1,4 +1,4 @@
-"""Keys and looked-at wheels for tests."""
+"""Build keys and inspected wheels for tests."""
 
 from __future__ import annotations
 

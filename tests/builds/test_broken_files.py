@@ -38,7 +38,7 @@ def sdist(folder: Path, pyproject: str) -> Path:
     return path
 
 
-def test_a_version_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_version_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=f"`{NAME}` is not a valid wheel: Invalid version: 'newest'"):
         read_extension(wheel(tmp_path, "Name: sample\nVersion: newest\n"))
 
@@ -62,12 +62,12 @@ def test_what_a_build_requires_is_read_without_torch(tmp_path: Path) -> None:
     "pyproject",
     ["[build-system", '[build-system]\nrequires = ["to rch"]', "build-system = 3", "[build-system]\nrequires = 3"],
 )
-def test_a_pyproject_that_is_none_is_named(tmp_path: Path, pyproject: str) -> None:
+def test_an_invalid_pyproject_is_named(tmp_path: Path, pyproject: str) -> None:
     with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is not a valid sdist"):
         build_requirements(sdist(tmp_path, pyproject))
 
 
-def test_an_sdist_that_ends_early_is_named(tmp_path: Path) -> None:
+def test_a_truncated_sdist_is_named(tmp_path: Path) -> None:
     path = sdist(tmp_path, "# " + "".join(chr(33 + (place * place) % 90) for place in range(20_000)))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is not a valid sdist"):

@@ -1,4 +1,4 @@
-"""The wheel builder at work: a small CUDA extension for sm_90 with nvcc from wheels, on a machine that needs no GPU."""
+"""The wheel builder builds a small CUDA extension for sm_90 with nvcc from wheels; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wheel_of(site: Site) -> Path:
     return site.job.store.folder(site.built.sha256) / site.built.name
 
 
-def test_a_cancelled_build_leaves_nothing_running_and_is_taken_up_where_it_stopped(site: Site) -> None:
+def test_a_cancelled_build_leaves_no_process_and_is_resumed(site: Site) -> None:
     assert any("1 of 3 units" in line for line in site.interrupted)
     assert site.left_running == []
     assert not any("creating the build environment" in line for line in site.reported)
@@ -48,7 +48,7 @@ def test_the_wheel_is_cached_under_its_key_with_its_log(site: Site) -> None:
     assert log.count("axpy.cu -o") + log.count("scale.cu -o") + log.count("bind.cpp -o") >= 3
 
 
-def test_nothing_of_the_build_is_left_but_its_log(site: Site) -> None:
+def test_a_build_leaves_only_its_log(site: Site) -> None:
     kept = {path.name for path in (site.job.store.root / "builds" / "work").rglob("*") if path.is_file()}
     assert kept <= {"builder.pyz"}
 
@@ -65,11 +65,11 @@ def test_a_key_is_built_once(site: Site) -> None:
     "change",
     [{"torch": "2.12"}, {"cuda_major": 12}, {"cxx11_abi": False}, {"capabilities": ("8.0",)}, {"python": "3.99"}],
 )
-def test_another_key_is_not_served_by_it(site: Site, change: dict[str, object]) -> None:
+def test_a_wheel_is_not_used_for_another_key(site: Site, change: dict[str, object]) -> None:
     assert BuildCache(site.job.store).find(sample_key(**change)) is None
 
 
-def test_the_torch_that_it_was_built_against_has_all_that_it_wants(site: Site) -> None:
+def test_the_torch_that_it_was_built_against_has_all_its_symbols(site: Site) -> None:
     extension = read_extension(wheel_of(site))
     assert any("torchCheckFail" in symbol for symbol in extension.torch_symbols)
     assert find_mismatches(extension, sample_key(), torch=site.job.torch_path()) == []
@@ -104,7 +104,7 @@ def test_a_damaged_wheel_is_named(site: Site, tmp_path: Path) -> None:
         read_extension(cut)
 
 
-def test_it_is_listed_for_people_and_scripts(site: Site) -> None:
+def test_a_wheel_is_listed_as_text_and_as_json(site: Site) -> None:
     environ = {**os.environ, "FIRSTLIGHT_CACHE": str(site.job.store.root)}
 
     def listed(*options: str) -> str:
@@ -115,7 +115,7 @@ def test_it_is_listed_for_people_and_scripts(site: Site) -> None:
     assert json.loads(listed("--json"))[0]["sha256"] == site.built.sha256
 
 
-def test_the_wheel_wants_no_newer_c_library_than_the_builder_s(site: Site) -> None:
+def test_the_wheel_needs_no_newer_c_library_than_the_builder_has(site: Site) -> None:
     wanted = read_extension(wheel_of(site)).glibc
     assert wanted is not None
     assert [int(part) for part in wanted.split(".")] <= [int(part) for part in GLIBC.split(".")]

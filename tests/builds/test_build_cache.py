@@ -50,21 +50,19 @@ def store(tmp_path: Path) -> Store:
         ({"machine": "aarch64"}, False),
     ],
 )
-def test_a_wheel_serves_what_it_has_code_for_and_no_other_key(
-    store: Store, wanted: dict[str, Any], found: bool
-) -> None:
+def test_a_wheel_is_used_only_for_keys_that_it_has_code_for(store: Store, wanted: dict[str, Any], found: bool) -> None:
     BuildCache(store).put(built(store, make_key(glibc="2.32", capabilities=("8.0", "9.0")), "80", "90"))
     assert (BuildCache(store).find(make_key(**wanted)) is not None) is found
 
 
-def test_a_wheel_without_code_is_for_cards_whose_kernels_are_triton_s(store: Store) -> None:
+def test_a_wheel_without_code_is_for_cards_with_triton_kernels(store: Store) -> None:
     amd: dict[str, Any] = {"cuda_major": None, "rocm": "6.4"}
     BuildCache(store).put(built(store, make_key(**amd, capabilities=("gfx1100",))))
     assert BuildCache(store).find(make_key(**amd, capabilities=("gfx1201",)))
     assert BuildCache(store).find(make_key(**amd, capabilities=("gfx942",))) is None
 
 
-def test_what_is_gone_or_cannot_be_read_is_passed_over(store: Store) -> None:
+def test_missing_and_unreadable_wheels_are_skipped(store: Store) -> None:
     entry = built(store, make_key(), "90")
     BuildCache(store).put(entry)
     (store.root / "builds" / "other.json").write_text('{"of": "another release"}')

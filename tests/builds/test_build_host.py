@@ -1,4 +1,4 @@
-"""Builds on this machine that need no compiler: what fails, what is missing, what is old."""
+"""Builds on this machine that need no compiler: failures, missing requirements, old programs."""
 
 from __future__ import annotations
 

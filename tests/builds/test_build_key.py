@@ -13,7 +13,7 @@ def test_a_key_is_readable_as_a_name() -> None:
     assert key.local == "cu13torch2.11cxx11abiTRUE"
 
 
-def test_one_build_serves_all_keys_that_differ_in_cards_and_c_library_alone() -> None:
+def test_one_build_serves_all_keys_that_differ_only_in_cards_and_c_library() -> None:
     fleet = [
         make_key(capabilities=("8.0",), glibc="2.31"),
         make_key(capabilities=("12.0", "9.0")),
@@ -33,7 +33,7 @@ def test_one_build_serves_all_keys_that_differ_in_cards_and_c_library_alone() ->
         (("8.0", "8.9", "9.0", "10.3", "12.0"), "80;90;100;120"),
     ],
 )
-def test_flash_attn_is_asked_for_the_architectures_of_the_fleet_alone(cards: tuple[str, ...], archs: str) -> None:
+def test_flash_attn_is_built_only_for_the_architectures_of_the_fleet(cards: tuple[str, ...], archs: str) -> None:
     key = make_key(capabilities=cards)
     variables = recipe_for(key).variables(key)
     assert variables["FLASH_ATTN_CUDA_ARCHS"] == archs
@@ -41,7 +41,7 @@ def test_flash_attn_is_asked_for_the_architectures_of_the_fleet_alone(cards: tup
     assert variables["FLASH_ATTN_LOCAL_VERSION"] == "cu12torch2.8cxx11abiTRUE"
 
 
-def test_releases_before_the_switch_build_for_what_they_always_did() -> None:
+def test_releases_without_the_switch_build_for_their_default_architectures() -> None:
     key = make_key(version="2.7.2.post1", capabilities=("8.9",))
     assert "FLASH_ATTN_CUDA_ARCHS" not in recipe_for(key).variables(key)
     with pytest.raises(StageError, match=r"no recipe builds flash-attn 2\.7\.2 for 12\.0"):
@@ -55,7 +55,7 @@ def test_a_card_without_kernels_is_refused_with_those_that_have_them() -> None:
 
 
 @pytest.mark.parametrize(("card", "triton"), [("gfx942", False), ("gfx1100", True)])
-def test_amd_cards_without_composable_kernels_get_triton_s(card: str, triton: bool) -> None:
+def test_amd_cards_without_composable_kernels_get_triton_kernels(card: str, triton: bool) -> None:
     key = make_key(cuda_major=None, rocm="6.4", capabilities=(card,))
     recipe = recipe_for(key)
     variables = recipe.variables(key)
@@ -65,10 +65,10 @@ def test_amd_cards_without_composable_kernels_get_triton_s(card: str, triton: bo
     assert recipe.compiled is not triton
 
 
-def test_other_packages_get_torch_s_own_variable() -> None:
+def test_other_packages_get_torchs_own_variable() -> None:
     key = make_key(name="sample-extension", version="1.2.0", capabilities=("7.5", "9.0"))
     assert recipe_for(key).variables(key) == {"TORCH_CUDA_ARCH_LIST": "7.5;9.0"}
 
 
-def test_the_compiler_from_wheels_is_of_the_release_that_is_asked_for() -> None:
+def test_the_compiler_from_wheels_has_the_requested_release() -> None:
     assert "nvidia-cuda-nvcc==13.0.*" in toolkit().requirements("13.0")

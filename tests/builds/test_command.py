@@ -37,7 +37,7 @@ def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("--torch", "2.11.0", "--arch", "90", "--builder", "nobody"), 1, "builder `nobody` is no host", "name one of"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_helps(
+def test_a_wrong_option_is_named_with_a_hint(
     tmp_path: Path, words: tuple[str, ...], code: int, text: str, hint: str
 ) -> None:
     done = wheel_builder(tmp_path, "build", *words)

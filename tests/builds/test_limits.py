@@ -29,7 +29,7 @@ def v2(*levels: dict[str, str]) -> dict[str, str]:
     return files
 
 
-def test_without_limits_the_machine_counts(tmp_path: Path) -> None:
+def test_without_limits_the_resources_of_the_machine_count(tmp_path: Path) -> None:
     root = tree(tmp_path, v2({"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"}))
     assert (limits.cpus(root, 16), limits.memory(root)) == (16, 32 * GIB)
 
@@ -80,7 +80,7 @@ def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
     ("cores", "free", "each", "jobs"),
     [(16, 64 * GIB, 7.0, 9), (2, 64 * GIB, 7.0, 2), (16, 3 * GIB, 7.0, 1), (1, 0, 7.0, 1)],
 )
-def test_jobs_are_as_many_as_cores_and_memory_hold_and_never_none(
+def test_the_number_of_jobs_follows_cores_and_memory_and_is_never_zero(
     cores: int, free: int, each: float, jobs: int
 ) -> None:
     assert limits.jobs(cores, free, each) == jobs

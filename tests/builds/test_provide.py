@@ -1,4 +1,4 @@
-"""A published wheel as a Stack's package: from a folder, from its address, and refused when it is not the one."""
+"""A published wheel as a Stack's package: from a folder, from its address, and refused when it is another one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import make_stack
 
 KEY = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",)).built_for
-"""Of cards whose kernels are Triton's, so that a wheel without a compiled part is right."""
+"""A key of cards with Triton kernels, so that a wheel without a compiled part is valid."""
 VERSION = "2.8.3+rocm64torch2.8cxx11abitrue"
 
 
@@ -71,7 +71,7 @@ def published(
     return FlashAttnPackage(version="2.8.3", source="wheel", file=name, key=KEY, url=url)
 
 
-def test_a_find_links_folder_is_looked_into_first(store: Store, tmp_path: Path) -> None:
+def test_a_find_links_folder_is_searched_first(store: Store, tmp_path: Path) -> None:
     package = published(tmp_path / "links", url="http://127.0.0.1:1/no")
     locked = provide(store, package, tmp_path / "links")
     assert (locked.distribution, locked.version, locked.url) == ("flash-attn", VERSION, "")
@@ -79,7 +79,7 @@ def test_a_find_links_folder_is_looked_into_first(store: Store, tmp_path: Path) 
 
 
 def test_a_wheel_that_its_authors_renamed_is_locked_by_its_own_version(store: Store, tmp_path: Path) -> None:
-    """They build 2.8.3 and write what it is for into the file name alone."""
+    """Its authors build 2.8.3 and name the target only in the file name."""
     name, content = make_wheel("flash-attn", "2.8.3", requires=("torch",))
     renamed = name.replace("2.8.3", "2.8.3+rocm64torch2.8cxx11abiTRUE", 1)
     (tmp_path / "links").mkdir()
@@ -98,7 +98,9 @@ def test_a_wheel_with_the_metadata_of_another_is_refused(store: Store, tmp_path:
         provide(store, package, tmp_path / "links")
 
 
-def test_else_it_is_fetched_from_its_address_and_once(store: Store, address: Site, tmp_path: Path) -> None:
+def test_a_wheel_that_no_folder_has_is_fetched_once_from_its_address(
+    store: Store, address: Site, tmp_path: Path
+) -> None:
     package = published(tmp_path / "author")
     address.content["/w.whl"] = (tmp_path / "author" / package.file).read_bytes()
     package = package.model_copy(update={"url": f"{address.url}/w.whl"})
@@ -107,7 +109,7 @@ def test_else_it_is_fetched_from_its_address_and_once(store: Store, address: Sit
     assert provide(store, package) == first
 
 
-def test_a_file_that_changed_under_its_name_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_file_that_changed_under_the_same_name_is_refused(store: Store, tmp_path: Path) -> None:
     package = published(tmp_path / "links")
     locked = provide(store, package, tmp_path / "links")
     (store.folder(locked.sha256) / locked.name).unlink()
@@ -117,7 +119,7 @@ def test_a_file_that_changed_under_its_name_is_refused(store: Store, tmp_path: P
     assert "to accept the change, remove" in (caught.value.hint or "")
 
 
-def test_an_address_that_does_not_answer_is_named_with_what_helps(store: Store, tmp_path: Path) -> None:
+def test_an_address_that_does_not_answer_is_named_with_a_hint(store: Store, tmp_path: Path) -> None:
     package = published(tmp_path / "author", url="http://127.0.0.1:1/w.whl")
     with pytest.raises(StageError, match=r"could not be fetched from 127\.0\.0\.1") as caught:
         provide(store, package)
@@ -139,7 +141,7 @@ def community(address: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return package
 
 
-def test_a_community_wheel_is_looked_up_among_the_releases(
+def test_a_community_wheel_is_searched_in_all_releases(
     store: Store, address: Site, community: FlashAttnPackage
 ) -> None:
     digest = hashlib.sha256(address.content["/w.whl"]).hexdigest()
@@ -148,7 +150,7 @@ def test_a_community_wheel_is_looked_up_among_the_releases(
     assert provide(store, community).sha256 == digest
 
 
-def test_a_community_wheel_of_another_hash_than_announced_is_refused(
+def test_a_community_wheel_with_another_hash_than_announced_is_refused(
     store: Store, address: Site, community: FlashAttnPackage
 ) -> None:
     asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{'0' * 64}"}
@@ -157,7 +159,7 @@ def test_a_community_wheel_of_another_hash_than_announced_is_refused(
         provide(store, community)
 
 
-def test_a_community_wheel_that_no_release_has_any_more(
+def test_a_community_wheel_that_no_release_has_is_named(
     store: Store, address: Site, community: FlashAttnPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages = iter([[{"assets": [{"name": "other.whl"}]}], []])
@@ -168,7 +170,7 @@ def test_a_community_wheel_that_no_release_has_any_more(
 
 
 @pytest.mark.parametrize(("answer", "text"), [(b"{}", "not a list of releases"), (None, "HTTP 404")])
-def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
+def test_releases_that_cannot_be_read_are_an_error_with_a_hint(
     store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, text: str
 ) -> None:
     if answer is not None:
@@ -188,7 +190,7 @@ def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
         (VERSION, ("torch", "einops"), "it requires einops, and the lock has none"),
     ],
 )
-def test_a_wheel_for_another_stack_never_gets_into_the_lock(
+def test_a_wheel_for_another_stack_is_never_locked(
     store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], text: str
 ) -> None:
     package = published(tmp_path / "links", version=version, requires=requires)

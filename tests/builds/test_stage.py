@@ -28,7 +28,7 @@ def test_the_package_is_built_once_and_cached_under_its_key(staging: Staging) ->
     assert (package.sha256, Path(package.path).parent.name) == (built.sha256, built.sha256)
 
 
-def test_it_is_locked_with_the_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
+def test_the_package_is_locked_with_the_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
     lock = Path(staging.staged.lock).read_text().splitlines()
     assert [line.split()[0] for line in lock if line.startswith(("torch==", "flash-attn=="))] == [
         "flash-attn==2.8.3",
@@ -39,7 +39,7 @@ def test_it_is_locked_with_the_torch_that_it_was_built_against(site: Site, stagi
     assert (staging.staged.refused, staging.staged.notes) == ((), ())
 
 
-def test_a_host_installs_it_last(staging: Staging) -> None:
+def test_a_host_installs_the_package_last(staging: Staging) -> None:
     host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings(serve=False))
     facts = FACTS.model_copy(update={"user": User(name="root", uid=0, home="/root")})
     environment = desired_state_of(host, facts, staging.staged, tools={}).ansible_vars()["firstlight_environment"]

@@ -15,7 +15,7 @@ def mismatches(library: dict[str, Any] | None = None, wheel: dict[str, Any] | No
     )
 
 
-def test_the_wheel_of_a_key_has_no_fault() -> None:
+def test_the_wheel_of_a_key_has_no_mismatch() -> None:
     assert mismatches() == []
 
 

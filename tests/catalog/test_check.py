@@ -1,4 +1,4 @@
-"""The check of the tables: it passes the product's own, and every kind of mistake makes it speak."""
+"""The check of the tables accepts the product's own and reports every kind of mistake."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from provision.catalog.check import check
 from provision.catalog.load import FOLDER
 
 
-def test_the_products_own_tables_hold_together() -> None:
+def test_the_products_own_tables_are_consistent() -> None:
     assert check(Catalog()) == []
 
 
 @pytest.mark.parametrize(
-    ("file", "before", "after", "says"),
+    ("file", "before", "after", "message"),
     [
         ("vllm", 'torch = "2.14.0"', 'torch = "9.9.0"', "vLLM 0.33.0: torch 9.9.0, its pin, has no row"),
         ("vllm", 'torch = "2.14.0"', 'torch = "2.10.0"', "vLLM 0.33.0: CUDA 13.0, but torch 2.10.0 is cu128"),
@@ -84,11 +84,11 @@ def test_the_products_own_tables_hold_together() -> None:
         ),
     ],
 )
-def test_a_mistake_is_found(tmp_path: Path, file: str, before: str, after: str, says: str) -> None:
+def test_a_mistake_is_found(tmp_path: Path, file: str, before: str, after: str, message: str) -> None:
     for path in FOLDER.glob("*.toml"):
         shutil.copy(path, tmp_path)
     table = tmp_path / f"{file}.toml"
     text = table.read_text(encoding="utf-8")
     assert before in text
     table.write_text(text.replace(before, after, 1), encoding="utf-8")
-    assert any(says in problem for problem in check(Catalog(tmp_path))), check(Catalog(tmp_path))
+    assert any(message in problem for problem in check(Catalog(tmp_path))), check(Catalog(tmp_path))

@@ -1,4 +1,4 @@
-"""What the loader says of a table that is not right."""
+"""Errors of the loader for an invalid table."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def folder(tmp_path: Path, text: str) -> Catalog:
     return Catalog(tmp_path)
 
 
-def test_a_good_table(tmp_path: Path) -> None:
+def test_a_valid_table_is_loaded(tmp_path: Path) -> None:
     assert folder(tmp_path, GOOD).cuda_majors[0].driver == "525.60.13"
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (GOOD.replace("driver =", "drivr ="), "cuda.toml, major 1: unknown field `drivr`"),
         (GOOD.replace('driver = "525.60.13"\n', ""), "cuda.toml, major 1: no `driver`"),
@@ -38,13 +38,13 @@ def test_a_good_table(tmp_path: Path) -> None:
         ("", "cuda.toml: no table `major`"),
     ],
 )
-def test_a_bad_table(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_table_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(TableError) as caught:
         _ = folder(tmp_path, text).cuda_majors
-    assert says in caught.value.text
+    assert message in caught.value.text
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TableError) as caught:
         _ = Catalog(tmp_path).releases
     assert "vllm.toml" in caught.value.text

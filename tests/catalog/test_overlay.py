@@ -1,4 +1,4 @@
-"""The rows that an overlay adds, and the errors for a malformed one."""
+"""Rows that an overlay adds, and the errors for a malformed one."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def test_a_row_is_added(tmp_path: Path) -> None:
     assert len(grown.releases) == len(Catalog().releases)
 
 
-def test_what_the_product_knows_by_now_is_left_alone(tmp_path: Path) -> None:
+def test_a_row_that_the_product_has_now_is_ignored(tmp_path: Path) -> None:
     written(tmp_path, GOOD.replace("0.33.0", "0.32.0").replace("2.28", "9.9"))
     assert [row.glibc for row in Catalog(overlays=overlay.read_all(tmp_path)).builds] == [
         row.glibc for row in Catalog().builds
     ]
 
 
-def test_no_folder_is_no_overlay(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_overlay(tmp_path: Path) -> None:
     assert overlay.read_all(tmp_path / "none") == ()
 
 
-def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     with pytest.raises(TableError) as caught:
         overlay.read_all(path)
@@ -57,7 +57,7 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "has no row"),
         ("build = []\n", "has no row"),
@@ -67,16 +67,16 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
         ("[build]\na = 1\n", "`build` is not a list of rows"),
     ],
 )
-def test_a_broken_overlay_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(TableError) as caught:
         overlay.read_all(tmp_path)
-    assert says in caught.value.text
+    assert message in caught.value.text
     assert str(path) in caught.value.text
     assert caught.value.hint
 
 
-def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
+def test_an_invalid_row_is_named_with_its_file(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("glibc =", "glib ="))
     with pytest.raises(TableError) as caught:
         _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
@@ -84,20 +84,20 @@ def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "says"),
+    ("before", "after", "message"),
     [
         ('version = "0.33.0"', "version = 5", "`version` is 5: "),
         ('machines = ["x86_64"]', 'machines = "x86_64"', "`machines` is 'x86_64': "),
         ('provider = "community"', 'provider = "somebody"', "`provider` is 'somebody': "),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_named_before_anybody_reads_it(
-    tmp_path: Path, before: str, after: str, says: str
+def test_a_value_of_the_wrong_type_is_named_when_it_is_loaded(
+    tmp_path: Path, before: str, after: str, message: str
 ) -> None:
     path = written(tmp_path, GOOD.replace(before, after))
     with pytest.raises(TableError) as caught:
         _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
-    assert caught.value.text.startswith(f"{path}, build 1: {says}")
+    assert caught.value.text.startswith(f"{path}, build 1: {message}")
     assert "catalog refresh" in (caught.value.hint or "")
 
 
@@ -109,7 +109,7 @@ def test_a_value_of_the_wrong_kind_is_named_before_anybody_reads_it(
         ({"FIRSTLIGHT_CATALOG": "/f", "XDG_CONFIG_HOME": "/c"}, "/f"),
     ],
 )
-def test_where_overlays_lie(environ: dict[str, str], place: str) -> None:
+def test_the_environment_decides_the_folder_of_overlays(environ: dict[str, str], place: str) -> None:
     assert overlay.folder(environ) == Path(place)
 
 

@@ -27,11 +27,11 @@ def test_packages(
     assert os_packages(ALL, manager=manager, python=python, os_id=os_id, os_version=os_version) == packages
 
 
-def test_the_command_of_a_person() -> None:
+def test_the_command_that_installs_packages_is_given() -> None:
     assert install_command(("libnuma1", "g++"), manager="apt") == "sudo apt-get install -y libnuma1 g++"
 
 
-def test_a_package_manager_without_names() -> None:
+def test_a_package_manager_without_known_names_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         os_packages(ALL, manager="apk", python="3.12")
     assert caught.value.hint == "it has names for: apt, dnf, zypper"

@@ -1,4 +1,4 @@
-"""The product's own tables are complete, and their rows cannot be changed; that they hold together is `check`'s to say."""
+"""The product's own tables are complete, and their rows cannot be changed. `check` tests their consistency."""
 
 from __future__ import annotations
 

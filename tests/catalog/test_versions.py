@@ -29,7 +29,7 @@ def test_ranges() -> None:
     assert minor("3.11.2") == "3.11"
 
 
-def test_what_is_no_version() -> None:
+def test_an_invalid_version_is_refused() -> None:
     with pytest.raises(UsageError, match="`new` is not a version"):
         release("new")
     with pytest.raises(UsageError, match="is not a version range"):

@@ -19,7 +19,7 @@ __all__ = ["bare_client", "index", "site"]
 def wheel(
     name: str, version: str, tag: str, *, requires: tuple[str, ...] = (), python: str = ">=3.11", **members: str
 ) -> tuple[str, bytes]:
-    """A wheel's file name and content; `members` are further files, `__` in their names standing for `/`, without `.py`."""
+    """A wheel's file name and content; `members` are further files, `__` in their names means `/`, without `.py`."""
     module = name.replace("-", "_")
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Requires-Python: {python}"]
     text = "\n".join([*lines, *(f"Requires-Dist: {need}" for need in requires)]) + "\n"

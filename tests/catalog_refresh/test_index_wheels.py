@@ -16,7 +16,7 @@ from tests.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
 
-def test_a_file_by_parts_is_the_file(site: Site, index: WheelIndex) -> None:
+def test_a_file_read_by_ranges_equals_the_file(site: Site, index: WheelIndex) -> None:
     generator = random.Random(7)
     content = generator.randbytes(3 * BLOCK + 1234)
     site.content["/files/big"] = content
@@ -30,7 +30,7 @@ def test_a_file_by_parts_is_the_file(site: Site, index: WheelIndex) -> None:
     assert max(site.requests.values()) <= 5
 
 
-def test_metadata_of_a_large_wheel_without_its_bulk(site: Site, index: WheelIndex) -> None:
+def test_metadata_of_a_large_wheel_is_read_without_its_content(site: Site, index: WheelIndex) -> None:
     path = site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
     assert "Requires-Dist: torch==2.16.0" in (index.read(found, "METADATA") or "")
@@ -51,13 +51,13 @@ def test_the_indexs_own_metadata_file_comes_first(site: Site, index: WheelIndex)
     assert site.requests[path] == 0
 
 
-def test_what_was_taken_back_is_marked(site: Site, index: WheelIndex) -> None:
+def test_yanked_files_are_marked(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.content["/simple/vllm/"] = site.content["/simple/vllm/"].replace(b"<a ", b'<a data-yanked="broken" ')
     assert [found.yanked for found in index.wheels("vllm")] == [True]
 
 
-def test_a_server_without_parts_is_named(site: Site, index: WheelIndex) -> None:
+def test_a_server_without_range_requests_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.faults.no_range = True
     (found,) = index.wheels("vllm")
@@ -65,11 +65,11 @@ def test_a_server_without_parts_is_named(site: Site, index: WheelIndex) -> None:
         index.read(found, "METADATA")
 
 
-def test_an_index_that_does_not_know_the_package(index: WheelIndex) -> None:
+def test_an_index_without_the_package_is_named(index: WheelIndex) -> None:
     assert index.wheels("vllm") == []
 
 
-def test_no_index_answers(site: Site, bare_client: Path) -> None:
+def test_an_error_is_reported_if_no_index_answers(site: Site, bare_client: Path) -> None:
     site.close()
     with pytest.raises(IndexReadError) as caught:
         WheelIndex(ClientSettings(index=f"{site.url.replace('//', '//someone:secret@')}/simple")).wheels("vllm")
@@ -85,7 +85,7 @@ def test_a_damaged_wheel_on_the_index_is_named(site: Site, index: WheelIndex) ->
         index.read(found, "METADATA")
 
 
-def test_an_index_that_goes_away_is_named(site: Site, index: WheelIndex) -> None:
+def test_an_index_that_stops_answering_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
     gone = replace(found, url=f"http://127.0.0.1:9/{found.name}")

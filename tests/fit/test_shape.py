@@ -15,7 +15,7 @@ def test_heads_of_a_grouped_query_model() -> None:
     assert found.not_computed is None
 
 
-def test_a_compressed_vector_stands_for_keys_and_values() -> None:
+def test_a_compressed_vector_replaces_keys_and_values() -> None:
     found = deepseek_v3()
     assert found.latent == 512 + 64
     assert found.quantization == "fp8"
@@ -24,7 +24,7 @@ def test_a_compressed_vector_stands_for_keys_and_values() -> None:
     assert "kv_lora_rank" in (shape(without, {"BF16": 1}).not_computed or "")
 
 
-def test_windows_by_list_and_by_pattern() -> None:
+def test_windows_are_read_from_a_list_and_from_a_pattern() -> None:
     assert shape(GPT_OSS_20B, {"U8": 1}).windows == (128, None) * 12
     gemma = shape(GEMMA3_1B, {"BF16": 1}).windows
     assert [place for place, window in enumerate(gemma) if window is None] == [5, 11, 17, 23]
@@ -40,12 +40,12 @@ def test_windows_by_list_and_by_pattern() -> None:
         ({"sliding_window": None}, None),
     ],
 )
-def test_a_window_of_all_layers(changed: dict[str, object], window: int | None) -> None:
+def test_a_window_may_apply_to_all_layers(changed: dict[str, object], window: int | None) -> None:
     qwen = LLAMA_8B | {"architectures": ["Qwen2ForCausalLM"]}
     assert shape(qwen, {"BF16": 1}, **changed).windows == (window,) * 32
 
 
-def test_the_language_part_of_a_model_that_sees() -> None:
+def test_the_language_part_of_a_vision_model_is_read() -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
     found = shape({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}, {"BF16": 1})
     # the table has the defaults of the class
@@ -64,7 +64,9 @@ def test_the_language_part_of_a_model_that_sees() -> None:
         (None, 4096, 4096),
     ],
 )
-def test_lengths_by_kind_of_scaling(scaling: dict[str, object] | None, length: int, usual: int) -> None:
+def test_the_context_length_follows_the_kind_of_scaling(
+    scaling: dict[str, object] | None, length: int, usual: int
+) -> None:
     found = llama_8b(max_position_embeddings=4096, original_max_position_embeddings=2048, rope_scaling=scaling)
     assert (found.length, found.usual_length) == (length, usual)
 
@@ -77,7 +79,7 @@ def test_falcon_has_one_key_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["JambaForCausalLM", "Qwen3NextForCausalLM", "DeepseekV32ForCausalLM"])
-def test_what_keeps_other_state_is_not_computed(name: str) -> None:
+def test_models_with_other_state_are_not_computed(name: str) -> None:
     assert "other state than keys and values" in (llama_8b(architectures=[name]).not_computed or "")
 
 
@@ -86,13 +88,13 @@ def test_a_layer_of_another_kind_is_named() -> None:
     assert "linear_attention" in (mixed.not_computed or "")
 
 
-def test_an_unknown_class_is_taken_as_alike_in_all_layers() -> None:
+def test_layers_of_an_unknown_class_are_assumed_to_be_equal() -> None:
     found = llama_8b(architectures=["BrandNewForCausalLM"])
     assert not found.known
     assert found.windows == (None,) * 32
 
 
-def test_what_is_no_language_model_is_named() -> None:
+def test_a_config_of_no_language_model_is_named() -> None:
     with pytest.raises(ModelError, match="ResNetForImageClassification model has no `num_attention_heads`") as caught:
         shape({"architectures": ["ResNetForImageClassification"], "hidden_size": 64}, {"F32": 1})
     assert "config.json" in (caught.value.hint or "")
@@ -100,17 +102,17 @@ def test_what_is_no_language_model_is_named() -> None:
 
 @pytest.mark.parametrize("key", ["vocab_size", "sliding_window", "max_position_embeddings"])
 @pytest.mark.parametrize("value", ["many", 1.5, {}, 10**30])
-def test_a_size_that_is_none_is_named(key: str, value: object) -> None:
+def test_an_invalid_size_is_named(key: str, value: object) -> None:
     with pytest.raises(ModelError, match=f"config.json has `{key}: "):
         llama_8b(**{key: value})
 
 
 @pytest.mark.parametrize("value", [None, False, 0, -1])
-def test_no_window_is_said_in_many_ways(value: object) -> None:
+def test_the_absence_of_a_window_is_written_in_many_ways(value: object) -> None:
     assert llama_8b(sliding_window=value, layer_types=["sliding_attention"] * 32).windows == (None,) * 32
 
 
 @pytest.mark.parametrize("factor", ["4", -1, float("inf"), float("nan")])
-def test_a_factor_that_is_none_stretches_nothing(factor: object) -> None:
+def test_an_invalid_factor_does_not_extend_the_context(factor: object) -> None:
     scaling = {"type": "linear", "factor": factor}
     assert llama_8b(max_position_embeddings=4096, rope_scaling=scaling).length == 4096

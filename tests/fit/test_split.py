@@ -6,7 +6,7 @@ from provision.phases.plan.fit.split import stages, tensor_sizes, weight_bytes, 
 from tests.fit.models import GPT_OSS_20B, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, shape
 
 
-def test_sizes_that_vllm_takes() -> None:
+def test_sizes_that_vllm_accepts() -> None:
     # 8 key heads on 16 devices: each is replicated twice; MLA has none to divide
     assert tensor_sizes(llama_8b(), 16) == tensor_sizes(deepseek_v3(), 16) == (1, 2, 4, 8, 16)
     # 24 heads, 6 key heads, a padded vocabulary of 64 x 501
@@ -26,7 +26,7 @@ def test_sizes_that_vllm_takes() -> None:
         ({"num_key_value_heads": 6, "num_attention_heads": 24}, 4, "6 key-value heads cannot be divided by 4"),
     ],
 )
-def test_what_cannot_be_divided_is_named(changed: dict[str, int], tensor: int, text: str) -> None:
+def test_an_indivisible_size_is_named(changed: dict[str, int], tensor: int, text: str) -> None:
     assert why_not(llama_8b(**changed), tensor) == text
 
 
@@ -38,7 +38,7 @@ def test_layers_of_pipeline_stages(layers: int, parts: int, expected: tuple[int,
     assert stages(layers, parts) == expected
 
 
-def test_weights_of_one_part() -> None:
+def test_the_weights_of_one_device_are_computed() -> None:
     whole = 2 * LLAMA_8B_NUMBERS
     assert weight_bytes(llama_8b(), 1, 1, 2) == pytest.approx(whole, abs=16)
     assert weight_bytes(llama_8b(), 4, 1, 2) == pytest.approx(whole / 4, abs=16)
@@ -47,7 +47,7 @@ def test_weights_of_one_part() -> None:
     assert weight_bytes(llama_8b(), 16, 1, 2) == pytest.approx(whole / 16 + replicated, abs=16)
 
 
-def test_weights_are_held_in_the_format_that_is_computed_in() -> None:
+def test_weights_are_stored_in_the_format_of_the_computation() -> None:
     config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64}
     stored = shape(config | {"num_attention_heads": 4, "num_hidden_layers": 2}, {"F32": 4000})
     assert weight_bytes(stored, 1, 1, 2) == 2000
@@ -61,7 +61,7 @@ def test_weights_of_a_pipeline_stage() -> None:
     assert weight_bytes(model, 1, 4, 2) == pytest.approx(layers / 4 + table, abs=16)
 
 
-def test_projections_that_mla_keeps_twice() -> None:
+def test_mla_stores_some_projections_twice() -> None:
     model = deepseek_v3()
     absorbed = 61 * 512 * 128 * (128 + 128) * 2
     assert weight_bytes(model, 1, 1, 2) == pytest.approx(model.weights.total + absorbed, abs=16)

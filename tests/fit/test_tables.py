@@ -1,4 +1,4 @@
-"""The tables of this package hold together: every row has a source, every class one row, every figure a sense."""
+"""The tables of this package are consistent: every row has a source, every class one row, every figure a plausible value."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_every_class_has_one_row() -> None:
         *("GptOss", "Falcon", "GPTNeoX", "OPT"),
     ],
 )
-def test_families_that_are_known(name: str) -> None:
+def test_known_families_have_a_row(name: str) -> None:
     row = tables.architectures()[f"{name}ForCausalLM"]
     assert row.attention != "layered" or row.full_every > 1
 
 
-def test_batches_are_ordered_and_cover_every_size() -> None:
+def test_the_table_of_batches_is_ordered_and_covers_every_size() -> None:
     sizes = [row.from_gib for row in tables.batches()]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 0

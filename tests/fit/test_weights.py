@@ -9,7 +9,7 @@ from provision.phases.plan.fit.weights import Weights, counted, in_folder
 from tests.fit.models import write_model
 
 
-def test_bytes_by_format_from_the_headers(tmp_path: Path) -> None:
+def test_the_headers_give_the_bytes_of_each_format(tmp_path: Path) -> None:
     tensors = {
         "model.embed_tokens.weight": ("BF16", [128, 64], 2),
         "model.layers.0.mlp.down_proj.weight": ("F8_E4M3", [64, 256], 1),
@@ -22,7 +22,7 @@ def test_bytes_by_format_from_the_headers(tmp_path: Path) -> None:
     assert dict(in_folder(folder, layers=2).by_dtype)["F8_E4M3"] == 64 * 256
 
 
-def test_floats_are_served_in_the_format_that_is_computed_in() -> None:
+def test_floats_are_served_in_the_format_of_the_computation() -> None:
     weights = counted({"F32": 4000, "I32": 400, "BF16": 20}, "a test")
     assert weights.as_served(2) == 2000 + 400 + 20
     assert weights.as_served(4) == 4000 + 400 + 40
@@ -40,13 +40,13 @@ def test_pickled_weights_count_by_their_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x04\0\0\0\0\0\0\0nope", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 64])
-def test_a_cut_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_truncated_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.safetensors` is not a safetensors file"):
         in_folder(tmp_path)
 
 
-def test_weights_that_were_cut_after_the_header_are_named_with_both_sizes(tmp_path: Path) -> None:
+def test_weights_truncated_after_the_header_are_named_with_both_sizes(tmp_path: Path) -> None:
     path = write_model(tmp_path, {}, {"a": ("BF16", [1000], 2)}) / "model.safetensors"
     whole = path.stat().st_size
     with path.open("r+b") as file:

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def bare_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who configured nothing; returns the file of pip's that a test may write."""
+    """A user without configuration; returns pip's configuration file, which a test may write."""
     for name in list(os.environ):
         if name.startswith(("PIP_", "UV_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -17,17 +17,17 @@ from typing import Any
 
 @dataclass
 class Faults:
-    """What goes wrong at a path."""
+    """The faults at a path."""
 
     status: dict[str, list[int]] = field(default_factory=dict)
-    """Status codes to answer with first, one a request."""
+    """Status codes of the first answers, one per request."""
     cut_after: dict[str, list[int]] = field(default_factory=dict)
-    """Bytes after which the connection is dropped, one a request."""
+    """Bytes after which the connection is dropped, one per request."""
     endless: dict[str, float] = field(default_factory=dict)
-    """Paths whose content is sent again and again for as long as somebody reads, with so many seconds between."""
+    """Paths whose content is sent repeatedly while a client reads, with this many seconds between."""
     no_range: bool = False
     wants: str | None = None
-    """The Authorization header without which 401 is the answer."""
+    """The required Authorization header; without it the answer is 401."""
 
 
 class Site:
@@ -57,7 +57,7 @@ class Site:
     ) -> str:
         """Put a wheel on the index; `sha256` announces another hash than its own. Returns the file's path.
 
-        With `uploaded` the package's page is in JSON and tells that time (PEP 700), else it is in HTML and tells none.
+        With `uploaded` the package's page is in JSON and has that time (PEP 700), else it is in HTML without times.
         """
         package = name.partition("-")[0].replace("_", "-").lower()
         path, page = f"/files/{index}/{name}", f"/{index}/{package}/"
@@ -117,7 +117,7 @@ def make_wheel(
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Who stops a download closes its connections: part of what is tested, and no news.
+        # A client that stops a download closes its connections; this is expected.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""Stacks as small as they can be: tiny `torch` and `vllm` wheels on a local index."""
+"""Minimal Stacks: tiny `torch` and `vllm` wheels on a local index."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Made:
 
 
 def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = ()) -> Made:
-    """A bundle from a machine with an index that is gone afterwards; `product` is in it too."""
+    """Make a bundle on a machine with an index that does not exist later; it contains `product` as well."""
     site = Site()
     try:
         settings = ClientSettings(index=f"{site.url}/simple", sealed=True)
@@ -90,7 +90,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 @pytest.fixture
 def hub(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A hub with a tiny model whose weights can be read."""
+    """A hub with a tiny model with valid weights."""
     assert bare_client.parent.is_dir()
     monkeypatch.setenv("HF_ENDPOINT", site.url)
     folder = write_tensors(tmp_path / "tiny", LLAMA_8B, {"lm_head.weight": ("BF16", [64], 2)})
@@ -100,7 +100,7 @@ def hub(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def made(original: Made, tmp_path: Path) -> Made:
-    """A copy that a test may harm."""
+    """A copy that a test may change."""
     return replace(original, path=Path(shutil.copy(original.path, tmp_path / "site.bundle")))
 
 
@@ -150,7 +150,7 @@ def test_stage_finds_everything_without_an_index(made: Made, other: Store) -> No
     assert all(Path(file.path).is_relative_to(other.root) for file in staged.files)
 
 
-def test_a_second_time_nothing_is_read_again(made: Made, other: Store) -> None:
+def test_a_second_stage_reads_nothing_again(made: Made, other: Store) -> None:
     made.open(other)
     reported: list[int] = []
     open_bundle(made.path, other, trust=made.trust, progress=lambda done, _: reported.append(done))
@@ -158,7 +158,7 @@ def test_a_second_time_nothing_is_read_again(made: Made, other: Store) -> None:
 
 
 @pytest.mark.usefixtures("original")
-def test_a_model_that_was_a_folder_comes_along(other: Store, tmp_path: Path) -> None:
+def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "my-model")
     (folder / "onnx").mkdir()
     (folder / "onnx/note.txt").write_text("kept in its place")
@@ -173,7 +173,7 @@ def test_a_model_that_was_a_folder_comes_along(other: Store, tmp_path: Path) -> 
     assert Path(opened.model or "", "onnx/note.txt").read_text() == "kept in its place"
 
 
-def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site) -> None:
+def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:
     made = make(tmp_path, "org/tiny")
     hub.close()
     # without a network, and without what this machine knows
@@ -182,7 +182,7 @@ def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site)
     assert describe(Settings(model="org/tiny"), other)
 
 
-def test_credentials_of_an_index_do_not_travel(tmp_path: Path) -> None:
+def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
     store = RecordingStore(tmp_path)
     store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
     for kind in ("manifests", "builds", "published"):
@@ -214,7 +214,7 @@ def test_a_changed_manifest_is_refused(made: Made, other: Store) -> None:
     assert not other.root.exists()
 
 
-def test_members_that_are_missing_or_more_are_refused(made: Made, other: Store, tmp_path: Path) -> None:
+def test_missing_and_additional_members_are_refused(made: Made, other: Store, tmp_path: Path) -> None:
     whole = made.path.read_bytes()
     rewrite(made.path, lambda _, content: content, add=("files/extra", b"x"))
     with pytest.raises(BundleError, match="files/extra differs from the signed manifest"):
@@ -228,7 +228,7 @@ def test_members_that_are_missing_or_more_are_refused(made: Made, other: Store, 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
-def test_a_copy_that_broke_off_is_refused(made: Made, other: Store, share: float) -> None:
+def test_a_truncated_copy_is_refused(made: Made, other: Store, share: float) -> None:
     content = made.path.read_bytes()
     made.path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(BundleError, match=r"not a bundle|is truncated"):
@@ -236,7 +236,7 @@ def test_a_copy_that_broke_off_is_refused(made: Made, other: Store, share: float
     assert not (other.root / "locks").exists()
 
 
-def test_another_key_is_refused_and_none_is_asked_for(
+def test_another_key_is_refused_and_a_missing_key_is_an_error(
     made: Made, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the creator trusts their own key
@@ -252,7 +252,7 @@ def test_another_key_is_refused_and_none_is_asked_for(
         made.open(other, trust="abc")
 
 
-def test_keys_are_made_once_for_their_owner_alone(made: Made) -> None:
+def test_keys_are_made_once_and_only_their_owner_can_read_them(made: Made) -> None:
     secret = bundle_keys.folder() / "bundle.key"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert bundle_keys.public_text(bundle_keys.signing_key(None)) == made.trust
@@ -263,7 +263,7 @@ def test_keys_are_made_once_for_their_owner_alone(made: Made) -> None:
 
 
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
-def test_minisign_itself_checks_the_manifest(made: Made, tmp_path: Path) -> None:
+def test_minisign_verifies_the_manifest(made: Made, tmp_path: Path) -> None:
     subprocess.run(
         ["tar", "-xf", str(made.path), "-C", str(tmp_path), "manifest.json", "manifest.json.minisig"], check=True
     )
@@ -275,7 +275,7 @@ def test_minisign_itself_checks_the_manifest(made: Made, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
-def test_a_key_of_minisigns_own_signs(tmp_path: Path) -> None:
+def test_a_key_of_minisign_signs_a_bundle(tmp_path: Path) -> None:
     key, public = tmp_path / "site.key", tmp_path / "site.pub"
     subprocess.run(["minisign", "-G", "-W", "-s", str(key), "-p", str(public)], check=True, capture_output=True)
     signature = bundle_keys.sign(bundle_keys.signing_key(key), b"content", "a test")
@@ -307,14 +307,14 @@ def test_another_class_of_host_is_refused_with_the_difference(
     assert text in caught.value.text
 
 
-def test_a_candidate_that_is_not_in_the_bundle_is_passed_over(made: Made, other: Store) -> None:
+def test_a_candidate_that_is_not_in_the_bundle_is_skipped(made: Made, other: Store) -> None:
     newer = made.stack.model_copy(update={"torch": made.stack.torch.model_copy(update={"version": "2.8.0"})})
     opened = made.open(other)
     staged = stage(resolve_to(newer, made.stack), Settings(), FACTS, store=other, client=opened.settings)
     assert staged.stack == made.stack
 
 
-def test_a_bundle_that_could_not_be_finished_is_not_there(made: Made, tmp_path: Path) -> None:
+def test_an_unfinished_bundle_is_removed(made: Made, tmp_path: Path) -> None:
     made.path.unlink()
     own = tmp_path / "own.whl"
     own.write_bytes(b"one")
@@ -329,7 +329,7 @@ def test_a_bundle_that_could_not_be_finished_is_not_there(made: Made, tmp_path: 
     assert not list(tmp_path.glob("site.bundle*"))
 
 
-def test_a_disk_that_cannot_hold_it_is_refused_before_a_byte_is_written(made: Made, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
     made.path.unlink()
     [*_, wheel] = (file for file in made.staged.files if file.kind == "wheel")
     staged = made.staged.model_copy(update={"files": (wheel.model_copy(update={"size": 1 << 60}),)})
@@ -340,7 +340,7 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_a_byte_is_written(made: Ma
 
 @contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """The system takes no more bytes into any file, as a full disk."""
+    """Writes to any file fail, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -349,7 +349,9 @@ def no_file_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_refuses_is_not_blamed_on_what_was_read(made: Made, other: Store, tmp_path: Path) -> None:
+def test_an_error_of_the_disk_is_not_reported_as_an_error_of_the_file_read(
+    made: Made, other: Store, tmp_path: Path
+) -> None:
     with no_file_beyond(4096), pytest.raises(BundleError, match="cannot be written to the wheelhouse") as refused:
         made.open(other)
     assert str(other.root) in refused.value.text
@@ -360,7 +362,7 @@ def test_a_disk_that_refuses_is_not_blamed_on_what_was_read(made: Made, other: S
     assert not list(tmp_path.glob("again.bundle*"))
 
 
-def test_what_is_no_bundle_is_named(other: Store, tmp_path: Path) -> None:
+def test_an_invalid_bundle_is_named(other: Store, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read: No such file"):
         open_bundle(tmp_path / "nowhere", other, trust=None)
     plain = tmp_path / "plain.tar"
@@ -370,7 +372,7 @@ def test_what_is_no_bundle_is_named(other: Store, tmp_path: Path) -> None:
         open_bundle(plain, other, trust=None)
 
 
-def test_a_signed_manifest_that_points_outside_is_refused(made: Made, other: Store) -> None:
+def test_a_signed_manifest_with_paths_outside_the_bundle_is_refused(made: Made, other: Store) -> None:
     key = bundle_keys.signing_key(None)
 
     def outside(name: str, content: bytes) -> bytes:

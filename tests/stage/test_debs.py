@@ -44,7 +44,7 @@ def installed(*packages: str) -> str:
 
 @pytest.fixture
 def etc_apt(tmp_path: Path) -> Path:
-    """A controller's apt settings with one archive in a folder: compiler -> linker -> base; numa."""
+    """Apt settings of a controller with one archive in a folder: compiler -> linker -> base; numa."""
     archive = tmp_path / "archive/dists/bookworm/main/binary-amd64"
     archive.mkdir(parents=True)
     root = tmp_path / "archive"
@@ -72,7 +72,7 @@ def etc_apt(tmp_path: Path) -> Path:
 
 
 @needs_apt
-def test_the_closure_that_the_host_lacks_is_fetched(store: Store, etc_apt: Path) -> None:
+def test_missing_packages_are_fetched_with_their_dependencies(store: Store, etc_apt: Path) -> None:
     files = fetch_debs(
         ["compiler", "numa"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER
     )
@@ -84,13 +84,13 @@ def test_the_closure_that_the_host_lacks_is_fetched(store: Store, etc_apt: Path)
 
 
 @needs_apt
-def test_nothing_is_fetched_for_what_is_there(store: Store, etc_apt: Path) -> None:
+def test_nothing_is_fetched_for_installed_packages(store: Store, etc_apt: Path) -> None:
     assert fetch_debs(["base"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER) == []
     assert fetch_debs([], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER) == []
 
 
 @needs_apt
-def test_a_second_time_needs_no_archive(store: Store, etc_apt: Path, tmp_path: Path) -> None:
+def test_a_second_run_needs_no_archive(store: Store, etc_apt: Path, tmp_path: Path) -> None:
     first = fetch_debs(["compiler"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
     shutil.rmtree(tmp_path / "archive")
     assert (
@@ -99,7 +99,7 @@ def test_a_second_time_needs_no_archive(store: Store, etc_apt: Path, tmp_path: P
 
 
 @needs_apt
-def test_this_machine_is_left_as_it_is(store: Store, etc_apt: Path) -> None:
+def test_this_machine_is_not_changed(store: Store, etc_apt: Path) -> None:
     watched = [Path("/var/lib/dpkg/status"), Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
     before = [path.stat().st_mtime_ns for path in watched if path.exists()]
     fetch_debs(["compiler"], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
@@ -129,7 +129,7 @@ def test_an_unknown_package_is_named(store: Store, etc_apt: Path) -> None:
 
 
 @needs_apt
-def test_another_release_than_the_controllers_is_refused_with_both(store: Store, etc_apt: Path) -> None:
+def test_another_release_than_the_controllers_is_refused_with_both_names(store: Store, etc_apt: Path) -> None:
     ubuntu = HOST.model_copy(update={"id": "ubuntu", "version_id": "22.04"})
     with pytest.raises(
         StageError, match=r"needs numa for ubuntu 22\.04, and this machine has package sources of debian 12"
@@ -143,7 +143,7 @@ def test_a_controller_without_apt_is_an_error(store: Store, tmp_path: Path, monk
         fetch_debs(["numa"], "", HOST, store=store, controller=CONTROLLER)
 
 
-def test_sources_of_the_release_are_kept_from_both_formats_and_third_parties_left_out(tmp_path: Path) -> None:
+def test_sources_of_the_release_are_read_in_both_formats_without_third_parties(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list").write_text(
         "# comment\ndeb [arch=arm64 signed-by=/k.gpg] http://one.example/debian bookworm main contrib\ndeb-src http://one.example/debian bookworm main\n"
@@ -159,7 +159,7 @@ def test_sources_of_the_release_are_kept_from_both_formats_and_third_parties_lef
     )
 
 
-def test_release_file_is_read_with_and_without_quotes(tmp_path: Path) -> None:
+def test_the_release_file_is_read_with_and_without_quotes(tmp_path: Path) -> None:
     (tmp_path / "os-release").write_text('ID=debian\nVERSION_ID="12"\n\n# x\n')
     assert read_release(tmp_path / "os-release") == {"ID": "debian", "VERSION_ID": "12"}
     assert read_release(tmp_path / "absent") == {}

@@ -60,7 +60,7 @@ def test_each_stored_file_is_reported_once_with_the_total_size(site: Site, store
     assert sorted(reported) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
 
 
-def test_nothing_is_asked_for_what_is_here(site: Site, store: Store) -> None:
+def test_present_files_are_not_requested(site: Site, store: Store) -> None:
     file = offer(site)
     fetch(store, file)
 
@@ -71,7 +71,7 @@ def test_nothing_is_asked_for_what_is_here(site: Site, store: Store) -> None:
     assert site.requests["/a.whl"] == 1
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke_off(site: Site, store: Store) -> None:
+def test_a_dropped_connection_is_resumed(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.cut_after["/a.whl"] = [1 << 20, 1 << 19]
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
@@ -79,7 +79,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke_off(site: Site, store: 
     assert site.sent["/a.whl"] == len(CONTENT)
 
 
-def test_as_long_as_bytes_come_it_goes_on(site: Site, store: Store) -> None:
+def test_a_download_continues_while_bytes_arrive(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.cut_after["/a.whl"] = [1 << 17] * (3 * ATTEMPTS)
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
@@ -93,7 +93,7 @@ def test_unknown_sizes_are_requested_before_anything_is_fetched(site: Site, stor
     assert {total for _, _, total in seen} == {len(CONTENT) + 1}
 
 
-def test_runs_at_the_same_time_fetch_a_file_once(site: Site, store: Store) -> None:
+def test_simultaneous_runs_fetch_a_file_once(site: Site, store: Store) -> None:
     file = offer(site)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: fetch(store, file), range(4)))
@@ -118,27 +118,27 @@ def test_a_partial_download_of_a_killed_run_is_resumed(site: Site, store: Store)
 
 
 @pytest.mark.parametrize("rest", [b"of another file", CONTENT + b"more than there is"])
-def test_a_rest_that_does_not_fit_is_thrown_away(site: Site, store: Store, rest: bytes) -> None:
+def test_a_partial_file_that_does_not_match_is_discarded(site: Site, store: Store, rest: bytes) -> None:
     file = offer(site)
     with store.slot(file.sha256, file.name) as slot:
         slot.part.write_bytes(rest)
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_is_asked_from_the_start(site: Site, store: Store) -> None:
+def test_a_server_without_ranges_sends_the_whole_file_again(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.no_range = True
     site.faults.cut_after["/a.whl"] = [1 << 20]
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
 
 
-def test_passing_server_errors_are_waited_out(site: Site, store: Store) -> None:
+def test_temporary_server_errors_are_retried(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.status["/a.whl"] = [500, 503, 429]
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
 
 
-def test_lasting_server_errors_end_with_file_host_and_status(site: Site, store: Store) -> None:
+def test_permanent_server_errors_are_reported_with_file_host_and_status(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.status["/a.whl"] = [500] * 99
     with pytest.raises(StageError, match=r"`a\.whl` could not be fetched from 127\.0\.0\.1: HTTP 500"):
@@ -146,14 +146,14 @@ def test_lasting_server_errors_end_with_file_host_and_status(site: Site, store: 
     assert site.requests["/a.whl"] == ATTEMPTS
 
 
-def test_a_file_that_is_not_there_is_asked_for_once(site: Site, store: Store) -> None:
+def test_a_missing_file_is_requested_once(site: Site, store: Store) -> None:
     file = File("gone.whl", f"{site.url}/gone.whl", "0" * 64, 1)
     with pytest.raises(StageError, match="HTTP 404"):
         fetch(store, file)
     assert site.requests["/gone.whl"] == 1
 
 
-def test_another_file_than_the_locked_one_is_refused_and_not_kept(site: Site, store: Store) -> None:
+def test_another_file_than_the_locked_one_is_refused_and_not_stored(site: Site, store: Store) -> None:
     file = offer(site)
     site.content["/a.whl"] = b"x" * len(CONTENT)
     with pytest.raises(StageError, match="wrong hash") as caught:
@@ -163,14 +163,14 @@ def test_another_file_than_the_locked_one_is_refused_and_not_kept(site: Site, st
     assert not list(store.folder(file.sha256).glob("*.part"))
 
 
-def test_the_file_at_fault_is_named_not_one_that_was_stopped_for_it(site: Site, store: Store) -> None:
+def test_the_failed_file_is_named_and_not_one_that_was_stopped_for_it(site: Site, store: Store) -> None:
     files = [offer(site, f"{number}.whl", os.urandom(1 << 20)) for number in range(6)]
     bad = File("bad.whl", f"{site.url}/bad.whl", "0" * 64, 1 << 30)
     with pytest.raises(StageError, match=r"`bad\.whl`"):
         fetch(store, *files, bad)
 
 
-def test_no_server_at_all(store: Store) -> None:
+def test_an_unreachable_server_is_named(store: Store) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         file = File("a.whl", f"http://user:secret@127.0.0.1:{unused.getsockname()[1]}/a.whl", "0" * 64)
@@ -188,7 +188,7 @@ def test_a_local_file_is_copied_and_verified(store: Store, tmp_path: Path) -> No
     assert not path.samefile(source)
 
 
-def test_credentials_of_an_index_go_to_its_own_host_alone(site: Site, store: Store) -> None:
+def test_credentials_of_an_index_are_sent_only_to_its_own_host(site: Site, store: Store) -> None:
     file = offer(site)
     site.faults.wants = "Basic dXNlcjpwQHNz"  # user:p@ss
     with_credentials = site.url.replace("://", "://user:p%40ss@") + "/simple"

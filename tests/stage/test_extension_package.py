@@ -1,4 +1,4 @@
-"""The separately installed package of a Stack, provided by somebody else."""
+"""The separately installed package of a Stack, supplied by a provider."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY = FlashAttnKey(
 
 @dataclass
 class Provider:
-    """Gives a small wheel, or fails."""
+    """Provides a small wheel, or fails."""
 
     store: Store
     folder: Path
@@ -77,7 +77,7 @@ def locked(staged: Staged) -> list[str]:
     return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]
 
 
-def test_the_package_goes_into_the_lock_with_what_it_requires(stack: Stack, store: Store, tmp_path: Path) -> None:
+def test_the_package_is_locked_with_its_dependencies(stack: Stack, store: Store, tmp_path: Path) -> None:
     provider = Provider(store, tmp_path / "builder")
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     assert locked(staged) == ["flash-attn==2.8.3", "tiny-dependency==1.1", "torch==2.7.0"]
@@ -94,7 +94,7 @@ def test_a_second_run_queries_no_provider(stack: Stack, store: Store, tmp_path: 
     assert len(provider.asked) == 1
 
 
-def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_path: Path) -> None:
+def test_a_missing_wheel_is_provided_again(stack: Stack, store: Store, tmp_path: Path) -> None:
     provider = Provider(store, tmp_path / "builder")
     first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     next(Path(file.path) for file in first.files if file.name.startswith("flash_attn")).unlink()
@@ -104,7 +104,7 @@ def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_
 
 
 @pytest.mark.parametrize("error", [StageError("nvcc failed"), TransportError("the builder is away")])
-def test_an_optional_package_is_left_out_with_the_reason(
+def test_an_optional_package_is_omitted_with_the_reason(
     stack: Stack, store: Store, tmp_path: Path, error: Exception
 ) -> None:
     provider = Provider(store, tmp_path / "builder", error)
@@ -117,7 +117,7 @@ def test_an_optional_package_is_left_out_with_the_reason(
 
 
 @pytest.mark.parametrize("policy", ["package", "both", "==2.8.3"])
-def test_a_requested_package_that_cannot_be_had_is_a_refusal(
+def test_a_requested_package_that_cannot_be_provided_is_a_refusal(
     stack: Stack, store: Store, tmp_path: Path, policy: str
 ) -> None:
     provider = Provider(store, tmp_path / "builder", StageError("nvcc failed"))
@@ -129,7 +129,7 @@ def test_a_requested_package_that_cannot_be_had_is_a_refusal(
         stage(resolve_to(stack), Settings(flash_attn=policy), FACTS, store=store, packager=provider, refresh=True)
 
 
-def test_without_a_provider_the_package_is_left_out(stack: Stack, store: Store) -> None:
+def test_without_a_provider_the_package_is_omitted(stack: Stack, store: Store) -> None:
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
     assert staged.notes == (
         "flash-attn 2.8.3 was left out: flash-attn 2.8.3 has no provider here; --refresh tries again",

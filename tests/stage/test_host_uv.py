@@ -18,7 +18,7 @@ FOREIGN = "aarch64" if platform.machine() == "x86_64" else "x86_64"
 
 
 def uv_wheel(site: Site, version: str) -> bytes:
-    """A wheel as uv's own is laid out, for the other architecture."""
+    """A wheel with the layout of uv's own, for the other architecture."""
     import zipfile
     from io import BytesIO
 
@@ -30,13 +30,13 @@ def uv_wheel(site: Site, version: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_our_own_lock_knows_uvs_wheels() -> None:
+def test_our_own_lock_has_uvs_wheels() -> None:
     version, hashes = locked_hashes(LOCK, "uv")
     assert version.count(".") == 2
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes)
 
 
-def test_ours_goes_to_a_host_of_the_same_architecture_and_runs(store: Store, tmp_path: Path) -> None:
+def test_our_uv_is_sent_to_a_host_of_the_same_architecture_and_runs(store: Store, tmp_path: Path) -> None:
     staged = stage_uv(f"{platform.machine()}-manylinux_2_28", read_settings({}, pip_files=[], uv_files=[]), store)
     assert (staged.name, staged.kind) == ("uv", "tool")
     program = tmp_path / "uv"
@@ -46,7 +46,7 @@ def test_ours_goes_to_a_host_of_the_same_architecture_and_runs(store: Store, tmp
     assert done.stdout.split()[1] == locked_hashes(LOCK, "uv")[0]
 
 
-def test_another_architecture_gets_the_program_out_of_the_locked_wheel(
+def test_another_architecture_gets_the_program_from_the_locked_wheel(
     site: Site, store: Store, bare_client: Path, tmp_path: Path
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
@@ -61,7 +61,7 @@ def test_another_architecture_gets_the_program_out_of_the_locked_wheel(
     assert stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock) == staged
 
 
-def test_a_wheel_that_our_lock_does_not_know_is_refused(
+def test_a_wheel_that_is_not_in_our_lock_is_refused(
     site: Site, store: Store, bare_client: Path, tmp_path: Path
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")

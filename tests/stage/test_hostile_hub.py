@@ -68,7 +68,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_a_listing_that_is_none_is_named(hub: Site, store: Store, answer: bytes) -> None:
+def test_an_invalid_listing_is_named(hub: Site, store: Store, answer: bytes) -> None:
     hub.content[LISTING] = answer
     for act in (stage, look):
         with pytest.raises(StageError, match="sent an invalid listing of `org/tiny`") as caught:
@@ -96,7 +96,7 @@ BAD_CONFIGS: dict[str, tuple[bytes, type[FirstlightError]]] = {
 
 
 @pytest.mark.parametrize(("config", "kind"), BAD_CONFIGS.values(), ids=BAD_CONFIGS)
-def test_a_bad_config_is_named_and_not_kept(
+def test_an_invalid_config_is_named_and_not_stored(
     hub: Site, store: Store, config: bytes, kind: type[FirstlightError]
 ) -> None:
     good = hub.content[CONFIG]
@@ -110,7 +110,7 @@ def test_a_bad_config_is_named_and_not_kept(
 
 
 @pytest.mark.parametrize("kept", [{"config": "x"}, {}, {"config": {}, "parameters": 5, "bytes": 5}])
-def test_what_an_earlier_release_kept_of_a_bad_answer_is_asked_for_again(
+def test_an_invalid_file_stored_by_an_earlier_release_is_requested_again(
     hub: Site, store: Store, kept: dict[str, Any]
 ) -> None:
     assert hub.url
@@ -120,14 +120,14 @@ def test_what_an_earlier_release_kept_of_a_bad_answer_is_asked_for_again(
     assert shape.heads == LLAMA["num_attention_heads"]
 
 
-def test_an_endless_answer_is_given_up(hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_is_abandoned(hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "MOST_BYTES", 1 << 20)
     hub.faults.endless[LISTING] = 0.0
     with pytest.raises(StageError, match=r"does not answer: the answer has more than 1\.0 MiB"):
         stage(store)
 
 
-def test_an_answer_that_comes_byte_by_byte_is_given_up(
+def test_an_answer_that_arrives_byte_by_byte_is_abandoned(
     hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "WHOLE_S", 0.1)
@@ -136,7 +136,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(
         stage(store)
 
 
-def test_a_large_file_that_never_ends_is_given_up_and_leaves_nothing(hub: Site, store: Store) -> None:
+def test_an_endless_large_file_is_abandoned_and_removed(hub: Site, store: Store) -> None:
     shard = next(iter(SHARDS))
     hub.faults.endless[f"/org/tiny/resolve/c0ffee/{shard}"] = 0.0
     with pytest.raises(StageError, match=rf"`{shard}` is too long: 127\.0\.0\.1 sends more than 64\.0 KiB"):
@@ -144,7 +144,7 @@ def test_a_large_file_that_never_ends_is_given_up_and_leaves_nothing(hub: Site, 
     assert not [path for path in store.root.rglob("*.part") if shard in path.name]
 
 
-def test_a_large_file_that_hardly_comes_is_given_up(site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_slow_large_file_is_abandoned(site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SLOW_S", 0.05)
     site.content["/shard"] = b"x"
     site.faults.endless["/shard"] = 0.02
@@ -180,6 +180,6 @@ def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
     assert shape.layers > 0
 
 
-def test_the_hash_of_a_small_file_is_that_of_its_bytes_as_sent(hub: Site, store: Store) -> None:
+def test_the_hash_of_a_small_file_is_that_of_the_bytes_sent(hub: Site, store: Store) -> None:
     stage(store)
     assert store.find(hashlib.sha256(hub.content[CONFIG]).hexdigest(), "config.json")

@@ -34,7 +34,7 @@ TARGET = Target.of(STACK.platform, "3.12")
 
 
 def standalone_build() -> bytes:
-    """As the standalone builds are laid out: all under `python/`, built for /install."""
+    """Return an archive with the layout of the standalone builds: all files below `python/`, built for /install."""
     files = {
         "python/bin/python3.12": (b"#!/bin/sh\necho Python 3.12.99\n", 0o755),
         "python/lib/python3.12/_sysconfigdata__linux_x86_64-linux-gnu.py": (
@@ -107,7 +107,7 @@ def test_a_build_with_the_wrong_hash_is_refused(
     assert "UV_PYTHON_INSTALL_MIRROR" in (caught.value.hint or "")
 
 
-def test_a_mirror_that_has_no_such_file_is_named(mirror: Site, store: Store) -> None:
+def test_a_mirror_without_the_file_is_named(mirror: Site, store: Store) -> None:
     del mirror.content["/cpython-3.12.99.tar.gz"]
     with pytest.raises(StageError, match=r"`cpython-3\.12-linux-x86_64-gnu` could not be fetched from file://.*404"):
         stage_interpreter(TARGET, read_settings(), store)

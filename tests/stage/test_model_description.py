@@ -1,4 +1,4 @@
-"""A model's shape before its weights are here: of a folder from the headers, of a hub id from the small files alone."""
+"""A model's shape without its weights: of a folder from the headers, of a hub id from the small files alone."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     return site
 
 
-def test_the_built_in_model_has_none(store: Store) -> None:
+def test_the_built_in_model_has_no_description(store: Store) -> None:
     assert describe(settings("builtin"), store) is None
 
 
-def test_a_folder_by_its_headers(tmp_path: Path, store: Store) -> None:
+def test_a_folder_is_described_from_its_headers(tmp_path: Path, store: Store) -> None:
     folder = write_model(
         tmp_path / "model", LLAMA_8B, {"model.layers.31.x": ("BF16", [64], 2), "lm_head": ("F32", [2], 4)}
     )
@@ -68,7 +68,7 @@ def test_a_folder_whose_configuration_is_broken_is_named(tmp_path: Path, store: 
         describe(settings(str(folder)), store)
 
 
-def test_of_a_hub_id_only_the_small_files_are_fetched_once(hub: Site, store: Store) -> None:
+def test_only_the_small_files_of_a_hub_id_are_fetched_once(hub: Site, store: Store) -> None:
     found = describe(settings("org/model"), store)
     assert found
     assert found.architecture == "LlamaForCausalLM"
@@ -80,7 +80,7 @@ def test_of_a_hub_id_only_the_small_files_are_fetched_once(hub: Site, store: Sto
     assert hub.requests.total() == before
 
 
-def test_the_hubs_own_count_comes_first(hub: Site, store: Store) -> None:
+def test_the_hubs_own_count_of_weights_is_preferred(hub: Site, store: Store) -> None:
     listing = json.loads(hub.content[API])
     listing["safetensors"] = {"parameters": {"F8_E4M3": 1000, "BF16": 10}, "total": 1010}
     hub.content[API] = json.dumps(listing).encode()
@@ -89,7 +89,7 @@ def test_the_hubs_own_count_comes_first(hub: Site, store: Store) -> None:
     assert found.weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
 
 
-def test_a_hub_that_does_not_answer_is_named_with_what_to_do(hub: Site, store: Store) -> None:
+def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store) -> None:
     hub.close()
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:
         describe(settings("org/model"), store)

@@ -44,7 +44,7 @@ def test_uv_never_gets_a_newer_glibc_than_the_hosts(minor: int) -> None:
     assert int(reported.rpartition("_")[2]) <= minor
 
 
-def test_markers_speak_of_the_host() -> None:
+def test_markers_are_evaluated_for_the_host() -> None:
     markers = Target.of("aarch64-manylinux_2_39", "3.13").markers()
     assert (markers["platform_machine"], markers["python_version"], markers["python_full_version"]) == (
         "aarch64",

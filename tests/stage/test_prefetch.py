@@ -1,4 +1,4 @@
-"""The builds whose file is known come while uv still solves."""
+"""Pinned builds are fetched while uv resolves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_fixed_builds_are_here_before_uv_answers(
+def test_pinned_builds_are_fetched_before_uv_answers(
     site: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
@@ -79,7 +79,7 @@ def test_a_failed_prefetch_is_reported_by_the_fetch_of_the_lock(site: Site, stor
             stack_lock.fetch_wheels([locked], SETTINGS, [], store)
 
 
-def test_the_end_of_the_block_stops_what_is_under_way(site: Site, store: Store) -> None:
+def test_the_end_of_the_block_stops_the_downloads(site: Site, store: Store) -> None:
     name, content = make_wheel("torch", "2.7.0", padding=1 << 24)
     wanted = offer(site, name, content)
     with Prefetch(store, OPEN) as prefetch:
@@ -90,7 +90,7 @@ def test_the_end_of_the_block_stops_what_is_under_way(site: Site, store: Store) 
 
 
 @pytest.mark.parametrize("page", ["html", "json"])
-def test_the_best_wheel_of_a_version_with_its_address_and_hash(site: Site, page: str) -> None:
+def test_the_best_wheel_of_a_version_is_found_with_its_address_and_hash(site: Site, page: str) -> None:
     tags = Target.of("x86_64-manylinux_2_36", "3.11").tags()
     names = [
         f"torch-2.7.0-{tag}.whl"

@@ -26,7 +26,7 @@ def versions(index_client: IndexClient, location: IndexLocation, package: str) -
     return {str(version) for version in listing.versions(package, TAGS)}
 
 
-def test_html_page_of_an_index(site: Site, index_client: IndexClient) -> None:
+def test_an_html_page_of_an_index_is_read(site: Site, index_client: IndexClient) -> None:
     site.add_wheel(*make_wheel("torch", "2.7.0+cpu"))
     site.add_wheel(*make_wheel("torch", "2.8.0", tag="cp312-cp312-manylinux_2_28_x86_64"))
     site.content["/simple/torch/"] = (
@@ -35,7 +35,7 @@ def test_html_page_of_an_index(site: Site, index_client: IndexClient) -> None:
     assert versions(index_client, IndexLocation(f"{site.url}/simple"), "Torch") == {"2.7.0+cpu"}
 
 
-def test_upload_times_are_read_from_a_page_in_html_too(site: Site, index_client: IndexClient) -> None:
+def test_upload_times_are_read_from_an_html_page(site: Site, index_client: IndexClient) -> None:
     site.add_wheel(*make_wheel("dated"))
     page = site.content["/simple/dated/"]
     site.content["/simple/dated/"] = page.replace(b"<a ", b'<a data-upload-time="2025-06-10T01:02:03Z" ')
@@ -43,7 +43,7 @@ def test_upload_times_are_read_from_a_page_in_html_too(site: Site, index_client:
     assert [offer.uploaded for offer in listing.files] == ["2025-06-10T01:02:03Z"]
 
 
-def test_json_page_of_an_index(site: Site, index_client: IndexClient) -> None:
+def test_a_json_page_of_an_index_is_read(site: Site, index_client: IndexClient) -> None:
     page = {
         "meta": {"api-version": "1.1"},
         "name": "torch",
@@ -61,14 +61,14 @@ def test_an_index_with_invalid_json_is_a_problem(content: bytes) -> None:
     assert (listing.problem or "").startswith("the answer is not a list of files")
 
 
-def test_folder_of_wheels_with_and_without_scheme(index_client: IndexClient, tmp_path: Path) -> None:
+def test_a_folder_of_wheels_is_read_with_and_without_a_scheme(index_client: IndexClient, tmp_path: Path) -> None:
     for name in ("torch-2.7.0+cpu-py3-none-any.whl", "torchvision-1.0-py3-none-any.whl", "notes.txt"):
         (tmp_path / name).touch()
     assert versions(index_client, IndexLocation(str(tmp_path), flat=True), "torch") == {"2.7.0+cpu"}
     assert versions(index_client, IndexLocation(tmp_path.as_uri(), flat=True), "torch") == {"2.7.0+cpu"}
 
 
-def test_index_in_a_folder(index_client: IndexClient, tmp_path: Path) -> None:
+def test_an_index_in_a_folder_is_read(index_client: IndexClient, tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/index.html").write_text('<a href="../files/torch-2.7.0-py3-none-any.whl#sha256=00">torch</a>')
     assert versions(index_client, IndexLocation(tmp_path.as_uri()), "torch") == {"2.7.0"}
@@ -76,7 +76,7 @@ def test_index_in_a_folder(index_client: IndexClient, tmp_path: Path) -> None:
     assert (listing.files, listing.problem) == ((), None)
 
 
-def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, index_client: IndexClient) -> None:
+def test_only_a_failing_index_is_a_problem_and_not_an_unknown_package(site: Site, index_client: IndexClient) -> None:
     site.faults.status["/broken/torch/"] = [503] * ATTEMPTS
     with stamina.set_testing(testing=True, attempts=ATTEMPTS, cap=True):
         absent, broken = index_client.fetch_pages(
@@ -93,7 +93,7 @@ def test_a_busy_index_is_asked_again(site: Site, index_client: IndexClient) -> N
         assert versions(index_client, IndexLocation(f"{site.url}/busy"), "torch") == {"2.7.0"}
 
 
-def test_a_host_that_did_not_answer_is_not_asked_again() -> None:
+def test_a_host_that_did_not_answer_is_not_queried_again() -> None:
     asked: list[str] = []
 
     def refuse(request: httpx.Request) -> httpx.Response:
@@ -107,7 +107,7 @@ def test_a_host_that_did_not_answer_is_not_asked_again() -> None:
     assert asked == ["https://silent.example/0.9.1/cpu/vllm/"]
 
 
-def test_a_page_is_asked_for_once(site: Site, index_client: IndexClient) -> None:
+def test_a_page_is_requested_once(site: Site, index_client: IndexClient) -> None:
     site.add_wheel(*make_wheel("torch"))
     for _ in range(3):
         index_client.fetch_pages([(IndexLocation(f"{site.url}/simple"), "torch")])

@@ -26,7 +26,7 @@ ARM = Target.of("aarch64-manylinux_2_35", "3.12")
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_solves_for_the_hosts_platform_and_python_not_the_controllers(site: Site) -> None:
+def test_the_solution_is_for_the_hosts_platform_and_python_not_the_controllers(site: Site) -> None:
     for tag in (
         "cp312-cp312-manylinux_2_28_aarch64",
         "cp312-cp312-manylinux_2_28_x86_64",
@@ -61,7 +61,7 @@ def test_a_pinned_distribution_comes_from_its_own_index_even_when_another_has_a_
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_where_an_index_announces_no_hash_it_is_computed_from_the_file(site: Site) -> None:
+def test_a_hash_that_an_index_does_not_announce_is_computed_from_the_file(site: Site) -> None:
     for machine in ("aarch64", "x86_64"):
         site.add_wheel(*make_wheel("native", tag=f"cp38-abi3-manylinux_2_28_{machine}"))
     site.content["/simple/native/"] = re.sub(rb"#sha256=\w+", b"", site.content["/simple/native/"])
@@ -70,7 +70,7 @@ def test_where_an_index_announces_no_hash_it_is_computed_from_the_file(site: Sit
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_the_users_torch_backend_does_not_overrule_the_plan(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_torch_backend_does_not_override_the_plan(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_TORCH_BACKEND", "cu128")
     site.add_wheel(*make_wheel("torch", "2.7.0+cpu"), index="vendor")
     request = SolveRequest(ARM, ("torch==2.7.0+cpu",), pins=(("torch", f"{site.url}/vendor"),))
@@ -79,7 +79,7 @@ def test_the_users_torch_backend_does_not_overrule_the_plan(site: Site, monkeypa
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_excluded_distributions_are_neither_asked_for_nor_locked(site: Site) -> None:
+def test_excluded_distributions_are_neither_requested_nor_locked(site: Site) -> None:
     site.add_wheel(*make_wheel("server", requires=("triton", "needed")))
     site.add_wheel(*make_wheel("needed"))
     request = SolveRequest(ARM, ("server",), excluded=("triton",))
@@ -95,7 +95,7 @@ def test_a_distribution_without_a_wheel_that_fits_is_refused_with_its_name(site:
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_a_contradiction_is_reported_in_uvs_own_sentence(site: Site) -> None:
+def test_a_contradiction_is_reported_with_uvs_own_sentence(site: Site) -> None:
     site.add_wheel(*make_wheel("server", requires=("torch==2.7.0",)))
     site.add_wheel(*make_wheel("torch", "2.6.0"))
     with pytest.raises(
@@ -142,7 +142,7 @@ def test_uvs_message_becomes_one_line(stderr: str, sentence: str) -> None:
     assert refusal(stderr) == sentence
 
 
-def test_places_are_asked_of_uv_itself_so_that_its_own_files_count(bare_client: Path, tmp_path: Path) -> None:
+def test_the_locations_come_from_uv_so_that_its_own_files_count(bare_client: Path, tmp_path: Path) -> None:
     own = bare_client.parent.parent / "uv/uv.toml"
     own.parent.mkdir()
     own.write_text(
@@ -168,7 +168,7 @@ def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store:
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_what_was_uploaded_after_the_day_is_left_out_but_for_the_fixed_builds(site: Site) -> None:
+def test_files_uploaded_after_the_day_are_excluded_except_pinned_builds(site: Site) -> None:
     site.add_wheel(*make_wheel("server", requires=("dependency",)), uploaded="2025-07-01T00:00:00Z")
     site.add_wheel(*make_wheel("dependency", "1.0"), uploaded="2025-06-17T23:00:00Z")
     site.add_wheel(*make_wheel("dependency", "2.0"), uploaded="2025-06-18T00:00:00Z")
@@ -178,7 +178,7 @@ def test_what_was_uploaded_after_the_day_is_left_out_but_for_the_fixed_builds(si
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_the_lines_of_a_settings_file_stay_out_of_an_error(tmp_path: Path, site: Site) -> None:
+def test_the_lines_of_a_settings_file_are_not_in_an_error(tmp_path: Path, site: Site) -> None:
     file = tmp_path / "shadow"
     file.write_text("root:$y$canary:19000::\n")
     with pytest.raises(StageError, match="TOML parse error at line 1") as caught:

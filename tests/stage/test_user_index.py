@@ -15,7 +15,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_pip_file_is_read_with_lists_over_lines_and_install_section_before_global(tmp_path: Path) -> None:
+def test_pips_file_is_read_with_multi_line_lists_and_section_install_before_global(tmp_path: Path) -> None:
     file = write(
         tmp_path / "pip.conf",
         f"[global]\nindex-url = https://other.example/simple\nextra-index-url =\n    {FIRST}\n    {SECOND}\nfind-links = /wheels\n"
@@ -32,7 +32,7 @@ def test_pip_file_is_read_with_lists_over_lines_and_install_section_before_globa
     )
 
 
-def test_variables_beat_files_and_later_files_beat_earlier(tmp_path: Path) -> None:
+def test_variables_override_files_and_later_files_override_earlier_ones(tmp_path: Path) -> None:
     system = write(
         tmp_path / "system.conf", "[global]\nindex-url = https://system.example/simple\ncert = /system.pem\n"
     )
@@ -43,7 +43,7 @@ def test_variables_beat_files_and_later_files_beat_earlier(tmp_path: Path) -> No
     assert (settings.index, settings.certificate) == (MAIN, "/system.pem")
 
 
-def test_uv_variable_for_indexes_leaves_pips_indexes_out_and_keeps_its_find_links(tmp_path: Path) -> None:
+def test_uvs_variable_for_indexes_replaces_pips_indexes_and_keeps_its_find_links(tmp_path: Path) -> None:
     file = write(
         tmp_path / "pip.conf", f"[global]\nindex-url = {MAIN}\nextra-index-url = {FIRST}\nfind-links = /wheels\n"
     )
@@ -51,13 +51,13 @@ def test_uv_variable_for_indexes_leaves_pips_indexes_out_and_keeps_its_find_link
     assert uv_variables(settings, default_index=MAIN) == {"UV_FIND_LINKS": "/wheels"}
 
 
-def test_uv_toml_with_an_index_leaves_pips_indexes_out(tmp_path: Path) -> None:
+def test_a_uv_toml_with_an_index_replaces_pips_indexes(tmp_path: Path) -> None:
     pip = write(tmp_path / "pip.conf", f"[global]\nindex-url = {MAIN}\nfind-links = /wheels\n")
     own = write(tmp_path / "uv.toml", f'find-links = ["/mine"]\n[[index]]\nurl = "{SECOND}"\n')
     assert uv_variables(read_settings({}, pip_files=[pip], uv_files=[own]), default_index=MAIN) == {}
 
 
-def test_main_index_comes_before_extra_ones_because_uv_takes_the_first_that_has_a_package() -> None:
+def test_the_main_index_comes_before_extra_ones_because_uv_uses_the_first_with_a_package() -> None:
     variables = uv_variables(ClientSettings(extra_indexes=(FIRST, SECOND)), default_index=MAIN)
     assert variables == {"UV_INDEX": f"{MAIN} {FIRST}", "UV_DEFAULT_INDEX": SECOND}
 
@@ -66,7 +66,7 @@ def test_without_settings_uv_gets_no_variables(tmp_path: Path) -> None:
     assert uv_variables(read_settings({}, pip_files=[tmp_path / "absent"], uv_files=[]), default_index=MAIN) == {}
 
 
-def test_proxy_certificate_and_no_index_are_translated() -> None:
+def test_proxy_certificate_and_no_index_become_uvs_variables() -> None:
     settings = ClientSettings(
         proxy="http://proxy.example:3128", certificate="/ca.pem", no_index=True, insecure_hosts=("a", "b")
     )
@@ -80,13 +80,13 @@ def test_proxy_certificate_and_no_index_are_translated() -> None:
     }
 
 
-def test_malformed_pip_file_is_passed_over(tmp_path: Path) -> None:
+def test_a_malformed_file_of_pip_is_ignored(tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.conf", "index-url = no section\n")
     good = write(tmp_path / "good.conf", f"[global]\nindex-url = {MAIN}\n")
     assert read_settings({}, pip_files=[good, bad], uv_files=[]).index == MAIN
 
 
-def test_digest_changes_with_a_setting_and_not_with_uvs_cache_folder(tmp_path: Path) -> None:
+def test_the_digest_changes_with_a_setting_and_not_with_uvs_cache_folder(tmp_path: Path) -> None:
     plain = read_settings({}, pip_files=[], uv_files=[])
     assert read_settings({"UV_CACHE_DIR": str(tmp_path)}, pip_files=[], uv_files=[]).digest() == plain.digest()
     assert read_settings({"UV_EXCLUDE_NEWER": "2026-01-01"}, pip_files=[], uv_files=[]).digest() != plain.digest()

@@ -1,4 +1,4 @@
-"""Wheels of another platform than planned are refused by name, and the next source is taken."""
+"""Wheels of another platform than planned are refused by name, and the next source is used."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def cuda_stack() -> Stack:
 
 
 def locked(staged: Staged) -> dict[str, str]:
-    """The lock's versions and hashes."""
+    """Return the lock's versions and hashes."""
     lines = Path(staged.lock).read_text().splitlines()
     return dict(line.replace(" --hash=sha256", "").split("==") for line in lines)
 
@@ -75,7 +75,7 @@ def refused(staged: Staged, file: str, built_for: str) -> bool:
     )
 
 
-def test_a_cpu_build_in_a_find_links_folder_is_refused_and_the_indexs_taken(
+def test_a_cpu_build_in_a_find_links_folder_is_refused_and_the_indexs_build_is_used(
     index: Site, store: Store, links: Path
 ) -> None:
     clean = staged_for_cuda(Store(store.root / "other", limit_bytes=1 << 40))
@@ -105,7 +105,7 @@ def test_a_build_whose_content_names_another_platform_is_refused(
     assert refused(staged, file, built_for)
 
 
-def test_the_next_index_is_taken_where_the_main_one_has_another_platform(index: Site, store: Store) -> None:
+def test_the_next_index_is_used_if_the_main_one_has_another_platform(index: Site, store: Store) -> None:
     index.content["/simple/torch/"] = b""
     index.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG, more=CPU))
     name, content = make_wheel("torch", "2.7.0", tag=TAG, more=CUDA)
@@ -115,7 +115,7 @@ def test_the_next_index_is_taken_where_the_main_one_has_another_platform(index: 
     assert locked(staged)["torch"] == f"2.7.0:{hashlib.sha256(content).hexdigest()}"
 
 
-def test_the_files_are_named_where_no_source_has_the_planned_build(index: Site, store: Store, links: Path) -> None:
+def test_the_files_are_named_if_no_source_has_the_planned_build(index: Site, store: Store, links: Path) -> None:
     index.content["/simple/torch/"] = b""
     by_name = put(links, "torch", "2.7.0+cpu")
     with pytest.raises(StageError) as caught:

@@ -28,7 +28,7 @@ def package(name: str, version: str, *wheels: str, marker: str | None = None, ha
     return "\n".join([*lines, *([f"marker = {json.dumps(marker)}"] if marker else [])])
 
 
-def test_the_best_wheel_that_fits_is_chosen() -> None:
+def test_the_best_compatible_wheel_is_chosen() -> None:
     lock = pylock(
         package(
             "torch",
@@ -44,7 +44,7 @@ def test_the_best_wheel_that_fits_is_chosen() -> None:
     assert file == LockedWheel("torch", "2.7.0", "torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl", "3" * 64, "https://files.example/3/torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl")  # fmt: skip
 
 
-def test_markers_are_the_hosts_and_own_distributions_are_left_out() -> None:
+def test_markers_are_the_hosts_and_own_distributions_are_excluded() -> None:
     lock = pylock(
         package("a", "1", "a-1-py3-none-any.whl", marker="platform_machine == 'aarch64'"),
         package("b", "1", "b-1-py3-none-any.whl", marker="python_full_version < '3.12.5'"),
@@ -53,7 +53,7 @@ def test_markers_are_the_hosts_and_own_distributions_are_left_out() -> None:
     assert [file.distribution for file in choose_wheels(lock, INTEL, own=["firstlight_attention"])] == ["b"]
 
 
-def test_no_wheel_that_fits() -> None:
+def test_a_distribution_without_a_compatible_wheel_is_refused() -> None:
     lock = pylock(package("torch", "2.7.0", "torch-2.7.0-cp312-cp312-win_amd64.whl"))
     with pytest.raises(StageError, match="torch"):
         choose_wheels(lock, INTEL)
@@ -64,7 +64,7 @@ def test_an_index_without_sha256_is_refused_with_the_file() -> None:
         choose_wheels(pylock(package("a", "1", "a-1-py3-none-any.whl", hashed=False)), INTEL)
 
 
-def test_a_broken_lock_is_no_traceback() -> None:
+def test_an_invalid_lock_causes_no_traceback() -> None:
     with pytest.raises(StageError, match="does not fit"):
         choose_wheels("lock-version = ", INTEL)
 
@@ -84,7 +84,7 @@ names = st.from_regex(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", fullmatch=Tru
         )
     )
 )
-def test_lock_text_does_not_depend_on_order_and_is_canonical(files: list[LockedWheel]) -> None:
+def test_the_lock_text_is_canonical_and_independent_of_the_order(files: list[LockedWheel]) -> None:
     text = lock_text(files)
     assert text == lock_text(files[::-1])
     assert all(re.fullmatch(r"[a-z0-9-]+==1\.0 --hash=sha256:[0-9a-f]{64}", line) for line in text.splitlines())

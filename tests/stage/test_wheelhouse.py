@@ -34,7 +34,7 @@ def test_a_file_is_stored_once_by_its_hash(store: Store, tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def test_another_hash_than_the_wanted_one_is_refused_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_refused_and_not_stored(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "a.whl"
     source.write_bytes(b"other bytes")
     wanted = hashlib.sha256(b"wheel").hexdigest()
@@ -57,7 +57,7 @@ def test_a_damaged_file_counts_as_absent_and_can_be_stored_again(store: Store, t
     assert store.find(sha256, path.name) == path
 
 
-def test_a_touched_but_right_file_stays(store: Store, tmp_path: Path) -> None:
+def test_a_touched_but_correct_file_is_kept(store: Store, tmp_path: Path) -> None:
     sha256, path = put(store, tmp_path, b"wheel")
     os.utime(path, ns=(1, 1))
     assert store.find(sha256, path.name) == path
@@ -82,7 +82,9 @@ def test_processes_that_store_the_same_file_at_once_agree(store: Store, tmp_path
     assert Path(paths.pop()).read_bytes() == source.read_bytes()
 
 
-def test_pruning_removes_least_recently_used_first_and_spares_what_a_host_needs(store: Store, tmp_path: Path) -> None:
+def test_pruning_removes_least_recently_used_files_first_and_keeps_files_that_a_host_needs(
+    store: Store, tmp_path: Path
+) -> None:
     hashes = []
     for number in range(4):
         sha256, path = put(store, tmp_path, bytes([number]) * 1000, f"{number}.whl")
@@ -116,7 +118,7 @@ def test_a_file_that_was_pruned_while_waiting_for_its_lock_is_stored_again(
     assert store.add(source).read_bytes() == b"wheel"
 
 
-def test_a_late_pruner_keeps_a_file_that_was_stored_again(
+def test_a_late_pruning_keeps_a_file_that_was_stored_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = put(store, tmp_path, b"wheel")
@@ -134,7 +136,7 @@ def test_a_late_pruner_keeps_a_file_that_was_stored_again(
     assert path.exists()
 
 
-def test_pruning_leaves_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
+def test_pruning_keeps_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
     sha256, path = put(store, tmp_path, b"wheel")
     store.limit_bytes = 0
     with store.slot(sha256, path.name):
@@ -150,7 +152,7 @@ def test_pruning_leaves_a_file_that_is_being_stored(store: Store, tmp_path: Path
     needed=st.sets(st.integers(0, 7)),
     limit=st.integers(0, 9000),
 )
-def test_pruning_never_takes_a_needed_file_and_keeps_the_limit_where_it_can(
+def test_pruning_never_removes_a_needed_file_and_keeps_the_limit_if_possible(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], needed: set[int], limit: int
 ) -> None:
     folder = tmp_path_factory.mktemp("prune")
@@ -165,7 +167,7 @@ def test_pruning_never_takes_a_needed_file_and_keeps_the_limit_where_it_can(
         assert sum(sizes[number] for number in left) <= limit
 
 
-def test_references_of_gone_environments_are_dropped_and_hosts_forgotten(store: Store) -> None:
+def test_references_of_removed_environments_and_hosts_are_dropped(store: Store) -> None:
     store.references.add("web/1", "one", ["a"])
     store.references.add("web/1", "two", ["b"])
     store.references.add("gpu-2", "one", ["c"])
@@ -200,7 +202,7 @@ def test_a_wrong_limit_is_an_error_with_the_value(text: str) -> None:
 
 @given(sha256=st.text(max_size=70), name=st.text(max_size=20))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_hash_and_no_name_leads_out_of_the_wheelhouse(store: Store, sha256: str, name: str) -> None:
+def test_no_hash_and_no_name_is_outside_the_wheelhouse(store: Store, sha256: str, name: str) -> None:
     for digest in (sha256, hashlib.sha256(sha256.encode("utf-8", "replace")).hexdigest()):
         try:
             path = store.path(digest, name)
@@ -212,6 +214,6 @@ def test_no_hash_and_no_name_leads_out_of_the_wheelhouse(store: Store, sha256: s
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "verified", ".lock", "a\0b"])
-def test_a_name_that_is_no_files_is_refused(store: Store, name: str) -> None:
+def test_an_invalid_file_name_is_refused(store: Store, name: str) -> None:
     with pytest.raises(StageError, match="not a safe file name"):
         store.find("0" * 64, name)
