@@ -1,9 +1,9 @@
-"""Whether the catalog says what the artifacts say: every vLLM and torch row against the wheels that the user's index serves today.
+"""Comparison of the catalog with the artifacts: every vLLM and torch row with the wheels that the user's index has today.
 
     .venv/bin/python -m benchmarks.catalog_truth
 
-Pins, Python ranges, architectures and CUDA are read from the wheels' metadata and from one small file in each, by parts: no wheel is
-fetched whole. Needs the index; nothing is timed. The outcome is kept as benchmarks/results/catalog-truth.json.
+Pins, Python ranges, architectures and CUDA are read from the wheels' metadata and from one small file in each, by range requests: no wheel is
+fetched completely. Needs the index; nothing is timed. The result is stored as benchmarks/results/catalog-truth.json.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How long the doctor reads long logs, in CPU seconds, and how much memory it takes.
+"""CPU seconds and memory of the doctor for long logs.
 
     python -m benchmarks.doctor_speed
 
 The logs are made of healthy lines with numbers and identifiers that never repeat, and a failure at their end: 1 MB and
-200 MB. Each is read by a process of its own, whose CPU time and peak memory count; wall time depends on what else the
-machine does, and is left out.
+200 MB. Each is read by a process of its own, whose CPU time and peak memory count; wall time depends on other work of
+the machine and is not measured.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def write_log(path: Path, size: int) -> None:
-    """A server's log of that many bytes: two thirds its own lines, the rest of other programs."""
+    """Write a server's log of that many bytes: two thirds its own lines, the rest those of other programs."""
     chance = random.Random(7)
     healthy = tomllib.loads((ROOT / "verify/doctor/healthy.toml").read_text(encoding="utf-8"))
     other = [line for text in healthy.values() for line in text.splitlines() if line]
@@ -89,14 +89,14 @@ def line(chance: random.Random, other: list[str]) -> str:
 
 
 def read(log: Path) -> dict[str, float]:
-    """CPU seconds and peak memory of `doctor FILE`. Raises AssertionError when it does not find the failure."""
+    """Return CPU seconds and peak memory of `doctor FILE`. Raises AssertionError if it does not find the failure."""
     process = subprocess.Popen(
         [sys.executable, "-m", "verify.doctor", "--json", str(log)], cwd=ROOT, stdout=subprocess.PIPE
     )
     assert process.stdout
-    said = process.stdout.read()
+    output = process.stdout.read()
     _, _, usage = os.wait4(process.pid, 0)
-    assert json.loads(said)[0]["findings"][0]["cause"] == CAUSE
+    assert json.loads(output)[0]["findings"][0]["cause"] == CAUSE
     return {"cpu_s": round(usage.ru_utime + usage.ru_stime, 2), "memory_mb": round(usage.ru_maxrss * 1024 / 1e6, 1)}
 
 

@@ -1,4 +1,4 @@
-"""The test hosts of tests/fleet for a benchmark: booted here, taken away whatever happens."""
+"""The test hosts of tests/fleet for a benchmark; they are removed whatever happens."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.fleet.hosts import Fleet, remove_leftovers
 
 def _end(number: int, frame: FrameType | None) -> None:
     del frame
-    # Unlike the default, this lets the hosts be taken away.
+    # Unlike the default, this lets the hosts be removed.
     sys.exit(128 + number)
 
 
 @contextmanager
 def hosts_to_boot() -> Iterator[Fleet]:
-    """A fleet to boot hosts with. Ends the program with the reason where this machine cannot."""
+    """Return a fleet to boot hosts. Ends the program with the reason if this machine cannot boot hosts."""
     reason = impossible()
     if reason is not None:
         sys.exit(f"error: {reason}")

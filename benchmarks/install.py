@@ -1,13 +1,13 @@
-"""How long a host takes to build the environment of the newest CUDA set, its wheels at hand, beside `uv pip sync` of the same lock.
+"""The time to build the environment of the newest CUDA set from present wheels, compared with `uv pip sync` of the same lock.
 
     .venv/bin/python -m benchmarks.install [--pairs 3] [--folder DIR]
 
 Both begin with the wheels in a folder on the disk of the environment (4 GB, kept in the user's own wheelhouse), an empty cache of uv, and this
-Python. The product: the module of the role `environment`, whole: uv put into place, the environment made, synced, held against its lock and against what the
-wheels contain, the manifest written, the wheels taken away. By hand: `uv venv` and `uv pip sync --offline --require-hashes`. Who goes first
-alternates; each pair gives a ratio, and the median of the ratios counts, so that a busy neighbour, who slows both, matters less. What the
-product compiles in the background once the environment is complete is left out: the host does that while it is verified.
-About 12 GB are written for each turn, and removed again. Aim: at most 1.1 times by hand.
+Python. The product: the whole module of the role `environment`: it installs uv, makes the environment, syncs it, compares it with its lock and
+the content of the wheels, writes the manifest, and removes the wheels. By hand: `uv venv` and `uv pip sync --offline --require-hashes`. The
+order alternates; each pair gives a ratio, and the median of the ratios counts, so that other work on the machine, which slows both, has less
+effect. Byte code that the product compiles in the background after the environment is complete is not measured: the host does that during
+verification. About 12 GB are written for each turn, and removed again. Aim: at most 1.1 times by hand.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ AIM = 1.1
 
 
 def newest_set() -> LockedCandidate:
-    """The lock of the newest CUDA set for this Python, every wheel in the user's wheelhouse."""
+    """Return the lock of the newest CUDA set for this Python, with every wheel in the user's wheelhouse."""
     facts = parse_what_if(HOST.format(glibc=platform.libc_ver()[1], python=PYTHON))
     [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
     job = StageJob(
@@ -61,7 +61,7 @@ def newest_set() -> LockedCandidate:
 
 
 def lay_out(folder: Path, wheels: Sequence[Path]) -> Path:
-    """The wheels and uv as a host has them before `install`: in a folder on the environment's disk."""
+    """Copy the wheels and uv to a folder on the environment's disk, as on a host before `install`."""
     incoming = folder / "incoming"
     incoming.mkdir(parents=True)
     for wheel in wheels:
@@ -74,7 +74,7 @@ def lay_out(folder: Path, wheels: Sequence[Path]) -> Path:
 
 
 def product(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, float]:
-    """Wall and CPU seconds of the role's module."""
+    """Return wall and CPU seconds of the role's module."""
     prefix, incoming = folder / "prefix", lay_out(folder, wheels)
     for name in ("envs", "bin"):
         (prefix / name).mkdir(parents=True)
@@ -99,7 +99,7 @@ def product(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, flo
 
 
 def by_hand(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, float]:
-    """Wall and CPU seconds of `uv venv` and `uv pip sync`."""
+    """Return wall and CPU seconds of `uv venv` and `uv pip sync`."""
     incoming = lay_out(folder, wheels)
     (folder / "lock.txt").write_text(lock, encoding="utf-8")
     sync = (

@@ -1,11 +1,11 @@
-"""How long the lock of a class of hosts takes, solved for the first time and remembered.
+"""The time to lock the packages of a class of hosts, solved for the first time and from the cache.
 
     .venv/bin/python -m benchmarks.lock [--turns 3]
 
-Cold: the user's places are asked, uv solves with an empty cache, each distribution's wheel is chosen; candidates that cannot be locked there
-are tried before the one that can, as `stage` does. Metadata alone is fetched, but uv unpacks wheels that lie in a local folder. For a CPU host and
-for eight H100. Cached: what `stage` does with a lock that it remembers, every wheel's presence included; for the CPU host, whose wheels (600 MB)
-are fetched once into the user's own wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes after `plan`.
+Cold: the user's indexes are queried, uv solves with an empty cache, and each distribution's wheel is chosen; candidates that cannot be locked
+are tried before the one that can, as in `stage`. Only metadata is fetched, but uv unpacks wheels of a local folder. For a CPU host and
+for eight H100. Cached: what `stage` does with a cached lock, including the check that every wheel exists; for the CPU host, whose wheels (600 MB)
+are fetched once into the user's own wheelhouse. Each figure is from a new process that has planned already, because `stage` follows `plan`.
 Aims: 10 s cold, 0.5 s cached.
 """
 
@@ -42,18 +42,18 @@ CLASSES = {
 }
 COLD_AIM_S, CACHED_AIM_S = 10.0, 0.5
 PAUSE_S = 60
-"""Before each cold turn: uv unpacks wheels of a local folder (torch: 0.7 GB), and a disk that may write fast only for a while slows down the next turn."""
+"""Pause before each cold turn: uv unpacks wheels of a local folder (torch: 0.7 GB), and a disk with a limited fast phase slows down the next turn."""
 
 
 def candidates(name: str) -> list[tuple[Candidate, Stack]]:
-    """What `plan` would lock for a class, the best first."""
+    """Return the candidates that `plan` gives for a class, the best first."""
     facts = parse_what_if(CLASSES[name])
     [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
     return accepted(resolution)
 
 
 def cold(name: str) -> dict[str, Any]:
-    """Which candidate was locked, after how many refusals, of how many distributions, and in how many seconds."""
+    """Return the locked candidate, the number of refusals before it, the number of distributions, and the seconds."""
     planned = candidates(name)
     started = time.perf_counter()
     from provision.catalog.index.sources import find_sources  # noqa: PLC0415 - as `stage` imports them: only here
@@ -73,7 +73,7 @@ def cold(name: str) -> dict[str, Any]:
 
 
 def cached() -> dict[str, Any]:
-    """The remembered lock of the CPU class, or with `from_cache` false the one that was solved just now; with its seconds."""
+    """Return the cached lock of the CPU class, or with `from_cache` false the one that was just solved, and its seconds."""
     planned = candidates(CPU)
     started = time.perf_counter()
     job = StageJob(
@@ -89,13 +89,13 @@ def cached() -> dict[str, Any]:
 
 
 def process(what: str, uv_cache: str | None = None) -> dict[str, Any]:
-    """What a fresh process measured."""
+    """Return the measurements of a new process."""
     environment = {"UV_CACHE_DIR": uv_cache} if uv_cache else {}
     done = timed([sys.executable, "-m", "benchmarks.lock", "--once", what], cwd=ROOT, environment=environment)
     if done.code:
         sys.exit(f"error: {what} ended with {done.code}\n{done.said()}")
-    told: dict[str, Any] = json.loads(done.out)
-    return told
+    document: dict[str, Any] = json.loads(done.out)
+    return document
 
 
 def main() -> int:
@@ -117,7 +117,7 @@ def main() -> int:
             say(f"{name}, cold: {runs[-1]['s']:.2f} s")
         solved = {key: value for key, value in runs[-1].items() if key != "s"}
         result[name] = {"host": described, **solved, "cold": figures([run["s"] for run in runs])}
-    process("cached")  # fetches what is missing, and remembers
+    process("cached")  # fetches missing files and fills the cache
     runs = [process("cached") for _ in range(options.turns)]
     assert all(run["from_cache"] for run in runs)
     result[CPU]["cached"] = figures([run["s"] for run in runs])

@@ -1,4 +1,4 @@
-"""What a figure was measured on: the machine, its versions, and whether it was quiet; and where results are kept."""
+"""The machine of a measurement: its hardware, its versions, and whether it was quiet; and the storage of results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 GIB = 2**30
 QUIET_LOAD_PER_CORE = 0.25
-"""Above this load something else computes, and what is measured is the neighbour."""
+"""Above this load other programs compute and disturb the measurement."""
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and kernel."""
+    """Return processor, cores, memory and kernel."""
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text(encoding="utf-8")),
         "cores": os.cpu_count(),
@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: str) -> str:
-    """The processor's name in the text of /proc/cpuinfo; some architectures give none."""
+    """Return the processor's name in the text of /proc/cpuinfo; some architectures have none."""
     names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return names[0] if names else "unknown"
 
@@ -45,7 +45,7 @@ def _system() -> str:
 
 
 def header(benchmark: str, distributions: Sequence[str] = ()) -> dict[str, Any]:
-    """The first keys of every result, as they are now: call it before anything is measured."""
+    """Return the first keys of every result, with the present state; call it before the measurement."""
     return {
         "benchmark": benchmark,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -56,13 +56,13 @@ def header(benchmark: str, distributions: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def is_quiet(result: dict[str, Any]) -> bool:
-    """Whether nothing else computed when the measurement began."""
+    """Return whether the machine was quiet when the measurement began."""
     one_minute, cores = float(result["load_at_start"][0]), int(result["machine"]["cores"] or 1)
     return one_minute <= QUIET_LOAD_PER_CORE * cores
 
 
 def publish(result: dict[str, Any], name: str, *, always: bool = False) -> None:
-    """Print a result, and keep it as benchmarks/results/NAME.json when the machine was quiet; `always` where load changes nothing."""
+    """Print a result, and store it as benchmarks/results/NAME.json if the machine was quiet, or `always` if load has no effect on it."""
     text = json.dumps(result, indent=2)
     print(text)
     if always or is_quiet(result):
@@ -74,5 +74,5 @@ def publish(result: dict[str, Any], name: str, *, always: bool = False) -> None:
 
 
 def say(text: str) -> None:
-    """Progress, for people."""
+    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""How large a run's page of a hundred hosts is, and how long Chromium takes until it is drawn.
+"""The size of a run's page of a hundred hosts, and the time until Chromium has drawn it.
 
     python -m benchmarks.page
 
-The page is made of the run that the tests of the page use, three of whose hosts failed. Each drawing is a new browser
-context, so that nothing is kept from the one before: `drawn` ends with the frame after the page's load event, `busy` is
-what the page's own process computed for it, by Chromium's account. Chromium itself is started before.
+The page is that of the run in the page's tests, in which three hosts failed. Each drawing uses a new browser
+context, so that nothing is cached: `drawn` ends with the frame after the page's load event, `busy` is
+the CPU time of the page's own process as Chromium reports it. Chromium itself is started before.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def draw(browser: Browser, path: Path) -> tuple[float, float]:
-    """Seconds from the start of the navigation until the page is drawn, and those that its process was busy."""
+    """Return the seconds from the start of the navigation until the page is drawn, and the CPU seconds of its process."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     tab = context.new_page()
     watch = context.new_cdp_session(tab)

@@ -1,4 +1,4 @@
-"""Programs to compare with, in an environment of their own, made by uv from what requirements-peers.txt locks."""
+"""Other tools to compare with, in an environment of their own that uv makes from requirements-peers.txt."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOCK = ROOT / "benchmarks" / "requirements-peers.txt"
 
 
 class PeerError(Exception):
-    """A peer cannot be had, or did not prove the state."""
+    """A peer cannot be installed, or did not prove the state."""
 
 
 def index_settings() -> dict[str, str]:
-    """The user's own package indexes as uv's variables: what the launcher uses."""
+    """Return the user's own package indexes as uv's variables, as the launcher does."""
     done = subprocess.run(
         [sys.executable, ROOT / "requirements" / "pip_settings.py"], capture_output=True, text=True, check=True
     )
@@ -32,13 +32,13 @@ def index_settings() -> dict[str, str]:
 
 
 def exported(script: str) -> dict[str, str]:
-    """Variables that lines of `export NAME=VALUE` set."""
+    """Return the variables that lines of `export NAME=VALUE` set."""
     pairs = [shlex.split(line)[1].partition("=") for line in script.splitlines() if line.startswith("export ")]
     return {name: value for name, _, value in pairs}
 
 
 def versions(programs: Path) -> dict[str, str]:
-    """What is installed of the three."""
+    """Return the installed versions of the three."""
     ask = (
         "import importlib.metadata, json;"
         "print(json.dumps({name: importlib.metadata.version(name) for name in ('ansible-core', 'mitogen', 'pyinfra')}))"
@@ -49,9 +49,9 @@ def versions(programs: Path) -> dict[str, str]:
 
 
 def environment() -> Path:
-    """The folder with the peers' programs; made on the first call.
+    """Return the folder with the peers' programs; the first call makes it.
 
-    Raises PeerError with what uv said when they cannot be had.
+    Raises PeerError with uv's output if they cannot be installed.
     """
     lock = LOCK.read_bytes()
     digest = hashlib.sha256(lock + sys.version.encode()).hexdigest()[:12]
@@ -74,7 +74,7 @@ def environment() -> Path:
 
 
 def mitogen_strategies(programs: Path) -> Path:
-    """The folder with mitogen's strategy plugins."""
+    """Return the folder with mitogen's strategy plugins."""
     found = next(programs.parent.glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"), None)
     if found is None:
         raise PeerError("mitogen was installed without its strategy plugins")
@@ -82,7 +82,7 @@ def mitogen_strategies(programs: Path) -> Path:
 
 
 def ansible_problem(output: str, hosts: int) -> str | None:
-    """What an output of ansible-playbook shows other than that many hosts in the wanted state, unchanged."""
+    """Return the problem in an output of ansible-playbook; None if that many hosts are unchanged and in the desired state."""
     recap = re.findall(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", output, re.MULTILINE)
     if len(recap) != hosts:
         return f"the recap names {len(recap)} of {hosts} hosts"
@@ -93,7 +93,7 @@ def ansible_problem(output: str, hosts: int) -> str | None:
 
 
 def pyinfra_problem(output: str) -> str | None:
-    """What the result table of pyinfra shows other than every operation without a change on every host."""
+    """Return the problem in the result table of pyinfra; None if no operation changed any host."""
     totals = re.search(r"^\s*Grand total\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s*$", output, re.MULTILINE)
     if totals is None:
         return "pyinfra printed no result table"

@@ -1,9 +1,9 @@
-"""How long planning 1,000 recorded hosts takes, and loading the catalog. Aim: at most 1 s.
+"""The time to plan 1,000 recorded hosts, and to load the catalog. Aim: at most 1 s.
 
     .venv/bin/python -m benchmarks.plan [HOSTS]
 
-The hosts are those of tests/cases/hosts, each many times over with other drivers, Pythons, sizes and users, so that several
-hundred classes result. Each figure is the median of RUNS fresh processes.
+The hosts are those of tests/cases/hosts, each repeated with other drivers, Pythons, sizes and users, which gives several
+hundred classes. Each figure is the median of RUNS new processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AIM_S = 1.0
 
 
 def once(count: int) -> dict[str, float]:
-    """One measurement, in this process, which must be fresh."""
+    """Measure once, in this process, which must be new."""
     started = time.perf_counter()
     from provision.catalog import catalog  # noqa: PLC0415 - importing is measured
     from provision.phases.plan import plan  # noqa: PLC0415 - importing is measured
@@ -51,7 +51,7 @@ def once(count: int) -> dict[str, float]:
 
 
 def hosts(count: int) -> tuple[dict[str, HostFacts], dict[str, Settings]]:
-    """That many hosts by name, with their settings."""
+    """Return that many hosts by name, with their settings."""
     from tests.plan.cases import CASES  # noqa: PLC0415 - not a part of what is measured
 
     drivers = ("535.183.01", "550.54.15", "560.35.03", "570.133.20", "580.65.06", "580.173.02", "595.71.05")

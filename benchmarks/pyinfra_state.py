@@ -1,7 +1,7 @@
-"""A pyinfra deploy that proves what `playbooks/site.yml` proves of a host that was installed: nothing is to be changed.
+"""A pyinfra deploy that proves the same as `playbooks/site.yml` on an installed host: nothing needs to change.
 
 Run by benchmarks/second_run.py with the hosts' variables of a run (install/hosts.yml) as data. Only pyinfra's own
-operations are used, one for each thing, as one writes them.
+operations are used, one for each part of the state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The second run, with nothing to do, on three real hosts, beside other tools that prove the same state.
+"""A second run without changes on three real hosts, compared with other tools that prove the same state.
 
     .venv/bin/python -m benchmarks.second_run [--rounds 10]
 
@@ -10,8 +10,8 @@ Boots three bare test hosts, provisions them once, then takes turns, one whole p
     mitogen            the same with the strategy mitogen_linear
     pyinfra            benchmarks/pyinfra_state.py: the same things by pyinfra's own operations
 
-Each first turn is thrown away: it warms caches and connections. A turn counts only when the tool said that nothing changed. A
-peer that cannot be had, or that finds something to change, is in the result by name with the reason, without figures.
+Each first turn is not counted: it fills caches and opens connections. A turn counts only if the tool reports that nothing changed. A
+peer that cannot be installed, or that finds something to change, is in the result with the reason and without figures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AIM_S = 1.2
 
 @dataclass
 class Contestant:
-    """One tool: what is run, and what its output shows other than an unchanged state."""
+    """One tool: its command, and the function that finds a problem in its output."""
 
     name: str
     command: list[str]
@@ -51,7 +51,7 @@ class Contestant:
     problem: str | None = None
 
     def turn(self, *, counts: bool) -> None:
-        """Run it once; one that had a problem is out."""
+        """Run it once; after a problem it has no more turns."""
         if self.problem is not None:
             return
         try:
@@ -68,7 +68,7 @@ class Contestant:
 
 
 def firstlight(inventory: Path, logs: Path, name: str = "firstlight") -> Contestant:
-    """The product; a turn counts when every host was left as it was."""
+    """Return the product; a turn counts if every host is unchanged."""
 
     def problem(done: Timed) -> str | None:
         if done.code:
@@ -83,7 +83,7 @@ def firstlight(inventory: Path, logs: Path, name: str = "firstlight") -> Contest
 
 
 def firstlight_by_sudo(hosts: list[FleetHost], scratch: Path) -> Contestant:
-    """The product on the same hosts, by a login that becomes root with a password."""
+    """Return the product on the same hosts, with a login that becomes root with a password."""
     secret = hosts[0].admin_password
     inventory = write_inventory(
         scratch / "sudo", hosts, user=SUDO_WITH_PASSWORD, ansible_become=True, ansible_become_password=secret
@@ -92,7 +92,7 @@ def firstlight_by_sudo(hosts: list[FleetHost], scratch: Path) -> Contestant:
 
 
 def ansible(name: str, programs: Path, hosts_file: Path, scratch: Path, more: Mapping[str, str]) -> Contestant:
-    """ansible-playbook as a careful person sets it up."""
+    """Return ansible-playbook with a good configuration."""
 
     def problem(done: Timed) -> str | None:
         return peers.ansible_problem(done.out, HOSTS) or (f"exit code {done.code}" if done.code else None)
@@ -112,7 +112,7 @@ def ansible(name: str, programs: Path, hosts_file: Path, scratch: Path, more: Ma
 
 
 def pyinfra(programs: Path, hosts_file: Path, hosts: list[FleetHost], scratch: Path) -> Contestant:
-    """pyinfra over the same hosts, with the same host variables as data."""
+    """Return pyinfra on the same hosts, with the same host variables as data."""
     planned = yaml.safe_load(hosts_file.read_text(encoding="utf-8"))["all"]["hosts"]
     no_settings = scratch / "ssh_config"
     no_settings.touch()
@@ -147,7 +147,7 @@ def pyinfra(programs: Path, hosts_file: Path, hosts: list[FleetHost], scratch: P
 def contestants(
     inventory: Path, hosts: list[FleetHost], logs: Path, scratch: Path
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """All five, in the order of their turns, and the versions of the peers."""
+    """Return all five in the order of their turns, and the versions of the peers."""
     hosts_file = logs / "first-run-hosts.yml"
     (scratch / "empty.cfg").touch()
     ours = [firstlight(inventory, logs), firstlight_by_sudo(hosts, scratch)]
@@ -172,7 +172,7 @@ def contestants(
 
 
 def provision_once(inventory: Path, logs: Path) -> float:
-    """From bare to serving, for real; seconds. Ends the program when that fails."""
+    """Provision the bare hosts until they serve; return the seconds. Ends the program on failure."""
     done = timed(
         [ROOT / "firstlight", "provision", "-i", inventory],
         cwd=ROOT,
@@ -180,13 +180,13 @@ def provision_once(inventory: Path, logs: Path) -> float:
     )
     if done.code:
         sys.exit(f"error: the first run failed\n{done.said(6000)}")
-    # The run's own file is kept aside: `latest` goes on to the second runs, which install nothing.
+    # The run's own file is copied: `latest` moves on to the second runs, which install nothing.
     (logs / "first-run-hosts.yml").write_bytes((logs / "latest" / "install" / "hosts.yml").read_bytes())
     return done.seconds
 
 
 def compared(all_of_them: list[Contestant]) -> dict[str, Any]:
-    """Figures of each, or its problem, and how many times longer than ours it took."""
+    """Return the figures of each tool, or its problem, and its time relative to the product's."""
     own = figures(all_of_them[0].samples)["median_s"] if all_of_them[0].samples else None
     entries: dict[str, Any] = {}
     for each in all_of_them:

@@ -1,12 +1,12 @@
-"""Which vLLM releases make a set that holds together: each is locked, installed, loaded and asked for its options, with the real wheels.
+"""Which vLLM releases make a working set: each is locked, installed, loaded and run with `--help`, with the real wheels.
 
     .venv/bin/python -m benchmarks.sets --python /usr/bin/python3.12 --libraries DIR [--work DIR] [--only RELEASE ...] [--again]
 
-For every catalogued release from 0.8.5 and each CUDA build of it that the plan would take for one H100: the product's own lock and wheels, an
-environment made of them by uv with every hash required, every extension module loaded beside the NVIDIA driver's user libraries
+For every catalogued release from 0.8.5 and each of its CUDA builds that the plan would choose for one H100: the product's own lock and wheels,
+an environment that uv makes from them with all hashes required, every extension module loaded with the NVIDIA driver's user libraries
 (`--libraries`: a folder with libcuda.so.1 and libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration.
-A build whose index does not answer stands there as not reached. What is finished is not done again unless it is asked for (`--again`) or its
-bounds changed. One environment at a time lies on the disk; wheels stay as long as the next release needs them. Each row is kept at once.
+A build whose index does not answer is listed as not reached. A finished set is not repeated, except with `--again` or after its bounds
+changed. There is one environment at a time on the disk; wheels stay as long as the next release needs them. Each row is stored immediately.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 glibc=2.39 arch=x86_64 cpu=a
 RESULT = RESULTS / "sets.json"
 SHOWN = ("transformers", "tokenizers", "numpy")
 LONGEST = 400
-"""Characters of an error that a row keeps."""
+"""Maximum number of characters of an error in a row."""
 
 
 class SetError(Exception):
-    """A set that does not hold together: at which step, and what was said."""
+    """A set that does not work: the step that failed, and its error."""
 
 
 @dataclass
 class Row:
-    """One set. Times are seconds, sizes bytes; null for what was not come to."""
+    """One set. Times are seconds, sizes bytes; None for steps that were not reached."""
 
     set: str
     vllm: str
@@ -65,14 +65,14 @@ class Row:
     torch: str
     python: str
     ok: bool | None = None
-    """Null where the build's index does not answer."""
+    """None if the build's index does not answer."""
     error: str | None = None
     until: str | None = None
-    """Dependencies are of this day at the latest."""
+    """The latest day of dependencies."""
     bounds: list[str] = field(default_factory=list)
-    """What holds besides, wherever the files come from."""
+    """Further bounds, for any source of files."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the dependencies that break releases most."""
+    """Versions of the dependencies that break releases most often."""
     distributions: int | None = None
     wheels: int | None = None
     unpacked: int | None = None
@@ -81,12 +81,12 @@ class Row:
     install_s: float | None = None
     load_s: float | None = None
     extensions: int | None = None
-    """Modules that were loaded."""
+    """Number of loaded modules."""
     at: str = ""
 
 
 def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
-    """Every build of every release that the plan takes, those first that share torch's wheels, the newest first."""
+    """Return every build of every release that the plan accepts, the newest first, builds with the same torch wheels together."""
     facts = parse_what_if(f"{HOST} python={python}")
     found = []
     for release in catalog().releases:
@@ -101,7 +101,7 @@ def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
 
 @dataclass(frozen=True)
 class BuildHost:
-    """Where sets are made: the interpreter, the driver's libraries, and a folder of our own for wheels and the environment."""
+    """The place where sets are made: the interpreter, the driver's libraries, and a folder for wheels and the environment."""
 
     python: Path
     libraries: Path
@@ -125,7 +125,7 @@ class BuildHost:
         }
 
     def run(self, what: str, command: Sequence[str | Path], *, limit_s: float = 900) -> Timed:
-        """Raises SetError with the end of what it said."""
+        """Run a program. Raises SetError with the end of its output."""
         try:
             done = timed(command, cwd=self.work, environment=self.variables(), limit_s=limit_s)
         except subprocess.TimeoutExpired:
@@ -136,16 +136,16 @@ class BuildHost:
 
 
 def conclusion(done: Timed) -> str:
-    """Of a program that failed: the step it was at, where it named one, and the last line that tells why."""
+    """Return, for a failed program, the step that it named, if any, and the last line with a reason."""
     steps = [line for line in done.out.splitlines() if line.startswith(("import ", "load ", "run vllm"))]
-    said = [line.strip() for line in done.err.splitlines() if line.strip()]
-    errors = [line for line in said if "Error" in line.split(":")[0].split(" ")[0]]
-    last = (errors or said or [f"ended with {done.code}"])[-1]
+    lines = [line.strip() for line in done.err.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0].split(" ")[0]]
+    last = (errors or lines or [f"ended with {done.code}"])[-1]
     return f"{steps[-1]}: {last}" if steps else last
 
 
 def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
-    """Fill the row. Raises SetError, or StageError where there is no lock."""
+    """Fill the row. Raises SetError, or StageError if there is no lock."""
     started = time.perf_counter()
     solved = lock_stack(stack, local_sources(stack), bench.sources, bench.store)
     row.lock_s = since(started)
@@ -165,13 +165,13 @@ def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
     started = time.perf_counter()
     python = bench.environment / "bin/python"
     loaded = bench.run("load", [python, ROOT / "benchmarks/sets_load.py"])
-    told = json.loads(loaded.out.splitlines()[-1])
-    row.extensions = sum(map(len, told["loaded"].values()))
+    outcome = json.loads(loaded.out.splitlines()[-1])
+    row.extensions = sum(map(len, outcome["loaded"].values()))
     row.load_s = since(started)
 
 
 def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHost) -> None:
-    """The environment, from the wheelhouse alone."""
+    """Install the environment, from the wheelhouse alone."""
     shutil.rmtree(bench.environment, ignore_errors=True)
     folder, lock = bench.work / "incoming", bench.work / "lock.txt"
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,7 +196,7 @@ def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHo
 
 
 def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
-    """Only wheels of the set at hand stay: the next one shares most of them."""
+    """Keep only wheels of the current set: the next one shares most of them."""
     names = {wheel.name for wheel in wanted}
     for path in store.root.rglob("*.whl"):
         if path.name not in names:
@@ -208,7 +208,7 @@ def since(started: float) -> float:
 
 
 def keep(rows: dict[str, Row]) -> None:
-    """All rows in the order of releases, the newest first."""
+    """Store all rows in the order of releases, the newest first."""
     ordered = sorted(rows.values(), key=lambda row: (Version(row.vllm), row.set), reverse=True)
     result = {
         "benchmark": "sets",
@@ -224,14 +224,14 @@ def keep(rows: dict[str, Row]) -> None:
 
 
 def known() -> dict[str, Row]:
-    """Rows of earlier runs by their set."""
+    """Return the rows of earlier runs by their set."""
     if not RESULT.exists():
         return {}
     return {row["set"]: Row(**row) for row in json.loads(RESULT.read_text(encoding="utf-8"))["sets"]}
 
 
 def one(candidate: Candidate, stack: Stack, bench: BuildHost, python: str) -> Row:
-    """What became of a set."""
+    """Return the row of a set after trying it."""
     assert stack.vllm is not None
     row = Row(candidate.id, stack.vllm.version, stack.vllm.variant, stack.torch.version, python)
     held = stack.dependencies
@@ -250,7 +250,7 @@ def one(candidate: Candidate, stack: Stack, bench: BuildHost, python: str) -> Ro
 
 
 def plain(text: str) -> str:
-    """An error without the addresses of the user's own indexes and the folders of this machine, and not longer than a row keeps."""
+    """Return an error without addresses of the user's own indexes and folders of this machine, limited to the maximum length."""
     without = re.sub(r"\b(?:https?|file)://\S+", "(address)", text)
     return re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", without)[:LONGEST]
 

@@ -1,7 +1,7 @@
-"""What a set's own Python is asked: load torch, every extension module of the packages that compute, and the engine's configuration.
+"""Run by a set's own Python: load torch, every extension module of the packages that compute, and the engine's configuration.
 
-Run by `benchmarks.sets` inside the environment, with nothing but the standard library of that Python. Each step is named on a line before it
-is tried, so that a crash has a name too; the last line is what was loaded, as JSON.
+Started by `benchmarks.sets` inside the environment, with only the standard library of that Python. Each step is printed before it
+is tried, so that a crash has a name as well; the last line lists the loaded modules as JSON.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PACKAGES = (
     "outlines-core",
     "numpy",
 )
-"""Whose extensions are loaded, beside torch with its own: all that lies between a request and a kernel."""
+"""Packages whose extensions are loaded after torch: all packages between a request and a kernel."""
 IMPORTED = ("torchvision", "torchaudio", "flashinfer", "xformers.ops")
-"""What loads its own extensions as it needs them."""
+"""Packages that load their own extensions when they need them."""
 SUFFIX = re.compile(r"(\.abi3|\.cpython-\d+[\w-]*)?\.so$")
 
 
 def steps() -> list[tuple[str, Path]]:
-    """(distribution, extension file) pairs, as the installed files name them."""
+    """Return (distribution, extension file) pairs from the lists of installed files."""
     found = []
     for package in PACKAGES:
         try:
@@ -48,7 +48,7 @@ def steps() -> list[tuple[str, Path]]:
 
 
 def module_of(path: Path) -> str | None:
-    """The dotted name of a Python extension; None for a library that is opened, not imported."""
+    """Return the dotted name of a Python extension; None for a library that is opened, not imported."""
     stem = SUFFIX.sub("", path.name)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(f"PyInit_{stem}".encode()) < 0:
@@ -57,17 +57,21 @@ def module_of(path: Path) -> str | None:
     return ".".join((*path.parent.relative_to(root).parts, stem))
 
 
-def take_a_card_for_granted() -> None:
-    """Without a card vLLM finds no platform and refuses its own options: it gets the one that an H100 gives it."""
+def pretend_card() -> None:
+    """Give vLLM the platform of an H100: without a card it finds none and refuses its own options."""
     platforms, cuda = importlib.import_module("vllm.platforms"), importlib.import_module("vllm.platforms.cuda")
     capability = importlib.import_module("vllm.platforms.interface").DeviceCapability(9, 0)
-    said = {"get_device_capability": capability, "get_device_name": "NVIDIA H100", "get_device_total_memory": 80 << 30}
-    answers = {name: classmethod(lambda *_, value=value, **__: value) for name, value in said.items()}
+    values = {
+        "get_device_capability": capability,
+        "get_device_name": "NVIDIA H100",
+        "get_device_total_memory": 80 << 30,
+    }
+    answers = {name: classmethod(lambda *_, value=value, **__: value) for name, value in values.items()}
     vars(platforms)["_current_platform"] = type("Card", (cuda.CudaPlatform,), answers)()
 
 
 def serve_help() -> None:
-    """`vllm serve --help` as its program runs it, in this process: the imports are the long part."""
+    """Run `vllm serve --help` in this process as its program does; most of the time is for imports."""
     cli = importlib.import_module("vllm.entrypoints.cli.main")
     sys.argv = ["vllm", "serve", "--help"]
     try:
@@ -97,7 +101,7 @@ def main() -> None:
             print(f"import {package}", flush=True)
             importlib.import_module(package)
     print("import vllm.platforms.cuda", flush=True)
-    take_a_card_for_granted()
+    pretend_card()
     print("import vllm.engine.arg_utils", flush=True)
     importlib.import_module("vllm.engine.arg_utils")
     print("run vllm serve --help", flush=True)

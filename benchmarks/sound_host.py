@@ -1,11 +1,11 @@
-"""Checks again and again on one host that nothing is wrong with: alarms, and seconds of each check.
+"""Repeated checks on one healthy host: alarms, and seconds of each check.
 
     .venv/bin/python -m benchmarks.sound_host [--runs 50] [--under-load 10] [--full 3] [--result NAME]
 
 Boots a test host, provisions it once, then runs the host's own tool while the service answers: RUNS times at level `standard`, the last
-UNDER-LOAD of them beside two processes for each core that only compute, and FULL times at level `full`. An alarm is a check that warns,
-fails or errs. Aims: no alarm; a median of 15 s for `standard` and 90 s for `full` without load. Alarms count on a busy machine too, so the
-result is always kept, with its load.
+UNDER-LOAD of them during two computing processes for each core, and FULL times at level `full`. An alarm is a check with status warn, fail
+or error. Aims: no alarm; a median of 15 s for `standard` and 90 s for `full` without load. Alarms count on a busy machine too, so the
+result is always stored, with its load.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEVER_IDLE = "while True: pass"
 
 @contextmanager
 def load() -> Iterator[None]:
-    """Two processes for each core that never wait, while the block runs."""
+    """Run two computing processes for each core while the block runs."""
     burners = [subprocess.Popen([sys.executable, "-c", NEVER_IDLE]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
         yield
@@ -49,7 +49,7 @@ def load() -> Iterator[None]:
 
 
 class Runs:
-    """Runs of one level under one load: what each took, and every alarm."""
+    """Runs of one level under one load: the seconds of each, and every alarm."""
 
     def __init__(self, host: FleetHost, level: Level) -> None:
         self._host, self._level = host, level
@@ -59,10 +59,10 @@ class Runs:
 
     def add(self, number: int) -> None:
         """Run all checks of the level once more."""
-        said = self._host.sh(
+        output = self._host.sh(
             tool_command(PREFIX, "current", ["--level", self._level, "--json"]), check=False, timeout_s=LIMIT_S
         )
-        document = json.loads(said)
+        document = json.loads(output)
         self._seconds.append(document["seconds"])
         for check in document["checks"]:
             if check["status"] != "skip":
@@ -75,11 +75,11 @@ class Runs:
 
     @property
     def count(self) -> int:
-        """Runs so far."""
+        """Return the number of runs so far."""
         return len(self._seconds)
 
     def entry(self) -> dict[str, Any]:
-        """Figures, with the ten checks that take longest."""
+        """Return the figures, with the ten slowest checks."""
         medians = {name: round(statistics.median(taken), 2) for name, taken in self._by_check.items()}
         longest = dict(sorted(medians.items(), key=lambda item: -item[1])[:10])
         return {"runs": self.count, "alarms": self._alarms, **figures(self._seconds), "longest_checks": longest}

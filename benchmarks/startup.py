@@ -1,4 +1,4 @@
-"""How long a person waits for answers that need no host, whole processes.
+"""The time of commands that need no host, as whole processes.
 
     .venv/bin/python -m benchmarks.startup [--runs 20]
 
@@ -20,7 +20,7 @@ WHAT_IF = "gpu=H100x8 driver=570.133.20 os=ubuntu-22.04 arch=x86_64"
 
 
 def recorded_facts(folder: Path) -> Path:
-    """A host as `probe --json` gives it."""
+    """Return the facts of a host as `probe --json` prints them."""
     from tests.plan.cases import CASES  # noqa: PLC0415 - only a source of facts
 
     path = folder / "facts.json"
@@ -46,7 +46,7 @@ def main() -> int:
                 done = timed([ROOT / "firstlight", *words], cwd=ROOT, environment=environment)
                 if done.code:
                     sys.exit(f"error: {' '.join(words)} ended with {done.code}\n{done.said()}")
-                if number:  # the first turn warms the caches
+                if number:  # the first turn fills the caches
                     samples[title].append(done.seconds)
     result |= {"runs": runs, **{title: figures(seconds) for title, seconds in samples.items()}}
     met = result["help"]["median_s"] < HELP_AIM_S

@@ -1,4 +1,4 @@
-"""Whole processes by the clock on the wall, and figures of several such runs."""
+"""Wall time of whole processes, and figures of several runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timed:
-    """One run of a program, from its start until it was gone."""
+    """One run of a program, from its start to its end."""
 
     started: float
     """Seconds since the epoch."""
@@ -37,9 +37,9 @@ def timed(
     stdin: str = "",
     limit_s: float = 3600,
 ) -> Timed:
-    """Run a program with these variables added to ours. One that takes longer than the limit is ended, and is an error.
+    """Run a program with these variables in addition to ours. A program that exceeds the limit is ended, which is an error.
 
-    Where our own Python was told to keep no byte code, the program's is not: people's are not either.
+    PYTHONDONTWRITEBYTECODE is not passed on, because users do not set it.
     Raises subprocess.TimeoutExpired.
     """
     ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -63,7 +63,7 @@ def timed(
 
 
 def figures(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, extremes, and every sample in the order they were taken, in seconds."""
+    """Return median, extremes, and every sample in its order, in seconds."""
     return {
         "median_s": round(statistics.median(samples), 3),
         "min_s": round(min(samples), 3),

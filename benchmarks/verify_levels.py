@@ -1,9 +1,9 @@
-"""How long a person waits for the checks, and what the harness costs beside what is checked.
+"""The time of the checks at each level, and the overhead of the harness.
 
     .venv/bin/python -m benchmarks.verify_levels [--python PREFIX/current/bin/python] [--runs 5]
 
-`python verify.pyz --level LEVEL` as whole processes, beside `import torch` by the same Python in turn. Aim: `quick` within 5 s beyond importing
-torch; 0.3 s a check for the harness: a process of its own, its answer, its end. Without --python it is the environment that the tests make.
+`python verify.pyz --level LEVEL` as whole processes, in turn with `import torch` in the same Python. Aim: `quick` within 5 s beyond importing
+torch; 0.3 s per check for the harness: a process of its own, its answer, its end. Without --python it is the environment that the tests make.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from verify.child_processes import Task, run_all
 tasks = [Task(str(number), lambda: None, 30.0) for number in range({EMPTY_TASKS})]
 print(json.dumps([ending.seconds for _, ending in run_all(tasks, limit=1)]))
 """
-"""What a check costs that does nothing, in a parent that holds torch as the checks' parent does."""
+"""The cost of a check that does nothing, in a parent that has loaded torch like the checks' parent."""
 GOOD = (0, 1, 2)
-"""Exit codes of a run that could tell, whatever it told."""
+"""Exit codes of a complete run, whatever its result."""
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
                 if done.code not in GOOD:
                     sys.exit(f"error: {title} ended with {done.code}\n{done.said()}")
                 last[title] = done.out
-                if number:  # the first turn warms the caches
+                if number:  # the first turn fills the caches
                     samples[title].append(done.seconds)
         harness = timed([python, "-c", HARNESS, tool], cwd=ROOT)
         if harness.code:
@@ -82,7 +82,7 @@ def _test_environment() -> Path:
 
 
 def _counted(document: str) -> dict[str, int]:
-    """How many checks ended how."""
+    """Return the number of checks with each status."""
     statuses = [check["status"] for check in json.loads(document)["checks"]]
     return {status: statuses.count(status) for status in sorted(set(statuses))}
 

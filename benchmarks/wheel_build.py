@@ -1,4 +1,4 @@
-"""What it costs to build flash-attn for one architecture, beside its authors' default list: CPU seconds over six translation units.
+"""The cost of building flash-attn for one architecture, compared with its authors' default list: CPU seconds of six translation units.
 
     ./firstlight wheels build flash-attn==2.8.3.post2 --torch 2.11.0 --arch 90        # stopped once its first units are compiled
     .venv/bin/python -m benchmarks.wheel_build ~/.cache/firstlight/builds/flash-attn-2.8.3.post2-...
@@ -6,7 +6,7 @@
     .venv/bin/python -m benchmarks.wheel_build --cache ~/.cache/firstlight                # the figures of a build that was finished there
 
 Each unit is compiled twice by the command that the wheel builder's build runs, once as it stands and once with the default list. CPU seconds of all of
-nvcc's processes are counted, so that other work on the machine bears on them little; a run that was stopped is taken up where it stopped.
+nvcc's processes are counted, so that other work on the machine has little effect; a run that was stopped is resumed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ UNITS = (
     "flash_fwd_hdim32_bf16_sm80",
 )
 DEFAULT = ("80", "90", "100", "120")
-"""FLASH_ATTN_CUDA_ARCHS when nobody sets it: setup.py of 2.7.3 to 2.8.3.post2."""
+"""Default of FLASH_ATTN_CUDA_ARCHS in setup.py of 2.7.3 to 2.8.3.post2."""
 _UNIT = re.compile(r"^\[\d+/(\d+)\] ", re.MULTILINE)
-"""ninja's own count of what it compiles."""
+"""ninja's own count of compiled units."""
 _GENCODE = re.compile(r" -gencode arch=compute_(\d+),code=sm_(\d+)")
 
 
 def template(folder: Path) -> tuple[str, list[str]]:
-    """The command that compiles a unit, with {unit} and {object}, and the architectures that it is for."""
+    """Return the command that compiles a unit, with {unit} and {object}, and its architectures."""
     plan = next(folder.glob("source/*/build/**/build.ninja")).read_text(encoding="utf-8")
     values = dict(re.findall(r"^(\w+) = (.+)$", plan, re.MULTILINE))
     archs = [match[1] for match in _GENCODE.findall(values["cuda_post_cflags"])]
@@ -53,7 +53,7 @@ def template(folder: Path) -> tuple[str, list[str]]:
 
 
 def cpu_seconds(command: str, folder: Path, environ: dict[str, str]) -> float:
-    """Of a command and all that it starts. Raises subprocess.CalledProcessError with what the compiler said."""
+    """Return the CPU seconds of a command and all its processes. Raises subprocess.CalledProcessError with the compiler's output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(shlex.split(command), cwd=folder, env=environ, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -61,7 +61,7 @@ def cpu_seconds(command: str, folder: Path, environ: dict[str, str]) -> float:
 
 
 def with_archs(command: str, archs: tuple[str, ...]) -> str:
-    """The command for other architectures, its other options as they are."""
+    """Return the command for other architectures, with its other options unchanged."""
     first = next(_GENCODE.finditer(command)).start()
     asked = "".join(f" -gencode arch=compute_{arch},code=sm_{arch}" for arch in archs)
     bare = _GENCODE.sub("", command)
@@ -69,7 +69,7 @@ def with_archs(command: str, archs: tuple[str, ...]) -> str:
 
 
 def measure(folder: Path, result: dict[str, Any], path: Path) -> None:
-    """Every unit that has no figure yet; the result is kept after each."""
+    """Measure every unit without a figure; the result is stored after each."""
     source = next(folder.glob("source/*/csrc/flash_attn/src"))
     command, archs = template(folder)
     result["archs"], result["default_archs"] = archs, list(DEFAULT)
@@ -92,7 +92,7 @@ def measure(folder: Path, result: dict[str, Any], path: Path) -> None:
 
 
 def built(cache: Path) -> dict[str, Any]:
-    """The figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit where there is none."""
+    """Return the figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit if there is none."""
     store = Store(cache)
     found = [
         wheel for wheel in BuildCache(store) if wheel.key.name == FLASH_ATTN and store.find(wheel.sha256, wheel.name)

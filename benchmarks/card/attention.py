@@ -1,4 +1,4 @@
-"""Each path of torch's attention on the shapes that its checks use and on those whose speed they tell: how far off, how soon.
+"""Error and time of each path of torch's attention, on the shapes of its checks and of its speed measurements.
 
 python3 -m benchmarks.card.attention DEVICE, from the checkout: one JSON list on stdout.
 """
@@ -34,17 +34,17 @@ def main(device: str) -> int:
 
 
 def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
-    """Errors against float64, of plain torch and of each path, and microseconds; a path that does not take the case says why."""
+    """Return errors of plain torch and of each path compared with float64, and microseconds; or the reason why a path refuses the case."""
     inputs = case.inputs(dtype)
     small = sum(queries * keys for queries, keys in case.sequences) * case.heads <= 1 << 24
     exact = case.exact(inputs) if small else None
     there = inputs.to(device)
-    told: dict[str, Any] = {"case": case.name, "dtype": dtype}
+    entry: dict[str, Any] = {"case": case.name, "dtype": dtype}
     if exact is not None:
-        told["plain torch, largest error"] = _error(plain(case, inputs), exact)
+        entry["plain torch, largest error"] = _error(plain(case, inputs), exact)
     for path in PATHS:
         if refused := path.missing(device) or path.refuses(case, dtype, device_kind(device)):
-            told[path.name] = {"refuses": refused}
+            entry[path.name] = {"refuses": refused}
             continue
 
         def work(_: int, path: Provider = path) -> torch.Tensor:
@@ -55,12 +55,12 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
                 result = work(0)
                 seconds = timed(work, device, budget_s=BUDGET_S).median
         except RuntimeError as error:
-            told[path.name] = {"refuses": str(error).splitlines()[0][:200]}
+            entry[path.name] = {"refuses": str(error).splitlines()[0][:200]}
             continue
-        told[path.name] = {"us": round(seconds * 1e6, 1)}
+        entry[path.name] = {"us": round(seconds * 1e6, 1)}
         if exact is not None:
-            told[path.name]["largest error"] = _error(result.cpu(), exact)
-    return told
+            entry[path.name]["largest error"] = _error(result.cpu(), exact)
+    return entry
 
 
 def _error(result: torch.Tensor, exact: torch.Tensor) -> float:

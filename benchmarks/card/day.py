@@ -1,10 +1,10 @@
-"""A card's day: what can be proven and measured on one GPU, in under 9 minutes, without a network and without anything installed.
+"""A card's day: everything that can be proven and measured on one GPU in under 9 minutes, without a network or an installation.
 
     benchmarks/card/run [--beside FOLDER] [--out FILE] [--level full] [--only STEP]
 
-Needs a python3 that has torch. FOLDER holds what travels beside the checkout: a flash-attn wheel of the wheel builder, where one fits. Each step
-is a process of its own with a limit of its own; what one found is written before the next one begins, so that none loses another's. Without a
-GPU the steps run on the CPU, and the result says so. Exits with 1 where a step failed or was cut.
+Needs a python3 that has torch. FOLDER may contain a flash-attn wheel of the wheel builder. Each step is a process of its own with a limit of
+its own; its result is written before the next one begins, so that a failed step loses no other result. Without a GPU the steps run on the
+CPU, and the result names that device. Exits with 1 if a step failed or exceeded its limit.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import Any
 from benchmarks.machine import RESULTS, ROOT, header, say
 
 WHOLE_S = 530.0
-"""Of all steps together: nine minutes less what a machine takes to begin and to end."""
+"""Limit of all steps together: nine minutes less the time that a machine needs to start and to end."""
 CPU_PATIENCE = 6.0
-"""How many times the limits hold without a card: nobody lends that machine by the minute, and it may be at other work."""
+"""Factor of the limits without a card: such a machine has no time limit, and it may do other work."""
 TAIL = 2000
 FRAME = "frame.run"
-"""Where the checks say of an injected fault that it met no check."""
+"""The record that reports an injected fault without a check."""
 NOT_HERE = ("failed-requests", "crash", "hang")
-"""Faults that need a service that answers, or that end a check's process; the latter have a step of their own."""
+"""Faults that need a running service, or that end a check's process; the latter have a step of their own."""
 ABOUT = """
 import json, torch
 card = torch.cuda.is_available()
@@ -56,12 +56,12 @@ print(json.dumps({
 
 
 class StepError(Exception):
-    """A step that did not come to its end; the text says why."""
+    """A step that did not finish; the text is the reason."""
 
 
 @dataclass
 class Day:
-    """What the steps share."""
+    """Data of all steps."""
 
     folder: Path
     beside: Path
@@ -71,11 +71,11 @@ class Day:
 
     @property
     def tool(self) -> Path:
-        """The checks as one file."""
+        """Return the file with the checks."""
         return self.folder / "verify.pyz"
 
     def call(self, limit_s: float, *words: str | Path, good: Sequence[int] = (0,), site: Path | None = None) -> Any:
-        """The JSON that a Python program prints; the process and its children end with its limit. Raises StepError."""
+        """Return the JSON that a Python program prints; the process and its children are ended at its limit. Raises StepError."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (site, ROOT))))}
         limit_s = min(limit_s, self.ends_at - time.monotonic())
         if limit_s <= 1:
@@ -99,12 +99,12 @@ class Day:
 
 
 def checks(day: Day, limit_s: float) -> dict[str, Any]:
-    """The checks as a host runs them."""
-    return _told(day.call(limit_s, day.tool, "--level", day.level, "--json", good=(0, 1, 2, 3)))
+    """Run the checks as a host does."""
+    return _outcomes(day.call(limit_s, day.tool, "--level", day.level, "--json", good=(0, 1, 2, 3)))
 
 
 def injections(day: Day, limit_s: float) -> dict[str, Any]:
-    """Every fault into every check of the level that is to notice it: each must warn or fail. Raises StepError where one does not."""
+    """Inject every fault into every check of the level that must notice it: each must warn or fail. Raises StepError if one does not."""
     listed = day.call(limit_s, day.tool, "--list", "--level", day.level, "--json")
     knowing = [check for check in listed if set(check["faults"]) - set(NOT_HERE)]
     faults = sorted({fault for check in knowing for fault in check["faults"]} - set(NOT_HERE))
@@ -124,19 +124,19 @@ def injections(day: Day, limit_s: float) -> dict[str, Any]:
     asked = {check["id"] for check in knowing} | {FRAME}
     silent = {name: reasons[name] for name in asked & set(statuses) if statuses[name] in ("ok", "error")}
     silent |= {name: one["reason"] for name, one in at_ends.items() if one["status"] != "error"}
-    told = {"faults": faults, "statuses": statuses, "ended": {name: one["reason"] for name, one in at_ends.items()}}
+    outcome = {"faults": faults, "statuses": statuses, "ended": {name: one["reason"] for name, one in at_ends.items()}}
     if silent:
         raise StepError(f"not noticed: {json.dumps(silent)}")
-    return told
+    return outcome
 
 
 def attention(day: Day, limit_s: float) -> Any:
-    """Torch's paths of attention, case by case."""
+    """Measure torch's paths of attention, case by case."""
     return day.call(limit_s, "-m", "benchmarks.card.attention", day.about["device"])
 
 
 def wheel(day: Day, limit_s: float) -> dict[str, Any]:
-    """A flash-attn wheel that lies beside: unpacked, its symbols and GPU code compared, its attention held against float64."""
+    """Check a flash-attn wheel of the folder: unpack it, compare its symbols and GPU code, and compare its attention with float64."""
     wheels = sorted(day.beside.glob("flash_attn-*.whl")) if day.beside.is_dir() else []
     refused = {path.name: why for path in wheels if (why := unfit(path.name, day.about))}
     chosen = next((path for path in wheels if path.name not in refused), None)
@@ -151,30 +151,30 @@ def wheel(day: Day, limit_s: float) -> dict[str, Any]:
     names = ("libraries.abi", "libraries.gpu_code", "engine.flash_attn", "attention.flash_attn_2")
     only = [word for name in names for word in ("--only", name)]
     found = day.call(limit_s, day.tool, "--level", day.level, *only, "--json", good=(0, 1, 2, 3), site=site)
-    return {"wheel": chosen.name, "bytes": chosen.stat().st_size, "refused": refused, **_told(found)}
+    return {"wheel": chosen.name, "bytes": chosen.stat().st_size, "refused": refused, **_outcomes(found)}
 
 
 def unfit(name: str, about: dict[str, Any]) -> str | None:
-    """Why a flash-attn wheel is not for this Python and torch, by its name; null where it is.
+    """Return why the name of a flash-attn wheel does not fit this Python and torch; None if it fits.
 
-    Its authors' names say CUDA's major, torch's minor and the C++ ABI: `flash_attn-2.8.3+cu12torch2.6cxx11abiTRUE-cp312-cp312-linux_x86_64.whl`.
+    Its authors' names contain CUDA's major, torch's minor and the C++ ABI: `flash_attn-2.8.3+cu12torch2.6cxx11abiTRUE-cp312-cp312-linux_x86_64.whl`.
     """
     _, version, *_, interpreter, abi, machine = name.removesuffix(".whl").split("-")
     own = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    said = re.search(r"\+cu(\d+)torch(\d+\.\d+)(?:\.\d+)?cxx11abi(TRUE|FALSE)", version)
+    tags = re.search(r"\+cu(\d+)torch(\d+\.\d+)(?:\.\d+)?cxx11abi(TRUE|FALSE)", version)
     cuda, torch = (about["cuda"] or "none").partition(".")[0], ".".join(about["torch"].split(".")[:2])
     wanted = {
         "Python": (interpreter, own if abi != "abi3" else interpreter),
         "machine": (machine.endswith(platform.machine()), True),
-        "CUDA": (said[1][:2] if said else cuda, cuda),
-        "torch": (said[2] if said else torch, torch),
-        "C++11 ABI": (said[3] == "TRUE" if said else about["cxx11"], about["cxx11"]),
+        "CUDA": (tags[1][:2] if tags else cuda, cuda),
+        "torch": (tags[2] if tags else torch, torch),
+        "C++11 ABI": (tags[3] == "TRUE" if tags else about["cxx11"], about["cxx11"]),
     }
     return next((f"{what}: {has}, {needs} is needed" for what, (has, needs) in wanted.items() if has != needs), None)
 
 
 def upgrade(day: Day, limit_s: float) -> Any:
-    """A model before and after its attention was upgraded."""
+    """Compare a model before and after the upgrade of its attention."""
     dtype = () if day.about["device"] == "cpu" else ("--dtype", "bfloat16")
     words = ("upgrade", "benchmarks.card.model:encoder", "--discard-weights", *dtype, "--json")
     return day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
@@ -187,11 +187,11 @@ STEPS: dict[str, tuple[Callable[[Day, float], Any], float]] = {
     "wheel": (wheel, 45.0),
     "upgrade": (upgrade, 45.0),
 }
-"""Each with its limit in seconds; together they stay below WHOLE_S."""
+"""Each step with its limit in seconds; the sum is below WHOLE_S."""
 
 
-def _told(document: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a document of checks: no evidence but of what did not pass."""
+def _outcomes(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored part of a document of checks: evidence only of checks that did not pass."""
     records = document["checks"]
     for record in records:
         if record["status"] in ("ok", "skip"):
@@ -235,19 +235,19 @@ def main() -> int:
 
 
 def _step(work: Callable[[Day, float], Any], day: Day, limit_s: float) -> dict[str, Any]:
-    """One step's part of the result, whatever became of it."""
+    """Return the result of one step, however it ended."""
     started = time.monotonic()
     try:
-        told: dict[str, Any] = {"status": "done", "found": work(day, limit_s)}
-    except Exception as error:  # noqa: BLE001 - whatever a step met, the others have their turn
-        told = {"status": "failed", "problem": f"{type(error).__name__}: {error}"}
-    if isinstance(told.get("found"), dict) and "skipped" in told["found"]:
-        told["status"] = "skipped"
-    return {**told, "seconds": round(time.monotonic() - started, 1), "limit_s": limit_s}
+        outcome: dict[str, Any] = {"status": "done", "found": work(day, limit_s)}
+    except Exception as error:  # noqa: BLE001 - after any error the other steps still run
+        outcome = {"status": "failed", "problem": f"{type(error).__name__}: {error}"}
+    if isinstance(outcome.get("found"), dict) and "skipped" in outcome["found"]:
+        outcome["status"] = "skipped"
+    return {**outcome, "seconds": round(time.monotonic() - started, 1), "limit_s": limit_s}
 
 
 def _pack(target: Path) -> None:
-    from provision.phases.verify.tool import zipapp  # noqa: PLC0415 - it is said above where this Python lacks something
+    from provision.phases.verify.tool import zipapp  # noqa: PLC0415 - missing modules are reported before
 
     target.write_bytes(zipapp())
 

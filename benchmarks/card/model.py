@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 WIDTH, HEADS, LAYERS, BATCH, LENGTH = (768, 12, 2, 2, 2048) if torch.cuda.is_available() else (64, 4, 1, 1, 64)
-"""Held against float64 with gradients, which takes some 5 GB on a card."""
+"""It is compared with float64 including gradients, which takes some 5 GB on a card."""
 
 
 class Block(nn.Module):  # type: ignore[misc]
@@ -24,6 +24,6 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 def encoder() -> tuple[nn.Module, tuple[Any, ...]]:
-    """A model that asks for weights of attention which nobody reads, so that torch computes them: what an upgrade is for."""
+    """Return a model that requests weights of attention without using them, so that torch computes them; an upgrade avoids that."""
     torch.manual_seed(2)
     return nn.Sequential(*(Block() for _ in range(LAYERS))), (torch.randn(BATCH, LENGTH, WIDTH),)

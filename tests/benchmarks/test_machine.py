@@ -1,4 +1,4 @@
-"""What a result says of its machine."""
+"""The description of the machine in a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_quiet_means_little_load_for_each_core(load: float, cores: int, quiet: b
     assert machine.is_quiet(result(load, cores)) is quiet
 
 
-def test_a_result_of_a_busy_machine_is_printed_but_not_kept(
+def test_a_result_of_a_busy_machine_is_printed_but_not_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(machine, "RESULTS", tmp_path / "results")

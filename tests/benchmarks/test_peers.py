@@ -1,4 +1,4 @@
-"""Reading what the other tools print: a turn counts only when they found nothing to change."""
+"""Reading the output of the other tools: a turn counts only when they found nothing to change."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_an_unchanged_recap_is_no_problem() -> None:
 
 
 @pytest.mark.parametrize(("changed", "unreachable"), [(1, 0), (0, 1)])
-def test_a_recap_with_a_change_or_a_silent_host_is_one(changed: int, unreachable: int) -> None:
+def test_a_recap_with_a_change_or_a_silent_host_is_a_problem(changed: int, unreachable: int) -> None:
     problem = ansible_problem(RECAP.format(changed=changed, unreachable=unreachable), 2)
     assert problem == f"beta: changed={changed} unreachable={unreachable} failed=0"
 
 
-def test_a_recap_that_lacks_a_host_is_one() -> None:
+def test_a_recap_that_lacks_a_host_is_a_problem() -> None:
     assert ansible_problem(RECAP.format(changed=0, unreachable=0), 3) == "the recap names 2 of 3 hosts"
     assert ansible_problem("ERROR! the playbook could not be found\n", 3) == "the recap names 0 of 3 hosts"
 
@@ -40,16 +40,16 @@ def test_operations_without_a_change_are_no_problem() -> None:
 
 
 @pytest.mark.parametrize(("success", "error"), [("1", "-"), ("-", "1")])
-def test_an_operation_with_a_change_or_an_error_is_one(success: str, error: str) -> None:
+def test_an_operation_with_a_change_or_an_error_is_a_problem(success: str, error: str) -> None:
     problem = pyinfra_problem(TABLE.format(success=success, error=error, unchanged="3"))
     assert problem == f"of 4 operations {success} changed something, {error} failed"
 
 
-def test_no_table_is_one() -> None:
+def test_a_missing_table_is_a_problem() -> None:
     assert pyinfra_problem("--> Connecting to hosts...\n") == "pyinfra printed no result table"
 
 
-def test_settings_are_read_as_a_shell_reads_them() -> None:
+def test_settings_are_read_as_by_a_shell() -> None:
     script = "export UV_INDEX='https://one.example/simple https://two.example/simple'\nexport UV_FIND_LINKS=/wheels\n"
     assert exported(script) == {
         "UV_INDEX": "https://one.example/simple https://two.example/simple",

@@ -1,4 +1,4 @@
-"""Measured sets: what counts as known good, and errors without addresses of the user's indexes."""
+"""Measured sets: which count as known good, and errors without addresses of the user's indexes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.timing import Timed
 from docs.generators.sets import known_good, measured_sets
 
 
-def test_the_first_users_set_holds_together_with_dependencies_of_its_time() -> None:
+def test_the_first_users_set_works_with_dependencies_of_its_time() -> None:
     [found] = [row for row in measured_sets() if row["set"] == "vllm-0.9.1-cu128-torch-cu126"]
     assert found["ok"], found["error"]
     assert found["until"] == "2025-06-17"

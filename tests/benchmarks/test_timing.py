@@ -13,13 +13,13 @@ from benchmarks.timing import figures, timed
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=1))
-def test_the_median_lies_between_the_extremes_and_every_sample_is_kept(samples: list[float]) -> None:
+def test_the_median_is_between_the_extremes_and_every_sample_is_stored(samples: list[float]) -> None:
     found = figures(samples)
     assert found["min_s"] <= found["median_s"] <= found["max_s"]
     assert len(found["samples_s"]) == len(samples)
 
 
-def test_a_program_is_given_its_variables_and_input(tmp_path: Path) -> None:
+def test_a_program_gets_its_variables_and_input(tmp_path: Path) -> None:
     done = timed(
         ["sh", "-c", 'cat; echo "$WORD"; echo wrong >&2; exit 3'],
         cwd=tmp_path,

@@ -17,7 +17,7 @@ cuda_dlink_post_cflags =
 """
 
 
-def test_the_build_s_own_command_is_taken_and_only_its_architectures_change(tmp_path: Path) -> None:
+def test_the_builds_own_command_is_used_and_only_its_architectures_change(tmp_path: Path) -> None:
     plan = tmp_path / "source/flash_attn-2.8.3/build/temp/build.ninja"
     plan.parent.mkdir(parents=True)
     plan.write_text(PLAN)
@@ -30,7 +30,7 @@ def test_the_build_s_own_command_is_taken_and_only_its_architectures_change(tmp_
     assert set(one.split()) - set(four.split()) == set()
 
 
-def test_a_finished_build_s_own_figures_are_read_from_the_shelf(tmp_path: Path) -> None:
+def test_the_figures_of_a_finished_build_are_read_from_the_build_cache(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no flash-attn was built into"):
         built(tmp_path / "cache")
     store, log = Store(tmp_path / "cache"), tmp_path / "build.log"
