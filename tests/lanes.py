@@ -15,7 +15,7 @@ def lane(path: str) -> str:
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one lane after the other, the longest first: that of the test hosts."""
+    """Gives each process one lane after the other; the lane of the test hosts, the longest, comes first."""
 
     def _split_scope(self, nodeid: str) -> str:
         return lane(nodeid.partition("::")[0])

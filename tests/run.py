@@ -27,8 +27,8 @@ PACKAGE_OF = {
     "chromium": "chromium",
     "busybox": "busybox",
     "gpg": "gpg",
-    "gpg-agent": "gpg-agent",  # gpg makes no key without it, and only recommends it
-    "c++": "g++",  # with it comes libatomic, which the driver of the browser tests wants
+    "gpg-agent": "gpg-agent",  # gpg needs it to make a key, and only recommends it
+    "c++": "g++",  # it brings libatomic, which the driver of the browser tests needs
     "python3-config": "python3-dev",
     "haproxy": "haproxy",
     "openssl": "openssl",

@@ -1,4 +1,4 @@
-"""Values that nobody meant, for property tests of what is read."""
+"""Unexpected values, for property tests of everything that is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 TEXT = st.text(
     alphabet="ab9 .,:;/\\-_=%$!'\"`[]{}()<>#*?~@&|\n\t\r\x00\x1b\x7f\x9b\u00e4\u202e\ud800\U0001f600", max_size=12
 )
-"""What shells, terminals, parsers and encodings stumble over; some are no word of UTF-8."""
+"""Texts that break shells, terminals, parsers and encodings; some are not valid UTF-8."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -19,7 +19,7 @@ JSON = st.recursive(
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every value of a document stands, the whole document first."""
+    """Return the path of every value of a document, that of the whole document first."""
     yield here
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in inner:
@@ -27,7 +27,7 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A copy of a document with another value in that place."""
+    """Return a copy of a document with another value at that path."""
     if not path:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)

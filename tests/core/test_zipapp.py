@@ -1,4 +1,4 @@
-"""What a program for hosts is packed from: the repository's statements, on their lines."""
+"""A program for hosts is packed from the repository's statements, on the same lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def statements(source: bytes) -> list[str]:
-    """Each statement with its line and its own expressions, but for bare strings."""
+    """Return each statement with its line and its own expressions, except bare strings."""
     found = []
     for node in ast.walk(ast.parse(source)):
         is_text = (
@@ -27,7 +27,7 @@ def statements(source: bytes) -> list[str]:
     return found
 
 
-def test_each_statement_stays_what_it_is_and_where_it_is() -> None:
+def test_each_statement_stays_unchanged_on_its_line() -> None:
     sources = [path for folder in ("verify", "provision/phases/serve/onhost") for path in (ROOT / folder).rglob("*.py")]
     assert sources
     for path in sources:
@@ -35,7 +35,7 @@ def test_each_statement_stays_what_it_is_and_where_it_is() -> None:
         assert statements(strip_comments(source)) == statements(source), path
 
 
-def test_comments_and_docstrings_go_and_text_that_looks_like_them_stays() -> None:
+def test_comments_and_docstrings_are_removed_and_similar_text_stays() -> None:
     source = '''"""Über.
 
 Zwei."""

@@ -123,7 +123,7 @@ GOOD: dict[str, Any] = {
     "definition": "The door is stuck.",
     "explanation": "Wood swells.",
     "references": [],
-    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "the line says so"}],
+    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "the line reports it"}],
     "fix": [{"text": "Plane it"}],
     "check": {"command": "", "expect": "it opens"},
 }

@@ -41,7 +41,7 @@ def test_gzip_is_read_as_its_text(plain: Path, capsys: pytest.CaptureFixture[str
     assert diagnosed(packed, capsys)[1]
 
 
-def test_gzip_that_was_cut_counts_as_far_as_it_goes(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncated_gzip_is_read_as_far_as_possible(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed = plain.with_name("server.log.1.gz")
     # Digits that hardly compress: the cut falls among them.
     digits = random.Random(1).randbytes(1 << 16).hex()
@@ -49,7 +49,9 @@ def test_gzip_that_was_cut_counts_as_far_as_it_goes(plain: Path, capsys: pytest.
     assert diagnosed(packed, capsys) == diagnosed(plain, capsys)
 
 
-def test_what_only_begins_like_gzip_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_that_only_begins_like_gzip_causes_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "odd"
     path.write_bytes(b"\x1f\x8b" + bytes(range(100)))
     assert diagnosed(path, capsys) == (cli.UNKNOWN, [])
@@ -61,7 +63,7 @@ def test_zstandard_is_read_as_its_text(plain: Path, capsys: pytest.CaptureFixtur
     assert diagnosed(Path(f"{plain}.zst"), capsys) == diagnosed(plain, capsys)
 
 
-def test_zstandard_without_its_program_says_what_to_type(
+def test_zstandard_without_its_program_names_the_command_to_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "server.log.zst"
@@ -76,7 +78,7 @@ def test_gzip_on_standard_input() -> None:
     assert decompress(stream, "-").read(len(LOG) + 1) == LOG
 
 
-def test_a_huge_log_is_said_to_take_a_while(
+def test_a_huge_log_is_reported_to_take_a_while(
     plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.run([str(plain)], facts=None, top=1, as_json=False)

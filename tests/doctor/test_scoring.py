@@ -19,7 +19,7 @@ def entry(name: str, *signatures: dict[str, Any], **more: Any) -> dict[str, Any]
         "explanation": name,
         "references": [],
         "signature": [
-            {"why": "the line says so", "weight": 0.8, "role": "cause", **signature} for signature in signatures
+            {"why": "the line reports it", "weight": 0.8, "role": "cause", **signature} for signature in signatures
         ],
         "fix": [{"text": "repair it"}],
         "check": {"command": "", "expect": "repaired"},

@@ -1,4 +1,4 @@
-"""What has to be done to a host's drivers, for each kind of host; from facts and Stack alone."""
+"""The work on a host's drivers, for each kind of host, from facts and Stack alone."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_repository_is_signed() -> None:
         assert len(row.fingerprint) == 40
 
 
-def test_the_module_flavour_decides_on_the_packages() -> None:
+def test_the_module_flavour_decides_the_packages() -> None:
     driver = work(facts(), stack(INSTALL.model_copy(update={"module": "proprietary"}))).driver
     assert driver is not None
     assert driver["packages"][0] == "cuda-drivers|cuda-drivers-580"
@@ -107,7 +107,7 @@ OWN = DriverPlan(
         ("6.14.0-1017-aws", "linux-modules-nvidia-580-server-open-aws"),
     ],
 )
-def test_the_distributions_own_driver_comes_for_the_kernel_that_runs(kernel: str, meta: str) -> None:
+def test_the_distributions_own_driver_is_for_the_running_kernel(kernel: str, meta: str) -> None:
     system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=kernel)
     found = work(facts(os=system), stack(OWN, fabric_manager=NEW))
     assert found.driver is not None
@@ -143,13 +143,13 @@ def test_debians_own_driver_is_built_on_the_host() -> None:
     assert "nvidia-modprobe" in found.driver["family"]["apart"]
 
 
-def test_a_kept_driver_is_left_alone() -> None:
+def test_a_kept_driver_is_not_changed() -> None:
     assert not work(facts(), stack()).needed
     assert work(facts(), stack()).ansible_vars() == {"firstlight_reboot": False}
 
 
 @pytest.mark.parametrize("kind", [{"container": "docker"}, {"wsl": True}])
-def test_nothing_is_done_where_the_driver_is_another_machines(kind: dict[str, Any]) -> None:
+def test_nothing_is_done_if_the_driver_belongs_to_another_machine(kind: dict[str, Any]) -> None:
     assert not work(facts(**kind), stack(INSTALL, fabric_manager=NEW)).needed
 
 
@@ -163,31 +163,31 @@ def test_nothing_is_done_where_the_driver_is_another_machines(kind: dict[str, An
         (None, None, True),
     ],
 )
-def test_a_fabric_manager_is_mended_beside_a_kept_driver(version: str | None, state: str | None, needed: bool) -> None:
+def test_a_fabric_manager_is_replaced_with_a_kept_driver(version: str | None, state: str | None, needed: bool) -> None:
     seen = facts(nvidia=Nvidia(driver_version=NEW, fabric_manager_version=version, fabric_manager_state=state))
     done = work(seen, stack(fabric_manager=NEW))
     assert (done.driver, bool(done.fabric_manager)) == (None, needed)
 
 
-def test_boards_with_a_subnet_manager_get_it_and_its_module() -> None:
+def test_boards_that_need_a_subnet_manager_get_it_and_its_module() -> None:
     manager = work(facts(), stack(INSTALL, fabric_manager=NEW, subnet_manager=True)).fabric_manager
     assert manager is not None
     assert (manager["extra"], manager["modules"]) == (["nvlsm", "infiniband-diags"], ["ib_umad"])
 
 
-def test_a_mirror_takes_the_vendors_place_and_its_key_the_vendors() -> None:
+def test_a_mirror_replaces_the_vendors_repository_and_its_key() -> None:
     settings = {"driver_repository": "https://mirror.example.com/cuda/", "driver_key": "/etc/mirror.asc"}
     driver = work(facts("debian", "12"), stack(INSTALL), **settings).driver
     assert driver is not None
     assert driver["repository"]["uri"] == "https://mirror.example.com/cuda/debian12/x86_64/"
     assert (driver["repository"]["key"], driver["repository"]["fingerprint"]) == ("/etc/mirror.asc", None)
-    # A mirror that only copies carries the vendor's own signature.
+    # A mirror that only copies has the vendor's own signature.
     driver = work(facts("debian", "12"), stack(INSTALL), driver_repository="https://mirror.example.com/cuda").driver
     assert driver is not None
     assert driver["repository"]["fingerprint"] == "EB693B3035CD5710E231E123A4B469963BF863CC"
 
 
-def test_a_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
+def test_a_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
     assert work(facts(), stack()).cuda_toolkit is None
     wanted = work(facts(), stack(), cuda_toolkit="13.0").cuda_toolkit
     assert wanted is not None
@@ -197,7 +197,7 @@ def test_a_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
     assert work(there, stack(), cuda_toolkit="13.1").needed
 
 
-def test_compatibility_libraries_only_where_they_are_planned_and_not_there() -> None:
+def test_compatibility_libraries_are_installed_only_if_they_are_planned_and_missing() -> None:
     compat = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
     assert work(facts(), stack()).cuda_compat is None
     wanted = work(facts(), stack(cuda_compat=compat))
@@ -211,13 +211,13 @@ def test_compatibility_libraries_only_where_they_are_planned_and_not_there() -> 
     there = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", compat=True),))
     assert not work(there, stack(cuda_compat=compat)).needed
     assert unproven(wanted, there) is None
-    # A toolkit without them is none of it, nor do they stand for a toolkit.
+    # A toolkit without the libraries is not enough, and the libraries do not replace a toolkit.
     toolkit = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2"),))
     assert work(toolkit, stack(cuda_compat=compat)).needed
     assert work(there, stack(), cuda_toolkit="13.0").needed
 
 
-def test_the_container_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
+def test_the_container_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
     wanted = work(facts(), stack(), container_toolkit=True).container_toolkit
     assert wanted is not None
     assert wanted["repository"]["name"] == "nvidia-container-toolkit"
@@ -235,7 +235,7 @@ def test_the_container_toolkit_only_where_it_is_asked_for_and_not_there() -> Non
     ],
     ids=["bare", "driver there", "all there", "build brings its own"],
 )
-def test_an_amd_host_gets_what_it_lacks(
+def test_an_amd_host_gets_missing_packages(
     modules: tuple[str, ...], rocm: str | None, variant: str, parts: list[str] | None
 ) -> None:
     seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=Amd(rocm_version=rocm))
@@ -244,7 +244,7 @@ def test_an_amd_host_gets_what_it_lacks(
 
 
 @pytest.mark.parametrize(("os_id", "before"), [("rocky", ["epel-release"]), ("rhel", []), ("ubuntu", [])])
-def test_what_dkms_comes_from_is_named_before_a_driver(os_id: str, before: list[str]) -> None:
+def test_the_source_of_dkms_is_added_before_the_driver(os_id: str, before: list[str]) -> None:
     version = "24.04" if os_id == "ubuntu" else "9.6"
     driver = work(facts(os_id, version), stack(INSTALL)).driver
     assert driver is not None
@@ -254,8 +254,8 @@ def test_what_dkms_comes_from_is_named_before_a_driver(os_id: str, before: list[
     assert toolkit["before"] == []
 
 
-def test_amdgpu_has_folders_for_some_releases_of_enterprise_linux_alone() -> None:
-    """ROCm/amdgpu-docs names them; a folder that is not there was asked for, and dnf said 404."""
+def test_amdgpu_has_folders_only_for_some_releases_of_enterprise_linux() -> None:
+    """ROCm/amdgpu-docs names them; for a folder that does not exist dnf reports 404."""
 
     def driver(version_id: str) -> str:
         seen = facts("rhel", version_id, pci_gpus=(MI300X,), nvidia=None, amd=Amd(rocm_version="7.2.2"))
@@ -279,14 +279,14 @@ def test_a_system_without_known_packages_is_named() -> None:
         repository_of_component("amdgpu", os_id="debian", version_id="12", machine="x86_64", mirror=None, key=None)
 
 
-def test_the_work_in_words() -> None:
+def test_the_work_is_described_in_words() -> None:
     done = work(facts(), stack(INSTALL, fabric_manager=NEW), cuda_toolkit="13.0", container_toolkit=True)
     assert done.named() == (
         f"NVIDIA driver {NEW} (open kernel modules), fabric manager {NEW}, CUDA toolkit 13.0, NVIDIA container toolkit"
     )
 
 
-def test_the_fabric_managers_older_rpm_is_known_by_its_name() -> None:
+def test_the_older_rpm_name_of_the_fabric_manager_is_known() -> None:
     old = DriverPlan(action="keep", version="570.195.03", module="open")
     found = work(facts("rocky", "9.5"), stack(old, fabric_manager="570.195.03")).fabric_manager
     assert found is not None

@@ -29,16 +29,16 @@ FLOORS: tuple[str, ...] = (
     "cli",
     "__main__",
 )
-"""From the ground up. A package imports from floors below its own only; so a phase knows of earlier phases at most."""
+"""The layers, lowest first. A package imports only from lower layers, so a phase imports from earlier phases at most."""
 
 ON_HOST = ("provision/phases/stage/builds/onbuilder", "provision/phases/serve/onhost", "provision/phases/serve/plugin")
-"""Shipped to the host and run there: nothing of the controller exists at that place."""
+"""Programs that run on the host, where no module of the controller exists."""
 
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
-"""What vLLM's environment brings with it."""
+"""Packages that vLLM's environment contains."""
 
 SUBJECTS = {"verify/checks/engine": "vllm", "verify/serving": "vllm"}
-"""Code whose very subject is a library: they import it, in a process of their own."""
+"""Modules that check a library: they import it, in a process of their own."""
 
 
 def sources(folder: str) -> list[Path]:
@@ -46,7 +46,7 @@ def sources(folder: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Every module that a file imports, at any depth, with its line; relative ones made absolute."""
+    """Yield every module that a file imports, at any depth, with its line; relative names are made absolute."""
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -60,9 +60,9 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def floor(module: str) -> int | None:
-    """The floor of `provision.phases.plan.rules`; None for anything that is not ours.
+    """Return the layer of a module such as `provision.phases.plan.rules`; None for modules of other projects.
 
-    Raises AssertionError for a package of ours that has no floor.
+    Raises AssertionError for a package of the product that has no layer.
     """
     if module.split(".", maxsplit=1)[0] != "provision" or module in {
         "provision",
@@ -77,7 +77,7 @@ def floor(module: str) -> int | None:
 
 
 def is_doctor(module: str) -> bool:
-    """The doctor works on text alone, so it is the same program here and on the host."""
+    """Return whether a module belongs to the doctor, which works on text alone and is the same program here and on the host."""
     return f"{module}.".startswith("verify.doctor.")
 
 
@@ -116,7 +116,7 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.secret_masking",
     }
 )
-"""Records of checks and what is made of them, how long they may take, and what the bytes of a library mean: plain values in, plain values out."""
+"""Modules with records of checks, their evaluation, their time limits, and the meaning of a library's bytes: plain values in, plain values out."""
 
 
 def test_provision_takes_only_records_and_constants_of_verify() -> None:
@@ -132,7 +132,7 @@ def test_provision_takes_only_records_and_constants_of_verify() -> None:
 
 
 @pytest.mark.parametrize("folder", ["verify", *ON_HOST])
-def test_what_runs_on_the_host_needs_only_what_is_there(folder: str) -> None:
+def test_programs_on_the_host_import_only_available_modules(folder: str) -> None:
     allowed = sys.stdlib_module_names | ({"verify", "torch"} if folder == "verify" else HOST_LIBRARIES)
     files = sources(folder)
     wrong = [
@@ -166,7 +166,7 @@ def test_nothing_of_the_product_imports_its_tests() -> None:
         ("from ..models import facts", ["provision.models"]),
     ],
 )
-def test_reader_sees_every_kind_of_import(
+def test_the_reader_finds_every_kind_of_import(
     code: str, modules: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

@@ -1,7 +1,7 @@
-"""The launcher as a person meets it: fresh, through a symlink, from anywhere, twice at once, killed, without Python.
+"""The launcher in a fresh checkout, through a symlink, from any folder, twice at once, killed, and without Python.
 
-Real interpreters, a real pip and a real uv; only the lock is small (uv alone) and its wheel, packed again from the
-environment that runs these tests, lies in a folder that pip's settings name. No network is needed.
+Interpreters, pip and uv are real. Only the lock is small (uv alone); its wheel is packed again from the
+environment that runs these tests and is in a folder that pip's settings name. No network is needed.
 """
 
 from __future__ import annotations
@@ -155,14 +155,14 @@ def checkout(tmp_path: Path, wheels: tuple[Path, str]) -> Checkout:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, wheels: tuple[Path, str]) -> Checkout:
-    """A checkout whose environment is there already; tests leave it so."""
+    """A checkout whose environment exists already; tests leave it unchanged."""
     checkout = Checkout(tmp_path_factory.mktemp("made") / "a checkout", wheels)
     ended = checkout.run()
     assert ended.code == 0, ended.err
     return checkout
 
 
-def test_first_run_makes_the_environment_and_later_ones_leave_it(checkout: Checkout) -> None:
+def test_the_first_run_makes_the_environment_and_later_ones_keep_it(checkout: Checkout) -> None:
     first = checkout.run("probe", "two words", "")
     assert first.code == 0, first.err
     assert first.printed["arguments"] == ["probe", "two words", ""]
@@ -175,7 +175,7 @@ def test_first_run_makes_the_environment_and_later_ones_leave_it(checkout: Check
     assert checkout.leftovers() == []
 
 
-def test_runs_through_symlinks_from_any_folder(made: Checkout, tmp_path: Path) -> None:
+def test_the_launcher_runs_through_symlinks_from_any_folder(made: Checkout, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "firstlight").symlink_to(made.folder / "firstlight")
     (tmp_path / "fl").symlink_to("bin/firstlight")
@@ -186,7 +186,7 @@ def test_runs_through_symlinks_from_any_folder(made: Checkout, tmp_path: Path) -
     assert found.code == 0, found.err
 
 
-def test_exit_code_is_the_products(made: Checkout) -> None:
+def test_the_exit_code_is_the_products(made: Checkout) -> None:
     assert made.run("seven").code == 7
 
 
@@ -197,15 +197,13 @@ def test_modules_in_the_callers_folder_are_not_imported(made: Checkout, tmp_path
 
 
 @pytest.mark.parametrize(("command", "script"), [("test", "tests/run.py"), ("docs", "docs/generate.py")])
-def test_commands_for_developers_run_their_script(made: Checkout, command: str, script: str) -> None:
+def test_commands_for_developers_run_their_scripts(made: Checkout, command: str, script: str) -> None:
     ended = made.run(command, "-k", "some thing")
     assert ended.printed["arguments"] == ["-k", "some thing"]
     assert ended.printed["name"] == str(made.folder / script)
 
 
-def test_changed_lock_makes_it_anew_and_one_environment_serves_both(
-    checkout: Checkout, wheels: tuple[Path, str]
-) -> None:
+def test_a_changed_lock_makes_a_new_environment_which_serves_both(checkout: Checkout, wheels: tuple[Path, str]) -> None:
     assert checkout.run().code == 0
     inode = checkout.venv.stat().st_ino
     (checkout.folder / "requirements/dev.txt").write_text(wheels[1] + "# more\n", encoding="utf-8")
@@ -217,7 +215,7 @@ def test_changed_lock_makes_it_anew_and_one_environment_serves_both(
     assert checkout.venv.stat().st_ino == inode
 
 
-def test_two_at_once_make_it_once(checkout: Checkout) -> None:
+def test_two_simultaneous_launchers_make_the_environment_once(checkout: Checkout) -> None:
     both = [checkout.start(str(number)) for number in range(2)]
     ended = [Ended(process) for process in both]
     assert [one.code for one in ended] == [0, 0], [one.err for one in ended]
@@ -234,7 +232,7 @@ def test_a_folder_that_cannot_be_written_is_named(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("stage", [".venv.boot.*", ".venv.new.*"])
-def test_killed_while_making_leaves_nothing_broken(checkout: Checkout, stage: str) -> None:
+def test_a_launcher_killed_while_making_the_environment_leaves_nothing_broken(checkout: Checkout, stage: str) -> None:
     process = checkout.start()
     end = time.monotonic() + 120
     while not list(checkout.folder.glob(stage)) and process.poll() is None and time.monotonic() < end:
@@ -247,7 +245,7 @@ def test_killed_while_making_leaves_nothing_broken(checkout: Checkout, stage: st
     assert checkout.leftovers() == []
 
 
-def test_wrong_hash_is_refused_and_the_old_environment_stays(checkout: Checkout, wheels: tuple[Path, str]) -> None:
+def test_a_wrong_hash_is_refused_and_the_old_environment_stays(checkout: Checkout, wheels: tuple[Path, str]) -> None:
     assert checkout.run().code == 0
     inode = checkout.venv.stat().st_ino
     lines = wheels[1].splitlines()
@@ -260,7 +258,7 @@ def test_wrong_hash_is_refused_and_the_old_environment_stays(checkout: Checkout,
     assert checkout.venv.stat().st_ino == inode
 
 
-def test_folders_and_indexes_that_are_not_there_are_passed_over(checkout: Checkout, wheels: tuple[Path, str]) -> None:
+def test_missing_folders_and_indexes_are_skipped(checkout: Checkout, wheels: tuple[Path, str]) -> None:
     ended = checkout.run(
         PIP_FIND_LINKS=f"/nonexistent/wheels {wheels[0]}", PIP_EXTRA_INDEX_URL="file:///nonexistent/simple"
     )
@@ -279,7 +277,7 @@ def poor_path(folder: Path, *, uid: int, **programs: str) -> str:
 
 
 @pytest.mark.parametrize("way", ["variable", "option", "option="])
-def test_a_bundle_serves_where_no_index_answers(
+def test_a_bundle_is_used_if_no_index_answers(
     checkout: Checkout, wheels: tuple[Path, str], tmp_path: Path, way: str
 ) -> None:
     bundle = tmp_path / "a site.bundle"
@@ -312,7 +310,7 @@ def test_a_bundle_without_the_controllers_wheels_is_named(checkout: Checkout, tm
     assert f"error: {bundle} holds no wheels of the controller" in ended.err
 
 
-def test_too_old_a_python_names_the_command_for_root(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_python_that_is_too_old_is_reported_with_the_command_for_root(checkout: Checkout, tmp_path: Path) -> None:
     path = poor_path(tmp_path / "bin", uid=1000, python3="exit 0", **{"apt-get": "exit 99"})
     ended = checkout.run(PATH=path)
     assert ended.code == 2
@@ -320,14 +318,14 @@ def test_too_old_a_python_names_the_command_for_root(checkout: Checkout, tmp_pat
     assert not checkout.venv.exists()
 
 
-def test_other_families_get_their_own_command(checkout: Checkout, tmp_path: Path) -> None:
+def test_other_distributions_get_their_own_command(checkout: Checkout, tmp_path: Path) -> None:
     ended = checkout.run(PATH=poor_path(tmp_path / "bin", uid=1000, dnf="exit 99"))
     assert ended.code == 2
     assert "hint: sudo dnf install -y " in ended.err
 
 
-def test_python_without_venv_support_is_given_it_as_root(checkout: Checkout, tmp_path: Path) -> None:
-    """As on a bare Debian: python3 is there, ensurepip comes with another package."""
+def test_root_installs_missing_venv_support_of_python(checkout: Checkout, tmp_path: Path) -> None:
+    """As on a bare Debian: python3 is installed, ensurepip comes with another package."""
     whole = Path(sys.executable).resolve()
     marker = tmp_path / "installed"
     bare = f'case "$3" in *find_spec*) [ -e "{marker}" ] || {{ echo "no {whole}"; exit; }} ;; esac\nexec "{whole}" "$@"'

@@ -1,4 +1,4 @@
-"""The page on security names tests that there are, and one for every promise."""
+"""The page on security names existing tests, and at least one for every promise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FUNCTION = re.compile(r"`(test_\w+)`")
 
 
 def promises() -> Iterator[tuple[str, str]]:
-    """The rows of tables whose last column names tests: their first cell, and that column."""
+    """Yield the first and the last cell of each table row whose last column names tests."""
     columns: list[str] = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
@@ -38,7 +38,7 @@ def test_every_table_of_guarantees_names_tests() -> None:
 
 
 @pytest.mark.parametrize(("promise", "locked_by"), PROMISES, ids=[promise for promise, _ in PROMISES])
-def test_every_promise_names_tests_that_are_there(promise: str, locked_by: str) -> None:
+def test_every_promise_names_existing_tests(promise: str, locked_by: str) -> None:
     files = FILE.findall(locked_by)
     assert files, promise
     text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)

@@ -1,4 +1,4 @@
-"""What must stand in no tracked file: hosts of package registries, paths of somebody's machine; and locks that agree."""
+"""No tracked file contains hosts of package registries or paths of a machine; the locks agree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MACHINE = re.compile(rf"(?<![\w.~-])/(?:{'|'.join(_FOLDERS)})/")
 
 
 def tracked() -> list[Path]:
-    """Files that git tracks; of a checkout without git, all that it would."""
+    """Return the files that git tracks; in a checkout without git, those that it would track."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode == 0 and listed.stdout:
         names = listed.stdout.decode().split("\0")
@@ -65,17 +65,17 @@ def test_no_path_of_a_machine_is_named() -> None:
         (MACHINE, "'/ro" + "ot/.pyenv/shims'"),
     ],
 )
-def test_patterns_find_what_they_are_for(pattern: re.Pattern[str], text: str) -> None:
+def test_the_patterns_match_registries_and_paths(pattern: re.Pattern[str], text: str) -> None:
     assert pattern.search(text)
 
 
 @pytest.mark.parametrize("text", ["a framework/x", "./work/x", "~/work/x", "/home/ops/x", "/tmp/x"])
-def test_patterns_leave_the_rest(text: str) -> None:
+def test_the_patterns_match_nothing_else(text: str) -> None:
     assert not MACHINE.search(text)
 
 
 def pins(name: str) -> dict[str, set[str]]:
-    """Distribution to its versions (several where markers choose)."""
+    """Return the versions of each distribution (several where markers choose)."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
         if match := re.match(r"([a-z0-9._-]+)==([^ ;\\]+)", line):
@@ -83,7 +83,7 @@ def pins(name: str) -> dict[str, set[str]]:
     return found
 
 
-def test_development_lock_holds_all_of_the_other() -> None:
+def test_the_development_lock_contains_the_other_lock() -> None:
     """One .venv serves both: what runs the tests must be what runs the product."""
     small, large = pins("run.txt"), pins("dev.txt")
     assert {name: large.get(name) for name in small} == small

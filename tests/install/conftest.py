@@ -37,13 +37,13 @@ print(json.dumps({"changed": changed}))
 
 @dataclass
 class Site:
-    """One host, what it is to become, and runs of playbooks on it."""
+    """One host, its desired state, and runs of playbooks on it."""
 
     folder: Path
     variables: dict[str, Any]
     wheels: list[Path]
     name: str = "this"
-    said: list[str] = field(default_factory=list)
+    progress: list[str] = field(default_factory=list)
     runs: int = 0
 
     @property
@@ -56,11 +56,11 @@ class Site:
 
     @property
     def release(self) -> str:
-        """The digest of the release that is active."""
+        """Return the digest of the active release."""
         return (self.prefix / "current").readlink().parent.name
 
     def state(self) -> dict[str, Any]:
-        """What state.json holds of the plan, with the digest of the release."""
+        """Return the plan's part of state.json, with the digest of the release."""
         return {**self.variables["firstlight_state"], "release": self.release}
 
     @property
@@ -68,14 +68,14 @@ class Site:
         return self.prefix / "envs" / str(self.variables["firstlight_environment"]["digest"])
 
     def send(self, *_: Path) -> None:
-        """What the pipeline does before `install`: every file of the plan into the incoming folder."""
+        """Send every file of the plan to the incoming folder, as the pipeline does before `install`."""
         self.incoming.mkdir(parents=True, exist_ok=True)
         for wheel in self.wheels:
             shutil.copy(wheel, self.incoming)
         shutil.copy(Path(sys.executable).with_name("uv"), self.incoming / "uv")
 
     def plan(self, **changes: Any) -> None:
-        """Change what is planned; state and service digest follow."""
+        """Change the plan; state and service digest are computed again."""
         self.variables.update(copy.deepcopy(changes))
         service = self.variables["firstlight_service"]
         service["digest"] = hashlib.sha256(
@@ -115,7 +115,7 @@ class Site:
             self.latest,
             [Target(self.host(), self.variables)],
             playbook=playbook,
-            progress=lambda host, text: self.said.append(f"{host}: {text}"),
+            progress=lambda host, text: self.progress.append(f"{host}: {text}"),
             **options,
         )
         return results[self.name]
@@ -124,7 +124,7 @@ class Site:
 
 
 def make_site(folder: Path) -> Site:
-    """A user's installation (no system account), nothing served, a small lock."""
+    """Return a user's installation (no system account) with a small lock and without a service."""
     wheels = folder / "wheelhouse"
     wheels.mkdir(parents=True)
     tools = folder / "tools"
@@ -180,7 +180,7 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A host that was installed once for all tests of a module; each test leaves it whole."""
+    """A host that was installed once for all tests of a module; each test leaves it intact."""
     site = make_site(tmp_path_factory.mktemp("site"))
     site.send()
     result = site.play()

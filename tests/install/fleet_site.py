@@ -26,7 +26,7 @@ WantedBy=multi-user.target
 
 
 class FleetSite(Site):
-    """Like a site on this machine, but over SSH."""
+    """A site as on this machine, but over SSH."""
 
     fleet_host: FleetHost
     user: str = "root"
@@ -50,7 +50,7 @@ class FleetSite(Site):
         )
 
     def send(self, *files: Path) -> None:
-        """Everything, and more files, into the incoming folder of the host."""
+        """Send all files of the plan, and more files, to the incoming folder of the host."""
         local = self.folder / "outgoing"
         local.mkdir(exist_ok=True)
         for file in files:
@@ -69,7 +69,7 @@ class FleetSite(Site):
 
 
 def make_fleet_site(folder: Path, fleet_host: FleetHost, *, user: str = "root", **become: Any) -> FleetSite:
-    """A bare host of the fleet, to be installed system-wide."""
+    """Return a bare host of the fleet for a system-wide installation."""
     local = make_site(folder)
     prefix = "/opt/firstlight"
     site = FleetSite(folder=folder, variables=local.variables, wheels=local.wheels, name=fleet_host.name)

@@ -80,7 +80,7 @@ def copy_modules(folder: Path) -> None:
     """Copy the modules and the code around them into a folder, for a Python that has no Ansible (PYTHONPATH)."""
     source, unused = Path(ansible.__file__).parent, shutil.ignore_patterns("__pycache__", "powershell", "csharp")
     shutil.copytree(source / "module_utils", folder / "ansible/module_utils", ignore=unused)
-    # What Ansible itself writes there when it sends a module.
+    # The text that Ansible writes there when it sends a module.
     (folder / "ansible/__init__.py").write_text(f'__version__ = "{ansible.__version__}"\n__author__ = "Ansible"\n')
     for name in ("library", "module_utils"):
         shutil.copytree(PLAYBOOKS / name, folder / name, ignore=unused)

@@ -1,4 +1,4 @@
-"""The scripts of the roles, run alone: the same files, the same input that the tasks give them."""
+"""The scripts of the roles, run alone with the files and the input that the tasks give them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
 
 
 def script_text(script: str) -> str:
-    """A script as its task sends it: what comes before a Python is there brings its own way to find one."""
+    """Return a script as its task sends it, with the code that finds a Python where it needs one."""
     finder = (ROLES / "base/files/find_python.sh").read_text() if script.startswith("base/files/prepare") else ""
     return finder + (ROLES / script).read_text()
 

@@ -1,4 +1,4 @@
-"""What role `cuda_compat` verifies, read from this machine's own loader: nothing here is changed."""
+"""The verification of role `cuda_compat`, with this machine's own loader; nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def verified(folder: Path, work: Path) -> tuple[int, str]:
 
 
 def listed_folder() -> Path:
-    """A folder that the loader's list names."""
+    """Return a folder that the loader's list names."""
     listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     return Path(listed.splitlines()[-1].rpartition(" => ")[2]).parent
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_library_must_be_there(tmp_path: Path, there: bool) -> None:
+def test_the_library_must_exist(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "cuda-13.0/compat"
     folder.mkdir(parents=True)
     if there:
         (folder / "libcuda.so.1").touch()
-    status, said = verified(folder, tmp_path)
-    assert (status == 0) is there, said
-    assert ("libcuda.so.1 of localhost is not there" in said) is not there
+    status, output = verified(folder, tmp_path)
+    assert (status == 0) is there, output
+    assert ("libcuda.so.1 of localhost is not there" in output) is not there
 
 
 def test_a_folder_that_every_program_searches_is_refused(tmp_path: Path) -> None:
-    status, said = verified(listed_folder(), tmp_path)
+    status, output = verified(listed_folder(), tmp_path)
     assert status != 0
-    assert "shadows the driver's own library for every program (error 803)" in said
+    assert "shadows the driver's own library for every program (error 803)" in output

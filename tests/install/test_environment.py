@@ -1,4 +1,4 @@
-"""How an environment is built on a host."""
+"""Building an environment on a host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def parameters(site: Site, **changes: Any) -> dict[str, Any]:
-    """What the role gives to the module; nothing is compiled."""
+    """Return the module's parameters as the role gives them; nothing is compiled."""
     environment = site.variables["firstlight_environment"]
     for name in ("envs", "bin"):
         (site.prefix / name).mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def built(site: Site, **changes: Any) -> None:
 
 
 def failure(site: Site, **changes: Any) -> str:
-    """The message of a build that fails, and leaves no environment that counts."""
+    """Return the message of a build that fails and leaves no complete environment."""
     done = build(site, **changes)
     assert done["failed"] is True, done
     assert not (site.environment / ".complete").exists()
@@ -75,7 +75,7 @@ def test_a_missing_wheel_is_named(site: Site) -> None:
     assert not (site.environment / ".complete").exists()
 
 
-def test_a_build_is_foretold_made_and_not_made_again(site: Site) -> None:
+def test_a_build_is_predicted_made_and_not_repeated(site: Site) -> None:
     site.send()
     assert build(site, check=True)["changed"]
     assert not site.environment.exists()
@@ -88,7 +88,7 @@ def test_a_build_is_foretold_made_and_not_made_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize("damage", [".complete", "lock.txt", "bin/python"])
-def test_an_environment_that_is_not_whole_is_built_again(site: Site, damage: str) -> None:
+def test_an_incomplete_environment_is_built_again(site: Site, damage: str) -> None:
     site.send()
     built(site)
     (site.environment / damage).unlink()
@@ -98,7 +98,7 @@ def test_an_environment_that_is_not_whole_is_built_again(site: Site, damage: str
 
 
 def python_with_torch(folder: Path, version: str) -> Path:
-    """An interpreter as this one is, with a torch of that name among its own packages."""
+    """Make an interpreter like this one that has a torch of that version among its own packages."""
     here = Path(os.path.realpath(sys.executable))
     minor = "python{}.{}".format(*sys.version_info[:2])
     library = folder / "lib" / minor
@@ -117,7 +117,7 @@ def python_with_torch(folder: Path, version: str) -> Path:
     return folder / "bin" / minor
 
 
-def test_the_hosts_own_torch_is_taken_over(site: Site, tmp_path: Path) -> None:
+def test_the_hosts_own_torch_is_used(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.7.0+cu126")
     site.send()
     built(site, python=str(python), torch="2.7.0+cu126")
@@ -126,7 +126,7 @@ def test_the_hosts_own_torch_is_taken_over(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shared", ["false", "true"])
-def test_a_torch_of_a_virtual_environment_is_taken_over(site: Site, tmp_path: Path, shared: str) -> None:
+def test_a_torch_of_a_virtual_environment_is_used(site: Site, tmp_path: Path, shared: str) -> None:
     below = python_with_torch(tmp_path / "base", "2.8.0+cu128")
     home = tmp_path / "pytorch"
     packages = home / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
@@ -161,13 +161,13 @@ def run_checker(site: Site) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
+def test_byte_code_is_stored_next_to_the_sources(site: Site) -> None:
     site.send()
     built(site, warm="import alpha")
     wait_until(lambda: bool(list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc"))))
 
 
-def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
+def test_only_modules_that_a_server_imports_are_compiled(site: Site) -> None:
     site.send()
     built(site)
     (packages,) = site.environment.glob("lib/python*/site-packages")
@@ -206,7 +206,7 @@ def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
     assert manifest.wrong_contents(listed) == {}
 
 
-def test_byte_code_that_was_there_before_is_not_listed_but_removed(site: Site) -> None:
+def test_earlier_byte_code_is_removed_and_not_listed(site: Site) -> None:
     site.send()
     built(site)
     (packages,) = site.environment.glob("lib/python*/site-packages")
@@ -219,7 +219,7 @@ def test_byte_code_that_was_there_before_is_not_listed_but_removed(site: Site) -
     assert (site.environment / "bytecode.txt").read_text() == ""
 
 
-def test_the_list_of_byte_code_is_made_again_where_compiling_was_cut_off(site: Site) -> None:
+def test_the_list_of_byte_code_is_made_again_after_an_interrupted_compilation(site: Site) -> None:
     site.send()
     built(site, warm="import os; os.kill(os.getpid(), 9)")
     kept = site.environment / "bytecode.txt"
@@ -238,8 +238,8 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_what_goes_in_last_brings_nothing_with_it(site: Site) -> None:
-    """A package that wants another alpha leaves the one of the lock alone."""
+def test_the_package_installed_last_installs_no_dependencies(site: Site) -> None:
+    """A package that requires another alpha does not change the one of the lock."""
     wheels = site.wheels[0].parent
     site.use_wheels([*site.wheels, build_wheel(wheels, "gamma", "3.0", requires="alpha==9.9")])
     site.send()
@@ -250,7 +250,7 @@ def test_what_goes_in_last_brings_nothing_with_it(site: Site) -> None:
     assert (site.environment / ".complete").exists()
 
 
-def test_what_goes_in_last_is_named_when_it_is_missing(site: Site) -> None:
+def test_a_missing_package_to_install_last_is_named(site: Site) -> None:
     site.use_wheels([*site.wheels, build_wheel(site.wheels[0].parent, "gamma", "3.0")])
     site.send()
     next(site.incoming.glob("gamma-*.whl")).unlink()
@@ -266,8 +266,8 @@ def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:
     assert "3.99" in text
 
 
-def test_an_interpreter_that_was_sent_is_unpacked_under_the_prefix(site: Site) -> None:
-    """Its archive has one folder with bin/python3, as uv's standalone builds have."""
+def test_a_sent_interpreter_is_unpacked_under_the_prefix(site: Site) -> None:
+    """Its archive has one folder with bin/python3, like uv's standalone builds."""
     site.send()
     tree = site.folder / "archive" / "python" / "bin"
     tree.mkdir(parents=True)
@@ -280,8 +280,8 @@ def test_an_interpreter_that_was_sent_is_unpacked_under_the_prefix(site: Site) -
     assert marker["interpreter"] == str(site.prefix / "python" / "cpython-test" / "bin" / "python3")
 
 
-def test_a_build_waits_for_one_that_a_killed_run_left_behind(site: Site) -> None:
-    """Its uv still runs; this one says so, and runs until the test has seen both."""
+def test_a_build_waits_for_the_build_of_a_killed_run(site: Site) -> None:
+    """The uv of the killed run is still running; this one reports that, and runs until the test has seen both."""
     site.send()
     started, may_end = site.folder / "started", site.folder / "may-end"
     slow = site.incoming / "slow-uv"

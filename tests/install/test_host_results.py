@@ -1,4 +1,4 @@
-"""Several hosts at once, interruptions, and what must not be in a run's folder."""
+"""Several hosts at once, interruptions, and text that must not be in a run's folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def host(name: str, **connection: object) -> Host:
     return Host(name=name, connection=Connection.model_validate({"kind": "local"} | connection), settings=Settings())
 
 
-def test_hosts_that_fail_stop_no_other(site: Site, tmp_path: Path) -> None:
+def test_failed_hosts_stop_no_other(site: Site, tmp_path: Path) -> None:
     site.send()
     taken = tmp_path / "taken"
     taken.mkdir()
@@ -57,8 +57,8 @@ def test_hosts_that_fail_stop_no_other(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["callback", "signal"])
-def test_an_interrupted_installation_is_taken_up_again(site: Site, how: str) -> None:
-    """Ctrl-C while a task of the host runs: its process ends, nothing is live, and the next run goes through."""
+def test_an_interrupted_installation_is_continued(site: Site, how: str) -> None:
+    """Ctrl-C while a task of the host runs: its process ends, nothing is live, and the next run succeeds."""
     tool = Path(site.variables["firstlight_tools"]["builtin_model.py"])
     model = tool.read_text()
     tool.write_text(SLOW_MODEL)
@@ -81,7 +81,7 @@ def test_an_interrupted_installation_is_taken_up_again(site: Site, how: str) -> 
     assert site.play().status == "ok"
 
 
-def test_secrets_do_not_land_in_the_run_folder(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_written_to_the_run_folder(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_caller")
     site.send()
     run = site.run()
@@ -95,7 +95,7 @@ def test_secrets_do_not_land_in_the_run_folder(site: Site, tmp_path: Path, monke
 
 
 def test_the_users_ansible_settings_change_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A callback that writes JSON, another inventory and roles of another product: all of it is the user's own affair."""
+    """The user configured a callback that writes JSON, another inventory, and roles of another product."""
     config = tmp_path / "ansible.cfg"
     config.write_text(
         "[defaults]\nroles_path = /nonexistent\nstdout_callback = nonexistent\nhost_key_checking = False\n"
@@ -107,13 +107,13 @@ def test_the_users_ansible_settings_change_nothing(site: Site, tmp_path: Path, m
     assert result.status == "ok", result
 
 
-def test_no_targets_need_no_ansible(site: Site) -> None:
+def test_without_targets_ansible_is_not_started(site: Site) -> None:
     run = site.run()
     assert install(run, []) == {}
     assert not run.path("install").exists()
 
 
-def test_every_task_is_on_record(site: Site) -> None:
+def test_every_task_is_recorded(site: Site) -> None:
     site.play("uninstall")
     lines = [json.loads(line) for line in site.latest.path("install/tasks.jsonl").read_text().splitlines()]
     assert [(line["host"], line["role"], line["status"]) for line in lines] == [
@@ -123,15 +123,15 @@ def test_every_task_is_on_record(site: Site) -> None:
     assert all(line["seconds"] >= 0 for line in lines)
 
 
-def test_a_playbook_leaves_what_an_earlier_one_of_the_run_said(site: Site) -> None:
+def test_a_playbook_keeps_the_output_of_earlier_ones_of_the_run(site: Site) -> None:
     run, targets = site.run(), [Target(site.host(), site.variables)]
     for playbook in ("stop", "uninstall"):
         install(run, targets, playbook=playbook)
     log = run.path("install/ansible.log").read_text()
-    said = (
+    headings = (
         "# playbooks/stop.yml",
         "PLAY [Stop serving]",
         "# playbooks/uninstall.yml",
         "PLAY [Remove the installation]",
     )
-    assert [line.rstrip(" *") for line in log.splitlines() if line.startswith(("#", "PLAY ["))] == list(said)
+    assert [line.rstrip(" *") for line in log.splitlines() if line.startswith(("#", "PLAY ["))] == list(headings)

@@ -1,4 +1,4 @@
-"""hosts.yml, as Ansible itself reads it."""
+"""hosts.yml as Ansible reads it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def target(name: str = "gpu-1", *, variables: dict[str, Any] | None = None, **co
 
 
 def read_by_ansible(path: Path, host: str) -> dict[str, Any]:
-    """The host's variables after templating, as a task sees them."""
+    """Return the host's variables after templating, as a task gets them."""
     program = str(Path(sys.executable).with_name("ansible"))
     done = subprocess.run(
         [program, "-i", str(path), host, "-m", "ansible.builtin.debug", "-a", "var=hostvars[inventory_hostname]", "-o"],
@@ -55,7 +55,7 @@ def test_ansible_reads_every_value_as_it_was(tmp_path: Path) -> None:
     assert seen["ansible_python_interpreter"] == str(Path(sys.executable))
 
 
-def test_a_sudo_password_in_a_file_is_named_and_read_only_when_needed(tmp_path: Path) -> None:
+def test_the_file_of_a_sudo_password_is_named_and_read_only_when_needed(tmp_path: Path) -> None:
     password = tmp_path / "it's a file"
     password.write_text("s3cret {{ word }}\nsecond line\n")
     path = tmp_path / "hosts.yml"
@@ -69,12 +69,12 @@ def test_a_sudo_password_in_a_file_is_named_and_read_only_when_needed(tmp_path: 
     assert read_by_ansible(path, "gpu-1")["firstlight_probe"] == "s3cret {{ word }}"
 
 
-def test_passwords_in_memory_are_not_in_it() -> None:
+def test_passwords_in_memory_are_not_in_the_file() -> None:
     text = render([target(become=True, become_password=SecretStr("s3cret"))], path="hosts.yml")
     assert "s3cret" not in text
 
 
-def test_a_host_over_ssh_is_reached_as_the_inventory_says() -> None:
+def test_a_host_over_ssh_is_reached_as_in_the_inventory() -> None:
     variables = host_variables(
         target(
             kind="ssh",
@@ -101,5 +101,5 @@ def test_marking_text_as_verbatim_changes_no_value(value: Any) -> None:
 
 
 @given(st.text())
-def test_whatever_could_open_a_template_is_marked(text: str) -> None:
+def test_every_text_that_could_start_a_template_is_marked(text: str) -> None:
     assert isinstance(verbatim("{{" + text), Verbatim)

@@ -24,7 +24,7 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
 
 def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
-    """ansible-playbook as a person calls it, on the newest run's hosts.yml; returns its account of the host."""
+    """Run ansible-playbook by hand on the newest run's hosts.yml; return its statistics of the host."""
     path = site.latest.path("install/hosts.yml")
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run(
@@ -49,7 +49,7 @@ def key_of(site: Site) -> str:
     return next(line for line in lines if line.startswith("VLLM_API_KEY="))
 
 
-def test_a_bare_host_gets_everything_that_was_planned(installed: Site) -> None:
+def test_a_bare_host_gets_the_whole_plan(installed: Site) -> None:
     assert (installed.prefix / "current").resolve() == installed.environment
     assert json.loads((installed.prefix / "state.json").read_text()) == installed.state()
     marker = json.loads((installed.environment / ".complete").read_text())
@@ -60,27 +60,27 @@ def test_a_bare_host_gets_everything_that_was_planned(installed: Site) -> None:
         assert (installed.prefix / "bin" / name).read_bytes() == Path(source).read_bytes()
     service = installed.variables["firstlight_service"]
     assert Path(service["unit_path"]).read_text() == service["unit"]
-    assert f"{installed.name}: Create folders and write tools" in installed.said
+    assert f"{installed.name}: Create folders and write tools" in installed.progress
     assert list(installed.incoming.glob("*.whl")) == [], "wheels would hold the space a second time"
 
 
-def test_the_environment_computes_with_what_the_lock_says(installed: Site) -> None:
+def test_the_environment_has_the_versions_of_the_lock(installed: Site) -> None:
     python = installed.prefix / "current" / "bin" / "python"
     program = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
-    said = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout == "1.0 2.1\n"
+    output = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout == "1.0 2.1\n"
 
 
-def test_service_env_is_private_and_reads_alike_in_a_shell(installed: Site) -> None:
+def test_service_env_is_private_and_has_the_same_values_in_a_shell(installed: Site) -> None:
     path = installed.prefix / "etc" / "service.env"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     program = f'. {path}; printf "%s|%s" "$GREETING" "$HF_HUB_OFFLINE"'
-    said = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout == 'a "quoted" $value|1'
+    output = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout == 'a "quoted" $value|1'
     assert len(key_of(installed)) > len("VLLM_API_KEY=") + 32
 
 
-def test_the_key_stands_nowhere_but_in_service_env(installed: Site) -> None:
+def test_the_key_is_only_in_service_env(installed: Site) -> None:
     key = key_of(installed).partition("=")[2]
     holders = [
         path
@@ -97,12 +97,12 @@ def test_a_second_run_changes_nothing_and_keeps_the_key(installed: Site) -> None
     assert key_of(installed) == key
 
 
-def test_by_hand_the_playbook_finds_nothing_to_do(installed: Site) -> None:
+def test_the_playbook_run_by_hand_changes_nothing(installed: Site) -> None:
     assert "changed=0" in by_hand(installed)
     assert "changed=0" in by_hand(installed, "--check")
 
 
-def test_check_mode_foretells_and_touches_nothing(site: Site) -> None:
+def test_check_mode_predicts_changes_and_makes_none(site: Site) -> None:
     site.send()
     site.latest = site.run()
     write_hosts_file(site)
@@ -112,7 +112,7 @@ def test_check_mode_foretells_and_touches_nothing(site: Site) -> None:
     assert not site.prefix.exists()
 
 
-def test_an_environment_that_was_cut_off_is_built_again(installed: Site) -> None:
+def test_an_interrupted_environment_is_built_again(installed: Site) -> None:
     (installed.environment / ".complete").unlink()
     shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
     installed.send()
@@ -121,7 +121,7 @@ def test_an_environment_that_was_cut_off_is_built_again(installed: Site) -> None
     assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
 
 
-def test_a_changed_unit_is_seen_by_its_sum_and_put_right(installed: Site) -> None:
+def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -> None:
     check = ["sha256sum", "--quiet", "-c", str(installed.prefix / "state.sha256")]
     assert subprocess.run(check, check=False).returncode == 0
     unit = Path(installed.variables["firstlight_service"]["unit_path"])
@@ -133,7 +133,7 @@ def test_a_changed_unit_is_seen_by_its_sum_and_put_right(installed: Site) -> Non
     assert subprocess.run(check, check=False).returncode == 0
 
 
-def test_a_distribution_that_the_lock_does_not_know_is_named(installed: Site) -> None:
+def test_a_distribution_that_is_not_in_the_lock_is_named(installed: Site) -> None:
     foreign = next(installed.environment.glob("lib/python*/site-packages")) / "gamma-3.0.dist-info"
     foreign.mkdir()
     (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: gamma\nVersion: 3.0\n")
@@ -165,7 +165,7 @@ def test_a_wheel_with_another_hash_is_refused_and_nothing_goes_live(installed: S
     assert json.loads((installed.prefix / "state.json").read_text()) == planned[1]
 
 
-def test_a_service_that_changes_alone_needs_no_new_environment(installed: Site) -> None:
+def test_a_changed_service_alone_needs_no_new_environment(installed: Site) -> None:
     built, key = (installed.environment / ".complete").read_text(), key_of(installed)
     service = installed.variables["firstlight_service"]
     installed.plan(firstlight_service={**service, "environment": {**service["environment"], "NEW": "yes"}})
@@ -176,7 +176,7 @@ def test_a_service_that_changes_alone_needs_no_new_environment(installed: Site) 
     assert key_of(installed) == key
 
 
-def test_a_model_file_that_was_cut_short_is_seen(installed: Site) -> None:
+def test_a_truncated_model_file_is_found(installed: Site) -> None:
     weights = installed.prefix / "models" / "builtin-1" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])

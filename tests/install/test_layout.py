@@ -33,7 +33,7 @@ def test_check_mode_reports_and_creates_nothing(tmp_path: Path) -> None:
     assert (result["changed"], (tmp_path / "prefix").exists()) == (True, False)
 
 
-def test_only_what_differs_is_changed_and_shown(tmp_path: Path) -> None:
+def test_only_differences_are_changed_and_shown(tmp_path: Path) -> None:
     lay_out(tmp_path)
     (tmp_path / "home").chmod(0o755)
     result = lay_out(tmp_path, content=b"new", diff=True)

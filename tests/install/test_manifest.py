@@ -1,4 +1,4 @@
-"""What an environment holds is what its wheels contain, whatever their RECORDs say, and it is written down."""
+"""An environment has exactly the files of its wheels, whatever their RECORDs contain, and they are listed in a manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def with_wrong_record(wheel: Path) -> Path:
-    """The wheel with a RECORD whose sizes and hashes hold for none of its files, as pynvvideocodec 2.0.4 has them for two."""
+    """Return the wheel with a RECORD whose sizes and hashes are wrong for all files, as those of pynvvideocodec 2.0.4 are for two."""
     with zipfile.ZipFile(wheel) as archive:
         content = {name: archive.read(name).decode() for name in archive.namelist()}
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -34,14 +34,14 @@ def manifest(site: Site) -> dict[str, tuple[str, int]]:
 
 
 def hold(site: Site) -> subprocess.CompletedProcess[str]:
-    """Hold the environment against its wheels again."""
+    """Compare the environment with its wheels again."""
     script, lock = program("manifest"), str(site.environment / "lock.txt")
     command = [str(site.environment / "bin/python"), "-I", "-c", script, lock, str(site.incoming)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_files_of_several_wheels_and_wrong_records_are_no_damage(site: Site) -> None:
-    """As build_backend.py of flashinfer-python 0.7.0.post1 and torch-c-dlpack-ext 0.1.5."""
+    """Like build_backend.py of flashinfer-python 0.7.0.post1 and torch-c-dlpack-ext 0.1.5."""
     folder = site.wheels[0].parent
     shared = [
         build_wheel(folder, name, "1.0", {"build_backend.py": f"# of {name}\n", f"{name}/__init__.py": ""})
@@ -61,7 +61,7 @@ def test_files_of_several_wheels_and_wrong_records_are_no_damage(site: Site) -> 
         assert (f"{zlib.crc32(content):08x}", len(content)) == (crc, size), path
 
 
-def test_every_file_but_byte_code_stands_in_it_wherever_a_wheel_puts_it(site: Site) -> None:
+def test_the_manifest_has_every_file_except_byte_code(site: Site) -> None:
     folder = site.wheels[0].parent
     files = {
         "gamma/__init__.py": "def main(): pass\n",
@@ -79,9 +79,9 @@ def test_every_file_but_byte_code_stands_in_it_wherever_a_wheel_puts_it(site: Si
     built(site)
     entries = manifest(site)
     assert {"bin/plain", "bin/rewritten", "bin/generated", "share/gamma/text"} <= set(entries)
-    told = {Path(path).name for path in entries}
-    assert {"gamma_pure.py", "gamma_plat.py", "gamma.h", "RECORD", "INSTALLER"} <= told
-    assert "old.cpython-311.pyc" not in told
+    listed = {Path(path).name for path in entries}
+    assert {"gamma_pure.py", "gamma_plat.py", "gamma.h", "RECORD", "INSTALLER"} <= listed
+    assert "old.cpython-311.pyc" not in listed
     after = {".complete", ".compiling", "manifest.txt"}
     there = {path for path in site.environment.rglob("*") if path.is_symlink() or path.is_file()}
     wanted = {str(path.relative_to(site.environment)) for path in there if path.suffix != ".pyc"} - after
@@ -90,7 +90,7 @@ def test_every_file_but_byte_code_stands_in_it_wherever_a_wheel_puts_it(site: Si
 
 
 @pytest.mark.parametrize("content", ["", "VERSION = '1.1'\n"])
-def test_a_file_that_no_wheel_contains_is_refused(site: Site, content: str) -> None:
+def test_a_file_that_is_in_no_wheel_is_refused(site: Site, content: str) -> None:
     folder = site.wheels[0].parent
     shared = {"alpha/__init__.py": "VERSION = '9.0'\n"}
     site.use_wheels([*site.wheels, build_wheel(folder, "gamma", "1.0", shared)])
@@ -110,7 +110,7 @@ def test_a_file_that_no_wheel_contains_is_refused(site: Site, content: str) -> N
     assert f"{module}: No such file or directory" in hold(site).stderr
 
 
-def test_of_two_wheels_of_a_distribution_the_locked_one_counts(site: Site) -> None:
+def test_the_locked_one_of_two_wheels_of_a_distribution_counts(site: Site) -> None:
     site.send()
     build_wheel(site.incoming, "alpha", "0.9")
     built(site)

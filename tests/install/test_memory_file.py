@@ -1,4 +1,4 @@
-"""Passwords reach Ansible without a file on any disk, so that no way of ending leaves one."""
+"""Passwords reach Ansible without a file on any disk, so that no run can leave one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ install(run, [Target(host, given["variables"])], progress=lambda host, task: pri
 """
 
 
-def test_ansible_reads_it_and_it_is_gone_afterwards(tmp_path: Path) -> None:
+def test_ansible_reads_the_password_and_no_file_remains(tmp_path: Path) -> None:
     with memory_file(render_secrets({"gpu-1": {"ansible_become_password": SECRET}})) as path:
         done = subprocess.run(
             [Path(sys.executable).with_name("ansible-inventory"), "-i", path, "--host", "gpu-1"],
@@ -59,7 +59,7 @@ def test_ansible_reads_it_and_it_is_gone_afterwards(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_no_file_holds_a_password_at_any_time(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_has_a_password_at_any_time(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # a control socket's path must be short
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
@@ -94,7 +94,7 @@ def test_no_file_holds_a_password_at_any_time(site: Site, tmp_path: Path, monkey
 
 
 def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Path) -> None:
-    """While a task of the host runs, so that Ansible has read the password; nothing clears up after SIGKILL."""
+    """Killed while a task of the host runs, so that Ansible has read the password; nothing cleans up after SIGKILL."""
     temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # a control socket's path must be short
     shared = Path("/dev/shm")
     before = set(shared.iterdir())
@@ -128,12 +128,12 @@ def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Pa
     assert started, "Ansible was at work"
     assert [*files_below(temporary)], "the playbook's private folder was left, and was looked through"
     assert left == set()
-    # What the killed ones had started may still write there for a moment.
+    # Processes that the killed ones had started may still write there for a moment.
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def holding(paths: Iterable[Path]) -> set[str]:
-    """Which of these files hold the password."""
+    """Return those of these files that contain the password."""
     found = set()
     for path in paths:
         with contextlib.suppress(OSError):
@@ -143,12 +143,12 @@ def holding(paths: Iterable[Path]) -> set[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file of a folder that others work in: what goes away meanwhile is passed over."""
+    """Return every file of a folder that other processes use; files that disappear meanwhile are skipped."""
     return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
 
 
 def below(pid: int) -> Iterator[int]:
-    """Every process that a process started, and what those started."""
+    """Return all descendants of a process."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             for child in map(int, (task / "children").read_text().split()):
@@ -156,7 +156,9 @@ def below(pid: int) -> Iterator[int]:
                 yield from below(child)
 
 
-def test_what_killed_runs_of_earlier_releases_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_files_of_killed_runs_of_earlier_releases_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left, other = tmp_path / "firstlight-ab12" / "secrets.yml", tmp_path / "else" / "secrets.yml"
     for path in (left, other):

@@ -1,4 +1,4 @@
-"""How a model's files get into their folder, and whether the folder is complete."""
+"""Moving a model's files into their folder, and the check that the folder is complete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_model_file_with_another_hash_is_refused(site: Site) -> None:
     assert not (site.prefix / "models" / "mine" / "config.json").exists()
 
 
-def test_a_file_whose_move_was_cut_off_is_taken_up(site: Site) -> None:
+def test_an_interrupted_move_of_a_file_is_continued(site: Site) -> None:
     folder = site.prefix / "models" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.json.part").write_bytes(b"{}")
@@ -52,7 +52,7 @@ def test_a_file_whose_move_was_cut_off_is_taken_up(site: Site) -> None:
 
 
 def held(site: Site, content: bytes) -> list[dict[str, Any]]:
-    """A model of one file that was taken, with the state that the host reached."""
+    """A model of one file that was moved into place, with the state of the host."""
     site.incoming.mkdir(parents=True, exist_ok=True)
     (site.incoming / "weights").write_bytes(content)
     files = [{"name": "weights", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
@@ -78,7 +78,7 @@ def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site
     assert weights.read_bytes() == b"123456789"
 
 
-def test_a_file_that_nobody_sent_is_removed(site: Site) -> None:
+def test_a_file_that_was_not_sent_is_removed(site: Site) -> None:
     files = held(site, b"123456789")
     added = site.prefix / "models" / "mine" / "generation_config.json"
     added.write_text("{}")
@@ -87,22 +87,22 @@ def test_a_file_that_nobody_sent_is_removed(site: Site) -> None:
     assert take(site, files)["files"] == []
 
 
-def test_a_file_that_was_only_touched_is_no_change(site: Site) -> None:
+def test_a_file_with_only_a_new_time_is_no_change(site: Site) -> None:
     files = held(site, b"123456789")
     (site.prefix / "models" / "mine" / "weights").touch()
     assert take(site, files)["files"] == []
     assert (site.prefix / "state.json").exists()
 
 
-def test_a_file_that_was_sent_again_is_taken_though_the_old_one_looks_right(site: Site) -> None:
-    """As where its content went bad on the disk, and nobody wrote it."""
+def test_a_file_that_was_sent_again_replaces_an_old_one_that_looks_correct(site: Site) -> None:
+    """The content was damaged on the disk without a write."""
     files = held(site, b"123456789")
     (site.incoming / "weights").write_bytes(b"123456789")
     assert take(site, files)["files"] == ["weights"]
 
 
 def weights(folder: Path, size: int) -> Path:
-    """A file of one tensor of 4 bytes that is said to have `size`."""
+    """Return a file with one tensor of 4 bytes whose header declares `size` bytes."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, size]}}).encode()
     path = folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))

@@ -1,4 +1,4 @@
-"""What holds for every module: its documentation is its argument specification, and the oldest Python can read it."""
+"""Every module: its documentation equals its argument specification, and the oldest Python can read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
 
 OLDEST = (3, 8)
-"""Of the Pythons that ansible-core 2.19 supports on a host."""
+"""The oldest Python that ansible-core 2.19 supports on a host."""
 
 
 @pytest.fixture(autouse=True)

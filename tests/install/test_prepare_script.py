@@ -1,4 +1,4 @@
-"""How a host is made ready for Ansible's modules: the script of the role, tried alone."""
+"""Preparing a host for Ansible's modules: the script of the role, run alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepare(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return run_sh("base/files/prepare.sh", **(variables | changes))
 
 
-def test_a_prefix_with_other_files_is_not_taken(tmp_path: Path) -> None:
+def test_a_prefix_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     done = prepare(str(tmp_path))
     assert done.returncode == 1
@@ -31,22 +31,22 @@ def test_a_prefix_with_other_files_is_not_taken(tmp_path: Path) -> None:
     assert "firstlight_prefix" in done.stdout
 
 
-def test_a_prefix_that_a_run_holds_is_taken(tmp_path: Path) -> None:
-    """The pipeline notes who holds a host before anything is installed there."""
+def test_a_prefix_that_a_run_has_locked_is_used(tmp_path: Path) -> None:
+    """The pipeline writes the holder of a host's lock before anything is installed there."""
     (tmp_path / "lock.json").write_text("{}")
     assert prepare(str(tmp_path)).returncode == 0
     assert (tmp_path / ".firstlight").read_text() == "firstlight 1\n"
 
 
-def test_a_prepared_host_needs_nothing(tmp_path: Path) -> None:
+def test_a_prepared_host_is_not_changed(tmp_path: Path) -> None:
     assert "firstlight-changed:" in prepare(str(tmp_path)).stdout
     again = prepare(str(tmp_path))
     assert "firstlight-changed:" not in again.stdout
     assert "firstlight-python: /" in again.stdout
 
 
-def test_a_missing_package_is_refused_where_nobody_can_install_it(tmp_path: Path) -> None:
-    """A package manager that knows nothing, and a user who is not root."""
+def test_a_missing_package_is_refused_if_it_cannot_be_installed(tmp_path: Path) -> None:
+    """A package manager without packages, and a user who is not root."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("id", "echo 1000"), ("dpkg-query", "exit 1"), ("apt-get", "exit 1")):

@@ -1,4 +1,4 @@
-"""What a switch to a release writes, records and shows, without a service manager."""
+"""What a switch to a release writes, records and reports, without a service manager."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def activate(
     supervisor: str = "test",
     **options: Any,
 ) -> dict[str, Any]:
-    """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`: nothing is asked."""
+    """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`, so none is used."""
     service = {
         "supervisor": supervisor,
         "name": "firstlight-vllm.service",
@@ -66,13 +66,13 @@ def record(prefix: Path, **options: Any) -> dict[str, Any]:
 
 
 def prove(prefix: Path) -> None:
-    """Leave the proof of the active release, as ready.pyz does."""
+    """Write the proof of the active release as ready.pyz does."""
     (prefix / "verify").mkdir(exist_ok=True)
     (prefix / "verify" / "ready.json").write_text(json.dumps({"ready": True, "release": live(prefix)}))
 
 
 def served(prefix: Path, folder: str = "one", **options: Any) -> str:
-    """Switch to a release that is recorded and proven; its digest."""
+    """Switch to a release that is recorded and proven; return its digest."""
     activate(prefix, folder, **options)
     record(prefix)
     prove(prefix)
@@ -161,7 +161,7 @@ def test_the_difference_shows_the_unit_and_no_secret(prefix: Path) -> None:
     assert "release.json: differs; its content is not shown" in text
 
 
-def test_a_changed_setting_is_taken_back_with_the_environment_as_it_is(prefix: Path) -> None:
+def test_a_changed_setting_is_rolled_back_in_the_same_environment(prefix: Path) -> None:
     first = served(prefix)
     second = served(prefix, unit="[Service]\nNice=5\n")
     assert (live(prefix), live(prefix, "previous")) == (second, first)
@@ -183,7 +183,7 @@ def test_a_rollback_brings_back_the_environment(prefix: Path) -> None:
     assert (prefix / "current").resolve() == prefix / "envs" / "one"
 
 
-def test_a_release_that_is_not_there_is_refused_by_name(prefix: Path) -> None:
+def test_an_unknown_release_is_refused_by_name(prefix: Path) -> None:
     result = rollback(prefix)
     assert (result["failed"], result["hint"]) == (True, "nothing was changed")
     first = served(prefix)
@@ -193,7 +193,7 @@ def test_a_release_that_is_not_there_is_refused_by_name(prefix: Path) -> None:
     assert sorted(prefix.rglob("*")) == before
 
 
-def test_what_is_not_whole_is_not_switched_to(prefix: Path) -> None:
+def test_an_incomplete_release_is_not_activated(prefix: Path) -> None:
     make_model(prefix, "llama-1")
     first = served(prefix, model="llama-1")
     second = served(prefix, unit="[Service]\nNice=5\n", model="llama-1")
@@ -211,7 +211,7 @@ def test_what_is_not_whole_is_not_switched_to(prefix: Path) -> None:
     )
 
 
-def test_a_release_that_was_not_proven_is_left_for_the_one_before_it_and_that_keeps_its_own(prefix: Path) -> None:
+def test_an_unproven_release_is_left_for_its_predecessor_which_keeps_its_own_predecessor(prefix: Path) -> None:
     oldest = served(prefix, unit="[Service]\nNice=1\n")
     former = served(prefix, unit="[Service]\nNice=2\n")
     bad = activate(prefix, unit="[Service]\nNice=3\n")["release"]
@@ -227,7 +227,7 @@ def test_a_release_that_was_not_proven_is_left_for_the_one_before_it_and_that_ke
     assert rollback(prefix)["release"] == oldest
 
 
-def test_two_bad_releases_in_a_row_do_not_push_the_proven_one_out(prefix: Path) -> None:
+def test_two_bad_releases_in_a_row_keep_the_proven_one(prefix: Path) -> None:
     former = served(prefix)
     for number in (3, 4):
         activate(prefix, unit=f"[Service]\nNice={number}\n")
@@ -238,7 +238,7 @@ def test_two_bad_releases_in_a_row_do_not_push_the_proven_one_out(prefix: Path) 
 
 
 @pytest.mark.parametrize("first", ["test", "none"])
-def test_where_nothing_was_proven_before_nothing_is_returned_to(prefix: Path, first: str) -> None:
+def test_without_a_proven_release_there_is_no_return(prefix: Path, first: str) -> None:
     activate(prefix, unit="[Service]\nNice=1\n", supervisor=first)
     record(prefix)
     bad = activate(prefix)["release"]
@@ -247,8 +247,8 @@ def test_where_nothing_was_proven_before_nothing_is_returned_to(prefix: Path, fi
     assert (result["changed"], result["release"], live(prefix)) == (False, None, bad)
 
 
-def test_a_person_goes_back_between_releases_that_nothing_proved(prefix: Path) -> None:
-    """As after playbooks that were played by hand."""
+def test_a_user_rolls_back_between_unproven_releases(prefix: Path) -> None:
+    """As after playbooks that a user ran by hand."""
     digests = []
     for number in (1, 2):
         digests.append(activate(prefix, unit=f"[Service]\nNice={number}\n")["release"])
@@ -260,8 +260,8 @@ def test_a_person_goes_back_between_releases_that_nothing_proved(prefix: Path) -
     assert live(prefix, "previous") == digests[0]
 
 
-def test_a_switch_that_was_cut_off_is_continued_or_undone(prefix: Path) -> None:
-    """Killed after the unit was written, before `current` was switched."""
+def test_an_interrupted_switch_is_continued_or_undone(prefix: Path) -> None:
+    """The switch was killed after the unit was written and before `current` was switched."""
     former = served(prefix)
     bad = activate(prefix, unit="[Service]\nNice=5\n")["release"]
     (prefix / "current").unlink()
@@ -275,7 +275,7 @@ def test_a_switch_that_was_cut_off_is_continued_or_undone(prefix: Path) -> None:
     assert (live(prefix), live(prefix, "previous")) == (bad, former)
 
 
-def test_an_environment_that_was_built_anew_takes_the_place_of_the_damaged_one_in_every_release(prefix: Path) -> None:
+def test_a_rebuilt_environment_replaces_the_damaged_one_in_every_release(prefix: Path) -> None:
     first = served(prefix, unit="[Service]\nNice=1\n")
     second = served(prefix)
     make_environment(prefix, "one-2")
@@ -287,7 +287,7 @@ def test_an_environment_that_was_built_anew_takes_the_place_of_the_damaged_one_i
     assert (prefix / "current").resolve() == prefix / "envs" / "one-2"
 
 
-def test_what_no_release_needs_is_removed_once_the_new_one_is_proven(prefix: Path) -> None:
+def test_files_that_no_release_needs_are_removed_once_the_new_one_is_proven(prefix: Path) -> None:
     digests = []
     for name in ("one", "two", "three"):
         make_environment(prefix, name)
@@ -311,7 +311,7 @@ def test_what_no_release_needs_is_removed_once_the_new_one_is_proven(prefix: Pat
     ]  # fmt: skip
 
 
-def test_units_of_earlier_releases_go_and_the_gateways_stays(prefix: Path) -> None:
+def test_units_of_earlier_releases_are_removed_and_the_gateways_stays(prefix: Path) -> None:
     former, gateway = prefix / "units" / "former.service", prefix / "units" / "firstlight-gateway.service"
     served(prefix)
     for unit in (former, gateway):
@@ -324,7 +324,7 @@ def test_units_of_earlier_releases_go_and_the_gateways_stays(prefix: Path) -> No
 
 
 def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
-    """An environment with its service as versions without releases left it."""
+    """An environment and its service as versions without releases wrote them."""
     make_environment(prefix, folder)
     path = str(prefix / "units" / "firstlight-vllm.service")
     files = {"unit": unit, "unit_path": path, "environment": {}, "api_key": True, "digest": f"of {unit}"}
@@ -334,7 +334,7 @@ def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
     (prefix / name).symlink_to(f"envs/{folder}")
 
 
-def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_go_back(prefix: Path) -> None:
+def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_be_rolled_back(prefix: Path) -> None:
     make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
     make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
     assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
@@ -345,7 +345,7 @@ def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_go_back(
     assert unit_of(prefix) == "[Service]\nNice=2\n"
 
 
-def test_a_host_without_releases_is_rolled_back_as_it_is(prefix: Path) -> None:
+def test_a_host_without_releases_can_be_rolled_back(prefix: Path) -> None:
     make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
     make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
     rollback(prefix)
@@ -363,7 +363,7 @@ def test_an_equal_service_without_releases_keeps_its_previous_one(prefix: Path) 
     assert unit_of(prefix) == "[Service]\nNice=1\n"
 
 
-def test_what_is_served_is_reported(prefix: Path) -> None:
+def test_the_served_release_is_reported(prefix: Path) -> None:
     assert run_module("firstlight_release_info", prefix=str(prefix))["supervisor"] == "none"
     activate(prefix)
     assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"

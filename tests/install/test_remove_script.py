@@ -1,4 +1,4 @@
-"""What an uninstallation takes away and what it never does: the script of the role, tried alone."""
+"""What an uninstallation removes and what it never removes: the script of the role, run alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def remove(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", str(Path.home())])
-def test_what_can_never_be_an_installation_is_not_removed(prefix: str) -> None:
+def test_a_folder_that_cannot_be_an_installation_is_not_removed(prefix: str) -> None:
     done = remove(prefix)
     assert done.returncode == 1
     assert prefix in done.stdout
     assert Path("/etc/os-release").exists()
 
 
-def test_a_folder_that_is_not_ours_is_not_removed(tmp_path: Path) -> None:
+def test_a_folder_of_other_software_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     done = remove(str(tmp_path))
     assert done.returncode == 1
@@ -31,7 +31,7 @@ def test_a_folder_that_is_not_ours_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_what_a_cut_off_installation_left_is_removed(tmp_path: Path) -> None:
+def test_the_rest_of_an_interrupted_installation_is_removed(tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     (prefix / "envs" / "half").mkdir(parents=True)
     (prefix / ".firstlight").write_text("firstlight 1\n")
@@ -39,7 +39,7 @@ def test_what_a_cut_off_installation_left_is_removed(tmp_path: Path) -> None:
     assert not prefix.exists()
 
 
-def test_drop_ins_and_what_was_set_aside_go_by_name(tmp_path: Path) -> None:
+def test_drop_ins_and_saved_files_are_removed_by_name(tmp_path: Path) -> None:
     units, prefix = tmp_path / "home/.config/systemd/user", tmp_path / "prefix"
     unit, kept = units / "firstlight-try.service", prefix / f"etc/set-aside{units}/firstlight-try.service.d/a.conf"
     for path in (unit, units / "firstlight-try.service.d/b.conf", units / "other.service.d/c.conf", kept):
@@ -54,6 +54,6 @@ def test_drop_ins_and_what_was_set_aside_go_by_name(tmp_path: Path) -> None:
     assert [path.name for path in units.iterdir()] == ["other.service.d"]
 
 
-def test_incoming_is_removed_only_where_this_product_makes_it(tmp_path: Path) -> None:
+def test_the_incoming_folder_is_removed_only_in_its_own_location(tmp_path: Path) -> None:
     remove(str(tmp_path / "absent"), incoming=str(tmp_path))
     assert tmp_path.exists()

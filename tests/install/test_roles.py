@@ -1,4 +1,4 @@
-"""What holds for every role: nothing from Galaxy, every variable documented, no fault ignored."""
+"""Every role: nothing from Galaxy, every variable documented, no error ignored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 ROLES = sorted(path for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
 TASK_FILES = sorted(PLAYBOOKS.glob("roles/*/tasks/*.yml"))
 
-# Keywords of a task or block; whatever else stands in one is the module.
+# Keywords of a task or block; every other key is the module.
 KEYWORDS = {
     "always", "args", "become", "block", "changed_when", "check_mode", "delegate_to", "environment", "failed_when", "loop",
     "delay", "loop_control", "name", "no_log", "notify", "register", "rescue", "retries", "tags", "timeout", "until", "vars", "when",
@@ -45,7 +45,7 @@ def module_of(task: dict[str, Any]) -> str:
     return module
 
 
-def test_only_modules_of_ansible_itself_and_ours_are_used_and_ours_all() -> None:
+def test_only_modules_of_ansible_and_ours_are_used_and_each_of_ours_is() -> None:
     modules = {module_of(task) for _, task in all_tasks()}
     assert len(modules) > 5
     assert {module for module in modules if not module.startswith("ansible.builtin.")} == set(MODULES)
@@ -58,13 +58,13 @@ def test_nothing_is_fetched_from_galaxy() -> None:
 
 
 @pytest.mark.parametrize("play", sorted(PLAYBOOKS.glob("*.yml")), ids=lambda path: path.stem)
-def test_a_host_that_fails_stops_no_other(play: Path) -> None:
+def test_a_failed_host_stops_no_other(play: Path) -> None:
     for entry in yaml.safe_load(play.read_text()):
         if "ansible.builtin.import_playbook" not in entry:
             assert (entry["any_errors_fatal"], entry["gather_facts"]) == (False, False)
 
 
-def test_commands_say_what_changed_and_get_their_arguments_untouched() -> None:
+def test_commands_declare_changes_and_get_their_arguments_unchanged() -> None:
     for path, task in all_tasks():
         if module_of(task) in ("ansible.builtin.command", "ansible.builtin.raw"):
             assert "changed_when" in task, (path, task["name"])
@@ -72,12 +72,12 @@ def test_commands_say_what_changed_and_get_their_arguments_untouched() -> None:
             assert task["ansible.builtin.command"]["expand_argument_vars"] is False, (path, task["name"])
 
 
-def test_no_fault_is_ignored() -> None:
+def test_no_error_is_ignored() -> None:
     assert [path for path in TASK_FILES if "ignore_errors" in path.read_text()] == []
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
-def test_a_role_verifies_what_it_did_and_documents_its_variables(role: Path) -> None:
+def test_a_role_verifies_its_work_and_documents_its_variables(role: Path) -> None:
     assert list((role / "tasks").glob("9?_verify.yml"))
     readme = (role / "README.md").read_text()
     defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text()) or {}

@@ -1,4 +1,4 @@
-"""supervisord is started, restarted and stopped; its programs are played by scripts."""
+"""supervisord is started, restarted and stopped; its programs are replaced by scripts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def supervise(prefix: Path, state: str, **options: Any) -> dict[str, Any]:
     return run_module("firstlight_supervisord", prefix=str(prefix), state=state, timeout_s=5, **options)
 
 
-def test_it_is_started_once_and_stopped_once(prefix: Path) -> None:
+def test_supervisord_is_started_once_and_stopped_once(prefix: Path) -> None:
     assert supervise(prefix, "started", check=True)["actions"] == ["started"]
     assert not (prefix / "run/pid").exists()
     assert supervise(prefix, "started")["actions"] == ["started"]
@@ -55,7 +55,7 @@ def test_it_is_started_once_and_stopped_once(prefix: Path) -> None:
     assert supervise(prefix, "stopped")["changed"] is False
 
 
-def test_a_program_that_does_not_run_is_started_again(prefix: Path) -> None:
+def test_a_stopped_program_is_started_again(prefix: Path) -> None:
     supervise(prefix, "started")
     pid = (prefix / "run/pid").read_text().strip()
     (prefix / "run/status").write_text("FATAL")
@@ -63,7 +63,7 @@ def test_a_program_that_does_not_run_is_started_again(prefix: Path) -> None:
     supervise(prefix, "stopped")
 
 
-def test_one_that_does_not_start_is_reported_with_its_last_lines(prefix: Path) -> None:
+def test_a_program_that_does_not_start_is_reported_with_its_last_lines(prefix: Path) -> None:
     (prefix / "broken").touch()
     result = supervise(prefix, "started")
     assert result["msg"] == "supervisord did not start within 5 s: Error: .ini file has no section"

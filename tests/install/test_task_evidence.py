@@ -1,4 +1,4 @@
-"""changes.jsonl: what a task did to a host, as evidence."""
+"""changes.jsonl: the changes that a task made to a host."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def event(result: dict[str, Any], **data: Any) -> dict[str, Any]:
     ("kind", "result"),
     [("runner_on_ok", {"changed": False, "rc": 0}), ("runner_on_skipped", {"changed": True}), ("runner_on_ok", {})],
 )
-def test_what_changed_nothing_is_no_change(kind: str, result: dict[str, Any]) -> None:
+def test_a_task_without_a_change_is_not_recorded(kind: str, result: dict[str, Any]) -> None:
     assert describe_change(kind, event(result)) is None
 
 
-def test_a_command_with_its_end_and_its_words() -> None:
+def test_a_command_is_recorded_with_its_arguments_and_exit_code() -> None:
     result = {
         "changed": True,
         "rc": 0,
@@ -53,13 +53,13 @@ def test_a_command_with_its_end_and_its_words() -> None:
 
 
 @pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
-def test_what_failed_may_have_changed_something(kind: str) -> None:
+def test_a_failed_task_is_recorded_as_a_possible_change(kind: str) -> None:
     found = describe_change(kind, event({"msg": "no space left", "rc": 28, "changed": False}))
     assert found is not None
     assert (found["changed"], found["exit_code"], found["output"]) == (None, 28, "no space left")
 
 
-def test_a_module_by_its_arguments() -> None:
+def test_a_module_is_recorded_with_its_arguments() -> None:
     arguments = {"name": "firstlight-vllm.service", "state": "restarted", "enabled": True, "masked": None}
     found = describe_change("runner_on_ok", event({"changed": True, "invocation": {"module_args": arguments}}))
     assert found is not None
@@ -67,7 +67,7 @@ def test_a_module_by_its_arguments() -> None:
     assert found["exit_code"] is None
 
 
-def test_a_raw_task_by_its_text_in_the_role() -> None:
+def test_a_raw_task_is_recorded_with_its_text_in_the_role() -> None:
     path = f"{PLAYBOOKS}/roles/uninstall/tasks/10_remove.yml:3"
     task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
     found = describe_change("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
@@ -76,7 +76,7 @@ def test_a_raw_task_by_its_text_in_the_role() -> None:
     assert found["source"] == "playbooks/roles/uninstall/tasks/10_remove.yml:3"
 
 
-def test_of_a_loop_the_turns_that_did_something() -> None:
+def test_of_a_loop_only_iterations_with_changes_are_recorded() -> None:
     turns = [
         {"changed": True, "rc": 0, "cmd": ["apt-mark", "hold", "a"], "stdout": "a set on hold."},
         {"changed": False, "rc": 0, "cmd": ["apt-mark", "hold", "b"], "stdout": "b was on hold."},
@@ -91,13 +91,13 @@ def test_of_a_loop_the_turns_that_did_something() -> None:
     assert (found["exit_code"], found["changed"]) == (100, None)
 
 
-def test_what_ansible_hides_is_on_record_as_hidden() -> None:
+def test_a_result_that_ansible_hides_is_recorded_as_hidden() -> None:
     found = describe_change("runner_on_ok", event({"censored": "the output has been hidden"}))
     assert found is not None
     assert (found["command"], found["output"], found["changed"]) == (MASK, MASK, None)
 
 
-def test_of_a_long_text_beginning_and_end_are_kept() -> None:
+def test_the_beginning_and_the_end_of_a_long_text_are_recorded() -> None:
     text = truncate("begin" + "x" * 3 * TEXT_AT_MOST + "end")
     assert text.startswith("begin")
     assert text.endswith("end")
@@ -105,7 +105,7 @@ def test_of_a_long_text_beginning_and_end_are_kept() -> None:
     assert truncate("short") == "short"
 
 
-def test_a_secret_that_the_cut_would_halve_is_masked_first() -> None:
+def test_a_secret_at_the_cut_is_masked_first() -> None:
     secret = "Zq7Rk2Lw9Xv4Bn6T" * 4
     head = "x" * (TEXT_AT_MOST // 4 - 20)
     assert "Zq7Rk2Lw" not in truncate(f"{head} token={secret} " + "y" * 2 * TEXT_AT_MOST)
@@ -115,7 +115,7 @@ def lines(run: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_an_installation_is_on_record_and_one_that_changes_nothing_leaves_none(site: Site) -> None:
+def test_an_installation_is_recorded_and_one_without_changes_is_not(site: Site) -> None:
     site.send()
     assert site.play("install").changed
     found = lines(site.latest)
@@ -136,8 +136,8 @@ def test_an_installation_is_on_record_and_one_that_changes_nothing_leaves_none(s
     assert not site.latest.path("changes.jsonl").exists()
 
 
-def test_each_is_on_disk_when_its_task_has_ended(site: Site) -> None:
-    """What a run that is killed in its next task leaves behind."""
+def test_each_change_is_on_disk_when_its_task_has_ended(site: Site) -> None:
+    """The record exists even if the run is killed in its next task."""
     site.send()
     kept: dict[str, int] = {}
 

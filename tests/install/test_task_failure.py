@@ -1,4 +1,4 @@
-"""What a person reads when a task failed, from results in the form that Ansible gives them."""
+"""The text for a failed task, from results in Ansible's format."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", sorted(RESULTS))
-def test_a_failure_in_words(case: str, snapshot: SnapshotAssertion) -> None:
+def test_a_failed_task_is_described_with_a_hint(case: str, snapshot: SnapshotAssertion) -> None:
     words = describe_failure("Build the environment", "gpu-1", RESULTS[case])
     assert f"error: {words.text}\n\nhint: {words.hint}" == snapshot
 
 
-def test_an_unreachable_host_in_words(snapshot: SnapshotAssertion) -> None:
-    said = "Task failed: Failed to connect to the host via ssh: ssh: connect to host 192.0.2.7 port 22: Connection timed out"
+def test_an_unreachable_host_is_described_with_a_hint(snapshot: SnapshotAssertion) -> None:
+    message = "Task failed: Failed to connect to the host via ssh: ssh: connect to host 192.0.2.7 port 22: Connection timed out"
     words = describe_unreachable(
-        "Install missing operating system packages", "gpu-7", {"unreachable": True, "msg": said}
+        "Install missing operating system packages", "gpu-7", {"unreachable": True, "msg": message}
     )
     assert f"error: {words.text}\n\nhint: {words.hint}" == snapshot
 
 
-def test_a_failure_that_a_rescue_made_good_is_none() -> None:
+def test_a_rescued_failure_is_no_failure() -> None:
     outcome = HostOutcome("gpu-1")
     outcome.task_ended("runner_on_failed", {"task": "Start", "res": {"msg": "no"}})
     outcome.task_ended("runner_on_ok", {"task": "Start otherwise", "res": {"changed": True}})
@@ -80,7 +80,7 @@ def test_a_failure_that_a_rescue_made_good_is_none() -> None:
     assert (result.status, result.changed) == ("ok", True)
 
 
-def test_a_host_that_ansible_never_spoke_of_is_no_success() -> None:
+def test_a_host_without_a_result_of_ansible_is_no_success() -> None:
     result = HostOutcome("gpu-1").result(
         interrupted=False, playbook_end="ansible-playbook ended with code 4: out of memory"
     )

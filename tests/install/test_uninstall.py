@@ -1,4 +1,4 @@
-"""Back to the previous environment, stopped, and gone without a trace."""
+"""Rollback to the previous environment, stop, and complete removal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, str, str]:
-    """Installed three times with other locks and units; the names of the previous and of the live environment."""
+    """Install three times with other locks and units; return the names of the previous and of the live environment."""
     site = make_site(tmp_path_factory.mktemp("twice"))
     names = []
     for number, wheels in enumerate((site.wheels[:1], site.wheels, newer_wheels(site))):
@@ -32,7 +32,7 @@ def unit_of(site: Site) -> str:
     return Path(site.variables["firstlight_service"]["unit_path"]).read_text()
 
 
-def test_only_the_live_and_the_previous_environment_stay(twice: tuple[Site, str, str]) -> None:
+def test_only_the_live_and_the_previous_environment_are_kept(twice: tuple[Site, str, str]) -> None:
     site, *names = twice
     assert sorted(path.name for path in (site.prefix / "envs").iterdir() if path.is_dir()) == sorted(names)
 
@@ -52,7 +52,7 @@ def test_rollback_brings_back_environment_unit_and_state(twice: tuple[Site, str,
     assert "/bin/number2" in unit_of(site)
 
 
-def test_rollback_to_an_environment_that_is_not_whole_is_refused(twice: tuple[Site, str, str]) -> None:
+def test_rollback_to_an_incomplete_environment_is_refused(twice: tuple[Site, str, str]) -> None:
     site, first, second = twice
     marker = site.prefix / "envs" / first / ".complete"
     text = marker.read_text()
@@ -64,7 +64,7 @@ def test_rollback_to_an_environment_that_is_not_whole_is_refused(twice: tuple[Si
     assert (site.prefix / "current").resolve().name == second
 
 
-def test_one_that_was_built_anew_takes_the_place_of_a_damaged_one_and_rollback_goes_back_beyond_it(
+def test_a_rebuilt_environment_replaces_the_damaged_one_and_rollback_goes_to_the_one_before(
     twice: tuple[Site, str, str],
 ) -> None:
     site, first, damaged = twice

@@ -1,4 +1,4 @@
-"""Tiny wheels, built here, so that a real environment is installed from real files within a second."""
+"""Tiny wheels, so that a real environment is installed from real files within a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inventories made for one test, read as the product reads them."""
+"""Inventories of one test, read as the product reads them."""
 
 from __future__ import annotations
 

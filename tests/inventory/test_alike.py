@@ -1,4 +1,4 @@
-"""One answer for many hosts is the one that OpenSSH gives each of them."""
+"""A shared answer for many hosts equals the one that OpenSSH gives for each of them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,9 @@ HEADS = st.one_of(
 BLOCKS = st.lists(st.tuples(HEADS, st.lists(OPTIONS, max_size=2)), max_size=3)
 
 
-@settings(max_examples=25, deadline=None)  # each asks OpenSSH some twenty times
+@settings(max_examples=25, deadline=None)  # each calls OpenSSH some twenty times
 @given(blocks=BLOCKS, included=st.booleans())
-def test_every_host_is_answered_as_if_it_had_been_asked_for(
-    blocks: list[tuple[str, list[str]]], included: bool
-) -> None:
+def test_every_host_has_the_answer_of_its_own_call(blocks: list[tuple[str, list[str]]], included: bool) -> None:
     text = "".join(f"{head}\n" + "".join(f"  {option}\n" for option in options) for head, options in blocks)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "blocks").write_text(text)
@@ -60,7 +58,7 @@ def test_every_host_is_answered_as_if_it_had_been_asked_for(
 
 
 def outcome(ask: SshConfigReader, wanted: SshTarget) -> Resolved | str:
-    """All options, or why there are none: of a host that is its own jump host for one."""
+    """Return all options, or the reason why there are none, for example for a host that is its own jump host."""
     try:
         return ask(wanted)
     except InventoryError as error:
@@ -68,7 +66,7 @@ def outcome(ask: SshConfigReader, wanted: SshTarget) -> Resolved | str:
 
 
 class Counted:
-    """Counts how often OpenSSH is really asked."""
+    """Counts the real calls of OpenSSH."""
 
     def __init__(self) -> None:
         self.targets: list[str] = []
@@ -89,7 +87,9 @@ class Counted:
     ],
     ids=["none", "by pattern", "by name", "by criteria", "by token"],
 )
-def test_openssh_is_asked_for_what_it_tells_apart(configuration: str, expected: list[str], tmp_path: Path) -> None:
+def test_openssh_is_called_for_each_distinguishable_host(
+    configuration: str, expected: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "config").write_text(configuration)
     counted = Counted()
     ask = SharedAnswers(counted)
@@ -99,8 +99,8 @@ def test_openssh_is_asked_for_what_it_tells_apart(configuration: str, expected: 
     assert counted.targets == expected
 
 
-def test_an_inventory_of_many_hosts_asks_a_few_times(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as there are threads may ask the first question."""
+def test_an_inventory_of_many_hosts_needs_few_calls(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one call per thread may happen before the first answer."""
     asked: list[Any] = []
     run = subprocess.run
 
@@ -116,7 +116,7 @@ def test_an_inventory_of_many_hosts_asks_a_few_times(make: Make, monkeypatch: py
     assert len(asked) < 10
 
 
-def test_what_is_waited_for_is_said_step_by_step(
+def test_progress_is_reported_step_by_step(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)

@@ -1,4 +1,4 @@
-"""The second read is the first one's, as long as nothing has changed that had a say."""
+"""The second read returns the first one's result as long as nothing that affects it has changed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HOSTS = "all: {hosts: {one: {ansible_connection: local, firstlight_port: 8001}}}
 
 
 class Asked(Exception):  # noqa: N818  # a signal
-    """Ansible was asked."""
+    """Ansible was called."""
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, only the cache may answer."""
+    """Make every later call of Ansible an error, so that only the cache may answer."""
     import importlib
 
     def asked(*_: object) -> None:
@@ -38,7 +38,7 @@ def test_an_unchanged_inventory_is_not_read_again(make: Make, monkeypatch: pytes
     assert load(path, overrides={"port": 9}).hosts[0].settings.port == 9
 
 
-def test_every_file_that_has_a_say_is_watched(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_with_an_effect_is_watched(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(HOSTS)
     load(path)
     forbid(monkeypatch)
@@ -48,7 +48,7 @@ def test_every_file_that_has_a_say_is_watched(make: Make, monkeypatch: pytest.Mo
         load(path)
 
 
-def test_an_entry_is_its_owners_alone(make: Make) -> None:
+def test_only_its_owner_can_read_an_entry(make: Make) -> None:
     load(make(HOSTS))
     assert [stat.S_IMODE(file.stat().st_mode) for file in cache.FOLDER.iterdir()] == [0o600]
 
@@ -78,7 +78,7 @@ def test_a_damaged_entry_is_a_miss(make: Make, tmp_path: Path, damage: str) -> N
         "ansible_become_password: \"{{ 'HUSH' | lower }}\"\n",
     ],
 )
-def test_what_cannot_be_pinned_down_is_not_kept(make: Make, tmp_path: Path, text: str) -> None:
+def test_unpredictable_results_are_not_cached(make: Make, tmp_path: Path, text: str) -> None:
     load(make("all: {hosts: {one: {ansible_connection: local}}}\n", group_vars__all_yml=text))
     assert not list((tmp_path / "cache").glob("*"))
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_pinned_down_is_not_kept(make: Make, tmp_path: Path, text
         ("hosts.ini", "one ansible_connection=local ansible_become_password={}\n"),
     ],
 )
-def test_a_password_is_kept_as_the_place_where_it_stands(
+def test_only_the_location_of_a_password_is_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
     path = tmp_path / name
@@ -109,7 +109,7 @@ def test_a_password_is_kept_as_the_place_where_it_stands(
     assert not any(secret in entry for entry in kept for secret in ("hush", "another"))
 
 
-def test_an_ssh_configuration_is_followed_through_its_includes(make: Make, tmp_path: Path) -> None:
+def test_the_includes_of_an_ssh_configuration_are_watched(make: Make, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(f"Include {tmp_path}/more-*\n")
     path = make(f"all: {{hosts: {{one: {{ansible_ssh_common_args: '-F {tmp_path}/config'}}}}}}\n")
     assert load(path).hosts[0].connection.port == 22
@@ -121,7 +121,7 @@ def test_an_ssh_configuration_is_followed_through_its_includes(make: Make, tmp_p
     assert kept == 2  # a `Match exec` may answer otherwise every time
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+def test_a_cache_that_cannot_be_written_causes_no_error(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -129,14 +129,14 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
     assert load(make(HOSTS)).hosts[0].name == "one"
 
 
-def test_only_so_many_entries_are_kept(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_entries_is_limited(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "KEPT", 2)
     for port in range(8001, 8005):
         load(make(HOSTS.replace("8001", str(port))))
     assert len(list((tmp_path / "cache").glob("*.json"))) == 2
 
 
-def test_errors_are_not_kept(make: Make, tmp_path: Path) -> None:
+def test_errors_are_not_cached(make: Make, tmp_path: Path) -> None:
     path = make("all: {hosts: {one: {ansible_connection: docker}}}\n")
     for _ in range(2):
         with pytest.raises(InventoryError, match="docker"):
@@ -144,7 +144,7 @@ def test_errors_are_not_kept(make: Make, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("*"))
 
 
-def test_an_account_that_the_system_does_not_know_reads_it_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_account_can_read_an_inventory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(number: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {number}")
 

@@ -1,4 +1,4 @@
-"""Inventories that would hang or end a run: each is refused before Ansible sees it, in one error with its place."""
+"""Inventories that would hang or crash a run: each is refused before Ansible reads it, in one error with its location."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOMB = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ("firstlight_env: &e {A: *e}\n", "line 1, column 17: an alias makes this part of itself"),
         ("x: &x [1, [*x]]\n", "line 1, column 4: an alias makes this part of itself"),
@@ -44,16 +44,16 @@ BOMB = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
     ],
     ids=["itself", "deeper", "merged", "bomb", "deep", "endless lists", "endless mappings"],
 )
-def test_yaml_that_would_never_end_is_refused(make: Make, variables: str, told: str) -> None:
+def test_endless_yaml_is_refused(make: Make, variables: str, message: str) -> None:
     path = make(ONE, group_vars__all_yml=variables)
     with pytest.raises(InventoryError) as caught:
         load(path)
     assert str(path / "group_vars/all.yml") in caught.value.text
-    assert told in caught.value.text
+    assert message in caught.value.text
     assert caught.value.hint
 
 
-def test_an_alias_that_is_used_by_many_hosts_is_no_bomb(make: Make) -> None:
+def test_an_alias_used_by_many_hosts_is_accepted(make: Make) -> None:
     path = make(
         "all:\n  vars: {ansible_connection: local}\n  hosts:\n    a: &common {firstlight_port: 8001, firstlight_env: {X: y}}\n"
         + "".join(f"    b{number}: *common\n" for number in range(50))
@@ -61,7 +61,7 @@ def test_an_alias_that_is_used_by_many_hosts_is_no_bomb(make: Make) -> None:
     assert {host.settings.port for host in load(path).hosts} == {8001}
 
 
-def test_where_a_variable_is_set_is_found_in_files_whose_aliases_are_refused(make: Make) -> None:
+def test_the_location_of_a_variable_is_unknown_in_files_with_refused_aliases(make: Make) -> None:
     path = make(ONE, group_vars__all_yml="x: &x [*x]\n")
     assert yaml_source.positions_of(path, "x") == []
 
@@ -76,7 +76,7 @@ def test_a_limit_with_more_hosts_than_there_are_is_refused(make: Make, limit: st
     ("name", "text"),
     [("hosts.yml", "all:\n  hosts:\n    gpu-[1:999999999]: {}\n"), ("hosts.ini", "[gpu]\nx\ngpu-[1:999999999]\n")],
 )
-def test_an_inventory_with_a_range_without_end_is_refused_with_its_line(tmp_path: Path, name: str, text: str) -> None:
+def test_an_inventory_with_an_endless_range_is_refused_with_its_line(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(
         InventoryError, match=rf"{name}, line 3: a range of 999999999 hosts; an inventory has up to 100000"
@@ -85,7 +85,7 @@ def test_an_inventory_with_a_range_without_end_is_refused_with_its_line(tmp_path
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
-def test_what_is_no_file_is_not_read(device: str) -> None:
+def test_only_regular_files_are_read(device: str) -> None:
     with pytest.raises(UsageError, match=f"{device} is neither a file nor a folder"):
         load(Path(device))
 
@@ -106,7 +106,7 @@ def test_hosts_of_a_range_are_counted_as_ansible_expands_them(text: str, count: 
     assert hosts_of_ranges(text) == count
 
 
-def test_a_long_name_is_refused_with_what_to_do(make: Make) -> None:
+def test_a_long_name_is_refused_with_a_hint(make: Make) -> None:
     long = "h" * 300
     with pytest.raises(
         InventoryError, match=rf"host 'h{{60}}'...: a name of 300 bytes; files of a run take up to {MOST_NAME}"
@@ -120,7 +120,7 @@ def test_a_long_name_is_refused_with_what_to_do(make: Make) -> None:
 @pytest.mark.parametrize(
     "name", ["port", "tensor_parallel", "pipeline_parallel", "data_parallel", "max_model_len", "memory_share", "gpus"]
 )
-def test_true_and_false_are_no_numbers(name: str, value: bool) -> None:
+def test_true_and_false_are_not_numbers(name: str, value: bool) -> None:
     problems = Problems()
     given_value: Any = [value] if name == "gpus" else value
     assert (
@@ -134,7 +134,7 @@ def test_true_and_false_are_no_numbers(name: str, value: bool) -> None:
 
 
 @pytest.mark.parametrize("bind", ["[::1]]", "[[::1]", "[127.0.0.1]", "::1]", "[]", "localhost]"])
-def test_an_address_with_a_bracket_too_many_is_none(bind: str) -> None:
+def test_an_address_with_too_many_brackets_is_invalid(bind: str) -> None:
     [conflict] = conflicts(Settings(bind=bind))
     assert conflict.text == f"{bind!r} is no IP address"
 
@@ -144,7 +144,7 @@ def test_loopback_is_no_conflict(bind: str) -> None:
     assert conflicts(Settings(bind=bind)) == []
 
 
-def test_a_script_that_takes_long_is_said_to_be_waited_for(
+def test_waiting_for_a_slow_script_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = tmp_path / "inventory.sh"
@@ -158,23 +158,23 @@ def test_a_script_that_takes_long_is_said_to_be_waited_for(
 
 
 @given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))
-def test_whatever_a_variable_holds_it_is_a_setting_or_a_named_problem(variables: dict[str, Any]) -> None:
+def test_any_value_of_a_variable_is_a_setting_or_a_named_problem(variables: dict[str, Any]) -> None:
     problems = Problems()
     found = settings_of("h", variables=variables, near=[], overrides={}, base=Path("/nowhere"), problems=problems)
     assert (found is None) == bool(problems.by_text)
 
 
 @given(text=st.one_of(TEXT, JSON.map(json.dumps), st.binary(max_size=40)))
-def test_whatever_a_file_holds_it_passes_or_is_named(text: str | bytes) -> None:
+def test_any_file_is_accepted_or_named(text: str | bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "hosts.yml"
         file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
-        told = named(lambda: yaml_source.check(Path(folder)))
-        assert told is None or str(file) in told
+        message = named(lambda: yaml_source.check(Path(folder)))
+        assert message is None or str(file) in message
 
 
 def named(act: Callable[[], object]) -> str | None:
-    """What a person reads of an expected error; null where there is none."""
+    """Return the text of an expected error; None if there is none."""
     try:
         act()
     except FirstlightError as error:
@@ -207,7 +207,7 @@ CONNECTION = [
         ("ansible_become", {}),
     ],
 )
-def test_what_says_nothing_of_a_connection_is_named(variable: str, value: Any) -> None:
+def test_an_invalid_connection_variable_is_named(variable: str, value: Any) -> None:
     with pytest.raises(InventoryError) as caught:
         connection_of("gpu-1", {variable: value}, Path("/nowhere"))
     assert caught.value.text.startswith(f"host gpu-1: {variable}: ")
@@ -215,12 +215,12 @@ def test_what_says_nothing_of_a_connection_is_named(variable: str, value: Any) -
 
 
 @pytest.mark.parametrize("value", [True, 1, "yes", "On"])
-def test_yes_is_said_in_ansibles_ways(value: Any) -> None:
+def test_yes_is_written_in_ansibles_forms(value: Any) -> None:
     assert connection_of("gpu-1", {"ansible_connection": "local", "ansible_become": value}, Path("/nowhere")).become
 
 
 @pytest.mark.parametrize("limit", ["[gpu-[1:2]", "a[b:2]"])
-def test_a_limit_that_is_no_range_is_no_pattern_either(make: Make, limit: str) -> None:
+def test_an_invalid_range_in_a_limit_is_refused(make: Make, limit: str) -> None:
     with pytest.raises(InventoryError, match=r"is no host, group or pattern|a bracket has no partner"):
         load(make(ONE), limit=limit)
 
@@ -230,9 +230,9 @@ def test_a_limit_that_is_no_range_is_no_pattern_either(make: Make, limit: str) -
 @example(variables={"ansible_ssh_private_key_file": "~\x00"})
 @example(variables={"ansible_ssh_private_key_file": "~\ud800"})
 @example(variables={"ansible_ssh_private_key_file": "~nobody-here/key"})
-def test_whatever_says_how_a_host_is_reached_is_a_connection_or_is_named(variables: dict[str, Any]) -> None:
-    told = named(lambda: connection_of("gpu-1", variables, Path("/nowhere")))
-    assert told is None or "gpu-1" in told
+def test_any_connection_variables_are_a_connection_or_are_named(variables: dict[str, Any]) -> None:
+    message = named(lambda: connection_of("gpu-1", variables, Path("/nowhere")))
+    assert message is None or "gpu-1" in message
 
 
 PATTERNS = [
@@ -256,7 +256,7 @@ PATTERNS = [
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An inventory as Ansible holds it."""
+    """Return an inventory as Ansible has it."""
     manager = importlib.import_module("ansible.inventory.manager")
     dataloader = importlib.import_module("ansible.parsing.dataloader")
     file = tmp_path_factory.mktemp("four") / "hosts.yml"
@@ -265,8 +265,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(limit=st.one_of(TEXT, st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4).map("".join)))
-def test_any_limit_names_patterns_or_is_refused(four: Any, limit: str) -> None:
-    """Of a limit without a pattern Ansible would take every host."""
+def test_any_limit_has_patterns_or_is_refused(four: Any, limit: str) -> None:
+    """For a limit without a pattern Ansible would take every host."""
     from provision.fleet.inventory import ansible_reader
 
     assume(limit.strip())

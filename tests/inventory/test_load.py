@@ -1,4 +1,4 @@
-"""What inventories come to, and what people are told of broken ones."""
+"""Reading inventories, and the errors for broken ones."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def names(path: Path, limit: str | None = None) -> list[str]:
     return [host.name for host in load(path, limit=limit).hosts]
 
 
-def told(path: Path, folder: Path, **arguments: Any) -> str:
-    """The message as a person reads it, with the test's folder taken out."""
+def error_text(path: Path, folder: Path, **arguments: Any) -> str:
+    """Return the message of the error, without the test's folder."""
     with pytest.raises(FirstlightError) as caught:
         load(path, **arguments)
     assert caught.value.exit_code is Exit.USAGE
     return caught.value.render().replace(str(folder), "SITE")
 
 
-def test_the_default_is_this_machine() -> None:
+def test_the_default_inventory_is_this_machine() -> None:
     [host] = load(ROOT / "inventory/local").hosts
     assert (host.name, host.connection.kind, host.settings.model) == ("localhost", "local", "builtin")
 
 
-def test_the_example_is_valid_and_means_what_its_comments_say() -> None:
+def test_the_example_is_valid_and_matches_its_comments() -> None:
     hosts = {host.name: host for host in load(ROOT / "inventory/example").hosts}
     assert list(hosts) == ["gpu-1", "gpu-2", "gpu-3", "gpu-4", "old-gpu"]
     assert hosts["gpu-2"].connection.address == "gpu-2.example.org"
@@ -50,7 +50,7 @@ def test_the_example_is_valid_and_means_what_its_comments_say() -> None:
     )
 
 
-def test_groups_variables_and_templates_are_ansibles(make: Make) -> None:
+def test_groups_variables_and_templates_work_as_in_ansible(make: Make) -> None:
     path = make(
         LOCAL,
         group_vars__all_yml="base: 9000\nfirstlight_port: '{{ base + 1 }}'\n",
@@ -66,7 +66,7 @@ def test_groups_variables_and_templates_are_ansibles(make: Make) -> None:
     assert hosts["gpu-1"].groups == ("gpu",)
 
 
-def test_facts_that_ansible_has_kept_are_known_to_templates(
+def test_cached_facts_of_ansible_are_known_to_templates(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
@@ -78,7 +78,7 @@ def test_facts_that_ansible_has_kept_are_known_to_templates(
     assert [host.settings.port for host in load(path).hosts] == [8007]
 
 
-def test_a_file_is_an_inventory_as_well(make: Make) -> None:
+def test_a_single_file_is_an_inventory(make: Make) -> None:
     path = make(LOCAL, group_vars__gpu_yml="firstlight_port: 8009\n")
     assert {host.settings.port for host in load(path / "hosts.yml").hosts} == {8009, 8000}
 
@@ -94,21 +94,23 @@ def test_a_file_is_an_inventory_as_well(make: Make) -> None:
         ("~gpu-[34]", ["gpu-3", "gpu-4"]),
     ],
 )
-def test_limit(make: Make, limit: str, expected: list[str]) -> None:
+def test_a_limit_selects_hosts(make: Make, limit: str, expected: list[str]) -> None:
     assert names(make(LOCAL), limit) == expected
 
 
 @pytest.mark.parametrize("limit", ["gpus", "gpu-5", "gpu-[3:6]", "localhost", "gpu,lonne"])
-def test_a_limit_that_names_nothing(make: Make, snapshot: SnapshotAssertion, tmp_path: Path, limit: str) -> None:
-    assert told(make(LOCAL), tmp_path, limit=limit) == snapshot
+def test_a_limit_without_a_match_is_refused(
+    make: Make, snapshot: SnapshotAssertion, tmp_path: Path, limit: str
+) -> None:
+    assert error_text(make(LOCAL), tmp_path, limit=limit) == snapshot
 
 
 @pytest.mark.parametrize(
     "limit",
     [",", ", ", "gpu-1,", ",gpu-1", "gpu-1,,gpu-2", ":", "!", "&", "~", "~[", "all,~[", "!~(", "gpu-[", "[", "lone]"],
 )
-def test_an_empty_or_broken_pattern_never_widens_a_limit(make: Make, tmp_path: Path, limit: str) -> None:
-    message = told(make(LOCAL), tmp_path, limit=limit)
+def test_an_empty_or_invalid_pattern_never_extends_a_limit(make: Make, tmp_path: Path, limit: str) -> None:
+    message = error_text(make(LOCAL), tmp_path, limit=limit)
     assert f"--limit: {limit!r}" in message
     assert "hint:" in message
 
@@ -116,21 +118,21 @@ def test_an_empty_or_broken_pattern_never_widens_a_limit(make: Make, tmp_path: P
 def test_a_limit_file_without_hosts_does_not_mean_all(make: Make, tmp_path: Path) -> None:
     file = tmp_path / "hosts.retry"
     file.write_text("\n\n")
-    assert "names no host" in told(make(LOCAL), tmp_path, limit=f"@{file}")
+    assert "names no host" in error_text(make(LOCAL), tmp_path, limit=f"@{file}")
     file.write_text("lone\n\ngpu-[1:2]\n")
     assert names(make(LOCAL), f"@{file}") == ["gpu-1", "gpu-2", "lone"]
 
 
-def test_the_text_of_a_limit_file_stays_out_of_errors(make: Make, tmp_path: Path) -> None:
+def test_the_text_of_a_limit_file_is_not_in_errors(make: Make, tmp_path: Path) -> None:
     file = tmp_path / "shadow"
     file.write_text("lone\nroot:$y$salt$hash:1::\n")
-    message = told(make(LOCAL), tmp_path, limit=f"@{file}")
+    message = error_text(make(LOCAL), tmp_path, limit=f"@{file}")
     assert "line 2 of" in message
     assert "salt" not in message
 
 
-def test_a_limit_that_leaves_nothing(make: Make, tmp_path: Path) -> None:
-    assert "has no hosts within --limit 'gpu:!gpu'" in told(make(LOCAL), tmp_path, limit="gpu:!gpu")
+def test_a_limit_that_excludes_all_hosts_is_refused(make: Make, tmp_path: Path) -> None:
+    assert "has no hosts within --limit 'gpu:!gpu'" in error_text(make(LOCAL), tmp_path, limit="gpu:!gpu")
 
 
 BROKEN = {
@@ -147,15 +149,15 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_files_are_named_with_line_and_column(
+def test_invalid_files_are_named_with_line_and_column(
     make: Make, snapshot: SnapshotAssertion, tmp_path: Path, case: str
 ) -> None:
-    assert told(make(BROKEN[case]), tmp_path) == snapshot
+    assert error_text(make(BROKEN[case]), tmp_path) == snapshot
 
 
-def test_broken_group_vars(make: Make, tmp_path: Path) -> None:
+def test_invalid_group_vars_are_named_with_line_and_column(make: Make, tmp_path: Path) -> None:
     path = make(LOCAL, group_vars__gpu_yml="firstlight_port: 1\n  firstlight_env: x\n")
-    assert "SITE/site/group_vars/gpu.yml, line 2, column 17: this is not valid YAML" in told(path, tmp_path)
+    assert "SITE/site/group_vars/gpu.yml, line 2, column 17: this is not valid YAML" in error_text(path, tmp_path)
 
 
 WRONG = {
@@ -207,24 +209,26 @@ def test_wrong_settings_name_host_variable_value_and_what_is_allowed(
     path = make(LOCAL)
     (path / "host_vars").mkdir()
     (path / "host_vars/lone.yml").write_text(WRONG[case] + "\n")
-    message = told(path, tmp_path)
+    message = error_text(path, tmp_path)
     assert "lone" in message
     assert message == snapshot
 
 
-def test_the_same_mistake_on_many_hosts_is_told_once(make: Make, snapshot: SnapshotAssertion, tmp_path: Path) -> None:
+def test_the_same_mistake_on_many_hosts_is_reported_once(
+    make: Make, snapshot: SnapshotAssertion, tmp_path: Path
+) -> None:
     path = make(LOCAL, group_vars__gpu_yml="firstlight_prot: 1\nfirstlight_dtype: int3\n")
-    assert told(path, tmp_path) == snapshot
+    assert error_text(path, tmp_path) == snapshot
 
 
-def test_options_come_first_and_are_checked_alike(make: Make, tmp_path: Path) -> None:
+def test_options_override_settings_and_are_checked_in_the_same_way(make: Make, tmp_path: Path) -> None:
     path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a@v1.2\n")
     hosts = load(path, overrides={"port": "9000", "model": None}).hosts
     assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a@v1.2")}
-    assert "--max-model-len: 0 is not allowed" in told(path, tmp_path, overrides={"max_model_len": 0})
+    assert "--max-model-len: 0 is not allowed" in error_text(path, tmp_path, overrides={"max_model_len": 0})
 
 
-def test_a_model_folder_is_found_from_the_inventory_and_from_the_command_line(
+def test_a_relative_model_folder_is_resolved_from_the_inventory_or_the_working_folder(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(LOCAL, group_vars__all_yml="firstlight_model: ../mine\n")
@@ -234,22 +238,22 @@ def test_a_model_folder_is_found_from_the_inventory_and_from_the_command_line(
     monkeypatch.chdir(tmp_path)
     assert load(path, overrides={"model": "./mine"}).hosts[0].settings.model == str(tmp_path / "mine")
     (tmp_path / "mine/config.json").unlink()
-    assert "holds no config.json" in told(path, tmp_path)
+    assert "holds no config.json" in error_text(path, tmp_path)
 
 
 @pytest.mark.parametrize("model", ["~nobody-here/model", "~\x00"])
-def test_a_model_in_the_home_of_nobody_is_refused_by_its_path(make: Make, tmp_path: Path, model: str) -> None:
-    assert f"there is no folder {Path.cwd() / model}" in told(make(LOCAL), tmp_path, overrides={"model": model})
+def test_a_model_in_an_unknown_home_is_refused_by_its_path(make: Make, tmp_path: Path, model: str) -> None:
+    assert f"there is no folder {Path.cwd() / model}" in error_text(make(LOCAL), tmp_path, overrides={"model": model})
 
 
-def test_a_vault_without_its_password_says_so(make: Make, tmp_path: Path) -> None:
+def test_a_vault_without_its_password_is_reported(make: Make, tmp_path: Path) -> None:
     vault = "$ANSIBLE_VAULT;1.1;AES256\n" + "3" * 80 + "\n"
-    message = told(make(LOCAL, group_vars__gpu_yml=vault), tmp_path)
+    message = error_text(make(LOCAL, group_vars__gpu_yml=vault), tmp_path)
     assert "ANSIBLE_VAULT_PASSWORD_FILE" in message
     assert "Traceback" not in message
 
 
-def test_no_inventory(tmp_path: Path) -> None:
+def test_a_missing_inventory_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no inventory"):
         load(tmp_path / "none")
 
@@ -265,7 +269,7 @@ def test_passwords_stay_in_memory(make: Make, tmp_path: Path) -> None:
     assert not any("hush-hush" in file.read_text() for file in (tmp_path / "cache").rglob("*") if file.is_file())
 
 
-def test_ini_inventories_work_as_ansible_reads_them(tmp_path: Path) -> None:
+def test_ini_inventories_are_read_as_by_ansible(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("[gpu]\ngpu-[1:2] ansible_connection=local firstlight_port=8005\n")
     assert [(host.name, host.settings.port) for host in load(tmp_path / "hosts").hosts] == [
         ("gpu-1", 8005),
@@ -273,7 +277,7 @@ def test_ini_inventories_work_as_ansible_reads_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_source_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_an_answer_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "hosts.sh"
     source.write_text("#!/bin/sh\nexec sleep 600\n")
     source.chmod(0o755)
@@ -282,13 +286,13 @@ def test_a_source_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
         load(source)
 
 
-def test_what_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
+def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("[gpu\nbroken\n")
     with pytest.raises(InventoryError, match=r"with 'yaml' plugin.*with 'ini' plugin"):
         load(tmp_path / "hosts")
 
 
 @pytest.mark.parametrize("name", ["../evil", "bell\\x07"])
-def test_a_name_that_leads_out_of_a_runs_folder_is_refused(make: Make, name: str) -> None:
+def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):
         load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))

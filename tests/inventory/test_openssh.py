@@ -1,4 +1,4 @@
-"""What OpenSSH resolves, and that both stacks are given the same."""
+"""Connections as OpenSSH resolves them: both SSH stacks get the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from provision.fleet.ssh import ansible_variables, ssh_command
 def connection(
     folder: Path, configuration: str = "", *, name: str = "one", args: str = "", **variables: Any
 ) -> Connection:
-    """A host with this ssh configuration, and nothing of the machine that the test runs on."""
+    """Return the connection of a host with this ssh configuration and without that of the test's machine."""
     (folder / "config").write_text(configuration)
     arguments = f"-F {folder / 'config'} {args}"
     return connection_of(name, {"ansible_ssh_common_args": arguments} | variables, folder)
 
 
-def openssh_says(of: Connection) -> dict[str, list[str]]:
-    """What OpenSSH itself makes of the arguments that we hand on."""
+def options_of_openssh(of: Connection) -> dict[str, list[str]]:
+    """Return OpenSSH's own options for the arguments that the product passes on."""
     command = ssh_command(of)
     answer = subprocess.run(
         [command[0], "-G", *command[1:]], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
@@ -34,16 +34,16 @@ def openssh_says(of: Connection) -> dict[str, list[str]]:
     return parse(answer.stdout)
 
 
-def test_a_plain_host(tmp_path: Path) -> None:
+def test_a_host_without_options_has_the_defaults(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_host="192.0.2.7", ansible_port=2222, ansible_user="ops")
     assert (found.address, found.port, found.user, found.connect_timeout_s) == ("192.0.2.7", 2222, "ops", 10.0)
     assert not found.accept_new_host_keys
-    says = openssh_says(found)
-    assert (says["hostname"], says["port"], says["user"]) == (["192.0.2.7"], ["2222"], ["ops"])
-    assert says["stricthostkeychecking"] == ["true"]
+    options = options_of_openssh(found)
+    assert (options["hostname"], options["port"], options["user"]) == (["192.0.2.7"], ["2222"], ["ops"])
+    assert options["stricthostkeychecking"] == ["true"]
 
 
-def test_the_configuration_is_followed_and_not_read_again(tmp_path: Path) -> None:
+def test_the_configuration_is_resolved_once(tmp_path: Path) -> None:
     found = connection(
         tmp_path,
         "Host one\n  HostName 192.0.2.9\n  User root\n  Port 2200\n  HostKeyAlias first\n  Ciphers aes256-ctr\n"
@@ -53,17 +53,21 @@ def test_the_configuration_is_followed_and_not_read_again(tmp_path: Path) -> Non
     assert found.identity_files == ("/keys/of 192.0.2.9/id",)
     assert found.known_hosts_files == ("/known/a", "/known/b b")
     assert found.algorithms == {"ciphers": ("aes256-ctr",)}
-    says = openssh_says(found)
-    assert says["identityfile"] == ["/keys/of 192.0.2.9/id"]
-    assert says["userknownhostsfile"] == ["/known/a /known/b b"]
-    assert (says["hostkeyalias"], says["ciphers"], says["serveraliveinterval"]) == (["first"], ["aes256-ctr"], ["7"])
-    # What belongs to a person's own logins has no place in a run.
-    assert says["forwardagent"] == ["no"]
-    assert "localforward" not in says
-    assert says["controlmaster"] == ["false"]
+    options = options_of_openssh(found)
+    assert options["identityfile"] == ["/keys/of 192.0.2.9/id"]
+    assert options["userknownhostsfile"] == ["/known/a /known/b b"]
+    assert (options["hostkeyalias"], options["ciphers"], options["serveraliveinterval"]) == (
+        ["first"],
+        ["aes256-ctr"],
+        ["7"],
+    )
+    # Options for a user's own logins are not used in a run.
+    assert options["forwardagent"] == ["no"]
+    assert "localforward" not in options
+    assert options["controlmaster"] == ["false"]
 
 
-def test_the_inventory_comes_before_the_configuration(tmp_path: Path) -> None:
+def test_the_inventory_overrides_the_configuration(tmp_path: Path) -> None:
     found = connection(tmp_path, "Host *\n  User other\n  Port 1\n", ansible_user="mine", ansible_port=2)
     assert (found.user, found.port) == ("mine", 2)
 
@@ -82,11 +86,11 @@ def test_jump_hosts_become_one_command_for_both_stacks(tmp_path: Path) -> None:
     assert outer[-4:] == ["-W", "[%h]:%p", "--", "192.0.2.2"]
     assert "StrictHostKeyChecking=yes" in outer
     inner = next(word for word in outer if word.startswith("ProxyCommand="))
-    # One level further in, the tokens are still those of the level they belong to.
+    # One level deeper, the tokens still belong to their own level.
     assert shlex.split(inner.removeprefix("ProxyCommand="))[-4:] == ["-W", "[%%h]:%%p", "--", "first"]
 
 
-def test_a_jump_host_that_names_itself_ends(tmp_path: Path) -> None:
+def test_jump_hosts_in_a_circle_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="more than 8 jump hosts follow one another"):
         connection(tmp_path, "Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", ansible_host="a")
 
@@ -106,14 +110,14 @@ def test_a_proxy_command_keeps_the_name_as_typed(tmp_path: Path) -> None:
         ("me@[::1]", ("me", "::1", None)),
     ],
 )
-def test_jump_specifications(spec: str, expected: tuple[str | None, str, str | None]) -> None:
+def test_jump_specifications_are_parsed(spec: str, expected: tuple[str | None, str, str | None]) -> None:
     assert parse_jump("one", spec) == expected
 
 
-def test_accept_new_is_kept(tmp_path: Path) -> None:
+def test_accept_new_is_passed_on(tmp_path: Path) -> None:
     found = connection(tmp_path, "Host *\n  StrictHostKeyChecking accept-new\n  UserKnownHostsFile /known\n")
     assert found.accept_new_host_keys
-    assert openssh_says(found)["stricthostkeychecking"] == ["accept-new"]
+    assert options_of_openssh(found)["stricthostkeychecking"] == ["accept-new"]
 
 
 REFUSED = {
@@ -132,7 +136,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_be_done_by_both_is_refused_by_name(tmp_path: Path, line: str) -> None:
+def test_an_option_that_one_stack_lacks_is_refused_by_name(tmp_path: Path, line: str) -> None:
     with pytest.raises(InventoryError) as caught:
         connection(tmp_path, f"Host *\n  {line}\n")
     assert "host one" in caught.value.text
@@ -160,7 +164,7 @@ def test_wrong_variables_are_named(tmp_path: Path, variables: dict[str, Any], te
     assert text in caught.value.text
 
 
-def test_ansible_is_given_the_same(tmp_path: Path) -> None:
+def test_ansible_gets_the_same_options(tmp_path: Path) -> None:
     found = connection(
         tmp_path, "Host *\n  UserKnownHostsFile '/known hosts'\n", ansible_host="192.0.2.1", ansible_become=True
     )

@@ -1,4 +1,4 @@
-"""Hosts that are led to meet: who is asked what, and what becomes of one that does not answer."""
+"""The coordinator of multihost trials: its requests to each host, and the result for a host that does not answer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
 class Part:
-    """A host's part: says hello, and answers what it is asked; null is no answer at all."""
+    """A host's side: it sends its hello and answers requests; None means no answer."""
 
-    def __init__(self, host: str, said: Mapping[str, Any] | None, answer: Answer, heard: list[tuple[str, Any]]) -> None:
+    def __init__(
+        self, host: str, greeting: Mapping[str, Any] | None, answer: Answer, heard: list[tuple[str, Any]]
+    ) -> None:
         self.host, self.heard, self.answer = host, heard, answer
-        self.lines = [json.dumps(said)] if said else []
+        self.lines = [json.dumps(greeting)] if greeting else []
         self.is_closed = False
 
     def readline(self, *, timeout_s: float) -> str:
@@ -54,7 +56,7 @@ def well(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 class Hosts:
-    """Three hosts on one network, each with a GPU or without; what one answers may be replaced."""
+    """Three hosts on one network, each with or without a GPU; the answer of one may be replaced."""
 
     def __init__(self, gpus: int = 0, **answers: Answer) -> None:
         self.heard: list[tuple[str, Any]] = []
@@ -78,7 +80,7 @@ class Hosts:
         return [(host, asked) for host, asked in self.heard if asked["do"] == what]
 
 
-def test_each_calls_on_all_others_and_meets_two_of_them() -> None:
+def test_each_host_connects_to_all_others_and_has_trials_with_two() -> None:
     hosts = Hosts()
     record = hosts.meet()
     assert (record["id"], record["status"], record["host"]) == ("fleet.network", "ok", None)
@@ -101,13 +103,13 @@ def test_each_calls_on_all_others_and_meets_two_of_them() -> None:
     assert all(part.is_closed for part in hosts.parts.values())
 
 
-def test_nccl_is_tried_where_every_host_has_a_gpu() -> None:
+def test_nccl_is_tried_if_every_host_has_a_gpu() -> None:
     hosts = Hosts(gpus=8)
     assert "NCCL 100 µs" in hosts.meet()["reason"]
     assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == ["gloo"] * 6 + ["nccl"] * 6
 
 
-def test_where_one_is_not_reached_nobody_meets() -> None:
+def test_there_is_no_trial_if_a_host_is_not_reached() -> None:
     def deaf(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return {"how": ["no answer within 3 s", "reached"]} if asked["do"] == "reach" else well(asked)
 
@@ -118,7 +120,7 @@ def test_where_one_is_not_reached_nobody_meets() -> None:
     assert hosts.asked("all_reduce") == []
 
 
-def test_one_that_cannot_be_opened_is_named_and_the_others_are_tried() -> None:
+def test_an_unreachable_host_is_named_and_the_others_are_tried() -> None:
     def cut() -> Channel:
         raise TransportError("host b (10.0.0.2) cannot be reached")
 
@@ -131,20 +133,20 @@ def test_one_that_cannot_be_opened_is_named_and_the_others_are_tried() -> None:
 
 
 @pytest.mark.parametrize("stage", ["reach", "reserve_port", "all_reduce"])
-def test_one_that_dies_on_the_way_is_named_with_its_last_words(stage: str) -> None:
+def test_a_host_whose_process_ends_early_is_named_with_its_last_output(stage: str) -> None:
     hosts = Hosts(b=lambda asked: None if asked["do"] == stage else well(asked))
     record = hosts.meet()
     assert (record["status"], record["reason"]) == ("error", "cannot tell: b did not come: ImportError: no torch")
     assert all(part.is_closed for part in hosts.parts.values())
 
 
-def test_one_that_cannot_listen_says_so_itself() -> None:
+def test_a_host_that_cannot_listen_reports_it() -> None:
     hosts = Hosts()
     hosts.parts["c"].lines = [json.dumps({**hello(eth0="10.0.0.3/24"), "problem": "it cannot listen on any port"})]
     assert hosts.meet()["reason"] == "cannot tell: c did not come: it cannot listen on any port"
 
 
-def test_no_port_to_meet_at_is_told_as_the_reason() -> None:
+def test_a_missing_port_is_reported_as_the_reason() -> None:
     hosts = Hosts(
         a=lambda asked: {"problem": "no port to meet at is free"} if asked["do"] == "reserve_port" else well(asked)
     )

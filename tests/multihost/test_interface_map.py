@@ -1,4 +1,4 @@
-"""Hosts that were tried together: ways to meet, and what is made of the answers."""
+"""Interfaces that connect hosts, and the evaluation of the answers of a multihost trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provision.fleet.multihost.interface_map import (
 
 
 def hello(own_name: str = "10.0.0.1", **named: str) -> dict[str, Any]:
-    """What a host says whose interfaces have these addresses, `eth0="10.0.0.1/24"`."""
+    """Return the hello of a host whose interfaces have these addresses, `eth0="10.0.0.1/24"`."""
     found = [
         {
             "name": name,
@@ -47,7 +47,7 @@ def met(
 
 
 def reached_all(*hosts: str, interface: str = "eth0", **instead: str) -> dict[str, dict[str, dict[str, str]]]:
-    """Everybody reaches everybody; `a_b="refused"` says what a found instead when it called on b."""
+    """Return results in which all hosts reach each other, except that `a_b="refused"` is the result of a's call to b."""
     return {
         caller: {host: {interface: instead.get(f"{caller}_{host}", "reached")} for host in hosts if host != caller}
         for caller in hosts
@@ -58,7 +58,7 @@ BOTH = {"a": "eth0", "b": "eth0"}
 TWO = {"a": hello(eth0="10.0.0.1/24"), "b": hello(eth0="10.0.0.2/24")}
 
 
-def test_a_way_is_one_name_or_one_network_on_all_hosts() -> None:
+def test_an_interface_map_has_one_name_or_one_network_on_all_hosts() -> None:
     one = hello(eth0="10.0.0.1/24", ib0="10.9.0.1/24", docker0="172.17.0.1/16")
     two = hello(ens3="10.0.0.2/24", ib0="10.9.0.2/24")
     assert interface_maps({"a": one, "b": two}) == [{"a": "eth0", "b": "ens3"}, {"a": "ib0", "b": "ib0"}]
@@ -66,7 +66,7 @@ def test_a_way_is_one_name_or_one_network_on_all_hosts() -> None:
 
 
 @pytest.mark.parametrize("count", range(2, 8))
-def test_in_a_round_no_host_is_twice_and_each_meets_its_neighbours(count: int) -> None:
+def test_in_a_round_each_host_has_one_trial_with_a_neighbour(count: int) -> None:
     hosts = [f"host{number}" for number in range(count)]
     pairs = [pair for round_ in rounds(hosts) for pair in round_]
     assert all(len({host for pair in round_ for host in pair}) == 2 * len(round_) for round_ in rounds(hosts))
@@ -74,7 +74,7 @@ def test_in_a_round_no_host_is_twice_and_each_meets_its_neighbours(count: int) -
     assert {host for pair in pairs for host in pair} == set(hosts)
 
 
-def test_the_wider_of_two_ways_is_chosen_and_named() -> None:
+def test_the_faster_of_two_interface_maps_is_chosen_and_named() -> None:
     ib = {"a": "ib0", "b": "ib0"}
     hellos = {"a": hello(eth0="10.0.0.1/24", ib0="10.9.0.1/24"), "b": hello(eth0="10.0.0.2/24", ib0="10.9.0.2/24")}
     trials = [met(BOTH), met(ib, bandwidth=9e9)]
@@ -91,7 +91,7 @@ def test_the_wider_of_two_ways_is_chosen_and_named() -> None:
     ]
 
 
-def test_interfaces_of_other_names_are_told_host_by_host() -> None:
+def test_interfaces_with_different_names_are_listed_by_host() -> None:
     interface_map = {"a": "eth0", "b": "ens3"}
     outcome = evaluate_trials({"a": TWO["a"], "b": hello(ens3="10.0.0.2/24")}, {}, [met(interface_map)], {})
     assert outcome.reason == (
@@ -101,14 +101,14 @@ def test_interfaces_of_other_names_are_told_host_by_host() -> None:
     assert outcome.evidence["settings"]["b"]["GLOO_SOCKET_IFNAME"] == "ens3"
 
 
-def test_a_way_on_which_one_pair_does_not_meet_is_not_chosen() -> None:
+def test_interfaces_on_which_one_pair_is_not_connected_are_not_chosen() -> None:
     three = dict.fromkeys("abc", "ib0")
     broken = AllReduceTrial(three, "gloo", {"b": {"problem": "timed out"}, "c": {"problem": "timed out"}})
     assert best([met(three, bandwidth=9e9), broken]) is None
     assert best([met(three, bandwidth=9e9), broken, met(dict.fromkeys("abc", "eth0"))]) == dict.fromkeys("abc", "eth0")
 
 
-def test_names_that_lead_to_the_loopback_make_the_setting_needed() -> None:
+def test_names_that_resolve_to_the_loopback_make_the_setting_necessary() -> None:
     hellos = {"a": hello("127.0.1.1", eth0="10.0.0.1/24"), "b": hello(eth0="10.0.0.2/24")}
     outcome = evaluate_trials(hellos, reached_all("a", "b"), [met(BOTH)], {})
     assert outcome.status == "ok"
@@ -117,7 +117,7 @@ def test_names_that_lead_to_the_loopback_make_the_setting_needed() -> None:
     )
 
 
-def test_reach_in_one_direction_only_is_no_way_and_the_caller_is_named() -> None:
+def test_a_connection_in_one_direction_only_does_not_count_and_the_caller_is_named() -> None:
     seen = reached_all("a", "b", b_a="no answer within 3 s")
     assert obstacles(BOTH, seen) == ["b to a's eth0: no answer within 3 s"]
     outcome = evaluate_trials(TWO, seen, [], {})
@@ -130,7 +130,7 @@ def test_reach_in_one_direction_only_is_no_way_and_the_caller_is_named() -> None
     assert outcome.evidence["not_reached"] == {"b": {"a": {"eth0": "no answer within 3 s"}}}
 
 
-def test_bridges_of_the_same_address_on_both_hosts_join_nobody() -> None:
+def test_bridges_with_the_same_address_on_both_hosts_connect_nothing() -> None:
     hellos = {"a": hello(docker0="172.17.0.1/16"), "b": hello(docker0="172.17.0.1/16")}
     seen = reached_all("a", "b", interface="docker0", a_b="leads back to itself", b_a="leads back to itself")
     outcome = evaluate_trials(hellos, seen, [], {})
@@ -138,7 +138,7 @@ def test_bridges_of_the_same_address_on_both_hosts_join_nobody() -> None:
     assert "a to b's docker0: leads back to itself" in outcome.reason
 
 
-def test_a_host_without_an_address_and_hosts_without_a_common_network_are_told() -> None:
+def test_a_host_without_an_address_and_hosts_without_a_common_network_are_reported() -> None:
     outcome = evaluate_trials({**TWO, "c": hello()}, {}, [], {})
     assert (outcome.status, outcome.reason) == ("warn", "no interface that leads out of the host has an address: c")
     apart = {"a": hello(eth0="10.0.0.1/24"), "b": hello(ens3="10.1.0.1/24")}
@@ -147,7 +147,7 @@ def test_a_host_without_an_address_and_hosts_without_a_common_network_are_told()
     )
 
 
-def test_hosts_that_find_each_other_and_cannot_exchange_are_told_in_torchs_words() -> None:
+def test_hosts_that_connect_and_cannot_exchange_data_are_reported_with_torchs_error() -> None:
     failed = AllReduceTrial(
         BOTH, "gloo", {"a": {"problem": "Gloo connectFullMesh failed"}, "b": {"problem": "timed out"}}
     )
@@ -158,7 +158,7 @@ def test_hosts_that_find_each_other_and_cannot_exchange_are_told_in_torchs_words
     )
 
 
-def test_one_wrong_number_fails_whatever_else_is_well() -> None:
+def test_one_wrong_number_is_a_failure_whatever_else_passed() -> None:
     ib = {"a": "ib0", "b": "ib0"}
     outcome = evaluate_trials(TWO, reached_all("a", "b"), [met(BOTH), met(ib, wrong=1)], {})
     assert (outcome.status, outcome.reason) == (
@@ -167,25 +167,25 @@ def test_one_wrong_number_fails_whatever_else_is_well() -> None:
     )
 
 
-def test_a_host_that_does_not_come_is_named_and_nothing_is_ok() -> None:
+def test_a_host_without_a_result_is_named_and_the_check_is_not_ok() -> None:
     outcome = evaluate_trials({"a": TWO["a"]}, {}, [], {"b": "no answer within 120 s"})
     assert (outcome.status, outcome.reason) == ("error", "cannot tell: b did not come: no answer within 120 s")
 
 
-def test_nccl_is_told_beside_gloo_whether_it_meets_fails_or_is_left_out() -> None:
-    def judged(nccl: AllReduceTrial) -> tuple[str, str]:
+def test_the_result_of_nccl_is_reported_in_addition_to_gloo() -> None:
+    def evaluated(nccl: AllReduceTrial) -> tuple[str, str]:
         outcome = evaluate_trials(TWO, reached_all("a", "b"), [met(BOTH), nccl], {})
         return outcome.status, outcome.reason
 
-    assert judged(met(BOTH, backend="nccl", bandwidth=4.5e10))[1].startswith(
+    assert evaluated(met(BOTH, backend="nccl", bandwidth=4.5e10))[1].startswith(
         "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME=eth0"
     )
     failed = {"a": {"problem": "ncclSystemError"}, "b": {"problem": "ncclRemoteError"}}
-    assert judged(AllReduceTrial(BOTH, "nccl", failed)) == (
+    assert evaluated(AllReduceTrial(BOTH, "nccl", failed)) == (
         "warn",
         "gloo meets on eth0, NCCL does not: a: ncclSystemError; b: ncclRemoteError",
     )
     full = {"skip": "0.5 GiB of a GPU are free"}
-    status, reason = judged(AllReduceTrial(BOTH, "nccl", {"a": full, "b": full}))
+    status, reason = evaluated(AllReduceTrial(BOTH, "nccl", {"a": full, "b": full}))
     assert status == "ok"
     assert "NCCL not tried: 0.5 GiB of a GPU are free" in reason

@@ -1,4 +1,4 @@
-"""Files sent while others are fetched: to which hosts, in what order, and what a failure there costs."""
+"""Files are sent while others are fetched: to which hosts, in which order, and the effect of a failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOTAL = 1 * GIB
 
 
 class Sessions:
-    """A session each host that only notes what it is to send."""
+    """A session for each host that only records what it is to send."""
 
     def __init__(self) -> None:
         self.sent: dict[str, list[str]] = {}
@@ -153,7 +153,7 @@ def test_hosts_that_have_an_environment_get_nothing(context: RunContext) -> None
     assert upload.callback([context.host("b")]) is None
 
 
-def test_a_host_that_fails_is_left_to_install_and_the_others_continue(context: RunContext, sessions: Sessions) -> None:
+def test_a_failed_host_is_left_to_install_and_the_others_continue(context: RunContext, sessions: Sessions) -> None:
     sessions.fails.add("a")
     upload, send = start(context, "a", "b")
     for name in ("1.whl", "2.whl"):

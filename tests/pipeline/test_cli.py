@@ -1,4 +1,4 @@
-"""What a person gets for wrong input: text, values, a hint, an exit code; never a traceback."""
+"""Wrong input gives a text with values, a hint and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("provision", "-i", "nowhere"), 2, "there is no inventory nowhere"),
         (("provision", "--limit", "gpu-9"), 2, "gpu-9"),
@@ -77,15 +77,15 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )
-def test_wrong_input(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
+def test_wrong_input_is_reported(arguments: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
     done = firstlight(*arguments, logs=tmp_path)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Path) -> None:
+def test_a_plan_without_an_answering_host_is_still_a_document(tmp_path: Path) -> None:
     far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": far}}}))
     done = firstlight("plan", "-i", "hosts.yml", "--json", logs=tmp_path)
@@ -95,8 +95,8 @@ def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Pat
     assert "far" in done.stderr
     why_not = firstlight("plan", "-i", "hosts.yml", "--json", "--why-not", "vllm==0.33.0", logs=tmp_path)
     assert (why_not.returncode, json.loads(why_not.stdout)) == (1, {"schema_version": 1, "classes": []})
-    told = firstlight("plan", "-i", "hosts.yml", logs=tmp_path)
-    assert told.stdout.startswith("RED: 1 host could not be reached (far)")
+    printed = firstlight("plan", "-i", "hosts.yml", logs=tmp_path)
+    assert printed.stdout.startswith("RED: 1 host could not be reached (far)")
 
 
 def test_why_not_prints_one_document_of_its_schema(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_why_not_prints_one_document_of_its_schema(tmp_path: Path) -> None:
     assert answer.nearest is not None
 
 
-def test_a_plan_without_the_models_shape_has_a_reason(tmp_path: Path) -> None:
+def test_a_plan_without_the_models_shape_names_the_reason(tmp_path: Path) -> None:
     done = firstlight("plan", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stdout.startswith("RED: 1 host failed (localhost)")
@@ -124,7 +124,7 @@ def test_the_checks_are_listed_without_a_host(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir()), "no run was made"
 
 
-def test_probe_prints_facts_as_one_document_that_can_be_planned(tmp_path: Path) -> None:
+def test_probe_prints_facts_that_can_be_planned(tmp_path: Path) -> None:
     done = firstlight("probe", "--json", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     [facts] = json.loads(done.stdout)
@@ -138,7 +138,7 @@ def test_probe_prints_facts_as_one_document_that_can_be_planned(tmp_path: Path) 
     assert (twice.returncode, "facts of host `localhost` were given before" in twice.stderr) == (2, True)
 
 
-def test_a_host_that_is_not_there_is_planned_without_a_network(tmp_path: Path) -> None:
+def test_a_described_host_is_planned_without_a_network(tmp_path: Path) -> None:
     done = firstlight(
         "plan", "--what-if", "gpu=none os=debian-12 python=3.11 cpu=avx512 glibc=2.36", "--json", logs=tmp_path
     )
@@ -159,7 +159,7 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_fetched(tmp_pat
     assert document["nearest"]["text"].startswith("with 2 such cards")
 
 
-def test_a_hub_id_without_a_network_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_hub_id_without_a_network_is_named_with_a_hint(tmp_path: Path) -> None:
     done = firstlight(
         "plan", "--what-if", "gpu=H100x1", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:9"
     )
@@ -168,7 +168,7 @@ def test_a_hub_id_without_a_network_is_named_with_what_to_do(tmp_path: Path) -> 
     assert "give a folder with the model (--model FOLDER)" in done.stderr
 
 
-def test_a_host_that_nothing_fits_is_refused_with_the_whole_document(tmp_path: Path) -> None:
+def test_a_host_without_a_fitting_build_is_refused_with_the_whole_document(tmp_path: Path) -> None:
     done = firstlight("plan", "--what-if", "gpu=none glibc=none", "--json", logs=tmp_path)
     assert done.returncode == 4, done.stderr
     document = json.loads(done.stdout)
@@ -188,7 +188,7 @@ def test_an_unreachable_host_is_named_and_the_exit_code_is_red(tmp_path: Path) -
     assert "127.0.0.1" in done.stdout
 
 
-def test_reading_stops_in_the_middle(tmp_path: Path) -> None:
+def test_a_reader_that_stops_early_causes_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(tmp_path)}
     done = subprocess.run(
         f"{sys.executable} -m provision plan --what-if 'gpu=H100x8 driver=580.65.06' --explain | head -n 1",
@@ -203,14 +203,14 @@ def test_reading_stops_in_the_middle(tmp_path: Path) -> None:
 
 
 def redirected(line: str, logs: Path) -> subprocess.CompletedProcess[str]:
-    """A command with the redirections that a shell knows."""
+    """Run a command with redirections of a shell."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "NO_COLOR": "1"}
     command = f"{sys.executable} -m provision {line}"
     return subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(("command", "code"), [("probe", 1), ("verify", 3)])
-def test_a_folder_of_runs_that_cannot_be_made_is_named(command: str, code: int, tmp_path: Path) -> None:
+def test_a_folder_of_runs_that_cannot_be_created_is_named(command: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     done = redirected(command, tmp_path / "runs")
     assert done.returncode == code, done.stderr
@@ -220,7 +220,7 @@ def test_a_folder_of_runs_that_cannot_be_made_is_named(command: str, code: int, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_plan_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     done = redirected("plan --what-if gpu=H100x8 --json > /dev/full", tmp_path)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
@@ -240,7 +240,7 @@ def test_closed_streams_end_no_command(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_the_release_is_the_one_that_the_project_declares(tmp_path: Path) -> None:
+def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
     done = firstlight("--version", logs=tmp_path)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert (done.returncode, done.stdout) == (0, f"firstlight {declared}\n")

@@ -1,4 +1,4 @@
-"""`doctor --host` and `--apply` on this machine: what is read and kept, what is asked, and who may be changed."""
+"""`doctor --host` and `--apply` on this machine: what they read and keep, what they ask, and what they may change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN = "fatal error: Python.h: No such file or directory\n"
 HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
 
 
-def test_the_sources_of_a_host_are_kept_and_absent_ones_listed(tmp_path: Path) -> None:
+def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: Path) -> None:
     done = firstlight("doctor", "--host", "localhost", "--json", logs=tmp_path)
     assert done.returncode in (0, 8), done.stderr
     [document] = json.loads(done.stdout)
@@ -42,7 +42,7 @@ def test_the_sources_of_a_host_are_kept_and_absent_ones_listed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "give either files or --host"),
         (("x.log", "--host", "localhost"), "give either files or --host"),
@@ -51,10 +51,10 @@ def test_the_sources_of_a_host_are_kept_and_absent_ones_listed(tmp_path: Path) -
         (("--host", "nobody"), "nobody"),
     ],
 )
-def test_wrong_combinations_are_usage(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_wrong_combinations_are_usage_errors(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = firstlight("doctor", *arguments, logs=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 
@@ -85,15 +85,17 @@ def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(t
     assert diagnosis.earlier(tmp_path, "here").absent == "no earlier run worked on it"
     run_folder(tmp_path, "20260101T000000Z", "here", {"install": result("install", "failed", "task x failed")}, BROKEN)
     run_folder(tmp_path, "20260102T000000Z", "here", {"probe": result("probe", "ok")})
-    told = diagnosis.earlier(tmp_path, "here")
-    assert told.text.splitlines() == ["task x failed", BROKEN.strip()]
+    log = diagnosis.earlier(tmp_path, "here")
+    assert log.text.splitlines() == ["task x failed", BROKEN.strip()]
     assert diagnosis.earlier(tmp_path, "elsewhere").absent
     run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
     assert diagnosis.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
 
 
-@pytest.mark.parametrize(("service", "said"), [("inactive", True), ("active", False), ("failed", False), (None, False)])
-def test_a_service_that_was_stopped_in_order_is_reported_where_nothing_failed(service: str | None, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("service", "reported"), [("inactive", True), ("active", False), ("failed", False), (None, False)]
+)
+def test_a_service_that_was_stopped_normally_is_reported_if_nothing_failed(service: str | None, reported: bool) -> None:
     facts = HostFacts(
         host="here",
         probed_at="2026-01-01T00:00:00Z",
@@ -102,8 +104,8 @@ def test_a_service_that_was_stopped_in_order_is_reported_where_nothing_failed(se
     )
     again = "./firstlight provision --limit here"
     nothing = diagnose_texts({"log": "all well\n"})
-    told = "\n".join(diagnosis.with_service(nothing, facts, again).look_next)
-    assert ("The service is stopped" in told and again in told) is said
+    advice = "\n".join(diagnosis.with_service(nothing, facts, again).look_next)
+    assert ("The service is stopped" in advice and again in advice) is reported
     found = diagnose_texts({"log": BROKEN})
     assert diagnosis.with_service(found, facts, again) is found
 
@@ -117,17 +119,17 @@ def request(tmp_path: Path) -> CommandRequest:
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "message"),
     [
         ("OSError: [Errno 98] Address already in use", "no step of its fix is safe"),
         ("libtorch_cuda.so: undefined symbol: ncclCommSplit", "no step of its fix is safe"),
     ],
 )
-def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Path) -> None:
+def test_an_unsafe_fix_is_left_to_the_user(log: str, message: str, tmp_path: Path) -> None:
     outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
-    assert said in outcome.outcome
+    assert message in outcome.outcome
     assert repair.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
@@ -147,7 +149,7 @@ def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(t
 
 
 @pytest.mark.parametrize(
-    ("phase", "said"),
+    ("phase", "message"),
     [
         ("probe", "nothing was changed yet"),
         (
@@ -157,15 +159,15 @@ def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(t
         ("verify", "the fix was applied; whether it helped is not known: test -f "),
     ],
 )
-def test_an_interrupted_run_reports_how_far_it_came(phase: PhaseName, said: str) -> None:
+def test_an_interrupted_repair_reports_its_last_step(phase: PhaseName, message: str) -> None:
     [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
     outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
-    assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
+    assert outcome.text().startswith(f"python-headers-missing: interrupted: {message}")
     assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
 
 
-def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
+def test_a_cause_that_was_verified_as_gone_stays_gone() -> None:
     [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase="verify", status="ok", text="seen")
     outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
@@ -176,7 +178,7 @@ def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
     ("typed", "agreed"),
     [("y\n", True), (" Yes\n", True), ("y", True), ("\n", False), ("", False), ("yesterday\n", False)],
 )
-def test_only_a_yes_is_one(
+def test_only_yes_is_consent(
     typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -186,7 +188,7 @@ def test_only_a_yes_is_one(
     assert asked.out == ""
 
 
-def test_a_tag_that_names_a_system_package_brings_the_hosts_own() -> None:
+def test_a_tag_for_a_system_package_installs_the_hosts_own() -> None:
     facts = HostFacts(
         host="here",
         probed_at="2026-01-01T00:00:00Z",
@@ -202,7 +204,7 @@ def tags_of(tasks: list[dict[str, Any]]) -> set[str]:
     return {tag for task in tasks for tag in task.get("tags", [])} - {"always"}
 
 
-def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> None:
+def test_every_safe_fix_has_a_tag_of_the_playbook_and_every_tag_is_used() -> None:
     [run_playbook] = yaml.safe_load(PLAYBOOK.read_text())
     offered = tags_of(run_playbook["tasks"]) | tags_of(yaml.safe_load(ROLE.read_text()))
     safe = [fix for cause in load_causes() for fix in cause.fixes if fix.safe]
@@ -212,6 +214,6 @@ def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> 
 
 
 def test_a_cause_with_a_safe_fix_has_a_check() -> None:
-    mended = [cause for cause in load_causes() if any(fix.safe for fix in cause.fixes)]
-    assert mended
-    assert not [cause.id for cause in mended if not cause.check.command]
+    repairable = [cause for cause in load_causes() if any(fix.safe for fix in cause.fixes)]
+    assert repairable
+    assert not [cause.id for cause in repairable if not cause.check.command]

@@ -1,4 +1,4 @@
-"""After drivers were brought, what a new look must show; and who is not let near them."""
+"""The probe after a driver installation must show the planned driver."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def facts(nvidia: Nvidia | None) -> HostFacts:
     return HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=nvidia)
 
 
-def test_what_was_planned_and_runs_is_proven() -> None:
+def test_the_planned_driver_that_runs_is_proven() -> None:
     seen = facts(Nvidia(driver_version=NEW, fabric_manager_version=NEW))
     assert unproven(WORK, seen) is None
     assert unproven(DriverWork(container_toolkit={"packages": []}), facts(None)) is None
 
 
 @pytest.mark.parametrize(
-    ("nvidia", "said"),
+    ("nvidia", "message"),
     [
         (None, f"driver {NEW} was installed, none is running"),
         (
@@ -38,10 +38,10 @@ def test_what_was_planned_and_runs_is_proven() -> None:
         ),
     ],
 )
-def test_another_version_that_runs_is_an_error_with_both(nvidia: Nvidia | None, said: str) -> None:
+def test_another_running_version_is_an_error_with_both_versions(nvidia: Nvidia | None, message: str) -> None:
     error = unproven(WORK, facts(nvidia))
     assert error is not None
-    assert said in error.text
+    assert message in error.text
     assert "journalctl" in (error.hint or "")
 
 

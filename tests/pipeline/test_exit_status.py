@@ -1,4 +1,4 @@
-"""How commands end, and where the cache lies: what the environment says, or lacks."""
+"""Exit codes of commands, and the location of the cache, for variables that are set or missing."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_an_account_without_a_home_is_asked_to_set_one(
 
 
 @pytest.mark.parametrize(("command", "code"), [("plan", 1), ("verify", 3)])
-def test_what_is_a_fault_of_ours_keeps_its_trace(
+def test_an_internal_error_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
 ) -> None:
-    """Of `verify` 1 says that a check warned: that is not what a fault may say."""
+    """Exit code 1 of `verify` means that a check warned, so a fault must not use it."""
     register_secret("correct horse battery")
 
     def broken() -> None:
@@ -74,7 +74,7 @@ def test_what_is_a_fault_of_ours_keeps_its_trace(
 
 
 def start(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[bytes]:
-    """A command of its own process, as a person starts it."""
+    """Run a command in a process of its own, as a user does."""
     return subprocess.run(
         [ROOT / "firstlight", *words],
         cwd=cwd,
@@ -84,7 +84,7 @@ def start(*words: str, cwd: Path | None = None, **more: str) -> subprocess.Compl
     )
 
 
-def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_working_folder_is_named(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     script = f"cd {gone} && rmdir {gone} && exec {ROOT}/firstlight logs list"
@@ -97,7 +97,7 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "locale", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
-def test_what_an_encoding_lacks_ends_nothing(tmp_path: Path, locale: dict[str, str]) -> None:
+def test_characters_that_an_encoding_lacks_cause_no_error(tmp_path: Path, locale: dict[str, str]) -> None:
     folder = tmp_path / "20261119T080000Z"
     folder.mkdir()
     header = {"run": folder.name, "command": "provision -i sité/übung", "pid": 1}
@@ -107,7 +107,7 @@ def test_what_an_encoding_lacks_ends_nothing(tmp_path: Path, locale: dict[str, s
     assert done.stdout.decode().rstrip().endswith(("sit\\xe9/\\xfcbung", "sité/übung"))
 
 
-def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_does_not_prevent_reading_an_inventory(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text("all: {hosts: {a: {ansible_connection: ssh}}}\n")
     done = start(
         "probe", "-i", "hosts.yml", "--limit", "b", cwd=tmp_path, HOME="/proc/self/fd", FIRSTLIGHT_LOGS=str(tmp_path)
@@ -117,7 +117,7 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a card in the catalog"),
         (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
@@ -137,13 +137,13 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )
-def test_with_json_an_error_is_a_document_as_well(words: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
+def test_with_json_an_error_is_a_document(words: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
     done = start(*words, cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
     assert done.returncode == code, done.stderr
     document = json.loads(done.stdout)
-    assert said in document["error"]["text"]
+    assert message in document["error"]["text"]
     assert document["exit_code"] == code
-    assert said.encode() in done.stderr
+    assert message.encode() in done.stderr
 
 
 def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "stop", "rollback", "uninstall"])
-def test_what_acts_on_a_service_ends_in_the_summary_as_json(command: str, tmp_path: Path) -> None:
+def test_commands_on_a_service_print_the_summary_as_json(command: str, tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text("all: {hosts: {far: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
     logs = tmp_path / "logs"
     done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(logs))
@@ -196,7 +196,7 @@ def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path)
     assert all("127.0.0.1" in missing["text"] for missing in document["missing"])
 
 
-def test_an_interruption_before_the_run_is_a_document_too(
+def test_an_interruption_before_the_run_is_a_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted() -> None:
@@ -209,8 +209,8 @@ def test_an_interruption_before_the_run_is_a_document_too(
     assert json.loads(capsys.readouterr().out)["exit_code"] == 130
 
 
-def test_every_command_that_ends_in_a_result_has_json() -> None:
-    """The others print a script, a path, or what they wrote and removed."""
+def test_every_command_with_a_result_has_json() -> None:
+    """The other commands print a script, a path, or the files that they wrote and removed."""
     without = {
         command
         for command, options in _commands(get_command(app), ())
@@ -228,7 +228,7 @@ def test_every_command_that_ends_in_a_result_has_json() -> None:
 
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Every command below one by its words, with its options."""
+    """Yield every command below one by its words, with its options."""
     if not (inner := getattr(command, "commands", {})):
         yield path, command.params
     for name, below in inner.items():
@@ -236,7 +236,7 @@ def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 
 @pytest.mark.parametrize("words", [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")])
-def test_h_is_help(words: tuple[str, ...]) -> None:
+def test_minus_h_shows_the_help(words: tuple[str, ...]) -> None:
     short, long = start(*words, "-h"), start(*words, "--help")
     assert short.returncode == 0
     assert short.stdout == long.stdout
@@ -248,7 +248,7 @@ def test_h_is_help(words: tuple[str, ...]) -> None:
     [("./firstlight pro", "provision"), ("./firstlight plan --what", "--what-if"), ("./firstlight logs di", "diff")],
 )
 def test_bash_completes_commands_and_options(line: str, expected: str) -> None:
-    """Asked as bash asks after the script has been read: with the line in COMP_WORDS."""
+    """Completion is called as bash calls it once the script is loaded: with the line in COMP_WORDS."""
     script = (
         'eval "$(./firstlight completion bash)"; complete -p firstlight >/dev/null || exit 9; '
         f"COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; "
@@ -260,13 +260,13 @@ def test_bash_completes_commands_and_options(line: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_a_script(shell: str) -> None:
+def test_other_shells_have_a_completion_script(shell: str) -> None:
     done = start("completion", shell)
     assert done.returncode == 0
     assert b"_FIRSTLIGHT_COMPLETE=complete_" + shell.encode() in done.stdout
 
 
-def test_the_hint_of_an_unreachable_host_is_the_very_command(tmp_path: Path) -> None:
+def test_the_hint_of_an_unreachable_host_is_the_exact_command(tmp_path: Path) -> None:
     proxy = "nc -X connect -x proxy.example:3128 %h %p"
     host = {
         "ansible_host": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The doctor of a failed run: it hears the phase first, then the host itself, and what has not failed not at all."""
+"""The doctor of a failed run reads the phase's text first, then the host's own logs; hosts that did not fail are not read."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ def found(context: RunContext) -> list[str]:
     return [finding["cause"] for finding in json.loads(path.read_bytes())] if path.exists() else []
 
 
-def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
+def answer_with(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         return sources
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
 
 
-def test_the_journal_of_a_host_completes_the_phases_text(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
+def test_the_journal_of_a_host_is_read_after_the_text_of_the_phase(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="the service ended while it started"))
     diagnose(context)
     assert found(context) == ["libnuma-missing"]
@@ -65,20 +67,22 @@ def test_the_journal_of_a_host_completes_the_phases_text(context: RunContext, mo
 
 
 def test_the_phases_text_comes_first(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
+    answer_with(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start", evidence=(PORT,)))
     diagnose(context)
     assert found(context)[0] == "port-in-use"
 
 
 def test_evidence_is_kept_without_secrets(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    says(monkeypatch, Source("service_journal", f"VLLM_API_KEY=abcdefgh12345678 \n{LIBRARY}\n"))
+    answer_with(monkeypatch, Source("service_journal", f"VLLM_API_KEY=abcdefgh12345678 \n{LIBRARY}\n"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start"))
     diagnose(context)
     assert "abcdefgh12345678" not in context.run.path("evidence/n1/service_journal.txt").read_text()
 
 
-def test_a_host_is_asked_only_where_it_was_worked_on(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_is_read_only_after_a_phase_that_worked_on_it(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         raise AssertionError("nothing was done on the host")
 
@@ -100,7 +104,7 @@ def test_a_host_that_no_longer_answers_is_diagnosed_by_its_phase(
     assert found(context) == ["disk-full"]
 
 
-def test_a_cause_that_the_phase_names_is_not_searched_in_its_text(context: RunContext) -> None:
+def test_a_cause_named_by_the_phase_is_not_searched_in_its_text(context: RunContext) -> None:
     install_paths = {
         "https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403",
         "https://download.pytorch.org/whl/cu129": "HTTP 403",
@@ -113,13 +117,13 @@ def test_a_cause_that_the_phase_names_is_not_searched_in_its_text(context: RunCo
     assert finding["evidence"] == ["stage: wheels.vllm.ai and download.pytorch.org cannot be reached (HTTP 403)"]
 
 
-def test_planning_quotes_no_program_and_is_not_guessed_at(context: RunContext) -> None:
+def test_texts_of_planning_are_not_classified(context: RunContext) -> None:
     context.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
     diagnose(context)
     assert found(context) == []
 
 
-def test_rules_whose_refusal_has_a_cause_name_one_that_the_doctor_knows() -> None:
+def test_causes_of_rules_are_known_to_the_doctor() -> None:
     named = {rule.cause for rule in (*HOST_RULES, *RULES)} - {None}
     assert named
     assert named <= {cause.id for cause in load_causes()}

@@ -1,4 +1,4 @@
-"""A run from a bundle: where it takes its files and its model from."""
+"""A run from a bundle: the source of its files and its model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.stage.test_model import write_model
 
 @pytest.fixture
 def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRequest:
-    """A run on a controller that has the bundle and nothing else: the model's folder is not there."""
+    """Return a run on a controller that has only the bundle; the model's folder does not exist."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     made = make(tmp_path / "maker", str(write_model(tmp_path / "my-model")))
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "cache"))
@@ -29,7 +29,7 @@ def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comm
     return CommandRequest("provision", inventory, None, {}, tmp_path / "logs", bundle=made.path, trust=made.trust)
 
 
-def test_the_models_folder_is_the_bundles(request_from_bundle: CommandRequest, tmp_path: Path) -> None:
+def test_the_model_comes_from_the_bundle(request_from_bundle: CommandRequest, tmp_path: Path) -> None:
     with open_run(request_from_bundle) as context:
         [host] = context.inventory.hosts
         assert Path(host.settings.model).is_relative_to(tmp_path / "cache")
@@ -45,7 +45,7 @@ SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A product whose user wrote into the inventories that came with it, and beside the playbooks."""
+    """A checkout whose user changed the inventories that came with it, and added files beside the playbooks."""
     root = tmp_path / "checkout"
     for paths, path in product_files.product_files(ROOT):
         if paths.startswith(("inventory/", "requirements/")):
@@ -62,7 +62,7 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def test_what_a_user_wrote_into_inventories_stays_at_home(
+def test_a_users_changes_of_inventories_are_not_in_a_bundle(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -86,8 +86,8 @@ def holds(path: Path, text: str) -> bool:
     return path.is_file() and text in path.read_text()
 
 
-def test_inventories_travel_as_the_release_brings_them() -> None:
-    """`inventories.toml` names each of them as it stands now: a change of one is a change of both."""
+def test_a_bundle_has_the_inventories_of_the_release() -> None:
+    """`inventories.toml` has the digest of each: who changes one changes both."""
     shipped = {path.relative_to(ROOT).as_posix() for path in tracked() if path.is_relative_to(ROOT / "inventory")}
     assert shipped
     packed = {paths for paths, _ in product_files.product_files(ROOT)}

@@ -1,4 +1,4 @@
-"""Hosts that are a gateway and nothing else: probed, and left out of everything that concerns serving."""
+"""Hosts that are only a gateway are probed and take no part in serving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    """This machine as a host that serves, and once more as a gateway alone."""
+    """Write an inventory with this machine as a host that serves, and again as a host that is only a gateway."""
     local = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "prefix")}
     groups = {"gateway": {"hosts": {"gate": local}}, "serving": {"hosts": {"here": local}}}
     path = tmp_path / "hosts.yml"
@@ -30,7 +30,7 @@ def test_a_gateway_is_not_planned(inventory: Path, tmp_path: Path) -> None:
     assert done.host("gate")["phases"].keys() == {"probe"}
 
 
-def test_a_gateway_without_hosts_that_serve_is_refused_before_anything_is_done(inventory: Path, tmp_path: Path) -> None:
+def test_a_gateway_without_serving_hosts_is_refused_before_anything_is_done(inventory: Path, tmp_path: Path) -> None:
     done = CommandRunner(tmp_path / "logs")("gateway", "-i", str(inventory))
     assert done.code == 2, done.output()
     assert "gateway `gate` has nothing to pass requests to" in done.out
@@ -38,7 +38,7 @@ def test_a_gateway_without_hosts_that_serve_is_refused_before_anything_is_done(i
     assert not (tmp_path / "prefix/gateway").exists()
 
 
-def test_a_gateway_is_left_alone_by_a_run_over_a_part_of_the_inventory(inventory: Path, tmp_path: Path) -> None:
+def test_a_run_over_a_part_of_the_inventory_does_not_change_the_gateway(inventory: Path, tmp_path: Path) -> None:
     done = CommandRunner(tmp_path / "logs")("provision", "-i", str(inventory), "--limit", "gate")
     assert done.code == 0, done.output()
     assert done.host("gate")["phases"]["serve"]["status"] == "skipped"

@@ -1,4 +1,4 @@
-"""The host lock, with the real `flock`: held while the holder lives, free when it is gone, whatever way it went."""
+"""The host lock, with the real `flock`: it is held while its holder lives, and free when the holder has ended in any way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def session() -> LocalSession:
     return LocalSession("node", Connection(kind="local"))
 
 
-def test_a_second_run_names_the_run_that_locked_the_host_and_its_start(tmp_path: Path) -> None:
+def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> None:
     prefix = str(tmp_path / "a prefix")
     with lock_host(session(), prefix=prefix, run="first", root=False):
         with pytest.raises(HostLockedError) as refused, lock_host(session(), prefix=prefix, run="second", root=False):
@@ -44,7 +44,7 @@ def test_a_second_run_names_the_run_that_locked_the_host_and_its_start(tmp_path:
     assert not (tmp_path / "a prefix" / "lock.json").exists()
 
 
-def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_controller_is_released(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"locked\n"
@@ -61,7 +61,9 @@ def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
     pytest.fail("the lock outlived its holder")
 
 
-def test_a_lock_file_that_goes_while_it_is_taken_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_is_removed_while_it_is_locked_is_locked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefix, tools = tmp_path / "prefix", tmp_path / "tools"
     tools.mkdir()
     slow = tools / "flock"
@@ -93,7 +95,9 @@ def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     assert "Not a directory" in refused.value.text
 
 
-def test_an_account_that_no_file_names_holds_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_without_an_account_name_is_named_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 

@@ -1,4 +1,4 @@
-"""No byte that commands a terminal reaches it, wherever the text comes from: seen on a pseudo-terminal."""
+"""No control sequence reaches the terminal, wherever the text comes from; tested on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUN = "20261120T101500Z"
 
 
 def on_terminal(*arguments: str, folder: Path, typed: bytes = b"") -> str:
-    """What a terminal is sent by a command, decoded as it would be."""
+    """Return what a command sends to a terminal, decoded as the terminal would."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(folder / "logs"), "TERM": "dumb"}
     process = subprocess.Popen(
@@ -49,12 +49,12 @@ def on_terminal(*arguments: str, folder: Path, typed: bytes = b"") -> str:
 
 
 def commanding(text: str) -> list[str]:
-    """Characters that a terminal may take for a command, or that show what is not there."""
+    """Return characters that a terminal may interpret as a command, or that change what is seen."""
     return sorted({hex(ord(char)) for char in text if char not in "\n\t" and unicodedata.category(char)[0] == "C"})
 
 
 def run_folder(folder: Path) -> None:
-    """A run whose every text is hostile, also the files that are shown as they lie."""
+    """A run whose every text is hostile, including files that are shown unchanged."""
     made = Folder(folder / "logs" / RUN, [host("a", local=True)], source=HOSTILE)
     made.run.write("facts/a.json", facts("a").model_copy(update={"unknown": {"driver": HOSTILE}}))
     made.planned(["a"], CPU_STACK)
@@ -143,14 +143,14 @@ def test_no_control_character_reaches_the_terminal(source: str, tmp_path: Path) 
 
 
 @given(st.text() | st.from_regex(r"(\x1b(\x1b\[0m|\[|\]|c|)|[\x00-\x9f\u2066]|52;c;|m|\x07){1,40}"))
-def test_what_is_printable_commands_no_terminal(text: str) -> None:
+def test_printable_text_has_no_control_characters(text: str) -> None:
     shown = printable(text)
     assert commanding(shown) == []
     assert printable(shown) == shown
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "M"))))
-def test_what_can_be_seen_stays(text: str) -> None:
+def test_visible_characters_stay(text: str) -> None:
     assert printable(f"{text}\n\t {text}") == f"{text}\n\t {text}"
 
 

@@ -1,4 +1,4 @@
-"""What a host whose start failed is told, and which release it is said to have; playbooks and proofs are stand-ins."""
+"""The reported state and release of a host whose service did not start. Playbooks and proofs are substitutes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Site:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.playbooks = folder, list[str]()
-        self.outcome, self.ready, self.says = "ok", True, ServeRecord(ready=True)
+        self.outcome, self.ready, self.answer = "ok", True, ServeRecord(ready=True)
         monkeypatch.setattr(playbooks, "run_playbook", self.run_playbook)
         monkeypatch.setattr(playbooks, "acquire_locks", lambda *_: None)
-        monkeypatch.setattr(proof, "ask", lambda context, probed, requests: dict.fromkeys(requests, self.says))
+        monkeypatch.setattr(proof, "ask", lambda context, probed, requests: dict.fromkeys(requests, self.answer))
 
     def context(self, **settings: Any) -> RunContext:
         host = Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
@@ -56,7 +56,7 @@ class Site:
         return ProbedHosts({"node": facts}, {"node": paths})
 
     def has(self, release: str | None) -> None:
-        """Let the host have this state."""
+        """Give the host this state."""
         state = {"release": release, "readiness": {"unit": "firstlight-vllm.service"}}
         (self.folder / "state.json").write_text(json.dumps(state if release else None))
 
@@ -76,14 +76,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def refuse(site: Site, **settings: Any) -> dict[str, Any]:
-    """Let the start of NEW fail; the host of the summary."""
+    """Let the start of NEW fail; return the host of the summary."""
     context = site.context(**settings)
     context.reject(result("failed", "it ended with 2"))
     return_refused(context, site.probed(), {"node": NEW})
     return build(read(context.run)).model_dump()["hosts"][0]  # type: ignore[no-any-return]
 
 
-def test_a_host_that_went_back_is_failed_with_both_releases_and_the_proof(site: Site) -> None:
+def test_a_host_that_returned_to_its_release_is_failed_with_both_releases_and_the_proof(site: Site) -> None:
     site.has(OLD)
     host = refuse(site)
     serve = host["phases"]["serve"]
@@ -96,14 +96,14 @@ def test_a_host_that_went_back_is_failed_with_both_releases_and_the_proof(site: 
     assert serve["evidence"] == ("line",)
 
 
-def test_a_former_release_that_does_not_serve_either_is_said_so(site: Site) -> None:
+def test_an_earlier_release_that_does_not_serve_either_is_reported(site: Site) -> None:
     site.has(OLD)
-    site.says = ServeRecord(ready=False, text="token 1 is wrong")
+    site.answer = ServeRecord(ready=False, text="token 1 is wrong")
     text = refuse(site)["phases"]["serve"]["text"]
     assert text.endswith(f"release `{OLD}` was started again, and does not serve either: token 1 is wrong")
 
 
-def test_a_return_that_fails_keeps_the_reason_for_it(site: Site) -> None:
+def test_a_failed_return_keeps_its_reason(site: Site) -> None:
     site.outcome = "failed"
     host = refuse(site)
     assert host["phases"]["serve"]["text"] == (
@@ -113,13 +113,13 @@ def test_a_return_that_fails_keeps_the_reason_for_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize("left", [NEW, None])
-def test_where_nothing_was_proven_before_the_failure_stays_as_it_is(site: Site, left: str | None) -> None:
+def test_without_a_proven_release_the_failure_stays_unchanged(site: Site, left: str | None) -> None:
     site.has(left)
     host = refuse(site)
     assert (host["phases"]["serve"]["text"], host["refused"]) == ("it ended with 2", None)
 
 
-def test_a_host_that_is_to_be_left_is_left(site: Site) -> None:
+def test_a_host_does_not_return_if_the_setting_forbids_it(site: Site) -> None:
     host = refuse(site, on_failure="leave")
     assert (site.playbooks, host["phases"]["serve"]["text"]) == ([], "it ended with 2")
 
@@ -134,13 +134,13 @@ def test_a_host_that_is_to_be_left_is_left(site: Site) -> None:
         ({"release": None}, NEW, True),
     ],
 )
-def test_a_release_that_was_proven_before_is_not_left(
+def test_a_release_that_was_proven_before_stays(
     site: Site, installed: dict[str, Any], tried: str, *, expected: bool
 ) -> None:
     assert may_return(site.probed(**installed).facts["node"], tried) is expected
 
 
-def test_only_a_third_release_makes_work_for_the_removal(site: Site) -> None:
+def test_only_a_third_release_is_removed(site: Site) -> None:
     context = site.context()
     prune(context, site.probed(), {"node": NEW})
     assert site.playbooks == []
@@ -150,7 +150,7 @@ def test_only_a_third_release_makes_work_for_the_removal(site: Site) -> None:
     assert site.playbooks == ["prune", "prune"]
 
 
-def test_a_rollback_to_a_release_that_is_not_there_names_those_that_are(site: Site) -> None:
+def test_a_rollback_to_an_unknown_release_names_the_known_ones(site: Site) -> None:
     context = site.context()
     roll_back(context, site.probed(), to=NEW)
     failed = context.results["node"]["serve"]
@@ -159,7 +159,7 @@ def test_a_rollback_to_a_release_that_is_not_there_names_those_that_are(site: Si
     assert site.playbooks == []
 
 
-def test_a_rollback_that_was_refused_returns_from_nothing(site: Site) -> None:
+def test_a_failed_rollback_is_followed_by_no_return(site: Site) -> None:
     site.has(OLD)
     site.outcome = "failed"
     context = site.context()
@@ -169,7 +169,7 @@ def test_a_rollback_that_was_refused_returns_from_nothing(site: Site) -> None:
     assert (host.phases["serve"].text, host.changed) == ("the unit did not start", False)
 
 
-def test_a_rollback_says_what_the_host_has_then(site: Site) -> None:
+def test_a_rollback_reports_the_resulting_release(site: Site) -> None:
     site.has(OLD)
     context = site.context()
     roll_back(context, site.probed())
@@ -178,7 +178,7 @@ def test_a_rollback_says_what_the_host_has_then(site: Site) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "latest", "0" * 15, "0" * 17, "G" * 16])
-def test_what_is_no_digest_is_a_wrong_option(text: str) -> None:
+def test_an_invalid_digest_is_a_wrong_option(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         require_digest(text)
     assert f"`{text}`" in refused.value.text

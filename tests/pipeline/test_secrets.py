@@ -1,4 +1,4 @@
-"""Secrets planted wherever a person may have them, and looked for wherever a person may read."""
+"""Secrets are placed wherever users may have them, and searched for in everything that users may read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLANTED = {
 
 
 def inventory(folder: Path, **variables: Any) -> Path:
-    """This machine as its only host, with a secret in every variable that may hold one."""
+    """An inventory with this machine as its only host and a secret in every variable that may have one."""
     (folder / "token").write_text(PLANTED["token file"] + "\n", encoding="utf-8")
     host = {
         "ansible_connection": "local",
@@ -55,7 +55,7 @@ def firstlight(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def shown(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, str]:
-    """Everything that came out of a command, and every file that it left but the person's own."""
+    """Return the output of a command and every file that it left, except the user's own."""
     own = {folder / "hosts.yml", folder / "token"}
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path not in own]
     texts = {str(path): path.read_bytes().decode(errors="replace") for path in files}
@@ -65,13 +65,13 @@ def shown(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, str
 def assert_nowhere(texts: dict[str, str]) -> None:
     for where, text in texts.items():
         for kind, secret in PLANTED.items():
-            assert secret not in text, f"the {kind} secret stands in {where}"
+            assert secret not in text, f"the {kind} secret is in {where}"
 
 
 @pytest.mark.parametrize(
     "command", [("probe", "--json"), ("plan", "--explain"), ("status", "--json")], ids=lambda command: command[0]
 )
-def test_a_command_shows_none(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_command_shows_no_secret(command: tuple[str, ...], tmp_path: Path) -> None:
     done = firstlight(tmp_path, *command, "-i", str(inventory(tmp_path)))
     assert done.returncode in (0, 4), done.stderr
     texts = shown(done, tmp_path)
@@ -80,7 +80,7 @@ def test_a_command_shows_none(command: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"firstlight_env": {"HF_TOKEN": PLANTED["variable"]}}, "HF_TOKEN looks like a secret"),
         ({"firstlight_env": {"NOTE": f"password={PLANTED['variable']}"}}, "NOTE looks like a secret"),
@@ -89,10 +89,10 @@ def test_a_command_shows_none(command: tuple[str, ...], tmp_path: Path) -> None:
         ({"firstlight_vllm_args": [f"--hf-overrides=token={PLANTED['environment']}"]}, MASK),
     ],
 )
-def test_a_setting_that_would_show_one_is_refused_without_showing_it(
-    variables: dict[str, Any], said: str, tmp_path: Path
+def test_a_setting_that_would_show_a_secret_is_refused_without_showing_it(
+    variables: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     done = firstlight(tmp_path, "plan", "-i", str(inventory(tmp_path, **variables)))
     assert done.returncode == 2, done.stdout
-    assert said in done.stderr
+    assert message in done.stderr
     assert_nowhere(shown(done, tmp_path))

@@ -1,4 +1,4 @@
-"""Commands that stop a service for a while, as a person runs them; a script stands for the environment's Python on the host."""
+"""Commands that stop a service for a while, as a user runs them; a script replaces the environment's Python on the host."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PYTHON = """#!/bin/sh
 # called as: python -I PREFIX/bin/verify.pyz ARGUMENTS
 shift 2
 home=$(dirname "$(dirname "$(dirname "$0")")")
-echo "$*" >> "$home/told"
+echo "$*" >> "$home/calls"
 case "$*" in
   *--resume*) echo "firstlight-vllm.service was stopped, and answers correctly again after 3 s" ;;
   *) cat "$home/answer"; cat "$home/problem" >&2; [ ! -e "$home/slow" ] || sleep 600 ;;
@@ -65,8 +65,8 @@ def begin(tmp_path: Path, prefix: Path, *arguments: str) -> subprocess.Popen[str
 COMPARE = ("compare", "--mode", "eager", "--mode", "compiled", "--target", "p99=-20")
 
 
-def told(prefix: Path) -> list[str]:
-    path = prefix / "told"
+def calls(prefix: Path) -> list[str]:
+    path = prefix / "calls"
     return path.read_text().splitlines() if path.exists() else []
 
 
@@ -75,7 +75,7 @@ def test_both_choices_are_measured_on_the_host_and_the_table_is_printed(tmp_path
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert out.splitlines() == ["host localhost", *TABLE["table"]]  # type: ignore[misc]
-    assert told(prefix) == ["compare --mode eager --mode compiled --target p99=-20 --json"]
+    assert calls(prefix) == ["compare --mode eager --mode compiled --target p99=-20 --json"]
     run = tmp_path / "logs" / "latest"
     assert json.loads((run / "compare" / "localhost.json").read_text()) == TABLE
     done = {json.loads(line)["how"] for line in (run / "changes.jsonl").read_text().splitlines()}
@@ -113,18 +113,18 @@ def test_a_host_that_cannot_be_measured_has_a_reason(tmp_path: Path, prefix: Pat
 
 
 @pytest.mark.parametrize("arguments", [COMPARE, ("--drain",)], ids=["compare", "drain"])
-def test_an_interrupted_command_has_the_service_started_again(
+def test_an_interrupted_command_starts_the_service_again(
     tmp_path: Path, prefix: Path, arguments: tuple[str, ...]
 ) -> None:
     (prefix / "slow").touch()
     process = begin(tmp_path, prefix, *arguments)
     deadline = time.monotonic() + 60
-    while not told(prefix) and time.monotonic() < deadline:
+    while not calls(prefix) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
-    assert told(prefix)[-1] == "--resume"
+    assert calls(prefix)[-1] == "--resume"
     events = [json.loads(line) for line in (tmp_path / "logs" / "latest" / "events.jsonl").read_text().splitlines()]
     assert [event["text"] for event in events if event["kind"] == "resumed"] == [
         "firstlight-vllm.service was stopped, and answers correctly again after 3 s"
@@ -132,11 +132,11 @@ def test_an_interrupted_command_has_the_service_started_again(
 
 
 @pytest.mark.parametrize("words", [("--backend", "A"), ("--mode", "eager", "--mode", "eager"), ()])
-def test_less_than_two_choices_are_refused_before_any_host_is_asked(
+def test_fewer_than_two_choices_are_refused_before_any_connection(
     tmp_path: Path, prefix: Path, words: tuple[str, ...]
 ) -> None:
     process = begin(tmp_path, prefix, "compare", *words)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 64
     assert "two different choices are compared" in err
-    assert told(prefix) == []
+    assert calls(prefix) == []

@@ -1,4 +1,4 @@
-"""A command that is suggested acts on the hosts of the run that suggests it, with its options."""
+"""A suggested command has the hosts and the options of the run that suggests it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def host(name: str, state: HostState) -> HostSummary:
     ],
     ids=["probe", "plan"],
 )
-def test_a_run_over_one_host_suggests_no_run_over_all(
+def test_a_run_over_one_host_suggests_commands_for_that_host(
     arguments: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
     site = tmp_path / "inventory" / "local"
@@ -67,14 +67,14 @@ def test_where_some_fail_only_these_are_named_and_where_all_fail_the_limit_stays
     assert both == most == "./firstlight provision -i 'my site' --limit o1,o2 --vllm ==0.30.0 --reboot -K"
 
 
-def test_another_installation_is_never_swapped_for_the_default_one() -> None:
+def test_another_installation_keeps_its_prefix_in_suggestions() -> None:
     typed = Invocation(inventory="site", options={"--prefix": "/srv/other"})
     assert next_commands(typed, (host("o1", "failed"),)) == ("./firstlight verify -i site --prefix /srv/other",)
     assert next_commands(typed, (host("o1", "serving"),)) == ("./firstlight verify -i site --prefix /srv/other",)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("hint", "expected"),
     [
         ("run ./firstlight provision: it goes on", "run ./firstlight provision{all}: it goes on"),
         ("from one lock (./firstlight provision)", "from one lock (./firstlight provision{all})"),
@@ -87,13 +87,13 @@ def test_another_installation_is_never_swapped_for_the_default_one() -> None:
         ("./firstlight provision -i other", "./firstlight provision -i other"),
     ],
 )
-def test_a_command_in_a_hint_is_for_the_hosts_of_the_run(said: str, expected: str) -> None:
+def test_a_command_in_a_hint_is_for_the_hosts_of_the_run(hint: str, expected: str) -> None:
     typed = Invocation(inventory="site", limit="o1,o2", options={"--vllm": "none"})
-    assert typed.complete(said) == expected.format(all=" -i site --limit o1,o2 --vllm none")
-    assert Invocation().complete(said) == said
+    assert typed.complete(hint) == expected.format(all=" -i site --limit o1,o2 --vllm none")
+    assert Invocation().complete(hint) == hint
 
 
-def test_every_command_is_listed_with_the_options_that_it_really_has() -> None:
+def test_every_command_is_listed_with_its_real_options() -> None:
     repeated = {option for options in TAKES.values() for option in options} - {"--no-reboot"}
     for name, options in TAKES.items():
         command: Any = typer.main.get_command(app)
@@ -105,7 +105,7 @@ def test_every_command_is_listed_with_the_options_that_it_really_has() -> None:
         assert {"-i"} | ({"--host"} if name == "doctor" else {"--limit"}) <= real
 
 
-def test_what_was_typed_is_what_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["firstlight", "provision"])
     request = asked("provision", inventory=None, limit="a b", vllm="none", reboot=False, driver=None, refresh=True)
     assert request.invocation.suggest("provision") == (

@@ -1,4 +1,4 @@
-"""What happens on a real terminal: Ctrl-C, a closed window, and what it looks like meanwhile."""
+"""A run on a real terminal: Ctrl-C, a closed window, and the output meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG_S = 60.0
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
-    """A probe of a host whose connection hangs, on a terminal of its own; the terminal's other end; the folder of runs."""
+    """Start a probe of a host whose connection hangs, on a new terminal; return the process, the terminal's other end and the folder of runs."""
     inventory = tmp_path / "hosts.yml"
     proxy = "-F none -o ConnectTimeout=60 -o ProxyCommand='sleep 60'"
     inventory.write_text(json.dumps({"all": {"hosts": {"slow": {"ansible_ssh_common_args": proxy}}}}))
@@ -51,14 +51,14 @@ def until(seen: Callable[[], bool]) -> None:
 
 
 def read_until(terminal: int, text: bytes) -> bytes:
-    """What the terminal shows, up to and including a text."""
+    """Return what the terminal shows, up to and including a text."""
     shown = b""
     while text not in shown:
         shown += os.read(terminal, 4096)
     return shown
 
 
-def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
+def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
     process, terminal, logs = waiting
     shown = read_until(terminal, b"1/6 probe")
     assert b"slow" in shown

@@ -1,4 +1,4 @@
-"""When a host is left alone, and what still has to travel to one that is not."""
+"""When a host is up to date, and which files are sent to one that is not."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def installed(desired: Desired, **changes: Any) -> Installed:
     return Installed(**{**values, **changes})
 
 
-def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
+def test_a_host_in_the_desired_state_is_not_changed(desired: Desired) -> None:
     facts = host_facts(installed(desired))
     assert is_up_to_date(desired, facts)
     assert proven(desired, facts)
@@ -115,16 +115,16 @@ def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     ],
     ids="-".join,
 )
-def test_any_deviation_ends_the_rest(desired: Desired, change: dict[str, Any]) -> None:
+def test_a_host_with_any_deviation_is_not_up_to_date(desired: Desired, change: dict[str, Any]) -> None:
     assert not is_up_to_date(desired, host_facts(installed(desired, **change)))
 
 
-def test_another_service_is_another_state(desired: Desired) -> None:
+def test_a_changed_service_is_another_state(desired: Desired) -> None:
     other = {**desired.state, "service": "other"}
     assert not is_up_to_date(desired, host_facts(installed(desired, state=other)))
 
 
-def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desired) -> None:
+def test_unreadable_files_do_not_count_as_unchanged(desired: Desired) -> None:
     facts = host_facts(installed(desired), unknown={"installed.drift": "permission denied"})
     assert not is_up_to_date(desired, facts)
 
@@ -138,17 +138,17 @@ def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desir
         {"main_pid": 71, "start_ticks": 8, "boot_id": "other"},
     ],
 )
-def test_a_service_that_started_again_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:
+def test_a_restarted_service_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:
     assert not proven(desired, host_facts(installed(desired, last_ready=ready)))
 
 
-def test_an_environment_that_is_there_needs_none_of_its_files(desired: Desired) -> None:
+def test_an_existing_environment_needs_none_of_its_files(desired: Desired) -> None:
     assert missing_files(desired, host_facts(), FILES) == list(FILES)
     there = host_facts(installed(desired, state=None))
     assert [file.kind for file in missing_files(desired, there, FILES)] == ["deb"]
 
 
-def test_a_disk_that_is_too_small_is_refused_with_both_figures(desired: Desired) -> None:
+def test_a_disk_that_is_too_small_is_refused_with_both_sizes(desired: Desired) -> None:
     small = (Disk(path="/", mount="/", total=10 * 2**30, free=2**30),)
     with pytest.raises(InstallError) as refused:
         require_disk_space(host_facts(disks=small), desired, incoming=2**29, prefix=2**30)
@@ -171,7 +171,7 @@ def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
     require_disk_space(host_facts(disks=disks), desired, incoming=2**30, prefix=2**30)
 
 
-def test_rights_decide_where_things_go() -> None:
+def test_rights_decide_the_locations() -> None:
     user = User(name="ann", uid=1000, home="/home/ann")
     own = install_paths_of(node(), host_facts(user=user))
     assert (own.prefix, own.owner, own.root) == ("/home/ann/.local/share/firstlight", "ann", False)
@@ -201,9 +201,7 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
 DAMAGED = {"status": "fail", "environment": "e1", "checks": [{"id": "libraries.files", "status": "fail"}]}
 
 
-def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
-    desired: Desired, tmp_path: Path
-) -> None:
+def test_a_damaged_environment_is_rebuilt_next_to_it_with_the_same_digest(desired: Desired, tmp_path: Path) -> None:
     staged = Staged(
         hosts=("node",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
     )
@@ -217,7 +215,7 @@ def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
 
 
 USERS = "/opt/firstlight/models/builtin-1"
-"""The folder of the model that these hosts serve; its files are a user's here."""
+"""The folder of the model that these hosts serve; here it is a user's model."""
 
 
 @pytest.mark.parametrize(
@@ -229,7 +227,7 @@ USERS = "/opt/firstlight/models/builtin-1"
         (f"the endpoint serves /tmp/other as m, planned {USERS}", set()),
     ],
 )
-def test_of_a_model_the_damaged_files_are_sent_again(desired: Desired, problem: str, sent: set[str]) -> None:
+def test_damaged_files_of_a_model_are_sent_again(desired: Desired, problem: str, sent: set[str]) -> None:
     files = [*FILES, staged_file("w.safetensors", "model"), staged_file("w.safetensors.index.json", "model")]
     checks = [{"id": "serving.model", "status": "fail", "evidence": {"folder": USERS, "problems": [problem]}}]
     facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
@@ -241,7 +239,7 @@ def test_of_a_model_the_damaged_files_are_sent_again(desired: Desired, problem: 
     )
 
 
-def test_a_file_of_a_model_that_somebody_wrote_to_is_sent_again_without_a_check(desired: Desired) -> None:
+def test_a_changed_file_of_a_model_is_sent_again_without_a_check(desired: Desired) -> None:
     files = [*FILES, staged_file("w.safetensors", "model"), staged_file("config.json", "model")]
     drift = (Drift(kind="file", path=f"{USERS}/config.json", text="was written to"),)
     facts = host_facts(installed(desired, drift=drift))
@@ -263,7 +261,7 @@ def peers_record(status: str) -> dict[str, Any]:
         (peers_record("warn"), False),
     ],
 )
-def test_writes_between_cards_are_used_unless_the_checks_warned_of_them(verified: Any, arrive: bool) -> None:
+def test_writes_between_cards_are_used_unless_the_checks_warned(verified: Any, arrive: bool) -> None:
     assert peer_writes_arrive(verified) is arrive
 
 
@@ -279,11 +277,11 @@ def test_writes_between_cards_are_used_unless_the_checks_warned_of_them(verified
         (peers_record("skip"), peers_record("ok"), True),
     ],
 )
-def test_only_ok_takes_a_warning_of_writes_between_cards_back(newer: Any, kept: Any, arrive: bool) -> None:
+def test_only_ok_clears_a_warning_about_writes_between_cards(newer: Any, kept: Any, arrive: bool) -> None:
     assert peer_writes_arrive(newer, kept) is arrive
 
 
-def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
+def test_newer_checks_override_those_stored_on_the_host(tmp_path: Path) -> None:
     cards = tuple(
         NvidiaGpu(index=index, name="NVIDIA H100 80GB HBM3", compute_capability="9.0", memory_total=80 * 2**30)
         for index in range(2)
@@ -311,7 +309,7 @@ def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
     assert serves_with(peers_record("ok"))
 
 
-def test_a_changed_role_changes_the_digest_that_hosts_are_compared_by(
+def test_a_changed_role_changes_the_digest_of_the_desired_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (desired_state.ROOT / "playbooks/site.yml").is_file()

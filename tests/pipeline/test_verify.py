@@ -1,4 +1,4 @@
-"""The phase `verify`: what it keeps of hosts that were checked together."""
+"""The phase `verify`: the records of hosts that were checked together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_checks, "verify", run)
 
 
-def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
+def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a", "b", "ill")
     check(context, CheckOptions("quick"))
     kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
@@ -65,14 +65,14 @@ def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
 
 
-def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
+def test_a_single_host_is_not_compared(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a")
     check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
     assert not context.run.path("host_comparison.json").exists()
 
 
-def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[list[str]] = []
 
     def meet(openers: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def builder(inventory: Path, *stacks: Stack) -> WheelBuilder:
     return wheel_builder_of(context, Plan(classes=tuple(resolve_to(stack) for stack in stacks)))
 
 
-def test_the_builder_knows_what_all_classes_want_built(inventory: Path) -> None:
+def test_the_builder_has_the_builds_of_all_classes(inventory: Path) -> None:
     published = stack_with("12.0", source="wheel")
     plain = make_stack(None, None)
     keys = builder(inventory, stack_with("9.0"), stack_with("8.0"), published, plain).fleet

@@ -1,4 +1,4 @@
-"""Runs the probe's script for real on this machine: any shell, any user, any PATH."""
+"""Runs the probe's real script on this machine, with any shell, user and PATH."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(
 
 
 def program(folder: Path, name: str, body: str) -> None:
-    """A program of ours, first on the PATH."""
+    """Write a program that is first on the PATH."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     path.chmod(0o755)

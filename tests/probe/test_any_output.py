@@ -1,4 +1,4 @@
-"""Whatever a host prints, the answer is facts: never a traceback, and always a record that can be written and read again."""
+"""Any output of a host gives facts: never a traceback, and always a record that can be written and read again."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def check(output: str | bytes) -> None:
 
 @RELAXED
 @given(st.binary(max_size=2000))
-def test_any_bytes(output: bytes) -> None:
+def test_any_bytes_give_facts(output: bytes) -> None:
     check(output)
 
 
@@ -96,7 +96,7 @@ def test_any_bytes(output: bytes) -> None:
     st.dictionaries(st.sampled_from(SECTIONS), st.tuples(GARBAGE, st.integers(0, 999), st.text(max_size=30))),
     st.booleans(),
 )
-def test_any_text_in_any_section(sections: dict[str, tuple[str, int, str]], cut: bool) -> None:
+def test_any_text_in_any_section_gives_facts(sections: dict[str, tuple[str, int, str]], cut: bool) -> None:
     body = "".join(
         f"@@0 begin {name}\n{text}\n\n@@0 end {name} {status} {reason}\n"
         for name, (text, status, reason) in sections.items()
@@ -106,7 +106,7 @@ def test_any_text_in_any_section(sections: dict[str, tuple[str, int, str]], cut:
 
 @RELAXED
 @given(st.sampled_from(TEXTS), st.data())
-def test_damaged_recordings(text: str, data: st.DataObject) -> None:
+def test_damaged_recordings_give_facts(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 3000)))
     check(text[:start] + data.draw(GARBAGE) + text[end:])
@@ -114,11 +114,11 @@ def test_damaged_recordings(text: str, data: st.DataObject) -> None:
 
 @RELAXED
 @given(st.sampled_from(TEXTS), st.integers(0, 70000))
-def test_output_cut_anywhere(text: str, length: int) -> None:
+def test_truncated_output_gives_facts(text: str, length: int) -> None:
     check(text.encode()[:length])
 
 
-def test_a_host_that_says_too_much_is_cut_section_by_section() -> None:
+def test_the_output_of_a_host_is_limited_section_by_section() -> None:
     name = "X" * 20_000_000
     text = f"@@0 clock 1.0\n@@0 begin cpu\nmodel name\t: {name}\nModel name: {name}\n@@0 end cpu 0\n@@0 over ALL\n"
     facts = parse("host", text)

@@ -1,4 +1,4 @@
-"""What of an installation is no longer as its last run sealed it: from the probe's answer to facts."""
+"""Drift: differences between an installation and the state that its last run sealed, from the probe's output to facts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ExecStartPost="""
 
 
 def unit(*changes_: tuple[str, str], last_run: str = "") -> list[str]:
-    """What is found after texts of `systemctl show` were replaced, as sentences."""
+    """Return the drift, as sentences, after texts of `systemctl show` were replaced."""
     text = SEALED
     for before, after in changes_:
         assert before in text
@@ -34,7 +34,7 @@ def unit(*changes_: tuple[str, str], last_run: str = "") -> list[str]:
     return [f"{each.kind} {each.sentence}" for each in drift.unit(drift.properties(SEALED.split("\n")), now)]
 
 
-def test_a_unit_as_it_was_sealed_did_not_drift() -> None:
+def test_an_unchanged_unit_did_not_drift() -> None:
     assert unit() == []
     assert unit(last_run=" ; start_time=[Sat 2026-11-21 11:06:05 UTC] ; stop_time=[n/a] ; pid=71 ; status=0/0 }") == []
     assert unit(("=read write", "=read write landlock_restrict_self")) == []
@@ -42,16 +42,16 @@ def test_a_unit_as_it_was_sealed_did_not_drift() -> None:
     assert drift.unit(drift.properties(SEALED.split("\n")), {}) == []
 
 
-def test_a_drop_in_of_our_unit_is_drift_with_what_it_changes() -> None:
+def test_a_drop_in_of_our_unit_is_drift_with_its_changes() -> None:
     path = f"{FOLDER}/a.conf"
     drop_in = ("DropInPaths=", f"DropInPaths={path}")
     assert unit(drop_in) == [f"drop_in {path} is a drop-in for the unit"]
     changed = (("Environment=\n", "Environment=PYTHONPATH=/tmp/x\n"), ("--dtype float32", "--dtype bfloat16"))
-    said = "ExecStart=/p/vllm serve --dtype bfloat16; Environment=PYTHONPATH=/tmp/x, sealed with nothing"
-    assert unit(drop_in, *changed) == [f"drop_in {path} is a drop-in for the unit ({said})"]
+    difference = "ExecStart=/p/vllm serve --dtype bfloat16; Environment=PYTHONPATH=/tmp/x, sealed with nothing"
+    assert unit(drop_in, *changed) == [f"drop_in {path} is a drop-in for the unit ({difference})"]
 
 
-def test_a_drop_in_for_all_services_is_drift_only_where_it_changes_something() -> None:
+def test_a_drop_in_for_all_services_is_drift_only_if_it_changes_our_unit() -> None:
     path = "/etc/systemd/system/service.d/all.conf"
     drop_in = ("DropInPaths=", f"DropInPaths={path}")
     assert unit(drop_in) == []
@@ -61,7 +61,7 @@ def test_a_drop_in_for_all_services_is_drift_only_where_it_changes_something() -
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "difference"),
     [
         ("NeedDaemonReload=no", "NeedDaemonReload=yes", "systemd has not read its files since they changed"),
         ("UnitFileState=enabled", "UnitFileState=disabled", "UnitFileState=disabled, sealed with enabled"),
@@ -70,8 +70,10 @@ def test_a_drop_in_for_all_services_is_drift_only_where_it_changes_something() -
         ("ExecStartPost=", "ExecStartPost={ path=/x ; argv[]=/x --now ; ignore_errors=no", "ExecStartPost=/x --now"),
     ],
 )
-def test_what_systemd_alone_holds_is_drift_of_the_unit(before: str, after: str, said: str) -> None:
-    assert unit((before, after)) == [f"unit /etc/systemd/system/firstlight-vllm.service would be started with {said}"]
+def test_settings_that_only_systemd_has_are_drift_of_the_unit(before: str, after: str, difference: str) -> None:
+    assert unit((before, after)) == [
+        f"unit /etc/systemd/system/firstlight-vllm.service would be started with {difference}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_secret_is_sealed_with_mode_owner_size_and_times(now: str, kinds: list
     assert all(each.path == "/p/etc/a b" for each in found)
 
 
-def test_of_a_folder_only_who_may_write_is_compared() -> None:
+def test_of_a_folder_only_the_write_permissions_are_compared() -> None:
     sealed = ["755 0 0 - - - /p/etc"]
     assert drift.files(sealed, ["755 0 0 4096 7 8 /p/etc"]) == ([], [])
     [found] = drift.files(sealed, ["777 0 0 4096 7 8 /p/etc"])[0]
@@ -101,24 +103,24 @@ def test_of_a_folder_only_who_may_write_is_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["stat: cannot statx '/p/x': Permission denied", "stat: can't stat '/p/x': Permission denied"]
+    "difference", ["stat: cannot statx '/p/x': Permission denied", "stat: can't stat '/p/x': Permission denied"]
 )
-def test_what_may_not_be_looked_at_is_unknown_and_no_drift(said: str) -> None:
-    assert drift.files(["600 0 0 1 2 3 /p/x"], [said]) == ([], ["/p/x"])
+def test_an_unreadable_file_is_unknown_and_no_drift(difference: str) -> None:
+    assert drift.files(["600 0 0 1 2 3 /p/x"], [difference]) == ([], ["/p/x"])
 
 
 def engine(pid: int, parent: int, state: str) -> EngineProcess:
     return EngineProcess(pid=pid, parent=parent, state=state, name="VLLM::EngineCore")
 
 
-def test_a_stopped_process_of_the_service_is_drift_and_one_of_others_is_not() -> None:
+def test_only_a_stopped_process_of_the_service_is_drift() -> None:
     engines = [engine(72, 71, "T"), engine(73, 72, "T"), engine(90, 1, "T"), engine(91, 90, "t")]
     assert [each.path for each in drift.processes(71, "S", engines)] == ["/proc/72", "/proc/73"]
     assert [each.path for each in drift.processes(71, "T", [engine(72, 71, "S")])] == ["/proc/71"]
     assert drift.processes(None, "", engines) == []
 
 
-def test_who_changed_a_file_is_told_as_far_as_the_host_knows() -> None:
+def test_the_user_who_changed_a_file_is_named_if_the_host_knows() -> None:
     output = split(
         "@@0 clock 1\n@@0 begin owners\nroot 1795259161 1795259164 /a/drop in.conf\nops 1795250000 1795250000 /b\n\n@@0 end owners 0 \n"
         "@@0 begin packages\nnosuch: no path found\nacme-tools: /b\n\n@@0 end packages 0 \n@@0 begin sudo_calls\n"
@@ -131,6 +133,6 @@ def test_who_changed_a_file_is_told_as_far_as_the_host_knows() -> None:
     }
 
 
-def test_a_section_that_lists_no_files_is_read_as_before() -> None:
+def test_a_section_without_files_is_read_as_before() -> None:
     parts = drift.parts(Section(name="drift", text="/p/a: OK\n/p/b: FAILED"), "0")
     assert (parts.sums, parts.files, parts.unit) == (("/p/a: OK", "/p/b: FAILED"), (), {})

@@ -1,4 +1,4 @@
-"""Single values and spellings that the recorded outputs do not all show."""
+"""Values and spellings that not all recorded outputs contain."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def section(text: str, status: int = 0, reason: str = "") -> Section:
         ("", (None, None)),
     ],
 )
-def test_libc(text: str, expected: tuple[str | None, str | None]) -> None:
+def test_the_c_library_is_read(text: str, expected: tuple[str | None, str | None]) -> None:
     assert operating_system.libc(section(text)) == expected
 
 
-def test_os_release_quotes() -> None:
+def test_quotes_in_os_release_are_read() -> None:
     text = 'ID=\'rocky\'\nNAME="A \\"B\\" \\$C"\nVERSION_ID=9\n# ID=no\nBAD LINE\n'
     assert operating_system.os_release(section(text)) == {"ID": "rocky", "NAME": 'A "B" $C', "VERSION_ID": "9"}
 
@@ -51,14 +51,14 @@ def test_os_release_quotes() -> None:
         ("", None),
     ],
 )
-def test_isa(flags: str, level: str | None) -> None:
+def test_the_instruction_set_is_read(flags: str, level: str | None) -> None:
     assert cpu.isa_level(frozenset(flags.split())) == level
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("0", 1), ("0-63", 64), ("0-3,8-11,15", 9), ("", None), ("3-1", None), ("0-", None)]
 )
-def test_cpu_list(text: str, count: int | None) -> None:
+def test_lists_of_cpus_are_read(text: str, count: int | None) -> None:
     assert cpu.count_range(text) == count
 
 
@@ -66,7 +66,7 @@ def test_cpu_list(text: str, count: int | None) -> None:
     ("target", "name"),
     [(90402, "gfx942"), (90010, "gfx90a"), (110000, "gfx1100"), (90006, "gfx906"), (120001, "gfx1201"), (0, None)],
 )
-def test_gfx(target: int, name: str | None) -> None:
+def test_architectures_of_amd_cards_are_read(target: int, name: str | None) -> None:
     assert rocm.gfx_name(target) == name
 
 
@@ -80,12 +80,12 @@ def test_gfx(target: int, name: str | None) -> None:
         ("", None),
     ],
 )
-def test_pci_address(text: str, address: str | None) -> None:
+def test_pci_addresses_are_normalised(text: str, address: str | None) -> None:
     assert pci_address(text) == address
 
 
 @given(st.integers(0, 1 << 62))
-def test_integers_read_what_was_written(number: int) -> None:
+def test_numbers_are_read_as_written(number: int) -> None:
     assert integer(f" {number}\n") == number
     assert integer(f"-{number}") is None
 
@@ -94,12 +94,12 @@ def test_integers_read_what_was_written(number: int) -> None:
     st.integers(0, 10**12),
     st.sampled_from([("MiB", 1 << 20), ("MB", 1 << 20), ("KiB", 1 << 10), ("GB", 1 << 30), ("B", 1)]),
 )
-def test_sizes(number: int, unit: tuple[str, int]) -> None:
+def test_sizes_are_read(number: int, unit: tuple[str, int]) -> None:
     assert size(f"{number} {unit[0]}") == number * unit[1]
 
 
 @pytest.mark.parametrize("text", ["N/A", "", "12", "12 TB", "-1 MiB", "1.5 MiB"])
-def test_no_size(text: str) -> None:
+def test_an_invalid_size_is_unknown(text: str) -> None:
     assert size(text) is None
 
 
@@ -107,13 +107,13 @@ def test_no_size(text: str) -> None:
     ("text", "found"),
     [("gcc (Debian 12.2.0-14) 12.2.0", "12.2.0"), ("V12.4.131", None), ("ninja", None), ("1.11.1", "1.11.1")],
 )
-def test_version(text: str, found: str | None) -> None:
+def test_versions_are_read(text: str, found: str | None) -> None:
     assert version(text) == found
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the kernel's tables follow the machine's byte order")
 @given(st.ip_addresses(), st.integers(0, 65535))
-def test_kernel_tables(address: ipaddress.IPv4Address | ipaddress.IPv6Address, number: int) -> None:
+def test_kernel_tables_list_listeners(address: ipaddress.IPv4Address | ipaddress.IPv6Address, number: int) -> None:
     words = [address.packed[at : at + 4][::-1].hex().upper() for at in range(0, len(address.packed), 4)]
     name = "tcp" if address.version == 4 else "tcp6"
     row = f"/proc/net/{name}:   0: {''.join(words)}:{number:04X} {'0' * len(''.join(words))}:0000 0A 00000000:00000000 00:00000000 00000000     0"
@@ -136,7 +136,7 @@ def test_established_connections_are_no_listeners() -> None:
         ((str(1 << 35),), 1 << 34, None),
     ],
 )
-def test_cgroup_limit(limits: tuple[str, ...], total: int | None, expected: int | None) -> None:
+def test_the_limit_of_the_cgroup_is_read(limits: tuple[str, ...], total: int | None, expected: int | None) -> None:
     text = "\n".join(f"/sys/fs/cgroup/{level}/memory.max:{limit}" for level, limit in enumerate(limits))
     assert memory.cgroup_limit(section(text), total) == expected
 
@@ -163,7 +163,7 @@ def test_full_disk_has_nothing_free() -> None:
         ("cgroup=0::/init.scope", None),
     ],
 )
-def test_container(text: str, kind: str | None) -> None:
+def test_a_container_is_detected(text: str, kind: str | None) -> None:
     assert isolation.container(section(text), {}) == kind
 
 
@@ -180,21 +180,21 @@ def test_container(text: str, kind: str | None) -> None:
         ("", None),
     ],
 )
-def test_secure_boot(text: str, expected: bool | None) -> None:
+def test_secure_boot_is_read(text: str, expected: bool | None) -> None:
     output = split(f"@@0 clock 1\n@@0 begin secure_boot\n{text}\n\n@@0 end secure_boot 0 \n@@0 over ALL\n")
     unknown: dict[str, str] = {}
     assert isolation.secure_boot(output, unknown) is expected
     assert ("secure_boot" in unknown) == (expected is None)
 
 
-def test_changed_files_as_busybox_spells_them() -> None:
+def test_changed_files_in_the_format_of_busybox_are_read() -> None:
     text = "sha256sum: can't open '/p/a': No such file or directory\n/p/a: FAILED\n/p/b: OK\n/p/c: FAILED\nsha256sum: can't open '/p/d': Permission denied\n/p/d: FAILED"
     found, forbidden = drift.sums(text.split("\n"))
     assert [each.sentence for each in found] == ["/p/a is gone", "/p/c has another content"]
     assert forbidden == ["/p/d"]
 
 
-def test_a_tool_that_complains_on_its_standard_output_is_quoted() -> None:
+def test_errors_on_the_standard_output_of_a_tool_are_quoted() -> None:
     text = "@@0 clock 1\n@@0 begin pci\n/sys/bus/pci/devices/0000:03:00.0/vendor:0x1002\n/sys/bus/pci/devices/0000:03:00.0/device:0x744c\n"
     text += "/sys/bus/pci/devices/0000:03:00.0/class:0x030000\n\n@@0 end pci 0 \n@@0 begin rocminfo_agents\n"
     text += "Unable to open /dev/kfd read-write: Permission denied\n\n@@0 end rocminfo_agents 1 \n@@0 over ALL\n"
@@ -204,7 +204,7 @@ def test_a_tool_that_complains_on_its_standard_output_is_quoted() -> None:
     assert facts.unknown["amd.rocminfo"] == "Unable to open /dev/kfd read-write: Permission denied"
 
 
-def test_compatibility_libraries_are_seen_with_a_toolkit_and_alone() -> None:
+def test_compatibility_libraries_are_found_with_and_without_a_toolkit() -> None:
     text = (
         'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\n'
         "toolkit=/usr/local/cuda-13.0\ncompat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
@@ -216,7 +216,7 @@ def test_compatibility_libraries_are_seen_with_a_toolkit_and_alone() -> None:
     ]
 
 
-def test_processes_of_amd_cards_are_summed_by_nobody() -> None:
+def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
     rows = "/sys/class/kfd/kfd/proc/7/vram_51110:4096\n/sys/class/kfd/kfd/proc/7/vram_2:0\n/sys/class/kfd/kfd/proc/9/vram_2:12"
     assert [(item.pid, item.memory, item.gpu) for item in rocm.compute_processes(section(rows))] == [
         (7, 4096, "51110"),

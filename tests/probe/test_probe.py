@@ -18,7 +18,7 @@ from provision.phases.probe import probe
 
 
 class Here:
-    """A session of this machine; `shell` stands in for the login shell that the host gives."""
+    """A session of this machine; `shell` replaces the login shell of the host."""
 
     host = "here"
 
@@ -36,7 +36,7 @@ class Here:
 
 
 class Another(Here):
-    """A session of this machine that logs in as nobody; root runs what wants root, unless sudo refuses."""
+    """A session of this machine that logs in as nobody; root runs what needs root, unless sudo refuses."""
 
     def __init__(self, *, refused: bool = False) -> None:
         super().__init__("su -s /bin/sh nobody -c 'sh -s'")
@@ -59,7 +59,7 @@ def session(shell: str = "sh -s") -> Session:
     return Here(shell)  # type: ignore[return-value]  # only what probe uses of it
 
 
-def test_one_round_trip_within_its_deadline() -> None:
+def test_a_probe_takes_one_round_trip_within_its_deadline() -> None:
     here = Here()
     facts = probe(host(), here)  # type: ignore[arg-type]
     assert here.calls == [("sh -s", 20.0)]
@@ -68,7 +68,7 @@ def test_one_round_trip_within_its_deadline() -> None:
     assert "clock_skew_s" not in facts.unknown
 
 
-def test_prefix_follows_the_owner_of_the_installation() -> None:
+def test_the_prefix_is_that_of_the_installations_owner() -> None:
     of_root = probe(host(become=True), session())
     named = probe(host(), session(), prefix="/srv/light", paths=("/srv/models",))
     assert of_root.installed is not None
@@ -79,20 +79,20 @@ def test_prefix_follows_the_owner_of_the_installation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "said"),
+    ("shell", "message"),
     [("echo This account is not available.; exit 1", "This account is not available."), ("exit 7", "nothing")],
 )
-def test_a_login_without_a_shell_is_an_error_with_its_words(shell: str, said: str) -> None:
+def test_a_login_without_a_shell_is_an_error_with_its_output(shell: str, message: str) -> None:
     with pytest.raises(RemoteCommandError) as caught:
         probe(host(), session(shell))
     assert "host `gpu-1`" in caught.value.text
-    assert caught.value.text.endswith(f"said: {said}")
+    assert caught.value.text.endswith(f"said: {message}")
     assert caught.value.hint is not None
 
 
 @pytest.fixture
 def private() -> Iterator[Path]:
-    """An installation of root's below a folder that all may enter; only root may read it."""
+    """An installation of root below a folder that everybody may enter; only root may read it."""
     with tempfile.TemporaryDirectory() as name:
         prefix = Path(name)
         prefix.chmod(0o755)
@@ -110,7 +110,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 
 @AS_ROOT
-def test_what_the_login_may_not_read_is_read_with_the_rights_that_the_run_has(private: Path) -> None:
+def test_files_that_the_login_may_not_read_are_read_with_the_rights_of_the_run(private: Path) -> None:
     there = Another()
     facts = probe(host(become=True), there, prefix=str(private))  # type: ignore[arg-type]
     assert [command for command, _ in there.calls] == ["sh -s", "root: sh -s"]
@@ -118,12 +118,12 @@ def test_what_the_login_may_not_read_is_read_with_the_rights_that_the_run_has(pr
     assert (facts.installed.state, facts.installed.environments) == ({"format": 1}, ("e1",))
     assert [each.path for each in facts.installed.drift] == [f"{private}/state.json"]
     assert not facts.unknown.keys() & HIDDEN
-    # All else is still of the login.
+    # Everything else is still read as the login.
     assert facts.user.name == "nobody"
 
 
 @AS_ROOT
-def test_without_rights_a_probe_says_what_it_could_not_read_and_why(private: Path) -> None:
+def test_without_rights_a_probe_names_unreadable_files_and_the_reason(private: Path) -> None:
     alone = probe(host(), Another(), prefix=str(private))  # type: ignore[arg-type]
     refused = probe(host(become=True), Another(refused=True), prefix=str(private))  # type: ignore[arg-type]
     assert alone.unknown["installed.state"] == f"no permission to read {private}/state.json"
@@ -132,7 +132,7 @@ def test_without_rights_a_probe_says_what_it_could_not_read_and_why(private: Pat
 
 
 @AS_ROOT
-def test_what_everybody_may_read_costs_no_second_round_trip(private: Path) -> None:
+def test_readable_files_need_no_second_round_trip(private: Path) -> None:
     for path in ("envs", "state.json", "state.sha256"):
         (private / path).chmod(0o755)
     there = Another()

@@ -1,4 +1,4 @@
-"""Each recorded output gives the facts that its JSON file names, however a terminal or a transport dressed it."""
+"""Each recorded output gives the facts that its JSON file names, whatever a terminal or a transport added to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASES = sorted(path.stem for path in RECORDED.glob("*.txt"))
 
 
 def at(value: Any, path: str) -> Any:
-    """The value at a dotted path; keys that hold dots themselves are tried as a whole first."""
+    """Return the value at a dotted path; keys that contain dots are tried as a whole first."""
     if path == "#":
         return len(value)
     if isinstance(value, dict) and path in value:
@@ -30,12 +30,12 @@ def read(name: str) -> HostFacts:
     return parse(name, (RECORDED / f"{name}.txt").read_bytes())
 
 
-def test_every_case_says_what_it_expects() -> None:
+def test_every_case_has_expectations() -> None:
     assert sorted(path.stem for path in RECORDED.glob("*.json")) == CASES
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_recorded(name: str) -> None:
+def test_a_recorded_output_gives_its_facts(name: str) -> None:
     facts = json.loads(read(name).model_dump_json())
     expected = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
     assert {path: at(facts, path) for path in expected} == expected
@@ -48,7 +48,7 @@ def test_facts_survive_their_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_dress_of_transports_changes_nothing(name: str) -> None:
+def test_additions_of_transports_change_nothing(name: str) -> None:
     text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
     banner = "Welcome!\n@@ not ours begin\n"
     coloured = text.replace("ID=", "\x1b[1;32mID=\x1b[0m")
@@ -57,7 +57,7 @@ def test_dress_of_transports_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_cut_output_keeps_what_came_and_says_what_is_missing(name: str) -> None:
+def test_truncated_output_keeps_its_facts_and_names_missing_ones(name: str) -> None:
     text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
     cut = text[: text.index(" begin os_release") + 40]
     facts = parse(name, cut)
@@ -66,7 +66,7 @@ def test_cut_output_keeps_what_came_and_says_what_is_missing(name: str) -> None:
 
 
 def test_eight_cards_on_four_switches_are_eight_cards_of_one_driver() -> None:
-    """Where detectors go wrong: each card prints the driver's version again, and the bus shows switches as NVIDIA's too."""
+    """Each card prints the driver's version again, and the bus shows switches of NVIDIA as well."""
     nvidia = read("h100-sxm8").nvidia
     assert nvidia
     assert nvidia.driver_version

@@ -1,4 +1,4 @@
-"""The script itself, run for real: several shells, no root, empty environment, tools that hang, tools that are missing."""
+"""The real script: several shells, no root, an empty environment, tools that hang, missing tools."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.probe.test_recorded import RECORDED
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "provision/phases/probe").glob("*.sh"))
 UNSEEN = {"clock_skew_s", "secure_boot", "memory.shm"} | (set() if Path("/sys/module").exists() else {"kernel_modules"})
-"""What this machine may hide: a container sees none of its host's modules."""
+"""Facts that this machine may hide: a container sees none of its host's modules."""
 SHELLS = {"dash": ("dash", "-s"), "busybox": ("busybox", "sh", "-s"), "bash as sh": ("bash", "--posix", "-s")}
 
 
 def traces(stdout: str) -> list[Path]:
-    """Folders that a script left; its output names them by the nonce."""
+    """Return folders that a script left; its output names them by the nonce."""
     nonce = stdout.partition("@@")[2].partition(" ")[0]
     assert nonce
     paths = [Path(folder, f".firstlight-probe-{nonce}") for folder in ("/tmp", "/dev/shm", "/var/tmp")]
@@ -34,13 +34,13 @@ def traces(stdout: str) -> list[Path]:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_reports_nothing() -> None:
     done = subprocess.run(["shellcheck", "--shell=sh", *map(str, SCRIPTS)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_shells_agree(name: str) -> None:
+def test_all_shells_give_the_same_facts(name: str) -> None:
     if shutil.which(SHELLS[name][0]) is None:
         pytest.skip(f"{SHELLS[name][0]} is not installed")
     done = run(*SHELLS[name])
@@ -57,7 +57,7 @@ def test_shells_agree(name: str) -> None:
     assert traces(done.stdout) == []
 
 
-def test_empty_environment_is_enough() -> None:
+def test_an_empty_environment_is_enough() -> None:
     done = run("env", "-i", "/bin/sh", "-s")
     facts = done.facts
     assert (done.rc, done.stderr) == (0, "")
@@ -67,7 +67,7 @@ def test_empty_environment_is_enough() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_without_root() -> None:
+def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
     done = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s")
     facts = done.facts
     assert facts.user.name == "nobody"
@@ -95,7 +95,7 @@ def open_folder() -> Iterator[Path]:
         ("exec sleep 300", None, "no answer from sudo within 1 s"),
     ],
 )
-def test_sudo(open_folder: Path, body: str, allowed: bool | None, reason: str | None) -> None:
+def test_passwordless_sudo_is_detected(open_folder: Path, body: str, allowed: bool | None, reason: str | None) -> None:
     program(open_folder, "sudo", body)
     facts = run("su", "-s", "/bin/sh", "nobody", "-c", f"PATH={open_folder}:$PATH sh -s", limit_s=1).facts
     assert facts.user.passwordless_sudo is allowed
@@ -103,7 +103,7 @@ def test_sudo(open_folder: Path, body: str, allowed: bool | None, reason: str | 
     assert ("user.passwordless_sudo" in facts.unknown) == (reason is not None)
 
 
-def test_a_hanging_tool_costs_its_own_sections_only(tmp_path: Path) -> None:
+def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
     program(tmp_path, "nvidia-smi", "trap '' TERM\necho half\nsleep 300")
     done = run(environment=with_first(tmp_path), limit_s=1)
     facts = done.facts
@@ -115,11 +115,11 @@ def test_a_hanging_tool_costs_its_own_sections_only(tmp_path: Path) -> None:
     assert "@@" in done.stdout.rpartition(" over ALL")[0]
 
 
-def test_what_cannot_be_ended_is_given_up(tmp_path: Path) -> None:
-    # A process in uninterruptible sleep lets not even SIGKILL through: here the limit itself never comes.
+def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
+    # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
     program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
     done = run(environment=with_first(tmp_path), limit_s=300, budget_s=1, timeout_s=30)
-    # It came back although nvidia-smi has not: no descriptor of the connection is left in its hands.
+    # The script returned although nvidia-smi did not, so nvidia-smi holds no descriptor of the connection.
     assert done.stdout.rstrip().endswith(" over BUDGET")
     assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
     assert done.facts.os.id is not None
@@ -135,7 +135,7 @@ def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
     assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
 
 
-def test_a_tool_that_reads_its_input_does_not_eat_the_script(tmp_path: Path) -> None:
+def test_a_tool_that_reads_its_input_does_not_consume_the_script(tmp_path: Path) -> None:
     program(tmp_path, "nvidia-smi", "cat >/dev/null; echo 'No devices were found'; exit 6")
     facts = run(environment=with_first(tmp_path)).facts
     assert facts.nvidia is not None
@@ -143,7 +143,7 @@ def test_a_tool_that_reads_its_input_does_not_eat_the_script(tmp_path: Path) -> 
     assert facts.installed is not None
 
 
-def test_a_script_cut_on_its_way_runs_nothing() -> None:
+def test_a_truncated_script_runs_nothing() -> None:
     whole = script(prefix=None)
     done = subprocess.run(
         ["sh", "-s"], input=whole[: whole.rindex("\nmain\n")], capture_output=True, text=True, check=False
@@ -164,7 +164,7 @@ def test_nvidia_smi_is_read_through_its_filter(tmp_path: Path) -> None:
     assert done.facts.unknown["nvidia.gpus.compute_capability"] == "GPU-none, 9.0"
 
 
-def test_python_without_headers_and_venv(tmp_path: Path) -> None:
+def test_missing_headers_and_venv_of_a_python_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "python" / "bin"
     folder.mkdir(parents=True)
     program(folder, "python3.14", "echo Python 3.14.2")
@@ -175,7 +175,7 @@ def test_python_without_headers_and_venv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shared", "torch"), [("false", None), ("true", "2.8.0+cu128")])
-def test_a_virtual_environment_that_is_named_is_looked_at_beside_its_own_python(
+def test_a_named_virtual_environment_is_read_as_well_as_its_base_python(
     tmp_path: Path, shared: str, torch: str | None
 ) -> None:
     base, home = tmp_path / "base", tmp_path / "pytorch"
@@ -234,7 +234,7 @@ def test_vllm_processes_are_found() -> None:
 
 
 def installation(prefix: Path) -> Path:
-    """What an installation leaves under its prefix; returns the file that will be changed."""
+    """Write the files of an installation under its prefix; return the file that will be changed."""
     for digest in ("aaaa", "bbbb", "half"):
         (prefix / "envs" / digest).mkdir(parents=True)
         (prefix / "envs" / digest / "lock.txt").write_text(digest, encoding="utf-8")
@@ -259,7 +259,7 @@ def installation(prefix: Path) -> Path:
 
 
 @pytest.mark.parametrize("shell", [("sh", "-s"), ("busybox", "sh", "-s")], ids=lambda shell: shell[0])
-def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
+def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:
     if shutil.which(shell[0]) is None:
         pytest.skip(f"{shell[0]} is not installed")
     prefix = tmp_path / "it's a prefix"
@@ -285,7 +285,7 @@ def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
     assert [each.sentence for each in without_list.drift] == [f"{prefix}/state.sha256 is gone"]
 
 
-def test_a_held_host_names_its_holder_and_a_stale_file_does_not(tmp_path: Path) -> None:
+def test_a_locked_host_names_the_holder_and_a_stale_file_does_not(tmp_path: Path) -> None:
     installation(tmp_path)
     (tmp_path / "lock.json").write_text(json.dumps({"run": "r1"}), encoding="utf-8")
     lock = tmp_path / "lock"
@@ -305,7 +305,7 @@ def test_a_held_host_names_its_holder_and_a_stale_file_does_not(tmp_path: Path) 
     assert held.locked_by == {"run": "r1"}
 
 
-def test_service_under_supervisor(tmp_path: Path) -> None:
+def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:
     installation(tmp_path)
     (tmp_path / "etc").mkdir()
     (tmp_path / "run").mkdir()
@@ -340,7 +340,7 @@ def test_service_under_supervisor(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_users_private_prefix_is_unknown_not_empty(tmp_path: Path) -> None:
+def test_a_private_prefix_of_another_user_is_unknown_not_empty(tmp_path: Path) -> None:
     installation(tmp_path)
     tmp_path.chmod(0o700)
     done = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(tmp_path))
@@ -366,14 +366,14 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_environments_that_may_not_be_listed_are_unknown_not_missing(open_folder: Path) -> None:
+def test_unreadable_environments_are_unknown_not_missing(open_folder: Path) -> None:
     installation(open_folder)
     (open_folder / "envs").chmod(0o700)
     facts = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(open_folder)).facts
     assert facts.unknown["installed.environments"] == f"no permission to read {open_folder}/envs"
 
 
-def test_a_host_without_a_place_to_write_says_so() -> None:
+def test_a_host_without_a_writable_folder_is_reported() -> None:
     done = run(
         edit=('for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"', "for folder in /proc")
     )

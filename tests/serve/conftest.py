@@ -1,4 +1,4 @@
-"""Stacks and hosts as the other rooms would hand them over."""
+"""Stacks and hosts as the phases before `serve` return them."""
 
 from __future__ import annotations
 

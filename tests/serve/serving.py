@@ -1,8 +1,8 @@
-"""A small server that speaks as much of vLLM's protocol as the proof needs, run as a process of its own.
+"""A small server with the part of vLLM's protocol that the proof needs, run as a process of its own.
 
     serving.py CONFIGURATION.json
 
-The configuration says what it answers, so that right and wrong answers can be told apart by the real proof.
+The configuration contains its answers, so that the real proof gets correct and wrong ones.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 CONFIGURATION: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 QUESTIONS = itertools.count()
-"""After the health: the first `unhealthy` ones find a server that starts, however slow this machine is."""
+"""Requests for the health so far: during the first `unhealthy` ones the server is still starting, however slow this machine is."""
 
 
 def write_proof() -> None:
-    """What the plugin writes from inside an engine, for this process."""
+    """Write what the plugin writes inside an engine, for this process."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     layer = {"implementation": "x.Impl", "dtype": CONFIGURATION.get("dtype", "bfloat16"), "device": "cuda:0"}
     layer["flash_attention_version"] = CONFIGURATION.get("generation")

@@ -32,7 +32,7 @@ def asked(
     kind: str = "http",
     root: str = "",
 ) -> list[dict[str, Any]]:
-    """What a client is sent; an application that is reached says 200."""
+    """Return the status that a client gets; an application that is reached answers 200."""
     sent: list[dict[str, Any]] = []
 
     async def application(scope: Any, _receive: Any, send: Any) -> None:
@@ -78,14 +78,14 @@ def test_the_key_opens_a_route_and_nothing_else_does(path: str) -> None:
     assert asked(path, headers=both)[0]["status"] == 401
 
 
-def test_a_browsers_question_before_a_request_passes_and_no_other_options_request_does() -> None:
+def test_only_a_preflight_request_of_a_browser_passes_without_the_key() -> None:
     preflight = {"Origin": "https://a", "Access-Control-Request-Method": "POST"}
     assert asked("/v1/completions", method="OPTIONS", headers=preflight)[0]["status"] == 200
     assert asked("/v1/completions", method="POST", headers=preflight)[0]["status"] == 401
     assert asked("/v1/completions", method="OPTIONS", headers={"Origin": "https://a"})[0]["status"] == 401
 
 
-def test_a_web_socket_wants_the_key_and_a_server_below_a_path_answers_its_health() -> None:
+def test_a_web_socket_needs_the_key_and_a_server_below_a_path_answers_its_health() -> None:
     assert asked("/v1/realtime", kind="websocket") == [{"type": "websocket.close", "code": 1008}]
     assert asked("/health", kind="websocket") == [{"type": "websocket.close", "code": 1008}]
     opened = asked("/v1/realtime", kind="websocket", headers={"authorization": f"Bearer {KEY}"})
@@ -94,11 +94,11 @@ def test_a_web_socket_wants_the_key_and_a_server_below_a_path_answers_its_health
     assert asked("/llm/health")[0]["status"] == 401
 
 
-def test_without_a_key_no_server_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_server_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY")
     with pytest.raises(RuntimeError, match="VLLM_API_KEY is not set"):
         RequireKey(lambda *_: None)
 
 
-def test_what_is_neither_request_nor_connection_passes() -> None:
+def test_other_events_than_requests_and_connections_pass() -> None:
     assert asked("", kind="lifespan")[0]["type"] == "reached"

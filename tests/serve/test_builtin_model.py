@@ -1,4 +1,4 @@
-"""The built-in model's making, as far as it goes without torch; the fleet test makes and serves the whole."""
+"""Creation of the built-in model, as far as it works without torch; the fleet test creates and serves the whole model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHTS = b"weights"
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """A finished model and its reference, with other bytes for weights."""
+    """A finished model and its reference, with arbitrary bytes as weights."""
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     monkeypatch.setitem(builtin_model.WEIGHTS_SHA256, builtin_model.FIRST_SEED, digest)
     monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda _seed: WEIGHTS)
@@ -41,7 +41,7 @@ def arguments(folder: Path, reference: Path, environment: str = "abc") -> list[s
     return ["--folder", str(folder), "--reference", str(reference), "--environment", environment]
 
 
-def test_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert builtin_model.main(arguments(*made)) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["changed"], answer["distinct"]) == (False, 32)
@@ -65,7 +65,7 @@ def test_a_file_that_changed_on_disk_is_made_again(made: Made, name: str, conten
     assert builtin_model.make(folder, None, "") == {"changed": False, "seed": 1, "made": []}
 
 
-def test_a_file_that_nobody_made_is_removed_and_reference_answers_stay(made: Made) -> None:
+def test_an_unknown_file_is_removed_and_reference_answers_stay(made: Made) -> None:
     folder, reference = made
     (folder / "generation_config.json").write_text('{"temperature": 2}')
     assert builtin_model.make(folder, None, "")["made"] == ["generation_config.json"]
@@ -73,7 +73,7 @@ def test_a_file_that_nobody_made_is_removed_and_reference_answers_stay(made: Mad
     assert not (folder / "generation_config.json").exists()
 
 
-def test_a_reference_is_computed_of_no_damaged_model(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_reference_is_computed_with_a_damaged_model(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, reference = made
     (folder / "model.safetensors").write_bytes(b"zeroed!")
 
@@ -93,7 +93,7 @@ def test_the_files_are_listed_next_to_their_folder(made: Made) -> None:
     assert manifest.wrong_contents(listed) == {}
 
 
-def test_other_environment_needs_its_own_reference(
+def test_another_environment_needs_its_own_reference(
     made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, reference = made
@@ -103,7 +103,7 @@ def test_other_environment_needs_its_own_reference(
     assert json.loads(reference.with_name("reference-def.json").read_text())["environment"] == "def"
 
 
-def test_an_answer_to_an_older_prompt_is_made_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_to_an_older_prompt_is_computed_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, reference = made
     reference.write_text(json.dumps(json.loads(reference.read_text()) | {"prompt": [builtin_model.BOS, 65]}))
     monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
@@ -120,7 +120,7 @@ def test_weights_other_than_the_known_ones_are_refused(
     assert not (tmp_path / "m" / "model.safetensors").exists()
 
 
-def test_an_environment_that_answers_with_less_is_refused(
+def test_an_environment_with_a_weak_answer_is_refused(
     made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, reference = made
@@ -139,17 +139,19 @@ def test_an_environment_that_answers_with_less_is_refused(
     ],
     ids=["enough", "two-tokens-in-turn", "by-a-hair"],
 )
-def test_what_an_answer_must_have_to_prove_something(tokens: list[int], gaps: list[float], enough: bool) -> None:
+def test_an_answer_is_a_proof_only_with_many_tokens_and_clear_gaps(
+    tokens: list[int], gaps: list[float], enough: bool
+) -> None:
     assert builtin_model.proves_enough({"tokens": tokens, "gaps": gaps}) is enough
 
 
-def test_vocabulary_names_every_id_once() -> None:
+def test_the_vocabulary_names_every_id_once() -> None:
     entries, merges = builtin_model.vocabulary()
     assert sorted(entries.values()) == list(range(builtin_model.BOS))
     assert all(a + b in entries for a, b in merges)
 
 
-def test_shapes_are_those_of_the_configuration() -> None:
+def test_the_shapes_are_those_of_the_configuration() -> None:
     config = builtin_model.configuration()
     shapes = {name: shape for name, shape, _ in builtin_model.weight_shapes()}
     assert config["num_attention_heads"] % 8 == config["num_key_value_heads"] % 8 == 0
@@ -161,7 +163,7 @@ def test_shapes_are_those_of_the_configuration() -> None:
     assert len(shapes) == 3 + 9 * config["num_hidden_layers"]
 
 
-def test_prompt_is_bytes_of_its_text() -> None:
+def test_the_prompt_consists_of_the_bytes_of_its_text() -> None:
     first, *rest = builtin_model.prompt_tokens()
     assert first == builtin_model.BOS
     assert bytes(rest).decode() == builtin_model.PROMPT_TEXT

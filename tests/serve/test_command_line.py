@@ -1,4 +1,4 @@
-"""What `vllm serve` is started with."""
+"""The command line and environment of `vllm serve`."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def value_of(command: ServeCommand, option: str) -> str | None:
     return command.argv[command.argv.index(option) + 1] if option in command.argv else None
 
 
-def test_builtin_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
+def test_the_builtin_model_is_served_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
     assert rendered(serve_command(stack(), Settings(), facts(), prefix=PREFIX, model=BUILTIN)) == snapshot
 
 
-def test_builtin_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
+def test_the_builtin_model_is_served_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
     host = facts(*(card(index) for index in range(8)))
     assert rendered(serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN)) == snapshot
 
 
-def test_release_before_the_attention_option_is_asked_by_its_variable(snapshot: SnapshotAssertion) -> None:
+def test_releases_before_the_attention_option_get_its_variable(snapshot: SnapshotAssertion) -> None:
     old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
     assert rendered(serve_command(old, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN)) == snapshot
 
@@ -63,7 +63,7 @@ FUSED = "--compilation-config.pass_config.fuse_allreduce_rms=false"
 
 
 @pytest.mark.parametrize(("cards", "arrive", "off"), [(2, False, True), (2, True, False), (1, False, False)])
-def test_cards_whose_writes_do_not_arrive_use_none_of_the_ways(
+def test_cards_with_lost_writes_use_no_writes_between_cards(
     cuda_stack: Stack, cards: int, arrive: bool, off: bool
 ) -> None:
     host = facts(*(card(index) for index in range(cards)))
@@ -78,7 +78,7 @@ def test_cards_whose_writes_do_not_arrive_use_none_of_the_ways(
     ("version", "variables", "fused"),
     [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True), ("0.32.0", 3, True)],
 )
-def test_a_release_is_told_only_what_it_knows_of_such_writes(version: str, variables: int, fused: bool) -> None:
+def test_a_release_gets_only_options_that_it_has_for_such_writes(version: str, variables: int, fused: bool) -> None:
     assert list(peer_access.switches(version)) == list(SWITCHES)[:variables]
     assert (FUSED in peer_access.words(version, ())) is fused
 
@@ -93,7 +93,7 @@ def test_a_release_is_told_only_what_it_knows_of_such_writes(version: str, varia
         (("--max-num-seqs", "8"), (FUSED,)),
     ],
 )  # fmt: skip
-def test_what_switches_the_fusion_off_leaves_the_users_compilation_settings_as_they_are(
+def test_disabling_the_fusion_keeps_the_users_compilation_settings(
     given: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     words = peer_access.words("0.32.0", given)
@@ -109,17 +109,17 @@ def test_what_switches_the_fusion_off_leaves_the_users_compilation_settings_as_t
         ("-cc", "3"),
     ],
 )
-def test_a_users_own_word_on_the_fusion_holds(given: tuple[str, ...]) -> None:
+def test_a_users_own_setting_of_the_fusion_is_kept(given: tuple[str, ...]) -> None:
     assert peer_access.words("0.32.0", given) == ("--disable-custom-all-reduce", *given)
 
 
-def test_a_users_own_word_on_such_writes_holds(cuda_stack: Stack) -> None:
+def test_a_users_own_setting_of_such_writes_is_kept(cuda_stack: Stack) -> None:
     host, settings = facts(card(0), card(1)), Settings(env={"NCCL_P2P_DISABLE": "0"})
     command = serve_command(cuda_stack, settings, host, prefix=PREFIX, model=BUILTIN, peer_writes=False)
     assert command.environment["NCCL_P2P_DISABLE"] == "0"
 
 
-def test_flashinfer_without_kernels_samples_nothing(cuda_stack: Stack) -> None:
+def test_flashinfer_without_kernels_is_not_used_for_sampling(cuda_stack: Stack) -> None:
     def environment(kernels: Literal["compiled", "off"], **settings: Any) -> dict[str, str]:
         plan = FlashInferPlan(version="0.7.0.post1", kernels=kernels)
         chosen = cuda_stack.model_copy(update={"flashinfer": plan})
@@ -132,7 +132,7 @@ def test_flashinfer_without_kernels_samples_nothing(cuda_stack: Stack) -> None:
     assert environment("off", env={name: "1"})[name] == "1"
 
 
-def test_model_of_the_users_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
+def test_a_users_model_is_served_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
     settings = Settings(
         served_model_name="chat",
         gpus=(1, 2),
@@ -148,7 +148,7 @@ def test_model_of_the_users_with_every_setting(snapshot: SnapshotAssertion, cuda
     assert rendered(serve_command(planned, settings, host, prefix=PREFIX, model=QWEN)) == snapshot
 
 
-def test_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_that_its_cgroup_allows() -> None:
+def test_a_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_of_its_cgroup() -> None:
     host = facts(memory=Memory(total=64 * GIB, cgroup_limit=32 * GIB))
     command = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN)
     assert value_of(command, "--kv-cache-memory-bytes") == str(8 * GIB)
@@ -172,7 +172,7 @@ PLANNED = ModelPlan(
 )
 
 
-def test_what_was_planned_to_fit_is_what_is_started(cuda_stack: Stack) -> None:
+def test_the_planned_length_is_passed_to_the_server(cuda_stack: Stack) -> None:
     planned = cuda_stack.model_copy(update={"model": PLANNED})
     host = facts(*(card(index) for index in range(3)))
     command = serve_command(planned, Settings(), host, prefix=PREFIX, model=QWEN)
@@ -183,14 +183,14 @@ def test_what_was_planned_to_fit_is_what_is_started(cuda_stack: Stack) -> None:
     assert value_of(asked, "--max-model-len") == "512"
 
 
-def test_a_length_that_was_not_cut_is_left_to_the_model() -> None:
+def test_a_length_that_was_not_reduced_is_left_to_the_model() -> None:
     plan = PLANNED.model_copy(update={"max_model_len": 40960, "tensor_parallel": 1, "flags": ()})
     command = serve_command(stack().model_copy(update={"model": plan}), Settings(), facts(), prefix=PREFIX, model=QWEN)
     assert value_of(command, "--max-model-len") is None
     assert value_of(command, "--kv-cache-memory-bytes") == str(3 * GIB)
 
 
-def test_old_cpu_release_is_told_whole_gibibytes() -> None:
+def test_old_cpu_releases_get_whole_gibibytes() -> None:
     command = serve_command(stack("0.9.2"), Settings(), facts(), prefix=PREFIX, model=QWEN)
     assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "16"
     assert "--kv-cache-memory-bytes" not in command.argv
@@ -204,7 +204,7 @@ def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None
 
 
 @given(st.lists(st.sampled_from(["lora_resolver", "firstlight_attention", "other"]), unique=True))
-def test_a_list_of_allowed_plugins_keeps_ours(names: list[str]) -> None:
+def test_a_list_of_allowed_plugins_includes_ours(names: list[str]) -> None:
     settings = Settings(env={"VLLM_PLUGINS": ",".join(names)})
     command = serve_command(stack(), settings, facts(), prefix=PREFIX, model=BUILTIN)
     assert set(command.environment["VLLM_PLUGINS"].split(",")) == {*names, "firstlight_attention"}

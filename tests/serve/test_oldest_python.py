@@ -1,4 +1,4 @@
-"""What runs in an environment or beside it, under the oldest Python that an environment may have."""
+"""Programs that run in or beside an environment, under the oldest Python that an environment may have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def oldest() -> str:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     named = [shutil.which(f"python{OLDEST}"), *map(str, pyenv.glob(f"versions/{OLDEST}.*/bin/python"))]
     for python in filter(None, named):
-        # pyenv puts a program of that name into PATH also where it will not run it.
+        # pyenv puts a program of that name into PATH even if it cannot run it.
         if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
             return python
     pytest.skip(f"no Python {OLDEST} on this machine")
@@ -34,7 +34,7 @@ def run(python: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
     return subprocess.run([python, "-I", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_what_proves_a_service_can_be_imported(oldest: str, tmp_path: Path) -> None:
+def test_the_proof_of_a_service_can_be_imported(oldest: str, tmp_path: Path) -> None:
     tools = serve_tools(tmp_path)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import ready.prove, ready.phases; ready.phases.phases([], 0.0)"
@@ -47,7 +47,7 @@ def test_what_proves_a_service_can_be_imported(oldest: str, tmp_path: Path) -> N
         assert done.returncode == 0, f"{path.name}: {done.stderr}"
 
 
-def test_what_checks_an_environment_names_its_checks(oldest: str, tmp_path: Path) -> None:
+def test_the_checks_of_an_environment_can_be_listed(oldest: str, tmp_path: Path) -> None:
     done = run(oldest, str(build_zipapp(tmp_path / "verify.pyz")), "--list", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "kernels.gemm" in done.stdout

@@ -1,4 +1,4 @@
-"""The plugin inside an engine: small packages stand for vLLM as its releases lay out their attention layers."""
+"""The plugin inside an engine: small packages replace vLLM, with the attention layers laid out as in its releases."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Engine = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """Runs code in a process of its own, in which a vLLM of that layout can be imported."""
+    """Return a function that runs code in a new process, in which a vLLM of that layout can be imported."""
 
     def run(
         layout: str, code: str, *, proofs: Path | None = tmp_path / "run", **environment: str
@@ -87,7 +87,7 @@ def proofs(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("loaded_first", [False, True], ids=["then-imported", "already-imported"])
-def test_each_layer_is_noted_with_what_it_holds(
+def test_each_layer_is_recorded_with_its_backend(
     engine: Engine, tmp_path: Path, layout: str, loaded_first: bool
 ) -> None:
     steps = ["import firstlight_attention; firstlight_attention.register()", IMPORTS[layout]]
@@ -105,7 +105,7 @@ def test_each_layer_is_noted_with_what_it_holds(
     assert (proof["problem"], proof["vllm"]) == (None, "0.26.0")
 
 
-def test_subclass_is_noted_once_under_its_own_kind(engine: Engine, tmp_path: Path) -> None:
+def test_a_subclass_is_recorded_once_under_its_own_kind(engine: Engine, tmp_path: Path) -> None:
     code = """
     import firstlight_attention; firstlight_attention.register(); firstlight_attention.register()
     from vllm.attention.layer import Attention
@@ -118,7 +118,7 @@ def test_subclass_is_noted_once_under_its_own_kind(engine: Engine, tmp_path: Pat
     assert [layer["kind"] for layer in proof["layers"]] == ["ChunkedLocalAttention"]
 
 
-def test_process_without_layers_leaves_its_mark(engine: Engine, tmp_path: Path) -> None:
+def test_a_process_without_layers_is_recorded(engine: Engine, tmp_path: Path) -> None:
     engine("one module", "import firstlight_attention; firstlight_attention.register()", INVOCATION_ID="abc")
     (proof,) = proofs(tmp_path / "run")
     assert (proof["layers"], proof["invocation_id"]) == ([], "abc")
@@ -132,7 +132,7 @@ def test_nothing_happens_without_a_folder(engine: Engine, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_engine_goes_on_when_the_folder_cannot_be_written(engine: Engine, tmp_path: Path) -> None:
+def test_the_engine_continues_if_the_folder_cannot_be_written(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code = """
     import firstlight_attention; firstlight_attention.register()
@@ -144,7 +144,7 @@ def test_engine_goes_on_when_the_folder_cannot_be_written(engine: Engine, tmp_pa
     assert "cannot write the proof" in done.stderr
 
 
-def test_engine_goes_on_when_a_layer_cannot_be_described_and_the_reason_is_written(
+def test_the_engine_continues_if_a_layer_cannot_be_described_and_the_reason_is_written(
     engine: Engine, tmp_path: Path
 ) -> None:
     code = """
@@ -159,7 +159,7 @@ def test_engine_goes_on_when_a_layer_cannot_be_described_and_the_reason_is_writt
     assert "no name today" in proofs(tmp_path / "run")[0]["problem"]
 
 
-def test_forked_child_notes_its_own_layers_only(engine: Engine, tmp_path: Path) -> None:
+def test_a_forked_child_records_only_its_own_layers(engine: Engine, tmp_path: Path) -> None:
     code = """
     import os, firstlight_attention; firstlight_attention.register()
     from vllm.attention.layer import Attention
@@ -176,7 +176,7 @@ def test_forked_child_notes_its_own_layers_only(engine: Engine, tmp_path: Path) 
     assert len(proofs(tmp_path / "run")) == 2
 
 
-def test_error_in_a_layer_reaches_the_engine_as_it_was(engine: Engine) -> None:
+def test_an_error_in_a_layer_reaches_the_engine_unchanged(engine: Engine) -> None:
     code = """
     import firstlight_attention; firstlight_attention.register()
     from vllm.attention.layer import Attention

@@ -56,7 +56,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def to_end() -> Iterator[list[int]]:
-    """Pids that are ended with the test, if they still live."""
+    """PIDs that are ended with the test if they still run."""
     pids: list[int] = []
     yield pids
     for pid in pids:
@@ -75,7 +75,7 @@ def orphan(to_end: list[int]) -> Callable[..., int]:
 
 
 def note(prefix: Path, pid: int) -> Path:
-    """What the plugin writes in that process."""
+    """Write what the plugin writes in that process."""
     process = processes.read_process(pid)
     assert process is not None
     path = prefix / f"run/attention-{pid}.json"
@@ -100,7 +100,7 @@ def alive(pid: int) -> bool:
     return processes.read_process(pid) is not None
 
 
-def test_free_host_may_start_silently(prefix: Path, free_port: int) -> None:
+def test_a_free_host_may_start_without_output(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -108,7 +108,7 @@ def test_free_host_may_start_silently(prefix: Path, free_port: int) -> None:
 @pytest.mark.parametrize(
     ("listen", "bind"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")]
 )
-def test_owner_of_the_port_is_named(prefix: Path, listen: str, bind: str) -> None:
+def test_the_owner_of_the_port_is_named(prefix: Path, listen: str, bind: str) -> None:
     with socket.socket() as taken:
         taken.bind((listen, 0))
         taken.listen(1)
@@ -119,12 +119,12 @@ def test_owner_of_the_port_is_named(prefix: Path, listen: str, bind: str) -> Non
     assert f"(pid {os.getpid()}, user {ME})" in done.stderr
 
 
-def test_address_of_another_host_is_refused_by_its_reason(prefix: Path, free_port: int) -> None:
+def test_the_address_of_another_host_is_refused_with_the_reason(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port, "--bind", "192.0.2.1")
     assert f"cannot listen on 192.0.2.1 port {free_port}: Cannot assign requested address" in done.stderr
 
 
-def test_orphan_of_ours_is_ended(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+def test_an_orphan_of_our_service_is_ended(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
     pid = orphan()
     note(prefix, pid)
     done = preflight_run(prefix, free_port)
@@ -134,7 +134,7 @@ def test_orphan_of_ours_is_ended(prefix: Path, free_port: int, orphan: Callable[
     assert list((prefix / "run").iterdir()) == []
 
 
-def test_looking_ends_nothing(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+def test_a_check_alone_ends_no_process(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
     pid = orphan()
     note(prefix, pid)
     answer = json.loads(preflight_run(prefix, free_port, "--json").stdout)
@@ -142,13 +142,15 @@ def test_looking_ends_nothing(prefix: Path, free_port: int, orphan: Callable[...
     assert alive(pid)
 
 
-def test_engine_of_somebody_else_is_left_alone(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+def test_an_engine_of_another_installation_is_not_ended(
+    prefix: Path, free_port: int, orphan: Callable[..., int]
+) -> None:
     unnoted = orphan()
     preflight_run(prefix, free_port)
     assert alive(unnoted)
 
 
-def test_noted_pid_that_is_another_process_now_is_left_alone(
+def test_a_recorded_pid_of_another_process_is_not_ended(
     prefix: Path, free_port: int, orphan: Callable[..., int]
 ) -> None:
     pid = orphan()
@@ -159,10 +161,10 @@ def test_noted_pid_that_is_another_process_now_is_left_alone(
     assert not path.exists()
 
 
-def test_engine_with_a_living_server_is_left_alone(
+def test_an_engine_with_a_running_server_is_not_ended(
     prefix: Path, free_port: int, tmp_path: Path, to_end: list[int]
 ) -> None:
-    # An interpreter named as the environment's `vllm` is runs the file `serve` of its folder: `.../vllm serve`.
+    # An interpreter with the name of the environment's `vllm` runs the file `serve` of its folder: `.../vllm serve`.
     (tmp_path / "serve").write_text(SERVER)
     server = subprocess.Popen(
         ["/opt/x/bin/vllm", "serve"], executable=sys.executable, cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -195,19 +197,21 @@ def write_nvidia_smi(folder: Path, used: int) -> str:
 
 
 @pytest.mark.parametrize("case", [(70000, "0,1", 1, "refuses"), (500, "0", 0, "also used by"), (70000, "1", 0, "")])
-def test_holders_of_a_cards_memory_are_named(prefix: Path, free_port: int, case: tuple[int, str, int, str]) -> None:
-    used, gpus, code, said = case
+def test_processes_that_use_a_cards_memory_are_named(
+    prefix: Path, free_port: int, case: tuple[int, str, int, str]
+) -> None:
+    used, gpus, code, message = case
     path = write_nvidia_smi(prefix / "smi", used)
     done = preflight_run(prefix, free_port, "--gpus", gpus, "--memory-share", "0.9", path=path)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    if said:
+    assert message in done.stderr
+    if message:
         assert f"(pid {os.getpid()}, user {ME}) with {used} MiB" in done.stderr
         assert "pid 4000000 (outside this container) with 12 MiB" in done.stderr
 
 
 def amdgpu(folder: Path, used: int) -> Path:
-    """What amdgpu shows below /sys: a processor's node and two cards', with this process on the first of them."""
+    """The files of amdgpu below /sys: the node of a processor and those of two cards; this process uses the first card."""
     for node, (number, place) in enumerate([(0, 0), (51205, 0x1B00), (2749, 0x4300)]):
         path = folder / f"class/kfd/kfd/topology/nodes/{node}"
         path.mkdir(parents=True)
@@ -225,7 +229,7 @@ def amdgpu(folder: Path, used: int) -> Path:
     return folder
 
 
-def test_holders_of_an_amd_cards_memory_are_named_without_a_tool(tmp_path: Path) -> None:
+def test_processes_that_use_an_amd_cards_memory_are_named_without_a_tool(tmp_path: Path) -> None:
     cards = amd_memory(amdgpu(tmp_path, 150000))
     report = Report()
     check_gpu_memory(cards, [0, 1], 0.9, report)
@@ -236,34 +240,34 @@ def test_holders_of_an_amd_cards_memory_are_named_without_a_tool(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("free", "cards", "said"),
+    ("free", "cards", "message"),
     [(64, 2, "notes"), (64, 8, "problems"), (2048, 8, ""), (1, 1, "")],
 )
-def test_shared_memory_that_cards_talk_by_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cards: int, said: str
+def test_the_shared_memory_for_communication_of_cards_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cards: int, message: str
 ) -> None:
     found = os.statvfs_result((4096, 4096, free << 8, free << 8, free << 8, 0, 0, 0, 0, 255))
     monkeypatch.setattr("os.statvfs", lambda _: found)
     report = Report()
     disk.check_shared_memory(cards, report, tmp_path)
     lines = {"problems": report.problems, "notes": report.notes}
-    assert [name for name in lines if lines[name]] == [said] * bool(said)
+    assert [name for name in lines if lines[name]] == [message] * bool(message)
     assert all("--shm-size=1g" in line for line in (*report.problems, *report.notes))
 
 
-def test_cache_that_is_not_there_is_named(prefix: Path, free_port: int) -> None:
+def test_a_missing_cache_is_named(prefix: Path, free_port: int) -> None:
     (prefix / "cache").rmdir()
     assert f"cannot use {prefix}/cache: No such file or directory" in preflight_run(prefix, free_port).stderr
 
 
-def test_full_disk_is_told_with_both_figures(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_both_figures(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "LEAST_FREE_CACHE_BYTES", 1 << 60)
-    said = disk.cache_problem(prefix)
-    assert said is not None
-    assert f"the compile caches need {1 << 40} MiB" in said
+    message = disk.cache_problem(prefix)
+    assert message is not None
+    assert f"the compile caches need {1 << 40} MiB" in message
 
 
-def test_it_becomes_the_server_with_the_services_environment(prefix: Path, free_port: int) -> None:
+def test_the_check_becomes_the_server_with_the_services_environment(prefix: Path, free_port: int) -> None:
     (prefix / "service.env").write_text('# ours\nA=1\nB="two words"\nVLLM_API_KEY=sesame\n')
     code = "import os; print(os.environ['A'], os.environ['B'], os.environ['VLLM_API_KEY'], os.getpid())"
     done = preflight_run(
@@ -276,12 +280,12 @@ def test_it_becomes_the_server_with_the_services_environment(prefix: Path, free_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another account")
-def test_it_takes_on_the_services_account(prefix: Path, free_port: int) -> None:
+def test_the_server_runs_with_the_services_account(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port, "--user", "nobody", "--", "/usr/bin/id", "-un")
     assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr
 
 
-def test_it_does_not_become_the_server_when_the_port_is_held(prefix: Path) -> None:
+def test_the_server_does_not_start_while_the_port_is_used(prefix: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
@@ -297,6 +301,6 @@ def test_it_does_not_become_the_server_when_the_port_is_held(prefix: Path) -> No
         ("A=x=y\nB=", {"A": "x=y", "B": ""}),
     ],
 )
-def test_environment_file_is_read_as_systemd_reads_it(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
+def test_the_environment_file_is_read_as_by_systemd(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
     (tmp_path / "service.env").write_text(text)
     assert read_environment(tmp_path / "service.env") == values

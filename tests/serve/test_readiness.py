@@ -1,7 +1,7 @@
 """The proof of readiness, as the real program on a host runs it, against a server that answers over real HTTP.
 
-This machine may have no systemd: `systemctl` and `journalctl` are scripts that answer in their true format for the
-server's process. The fleet test proves the same against the true ones.
+This machine may have no systemd: `systemctl` and `journalctl` are scripts that answer in the real format for the
+server's process. The fleet test proves the same against the real programs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SERVER = Path(__file__).parent / "serving.py"
 TOKENS = list(range(100, 132))
 LOGPROBS = [-1.5] * 32
 NEAR_TIE = 20
-"""Place of the one token whose two largest logits lie close together."""
+"""Position of the one token whose two largest logits are close together."""
 NEVER_HEALTHY = 10**9
 
 SYSTEMCTL = """#!/bin/sh
@@ -55,7 +55,7 @@ Prove = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """An installation of which the proof needs its tools, key and reference."""
+    """An installation with the tools, the key and the reference that the proof needs."""
     for name in ("run", "etc", "bin", "logs", "verify", "state", "models/qwen3", "models/builtin-1", "current/bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "current/bin/python").symlink_to(sys.executable)
@@ -75,7 +75,7 @@ def prefix(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serving(prefix: Path) -> Iterator[Callable[..., int]]:
-    """Starts the server with what it shall answer; returns its port."""
+    """Return a function that starts the server with given answers and returns its port."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**configuration: Any) -> int:
@@ -98,7 +98,7 @@ def serving(prefix: Path) -> Iterator[Callable[..., int]]:
 
 @pytest.fixture
 def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
-    """Starts the server and asks the real program once; the keyword `request` changes what it is asked."""
+    """Return a function that starts the server and runs the real program once; the keyword `request` changes its request."""
 
     def ask(*, request: dict[str, Any] | None = None, **configuration: Any) -> dict[str, Any]:
         asked = {
@@ -130,7 +130,7 @@ def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
     return ask
 
 
-def test_right_answer_with_the_backend_asked_is_ready(proven: Prove) -> None:
+def test_a_correct_answer_with_the_requested_backend_is_ready(proven: Prove) -> None:
     answer = proven(unhealthy=1)
     record = answer["record"]
     assert (answer["state"], record["text"], record["tokens_answered"]) == ("ready", None, TOKENS)
@@ -138,7 +138,7 @@ def test_right_answer_with_the_backend_asked_is_ready(proven: Prove) -> None:
     assert 0 < record["startup_s"]["health"] <= record["startup_s"]["first_token"] <= record["startup_s"]["proven"]
 
 
-def test_phases_of_the_start_are_left_out_where_it_was_not_seen(proven: Prove, serving: Callable[..., int]) -> None:
+def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, serving: Callable[..., int]) -> None:
     port = serving()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -188,7 +188,7 @@ def test_phases_of_the_start_are_left_out_where_it_was_not_seen(proven: Prove, s
         "backend-and-tokens-wrong",
     ],
 )
-def test_anything_else_is_not_ready_and_says_why(
+def test_every_other_answer_is_not_ready_and_has_a_reason(
     proven: Prove, configuration: dict[str, Any], request_: dict[str, Any], snapshot: SnapshotAssertion
 ) -> None:
     answer = proven(request=request_, **configuration)
@@ -197,7 +197,7 @@ def test_anything_else_is_not_ready_and_says_why(
     assert answer["record"]["text"] == snapshot
 
 
-def test_near_tie_is_settled_by_log_probabilities(proven: Prove) -> None:
+def test_a_near_tie_is_decided_by_log_probabilities(proven: Prove) -> None:
     answer = proven(tokens=[*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], forced=[-1.6] * 32)
     assert answer["state"] == "ready", answer["record"]["text"]
     assert "a near tie (gap 0.100)" in answer["record"]["evidence"][0]
@@ -208,7 +208,7 @@ def test_old_name_of_a_backend_is_the_same_backend(proven: Prove) -> None:
     assert answer["state"] == "ready", answer["record"]["text"]
 
 
-def test_log_lines_are_second_evidence_and_tell_the_generation(proven: Prove, prefix: Path) -> None:
+def test_log_lines_are_second_evidence_and_name_the_generation(proven: Prove, prefix: Path) -> None:
     (prefix / "state/journal").write_text(
         "(EngineCore pid=7) INFO 11-20 08:00:00 [cuda.py:1] Using AttentionBackendEnum.FLASH_ATTN backend.\n"
         "(EngineCore pid=7) INFO 11-20 08:00:00 [flash_attn.py:1] Using FlashAttention version 3\n"
@@ -218,7 +218,7 @@ def test_log_lines_are_second_evidence_and_tell_the_generation(proven: Prove, pr
     assert [line for line in attention["evidence"] if line.startswith("log: ")]
 
 
-def test_death_is_noticed_at_once_with_the_first_cause(proven: Prove, prefix: Path) -> None:
+def test_the_end_of_the_server_is_noticed_at_once_with_the_first_cause(proven: Prove, prefix: Path) -> None:
     (prefix / "state/journal").write_text(
         "(EngineCore pid=7) ERROR 11-20 08:00:00 [core.py:1] Traceback (most recent call last):\n"
         "(EngineCore pid=7) ERROR 11-20 08:00:00 [core.py:1] ValueError: Free memory on device (31.44/47.38 GiB) on startup is less\n"
@@ -230,7 +230,7 @@ def test_death_is_noticed_at_once_with_the_first_cause(proven: Prove, prefix: Pa
     assert len(answer["record"]["evidence"]) == 2
 
 
-def test_death_without_a_cause_in_the_log_shows_its_end(proven: Prove) -> None:
+def test_the_end_of_the_log_is_shown_if_it_has_no_cause(proven: Prove) -> None:
     record = proven(dies_after_s=0.1, request={"slice_s": 60})["record"]
     assert record["text"] == "firstlight-vllm.service is activating (auto-restart), result exit-code, exit status 1"
     assert record["evidence"] == ["starting"]
@@ -253,7 +253,7 @@ def test_a_start_that_takes_long_is_waiting_with_the_newest_line(proven: Prove) 
     assert answer["resume"]["started_here"] is True
 
 
-def test_service_started_anew_between_two_slices_has_died(proven: Prove) -> None:
+def test_a_service_that_restarted_between_two_slices_has_failed(proven: Prove) -> None:
     answer = proven(unhealthy=NEVER_HEALTHY, request={"main_pid": 1, "slice_s": 60})
     assert answer["state"] == "failed"
     assert "its supervisor is starting it again" in answer["record"]["text"]
@@ -268,12 +268,12 @@ def user_model(prefix: Path) -> dict[str, Any]:
     return {**FILES, "model_folder": str(prefix / "models/qwen3")}
 
 
-def test_model_of_the_users_is_compared_with_its_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
+def test_a_users_model_is_compared_with_its_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
     first = proven(request=user_model)
     assert (first["state"], len(first["record"]["evidence"])) == ("ready", 1)
-    told = proven(request=user_model)["record"]["evidence"]
-    assert "differ from the last green run" in told[1]
-    assert told[2] == "32 greedy tokens equal those of the last green run"
+    evidence = proven(request=user_model)["record"]["evidence"]
+    assert "differ from the last green run" in evidence[1]
+    assert evidence[2] == "32 greedy tokens equal those of the last green run"
     drifted = proven(request=user_model, forced=[-5.0] * 32)
     assert drifted["state"] == "failed"
     assert "by up to 3.5000 (token" in drifted["record"]["text"]
@@ -282,7 +282,7 @@ def test_model_of_the_users_is_compared_with_its_last_green_run(proven: Prove, u
     assert proven(request=user_model)["state"] == "ready"
 
 
-def test_the_same_release_computes_the_same_and_another_build_may_round(
+def test_the_same_release_computes_the_same_and_another_build_may_round_differently(
     proven: Prove, user_model: dict[str, Any]
 ) -> None:
     proven(request=user_model)
@@ -293,20 +293,20 @@ def test_the_same_release_computes_the_same_and_another_build_may_round(
 
 
 @pytest.mark.parametrize(("logprob", "state"), [(-0.1, "failed"), (-1.4, "ready")])
-def test_a_text_that_goes_on_otherwise_is_named_and_only_a_near_tie_passes(
+def test_a_text_that_continues_differently_is_named_and_only_a_near_tie_passes(
     proven: Prove, user_model: dict[str, Any], logprob: float, state: str
 ) -> None:
     proven(request=user_model)
     other = [*TOKENS[:4], 7, *TOKENS[5:]]
     answer = proven(request=user_model, tokens=other, logprobs=[logprob] * 32)
     assert answer["state"] == state
-    said = " ".join([answer["record"]["text"] or "", *answer["record"]["evidence"]])
-    assert "greedy token 5 of 32 is 7, 104 in the last green run" in said
-    assert ("which is now 1.40 nats less likely" in said) == (state == "failed")
+    text = " ".join([answer["record"]["text"] or "", *answer["record"]["evidence"]])
+    assert "greedy token 5 of 32 is 7, 104 in the last green run" in text
+    assert ("which is now 1.40 nats less likely" in text) == (state == "failed")
 
 
 @pytest.mark.parametrize("logprob", [-60.0, -10.4, -9.5])
-def test_a_model_that_says_no_more_than_guessing_is_refused(
+def test_a_model_that_is_no_better_than_guessing_is_refused(
     proven: Prove, user_model: dict[str, Any], logprob: float
 ) -> None:
     text = proven(request=user_model, forced=[logprob] * 218)["record"]["text"]
@@ -322,7 +322,7 @@ def test_a_model_that_names_no_vocabulary_is_not_compared_with_guessing(
     assert "names no vocabulary" in answer["record"]["evidence"][0]
 
 
-def test_other_files_under_the_same_name_are_compared_with_nothing(
+def test_other_files_under_the_same_name_are_not_compared(
     proven: Prove, prefix: Path, user_model: dict[str, Any]
 ) -> None:
     proven(request=user_model)
@@ -340,8 +340,8 @@ RoomProves = Callable[..., ServeRecord]
 
 
 @pytest.fixture
-def room_proves(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> RoomProves:
-    """The room's own proof of a service that starts while it is asked for its health so many times."""
+def phase_proof(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> RoomProves:
+    """Run the phase's own proof of a service that is still starting for that many requests for its health."""
     monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("STATE", str(prefix / "state"))
 
@@ -366,19 +366,19 @@ def room_proves(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("model", [BUILTIN, ServedModel(kind="files", name="qwen3")], ids=lambda model: model.kind)
-def test_room_waits_slice_by_slice(
-    room_proves: RoomProves, monkeypatch: pytest.MonkeyPatch, model: ServedModel
+def test_the_phase_waits_in_slices(
+    phase_proof: RoomProves, monkeypatch: pytest.MonkeyPatch, model: ServedModel
 ) -> None:
     monkeypatch.setattr("provision.phases.serve.readiness.SLICE_S", 0.3)
     seen: list[str] = []
-    record = room_proves(unhealthy=10, model=model, progress=seen.append)
+    record = phase_proof(unhealthy=10, model=model, progress=seen.append)
     assert record.ready, record.text
     assert 0 < record.startup_s["health"] <= record.startup_s["proven"]
     assert seen
 
 
-def test_room_gives_up_at_its_deadline(room_proves: RoomProves) -> None:
-    record = room_proves(unhealthy=NEVER_HEALTHY, deadline_s=0.5)
+def test_the_phase_ends_at_its_deadline(phase_proof: RoomProves) -> None:
+    record = phase_proof(unhealthy=NEVER_HEALTHY, deadline_s=0.5)
     assert (record.ready, record.text) == (False, "the service runs, but has not answered 0.5 s after it was asked to")
 
 
@@ -388,7 +388,7 @@ def test_lines_of_one_start_are_found_by_its_process() -> None:
     assert lines_of_start(log, 5) == ["preflight: start of /x/vllm with pid 9", "line of 9"]
 
 
-def test_exception_without_a_message_is_told_with_its_code() -> None:
+def test_an_exception_without_a_message_is_reported_with_its_code() -> None:
     prefix = "(Worker pid=21054) ERROR 11-20 08:01:40 [multiproc_executor.py:953] "
     log = [
         prefix + "Traceback (most recent call last):",

@@ -1,4 +1,4 @@
-"""The reference answer beside the starting server: computed once, waited for, and its failure told. Real processes and locks."""
+"""The reference answer is computed once while the server starts; the run waits for it and reports its failure. Real processes and locks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def request(prefix: Path, *, ending: str = ANSWERS) -> ReadinessRequest:
     )
 
 
-def test_it_is_computed_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
+def test_the_reference_is_computed_once_for_many_requests(tmp_path: Path) -> None:
     asked = request(tmp_path)
     for _ in range(3):
         reference.begin(asked)
@@ -53,14 +53,14 @@ def test_it_is_computed_once_however_often_it_is_asked_for(tmp_path: Path) -> No
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
-def test_what_it_died_of_is_told(tmp_path: Path) -> None:
+def test_the_reason_of_a_failed_computation_is_reported(tmp_path: Path) -> None:
     asked = request(tmp_path, ending="echo 'builtin_model: this machine computes wrongly' >&2; exit 1")
     reference.begin(asked)
     with pytest.raises(NotProvenError, match="could not be computed: builtin_model: this machine computes wrongly"):
         reference.wait_for(asked)
 
 
-def test_one_that_is_there_is_taken(tmp_path: Path) -> None:
+def test_an_existing_reference_is_used(tmp_path: Path) -> None:
     asked = request(tmp_path, ending="exit 1")
     Path(asked.reference or "").write_text(json.dumps({"tokens": [1]}))
     reference.begin(asked)
@@ -68,7 +68,9 @@ def test_one_that_is_there_is_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_answer_to_an_older_release_s_prompt_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_to_the_prompt_of_an_older_release_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as older:
         older.setattr(builtin_model, "PROMPT_TEXT", "Night 1.")
         path = reference_path(str(tmp_path), "abc")

@@ -1,4 +1,4 @@
-"""The phases of a start, read from logs in vLLM's own format; values of our own."""
+"""The phases of a start, read from logs in vLLM's own format with invented values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def moment(text: str) -> float:
     return time.mktime(time.strptime(text, "%Y-%m-%d %H:%M:%S"))
 
 
-def test_each_phase_ends_with_the_last_line_that_says_so() -> None:
+def test_each_phase_ends_with_its_last_line() -> None:
     assert phases(GPU, moment("2026-03-02 09:15:10")) == {
         "imports": 14.0,
         "engine": 27.0,
@@ -49,7 +49,7 @@ def test_each_phase_ends_with_the_last_line_that_says_so() -> None:
     }
 
 
-def test_older_releases_word_it_otherwise_and_what_is_not_told_is_left_out() -> None:
+def test_texts_of_older_releases_are_read_and_missing_phases_are_omitted() -> None:
     assert phases(OLDER, moment("2026-03-02 09:15:30")) == {"compile": 10.0, "engine": 20.0}
     assert phases(["INFO:     Application startup complete.", ""], moment("2026-03-02 09:15:30")) == {}
 
@@ -62,21 +62,21 @@ def test_older_releases_word_it_otherwise_and_what_is_not_told_is_left_out() -> 
         ("2028-02-28 23:59:50", "02-29 00:00:20", 30.0),
     ],
 )
-def test_the_year_that_the_log_leaves_out_is_the_starts(began: str, line: str, seconds: float) -> None:
-    told = f"(EngineCore pid=9) INFO {line} [core.py:133] Initializing a V1 LLM engine (v0.32.0)"
-    assert phases([told], moment(began)) == {"engine": seconds}
+def test_the_year_that_the_log_omits_is_that_of_the_start(began: str, line: str, seconds: float) -> None:
+    engine_line = f"(EngineCore pid=9) INFO {line} [core.py:133] Initializing a V1 LLM engine (v0.32.0)"
+    assert phases([engine_line], moment(began)) == {"engine": seconds}
 
 
-def test_lines_of_an_earlier_start_are_none_of_this_one() -> None:
+def test_lines_of_an_earlier_start_are_not_used() -> None:
     assert phases(GPU, moment("2026-03-02 12:00:00")) == {}
 
 
-def test_what_others_write_into_the_log_is_no_phase() -> None:
-    said = "user asked: INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine"
-    assert phases([said], moment("2026-03-02 09:15:10")) == {}
+def test_text_of_others_in_the_log_is_no_phase() -> None:
+    other_line = "user asked: INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine"
+    assert phases([other_line], moment("2026-03-02 09:15:10")) == {}
 
 
-def test_on_a_host_the_table_needs_no_toml(tmp_path: Path) -> None:
+def test_the_table_on_a_host_needs_no_toml(tmp_path: Path) -> None:
     """Python reads TOML from 3.11 on, and environments may have an older one."""
     (tmp_path / "ready.pyz").write_bytes(serve_zipapp(READY))
     program = (

@@ -55,11 +55,11 @@ def test_supervisor_config(snapshot: SnapshotAssertion) -> None:
     assert (made.unit, made.name) == (None, "firstlight-vllm")
 
 
-def test_prefix_in_a_home_stays_readable() -> None:
+def test_a_prefix_in_a_home_stays_readable() -> None:
     assert "ProtectHome=read-only" in (service("systemd", prefix="/home/ada/fl").unit or "")
 
 
-def test_digest_changes_with_what_the_server_is_started_with_and_with_nothing_else() -> None:
+def test_the_digest_depends_only_on_command_and_environment_of_the_server() -> None:
     first = service("systemd")
     assert service("systemd").digest == first.digest
     changed = [
@@ -73,7 +73,7 @@ def test_digest_changes_with_what_the_server_is_started_with_and_with_nothing_el
 
 @pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
-def test_exposure_stays_below_four(kind: tuple[str, str, str], tmp_path: Path) -> None:
+def test_the_exposure_of_the_unit_stays_below_four(kind: tuple[str, str, str], tmp_path: Path) -> None:
     path = tmp_path / "firstlight-vllm.service"
     path.write_text(service("systemd", kind=kind).unit or "")
     done = subprocess.run(

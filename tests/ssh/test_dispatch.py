@@ -37,7 +37,7 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-5, 5), max_size=30), st.integers(1, 8))
-def test_every_task_has_its_outcome_and_the_bound_holds(priorities: list[int], limit: int) -> None:
+def test_every_task_has_its_outcome_and_the_limit_holds(priorities: list[int], limit: int) -> None:
     lock = threading.Lock()
     now, most = 0, 0
 
@@ -73,7 +73,7 @@ def test_higher_priorities_go_first_and_equal_ones_in_order(priorities: list[int
     assert order == sorted(range(len(priorities)), key=lambda number: (-priorities[number], number))
 
 
-def test_a_way_that_failed_is_tried_again_before_all_others() -> None:
+def test_a_failed_connection_is_tried_again_before_all_other_tasks() -> None:
     order: list[str] = []
     flaky = failing(1, TransportError("gone"))
 
@@ -86,7 +86,7 @@ def test_a_way_that_failed_is_tried_again_before_all_others() -> None:
     done = fan_out([Task(name, partial(call, name)) for name in names], limit=1)
     assert not done.errors
     assert done.outcomes["flaky"].tries == 2
-    # Its back-off was over while the next task ran: it did not queue behind the rest.
+    # Its back-off ended while the next task ran, so it did not queue behind the rest.
     assert order.index("flaky", 1) <= 3
     assert done.stats.tasks == 8
 
@@ -101,40 +101,40 @@ def test_retries_end() -> None:
 @pytest.mark.parametrize(
     "error", [HostKeyError("changed"), AuthenticationError("refused"), RemoteCommandError("failed"), ValueError("bug")]
 )
-def test_what_trying_again_cannot_cure_is_not_tried_again(error: Exception) -> None:
+def test_a_permanent_error_is_not_tried_again(error: Exception) -> None:
     done = fan_out([Task("one", failing(1, error), retries=5)])
     assert done.outcomes["one"].error is error
     assert done.outcomes["one"].tries == 1
 
 
-def test_a_deadline_gives_the_slot_to_the_next_and_tells_the_task() -> None:
-    told = threading.Event()
-    slow = Task("slow", partial(told.wait, 20), deadline_s=0.1, cancel=told.set)
+def test_a_deadline_frees_the_slot_and_cancels_the_task() -> None:
+    cancelled = threading.Event()
+    slow = Task("slow", partial(cancelled.wait, 20), deadline_s=0.1, cancel=cancelled.set)
     done = fan_out([slow, Task("next", lambda: True)], limit=1)
     assert isinstance(done.errors["slow"], TransportError)
     assert "host slow did not finish within 0.1 s" in str(done.errors["slow"])
     assert done.values == {"next": True}
-    assert told.wait(5)
+    assert cancelled.wait(5)
 
 
-def test_nothing_to_do() -> None:
+def test_without_tasks_nothing_happens() -> None:
     done: FanOut[None] = fan_out([])
     assert (done.outcomes, done.stats.tasks, done.stats.wait_p99_ms) == ({}, 0, 0.0)
 
 
-def test_a_host_twice_is_a_mistake() -> None:
+def test_a_host_given_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="the same host"):
         fan_out([Task("one", lambda: 1), Task("one", lambda: 2)])
 
 
-def test_ctrl_c_drops_what_waits_and_tells_what_runs() -> None:
-    told = threading.Event()
+def test_ctrl_c_drops_waiting_tasks_and_cancels_running_ones() -> None:
+    cancelled = threading.Event()
     started = threading.Event()
 
     def run() -> str:
         started.set()
-        told.wait(20)
-        return "told"
+        cancelled.wait(20)
+        return "cancelled"
 
     def interrupt() -> None:
         started.wait(20)
@@ -144,9 +144,9 @@ def test_ctrl_c_drops_what_waits_and_tells_what_runs() -> None:
     threading.Thread(target=interrupt).start()
     try:
         with pytest.raises(FanOutInterrupted) as caught:
-            fan_out([Task("runs", run, cancel=told.set), Task("waits", lambda: "never")], limit=1)
+            fan_out([Task("runs", run, cancel=cancelled.set), Task("waits", lambda: "never")], limit=1)
     finally:
         signal.signal(signal.SIGINT, before)
     outcomes = caught.value.fan_out.outcomes
-    assert outcomes["runs"].value == "told"
+    assert outcomes["runs"].value == "cancelled"
     assert isinstance(outcomes["waits"].error, Cancelled)

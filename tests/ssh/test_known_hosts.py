@@ -1,4 +1,4 @@
-"""Known hosts as OpenSSH reads and writes them; ssh-keygen is the judge."""
+"""Known hosts as OpenSSH reads and writes them, compared with ssh-keygen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_names_that_ssh_keygen_hashed_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_what_is_remembered_is_found_by_openssh(tmp_path: Path, hashed: bool) -> None:
+def test_openssh_finds_a_stored_key(tmp_path: Path, hashed: bool) -> None:
     kind, blob = key(tmp_path, "host")
     file = tmp_path / "new/known"
     add_known_key(str(file), "first", kind, blob, hashed=hashed)
@@ -73,16 +73,16 @@ def test_what_is_remembered_is_found_by_openssh(tmp_path: Path, hashed: bool) ->
         )
 
 
-def test_fingerprints_are_openssh_s(tmp_path: Path) -> None:
+def test_fingerprints_equal_those_of_openssh(tmp_path: Path) -> None:
     _, blob = key(tmp_path, "host")
-    said = subprocess.run(
+    output = subprocess.run(
         ["ssh-keygen", "-lf", str(tmp_path / "host.pub")], capture_output=True, text=True, check=True
     ).stdout
-    assert fingerprint(blob) == said.split()[1]
+    assert fingerprint(blob) == output.split()[1]
 
 
 @given(st.text(max_size=300), st.text(min_size=1, max_size=30))
-def test_no_file_makes_reading_fail(text: str, name: str) -> None:
+def test_any_file_can_be_read(text: str, name: str) -> None:
     import tempfile
 
     with tempfile.NamedTemporaryFile() as file:
@@ -100,7 +100,7 @@ def host(file: Path, **changes: object) -> Connection:
     return Connection(kind="ssh", address="gpu-1", known_hosts_files=(str(file),)).model_copy(update=changes)
 
 
-def test_a_key_of_another_kind_than_the_known_is_a_change(tmp_path: Path) -> None:
+def test_a_key_of_another_kind_than_the_known_one_is_a_change(tmp_path: Path) -> None:
     kind, blob = key(tmp_path, "old")
     other_kind, other = key(tmp_path, "new", "ecdsa")
     (tmp_path / "known").write_text(line("gpu-1", kind, blob))
@@ -109,7 +109,7 @@ def test_a_key_of_another_kind_than_the_known_is_a_change(tmp_path: Path) -> Non
         check_host_key("gpu-1", host(tmp_path / "known"), other_kind, other)
 
 
-def test_known_kinds_are_asked_for_first(tmp_path: Path) -> None:
+def test_known_kinds_are_requested_first(tmp_path: Path) -> None:
     (tmp_path / "known").write_text(
         line("gpu-1", "ssh-rsa", b"r") + line("gpu-1", "ssh-ed25519", b"e") + line("*", "x", b"c", "@cert-authority")
     )
@@ -122,7 +122,7 @@ def test_a_revoked_key_is_refused_even_where_it_is_also_listed(tmp_path: Path) -
         check_host_key("gpu-1", host(tmp_path / "known"), "ssh-ed25519", b"k")
 
 
-def test_a_host_known_by_an_authority_alone_is_named_as_such(tmp_path: Path) -> None:
+def test_a_host_known_only_by_an_authority_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "known").write_text(line("gpu-*", "ssh-ed25519", b"ca", "@cert-authority"))
     for accept in (False, True):
         with pytest.raises(HostKeyError, match="known only through a certificate authority"):

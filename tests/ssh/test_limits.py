@@ -1,4 +1,4 @@
-"""A host that never stops talking: what is read is bounded in bytes and in time, and the command is ended."""
+"""A host with endless output: reading is limited in bytes and in time, and the command is ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def here() -> Host:
 
 
 @pytest.mark.parametrize("where", ["", " >&2"])
-def test_endless_output_is_broken_off(here: Host, where: str) -> None:
+def test_endless_output_is_truncated(here: Host, where: str) -> None:
     session = open_session(here)
     with pytest.raises(RemoteCommandError, match="printed more than 32 MiB and was broken off"):
         session.run(f"echo $$; exec yes firstlight-endless-output{where}", timeout_s=60)
@@ -36,7 +36,7 @@ def test_output_up_to_the_limit_and_input_of_any_size_pass(here: Host) -> None:
     assert session.run("exit 3", stdin=text).rc == 3
 
 
-def test_a_command_that_says_nothing_or_closes_its_output_ends_in_time(here: Host) -> None:
+def test_a_command_without_output_ends_in_time(here: Host) -> None:
     session = open_session(here)
     for command in ("sleep 50", "exec >&- 2>&-; sleep 50"):
         started = time.monotonic()
@@ -46,7 +46,7 @@ def test_a_command_that_says_nothing_or_closes_its_output_ends_in_time(here: Hos
 
 
 class Half:
-    """Stands in for a session whose host ends every command half way, and says that all went well."""
+    """A session whose host ends every command early and reports success."""
 
     host = "here"
 
@@ -59,7 +59,7 @@ class Half:
         return type(done)(0, "".join(lines[: len(lines) // 2]), done.stderr, done.seconds)
 
 
-def test_half_an_answer_is_no_host_without_cards_by_a_stand_in(here: Host) -> None:
+def test_a_truncated_answer_is_an_error_and_not_a_host_without_cards(here: Host) -> None:
     with pytest.raises(RemoteCommandError, match="answer was cut after") as caught:
         probe(here, Half(here))  # type: ignore[arg-type]
     assert "hint: run it again" in caught.value.render()

@@ -24,12 +24,12 @@ def session() -> Iterator[Session]:
     opened.close()
 
 
-def test_a_command_keeps_its_streams_and_its_status_apart(session: Session) -> None:
+def test_output_error_output_and_status_of_a_command_are_separate(session: Session) -> None:
     done = session.run("cat; echo oops >&2; exit 7", stdin="text\n")
     assert (done.rc, done.stdout, done.stderr) == (7, "text\n", "oops\n")
 
 
-def test_output_that_is_no_text_does_no_harm(session: Session) -> None:
+def test_binary_output_is_accepted(session: Session) -> None:
     assert session.run("printf 'a\\377b'").stdout == "a�b"
 
 
@@ -62,7 +62,7 @@ def test_close_ends_a_command_of_another_thread(session: Session) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="shows what root gets; as a user sudo has its say")
-def test_root_is_there_already(session: Session) -> None:
+def test_a_session_of_root_needs_no_sudo(session: Session) -> None:
     assert session.run("id -u; cat", stdin="mine", root=True).stdout == "0\nmine"
 
 
@@ -74,14 +74,14 @@ def test_files_are_written_whole_with_their_mode(session: Session, tmp_path: Pat
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_write_that_fails_leaves_the_old_file(session: Session, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(session: Session, tmp_path: Path) -> None:
     with pytest.raises(RemoteCommandError, match="cannot be written on host here"):
         session.write(str(tmp_path / "none/file"), b"x")
     with pytest.raises(FileNotFoundError):
         session.read(str(tmp_path / "none/file"))
 
 
-def test_send_links_what_is_missing_and_nothing_twice(session: Session, tmp_path: Path) -> None:
+def test_send_links_missing_files_once(session: Session, tmp_path: Path) -> None:
     files = [staged(tmp_path, "a.whl", b"a" * 1000), staged(tmp_path, "sub/b.json", b"b" * 2000)]
     moved: list[int] = []
     first = session.send(files, str(tmp_path / "in"), progress=moved.append)
@@ -91,7 +91,7 @@ def test_send_links_what_is_missing_and_nothing_twice(session: Session, tmp_path
     assert (again.sent, again.present) == ((), ("a.whl", "sub/b.json"))
 
 
-def test_a_damaged_source_is_refused_and_not_left(session: Session, tmp_path: Path) -> None:
+def test_a_damaged_source_is_refused_and_removed(session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "a.whl", b"a").model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=r"of-a\.whl is damaged"):
         session.send([file], str(tmp_path / "in"))
@@ -99,7 +99,7 @@ def test_a_damaged_source_is_refused_and_not_left(session: Session, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "-rf", "a b", "", "a\nb", ".arrived"])
-def test_a_name_that_would_leave_the_folder_is_refused(session: Session, tmp_path: Path, name: str) -> None:
+def test_a_name_outside_the_folder_is_refused(session: Session, tmp_path: Path, name: str) -> None:
     file = StagedFile(name=name, path="/dev/null", sha256="0" * 64, size=0, kind="wheel")
     with pytest.raises(StageError, match="is no name for a staged file"):
         session.send([file], str(tmp_path / "in"))

@@ -1,4 +1,4 @@
-"""Commands of hints, typed as they stand: they go the way that the product goes, and a host's key is known after them."""
+"""Commands of hints, typed unchanged: they use the same connection as the product, and the host's key is known afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ while data := sys.stdin.buffer.raw.read(65536):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of an SSH server on this machine that shows its key and lets nobody in."""
+    """The port of an SSH server on this machine that shows its key and refuses every login."""
     key = paramiko.RSAKey.generate(2048)
     listener = socket.create_server(("127.0.0.1", 0))
     transports = []
@@ -75,7 +75,7 @@ def error_of(host: Host) -> TransportError:
 
 
 def type_it(command: str, folder: Path) -> None:
-    """As a person does who says yes to whatever is asked; the login fails, which is not what the hint is for."""
+    """Type the command and answer every question with yes; the login itself fails, which the hint does not promise."""
     yes = folder / "yes"
     yes.write_text("#!/bin/sh\necho yes\n")
     yes.chmod(0o755)
@@ -89,7 +89,7 @@ def type_it(command: str, folder: Path) -> None:
     )
 
 
-def test_the_command_for_a_host_behind_a_proxy_makes_it_known(port: int, tmp_path: Path) -> None:
+def test_the_command_for_a_host_behind_a_proxy_stores_its_key(port: int, tmp_path: Path) -> None:
     relay = tmp_path / "relay.py"
     relay.write_text(RELAY)
     proxy = f"ProxyCommand={shlex.join([sys.executable, str(relay), str(port)])}"
@@ -111,7 +111,7 @@ def jumping(port: int, folder: Path) -> Host:
     return host_of("-F", str(configuration))
 
 
-def test_the_command_for_a_jump_host_makes_that_known(port: int, tmp_path: Path) -> None:
+def test_the_command_for_a_jump_host_stores_its_key(port: int, tmp_path: Path) -> None:
     host = jumping(port, tmp_path)
     unknown = error_of(host)
     assert isinstance(unknown, HostKeyError)

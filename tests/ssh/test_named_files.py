@@ -1,4 +1,4 @@
-"""Files that settings name: what they hold stays out of every error, since a person may have named another than was meant."""
+"""Files that settings name: their content appears in no error, because the setting may name the wrong file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTENTS = (b"root:canary:19000::\nbin:canary::\n", b"canary", b"canary\xff\xfe"
 
 
 @pytest.mark.parametrize("content", CONTENTS)
-def test_a_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_key_is_named_without_its_content(tmp_path: Path, content: bytes) -> None:
     key, public = tmp_path / "key", tmp_path / "other.pub"
     key.write_bytes(content)
     public.write_bytes(content)
@@ -28,7 +28,7 @@ def test_a_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
     assert "canary" not in " ".join(login.notes)
 
 
-def test_a_sudo_password_is_the_first_line_and_no_text_is_told_without_it(tmp_path: Path) -> None:
+def test_a_sudo_password_is_the_first_line_and_an_error_has_no_text_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     connection = Connection(kind="local", become_password_file=str(file))
     file.write_text("first line\nsecond\n")

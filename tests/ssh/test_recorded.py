@@ -1,4 +1,4 @@
-"""Files that are brought to a host are on record; what only looks is not."""
+"""Files that are written to a host are recorded; commands that only read are not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.recorded import RecordedSession
 
 
-class Told:
-    """A record that only listens."""
+class Changes:
+    """Records the changes that it is called with."""
 
     def __init__(self) -> None:
         self.changes: list[dict[str, Any]] = []
@@ -26,38 +26,38 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def record() -> Changes:
+    return Changes()
 
 
 @pytest.fixture
-def session(told: Told) -> RecordedSession:
-    return RecordedSession(LocalSession("a", Connection(kind="local")), told)
+def session(record: Changes) -> RecordedSession:
+    return RecordedSession(LocalSession("a", Connection(kind="local")), record)
 
 
-def test_a_written_file_with_its_hash(session: RecordedSession, told: Told, tmp_path: Path) -> None:
+def test_a_written_file_is_recorded_with_its_hash(session: RecordedSession, record: Changes, tmp_path: Path) -> None:
     path = str(tmp_path / "unit")
     session.write(path, b"text", mode=0o600)
     assert session.read(path) == b"text"
     assert session.run("true").rc == 0
-    [change] = told.changes
+    [change] = record.changes
     assert (change["how"], change["path"], change["mode"], change["bytes"]) == ("write", path, "0600", 4)
     assert change["sha256"] == hashlib.sha256(b"text").hexdigest()
     assert change["changed"] is True
 
 
-def test_a_file_that_was_refused_may_have_changed_something(
-    session: RecordedSession, told: Told, tmp_path: Path
+def test_a_refused_file_is_recorded_as_a_possible_change(
+    session: RecordedSession, record: Changes, tmp_path: Path
 ) -> None:
     with pytest.raises(RemoteCommandError):
         session.write(str(tmp_path / "nowhere" / "unit"), b"text")
-    [change] = told.changes
+    [change] = record.changes
     assert change["changed"] is None
     assert "nowhere" in change["output"]
 
 
-def test_sent_files_by_name_and_hash_and_none_the_second_time(
-    session: RecordedSession, told: Told, tmp_path: Path
+def test_sent_files_are_recorded_once_by_name_and_hash(
+    session: RecordedSession, record: Changes, tmp_path: Path
 ) -> None:
     source = tmp_path / "wheel"
     source.write_bytes(b"wheel")
@@ -65,5 +65,5 @@ def test_sent_files_by_name_and_hash_and_none_the_second_time(
     file = StagedFile(name="a.whl", path=str(source), sha256=sha, size=5, kind="wheel")
     for _ in range(2):
         session.send([file], str(tmp_path / "incoming"))
-    [change] = told.changes
+    [change] = record.changes
     assert (change["how"], change["sha256"], change["changed"]) == ("send", {"a.whl": sha}, True)

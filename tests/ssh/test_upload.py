@@ -1,4 +1,4 @@
-"""The bytes of a transfer: what travels, and what is found on the host."""
+"""The bytes of a transfer: what is sent, and what is found on the host."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_file_that_became_shorter_is_noticed(tmp_path: Path) -> None:
         list(tar_stream([file], lambda _: None))
 
 
-def test_a_survey_tells_the_verified_from_the_changed(tmp_path: Path) -> None:
+def test_a_survey_distinguishes_verified_and_changed_files(tmp_path: Path) -> None:
     one, two, three = (staged(name, b"12345", tmp_path) for name in ("one", "two", "three"))
     text = (
         f"A {one.sha256} 5 100 one\nA {two.sha256} 5 100 two\nA {'0' * 64} 5 100 three\n"
@@ -56,13 +56,13 @@ def test_a_survey_tells_the_verified_from_the_changed(tmp_path: Path) -> None:
     )
     survey = RemoteFiles.parse(text)
     assert [survey.has(file) for file in (one, two, three)] == [True, False, False]
-    # A part longer than its file is none of it.
+    # A partial file that is longer than its file does not belong to it.
     assert [survey.part(file) for file in (one, two, three)] == [0, 3, 0]
     assert survey.free == 1024 * 1024
 
 
 @given(st.text(max_size=400))
-def test_no_text_makes_a_survey_say_that_something_is_there(text: str) -> None:
+def test_no_text_makes_a_survey_report_a_missing_file(text: str) -> None:
     file = StagedFile(name="a", path="/a", sha256="f" * 64, size=1, kind="wheel")
     try:
         survey = RemoteFiles.parse(text)
@@ -71,14 +71,14 @@ def test_no_text_makes_a_survey_say_that_something_is_there(text: str) -> None:
     assert not survey.has(file)
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
     one = staged("a", b"1", tmp_path)
     assert checked_names([one, one]) == [one]
     with pytest.raises(StageError, match="two different files are to be sent as a"):
         checked_names([one, one.model_copy(update={"sha256": "0" * 64})])
 
 
-def test_space_is_counted_with_what_must_stay_free() -> None:
+def test_needed_space_includes_the_space_that_must_stay_free() -> None:
     check_space("host a", "/in", 0, 0)
     check_space("host a", "/in", 10**9, 2 * 10**9)
     with pytest.raises(StageError, match=r"host a has 953\.7 MiB free at /in; 953\.7 MiB are to come"):
@@ -86,7 +86,7 @@ def test_space_is_counted_with_what_must_stay_free() -> None:
 
 
 class Shell:
-    """What a sender needs of a host, done by this machine's own sh."""
+    """A host for a sender: commands run in this machine's own sh."""
 
     host = "here"
 
@@ -137,7 +137,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
     return Shell(str(tools))
 
 
-def test_what_arrives_is_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
+def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
     first = Upload(shell, shell, files[:1], str(folder), None).send()
@@ -149,7 +149,7 @@ def test_what_arrives_is_verified_and_named_also_on_a_host_without_python(shell:
     assert not list(folder.glob(".*.part"))
 
 
-def test_what_arrives_wrong_twice_is_told_with_both_hashes(shell: Shell, tmp_path: Path) -> None:
+def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: Shell, tmp_path: Path) -> None:
     file = staged("a.whl", b"12345", tmp_path)
     wrong = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
