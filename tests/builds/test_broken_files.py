@@ -74,7 +74,7 @@ def test_a_truncated_sdist_is_named(tmp_path: Path) -> None:
         build_requirements(path)
 
 
-class Chatty:
+class GreetingSession:
     """A session with a build host whose shell prints a greeting."""
 
     host = "builder"
@@ -89,7 +89,7 @@ class Chatty:
 
     def write(self, path: str, content: bytes, **_: Any) -> None: ...
 
-    def open_channel(self, command: str) -> Chatty:
+    def open_channel(self, command: str) -> GreetingSession:
         assert "builder.pyz build" in command
         return self
 
@@ -103,7 +103,7 @@ class Chatty:
 
 @pytest.mark.parametrize("greeting", ["Welcome to node 7!\n", '"hello"\n', '{"greeting": "hello"}\n'])
 def test_a_build_host_whose_shell_prints_a_greeting_is_named(greeting: str) -> None:
-    session = Chatty(greeting)
+    session = GreetingSession(greeting)
     request = BuildRequest("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
     uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")
     with pytest.raises(StageError, match="build host builder sent `") as refused:

@@ -46,7 +46,7 @@ def require_hosts() -> None:
     reason = impossible()
     if reason is not None:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(f"the fleet is required and cannot be: {reason}")
+            pytest.fail(f"the fleet is required and cannot be booted: {reason}")
         _say(f"SKIPPED: {reason}")
         pytest.skip(reason)
 

@@ -104,7 +104,7 @@ def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
     assert model_of(host) == "builtin-1"
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["previous_release"]) == (before["release"], before["previous_release"])
-    assert after["state"]["release"] == before["release"], "the next run of the bad settings starts them again"
+    assert after["state"]["release"] == before["release"], "the next run with the bad settings starts them again"
     assert firstlight("provision", "-i", inventory).summary["changed"] == 0
 
 
@@ -113,7 +113,7 @@ def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
 ) -> None:
     before = installed(firstlight, inventory, host)
     first, second = before["release"], before["previous_release"]
-    assert len(before["releases"]) == 3, "the refused one is still there for the next try"
+    assert len(before["releases"]) == 3, "the refused release still exists for the next try"
     ended = firstlight("rollback", "-i", inventory, "--to", second)
     assert ended.code == 0, ended.output()
     assert model_of(host) == OTHER_NAME

@@ -80,7 +80,7 @@ def test_one_provision_rebuilds_the_environment_next_to_it_while_the_service_run
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
     assert current(host) == f"{before}-2"
-    assert host.sh(f"ls {PREFIX}/envs").split() == [f"{before}-2"], "nobody goes back to a damaged one"
+    assert host.sh(f"ls {PREFIX}/envs").split() == [f"{before}-2"], "there is no return to a damaged environment"
     assert ask(host)["with"][0] == 200
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
     again = firstlight("provision", "-i", inventory)

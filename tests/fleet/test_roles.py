@@ -94,7 +94,7 @@ def test_a_host_is_installed_repaired_rolled_back_and_uninstalled(hosts: list[Fl
     assert host.sh(f"systemctl show -p MainPID --value {UNIT}") not in (pid, second_pid)
 
     host.reboot()
-    assert host.sh(f"systemctl is-active {UNIT}").strip() == "active", "a rebooted host serves again unaided"
+    assert host.sh(f"systemctl is-active {UNIT}").strip() == "active", "a rebooted host serves again without a run"
 
     assert played(site, "stop")
     assert host.sh(f"systemctl is-active {UNIT}", check=False).strip() == "inactive"

@@ -59,7 +59,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names if module == "provision")
 
 
-def floor(module: str) -> int | None:
+def layer(module: str) -> int | None:
     """Return the layer of a module such as `provision.phases.plan.rules`; None for modules of other projects.
 
     Raises AssertionError for a package of the product that has no layer.
@@ -72,7 +72,7 @@ def floor(module: str) -> int | None:
         return None
     names = module.removeprefix("provision.")
     found = [number for number, name in enumerate(FLOORS) if f"{names}.".startswith(f"{name}.")]
-    assert found, f"`{module}` has no floor: give it one in {Path(__file__).name}"
+    assert found, f"`{module}` has no layer: add it in {Path(__file__).name}"
     return max(found, key=lambda number: len(FLOORS[number]))
 
 
@@ -92,11 +92,11 @@ def complaint(path: Path, line: int, text: str) -> str:
 def test_provision_imports_downwards_only() -> None:
     wrong = []
     for path in sources("provision"):
-        own = floor(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        own = layer(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
         if own is None or is_on_host(path):
             continue
         for line, module in imported(path):
-            other = floor(module)
+            other = layer(module)
             if other is not None and other > own:
                 wrong.append(complaint(path, line, f"`{FLOORS[own]}` must not import `{module}`"))
     assert not wrong, "\n".join(wrong)

@@ -211,7 +211,7 @@ def test_a_changed_lock_makes_a_new_environment_which_serves_both(checkout: Chec
     assert checkout.run("test").code == 0
     assert checkout.venv.stat().st_ino != inode
     inode = checkout.venv.stat().st_ino
-    assert checkout.run().err == "", "the development environment serves the product too"
+    assert checkout.run().err == "", "the development environment is used for the product too"
     assert checkout.venv.stat().st_ino == inode
 
 

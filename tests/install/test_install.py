@@ -61,7 +61,7 @@ def test_a_bare_host_gets_the_whole_plan(installed: Site) -> None:
     service = installed.variables["firstlight_service"]
     assert Path(service["unit_path"]).read_text() == service["unit"]
     assert f"{installed.name}: Create folders and write tools" in installed.progress
-    assert list(installed.incoming.glob("*.whl")) == [], "wheels would hold the space a second time"
+    assert list(installed.incoming.glob("*.whl")) == [], "wheels would use the space a second time"
 
 
 def test_the_environment_has_the_versions_of_the_lock(installed: Site) -> None:

@@ -87,7 +87,7 @@ def test_no_file_has_a_password_at_any_time(site: Site, tmp_path: Path, monkeypa
         over.set()
         thread.join()
     assert results["this"].status == "ok", results
-    assert looked, "the playbook's private folder was looked through"
+    assert looked, "the playbook's private folder was searched"
     assert seen == set()
     assert not left.exists()
     shutil.rmtree(temporary)
@@ -115,7 +115,7 @@ def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Pa
             controller.stdin.write(json.dumps(given))
             controller.stdin.close()
             assert any(line.startswith("Create the built-in model") for line in controller.stdout)
-            assert holding(Path(f"/proc/{controller.pid}/fd").iterdir()), "the controller holds it in memory"
+            assert holding(Path(f"/proc/{controller.pid}/fd").iterdir()), "the controller has it in memory"
         finally:
             started = list(below(controller.pid))
             controller.kill()
@@ -125,8 +125,8 @@ def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Pa
             for pid in started:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    assert started, "Ansible was at work"
-    assert [*files_below(temporary)], "the playbook's private folder was left, and was looked through"
+    assert started, "Ansible was running"
+    assert [*files_below(temporary)], "the playbook's private folder was left, and was searched"
     assert left == set()
     # Processes that the killed ones had started may still write there for a moment.
     shutil.rmtree(temporary, ignore_errors=True)

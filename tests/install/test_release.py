@@ -222,8 +222,8 @@ def test_an_unproven_release_is_left_for_its_predecessor_which_keeps_its_own_pre
     assert (live(prefix), live(prefix, "previous")) == (former, oldest)
     record(prefix)
     prove(prefix)
-    assert releases_of(prefix) == {oldest, former, bad}, "the next try needs nothing sent"
-    assert rollback(prefix, "unproven")["release"] is None, "nothing is left to return from"
+    assert releases_of(prefix) == {oldest, former, bad}, "the next try needs no files"
+    assert rollback(prefix, "unproven")["release"] is None, "there is no release to return from"
     assert rollback(prefix)["release"] == oldest
 
 

@@ -119,7 +119,7 @@ def test_the_checks_are_listed_without_a_host(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = [check["id"] for check in json.loads(done.stdout)]
     assert "kernels.gemm" in names
-    assert "libraries.torch_build" in names, "what the chosen ones rest on runs too"
+    assert "libraries.torch_build" in names, "dependencies of the selected checks run too"
     assert not [name for name in names if name.startswith(("attention.", "speed."))]
     assert not any(tmp_path.iterdir()), "no run was made"
 

@@ -58,7 +58,7 @@ def test_after_success_each_command_is_for_the_same_hosts() -> None:
     assert "--vllm" not in commands[2]
 
 
-def test_where_some_fail_only_these_are_named_and_where_all_fail_the_limit_stays() -> None:
+def test_only_failed_hosts_are_named_unless_all_failed() -> None:
     [some] = next_commands(TYPED, (host("o1", "failed"), host("o2", "serving")))
     [both] = next_commands(TYPED, (host("o1", "failed"), host("o2", "unreachable")))
     many = tuple(host(f"x{number}", "failed") for number in range(20))

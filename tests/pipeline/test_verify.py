@@ -82,7 +82,7 @@ def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("provision.fleet.multihost.meet", meet)
     context = context_of(tmp_path, "a", "b", "broken")
     check(context, CheckOptions("standard", multihost=True))
-    assert tried == [["a", "b"]], "torch is not there on the third one"
+    assert tried == [["a", "b"]], "the third host has no torch"
     kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
     check(context, CheckOptions("standard"))

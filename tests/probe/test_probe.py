@@ -17,7 +17,7 @@ from provision.fleet.ssh import Completed, Session
 from provision.phases.probe import probe
 
 
-class Here:
+class LocalMachine:
     """A session of this machine; `shell` replaces the login shell of the host."""
 
     host = "here"
@@ -35,7 +35,7 @@ class Here:
         return Completed(rc=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=time.monotonic() - started)
 
 
-class Another(Here):
+class UnprivilegedLogin(LocalMachine):
     """A session of this machine that logs in as nobody; root runs what needs root, unless sudo refuses."""
 
     def __init__(self, *, refused: bool = False) -> None:
@@ -56,11 +56,11 @@ def host(*, become: bool = False) -> Host:
 
 
 def session(shell: str = "sh -s") -> Session:
-    return Here(shell)  # type: ignore[return-value]  # only what probe uses of it
+    return LocalMachine(shell)  # type: ignore[return-value]  # only what probe uses of it
 
 
 def test_a_probe_takes_one_round_trip_within_its_deadline() -> None:
-    here = Here()
+    here = LocalMachine()
     facts = probe(host(), here)  # type: ignore[arg-type]
     assert here.calls == [("sh -s", 20.0)]
     assert facts.host == "gpu-1"
@@ -111,7 +111,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 @AS_ROOT
 def test_files_that_the_login_may_not_read_are_read_with_the_rights_of_the_run(private: Path) -> None:
-    there = Another()
+    there = UnprivilegedLogin()
     facts = probe(host(become=True), there, prefix=str(private))  # type: ignore[arg-type]
     assert [command for command, _ in there.calls] == ["sh -s", "root: sh -s"]
     assert facts.installed is not None
@@ -124,8 +124,8 @@ def test_files_that_the_login_may_not_read_are_read_with_the_rights_of_the_run(p
 
 @AS_ROOT
 def test_without_rights_a_probe_names_unreadable_files_and_the_reason(private: Path) -> None:
-    alone = probe(host(), Another(), prefix=str(private))  # type: ignore[arg-type]
-    refused = probe(host(become=True), Another(refused=True), prefix=str(private))  # type: ignore[arg-type]
+    alone = probe(host(), UnprivilegedLogin(), prefix=str(private))  # type: ignore[arg-type]
+    refused = probe(host(become=True), UnprivilegedLogin(refused=True), prefix=str(private))  # type: ignore[arg-type]
     assert alone.unknown["installed.state"] == f"no permission to read {private}/state.json"
     for name in HIDDEN:
         assert refused.unknown[name].startswith(f"{alone.unknown[name]}; sudo on host gpu-1 wants a password")
@@ -135,6 +135,6 @@ def test_without_rights_a_probe_names_unreadable_files_and_the_reason(private: P
 def test_readable_files_need_no_second_round_trip(private: Path) -> None:
     for path in ("envs", "state.json", "state.sha256"):
         (private / path).chmod(0o755)
-    there = Another()
+    there = UnprivilegedLogin()
     assert "installed.state" not in probe(host(become=True), there, prefix=str(private)).unknown  # type: ignore[arg-type]
     assert len(there.calls) == 1

@@ -137,7 +137,7 @@ def test_an_environment_with_a_weak_answer_is_refused(
         ([1, 2] * 16, [0.5] * 32, False),
         (list(range(32)), [*[0.5] * 31, 0.04], False),
     ],
-    ids=["enough", "two-tokens-in-turn", "by-a-hair"],
+    ids=["enough", "two-tokens-in-turn", "gap-too-small"],
 )
 def test_an_answer_is_a_proof_only_with_many_tokens_and_clear_gaps(
     tokens: list[int], gaps: list[float], enough: bool

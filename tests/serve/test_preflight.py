@@ -279,7 +279,7 @@ def test_the_check_becomes_the_server_with_the_services_environment(prefix: Path
     assert f"preflight: start of {sys.executable} with pid {pid}" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another account")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_the_server_runs_with_the_services_account(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port, "--user", "nobody", "--", "/usr/bin/id", "-un")
     assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr

@@ -45,7 +45,7 @@ def test_a_command_without_output_ends_in_time(here: Host) -> None:
         assert time.monotonic() - started < 30
 
 
-class Half:
+class TruncatingSession:
     """A session whose host ends every command early and reports success."""
 
     host = "here"
@@ -61,5 +61,5 @@ class Half:
 
 def test_a_truncated_answer_is_an_error_and_not_a_host_without_cards(here: Host) -> None:
     with pytest.raises(RemoteCommandError, match="answer was cut after") as caught:
-        probe(here, Half(here))  # type: ignore[arg-type]
+        probe(here, TruncatingSession(here))  # type: ignore[arg-type]
     assert "hint: run it again" in caught.value.render()

@@ -61,7 +61,7 @@ def test_close_ends_a_command_of_another_thread(session: Session) -> None:
     assert ended[0] != 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="shows what root gets; as a user sudo has its say")
+@pytest.mark.skipif(os.geteuid() != 0, reason="tests a session of root; for a user sudo decides")
 def test_a_session_of_root_needs_no_sudo(session: Session) -> None:
     assert session.run("id -u; cat", stdin="mine", root=True).stdout == "0\nmine"
 

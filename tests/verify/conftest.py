@@ -43,5 +43,5 @@ def _made(make: Callable[[], Path]) -> Path:
         return make()
     except TorchMissingError as error:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
-            pytest.fail(f"torch could not be had: {error}")
-        pytest.skip(f"torch could not be had, the checks themselves go UNTESTED: {error}")
+            pytest.fail(f"torch could not be installed: {error}")
+        pytest.skip(f"torch could not be installed, so the checks themselves are NOT TESTED: {error}")

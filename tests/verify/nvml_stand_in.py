@@ -32,7 +32,7 @@ def library(folder: Path, *, init: int = 0, mig: int = 3, cards: int = 1, more: 
     """The library of one H100, or of several at one address; `more` is the source of further calls."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip("no C compiler: the calls of NVML go UNTESTED")
+        pytest.skip("no C compiler: the calls of NVML are NOT TESTED")
     (folder / "nvml.c").write_text(NVML + more)
     made = folder / "libnvidia-ml.so.1"
     defines = [f"-DINIT={init}", f"-DMIG={mig}", f"-DCOUNT={cards}", f'-DUUID="{UUID}"']

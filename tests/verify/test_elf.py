@@ -26,7 +26,7 @@ def library(folder: Path, fatbin: bytes = b"") -> Path:
     """A real library that needs one symbol and provides one, with a section as nvcc embeds it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip("no C compiler: reading of ELF files goes UNTESTED")
+        pytest.skip("no C compiler: reading of ELF files is NOT TESTED")
     (folder / "code.bin").write_bytes(fatbin)
     section = '.section .nv_fatbin,"a"\n.incbin "code.bin"\n' if fatbin else ""
     (folder / "lamp.s").write_text(

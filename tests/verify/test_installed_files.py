@@ -84,7 +84,7 @@ def test_a_changed_bit_with_the_old_time_is_found_at_standard(environment: Envir
         "fail",
         f"{environment.library}: its content is not the recorded one",
     )
-    assert environment.check().status == "fail", "what was wrong is read each time"
+    assert environment.check().status == "fail", "a wrong file is read each time"
 
 
 def test_unchanged_files_are_read_only_at_full(environment: Environment) -> None:

@@ -133,7 +133,7 @@ def test_a_server_without_a_list_of_routes_is_checked_with_those_of_every_releas
 def test_a_standard_run_requests_the_known_routes_and_not_the_expensive_list(
     service: Service, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Client, "get", lambda *_: pytest.fail("asked for the list"))
+    monkeypatch.setattr(Client, "get", lambda *_: pytest.fail("requested the list"))
     server.guarded = ("/v1", "/v2")
     outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.32.0", whole=False))
     assert outcome.status == "fail"

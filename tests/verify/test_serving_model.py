@@ -71,7 +71,7 @@ def test_a_changed_bit_setting_or_size_and_an_added_file_are_found_and_named(
     path.write_bytes(content)
     outcome = checked(service)
     assert (outcome.status, outcome.reason) == ("fail", f"{path}: {words}")
-    assert checked(service).status == "fail", "what was wrong is read again, and stays wrong"
+    assert checked(service).status == "fail", "a wrong file is read again, and stays wrong"
 
 
 def test_a_large_file_is_read_after_a_change_of_its_metadata_and_always_at_full(service: Service) -> None:

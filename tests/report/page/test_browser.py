@@ -52,7 +52,7 @@ CONTRASTS = """() => {
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None and not os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
-        pytest.skip("Chromium is not installed on this machine: the page goes UNSEEN")
+        pytest.skip("Chromium is not installed on this machine: the page is NOT TESTED")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program)
         yield started
