@@ -1,16 +1,16 @@
-"""Cold: one bare CPU host to its first correct token, by the product and by hand, in the same run.
+"""Cold start: one bare CPU host to its first correct token, by the product and by hand, in the same run.
 
     .venv/bin/python -m benchmarks.cold [--pairs 3]
 
 For each pair two identical bare test hosts that reach the package registries are booted, one after the other; which side goes first
-alternates. Both start with nothing kept: the page cache is dropped, and
+alternates. Both start without caches: the page cache is dropped, and
 
     product   `./firstlight provision` on this machine, over SSH, with an empty cache of its own and an empty cache of uv
     by hand   benchmarks/cold_by_hand.sh on the host: apt, uv pip compile and sync, model, vllm serve, transformers' reference
 
 are timed until 32 tokens were compared with the reference and equal. That both install the same distributions and serve with the
-same flags is checked, else there is no result. `verify`, which nobody does by hand, stands apart: `ratio` leaves its seconds
-out, `ratio_with_verify` does not.
+same flags is checked; otherwise there is no result. `verify`, which nobody does by hand, is separate: `ratio` excludes its seconds,
+and `ratio_with_verify` includes them.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ TASKS = {
 
 
 def drop_page_cache() -> None:
-    """A host that was just booted has read nothing yet."""
+    """Drop the page cache, because a newly booted host has read nothing."""
     timed(["sync"], cwd=ROOT)
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
 
 
 def seconds_after(started: float, at: str) -> float:
-    """From an epoch to a time of the run's events."""
+    """Return the seconds from an epoch to a time of the run's events."""
     return datetime.fromisoformat(at).timestamp() - started
 
 
@@ -69,9 +69,9 @@ def product_phases(
     started: float,
     total: float,
 ) -> dict[str, float]:
-    """Seconds of each phase, of its parts, and of what is no phase's, of one run on one host.
+    """Return the seconds of each phase, of its parts, and of the rest, of one run on one host.
 
-    `proof` is what readiness measured, from the start of the server's process.
+    `proof` has the times that readiness measured, from the start of the server's process.
     """
     phases: dict[str, float] = {}
     for event in events:
@@ -94,7 +94,7 @@ def product_phases(
 
 
 def hand_phases(output: str) -> dict[str, float]:
-    """Seconds of each phase by the script's marks; `reference` runs while the server starts and is a part of `serve`.
+    """Return the seconds of each phase from the script's marks; `reference` runs while the server starts and is a part of `serve`.
 
     Raises ValueError when a mark is missing.
     """
@@ -125,13 +125,13 @@ def serve_flags(text: str) -> list[str]:
 
 
 def locked(text: str) -> set[str]:
-    """name==version of each distribution in a requirements file, ours left out."""
+    """Return name==version of each distribution in a requirements file, without ours."""
     found = re.findall(r"^([\w.-]+)==([^\s\\;]+)", text, re.MULTILINE)
     return {f"{name}=={version}" for name, version in found if name not in OWN_DISTRIBUTIONS}
 
 
 def same_work(product: dict[str, Any], hand_lock: str) -> None:
-    """Both sides did the same. Ends the program with the difference where they did not."""
+    """Check that both sides did the same. Ends the program with the difference if they did not."""
     flags, by_hand = serve_flags(product["firstlight_service"]["unit"]), serve_flags(SCRIPT.read_text(encoding="utf-8"))
     if flags != by_hand:
         sys.exit(f"error: the product serves with {flags}, the script with {by_hand}")
@@ -144,7 +144,7 @@ def same_work(product: dict[str, Any], hand_lock: str) -> None:
 
 
 def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """One run of the product: its phases, and what it had planned for the host."""
+    """Run the product once; return its phases and its plan for the host."""
     logs = scratch / "logs"
     inventory = host.inventory(scratch / "inventory")
     environment = {
@@ -168,7 +168,7 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
 
 
 def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float], str]:
-    """One run of the script: its phases, and the lock that it solved."""
+    """Run the script once; return its phases and the lock that it solved."""
     (host.machine.root / "opt/vllm").mkdir()
     for source, folder in ((Path(find_uv_bin()), "usr/local/bin"), (MODEL_MAKER, "opt/vllm")):
         shutil.copy(source, host.machine.root / folder)
@@ -183,7 +183,7 @@ def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float]
 
 
 def one_pair(fleet: Fleet, *, product_first: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Both sides, each on a host of its own, which is taken away before the next is booted."""
+    """Run both sides, each on its own host, which is removed before the next one is booted."""
     product: tuple[dict[str, float], dict[str, Any]] | None = None
     hand: tuple[dict[str, float], str] | None = None
     for side in ("product", "hand") if product_first else ("hand", "product"):
@@ -203,7 +203,7 @@ def one_pair(fleet: Fleet, *, product_first: bool) -> tuple[dict[str, float], di
 
 
 def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
-    """Each phase of both sides, and the ratios pair by pair."""
+    """Return each phase of both sides, and the ratio of each pair."""
     with_verify = [ours["first_correct_token"] / theirs["first_correct_token"] for ours, theirs in pairs]
     without = [(ours["first_correct_token"] - ours["verify"]) / theirs["first_correct_token"] for ours, theirs in pairs]
     return {

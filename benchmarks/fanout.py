@@ -1,4 +1,4 @@
-"""Dispatch of the fan-out: how long tasks wait for a slot that is free, and how many end in a second.
+"""Dispatch of the fan-out: the time that tasks wait for a free slot, and the number of tasks per second.
 
     python -m benchmarks.fanout [--tasks 2000] [--limit 32] [--task-ms 10]
 

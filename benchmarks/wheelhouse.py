@@ -1,4 +1,4 @@
-"""How long a look-up in a wheelhouse of many files takes: `python -m benchmarks.wheelhouse [--files N]`.
+"""The time of a look-up in a wheelhouse of many files: `python -m benchmarks.wheelhouse [--files N]`.
 
 The wheelhouse is made in a temporary folder with small files, then each look-up asks for a file by its hash as `stage` does: stamp read,
 compared, touched. Aim: p99 under 7 ms at 10,000 files.
@@ -21,7 +21,7 @@ AIM_P99_MS = 7.0
 
 
 def fill(store: Store, count: int) -> list[tuple[str, str]]:
-    """Store so many small files; returns their hashes and names. Written directly: storing itself is not what is measured."""
+    """Write that many small files directly, because storing is not measured; return their hashes and names."""
     stored = []
     for number in range(count):
         content = number.to_bytes(8, "big")
@@ -35,7 +35,7 @@ def fill(store: Store, count: int) -> list[tuple[str, str]]:
 
 
 def measure(store: Store, wanted: list[tuple[str, str]]) -> list[float]:
-    """Milliseconds of each look-up, ascending."""
+    """Return the milliseconds of each look-up, ascending."""
     times = []
     for sha256, name in wanted:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Reading a cold start's phases, and holding both sides to the same work."""
+"""Reading the phases of a cold start, and checking that both sides did the same work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Get:1 something
 UNIT = "[Service]\nExecStart=/opt/firstlight/current/bin/vllm serve /opt/firstlight/models/builtin-1 {flags}\nRestart=on-failure\n"
 
 
-def test_the_product_s_phases_are_its_rooms_and_their_parts() -> None:
+def test_the_product_is_timed_by_its_phases_and_their_parts() -> None:
     phases = product_phases(EVENTS, TASKS, PROOF, started=STARTED, total=101.0)
     assert phases["first_correct_token"] == 100.0
     assert phases["stage"] == 18.5
@@ -50,7 +50,7 @@ def test_the_product_s_phases_are_its_rooms_and_their_parts() -> None:
     assert phases["process_start_and_end"] == pytest.approx(2.0)
 
 
-def test_the_phases_by_hand_add_up_and_the_reference_stands_beside_them() -> None:
+def test_the_phases_by_hand_add_up_and_the_reference_is_listed_separately() -> None:
     phases = hand_phases(MARKS)
     steps = ("os_packages", "lock", "environment", "model", "serve", "answer")
     assert phases["first_correct_token"] == sum(phases[step] for step in steps) == 71.0
@@ -88,20 +88,22 @@ def test_the_script_serves_with_flags_that_are_read_across_its_lines() -> None:
     assert flags[-1] == "--enforce-eager"
 
 
-def test_equal_work_is_let_through_whatever_is_ours_in_the_lock() -> None:
+def test_equal_work_is_accepted_whatever_our_wheels_in_the_lock() -> None:
     same_work(planned(), "six==1.17.0 \\\n    --hash=sha256:01\n")
 
 
 @pytest.mark.parametrize(
-    ("changes", "lock", "told"),
+    ("changes", "lock", "message"),
     [
         ({"flags": "--dtype auto"}, "six==1.17.0", "the product serves with"),
         ({}, "six==1.18.0", r"other distributions: six==1\.17\.0, six==1\.18\.0"),
         ({"packages": ["libnuma1"]}, "six==1.17.0", "the product installs"),
     ],
 )
-def test_a_difference_between_the_two_sides_is_no_result(changes: dict[str, Any], lock: str, told: str) -> None:
-    with pytest.raises(SystemExit, match=told):
+def test_a_difference_between_the_two_sides_ends_the_benchmark(
+    changes: dict[str, Any], lock: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
         same_work(planned(**changes), lock + "\n")
 
 

@@ -32,7 +32,7 @@ class Client:
         self.key = key
 
     def chat(self) -> tuple[int, str]:
-        """Status and the name of the host that answered."""
+        """Return the status and the name of the host that answered."""
         body = json.dumps({"model": "stub", "messages": []}).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.base}/v1/chat/completions", body, headers)
@@ -46,7 +46,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Site:
-    """A gateway that was set up, two hosts behind it, and the way to run commands."""
+    """A gateway that was set up, two hosts behind it, and the command line."""
 
     gateway: FleetHost
     first: FleetHost
@@ -61,17 +61,17 @@ class Site:
         return set_up(self.command, self.folder, [self.gateway, self.first, self.second], *clients, **variables)
 
     def client(self) -> Client:
-        """A client that has a key."""
+        """Return a client with a key."""
         return Client(self.gateway, keys(self.gateway)["app"])
 
     def process(self) -> str:
-        """The main process of HAProxy."""
+        """Return the main process of HAProxy."""
         return self.gateway.sh(f"systemctl show -p MainPID --value {UNIT}")
 
 
 @pytest.fixture(scope="module")
 def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A gateway that reaches its package sources, and two hosts that look as if a run had left them serving."""
+    """A gateway that reaches its package sources, and two hosts in the state of serving hosts."""
     [gateway] = fleet.boot(1, online=True)
     first, second = fleet.boot(2)
     for host in (first, second):
@@ -88,13 +88,13 @@ def set_up(command: CommandRunner, folder: Path, hosts: list[FleetHost], *client
 
 
 def serve_at(host: FleetHost, port: int) -> None:
-    """Let a host say at which port it serves."""
+    """Let a host report the port at which it serves."""
     state = {"readiness": {"served_name": "stub", "host": host.address, "port": port}}
     host.sh(f"printf '%s' '{json.dumps(state)}' >/opt/firstlight/state.json")
 
 
 def make_serving(host: FleetHost) -> None:
-    """Leave a host as if a run had left it serving, with a stub engine."""
+    """Give a host the state of a serving host, with a stub engine."""
     host.sh(
         "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
         f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env"
@@ -126,7 +126,7 @@ def keys(gateway: FleetHost) -> dict[str, str]:
 
 
 def secrets_in(ended: Ended, gateway: FleetHost) -> list[str]:
-    """Files of the run, and what it printed, that hold a key."""
+    """Return files of the run, and its output, that contain a key."""
     words = [*keys(gateway).values(), *re.findall(r"key-of-\w+", gateway.sh(f"cat {CURRENT}/hosts.map"))]
     files = {str(path): path.read_text(errors="replace") for path in ended.run.rglob("*") if path.is_file()}
     return [
@@ -140,16 +140,16 @@ def test_an_inventory_without_a_gateway_is_refused(site: Site) -> None:
     assert "has no gateway" in done.err
 
 
-def test_a_gateway_answers_and_tells_what_clients_need(site: Site) -> None:
+def test_a_gateway_answers_and_the_run_reports_what_clients_need(site: Site) -> None:
     done, gateway = site.made, site.gateway
     assert done.code == 0, done.output()
-    said = done.host(gateway.name)
-    assert said["state"] == "serving"
-    assert said["gateway"]["endpoint"] == f"https://{gateway.address}:8443/v1"
-    assert said["gateway"]["models"] == {"stub": [site.first.name, site.second.name]}
+    on_gateway = done.host(gateway.name)
+    assert on_gateway["state"] == "serving"
+    assert on_gateway["gateway"]["endpoint"] == f"https://{gateway.address}:8443/v1"
+    assert on_gateway["gateway"]["models"] == {"stub": [site.first.name, site.second.name]}
     shown = gateway.sh(f"openssl x509 -noout -fingerprint -sha256 -in {CURRENT}/certificate.pem").strip()
-    assert said["gateway"]["fingerprint"] == shown.partition("=")[2]
-    assert said["gateway"]["fingerprint"] in done.out.replace("\n", "").replace(" ", "")
+    assert on_gateway["gateway"]["fingerprint"] == shown.partition("=")[2]
+    assert on_gateway["gateway"]["fingerprint"] in done.out.replace("\n", "").replace(" ", "")
     assert secrets_in(done, gateway) == []
     assert gateway.sh(f"systemctl is-active {UNIT}; systemctl is-enabled {UNIT}").split() == ["active", "enabled"]
     assert gateway.sh("systemctl is-enabled haproxy.service", check=False).strip() == "disabled"
@@ -167,7 +167,7 @@ def test_a_second_run_changes_nothing(site: Site) -> None:
     assert site.process() == before
 
 
-def test_a_changed_file_is_mended(site: Site) -> None:
+def test_a_changed_file_is_repaired(site: Site) -> None:
     live = site.gateway.sh(f"cat {CURRENT}/haproxy.cfg")
     site.gateway.sh(f"sed -i s/maxconn/#maxconn/ {CURRENT}/haproxy.cfg")
     done = site.run("app", "batch")
@@ -176,7 +176,7 @@ def test_a_changed_file_is_mended(site: Site) -> None:
     assert site.gateway.sh(f"cat {CURRENT}/haproxy.cfg") == live
 
 
-def test_a_host_that_is_gone_stays_behind_the_gateway(site: Site) -> None:
+def test_an_unreachable_host_stays_behind_the_gateway(site: Site) -> None:
     client, before = site.client(), site.process()
     site.first.sh("systemctl stop stub; systemctl stop ssh")
     done = site.run("app")
@@ -190,7 +190,7 @@ def test_a_host_that_is_gone_stays_behind_the_gateway(site: Site) -> None:
     assert keys(site.gateway) == {"app": client.key}, "a client keeps its key, and the other one has none"
 
 
-def test_what_haproxy_refuses_leaves_the_files_of_before(site: Site) -> None:
+def test_files_that_haproxy_refuses_are_not_installed(site: Site) -> None:
     assert site.run("app").code == 0
     live, client = site.gateway.sh(f"readlink {CURRENT}"), site.client()
     serve_at(site.second, 123456)
@@ -203,7 +203,7 @@ def test_what_haproxy_refuses_leaves_the_files_of_before(site: Site) -> None:
     assert client.chat()[0] == 200
 
 
-def test_an_occupied_address_leaves_the_gateway_as_it_is(site: Site) -> None:
+def test_an_occupied_address_leaves_the_gateway_unchanged(site: Site) -> None:
     live, client = site.gateway.sh(f"readlink {CURRENT}"), site.client()
     site.gateway.sh("systemd-run -q --collect --unit=other python3 -m http.server 9443")
     wait_until(lambda: "9443" in site.gateway.sh("ss -Hltn"), "the other program never listens")
@@ -215,7 +215,7 @@ def test_an_occupied_address_leaves_the_gateway_as_it_is(site: Site) -> None:
     assert client.chat()[0] == 200
 
 
-def test_a_gateway_comes_back_after_a_restart_and_leaves_nothing_when_it_is_removed(site: Site) -> None:
+def test_a_gateway_starts_after_a_reboot_and_is_removed_completely(site: Site) -> None:
     site.gateway.reboot()
     assert site.gateway.sh(f"systemctl is-active {UNIT}").strip() == "active"
     path = inventory(site.folder, [site.gateway, site.first, site.second])
@@ -225,7 +225,7 @@ def test_a_gateway_comes_back_after_a_restart_and_leaves_nothing_when_it_is_remo
     assert site.gateway.sh(f"systemctl is-active {UNIT}; ls -d /opt/firstlight", check=False).split() == ["inactive"]
 
 
-def test_hosts_that_serve_are_gateways_too_and_have_the_same_keys(fleet: Fleet, tmp_path: Path) -> None:
+def test_serving_hosts_can_be_gateways_with_the_same_keys(fleet: Fleet, tmp_path: Path) -> None:
     hosts = fleet.boot(2, packages=("haproxy", "openssl"))
     for host in hosts:
         make_serving(host)

@@ -1,6 +1,6 @@
-"""From bare hosts to serving ones and back, over SSH, with hosts that have no way to the internet.
+"""From bare hosts to serving ones and back, over SSH, with hosts that cannot reach the internet.
 
-The tests of this file are one story, told in order: each goes on where the one before stopped.
+The tests of this file run in order on the same hosts; each continues from the state that the one before left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
 
 @pytest.fixture(scope="module")
 def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """All ways to be root: by a sudo that wants a password, by one that wants none, by logging in."""
+    """All ways to become root: sudo with a password, sudo without a password, and a login as root."""
     with_password, without_password, root = hosts
     become: dict[str, Any] = {"ansible_become": True}
     entries = {
@@ -47,7 +47,7 @@ def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
     return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
 
 
-def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
+def test_a_host_that_fails_during_a_run_is_named_and_stops_no_other(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     context = firstlight.start("provision", "-i", inventory)
@@ -62,7 +62,7 @@ def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
         assert ended.host(host.name)["state"] == "serving", ended.output()
 
 
-def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
+def test_a_serving_host_answers_correctly_with_the_requested_attention(
     firstlight: CommandRunner, hosts: list[FleetHost]
 ) -> None:
     summary = json.loads((firstlight.logs / "latest" / "summary.json").read_text())
@@ -105,7 +105,7 @@ def test_one_file_on_the_host_says_what_it_has(firstlight: CommandRunner, hosts:
         assert not [name for name in others if name in text]
 
 
-def test_the_key_is_in_its_file_alone_and_every_change_is_recorded(
+def test_the_key_is_only_in_its_file_and_every_change_is_recorded(
     firstlight: CommandRunner, hosts: list[FleetHost]
 ) -> None:
     host, run = hosts[0], (firstlight.logs / "latest").resolve()
@@ -137,7 +137,7 @@ def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -
     assert float(rating.group(1)) < 4.0
 
 
-def test_the_second_run_touches_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
+def test_the_second_run_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
     two = f"{hosts[0].name},{hosts[1].name}"
     ended = firstlight("provision", "-i", inventory, "--limit", two)
     assert ended.code == 0, ended.output()
@@ -145,12 +145,12 @@ def test_the_second_run_touches_nothing(firstlight: CommandRunner, hosts: list[F
     assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
     assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
     assert not (ended.run / "install").exists()
-    # One round trip a host was enough: whoever logs in may read what a probe compares.
+    # One round trip for each host was enough: the login may read everything that a probe compares.
     hosts[0].sh(f"runuser -u {NO_SUDO} -- sha256sum --quiet -c {PREFIX}/state.sha256")
 
 
-def test_what_serves_is_what_was_planned(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
-    """By a login whose sudo wants a password, as by root: nothing that a sound host has is a finding."""
+def test_the_service_is_as_planned(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
+    """With a login whose sudo asks for a password, as with root: the checks of a healthy host pass."""
     found = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)
     assert {check["status"] for check in found.values()} == {"ok"}, found
     hosts[0].sh("systemctl stop firstlight-vllm.service")
@@ -163,8 +163,8 @@ def test_what_serves_is_what_was_planned(firstlight: CommandRunner, hosts: list[
     assert "no record says that ./firstlight stop ended it" in unit["reason"]
 
 
-def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inventory: str) -> None:
-    """Beside a bridge of the same address on both, as containers bring, and with names that lead to the loopback."""
+def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[FleetHost], inventory: str) -> None:
+    """Both hosts have a bridge with the same address, as container engines make, and names that resolve to the loopback."""
     two = hosts[:2]
     for host in two:
         host.sh("ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up")
@@ -199,7 +199,7 @@ def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_le
     assert summary["hosts"][0]["state"] == "interrupted"
 
 
-def test_a_run_whose_controller_was_killed_is_taken_up_by_the_next(
+def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     last = hosts[2]
@@ -234,7 +234,7 @@ def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: 
     assert "changed=0" in done.stdout
 
 
-def test_a_rebooted_host_serves_again_unaided(
+def test_a_rebooted_host_serves_again_without_a_run(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     host = hosts[0]
@@ -246,7 +246,7 @@ def test_a_rebooted_host_serves_again_unaided(
     assert ended.host(host.name)["serve"]["ready"]
 
 
-def test_rollback_brings_the_environment_before_back_and_proves_it(
+def test_rollback_activates_the_previous_environment_and_proves_it(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     host = hosts[1]
@@ -265,7 +265,7 @@ def test_rollback_brings_the_environment_before_back_and_proves_it(
 def test_a_start_that_fails_is_reported_with_its_cause(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
-    """Three ways in which a start fails, one after the other on a host that served a moment ago."""
+    """Three failures of a start, one after the other on a host that served before."""
     host = hosts[1]
     start = ("serve", "-i", inventory, "--limit", host.name)
 
@@ -283,10 +283,10 @@ def test_a_start_that_fails_is_reported_with_its_cause(
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
-def test_a_cause_that_the_doctor_repaired_is_gone(
+def test_a_cause_repaired_by_the_doctor_is_gone(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
-    """The library that the last start failed for, on a host that reaches no package source: its package is sent."""
+    """The missing library of the last failed start, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
     ended = firstlight("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes", "--json")
     assert ended.code == 0, ended.output()
@@ -303,7 +303,7 @@ def test_uninstall_leaves_nothing_but_what_it_lists(
     for host in hosts:
         left = host.sh(
             f"ls -d {PREFIX} /etc/systemd/system/firstlight* /var/tmp/firstlight* 2>/dev/null; "
-            # With --all systemd would also name units that it has heard of and that are nowhere any more.
+            # With --all systemd would also list units that it remembers and that no longer exist.
             "getent passwd firstlight; systemctl list-units --plain --no-legend 'firstlight*'; "
             "systemctl list-unit-files --no-legend 'firstlight*'; true"
         )
@@ -332,7 +332,7 @@ def test_a_user_without_root_gets_an_installation_of_their_own(
     assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
 
 
-def test_a_user_without_root_gets_the_list_of_packages_to_have_installed(
+def test_a_user_without_root_gets_the_list_of_missing_packages(
     firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
 ) -> None:
     [bare] = fleet.boot(1)

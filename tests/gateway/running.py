@@ -26,12 +26,12 @@ KEY = "sk-client-one"
 ROOMY = Limits(body_mib=4, host_requests=64, requests_per_minute=None)
 QUICK = Probe(interval_s=1, patience_s=1)
 DEADLINE_S = 60.0
-"""A limit for states that must come about, not an expectation."""
+"""Limit in seconds for states that must be reached; not an expected time."""
 
 
 @dataclass
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]
@@ -49,13 +49,13 @@ class Answer:
 
 
 def free_port(address: str) -> int:
-    """A port that nobody uses now."""
+    """Return an unused port."""
     with socket.create_server((address, 0)) as server:
         return int(server.getsockname()[1])
 
 
 def ask(at: tuple[str, int], method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     connection = http.client.HTTPConnection(*at, timeout=DEADLINE_S)
     try:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -75,19 +75,19 @@ class Stub:
 
     @property
     def at(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Return its address."""
         return self.backend.address, self.backend.port
 
     def mode(self, mode: str) -> None:
-        """Change what it does."""
+        """Change its behaviour."""
         assert ask(self.at, "POST", "/stub", {"mode": mode}).status == 200
 
     def step(self) -> None:
-        """Let one token go."""
+        """Let it send one token."""
         ask(self.at, "POST", "/stub/step", {})
 
     def seen(self, *, probes: bool = False) -> list[dict[str, Any]]:
-        """The requests of clients that reached it, or those of the gateway itself."""
+        """Return the requests of clients that reached it, or those of the gateway itself."""
         found: list[dict[str, Any]] = ask(self.at, "GET", "/stub").document["seen"]
         return [one for one in found if (one["headers"].get("host") == "gateway") is probes]
 
@@ -103,42 +103,42 @@ class Site:
     digest: str = ""
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = KEY, **headers: str) -> Answer:
-        """One request of a client."""
+        """Send one request as a client."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
         return ask((self.gateway.bind, self.gateway.port), method, path, body, sent)
 
     def chat(self, model: str = "m", **more: Any) -> Answer:
-        """A chat; the content of the answer is the stub's name."""
+        """Send a chat request; the content of the answer is the stub's name."""
         return self.ask("POST", "/v1/chat/completions", {"messages": [], "model": model, **more})
 
     def admin(self, command: str) -> str:
-        """What HAProxy's socket answers."""
+        """Return the answer of HAProxy's socket."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(f"{self.gateway.run_folder}/admin.sock")
             connection.sendall(f"{command}\n".encode())
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def state(self, host: str) -> str:
-        """Whether HAProxy has a host in its traffic."""
+        """Return HAProxy's state of a host."""
         models = range(len(self.gateway.models()))
         return next(row["status"] for number in models if (row := self.row(f"model-{number}", host)))
 
     def row(self, proxy: str, host: str) -> dict[str, str]:
-        """HAProxy's figures of a host; empty where it is not in that part."""
+        """Return HAProxy's figures of a host; empty if the backend does not have it."""
         rows = csv.DictReader(io.StringIO(self.admin("show stat").removeprefix("# ")))
         return next((row for row in rows if (row["pxname"], row["svname"]) == (proxy, host)), {})
 
     def computes(self, host: str) -> str:
-        """Whether HAProxy gets tokens of a host."""
+        """Return whether HAProxy gets tokens from a host."""
         return self.row("hosts", host)["status"]
 
     def wait(self, host: str, state: str) -> None:
-        """Until a host has a state."""
+        """Wait until a host has a state."""
         wait_until(lambda: self.state(host).startswith(state), f"{host} is never {state}")
 
     def reload(self, gateway: Gateway) -> None:
-        """Run with other files, as systemd's reload does; returns when they are in use."""
+        """Load other files as systemd's reload does; returns when they are in use."""
         self.gateway = gateway
         self.digest = write(self.folder, gateway)
         wait_until(self._runs_new_files, "the new files are never used", self._ask_to_reload)
@@ -147,12 +147,12 @@ class Site:
         return self.digest in self.admin("get var proc.firstlight")
 
     def _ask_to_reload(self) -> None:
-        # HAProxy's master loses a signal that comes while it ends the reload before.
+        # HAProxy's master loses a signal that arrives while it finishes an earlier reload.
         self.process.send_signal(signal.SIGUSR2)
 
 
 def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None) -> None:
-    """Until something is so; `again` is done once a second."""
+    """Wait until a condition is true; `again` is called once a second."""
     deadline = time.monotonic() + DEADLINE_S
     turn = 0
     while True:
@@ -169,7 +169,7 @@ def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], Non
 
 
 def write(folder: Path, gateway: Gateway) -> str:
-    """Write the files of a gateway where HAProxy reads them."""
+    """Write the files of a gateway to HAProxy's folder."""
     files = render(gateway)
     for name, text in files.texts.items():
         (folder / name).write_text(text)
@@ -187,13 +187,13 @@ def stub(name: str, address: str, model: str = "m") -> Stub:
 
 @contextmanager
 def running(folder: Path, models: dict[str, str], *, certificate: str | None = None, **settings: Any) -> Iterator[Site]:
-    """A gateway before stub engines; all of it is gone at the end.
+    """Run a gateway and stub engines; all of it is removed at the end.
 
     Args:
-        folder: Where its files are written.
-        models: Model of each stub by its name.
-        certificate: With its key; the gateway speaks TLS then.
-        **settings: Fields of `Gateway` that are to be otherwise.
+        folder: The folder of its files.
+        models: The model of each stub by the stub's name.
+        certificate: Certificate and key; the gateway then uses TLS.
+        **settings: Fields of `Gateway` that replace the defaults.
     """
     stubs = {name: stub(name, f"127.0.9.{number}", model) for number, (name, model) in enumerate(models.items(), 2)}
     address = "127.0.9.1"

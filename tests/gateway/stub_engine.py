@@ -1,4 +1,4 @@
-"""A server with the shape of vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY`. Standard library only.
+"""A server like vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY`. Standard library only.
 
 `POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), busy (503), hang (no answer, though /health is fine), break (ends a stream
 after two tokens) or stepwise (each token of a stream waits for a POST to /stub/step). `GET /stub` returns the requests that came.
@@ -17,7 +17,7 @@ STATUS = {"refuse": 400, "fail": 500, "busy": 503}
 
 
 class Engine(ThreadingHTTPServer):
-    """State that all requests share."""
+    """The state shared by all requests."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -29,7 +29,7 @@ class Engine(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that went away."""
+        """Report nothing about a client that closed its connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,10 +40,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Answer what is read."""
+        """Answer requests that read."""
         if self.path == "/stub":
             self.answer(200, {"seen": self.server.seen})
         elif self.path == "/health":
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             self.serve({})
 
     def do_POST(self) -> None:
-        """Answer what computes."""
+        """Answer requests that compute."""
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path == "/stub":
             self.server.mode = body["mode"]
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
             self.serve(body)
 
     def serve(self, body: dict[str, Any]) -> None:
-        """Do as the mode says."""
+        """Answer according to the mode."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append({"route": f"{self.command} {self.path}", "headers": headers, "body": body})
         if headers.get("authorization") != f"Bearer {self.server.key}":
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {**self.completion(body), "object": "chat.completion", "choices": [choice]})
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return what every answer has."""
+        """Return the common part of every answer."""
         return {"id": "stub", "created": 0, "model": body.get("model", "")}
 
     def stream(self, body: dict[str, Any]) -> None:

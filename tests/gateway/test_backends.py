@@ -1,4 +1,4 @@
-"""Which hosts a gateway passes requests to, and under which addresses."""
+"""The hosts to which a gateway passes requests, and their addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GATE = host("gate", "gateway", address="192.0.2.9")
     ("groups", "is_gateway", "is_provisioned"),
     [(("gateway",), True, False), (("gateway", "gpus"), True, True), (("gpus",), False, True), ((), False, True)],
 )
-def test_a_host_in_the_group_alone_is_a_gateway_and_nothing_else(
+def test_a_host_only_in_the_group_gateway_is_only_a_gateway(
     groups: tuple[str, ...], is_gateway: bool, is_provisioned: bool
 ) -> None:
     assert (host("h", *groups).is_gateway, host("h", *groups).is_provisioned) == (is_gateway, is_provisioned)
@@ -38,7 +38,7 @@ def test_a_host_in_the_group_alone_is_a_gateway_and_nothing_else(
     ("bind", "reached"),
     [("10.0.0.5", "10.0.0.5"), ("0.0.0.0", "192.0.2.1"), ("::", "192.0.2.1"), ("[fd00::5]", "fd00::5")],
 )
-def test_a_host_is_reached_where_it_listens(bind: str, reached: str) -> None:
+def test_a_host_is_reached_at_its_address(bind: str, reached: str) -> None:
     [found] = backends.backends_of(GATE, [GATE, host("h")], {"h": Served("m", bind, 8001, "key")})
     assert (found.name, found.model, found.address, found.port, found.key) == ("h", "m", reached, 8001, "key")
 
@@ -52,7 +52,7 @@ def test_a_gateway_that_serves_reaches_itself(bind: str, reached: str) -> None:
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])
-def test_a_host_that_listens_for_itself_alone_is_named(bind: str) -> None:
+def test_a_host_that_listens_only_on_loopback_is_named(bind: str) -> None:
     served = {"h": Served("m", bind, 8000, None), "i": Served("m", "10.0.0.1", 8000, None)}
     with pytest.raises(InventoryError) as refused:
         backends.backends_of(GATE, [GATE, host("h"), host("i")], served)
@@ -65,14 +65,14 @@ def test_a_gateway_needs_a_host() -> None:
         backends.backends_of(GATE, [GATE, host("h")], {})
 
 
-def test_a_host_says_what_it_serves() -> None:
+def test_a_host_reports_its_model() -> None:
     state = json.dumps({"readiness": {"served_name": "org/m", "host": "10.0.0.1", "port": 8000, "more": 1}})
     assert backends.served_of(state, "A=b\nVLLM_API_KEY=secret\n") == Served("org/m", "10.0.0.1", 8000, "secret")
     assert backends.served_of(state, "A=b\n") == Served("org/m", "10.0.0.1", 8000, None)
     assert backends.served_of('{"readiness": null}', "") is None
 
 
-def test_what_a_gateway_remembers_is_read_again() -> None:
+def test_the_state_of_a_gateway_is_read_again() -> None:
     served = {"b": Served("m", "10.0.0.2", 8000, None), "a": Served("m", "10.0.0.1", 8000, "key")}
     assert backends.remembered(backends.to_remember(served)) == served
     for damaged in ("", "{", "[]", '{"a": {"model": 1}}', '{"a": 2}'):
@@ -95,7 +95,7 @@ def test_what_a_gateway_remembers_is_read_again() -> None:
         ),
     ],
 )
-def test_clients_are_told_where_the_gateway_is(settings: dict[str, Any], endpoint: str, names: list[str]) -> None:
+def test_clients_get_the_address_of_the_gateway(settings: dict[str, Any], endpoint: str, names: list[str]) -> None:
     gate = host("gate", "gateway", **settings)
     assert backends.endpoint_of(gate, backends.reached_at(gate)) == endpoint
     assert backends.certificate_names(gate) == names

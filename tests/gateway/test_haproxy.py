@@ -1,4 +1,4 @@
-"""Rendered files in a real HAProxy, before stub engines: what it lets through, and what it does when hosts fail."""
+"""Rendered files in a real HAProxy with stub engines: which requests it allows, and how it handles failed hosts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _installed() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A gateway before three hosts with two models; tests leave it as it was."""
+    """A gateway with three hosts and two models; tests leave it unchanged."""
     with running(tmp_path_factory.mktemp("gateway"), {"a1": "a", "a2": "a", "b1": "org/b"}) as made:
         yield made
 
@@ -112,11 +112,11 @@ def test_a_request_needs_a_known_key(site: Site) -> None:
     assert site.ask("GET", "/metrics", key=None).status == 401
 
 
-def test_whether_every_model_has_a_host_needs_no_key(site: Site) -> None:
+def test_the_question_if_every_model_has_a_host_needs_no_key(site: Site) -> None:
     assert site.ask("GET", "/health", key=None).status == 200
 
 
-def test_a_model_decides_the_host(site: Site) -> None:
+def test_the_model_decides_the_host(site: Site) -> None:
     assert {site.chat("a").host for _ in range(20)} == {"a1", "a2"}
     assert {site.chat("org/b").host for _ in range(5)} == {"b1"}
     bodies: tuple[Any, ...] = ({"model": "c"}, {"messages": []}, b"{", b"")
@@ -150,7 +150,7 @@ def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
 
 
 def read_tokens(site: Site, model: str) -> Iterator[str]:
-    """The tokens of a stream, as they come."""
+    """Yield the tokens of a stream as they arrive."""
     connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=30)
     body = json.dumps({"messages": [], "model": model, "stream": True})
     connection.request("POST", CHAT, body, {"Authorization": f"Bearer {KEY}"})
@@ -186,7 +186,7 @@ def test_a_stream_that_breaks_does_not_look_complete(site: Site) -> None:
         site.stubs["b1"].mode("ok")
 
 
-def test_a_dead_host_loses_no_later_request_and_comes_back(tmp_path: Path) -> None:
+def test_a_host_that_ends_loses_no_later_request_and_returns(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
         site.stubs["h1"].process.kill()
         site.stubs["h1"].process.wait()
@@ -199,7 +199,7 @@ def test_a_dead_host_loses_no_later_request_and_comes_back(tmp_path: Path) -> No
         assert (answer.status, answer.headers["retry-after"]) == (503, "2")
         assert answer.document["error"]["type"] == "overloaded"
         assert site.ask("GET", "/health", key=None).status == 503
-        # Each change of a host's state is in the log, each question about it is not.
+        # The log has each change of a host's state and no health check.
         assert (tmp_path / "haproxy.log").read_text().count("GET /health") <= 1
 
 
@@ -213,7 +213,7 @@ def test_a_stopped_host_leaves_the_traffic_and_returns(tmp_path: Path) -> None:
         wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
 
 
-def test_a_host_is_asked_for_a_token_with_its_own_key(tmp_path: Path) -> None:
+def test_the_gateway_requests_a_token_from_a_host_with_its_own_key(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "org/n"}) as site:
         for name, stub in site.stubs.items():
             wait_until(partial(has_probes, stub), f"{name} is not asked for a token")
@@ -239,7 +239,7 @@ def test_an_engine_that_hangs_leaves_the_traffic_though_its_server_is_healthy(tm
 
 
 @pytest.mark.parametrize("mode", ["refuse", "busy"])
-def test_a_host_that_cannot_take_the_question_for_a_token_is_not_marked_down(tmp_path: Path, mode: str) -> None:
+def test_a_host_that_cannot_answer_the_token_request_is_not_marked_down(tmp_path: Path, mode: str) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
         stub = site.stubs["h1"]
         stub.mode(mode)
@@ -248,7 +248,7 @@ def test_a_host_that_cannot_take_the_question_for_a_token_is_not_marked_down(tmp
         assert (site.state("h1"), site.computes("h1")) == ("UP", "UP")
 
 
-def test_requests_beyond_the_queue_are_told_to_come_back(tmp_path: Path) -> None:
+def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
     limits = replace(ROOMY, host_requests=1)
     with running(tmp_path, {"h1": "m"}, limits=limits) as site:
         stub = site.stubs["h1"]
@@ -305,7 +305,7 @@ def queued(site: Site) -> int:
     return sum(int(row[2] or 0) for row in rows if row[0] == "model-0")
 
 
-def test_a_client_has_its_requests_a_minute(tmp_path: Path) -> None:
+def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}, limits=Limits(1, 8, 5)) as site:
         statuses = [site.chat().status for _ in range(8)]
         assert statuses == [200] * 5 + [429] * 3
@@ -313,7 +313,7 @@ def test_a_client_has_its_requests_a_minute(tmp_path: Path) -> None:
         assert site.ask("POST", CHAT, {"model": "m"}, key="sk-client-two").status == 200, "another client has its own"
 
 
-def test_a_reload_under_load_loses_nothing_and_takes_new_keys(tmp_path: Path) -> None:
+def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
         done, statuses = threading.Event(), []
 

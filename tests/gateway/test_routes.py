@@ -1,4 +1,4 @@
-"""The table of routes, compared with the route decorators of a real vLLM wheel: none may be forgotten, none be made up."""
+"""The table of routes compared with the route decorators of a real vLLM wheel: none may be missing or additional."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["vllm_python"]
 TABLE = tomllib.loads(Path(haproxy.__file__).with_name("routes.toml").read_text())
 OF_FASTAPI = {"GET /docs", "GET /redoc", "GET /openapi.json"}
 OF_LIBRARIES = {"GET /metrics"}
-"""Mounted from another package, so no decorator of vLLM's names it."""
+"""Mounted from another package, so that no decorator of vLLM names it."""
 METHODS = {"get", "post", "put", "patch", "delete", "websocket", "mount"}
 
 
 def routes_of(package: Path) -> Iterator[str]:
-    """Every `@router.METHOD("/path")` and `app.mount("/path")` below a folder."""
+    """Return every `@router.METHOD("/path")` and `app.mount("/path")` below a folder."""
     for file in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
@@ -33,12 +33,12 @@ def routes_of(package: Path) -> Iterator[str]:
                 yield f"{method} {path.value}"
 
 
-def test_no_route_is_passed_and_refused() -> None:
+def test_no_route_is_both_allowed_and_refused() -> None:
     assert not TABLE["passed"].keys() & TABLE["refused"].keys()
 
 
 @pytest.mark.slow
-def test_the_table_has_every_route_of_the_wheel_and_no_other(vllm_python: Path) -> None:
+def test_the_table_has_exactly_the_routes_of_the_wheel(vllm_python: Path) -> None:
     [entrypoints] = vllm_python.parents[1].glob("lib/python*/site-packages/vllm/entrypoints")
     found = set(routes_of(entrypoints))
     assert len(found) > 50

@@ -6,7 +6,7 @@ become    true if the inventory lets installation become root
 settings  the settings that differ from the defaults
 expect    stack: dotted paths and values ("" is None); or refused: the rule of the first refusal, and nearest: policy values;
           opens: a part of the nearest change's text;
-          rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; says: parts of reasons' texts
+          rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; reasons: parts of reasons' texts
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def tuple_of(text: str) -> tuple[int, ...]:
 
 
 def broken(stack: Stack, facts: HostFacts) -> list[str]:
-    """What is wrong with a Stack on a host; empty when nothing is. Unknown facts are not checked."""
+    """Return the problems of a Stack on a host; empty if there are none. Unknown facts are not checked."""
     problems = []
     torch = TORCH[stack.torch.version]
     python = stack.interpreter.version + (".0" if stack.interpreter.version.count(".") == 1 else "")

@@ -1,4 +1,4 @@
-"""Described hosts and policies, drawn at random."""
+"""Random described hosts and policies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RELEASES = ("latest", "none", "==0.9.1", "==0.11.2", "==0.19.1", "==0.20.2", "==
 
 
 def words(**choices: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """A --what-if line in which each key may be missing."""
+    """Draw a --what-if line in which each key may be missing."""
 
     @st.composite
     def line(draw: Any) -> str:
@@ -77,7 +77,7 @@ hosts = nvidia_hosts | cpu_hosts | amd_hosts
 
 
 def consistent(drawn: Settings) -> bool:
-    """Whether no two of the settings contradict each other."""
+    """Return whether no two of the settings contradict each other."""
     try:
         policy_of(drawn)
     except UsageError:

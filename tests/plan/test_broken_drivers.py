@@ -1,4 +1,4 @@
-"""Recorded hosts whose driver is there and does not work: never planned as one that stays."""
+"""Recorded hosts with an installed driver that does not work: the plan never keeps it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def planned(recording: str, **settings: str) -> Resolution:
 
 
 @pytest.mark.parametrize(
-    ("recording", "says"),
+    ("recording", "message"),
     [("driver-mismatch", "reload the modules"), ("nvidia-smi-hangs", "Xid")],
 )
-def test_a_driver_that_does_not_answer_is_refused_with_what_helps(recording: str, says: str) -> None:
+def test_a_driver_that_does_not_answer_is_refused_with_a_hint(recording: str, message: str) -> None:
     refused = planned(recording)
     assert refused.stack is None
     assert refused.reasons[0].rule == "driver-answers"
-    assert says in refused.reasons[0].text
+    assert message in refused.reasons[0].text
     assert refused.nearest is not None
     assert refused.nearest.policy == {"driver": "install"}
 
 
 @pytest.mark.parametrize("recording", ["driver-mismatch", "nvidia-smi-hangs", "driver-broken"])
 @pytest.mark.parametrize("policy", ["install", "upgrade", "580"])
-def test_with_consent_it_is_installed_anew(recording: str, policy: str) -> None:
+def test_with_consent_the_driver_is_installed_again(recording: str, policy: str) -> None:
     stack = planned(recording, driver=policy).stack
     assert stack is not None
     assert stack.driver is not None

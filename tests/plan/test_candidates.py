@@ -1,4 +1,4 @@
-"""Which candidates a plan hands to `stage`: the best ones, and some for each smaller set of indexes."""
+"""The candidates that a plan gives to `stage`: the best ones, and some for each smaller set of indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def accepted(what_if: str) -> list[Stack]:
 
 
 def vendors(stack: Stack) -> set[str]:
-    """The vendors' indexes that a Stack needs, by host."""
+    """Return the hosts of the vendors' indexes that a Stack needs."""
     builds = (stack.vllm, stack.torch)
     return {build.index.split("/")[2] for build in builds if build and build.index}
 
@@ -28,14 +28,14 @@ def versions(stacks: list[Stack], needed: set[str]) -> list[str]:
     return [stack.vllm.version for stack in stacks if stack.vllm and vendors(stack) == needed]
 
 
-def test_releases_of_the_default_index_stay_in_the_plan_behind_newer_ones_of_a_vendors() -> None:
+def test_releases_of_the_default_index_follow_newer_ones_of_a_vendor_in_the_plan() -> None:
     found = accepted("gpu=H100x8 driver=570.172.08 os=debian-12 python=3.11")
     assert versions(found, {"wheels.vllm.ai", "download.pytorch.org"})[0] == "0.31.0"
     assert versions(found, set()) == ["0.19.1", "0.19.0", "0.18.1"]
     assert versions(found, {"download.pytorch.org"})[0] == "0.19.1"
 
 
-def test_nothing_is_added_where_the_best_ones_need_no_vendors_index() -> None:
+def test_nothing_is_added_if_the_best_candidates_need_no_vendors_index() -> None:
     found = accepted("gpu=H100x8 driver=580.95.05 os=debian-12 python=3.11")
     assert len(found) == ENOUGH
     assert len(versions(found, set())) >= FALLBACKS
@@ -50,12 +50,12 @@ def test_torch_of_the_default_index_is_a_cpu_hosts_last_candidate() -> None:
 
 
 @pytest.mark.parametrize("what_if", ["arch=aarch64", "python=3.13 cpu=sse4_2"])
-def test_it_stands_in_only_where_it_was_tried(what_if: str) -> None:
+def test_torch_of_the_default_index_is_used_only_where_it_was_tested(what_if: str) -> None:
     assert not any(stack.torch_stands_in for stack in accepted(f"gpu=none os=debian-13 {what_if}"))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "stack" in case.expect], ids=lambda case: case.name)
-def test_what_is_added_needs_fewer_indexes_than_enough_of_the_others(case: Case) -> None:
+def test_added_candidates_need_fewer_indexes_than_the_others(case: Case) -> None:
     stacks = [candidate.stack for candidate in case.resolution().candidates if candidate.stack]
     for place in range(ENOUGH, len(stacks)):
         needed = vendors(stacks[place])

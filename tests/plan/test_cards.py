@@ -1,4 +1,4 @@
-"""Names that drivers give to cards, and PCI ids."""
+"""Names of cards from drivers, and PCI ids."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from provision.phases.plan.gpu_code import Coverage, coverage, written
         ("NVIDIA TITAN RTX", "TITANRTX"),
     ],
 )
-def test_names_of_drivers(driver_name: str, name: str) -> None:
+def test_names_from_drivers_are_recognised(driver_name: str, name: str) -> None:
     row = nvidia_by_name(driver_name)
     assert row is not None
     assert row.name == name
 
 
-def test_names_of_amd_cards() -> None:
+def test_names_of_amd_cards_are_recognised() -> None:
     for name, gfx in (
         ("AMD Instinct MI300X OAM", "gfx942"),
         ("AMD Radeon PRO W7900", "gfx1100"),
@@ -54,11 +54,11 @@ def test_names_of_amd_cards() -> None:
         assert row.gfx == gfx
 
 
-def test_a_name_that_is_not_known() -> None:
+def test_an_unknown_name_has_no_row() -> None:
     assert nvidia_by_name("NVIDIA Graphics Device") is None
 
 
-def test_cards_seen_on_the_bus() -> None:
+def test_cards_on_the_bus_are_recognised() -> None:
     pci = [
         PciGpu(address="0000:01:00.0", vendor_id="10de", device_id="2330", class_id="0302"),
         PciGpu(address="0000:02:00.0", vendor_id="10de", device_id="ffff", class_id="0302"),
@@ -81,9 +81,9 @@ def test_cards_seen_on_the_bus() -> None:
         (("120",), "10.0", Coverage.NONE),
     ],
 )
-def test_coverage(codes: tuple[str, ...], capability: str, found: Coverage) -> None:
+def test_code_covers_its_compute_capabilities(codes: tuple[str, ...], capability: str, found: Coverage) -> None:
     assert coverage(codes, capability) is found
 
 
-def test_codes_as_nvidia_writes_them() -> None:
+def test_codes_in_nvidias_notation_are_read() -> None:
     assert written(("80", "p80")) == "sm_80, compute_80"

@@ -24,7 +24,7 @@ EXTRA = {"driver-policy", "vllm-requested"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(case: Case) -> None:
+def test_a_case_has_its_expected_plan(case: Case) -> None:
     resolution = case.resolution()
     refusals = [reason for reason in resolution.reasons if reason.verdict == "reject"]
     if "refused" in case.expect:
@@ -40,7 +40,7 @@ def test_case(case: Case) -> None:
         wanted = {path: None if value == "" else value for path, value in case.expect["stack"].items()}
         assert {path: at(stack, path) for path in wanted} == wanted
     texts = "\n".join(reason.text for reason in resolution.reasons)
-    for piece in case.expect.get("says", []):
+    for piece in case.expect.get("reasons", []):
         assert piece in texts
     assert set(case.expect.get("rejected", [])) <= {reason.rule for reason in refusals}
     warned = {reason.rule for reason in resolution.reasons if reason.verdict == "warn"}

@@ -1,4 +1,4 @@
-"""Which dependencies go with a release: those of its own time, but for the newest releases."""
+"""The dependencies of a release: those of its own time, except for the newest releases."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def top(requirement: Requirement) -> Version:
     return Version(specifier.version)
 
 
-def test_the_first_users_release_gets_the_transformers_that_it_was_made_with() -> None:
+def test_the_first_users_release_gets_the_transformers_of_its_time() -> None:
     """4.54 registers `aimv2`, as vLLM 0.9.1 does: `'aimv2' is already used by a Transformers config`."""
     transformers = bound("0.9.1", "transformers").specifier
     assert "4.52.4" in transformers
     assert "4.54.0" not in transformers
 
 
-def test_the_newest_releases_keep_up_with_their_dependencies() -> None:
+def test_the_newest_releases_get_the_newest_dependencies() -> None:
     newest = catalog().releases[-1].version
     assert plan_for(newest).until is None
     assert [Requirement(text).name for text in plan_for(newest).bounds] == ["cuda-python"]
 
 
-def test_every_release_has_a_day_and_the_later_ones_have_the_wider_bounds() -> None:
+def test_every_release_has_a_day_and_later_ones_have_wider_bounds() -> None:
     days = [row.date for row in catalog().releases]
     assert all(days)
     assert days == sorted(days, key=str)
@@ -53,7 +53,7 @@ def test_every_release_has_a_day_and_the_later_ones_have_the_wider_bounds() -> N
         assert earlier < later
 
 
-def test_a_torch_without_vllm_holds_nothing_back() -> None:
+def test_a_torch_without_vllm_has_no_bounds() -> None:
     facts = parse_what_if(HOST)
     [resolution] = plan({facts.host: facts}, {facts.host: Settings(vllm="none")}).classes
     assert resolution.stack is not None

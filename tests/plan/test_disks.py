@@ -1,4 +1,4 @@
-"""Which disk the plan looks at: the one that the installation will lie on."""
+"""The plan checks the disk of the installation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FACTS = parse_what_if("gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 
     ],
     ids=["as root", "in the home", "named, on the small one", "named, on the large one"],
 )
-def test_the_disk_of_the_place_where_it_will_lie_is_judged(settings: Settings, become: set[str], fits: bool) -> None:
+def test_the_disk_of_the_future_installation_is_checked(settings: Settings, become: set[str], fits: bool) -> None:
     [resolution] = plan({"h": FACTS}, {"h": settings}, become=become).classes
     assert (resolution.stack is not None) is fits
     assert any(reason.rule == "disk" and reason.verdict == "reject" for reason in resolution.reasons) is not fits
@@ -47,7 +47,7 @@ def test_the_disk_of_the_place_where_it_will_lie_is_judged(settings: Settings, b
     ],
     ids=["active", "complete, refused by verify", "none"],
 )
-def test_an_environment_that_filled_the_disk_is_not_asked_for_its_space_again(installed: Installed, fits: bool) -> None:
+def test_an_installed_environment_needs_no_more_space(installed: Installed, fits: bool) -> None:
     disks = (Disk(path="/", mount="/", free=GIB),)
     facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
     [resolution] = plan({"h": facts}, {"h": Settings()}, become={"h"}).classes

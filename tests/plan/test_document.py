@@ -18,7 +18,7 @@ from tests.plan.cases import CASES
 KEYS = {"schema_version", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}
 
 
-def test_one_host_is_at_the_top_level() -> None:
+def test_the_plan_of_one_host_is_at_the_top_level() -> None:
     document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}))
     assert set(document) == KEYS
     assert document["stack"]["vllm"]["version"] == "0.33.0"
@@ -26,7 +26,7 @@ def test_one_host_is_at_the_top_level() -> None:
     assert {"rule", "verdict", "candidate", "facts", "text", "source"} == set(document["reasons"][0])
 
 
-def test_several_hosts_are_in_classes() -> None:
+def test_the_plan_of_several_hosts_has_classes() -> None:
     facts = {"a": parse_what_if("gpu=L4x1"), "b": parse_what_if("gpu=L4x1"), "c": parse_what_if("gpu=none glibc=none")}
     document = to_json(plan(facts, dict.fromkeys(facts, Settings())))
     assert [entry["hosts"] for entry in document["classes"]] == [["a", "b"], ["c"]]
@@ -36,12 +36,12 @@ def test_several_hosts_are_in_classes() -> None:
 
 
 @pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
-def test_recorded_facts_plan_as_they_did(case) -> None:  # type: ignore[no-untyped-def]
+def test_recorded_facts_give_the_same_plan(case) -> None:  # type: ignore[no-untyped-def]
     (again,) = read_facts(case.facts.model_dump_json(), where="facts.json")
     assert plan({"h": again}, {"h": case.settings}) == plan({"h": case.facts}, {"h": case.settings})
 
 
-def test_what_probe_prints_is_read_as_well() -> None:
+def test_the_output_of_probe_is_read() -> None:
     cases = [case.facts.model_copy(update={"host": name}) for case, name in zip(CASES, "ab", strict=False)]
     text = json.dumps([facts.model_dump(mode="json") for facts in cases])
     assert [facts.host for facts in read_facts(text, where="facts.json")] == ["a", "b"]
@@ -50,7 +50,7 @@ def test_what_probe_prints_is_read_as_well() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "probed_at": "x", "surprise": 1}'])
-def test_malformed_facts(text: str) -> None:
+def test_malformed_facts_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_facts(text, where="facts.json")
     assert caught.value.text.startswith("facts.json: no host facts: ")

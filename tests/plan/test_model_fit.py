@@ -28,7 +28,7 @@ def accepted_text(resolution: Resolution) -> str:
     return "\n".join(reason.text for reason in resolution.reasons if reason.rule == "model-fit")
 
 
-def test_a_model_that_fits_stands_in_the_stack() -> None:
+def test_a_model_that_fits_is_in_the_stack() -> None:
     found = resolve(HOST.format("RTX4080x2"), llama_8b())
     assert found.stack
     assert found.stack.model
@@ -40,7 +40,7 @@ def test_a_model_that_fits_stands_in_the_stack() -> None:
     assert "15.0 GiB of weights fit with a context of" in accepted_text(found)
 
 
-def test_the_built_in_model_is_not_judged() -> None:
+def test_the_built_in_model_is_not_evaluated() -> None:
     found = plan({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
     assert found.stack
     assert found.stack.model is None
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_smallest_change(
         assert resolve(line, shape, **(settings | wanted)).stack is not None
 
 
-def test_a_disk_that_does_not_hold_the_model_is_named() -> None:
+def test_a_disk_too_small_for_the_model_is_named() -> None:
     found = resolve(HOST.replace("disk=900", "disk=140").format("H100x4"), llama_70b())
     assert found.stack is None
     assert found.reasons[0].rule == "disk"
@@ -115,14 +115,14 @@ def test_assumptions_are_listed(changed: dict[str, Any], text: str) -> None:
     assert any(text in assumption for assumption in found.assumptions)
 
 
-def test_hosts_of_another_model_are_another_class() -> None:
+def test_hosts_with_another_model_are_another_class() -> None:
     facts = parse_what_if(HOST.format("H100x1"))
     settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}
     shapes = {"a/a": llama_8b(), "b/b": llama_8b(num_hidden_layers=16)}
     assert len(plan({"a/a": facts, "b/b": facts}, settings, shapes=shapes).classes) == 2
 
 
-def test_a_person_reads_what_fits() -> None:
+def test_the_fit_is_explained() -> None:
     facts = {"h": parse_what_if(HOST.format("RTX4090x1"))}
     settings = {"h": Settings.model_validate({"model": "org/model"})}
     text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), facts, settings)

@@ -15,7 +15,7 @@ from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
 HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
 CPU = "gpu=none os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
 SMALL = {"BF16": 10_000_000_000}
-"""Bytes of weights that fit everywhere: these tests are about kinds, not sizes."""
+"""Bytes of weights that fit everywhere: these tests vary kinds, not sizes."""
 LATENT = DEEPSEEK_V3 | {"quantization_config": None}
 SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
 
@@ -52,29 +52,29 @@ def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
         (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 512}, ("TRITON_ATTN", None, "none")),
     ],
 )
-def test_the_kind_of_the_model_decides(
+def test_the_kind_of_the_model_decides_the_back_end(
     line: str, config: dict[str, Any], expected: tuple[str, int | None, str]
 ) -> None:
     assert chosen(resolve(line, config)) == expected
 
 
 @pytest.mark.parametrize(
-    ("card", "config", "says"),
+    ("card", "config", "message"),
     [
         ("A100x1", GPT_OSS_20B, "FLASH_ATTN does not support the model's attention sinks on A100 (8.0)"),
         ("H100x1", LLAMA_8B | {"head_dim": 100}, "FLASH_ATTN does not support heads of size 100"),
         ("A100x8", LATENT, "FLASH_ATTN_MLA runs on compute capability 9.x, A100 has 8.0"),
     ],
 )
-def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[str, Any], says: str) -> None:
+def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[str, Any], message: str) -> None:
     found = resolve(HOST.format(card), config)
-    assert any(says in reason.text for reason in found.reasons if reason.rule == "attention")
+    assert any(message in reason.text for reason in found.reasons if reason.rule == "attention")
     refused = resolve(HOST.format(card), config, attention="flash")
     assert refused.stack is None
-    assert any(says in reason.text for reason in refused.reasons)
+    assert any(message in reason.text for reason in refused.reasons)
 
 
-def test_flash_wanted_for_is_the_flash_back_end_of_the_models_own_kind() -> None:
+def test_requested_flash_attention_uses_the_back_end_for_the_kind_of_the_model() -> None:
     found = resolve(HOST.format("H200x8"), LATENT, attention="flash")
     assert chosen(found) == ("FLASH_ATTN_MLA", 3, "bundled")
     refused = resolve(HOST.format("H200x8"), LATENT, attention="FLASH_ATTN")
@@ -84,14 +84,14 @@ def test_flash_wanted_for_is_the_flash_back_end_of_the_models_own_kind() -> None
     assert refused.nearest.policy == {"attention": "auto"}
 
 
-def test_prompts_of_a_compressed_model_run_flash_kernels_too() -> None:
-    """So the driver must be good for them, whatever decodes."""
+def test_prompts_of_a_compressed_model_run_flash_kernels() -> None:
+    """So the driver must support them, whatever back end decodes."""
     old = HOST.format("B200x8").replace("580.65.06", "570.172.08")
     found = resolve(old, LATENT)
     assert any("CuTe DSL compiles FlashAttention 4" in reason.text for reason in found.reasons)
 
 
-def test_release_and_spelling_go_together() -> None:
+def test_the_spelling_of_a_back_end_follows_the_release() -> None:
     stack = resolve(HOST.format("H200x8"), LATENT, vllm="==0.11.0").stack
     assert stack
     assert (stack.attention.backend, stack.attention.ask) == ("FLASH_ATTN_MLA", "environment")

@@ -1,4 +1,4 @@
-"""Facts of a form that nobody expects: planned all the same, never a traceback."""
+"""Facts in unexpected forms give a plan, never a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def planned(facts: HostFacts):  # type: ignore[no-untyped-def]
     return plan({"h": facts}, {"h": Settings()}).classes[0]
 
 
-def test_nothing_is_known() -> None:
+def test_a_host_without_known_facts_is_planned_for_the_cpu() -> None:
     resolution = planned(HostFacts(host="h", probed_at=""))
     assert resolution.stack is not None
     assert resolution.stack.vllm is not None
@@ -21,7 +21,7 @@ def test_nothing_is_known() -> None:
     assert len(resolution.assumptions) >= 5
 
 
-def test_a_python_with_a_plus() -> None:
+def test_a_python_version_with_a_plus_is_accepted() -> None:
     facts = parse_what_if("gpu=none glibc=2.36")
     facts = facts.model_copy(
         update={"pythons": (Python(path="/usr/bin/python3", version="3.11.2+"), Python(path="/x", version="?"))}
@@ -30,7 +30,7 @@ def test_a_python_with_a_plus() -> None:
     assert stack.interpreter.version == "3.11.2"
 
 
-def test_a_driver_string_that_is_none() -> None:
+def test_an_invalid_driver_version_is_assumed_new_enough() -> None:
     card = NvidiaGpu(index=0, name="NVIDIA L4", compute_capability="8.9")
     facts = parse_what_if("glibc=2.36").model_copy(
         update={"nvidia": Nvidia(driver_version="[N/A]", gpus=(card,)), "kernel_modules": ("nvidia",)}
@@ -40,7 +40,7 @@ def test_a_driver_string_that_is_none() -> None:
     assert "the NVIDIA driver is new enough for the chosen builds" in resolution.assumptions
 
 
-def test_cards_that_nobody_knows() -> None:
+def test_unknown_cards_are_planned_without_an_error() -> None:
     card = NvidiaGpu(index=0)
     facts = parse_what_if("glibc=2.36").model_copy(update={"nvidia": Nvidia(driver_version="580.82.07", gpus=(card,))})
     resolution = planned(facts)

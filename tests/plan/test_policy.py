@@ -1,4 +1,4 @@
-"""Settings that contradict each other are refused, both named."""
+"""Settings that contradict each other are refused with both names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from provision.phases.plan.what_if import parse_what_if
         ({"dtype": "float32", "attention": "flash"}, ("`dtype: float32`", "`attention: flash`")),
     ],
 )
-def test_contradictions(values: dict[str, Any], named: tuple[str, str]) -> None:
+def test_contradicting_settings_are_refused(values: dict[str, Any], named: tuple[str, str]) -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings(**values))
     assert all(name in caught.value.text for name in named)
@@ -37,24 +37,24 @@ def test_the_host_of_a_contradiction_is_named() -> None:
 
 
 @pytest.mark.parametrize("setting", ["==", "==new", ">=0.1,new"])
-def test_a_version_that_is_none(setting: str) -> None:
+def test_an_invalid_version_is_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": setting}))
 
 
-def test_a_version_without_operator() -> None:
+def test_a_version_without_an_operator_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
     assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
 
 
-def test_the_package_at_one_release() -> None:
+def test_the_package_is_requested_at_one_release() -> None:
     policy = policy_of(Settings(flash_attn="==2.8.0.post2"))
     assert (policy.flash_attn, policy.flash_version) == ("package", "2.8.0.post2")
     assert policy_of(Settings(flash_attn="both")).flash_version is None
 
 
-def test_a_flash_attn_policy_that_nobody_knows() -> None:
+def test_an_unknown_flash_attn_policy_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "flash_attn": "2.8.3"}))
     assert caught.value.hint == "write auto, bundled, package, both, none or ==2.8.3"
@@ -71,20 +71,20 @@ def test_a_flash_attn_policy_that_nobody_knows() -> None:
         ("580.*", ("pinned", None, "580")),
     ],
 )
-def test_a_driver_by_version_or_branch(setting: Any, expected: tuple[str, str | None, str | None]) -> None:
+def test_a_driver_is_requested_by_version_or_branch(setting: Any, expected: tuple[str, str | None, str | None]) -> None:
     policy = policy_of(Settings(driver=setting))
     assert (policy.driver, policy.driver_version, policy.driver_branch) == expected
 
 
 @pytest.mark.parametrize("setting", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
-def test_a_driver_that_is_neither(setting: str) -> None:
+def test_a_driver_that_is_neither_version_nor_branch_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="driver"):
         Settings(driver=setting)
     with pytest.raises(UsageError):
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": setting}))
 
 
-def test_a_branch_that_the_catalog_knows_no_release_of() -> None:
+def test_a_branch_without_a_release_in_the_catalog_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings(driver="999"))
     assert "no release of driver branch 999" in caught.value.text

@@ -1,4 +1,4 @@
-"""What holds for every host, not for one: drawn at random."""
+"""Properties of every host, tested with random hosts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.plan.cases import CASES
 from tests.plan.checker import CARDS, LAST_BRANCH, broken
 
 ORDERED = {"generations", "managed_pythons", "platform_backends", "levels", "system_needs"}
-"""Tables whose order says something."""
+"""Tables whose order has a meaning."""
 
 many = hypothesis_settings(max_examples=60, deadline=None)
 some = hypothesis_settings(max_examples=15, deadline=None)
@@ -61,7 +61,7 @@ def test_the_checker_finds_broken_stacks() -> None:
 
 @given(line=strategies.hosts, settings=strategies.settings)
 @many
-def test_a_refusal_says_why_and_what_would_help(line: str, settings: Settings) -> None:
+def test_a_refusal_has_a_reason_and_a_remedy(line: str, settings: Settings) -> None:
     resolution = plan({"h": parse_what_if(line)}, {"h": settings}).classes[0]
     if resolution.stack is None:
         assert any(reason.verdict == "reject" for reason in resolution.reasons)
@@ -72,7 +72,7 @@ def test_a_refusal_says_why_and_what_would_help(line: str, settings: Settings) -
 
 @given(line=strategies.nvidia_hosts, settings=strategies.settings)
 @some
-def test_what_is_nearest_really_opens_a_stack(line: str, settings: Settings) -> None:
+def test_the_nearest_change_gives_a_stack(line: str, settings: Settings) -> None:
     facts = parse_what_if(line)
     resolution = plan({"h": facts}, {"h": settings}).classes[0]
     if resolution.nearest and resolution.nearest.policy:
@@ -85,7 +85,7 @@ def test_what_is_nearest_really_opens_a_stack(line: str, settings: Settings) -> 
 
 @contextmanager
 def shuffled(seed: int) -> Iterator[None]:
-    """The tables with their rows in another order; everything computed from them is forgotten before and after."""
+    """Reorder the rows of the tables; caches computed from them are cleared before and after."""
     tables = catalog()
     kept = dict(tables.tables())
     generator = random.Random(seed)
@@ -131,7 +131,7 @@ def test_equal_hosts_are_one_class_in_any_order(lines: list[str], order: Any) ->
     assert found.for_host(names[0]).stack == alone.stack
 
 
-def test_what_no_rule_reads_makes_no_class() -> None:
+def test_facts_that_no_rule_reads_make_no_class() -> None:
     facts = next(case.facts for case in CASES if case.name == "first-users-i7-10700k")
     other = facts.model_copy(
         update={
@@ -146,7 +146,7 @@ def test_what_no_rule_reads_makes_no_class() -> None:
 
 
 def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
-    """Releases and variants that are accepted on a host."""
+    """Return the releases and variants that are accepted on a host."""
     profile = profile_of(facts, settings)
     return {
         (option.id.split("-")[1], option.variant) for option in options(profile) if evaluate(option, profile).accepted
@@ -154,12 +154,12 @@ def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
 
 
 def drives(driver: str, cards: str) -> bool:
-    """Whether a driver's branch still drives every card of a description."""
+    """Return whether a driver's branch still supports every card of a description."""
     found = [CARDS[part.rpartition("x")[0].lower()]["compute_capability"] for part in cards.split(",")]
     return all(int(driver.split(".", maxsplit=1)[0]) <= (LAST_BRANCH[capability] or 10_000) for capability in found)
 
 
-def test_a_branch_that_left_the_card_behind_runs_nothing() -> None:
+def test_a_branch_without_support_for_the_card_runs_nothing() -> None:
     described = "gpu=V100x1 driver={} glibc=2.35 arch=x86_64 python=3.10"
     assert builds(parse_what_if(described.format("580.173.02")), Settings())
     assert not builds(parse_what_if(described.format("595.71.05")), Settings())

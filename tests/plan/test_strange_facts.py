@@ -1,4 +1,4 @@
-"""Descriptions and recorded facts of hosts that nobody has: each plans, or is one error of usage."""
+"""Descriptions and recorded facts of impossible hosts: each gives a plan or one usage error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refused(act: Any) -> UsageError | None:
 
 
 @pytest.mark.parametrize("capability", ["abc", "9", "", "9.0.0", "-1.0", "9.0\n", "99999999999999999999.0"])
-def test_a_compute_capability_that_is_none_is_named(capability: str) -> None:
+def test_an_invalid_compute_capability_is_named(capability: str) -> None:
     facts = document(H100)
     facts["nvidia"]["gpus"][0]["compute_capability"] = capability
     error = refused(lambda: planned(json.dumps(facts)))
@@ -51,7 +51,7 @@ def test_a_compute_capability_that_is_none_is_named(capability: str) -> None:
     assert "nvidia.gpus.0.compute_capability" in error.text
 
 
-def test_facts_nested_without_end_are_no_facts() -> None:
+def test_endlessly_nested_facts_are_refused() -> None:
     error = refused(lambda: planned("[" * 100_000))
     assert error
     assert "facts.json: no host facts: no JSON" in error.text
@@ -62,7 +62,7 @@ NEW = st.one_of(JSON, TEXT, st.sampled_from(["0", "1.2.3", "v1", "9" * 400, "580
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), description=st.sampled_from([H100, MI300X, H100.replace("gpu=H100x2 driver=580.65.06 ", "")]))
-def test_any_value_in_the_place_of_another_is_planned_or_refused(data: Any, description: str) -> None:
+def test_any_value_instead_of_another_is_planned_or_refused(data: Any, description: str) -> None:
     facts = document(description)
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(list(paths(facts))[1:]))
@@ -120,7 +120,7 @@ def test_any_description_is_planned_or_refused(words: list[tuple[str, str]]) -> 
     assert error is None or error.hint
 
 
-def test_the_cards_of_the_examples_are_known() -> None:
+def test_cards_in_the_examples_are_known() -> None:
     assert {"H100"} <= {row.name for row in catalog().nvidia_cards}
 
 
@@ -137,7 +137,7 @@ def test_the_cards_of_the_examples_are_known() -> None:
         ("os=debian-99", None, None, None),
     ],
 )
-def test_a_release_says_its_c_library_and_python(
+def test_a_release_implies_its_c_library_and_python(
     description: str, libc: str | None, version: str | None, python: str | None
 ) -> None:
     facts = parse_what_if(description)
@@ -154,7 +154,7 @@ def test_no_build_is_planned_for_musl() -> None:
 
 
 @pytest.mark.parametrize("card", ["GB200", "GB300", "GH200", "GB10"])
-def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> None:
+def test_a_card_on_a_grace_board_implies_the_processors_architecture(card: str) -> None:
     assert parse_what_if(f"gpu={card}x1").os.machine == "aarch64"
     error = refused(lambda: parse_what_if(f"gpu={card}x1 arch=x86_64"))
     assert error
@@ -170,9 +170,7 @@ def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> 
         ("535.183.01", "package", "2.8.3.post1"),
     ],
 )
-def test_wheels_whose_code_a_driver_cannot_read_are_not_given_to_it(
-    driver: str, setting: str, given: str | None
-) -> None:
+def test_wheels_whose_code_a_driver_cannot_read_are_not_planned(driver: str, setting: str, given: str | None) -> None:
     facts = parse_what_if(f"gpu=H100x1 driver={driver} os=ubuntu-22.04 arch=x86_64")
     [resolution] = plan({facts.host: facts}, {facts.host: Settings(flash_attn=setting)}).classes
     package = resolution.stack.flash_attn.package if resolution.stack else None

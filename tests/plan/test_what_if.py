@@ -10,7 +10,7 @@ from provision.phases.plan.what_if import parse_what_if
 GIB = 1024**3
 
 
-def test_every_key() -> None:
+def test_every_key_is_read() -> None:
     facts = parse_what_if(
         "gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 cpu=avx512 glibc=2.35 ram=1024 disk=500 container=no"
     )
@@ -27,7 +27,7 @@ def test_every_key() -> None:
     assert set(facts.unknown) == {"programs"}
 
 
-def test_what_is_not_given_is_unknown() -> None:
+def test_omitted_values_are_unknown() -> None:
     facts = parse_what_if("gpu=A100x2")
     assert facts.unknown["nvidia.driver_version"] == "not given"
     assert facts.unknown["container"] == "not given"
@@ -35,19 +35,19 @@ def test_what_is_not_given_is_unknown() -> None:
     assert facts.memory.total is None
 
 
-def test_cards_of_several_kinds_are_numbered_through() -> None:
+def test_cards_of_several_kinds_are_numbered_consecutively() -> None:
     facts = parse_what_if("gpu=RTX4090x1,RTX2080Tix2")
     assert facts.nvidia is not None
     assert [(gpu.index, gpu.name) for gpu in facts.nvidia.gpus] == [(0, "RTX4090"), (1, "RTX2080Ti"), (2, "RTX2080Ti")]
 
 
-def test_names_are_taken_in_any_case_and_form() -> None:
+def test_names_are_accepted_in_any_case_and_form() -> None:
     facts = parse_what_if("gpu=rtx4070tisuperx2,h100sxm5x1")
     assert facts.nvidia is not None
     assert len(facts.nvidia.gpus) == 3
 
 
-def test_no_card_no_driver_and_musl() -> None:
+def test_a_host_without_card_and_driver_and_with_musl_is_described() -> None:
     facts = parse_what_if("gpu=none glibc=none")
     assert facts.nvidia is None
     assert facts.amd is None
@@ -58,14 +58,14 @@ def test_no_card_no_driver_and_musl() -> None:
     assert "nvidia.driver_version" not in without.unknown
 
 
-def test_amd_cards() -> None:
+def test_amd_cards_are_described() -> None:
     facts = parse_what_if("gpu=MI300Xx8")
     assert facts.amd is not None
     assert len(facts.amd.gpus) == 8
 
 
 @pytest.mark.parametrize(
-    ("line", "says", "hint"),
+    ("line", "message", "hint"),
     [
         ("gpus=H100x8", "`gpus` is not a key of --what-if", "did you mean `gpu`?"),
         ("drvier=535", "`drvier` is not a key", "did you mean `driver`?"),
@@ -88,8 +88,8 @@ def test_amd_cards() -> None:
         ("ram=1 ram=2", "`ram` occurs twice: 1 and 2", None),
     ],
 )
-def test_what_is_wrong_is_named(line: str, says: str, hint: str | None) -> None:
+def test_an_invalid_value_is_named(line: str, message: str, hint: str | None) -> None:
     with pytest.raises(UsageError) as caught:
         parse_what_if(line)
-    assert says in caught.value.text
+    assert message in caught.value.text
     assert (hint or "") in (caught.value.hint or "")

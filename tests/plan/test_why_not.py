@@ -1,4 +1,4 @@
-"""Why a release was not chosen: all that speaks against it, not only the first thing, and what would open it."""
+"""Why a release was not chosen: all reasons against it, not only the first, and the changes that would make it possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def against(answer: WhyNot) -> set[str]:
     return {reason.rule for item in answer.evaluations for reason in item.reasons if reason.verdict == "reject"}
 
 
-def test_one_change_opens_it() -> None:
+def test_one_change_makes_a_release_possible() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}")
     assert against(answer) == {"driver-floor"}
     assert answer.chosen == "vllm-0.31.0-cu129"
@@ -30,21 +30,21 @@ def test_one_change_opens_it() -> None:
     assert "vLLM 0.33.0 (cu130)" in answer.nearest.text
 
 
-def test_every_rule_speaks_after_the_first_refusal() -> None:
+def test_every_rule_is_evaluated_after_the_first_refusal() -> None:
     answer = ask("vllm==0.20.0", "gpu=V100x8 driver=535.183.01 os=debian-11 python=3.9 arch=x86_64 glibc=2.31")
     assert {"driver-floor", "glibc", "gpu-code", "attention"} <= against(answer)
     assert answer.nearest is None
     assert "no one or two changes do" in render([answer])
 
 
-def test_two_changes_together_open_it() -> None:
+def test_two_changes_together_make_a_release_possible() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535.replace('2.35', '2.27')}")
     assert {"driver-floor", "glibc"} <= against(answer)
     assert answer.nearest is not None
     assert answer.nearest.text.startswith("with `driver: upgrade` and with a distribution of newer glibc")
 
 
-def test_the_release_itself_is_never_given_up() -> None:
+def test_the_release_itself_is_never_changed() -> None:
     answer = ask("vllm==0.33.0", f"gpu=T4x1 {R535}", attention="flash")
     assert answer.nearest is not None
     assert "vllm" not in answer.nearest.policy
@@ -52,46 +52,46 @@ def test_the_release_itself_is_never_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "driver", "verdict", "says"),
+    ("card", "driver", "verdict", "message"),
     [
         ("H100", "535.183.01", "accept", "`cuda_compat: true` would make it possible: cuda-compat-13-0"),
         ("RTX4090", "535.183.01", "reject", "on RTX4090 CUDA fails with error 803 or 804"),
         ("H100", "560.35.03", "reject", "560.35.03 belongs to neither"),
     ],
 )
-def test_compatibility_libraries_are_named_where_they_help(card: str, driver: str, verdict: str, says: str) -> None:
+def test_compatibility_libraries_are_named_if_they_help(card: str, driver: str, verdict: str, message: str) -> None:
     answer = ask("vllm==0.33.0", f"gpu={card}x1 {R535.replace('535.183.01', driver)}")
     (reason,) = [reason for item in answer.evaluations for reason in item.reasons if reason.rule == "cuda-compat"]
     assert reason.verdict == verdict
-    assert says in reason.text
+    assert message in reason.text
 
 
-def test_it_is_what_the_plan_takes() -> None:
+def test_the_release_is_the_one_in_the_plan() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}".replace("535.183.01", "580.95.05"))
     assert answer.nearest is None
     assert "The plan chooses it: vllm-0.33.0-cu130." in render([answer])
 
 
-def test_it_is_possible_and_another_comes_before_it() -> None:
+def test_the_release_is_possible_and_another_is_preferred() -> None:
     text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
     assert "It is possible: vllm-0.30.0-cu129. The plan chooses vllm-0.31.0-cu129, which ranks higher." in text
 
 
-def test_no_build_for_this_kind_of_host() -> None:
+def test_a_release_without_a_build_for_this_kind_of_host_is_refused() -> None:
     text = render([ask("vllm==0.33.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
     assert "the catalog has no build of vllm==0.33.0 for this host" in text
 
 
 @pytest.mark.parametrize(
-    ("question", "says"),
+    ("question", "message"),
     [
         ("0.33.0", "`--why-not 0.33.0` is invalid"),
         ("vllm>=0.33.0", "`--why-not vllm>=0.33.0` is invalid"),
         ("vllm==0.99.0", "the catalog has no vLLM 0.99.0; its newest is 0.33.0"),
     ],
 )
-def test_a_question_that_is_none(question: str, says: str) -> None:
+def test_an_invalid_question_is_refused(question: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         ask(question, "gpu=L4x1")
-    assert says in caught.value.text
+    assert message in caught.value.text
     assert caught.value.hint

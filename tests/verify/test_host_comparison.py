@@ -1,4 +1,4 @@
-"""Hosts side by side: the odd one is named; and records as CI servers read them."""
+"""Comparison of hosts, in which the host that differs is named; and records in the format of CI servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ H200 = "NVIDIA H200"
 def document(
     host: str, *, gemm: Status = "ok", product: str = "aa", speed: float = 3900.0, name: str = H200
 ) -> dict[str, Any]:
-    """What a host with one card says."""
+    """Return the document of a host with one card."""
     figures = [{"name": "memory", "value": speed, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}]
     ballot = {"name": name, "result_hashes": {"product": product}}
     return {
@@ -33,18 +33,18 @@ def document(
     }  # fmt: skip
 
 
-def told(*documents: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def outcomes(*documents: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {record["id"]: (record["status"], record["reason"]) for record in compare(documents)}
 
 
 def test_equal_hosts_are_reported_as_equal() -> None:
-    found = told(document("gpu-1"), document("gpu-2"), document("gpu-3", speed=3800.0))
+    found = outcomes(document("gpu-1"), document("gpu-2"), document("gpu-3", speed=3800.0))
     assert found[FLEET] == ("ok", "3 hosts have the same results")
     assert {status for status, _ in found.values()} == {"ok"}
 
 
-def test_other_bits_and_a_slow_card_name_their_host() -> None:
-    found = told(document("gpu-1"), document("gpu-2", product="bb"), document("gpu-3", speed=3000.0))
+def test_different_bits_and_a_slow_card_are_reported_with_their_host() -> None:
+    found = outcomes(document("gpu-1"), document("gpu-2", product="bb"), document("gpu-3", speed=3000.0))
     assert found["kernels.determinism"] == (
         "fail",
         f"different bits than equal devices: gpu-2 cuda:0: product on {H200}",
@@ -52,21 +52,21 @@ def test_other_bits_and_a_slow_card_name_their_host() -> None:
     assert found["speed.memory"] == ("warn", "gpu-3 cuda:0 is 23% behind the best in memory")
 
 
-def test_unlike_cards_are_not_compared() -> None:
-    found = told(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
+def test_different_cards_are_not_compared() -> None:
+    found = outcomes(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
     assert found == {FLEET: ("ok", "2 hosts have the same results")}
 
 
 def test_a_check_that_is_worse_on_one_host_names_it() -> None:
     hosts = [document("gpu-1"), document("gpu-2", gemm="fail"), document("gpu-3")]
-    assert told(*hosts)[FLEET] == ("warn", "gpu-2: kernels.gemm fail, where 2 of 3 hosts are ok")
+    assert outcomes(*hosts)[FLEET] == ("warn", "gpu-2: kernels.gemm fail, where 2 of 3 hosts are ok")
 
 
-def test_a_fault_that_most_have_makes_none_odd_and_so_does_a_skip() -> None:
+def test_a_fault_of_most_hosts_and_a_skip_make_no_host_different() -> None:
     hosts = [document("gpu-1", gemm="fail"), document("gpu-2", gemm="fail"), document("gpu-3")]
-    assert told(*hosts)[FLEET][0] == "ok"
+    assert outcomes(*hosts)[FLEET][0] == "ok"
     hosts = [document("gpu-1", gemm="skip"), document("gpu-2", gemm="skip"), document("gpu-3")]
-    assert told(*hosts)[FLEET][0] == "ok"
+    assert outcomes(*hosts)[FLEET][0] == "ok"
 
 
 def test_a_single_host_is_not_compared() -> None:
@@ -74,7 +74,7 @@ def test_a_single_host_is_not_compared() -> None:
     assert compare([]) == []
 
 
-def test_ci_servers_read_every_record_once() -> None:
+def test_the_file_for_ci_servers_has_every_record_once() -> None:
     one = document("gpu-1", gemm="fail")
     one["checks"].append(
         as_record("engine.vllm", "gpu-1", None, CheckResult("error", "cannot tell: \x1b[31mboom\x00"), 2.0)
@@ -98,7 +98,7 @@ def test_ci_servers_read_every_record_once() -> None:
     assert second.get("failures") == "0"
 
 
-def test_ci_servers_read_what_hosts_gave_side_by_side_as_a_suite_of_its_own() -> None:
+def test_the_file_for_ci_servers_has_the_comparison_of_hosts_as_a_suite() -> None:
     hosts = [document("gpu-1"), document("gpu-2", product="bb")]
     *_, aggregate = ET.fromstring(junit(hosts, compare(hosts))).findall("testsuite")
     assert (aggregate.get("name"), aggregate.get("hostname"), aggregate.get("failures")) == (

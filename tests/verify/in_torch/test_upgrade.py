@@ -1,4 +1,4 @@
-"""`verify upgrade`: a model that stays the same is upgraded, measured and saved; one that differs is not."""
+"""`verify upgrade`: a model with the same results is upgraded, measured and saved; one that differs is not."""
 
 from __future__ import annotations
 
@@ -122,24 +122,24 @@ def upgrade(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_encoder_is_the_same_faster_or_not_and_saved(
+def test_an_upgraded_encoder_gives_the_same_results_and_is_saved(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dtype: str
 ) -> None:
-    code, told = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "new/encoder.pt")
-    assert (code, told["status"], told["saved"]) == (0, "ok", "new/encoder.pt")
-    assert told["upgraded"] == ["layers.0.self_attn", "layers.1.self_attn"]
-    assert set(told["evidence"]["kernels"].values()) == {"sdpa"}
+    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "new/encoder.pt")
+    assert (code, document["status"], document["saved"]) == (0, "ok", "new/encoder.pt")
+    assert document["upgraded"] == ["layers.0.self_attn", "layers.1.self_attn"]
+    assert set(document["evidence"]["kernels"].values()) == {"sdpa"}
     # the output, twelve parameters in each of two layers, and both attentions
-    assert len(told["evidence"]["compared"]) == 1 + 24 + 2
-    names = [figure["name"] for figure in told["figures"]]
+    assert len(document["evidence"]["compared"]) == 1 + 24 + 2
+    names = [figure["name"] for figure in document["figures"]]
     assert names[2:] == [
         f"{what}, {side}"
         for what in ("forward", "forward and backward", "peak memory")
         for side in ("original", "upgraded")
     ]
-    assert [layer.pop("name") for layer in told["layers"]] == told["upgraded"]
-    assert all(value > 0 for layer in told["layers"] for name, value in layer.items() if not name.endswith("error"))
-    assert all(figure["value"] > 0 for figure in told["figures"])
+    assert [layer.pop("name") for layer in document["layers"]] == document["upgraded"]
+    assert all(value > 0 for layer in document["layers"] for name, value in layer.items() if not name.endswith("error"))
+    assert all(figure["value"] > 0 for figure in document["figures"])
     saved = torch.load(tmp_path / "new/encoder.pt", weights_only=False)
     assert isinstance(saved.layers[0].self_attn, FlashMultiheadAttention)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["encoder.pt"]
@@ -151,13 +151,13 @@ def mutated(factor: float) -> Any:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_that_is_off_by_a_hundredth_is_refused_and_not_saved(
+def test_a_model_that_is_wrong_by_a_hundredth_is_refused_and_not_saved(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str
 ) -> None:
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.03 if dtype == "bfloat16" else 1.01))
-    code, told = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "encoder.pt")
-    assert (code, told["status"], told["saved"]) == (2, "fail", None)
-    assert "differs from the original" in told["reason"]
+    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "encoder.pt")
+    assert (code, document["status"], document["saved"]) == (2, "fail", None)
+    assert "differs from the original" in document["reason"]
     assert not (tmp_path / "encoder.pt").exists()
 
 
@@ -165,19 +165,21 @@ def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], m
     whole = attention_kernels.KERNELS["sdpa"]
     bent = attention_kernels.Kernel(whole.refuses, lambda problem: Bent.apply(whole.compute(problem)))
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", bent)
-    code, told = upgrade(capsys, "my_models:encoder")
-    assert (code, "gradient of layers." in told["reason"]) == (2, True)
+    code, document = upgrade(capsys, "my_models:encoder")
+    assert (code, "gradient of layers." in document["reason"]) == (2, True)
 
 
-def test_what_is_called_by_name_is_and_what_is_never_called_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = upgrade(capsys, "my_models:named")
-    assert (code, told["reason"]) == (1, "never called, so not compared: idle")
-    assert told["evidence"]["kernels"] == {"attention": "sdpa", "idle": None}
+def test_layers_that_are_never_called_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = upgrade(capsys, "my_models:named")
+    assert (code, document["reason"]) == (1, "never called, so not compared: idle")
+    assert document["evidence"]["kernels"] == {"attention": "sdpa", "idle": None}
 
 
-def test_a_model_that_asks_for_weights_gains_nothing_until_it_goes_without(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = upgrade(capsys, "my_models:curious")
-    assert (code, told["remedy"]) == (1, "if it does not use them, upgrade with --discard-weights")
+def test_a_model_that_requests_weights_gains_nothing_unless_it_discards_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, document = upgrade(capsys, "my_models:curious")
+    assert (code, document["remedy"]) == (1, "if it does not use them, upgrade with --discard-weights")
     assert upgrade(capsys, "my_models:curious", "--discard-weights")[0] == 0
 
 
@@ -191,30 +193,30 @@ def test_a_model_that_asks_for_weights_gains_nothing_until_it_goes_without(capsy
 def test_gradients_are_compared_where_they_are_required(
     capsys: pytest.CaptureFixture[str], model: str, compared: list[str]
 ) -> None:
-    code, told = upgrade(capsys, f"my_models:{model}")
-    assert (code, told["evidence"]["compared"]) == (0, compared)
-    assert ("forward and backward, original" in str(told["figures"])) is (model != "frozen")
+    code, document = upgrade(capsys, f"my_models:{model}")
+    assert (code, document["evidence"]["compared"]) == (0, compared)
+    assert ("forward and backward, original" in str(document["figures"])) is (model != "frozen")
 
 
-def test_of_a_frozen_model_a_layer_that_differs_is_refused(
+def test_a_different_layer_of_a_frozen_model_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
-    code, told = upgrade(capsys, "my_models:frozen")
-    assert (code, "layer attention" in told["reason"]) == (2, True)
+    code, document = upgrade(capsys, "my_models:frozen")
+    assert (code, "layer attention" in document["reason"]) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["my_models:own", "my_models.py:own", "./my_models.py:frozen"])
-def test_the_upgraded_module_is_written_beside_and_builds_the_same_model(
+def test_the_upgraded_module_is_written_next_to_the_original_and_builds_the_same_model(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
     original = (tmp_path / "my_models.py").read_text()
-    code, told = upgrade(capsys, name, "--diff")
-    assert (code, told["written"]) == (0, None)
-    assert "+        self.attention = FlashMultiheadAttention(32, 4, batch_first=True)\n" in told["difference"]
+    code, document = upgrade(capsys, name, "--diff")
+    assert (code, document["written"]) == (0, None)
+    assert "+        self.attention = FlashMultiheadAttention(32, 4, batch_first=True)\n" in document["difference"]
     assert {path.name for path in tmp_path.glob("*.py")} == {"my_models.py"}
-    code, told = upgrade(capsys, name, "--write")
-    assert (code, told["written"]) == (0, str(tmp_path / "my_models_flash.py"))
+    code, document = upgrade(capsys, name, "--write")
+    assert (code, document["written"]) == (0, str(tmp_path / "my_models_flash.py"))
     assert (tmp_path / "my_models.py").read_text() == original
     assert main(["upgrade", "--device", "cpu", f"my_models_flash:{name.rpartition(':')[2]}"]) == 3
     assert "the model holds no torch.nn.MultiheadAttention" in capsys.readouterr().err
@@ -224,26 +226,26 @@ def test_a_module_that_differs_is_not_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
-    code, told = upgrade(capsys, "my_models:own", "--write")
-    assert (code, told["written"]) == (2, None)
+    code, document = upgrade(capsys, "my_models:own", "--write")
+    assert (code, document["written"]) == (2, None)
     assert not (tmp_path / "my_models_flash.py").exists()
 
 
-def test_a_file_of_that_name_stays(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "my_models_flash.py").write_text("mine = 1\n")
     assert main(["upgrade", "--device", "cpu", "my_models:own", "--write"]) == 3
     assert "my_models_flash.py exists and holds something else" in capsys.readouterr().err
     assert (tmp_path / "my_models_flash.py").read_text() == "mine = 1\n"
 
 
-def test_attention_that_another_library_builds_is_beyond_an_edit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_attention_built_by_another_library_is_not_edited(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upgrade", "--device", "cpu", "my_models:encoder", "--write"]) == 3
-    said = capsys.readouterr().err
-    assert "my_models.py does not build layers.0.self_attn, layers.1.self_attn itself" in said
-    assert "call upgrade_attention(model) where the model is built" in said
+    printed = capsys.readouterr().err
+    assert "my_models.py does not build layers.0.self_attn, layers.1.self_attn itself" in printed
+    assert "call upgrade_attention(model) where the model is built" in printed
 
 
-def test_people_read_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_shows_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upgrade", "--device", "cpu", "my_models:encoder"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "upgraded 2 modules, computed by sdpa"
@@ -270,14 +272,14 @@ def test_people_read_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> No
         ("my_models:misshapen", "returned inputs of type int: give a tuple or a mapping"),
     ],
 )
-def test_what_cannot_be_upgraded_is_an_error_with_a_hint(
+def test_a_model_that_cannot_be_upgraded_is_an_error_with_a_hint(
     capsys: pytest.CaptureFixture[str], name: str, words: str
 ) -> None:
     assert main(["upgrade", name]) == 3
-    said = capsys.readouterr()
-    assert words in said.err
-    assert "hint: FACTORY takes nothing and returns (model, inputs)" in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "hint: FACTORY takes nothing and returns (model, inputs)" in printed.err
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize(
@@ -290,15 +292,15 @@ def test_what_cannot_be_upgraded_is_an_error_with_a_hint(
         (["--save", "my_models.py/x.pt", "my_models:encoder"], "my_models.py/x.pt cannot be written: "),
     ],
 )
-def test_what_fails_on_the_way_is_no_verdict(
+def test_a_failure_during_the_comparison_is_an_error_and_no_verdict(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     (tmp_path / "half_written.py").write_text("def make(:")
     assert main(["upgrade", "--device", "cpu", *arguments]) == 3
-    said = capsys.readouterr()
-    assert f"error: {words}" in said.err
-    assert "hint: " in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert f"error: {words}" in printed.err
+    assert "hint: " in printed.err
+    assert printed.out == ""
 
 
 def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
