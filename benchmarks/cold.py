@@ -156,7 +156,7 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
     drop_page_cache()
     done = timed([ROOT / "firstlight", "provision", "-i", inventory], cwd=ROOT, environment=environment)
     if done.code:
-        sys.exit(f"error: the product failed\n{done.said(6000)}")
+        sys.exit(f"error: the product failed\n{done.tail(6000)}")
     run = (logs / "latest").resolve()
     events, tasks = (
         [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
@@ -178,7 +178,7 @@ def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float]
     drop_page_cache()
     done = timed([*ssh, "sh -s"], cwd=ROOT, stdin=exports + SCRIPT.read_text(encoding="utf-8"))
     if done.code:
-        sys.exit(f"error: the steps by hand failed\n{done.said(6000)}")
+        sys.exit(f"error: the steps by hand failed\n{done.tail(6000)}")
     return hand_phases(done.out), host.sh("cat /opt/vllm/lock.txt")
 
 

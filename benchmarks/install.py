@@ -115,7 +115,7 @@ def measured(command: list[str], folder: Path, environment: dict[str, str], stdi
     done = timed(command, cwd=folder, environment=environment, stdin=stdin)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.code:
-        sys.exit(f"error: ended with {done.code}\n{done.said()}")
+        sys.exit(f"error: ended with {done.code}\n{done.tail()}")
     return done.seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 

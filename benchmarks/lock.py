@@ -93,7 +93,7 @@ def process(what: str, uv_cache: str | None = None) -> dict[str, Any]:
     environment = {"UV_CACHE_DIR": uv_cache} if uv_cache else {}
     done = timed([sys.executable, "-m", "benchmarks.lock", "--once", what], cwd=ROOT, environment=environment)
     if done.code:
-        sys.exit(f"error: {what} ended with {done.code}\n{done.said()}")
+        sys.exit(f"error: {what} ended with {done.code}\n{done.tail()}")
     document: dict[str, Any] = json.loads(done.out)
     return document
 

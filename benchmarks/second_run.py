@@ -61,7 +61,7 @@ class Contestant:
             return
         self.problem = self.problem_in(done)
         if self.problem is not None:
-            say(f"{self.name}: {self.problem}\n{done.said()}")
+            say(f"{self.name}: {self.problem}\n{done.tail()}")
         elif counts:
             self.samples.append(done.seconds)
             say(f"{self.name}: {done.seconds:.3f} s")
@@ -179,7 +179,7 @@ def provision_once(inventory: Path, logs: Path) -> float:
         environment={"FIRSTLIGHT_LOGS": str(logs), "TERM": "dumb"},
     )
     if done.code:
-        sys.exit(f"error: the first run failed\n{done.said(6000)}")
+        sys.exit(f"error: the first run failed\n{done.tail(6000)}")
     # The run's own file is copied: `latest` moves on to the second runs, which install nothing.
     (logs / "first-run-hosts.yml").write_bytes((logs / "latest" / "install" / "hosts.yml").read_bytes())
     return done.seconds

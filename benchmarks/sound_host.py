@@ -102,7 +102,7 @@ def main() -> int:
             environment={"FIRSTLIGHT_LOGS": str(Path(name) / "logs"), "TERM": "dumb"},
         )
         if done.code:
-            sys.exit(f"error: the host could not be provisioned\n{done.said(6000)}")
+            sys.exit(f"error: the host could not be provisioned\n{done.tail(6000)}")
         kinds = {
             "standard": Runs(host, "standard"),
             "standard_under_load": Runs(host, "standard"),

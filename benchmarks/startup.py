@@ -45,7 +45,7 @@ def main() -> int:
             for title, words in commands.items():
                 done = timed([ROOT / "firstlight", *words], cwd=ROOT, environment=environment)
                 if done.code:
-                    sys.exit(f"error: {' '.join(words)} ended with {done.code}\n{done.said()}")
+                    sys.exit(f"error: {' '.join(words)} ended with {done.code}\n{done.tail()}")
                 if number:  # the first turn fills the caches
                     samples[title].append(done.seconds)
     result |= {"runs": runs, **{title: figures(seconds) for title, seconds in samples.items()}}

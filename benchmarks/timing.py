@@ -24,8 +24,8 @@ class Timed:
     out: str
     err: str
 
-    def said(self, length: int = 2000) -> str:
-        """The end of what it printed, for messages."""
+    def tail(self, length: int = 2000) -> str:
+        """Return the end of its output, for messages."""
         return (self.out.strip()[-length:] + "\n" + self.err.strip()[-length:]).strip()
 
 

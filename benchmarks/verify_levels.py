@@ -56,13 +56,13 @@ def main() -> int:
             for title, words in commands.items():
                 done = timed(words, cwd=ROOT)
                 if done.code not in GOOD:
-                    sys.exit(f"error: {title} ended with {done.code}\n{done.said()}")
+                    sys.exit(f"error: {title} ended with {done.code}\n{done.tail()}")
                 last[title] = done.out
                 if number:  # the first turn fills the caches
                     samples[title].append(done.seconds)
         harness = timed([python, "-c", HARNESS, tool], cwd=ROOT)
         if harness.code:
-            sys.exit(f"error: the harness alone ended with {harness.code}\n{harness.said()}")
+            sys.exit(f"error: the harness alone ended with {harness.code}\n{harness.tail()}")
         result["zipapp_bytes"] = tool.stat().st_size
     result |= {"runs": options.runs, **{title: figures(seconds) for title, seconds in samples.items()}}
     result["checks"] = {title: _counted(last[title]) for title in ("quick", "standard")}

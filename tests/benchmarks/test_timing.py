@@ -27,7 +27,7 @@ def test_a_program_gets_its_variables_and_input(tmp_path: Path) -> None:
         stdin="first\n",
     )
     assert (done.code, done.out, done.err) == (3, "first\nsecond\n", "wrong\n")
-    assert "wrong" in done.said()
+    assert "wrong" in done.tail()
 
 
 def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
