@@ -63,8 +63,8 @@ def loaded(host: FleetHost, built: BuiltWheel, scratch: Path) -> dict[str, Any]:
     if not environment:
         sys.exit(f"error: nothing was installed\n{ended.output()}")
     (host.machine.root / "root/extensions.py").write_text(LOADER, encoding="utf-8")
-    said = host.sh(f"{environment}/bin/python -I /root/extensions.py 2>/dev/null", timeout_s=LOADING_S)
-    answer = json.loads(said.splitlines()[-1])
+    printed = host.sh(f"{environment}/bin/python -I /root/extensions.py 2>/dev/null", timeout_s=LOADING_S)
+    answer = json.loads(printed.splitlines()[-1])
     outcome = answer["outcome"]
     own = {name: problem for name, problem in outcome.items() if name.startswith(("flash_attn", "flash-attn"))}
     return {

@@ -271,9 +271,9 @@ def test_a_hook_that_fails_pauses_and_the_host_is_left_as_it_was(
     assert site.start(options) == Exit.RED
     assert site.runs == ["install a,b"]
     assert site.record().text == "the hook before host `a` ended with 7: the balancer is away"
-    said = capsys.readouterr().out
-    assert "paused: the hook before host `a` ended with 7" in said
-    assert said.splitlines()[-1] == "next: ./firstlight rollout resume, or ./firstlight rollout abort"
+    output = capsys.readouterr().out
+    assert "paused: the hook before host `a` ended with 7" in output
+    assert output.splitlines()[-1] == "next: ./firstlight rollout resume, or ./firstlight rollout abort"
 
 
 @pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("abort", "rolled back")])

@@ -102,7 +102,7 @@ def test_the_summary_on_the_host_is_that_of_the_newest_run_with_the_hosts_own_st
     assert [path.name for path in (prefix / "logs").iterdir()] == ["summary.txt"]
 
 
-def test_a_host_that_cannot_be_measured_has_a_reason(tmp_path: Path, prefix: Path) -> None:
+def test_a_host_that_cannot_be_measured_is_reported_with_the_reason(tmp_path: Path, prefix: Path) -> None:
     (prefix / "answer").write_text("")
     (prefix / "problem").write_text("error: compiled: the server ended with 1\n\nhint: ./firstlight doctor\n")
     process = begin(tmp_path, prefix, *COMPARE, "--json")

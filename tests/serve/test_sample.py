@@ -28,7 +28,7 @@ http_requests_total{handler="/v1/completions",method="POST",status="5xx"} 2.0
 
 
 class Service:
-    """A server that answers as it is told, request by request."""
+    """A server with a given answer for each request."""
 
     def __init__(self) -> None:
         self.answers: list[str] = []

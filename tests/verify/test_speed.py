@@ -149,12 +149,12 @@ def test_buffers_of_short_sequences_are_excluded_from_a_cards_flash_exponent() -
     assert memory.evaluate(short, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM).status == "fail"
 
 
-def test_a_point_costs_two_products_of_each_head() -> None:
+def test_a_point_counts_two_products_for_each_head() -> None:
     assert operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64
 
 
 class Clock:
-    """A device on which every measurement takes as long as its length says, and a clock that knows it."""
+    """A device whose measurements take a time that follows from their length, and its clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds_at_128: float) -> None:
         self.now, self.at_128 = 0.0, seconds_at_128
@@ -192,14 +192,14 @@ def test_a_slow_device_is_measured_as_far_as_the_levels_time_goes(monkeypatch: p
     assert clock.now <= table("speed")["sweep"]["cpu"]["seconds"][level]
 
 
-def test_the_longest_length_that_both_paths_reached_is_told() -> None:
+def test_the_longest_length_that_both_paths_reached_is_reported() -> None:
     rows = [
         SweepRow((1, length, 2, 64), causal, False, 0.001 * length, standard and 0.001 * length * standard)
         for causal in (False, True)
         for length, standard in ((128, 2.0), (256, 3.0), (512, None))
     ]
-    told = {figure.name: figure.value for figure in speed.gains(rows)}
-    assert told == {
+    gained = {figure.name: figure.value for figure in speed.gains(rows)}
+    assert gained == {
         "flash (1, 256, 2, 64)": pytest.approx(operations((1, 256, 2, 64)) / 0.256 / 1e12),
         "standard over flash, forward, not causal, (1, 256, 2, 64)": pytest.approx(3),
         "standard over flash, forward, causal, (1, 256, 2, 64)": pytest.approx(3),

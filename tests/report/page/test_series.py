@@ -157,8 +157,8 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
     for name in ("clocks", "synchronize"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {
-        memory.CHECK.id: told(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
-        speed.CHECK.id: told(speed.CHECK.run(CheckContext(device="cpu")), speed.CHECK.id),
+        memory.CHECK.id: host_with(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
+        speed.CHECK.id: host_with(speed.CHECK.run(CheckContext(device="cpu")), speed.CHECK.id),
     }
     charts = {rule.id: drawn(hosts[rule.check], rule=rule) for rule in rules()}
     assert charts["attention-memory"][0].rows == (

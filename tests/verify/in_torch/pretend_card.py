@@ -52,7 +52,7 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch decides by the device before it comes to an operator."""
+        """Replace the decisions that torch makes by the device before an operator is called."""
         own: dict[Any, Any] = {
             torch.nn.functional.scaled_dot_product_attention: _dot_product,
             torch.autograd.grad: _gradients,
@@ -119,7 +119,7 @@ def _numbers(one: Any) -> Any:
 
 
 def _gradients(_result: OnCard, inputs: list[OnCard], **_: Any) -> tuple[OnCard, ...]:
-    """Zeros: no graph leads back to the inputs."""
+    """Return zeros, because no graph leads to the inputs."""
     return tuple(OnCard(torch.zeros_like(one.numbers)) for one in inputs)
 
 

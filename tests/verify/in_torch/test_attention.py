@@ -301,7 +301,7 @@ def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(KERNELS["flash_attn"].compute(problem), attend(problem, ("sdpa",))[0])
 
 
-def test_without_the_package_the_next_one_computes() -> None:
+def test_without_the_package_the_next_provider_computes() -> None:
     attention_kernels.package_problem.cache_clear()
     assert attention_kernels.package_problem() == "flash-attn is not installed"
     query = torch.randn(1, 2, 4, 8)

@@ -216,7 +216,7 @@ def test_a_bound_process_prefers_memory_of_that_node() -> None:
 
 @pytest.mark.parametrize(("device", "dtype"), [("cuda:0", torch.float16), ("cpu", torch.float32)])
 def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's own paths on the CPU; the standard one converts 16 bits to 32 by default, as on a card."""
+    """With torch's own paths on the CPU; the standard one converts 16 bits to 32 by default, as on a card."""
     from verify import attention_speed as attention
 
     class Seen(TorchDispatchMode):  # type: ignore[misc]
@@ -252,16 +252,16 @@ def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, mo
 def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card("speed.attention", monkeypatch)
     assert outcome.status == "ok"
-    told = {figure.name: figure.value for figure in outcome.figures}
-    assert told["standard over flash (1, 64, 2, 64)"] == 1
+    values = {figure.name: figure.value for figure in outcome.figures}
+    assert values["standard over flash (1, 64, 2, 64)"] == 1
     for passes in ("forward", "forward and backward"):
         for mask in ("causal", "not causal"):
-            assert told[f"standard over flash, {passes}, {mask}, (1, 32, 2, 64)"] == 1
+            assert values[f"standard over flash, {passes}, {mask}, (1, 32, 2, 64)"] == 1
     assert outcome.evidence["reference, largest difference between blocks"] <= 1e-10
     assert outcome.evidence["dtype"] == "float16"
 
 
-def test_standard_attention_that_does_not_fit_leaves_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     from verify import attention_speed as attention
 
     def full(work: Any, device: str, *, budget_s: float) -> timing.Timed:

@@ -94,9 +94,9 @@ def functions() -> Iterator[dict[str, Any]]:
 
 def upgrade(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
     code = main(["upgrade", "--json", "--device", "cpu", *arguments])
-    said = capsys.readouterr()
-    assert said.out, said.err
-    return code, json.loads(said.out)
+    printed = capsys.readouterr()
+    assert printed.out, printed.err
+    return code, json.loads(printed.out)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_every_layer_is_proven_and_the_model_saved(
     dtype: str,
 ) -> None:
     before = dict(functions)
-    code, told = upgrade(capsys, f"hf_models:{model}", "--dtype", dtype, "--save", "new.pt")
-    assert (code, told["status"], told["upgraded"]) == (0, "ok", layers), told
-    assert set(told["evidence"]["kernels"].values()) == {"sdpa"}
-    assert [layer["name"] for layer in told["layers"]] == layers
-    assert f"layer {layers[0]}" in told["evidence"]["compared"]
-    assert any(what.startswith("gradient of ") for what in told["evidence"]["compared"])
+    code, document = upgrade(capsys, f"hf_models:{model}", "--dtype", dtype, "--save", "new.pt")
+    assert (code, document["status"], document["upgraded"]) == (0, "ok", layers), document
+    assert set(document["evidence"]["kernels"].values()) == {"sdpa"}
+    assert [layer["name"] for layer in document["layers"]] == layers
+    assert f"layer {layers[0]}" in document["evidence"]["compared"]
+    assert any(what.startswith("gradient of ") for what in document["evidence"]["compared"])
     assert functions == before
     saved = torch.load(tmp_path / "new.pt", weights_only=False)
     assert saved.config._attn_implementation == "sdpa"
@@ -145,8 +145,8 @@ def test_an_implementation_that_is_off_by_a_hundredth_is_refused_and_not_saved(
     capsys: pytest.CaptureFixture[str], functions: dict[str, Any], tmp_path: Path
 ) -> None:
     functions["sdpa"] = bent(1.01)
-    code, told = upgrade(capsys, "hf_models:llama", "--save", "new.pt")
-    assert (code, told["status"], told["saved"]) == (2, "fail", None)
+    code, document = upgrade(capsys, "hf_models:llama", "--save", "new.pt")
+    assert (code, document["status"], document["saved"]) == (2, "fail", None)
     assert not (tmp_path / "new.pt").exists()
 
 
@@ -157,21 +157,21 @@ def test_an_implementation_that_ignores_the_mask_is_refused(
     functions["sdpa"] = lambda module, query, key, value, _mask, **keywords: whole(
         module, query, key, value, None, **keywords
     )
-    code, told = upgrade(capsys, "hf_models:bert")
-    assert (code, told["status"]) == (2, "fail")
-    assert all(layer["error"] > 0.01 > layer["original_error"] for layer in told["layers"])
+    code, document = upgrade(capsys, "hf_models:bert")
+    assert (code, document["status"]) == (2, "fail")
+    assert all(layer["error"] > 0.01 > layer["original_error"] for layer in document["layers"])
 
 
 @pytest.mark.parametrize("name", ["hf_models:llama", "hf_models.py:sliding"])
 def test_the_source_that_names_the_implementation_is_written_beside(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
-    code, told = upgrade(capsys, name, "--diff")
-    assert (code, told["written"]) == (0, None)
-    assert '+    model.set_attn_implementation("sdpa")\n' in told["difference"]
+    code, document = upgrade(capsys, name, "--diff")
+    assert (code, document["written"]) == (0, None)
+    assert '+    model.set_attn_implementation("sdpa")\n' in document["difference"]
     assert not (tmp_path / "hf_models_flash.py").exists()
-    code, told = upgrade(capsys, name, "--write")
-    assert (code, told["written"]) == (0, str(tmp_path / "hf_models_flash.py"))
+    code, document = upgrade(capsys, name, "--write")
+    assert (code, document["written"]) == (0, str(tmp_path / "hf_models_flash.py"))
     written = (tmp_path / "hf_models_flash.py").read_text()
     assert 'LlamaConfig(**SMALL), attn_implementation="sdpa"), tokens()' in written
     assert '"eager"' not in written
@@ -191,6 +191,6 @@ def test_what_cannot_be_proven_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     assert main(["upgrade", "--device", "cpu", *arguments]) == 3
-    said = capsys.readouterr()
-    assert (f"error: {words}" in said.err, said.out) == (True, ""), said.err
+    printed = capsys.readouterr()
+    assert (f"error: {words}" in printed.err, printed.out) == (True, ""), printed.err
     assert not (tmp_path / "hf_models_flash.py").exists()
