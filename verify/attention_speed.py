@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 BUDGET_S = 0.2
 """Time for one median at a fixed point."""
-SWEEP_BUDGET_S = 0.02
+SWEEP_BUDGET_S = 0.01
 """Time for one median of a sweep."""
+CPU_SWEEP_SETS = 2
+"""Sets of inputs in a sweep on a CPU: drawing more random numbers would take longer than the measurement."""
 COPIES = {False: 3, True: 6}
 """Score matrices that standard attention holds at once on a CPU, without and with a backward pass, rounded up."""
 SHARE = 0.25
@@ -59,7 +61,13 @@ def dtype_of(device: str) -> str:
 
 
 def measure(
-    point: Point, device: str, *, causal: bool = False, backward: bool = False, budget_s: float = BUDGET_S
+    point: Point,
+    device: str,
+    *,
+    causal: bool = False,
+    backward: bool = False,
+    budget_s: float = BUDGET_S,
+    most_sets: int | None = None,
 ) -> dict[str, float]:
     """Return median seconds of `flash` and `standard` attention.
 
@@ -71,6 +79,7 @@ def measure(
         causal: Whether a query sees earlier keys only.
         backward: Whether the backward pass is timed together with the forward pass.
         budget_s: Seconds for one median.
+        most_sets: Maximum number of sets of inputs; None for as many as no cache holds.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -79,6 +88,7 @@ def measure(
     batch, length, heads, dim = point
     dtype = dtype_of(device)
     count = rotation(device, 3 * getattr(torch, dtype).itemsize * batch * length * heads * dim)
+    count = min(count, most_sets or count)
     sets = random_sets(count, batch, heads, length, dim, dtype=dtype, device=device, parts=3)
     seconds = {}
 
@@ -112,7 +122,7 @@ def sweep(device: str, level: Level) -> Iterator[SweepRow]:
     rule = table("speed")["sweep"]
     shape = rule["cpu" if device == "cpu" else "card"]
     dims = shape["dims"] if level == "full" else shape["dims"][:1]
-    runs = 2 if device == "cpu" else WARM_UP + LEAST_RUNS
+    runs, most_sets = (2, CPU_SWEEP_SETS) if device == "cpu" else (WARM_UP + LEAST_RUNS, None)
     begun, spent, work = time.perf_counter(), 0.0, 0.0
     for length in rule["lengths"]:
         started = time.perf_counter()
@@ -121,7 +131,7 @@ def sweep(device: str, level: Level) -> Iterator[SweepRow]:
         work = 0.0
         for dim, causal, backward in product(dims, (False, True), (False, True)):
             point = (1, length, shape["heads"], dim)
-            row = measure(point, device, causal=causal, backward=backward, budget_s=SWEEP_BUDGET_S)
+            row = measure(point, device, causal=causal, backward=backward, budget_s=SWEEP_BUDGET_S, most_sets=most_sets)
             work += sum(row.values())
             yield SweepRow(point, causal, backward, row["flash"], row.get("standard"))
         spent = time.perf_counter() - started
