@@ -19,13 +19,13 @@ def passes(draw: random.Random, share: float) -> bool:
 
 
 def simulate(share: float, *, rollouts: int, steps: int, seed: int) -> int:
-    """Return how many rollouts come to their end.
+    """Return how many rollouts reach their end.
 
     Args:
         share: True share of failed requests of the new release.
-        rollouts: How many are simulated.
-        steps: Gates of each.
-        seed: Of the random numbers.
+        rollouts: Number of simulated rollouts.
+        steps: Number of gates of each rollout.
+        seed: Seed of the random numbers.
     """
     draw = random.Random(seed)
     return sum(all(passes(draw, share) for _ in range(steps)) for _ in range(rollouts))

@@ -34,7 +34,7 @@ LOADING_S = 900
 
 
 def newest_build(cache: Path) -> BuiltWheel:
-    """Return the flash-attn wheel with code for the card that was built last. Ends the program where there is none."""
+    """Return the flash-attn wheel with code for the card that was built last. Ends the program if there is none."""
     found = [one for one in BuildCache(Store(cache)) if one.key.name == FLASH_ATTN and CARD in one.codes]
     if not found:
         sys.exit(f"error: no flash-attn wheel for sm_{CARD} in `{cache}`\n\nhint: build it with the command above")

@@ -1,4 +1,4 @@
-"""A rollout from its first step to its end, whatever happens between: runs on hosts are stand-ins, its record and hooks are real."""
+"""A rollout from its first step to its end, with failures in between: runs on hosts are substitutes, its record and hooks are real."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = rollout.RolloutOptions("25,50,100", 0, 0.0, None, None)
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: nothing of the process runs after it."""
+    """A substitute for SIGKILL: no code of the process runs after it."""
 
 
 class Site:
@@ -40,7 +40,7 @@ class Site:
         self.bad: set[str] = set()
         """Hosts on which the new release does not start."""
         self.stays_bad = False
-        """Whether they do not go back by themselves."""
+        """Whether they do not return to their release automatically."""
         self.gates: list[str] = []
         """Verdicts of the next gates; then all say `go on`."""
         self.runs: list[str] = []
@@ -166,7 +166,7 @@ def test_no_more_hosts_change_at_once_than_the_load_allows(make: Callable[..., S
 
 
 @pytest.mark.parametrize("stays", [False, True])
-def test_a_host_that_fails_takes_all_changed_hosts_back(
+def test_a_failed_host_rolls_all_changed_hosts_back(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str], *, stays: bool
 ) -> None:
     site = make()
@@ -180,7 +180,7 @@ def test_a_host_that_fails_takes_all_changed_hosts_back(
     assert "c: the unit did not start" in capsys.readouterr().out
 
 
-def test_a_gate_that_trips_takes_back_what_has_changed_and_leaves_the_rest_alone(make: Callable[..., Site]) -> None:
+def test_a_failed_gate_rolls_changed_hosts_back_and_does_not_change_the_others(make: Callable[..., Site]) -> None:
     site = make()
     site.gates = ["go on", "roll back"]
     assert site.start() == Exit.RED
@@ -189,7 +189,7 @@ def test_a_gate_that_trips_takes_back_what_has_changed_and_leaves_the_rest_alone
     assert site.record().text == "3 of 600 requests failed"
 
 
-def test_a_host_that_served_nothing_before_is_named_where_it_fails(make: Callable[..., Site]) -> None:
+def test_a_failed_host_without_a_previous_release_is_named(make: Callable[..., Site]) -> None:
     site = make()
     site.serves["a"] = cast("str", None)
     site.bad = {"a"}
@@ -198,7 +198,7 @@ def test_a_host_that_served_nothing_before_is_named_where_it_fails(make: Callabl
     assert (record.state, record.text) == ("failed", "a: the unit did not start; not on the release of before: a")
 
 
-def test_nothing_is_done_where_every_host_is_up_to_date(
+def test_nothing_is_done_if_every_host_is_up_to_date(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = make()
@@ -236,7 +236,7 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing(
         assert (site.record().state, site.record().text) == ("rolled back", "aborted")
 
 
-def test_a_controller_that_is_killed_while_it_goes_back_goes_back_after_resume_too(make: Callable[..., Site]) -> None:
+def test_a_controller_killed_during_a_rollback_continues_it_after_resume(make: Callable[..., Site]) -> None:
     site = make()
     site.gates = ["roll back"]
 
@@ -252,7 +252,7 @@ def test_a_controller_that_is_killed_while_it_goes_back_goes_back_after_resume_t
     assert (site.record().state, set(site.serves.values())) == ("rolled back", {OLD})
 
 
-def test_hooks_enclose_each_change_also_one_that_fails(make: Callable[..., Site], tmp_path: Path) -> None:
+def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Callable[..., Site], tmp_path: Path) -> None:
     site = make("a", "b")
     site.bad = {"b"}
     log = tmp_path / "hooks"
@@ -263,7 +263,7 @@ def test_hooks_enclose_each_change_also_one_that_fails(make: Callable[..., Site]
     assert log.read_text().splitlines() == [*lines, *both]
 
 
-def test_a_hook_that_fails_pauses_and_the_host_is_left_as_it_was(
+def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = make("a", "b")
@@ -277,7 +277,7 @@ def test_a_hook_that_fails_pauses_and_the_host_is_left_as_it_was(
 
 
 @pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("abort", "rolled back")])
-def test_a_wish_is_heard_before_the_next_host(make: Callable[..., Site], wish: str, state: str) -> None:
+def test_a_request_takes_effect_before_the_next_host(make: Callable[..., Site], wish: str, state: str) -> None:
     site = make()
     ask: dict[str, Callable[[], int]] = {
         "pause": lambda: rollout.pause(site.request(), as_json=False),
@@ -297,7 +297,7 @@ def test_a_wish_is_heard_before_the_next_host(make: Callable[..., Site], wish: s
         assert set(site.serves.values()) == {NEW}
 
 
-def test_only_one_process_drives(make: Callable[..., Site]) -> None:
+def test_only_one_process_controls_a_rollout(make: Callable[..., Site]) -> None:
     site = make()
     with RolloutStore(site.logs).locked(), pytest.raises(HostLockedError, match="another process"):
         site.start()
@@ -325,7 +325,7 @@ def test_status_names_each_host_and_each_decision(
     assert (document["state"], document["driven"]) == ("rolled back", False)
 
 
-def test_requests_of_clients_and_broken_streams_count_beside_the_synthetic_ones() -> None:
+def test_requests_of_clients_and_broken_streams_count_in_addition_to_synthetic_ones() -> None:
     answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "counters": {"finished": 1300.0, "failed": 7.0}}
     first = observed(answer, None)
     assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"

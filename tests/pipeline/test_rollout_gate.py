@@ -1,4 +1,4 @@
-"""The gate of a rollout, round by round; answers of hosts and the clock are stand-ins."""
+"""The gate of a rollout, round by round; answers of hosts and the clock are substitutes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 
 Answers = Callable[[str, int], dict[str, Any] | None]
-"""What a host answers in a round; None: it cannot be asked."""
+"""The answer of a host in a round; None if it is unreachable."""
 NAMES = ("new", "old")
 
 
@@ -89,12 +89,12 @@ def test_failures_of_the_old_release_stop_nothing(run: Callable[..., tuple[Decis
     assert decision.verdict == "go on"
 
 
-def test_a_release_that_is_slower_beside_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_release_slower_than_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
     decision, _ = run(lambda name, _: answer(seconds=0.2 if name == "new" else 0.1))
     assert (decision.verdict, decision.first_token_s) == ("roll back", {"new": 0.2, "old": 0.1})
 
 
-def test_a_held_step_sees_what_turns_bad_after_an_hour_of_good(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple[Decision, int]]) -> None:
     def turns(name: str, number: int) -> dict[str, Any]:
         bad = name == "new" and number > 600
         return answer(sent=4, failed=2 if bad else 0)
@@ -105,7 +105,7 @@ def test_a_held_step_sees_what_turns_bad_after_an_hour_of_good(run: Callable[...
     assert (decision.verdict, rounds < 700) == ("roll back", True)
 
 
-def test_a_new_host_that_cannot_be_asked_stops_and_an_old_one_does_not(
+def test_only_an_unreachable_new_host_stops_the_rollout(
     run: Callable[..., tuple[Decision, int]],
 ) -> None:
     decision, _ = run(lambda name, _: None if name == "new" else answer())

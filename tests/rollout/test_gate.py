@@ -1,4 +1,4 @@
-"""The statistics of a gate: what they stop, what they let through, and how surely."""
+"""The statistics of a gate: which releases they stop, which they pass, and with which certainty."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_three_failures_in_a_row_stop_and_one_does_not() -> None:
     assert failed_requests(3, 3) == "roll back"
 
 
-def test_a_share_between_the_two_stops_in_the_end() -> None:
+def test_a_share_between_the_two_limits_is_stopped_in_the_end() -> None:
     # 0.39 % is where the ratio neither rises nor falls.
     assert failed_requests(19_999, 78) == "undecided"
     assert failed_requests(20_000, 78) == "roll back"
@@ -53,11 +53,11 @@ def test_first_tokens_may_come_a_quarter_later(factor: float, *, slower: bool) -
     assert is_slower([value * factor for value in slow], slow) is slower
 
 
-def test_milliseconds_that_nobody_notices_stop_nothing() -> None:
+def test_a_difference_of_few_milliseconds_stops_nothing() -> None:
     assert not is_slower([0.004] * 100, [0.001] * 100)
 
 
-def test_few_samples_and_equal_ones_say_nothing() -> None:
+def test_few_or_equal_samples_decide_nothing() -> None:
     assert not is_slower([9.0] * 63, [1.0] * 1000)
     assert not is_slower([9.0] * 1000, [1.0] * 63)
     assert not is_slower([0.1] * 100, [0.1] * 100)

@@ -1,4 +1,4 @@
-"""Which hosts of a rollout change together."""
+"""The hosts that change together in a rollout."""
 
 from __future__ import annotations
 

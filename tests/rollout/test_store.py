@@ -1,4 +1,4 @@
-"""What is kept of a rollout, and who may drive it."""
+"""The record of a rollout, and the process that controls it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_one_process_drives_and_its_death_ends_the_lock(tmp_path: Path) -> None:
     assert not store.is_driven()
 
 
-def test_a_wish_is_taken_once(tmp_path: Path) -> None:
+def test_a_request_is_read_once(tmp_path: Path) -> None:
     store = RolloutStore(tmp_path)
     store.put(ROLLOUT)
     assert store.take_wish() is None

@@ -184,7 +184,7 @@ def test_a_quick_device_is_measured_at_every_length_causal_and_not_forward_and_b
 
 
 @pytest.mark.parametrize("level", ["standard", "full"])
-def test_a_slow_device_is_measured_as_far_as_the_levels_time_goes(monkeypatch: pytest.MonkeyPatch, level: Any) -> None:
+def test_a_slow_device_is_measured_within_the_time_of_the_level(monkeypatch: pytest.MonkeyPatch, level: Any) -> None:
     clock = Clock(monkeypatch, seconds_at_128=0.002)
     lengths = [row.length for row in sweep("cpu", level)]
     assert lengths

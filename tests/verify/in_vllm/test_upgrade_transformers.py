@@ -1,4 +1,4 @@
-"""`verify upgrade` of models of transformers: another implementation of their attention is proven by the layer, or refused."""
+"""`verify upgrade` of models of transformers: another implementation of their attention is proven for each layer, or refused."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def functions() -> Iterator[dict[str, Any]]:
-    """transformers' own functions by name, put back after the test."""
+    """transformers' own functions by name, restored after the test."""
     mapping = AttentionInterface._global_mapping
     before = dict(mapping)
     yield mapping
@@ -141,7 +141,7 @@ def bent(factor: float) -> Any:
     return compute
 
 
-def test_an_implementation_that_is_off_by_a_hundredth_is_refused_and_not_saved(
+def test_an_implementation_that_is_wrong_by_a_hundredth_is_refused_and_not_saved(
     capsys: pytest.CaptureFixture[str], functions: dict[str, Any], tmp_path: Path
 ) -> None:
     functions["sdpa"] = bent(1.01)
@@ -163,7 +163,7 @@ def test_an_implementation_that_ignores_the_mask_is_refused(
 
 
 @pytest.mark.parametrize("name", ["hf_models:llama", "hf_models.py:sliding"])
-def test_the_source_that_names_the_implementation_is_written_beside(
+def test_the_source_with_the_implementation_is_written_next_to_the_original(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
     code, document = upgrade(capsys, name, "--diff")
@@ -187,7 +187,7 @@ def test_the_source_that_names_the_implementation_is_written_beside(
         (["hf_models:storing"], "the inputs hold or ask for stored keys"),
     ],
 )
-def test_what_cannot_be_proven_is_refused(
+def test_an_upgrade_that_cannot_be_proven_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     assert main(["upgrade", "--device", "cpu", *arguments]) == 3
