@@ -81,6 +81,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -102,6 +103,7 @@ ARGUMENTS = {
 }
 CONFIG = "haproxy.cfg"
 CERTIFICATE = "certificate.pem"
+TRAFFIC = "traffic.py"
 PACKAGED = "haproxy.service"
 RELOAD_S = 5.0
 """How long one reload is waited for: HAProxy's master loses a signal that comes while it ends the reload before."""
@@ -251,6 +253,7 @@ class Gateway:
         os.rename(fresh, os.path.join(self.folder, name))
         self.write_unit()
         self.stop_packaged()
+        self.remember_drained(os.path.join(self.folder, name))
         self.switch(name)
         if not self.start():
             self.take_back(before)
@@ -287,9 +290,23 @@ class Gateway:
                 time.sleep(0.1)
         return False
 
+    def remember_drained(self, folder):
+        """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""
+        program = os.path.join(folder, TRAFFIC)
+        if not os.path.exists(program):  # files of an earlier version
+            return
+        status, _, said = run(sys.executable, program, "remember")
+        if status != 0:
+            raise GatewayError(
+                f"which hosts are drained cannot be kept: {last_lines(said, 2)}",
+                f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained",
+            )
+
     def take_back(self, before):
         """Return to the files of before. Always raises GatewayError."""
         said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
+        if before is not None:
+            self.remember_drained(os.path.join(self.folder, before))
         self.switch(before)
         if before is None:
             run("systemctl", "disable", "--now", self.unit)

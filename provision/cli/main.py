@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, exit_status, logs, rollout, verify, wheels
+from provision.cli import bundle, catalog, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP
 from provision.cli.options import (
@@ -76,6 +76,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(gateway.app, name="gateway")
 
 
 @app.command()
@@ -264,20 +265,6 @@ def serve(
         ask_become_pass=ask_become_pass,
     )
     raise typer.Exit(operations.serve(request, as_json=as_json))
-
-
-@app.command()
-def gateway(
-    *,
-    inventory: InventoryOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
-    from provision.pipeline import commands
-
-    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
-    raise typer.Exit(commands.gateway(request, as_json=as_json))
 
 
 @app.command()

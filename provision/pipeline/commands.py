@@ -15,7 +15,7 @@ from provision.core.errors import Exit, InventoryError, ModelError, StageError, 
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Inventory, Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
@@ -92,12 +92,23 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
     Raises:
         InventoryError: No host of the inventory is a gateway.
     """
-    if not any(host.is_gateway for host in read_inventory(request).hosts):
+    require_gateway(request)
+    return run_steps(request, (PROBE, GATEWAY), as_json=as_json)
+
+
+def require_gateway(request: CommandRequest) -> Inventory:
+    """Return the inventory of a command.
+
+    Raises:
+        InventoryError: No host of it is a gateway.
+    """
+    inventory = read_inventory(request)
+    if not any(host.is_gateway for host in inventory.hosts):
         raise InventoryError(
             f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
             hint="add the group with a host that clients reach; docs/guides/serving.md shows one",
         )
-    return run_steps(request, (PROBE, GATEWAY), as_json=as_json)
+    return inventory
 
 
 def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:

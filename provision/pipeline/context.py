@@ -59,6 +59,8 @@ class RunContext:
     """What the person typed after `./firstlight`."""
     limited: bool = False
     """Whether `--limit` may have left hosts of the inventory out."""
+    find_gateways: Callable[[], Sequence[Host]] = tuple
+    """Returns the gateways of the inventory, also those that `--limit` left out."""
     scope: Scope = "all"
     """The hosts of the step that runs."""
     while_waiting: Callable[[], None] | None = None

@@ -107,7 +107,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         for name in host.settings.gateway_clients:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
         try:
-            made[host.name] = _files(context, host, served, clients)
+            made[host.name] = _files(context, host, served, clients, gateway_folder(probed, host))
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
     units = {name: unit_text(probed.install_paths[name].prefix) for name in made}
@@ -139,6 +139,11 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         record = _record(context.session(host), host, made[host.name][0], prefix)
         context.run.write(f"gateway/{host.name}.json", record)
         context.record(_result(context, host, results[host.name], record, time.monotonic() - started))
+
+
+def gateway_folder(probed: ProbedHosts, host: Host) -> str:
+    """Return the folder that a gateway keeps its files in."""
+    return f"{probed.install_paths[host.name].prefix}/gateway"
 
 
 def _read_before(session: Session, prefix: str) -> Before:
@@ -190,11 +195,11 @@ def _read_served(session: Session, prefix: str, *, root: bool) -> Served | None:
 
 
 def _files(
-    context: RunContext, host: Host, served: Mapping[str, Served], clients: Mapping[str, str]
+    context: RunContext, host: Host, served: Mapping[str, Served], clients: Mapping[str, str], folder: str
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
     backends = backends_of(host, context.inventory.hosts, served)
-    gateway = gateway_of(host, backends, {name: clients[name] for name in host.settings.gateway_clients})
+    gateway = gateway_of(host, backends, {name: clients[name] for name in host.settings.gateway_clients}, folder)
     more = {SERVED: to_remember(served)}
     certificate = read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:

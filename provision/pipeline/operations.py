@@ -25,6 +25,7 @@ from provision.pipeline.phases import PLAN, PROBE, STAGE, Scope, Step
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
+from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.last_verify import verified_line
 from verify.junit import junit
@@ -130,20 +131,34 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
             context.fail(host.name, "serve", error)
     playbooks.acquire_locks(context, staged, "serve", context.hosts())
     # The answers of a host in the desired state are checked too.
-    return phase_serve.serve(context, VerifiedHosts(**{**vars(staged), "up_to_date": frozenset()}))
+    verified = VerifiedHosts(**{**vars(staged), "up_to_date": frozenset()})
+    return phase_serve.serve(context, verified, again=staged.up_to_date)
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:
     """Print what is installed and serving, as the probe found it."""
-    outcome = execute(request, (PROBE,))
+    outcome = execute(request, (PROBE, Step("traffic", _read_traffic, "probe", "all")))
     found = outcome.result.facts
+    traffics = outcome.result.traffics if isinstance(outcome.result, TrafficHosts) else ()
+    drained = {name: [one.gateway for one in traffics if name in one.drained()] for name in found}
     if as_json:
-        installed = {name: facts.installed.model_dump() if facts.installed else None for name, facts in found.items()}
+        installed = {
+            name: {**facts.installed.model_dump(), "drained_at": drained[name]} if facts.installed else None
+            for name, facts in found.items()
+        }
         write_stdout(json.dumps(scrub(installed), indent=2))
-    else:
-        for host in outcome.hosts:
-            write_stdout(redact(f"{host.name}: {described(found[host.name]) if host.name in found else 'not reached'}"))
+        return outcome.exit_code
+    for host in outcome.hosts:
+        line = described(found[host.name]) if host.name in found else "not reached"
+        at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
+        write_stdout(redact(f"{host.name}: {line}{at}"))
     return outcome.exit_code
+
+
+def _read_traffic(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
+    """Read what gateways know of hosts; one that does not answer says nothing here, ./firstlight gateway status tells why."""
+    gateways = [host for host in context.hosts() if host.is_gateway]
+    return TrafficHosts(**vars(probed), traffics=tuple(ask(context, gateways).traffics.values()))
 
 
 def described(facts: HostFacts) -> str:

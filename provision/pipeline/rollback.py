@@ -86,7 +86,7 @@ def _missing(facts: HostFacts, to: str) -> ServeError | None:
     )
 
 
-def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str, str | None]) -> None:
+def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str, str | None]) -> set[str]:
     """Return hosts whose start failed to the release that was proven before, and prove that one again.
 
     The hosts stay failed: the release that was asked for does not serve.
@@ -95,6 +95,9 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
         context: The run.
         probed: The hosts, as the probe found them.
         tried: The release that each host was to serve; None where it is not known.
+
+    Returns:
+        The hosts that serve the release before again, as a proof shows.
     """
     refused = {name: result for name in tried if (result := _failure(context, name)) is not None}
     hosts = [
@@ -133,6 +136,7 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
         changed = first.changed or (name in switched and switched[name].changed)
         text = f"{what} was refused: {first.text}; {text}"
         context.reject(first.model_copy(update={"text": text, "hint": AGAIN, "changed": changed}))
+    return {name for name, record in records.items() if record.ready}
 
 
 def _outcome(release: str | None, fault: str | None) -> str:

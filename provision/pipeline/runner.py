@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.models.records import PhaseResult, Summary
-from provision.core.models.settings import Host, Inventory
+from provision.core.models.settings import GATEWAY, Host, Inventory
 from provision.core.redaction import register_secret
 from provision.core.run_folder import RunFolder, is_running
 from provision.fleet.inventory import load
@@ -82,6 +82,7 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
             cache=cache_folder(),
             command=command,
             limited=request.limit is not None,
+            find_gateways=partial(_gateways, request, inventory),
             refresh=request.refresh,
             client=client,
             stack=stack,
@@ -90,6 +91,16 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
             context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
+
+
+def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
+    """Return the gateways of a whole inventory; none where they cannot be read."""
+    if request.limit is None:
+        return [host for host in inventory.hosts if host.is_gateway]
+    try:
+        return [*read_inventory(replace(request, limit=GATEWAY)).hosts]
+    except FirstlightError:  # no such group, or a wrong setting, which ./firstlight gateway names
+        return []
 
 
 def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:

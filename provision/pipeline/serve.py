@@ -3,51 +3,78 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import PhaseResult, ReleaseRecord
+from provision.core.models.records import PhaseResult, ReleaseRecord, ServeRecord
 from provision.pipeline import playbooks, rollback
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.install import changing
 from provision.pipeline.proof import prove
+from provision.pipeline.restart import Restarts
 from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.verify import check_again
 
 
-def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
+def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> ServedHosts:
     """Switch to the verified release, start its service, and prove that its answers are right.
 
-    Where the start fails, the host returns to the release that served before, if its settings say so.
+    Where the start fails, the host returns to the release that served before, if its settings say so. Hosts that get requests
+    from a gateway restart one after another, without requests.
+
+    Args:
+        context: The run.
+        verified: The hosts.
+        again: Hosts that are asked for the state they have already, so that they do not restart.
     """
     started = time.monotonic()
     releases = {host.name: verified.desired[host.name].state["release"] for host in context.hosts()}
     switching = changing(context, verified)
     unchanged = [host for host in context.hosts() if host.name in verified.up_to_date]
-    restarted = playbooks.run_playbook(
-        context, "serve", "serve", switching, lambda host: verified.desired[host.name].ansible_vars()
-    )
-    unproven = {host.name for host in unchanged if not proven(verified.desired[host.name], verified.facts[host.name])}
+    unproven = [host for host in unchanged if not proven(verified.desired[host.name], verified.facts[host.name])]
     for host in unchanged:
-        if host.name not in unproven:
+        if host not in unproven:
             _keep_last_proof(context, host.name, verified.facts[host.name])
             text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
-    for host in switching:
-        # After a failed playbook nobody has seen which release the host has.
-        release = releases[host.name] if host.name in restarted else None
-        rollback.note_release(context, host.name, ReleaseRecord(release=release))
-    for name, result in restarted.items():
-        if not serves(verified, name):
-            context.record(result.model_copy(update={"phase": "serve"}))
-    requests = {
-        host.name: verified.desired[host.name].state["readiness"]
-        for host in context.hosts()
-        if serves(verified, host.name) and (host.name in restarted or host.name in unproven)
-    }
-    records = prove(context, verified, requests, restarted, started)
-    rollback.return_refused(context, verified, releases)
-    rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *requests)})
+    restarts = Restarts(context)
+    moving = {host.name for host in switching if moves(verified.desired[host.name], verified.facts[host.name])}
+    waves = restarts.waves(switching, still=again, moving=moving)
+    restarted: dict[str, PhaseResult] = {}
+    records: dict[str, ServeRecord] = {}
+    for wave in waves:
+        hosts = restarts.drain(wave)
+        done = playbooks.run_playbook(
+            context,
+            "serve",
+            "serve",
+            hosts,
+            lambda host: verified.desired[host.name].ansible_vars(),
+            is_aside=len(waves) > 1,
+        )
+        for host in hosts:
+            # After a failed playbook nobody has seen which release the host has.
+            release = releases[host.name] if host.name in done else None
+            rollback.note_release(context, host.name, ReleaseRecord(release=release))
+        for name, result in done.items():
+            if not serves(verified, name):
+                context.record(result.model_copy(update={"phase": "serve"}))
+        # What was found unproven is proven while the first hosts start.
+        names = {*done, *(host.name for host in (unproven if wave is waves[0] else ()))}
+        requests = {
+            host.name: verified.desired[host.name].state["readiness"]
+            for host in context.hosts()
+            if host.name in names and serves(verified, host.name)
+        }
+        records |= prove(context, verified, requests, done, started)
+        settled = [*hosts, *(unchanged if wave is waves[0] else ())]
+        former = rollback.return_refused(context, verified, {host.name: releases[host.name] for host in settled})
+        restarts.bring_back(
+            settled, {host.name for host in settled if host.name in former or not context.has_failed(host.name)}
+        )
+        restarted |= done
+    rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
     return ServedHosts(**{**vars(verified), "documents": {**verified.documents, **documents}}, served=records)
 
@@ -63,6 +90,13 @@ def _keep_last_proof(context: RunContext, name: str, facts: HostFacts) -> None:
 def serves(verified: StagedHosts, name: str) -> bool:
     """Return whether a host is to serve at all."""
     return verified.desired[name].service.supervisor != "none"
+
+
+def moves(desired: Desired, facts: HostFacts) -> bool:
+    """Return whether what a host serves gets another name or address, so that a gateway has to be set up again."""
+    state = (facts.installed.state if facts.installed else None) or {}
+    before, after = state.get("readiness") or {}, desired.state["readiness"] or {}
+    return any(before.get(key) != after.get(key) for key in ("served_name", "host", "port"))
 
 
 def proven(desired: Desired, facts: HostFacts) -> bool:

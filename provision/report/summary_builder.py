@@ -154,6 +154,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
             *_drift(facts, repaired=not gateway_only and "serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
+            *(note for result in phases.values() for note in result.notes),
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ class Site:
     def run(self, *clients: str, **variables: Any) -> Ended:
         """Set it up again."""
         return set_up(self.command, self.folder, [self.gateway, self.first, self.second], *clients, **variables)
+
+    def traffic(self, *words: str) -> Ended:
+        """Run `./firstlight gateway ...`."""
+        return self.command("gateway", *words, "-i", str(self.folder / "hosts.yml"))
 
     def client(self) -> Client:
         """Return a client with a key."""
@@ -176,6 +181,49 @@ def test_a_changed_file_is_repaired(site: Site) -> None:
     assert site.gateway.sh(f"cat {CURRENT}/haproxy.cfg") == live
 
 
+def test_a_host_is_drained_restarted_and_brought_back_and_no_request_is_lost(site: Site) -> None:
+    client, before = site.client(), site.process()
+    done, answers = threading.Event(), list[tuple[int, str]]()
+
+    def load() -> None:
+        while not done.is_set():
+            answers.append(client.chat())
+
+    workers = [threading.Thread(target=load) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        drained = site.traffic("drain", site.first.name)
+        count = len(answers)
+        reloaded = site.run("app", "batch", "more")
+        site.first.sh("systemctl restart stub")
+        shown = site.command("status", "-i", str(site.folder / "hosts.yml"))
+        figures = site.traffic("status", "--json")
+        wait_until(lambda: len(answers) > count + 50, "there is no load")
+        meanwhile = set(answers[count + 2 :])
+        ready = site.traffic("ready", site.first.name)
+        wait_until(lambda: (200, site.first.name) in answers[-10:], "the host gets no request any more")
+    finally:
+        done.set()
+        for worker in workers:
+            worker.join()
+    assert (drained.code, reloaded.code, ready.code) == (0, 0, 0), drained.output() + reloaded.output() + ready.output()
+    assert drained.out == f"{site.first.name}: drained at {site.gateway.name}; no request is left\n"
+    assert meanwhile == {(200, site.second.name)}
+    assert {status for status, _ in answers} == {200}
+    assert site.process() == before, "reloaded, not restarted"
+    lines = {line.partition(":")[0]: line for line in shown.out.splitlines()}
+    assert f"drained at the gateway {site.gateway.name}" in lines[site.first.name]
+    assert "drained" not in lines[site.second.name]
+    [gate] = json.loads(figures.out)["gateways"]
+    assert {one["host"]: (one["state"], one["share"], one["errors_5xx"], one["broken"]) for one in gate["hosts"]} == {
+        site.first.name: ("drained", 0.0, 0, 0),
+        site.second.name: ("up", 100.0, 0, 0),
+    }
+    sockets = "/run/firstlight-gateway/master.sock /opt/firstlight/gateway/drained.json"
+    assert site.gateway.sh(f"stat -c '%U %a' {sockets}") == "root 600\n" * 2
+
+
 def test_an_unreachable_host_stays_behind_the_gateway(site: Site) -> None:
     client, before = site.client(), site.process()
     site.first.sh("systemctl stop stub; systemctl stop ssh")
@@ -216,8 +264,11 @@ def test_an_occupied_address_leaves_the_gateway_unchanged(site: Site) -> None:
 
 
 def test_a_gateway_starts_after_a_reboot_and_is_removed_completely(site: Site) -> None:
+    assert site.traffic("drain", site.first.name).code == 0
+    client = site.client()
     site.gateway.reboot()
     assert site.gateway.sh(f"systemctl is-active {UNIT}").strip() == "active"
+    assert {client.chat() for _ in range(10)} == {(200, site.second.name)}, "who is drained stays so"
     path = inventory(site.folder, [site.gateway, site.first, site.second])
     done = site.command("uninstall", "-i", str(path), "--limit", site.gateway.name)
     assert done.code == 0, done.output()

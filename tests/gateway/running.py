@@ -12,14 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, render
+from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render
 from provision.phases.gateway.records import Backend, Gateway, Limits, Probe
+from provision.phases.gateway.traffic import By, Traffic, command_of, parse, request_text
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
@@ -77,6 +78,13 @@ class Stub:
     def at(self) -> tuple[str, int]:
         """Return its address."""
         return self.backend.address, self.backend.port
+
+    def restart(self) -> None:
+        """End it and start it anew, as a release is switched; returns when it listens."""
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+        self.process = start_stub(self.backend)
+        wait_until(lambda: self.seen() == [], f"{self.backend.name} never listens")
 
     def mode(self, mode: str) -> None:
         """Change its behaviour."""
@@ -137,11 +145,37 @@ class Site:
         """Wait until a host has a state."""
         wait_until(lambda: self.state(host).startswith(state), f"{host} is never {state}")
 
+    def traffic(self, *, drain: Sequence[str] = (), ready: Sequence[str] = (), by: By = "operator") -> Traffic:
+        """Drain hosts or take them back as a run does over SSH; the figures after it."""
+        command = command_of(sys.executable, f"{self.folder}/gateway", request_text(drain=drain, ready=ready, by=by))
+        return parse("gate", subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
+
     def reload(self, gateway: Gateway) -> None:
         """Load other files as systemd's reload does; returns when they are in use."""
         self.gateway = gateway
-        self.digest = write(self.folder, gateway)
+        self.write()
         wait_until(self._runs_new_files, "the new files are never used", self._ask_to_reload)
+
+    def write(self) -> None:
+        """Write its files where HAProxy reads them, with the hosts drained that are drained."""
+        files = render(self.gateway)
+        current = self.folder / "gateway/current"
+        current.mkdir(parents=True, exist_ok=True)
+        for name, text in files.texts.items():
+            (current / name).write_text(text)
+        subprocess.run([sys.executable, current / TRAFFIC_PROGRAM, "remember"], check=True)
+        self.digest = files.digest
+
+    def start(self) -> None:
+        """Start HAProxy as its unit does."""
+        words = ["haproxy", "-W", "-S", f"{self.folder}/master.sock,mode,600"]
+        with (self.folder / "haproxy.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*words, "-f", str(self.folder / "gateway/current" / CONFIG)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def _runs_new_files(self) -> bool:
         return self.digest in self.admin("get var proc.firstlight")
@@ -168,19 +202,16 @@ def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], Non
         time.sleep(0.05)
 
 
-def write(folder: Path, gateway: Gateway) -> str:
-    """Write the files of a gateway to HAProxy's folder."""
-    files = render(gateway)
-    for name, text in files.texts.items():
-        (folder / name).write_text(text)
-    return files.digest
+def start_stub(backend: Backend) -> subprocess.Popen[bytes]:
+    """Start the process of a stub engine."""
+    words = [sys.executable, str(STUB), backend.name, backend.address, str(backend.port), str(backend.key)]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL)
 
 
 def stub(name: str, address: str, model: str = "m") -> Stub:
     """Start a stub engine."""
     backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
-    words = [sys.executable, str(STUB), name, address, str(backend.port), str(backend.key)]
-    started = Stub(backend, subprocess.Popen(words, stdin=subprocess.DEVNULL))
+    started = Stub(backend, start_stub(backend))
     wait_until(lambda: started.seen() == [], f"{name} never listens")
     return started
 
@@ -205,17 +236,17 @@ def running(folder: Path, models: dict[str, str], *, certificate: str | None = N
         clients={"one": KEY, "two": "sk-client-two"},
         limits=ROOMY,
         run_folder=str(folder),
+        folder=f"{folder}/gateway",
         account=getpass.getuser(),
         probe=QUICK,
     )
     gateway = replace(gateway, **settings)
     if certificate is not None:
-        (folder / CERTIFICATE).write_text(certificate)
-    site = Site(folder, gateway, stubs, subprocess.Popen(["true"]), write(folder, gateway))
-    with (folder / "haproxy.log").open("wb") as log:
-        site.process = subprocess.Popen(
-            ["haproxy", "-W", "-f", str(folder / CONFIG)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        (folder / "gateway/current").mkdir(parents=True)
+        (folder / "gateway/current" / CERTIFICATE).write_text(certificate)
+    site = Site(folder, gateway, stubs, subprocess.Popen(["true"]))
+    site.write()
+    site.start()
     try:
         for name in stubs:
             site.wait(name, "UP")

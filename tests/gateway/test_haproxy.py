@@ -33,7 +33,8 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(autouse=True)
-def _installed() -> None:
+def installed() -> None:
+    """HAProxy is there."""
     if shutil.which("haproxy") is None:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
             pytest.fail("haproxy is not installed")

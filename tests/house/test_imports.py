@@ -31,7 +31,12 @@ FLOORS: tuple[str, ...] = (
 )
 """The layers, lowest first. A package imports only from lower layers, so a phase imports from earlier phases at most."""
 
-ON_HOST = ("provision/phases/stage/builds/onbuilder", "provision/phases/serve/onhost", "provision/phases/serve/plugin")
+ON_HOST = (
+    "provision/phases/stage/builds/onbuilder",
+    "provision/phases/serve/onhost",
+    "provision/phases/gateway/onhost",
+    "provision/phases/serve/plugin",
+)
 """Programs that run on the host, where no module of the controller exists."""
 
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})

@@ -54,6 +54,10 @@ class Invocation(Record):
         named = ("--host", hosts or "NAME") if command == "doctor" else self._limit(hosts)
         return shlex.join(["./firstlight", *command.split(), *self._inventory(), *named, *self._options(command)])
 
+    def on_inventory(self, *words: str) -> str:
+        """Return a command that takes an inventory, and no limit."""
+        return shlex.join(["./firstlight", *words, *self._inventory()])
+
     def knows(self, command: str) -> bool:
         """Return whether a command can act on the same installation."""
         return ELSEWHERE not in self.options or ELSEWHERE in TAKES[command]

@@ -25,6 +25,8 @@ class PhaseResult(Record):
     """One sentence: what failed with which values, or why the phase was skipped."""
     hint: str | None = None
     evidence: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Remarks that are no warnings."""
     cause: str | None = None
     """Cause id, where the phase knows it; else the text is diagnosed."""
 
@@ -185,7 +187,7 @@ class HostSummary(Record):
     deviations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """Remarks that are no warnings: an assumption of the plan, an omitted index."""
+    """Remarks that are no warnings: an assumption of the plan, an omitted index, a restart under requests."""
     since_green: HostDifference | None = None
     """For a failed host: what changed since its last green run."""
 

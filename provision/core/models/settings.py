@@ -283,6 +283,18 @@ class Settings(Record):
         allowed="a whole number of at least 1",
         ge=1,
     )
+    gateway_drain_seconds: Whole = _setting(
+        600,
+        "Seconds that requests get to finish before their host is restarted. Default: after as many, OpenAI's clients give up.",
+        allowed="a whole number from 0",
+        ge=0,
+    )
+    gateway_restart_at_once: Whole = _setting(
+        1,
+        "Hosts of one model that a run restarts together. A host that serves the model stays in traffic in any case, if there is one.",
+        allowed="a whole number from 1",
+        ge=1,
+    )
 
 
 def option_of(word: str) -> str:

@@ -96,13 +96,20 @@ def _own_address(bind: str) -> str:
     return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
 
 
-def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, str]) -> Gateway:
-    """Return a gateway from the settings of its host."""
+def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, str], folder: str) -> Gateway:
+    """Return a gateway from the settings of its host; `folder` is where it keeps its files."""
     settings = host.settings
     limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
     bind = "127.0.0.1" if settings.gateway_bind == "localhost" else settings.gateway_bind.strip("[]")
     return Gateway(
-        bind, settings.gateway_port, settings.gateway_tls, backends, dict(clients), limits, run_folder=RUN_FOLDER
+        bind,
+        settings.gateway_port,
+        settings.gateway_tls,
+        backends,
+        dict(clients),
+        limits,
+        run_folder=RUN_FOLDER,
+        folder=folder,
     )
 
 

@@ -23,6 +23,10 @@ UNIT = "firstlight-gateway.service"
 CERTIFICATE = "certificate.pem"
 CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models.map", "routes.lst", "models.json"
 PROBES = "probes.map"
+TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
+"""What `onhost/traffic.py` has to know of these files, and that program."""
+DRAINED_STATE = "drained.state"
+"""Beside the folder of these files: the hosts that are drained when HAProxy starts."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
@@ -71,12 +75,37 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
         ROUTES: _lines(passed_routes()),
+        TRAFFIC: _traffic(gateway, models),
+        TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
     if len(models) > 1:
         files[MODELS] = _lines(f"{model} model-{number}" for number, model in enumerate(models))
         listed = [{"id": model, "object": "model", "owned_by": "firstlight"} for model in models]
         files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
     return files
+
+
+def _traffic(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
+    """Return where HAProxy knows each host, and the line that drains it at HAProxy's start."""
+    servers = {
+        one.name: {
+            "model": model,
+            "backend": f"model-{number}",
+            "server": server,
+            "state": _drained_line(f"model-{number}", server),
+        }
+        for number, (model, backends) in enumerate(models.items())
+        for server, one in _servers(backends)
+    }
+    return json.dumps({"run_folder": gateway.run_folder, "servers": servers}, indent=1, sort_keys=True) + "\n"
+
+
+def _drained_line(backend: str, server: str) -> str:
+    """Return a server as `show servers state` prints it when it is drained (8) and nothing else is known of it.
+
+    HAProxy finds it by both names. Its columns: HAProxy's management guide, `show servers state`.
+    """
+    return f"0 {backend} 0 {server} - 2 8 1 1 0 1 0 2 6 0 0 0 - 0 - 0 0 - - 0"
 
 
 def _probe(model: str) -> str:
@@ -123,6 +152,8 @@ def _global(gateway: Gateway) -> Iterator[str]:
     yield "    maxconn 8192"
     yield "    log stdout format raw local0 info"
     yield f"    stats socket {gateway.run_folder}/admin.sock mode 600 level admin expose-fd listeners"
+    yield "    # Who is drained stays so over a reload and a restart."
+    yield f"    server-state-file {gateway.folder}/{DRAINED_STATE}"
     yield "    # A request is kept whole until its model is known, and until it cannot be sent to another host any more."
     yield f"    tune.bufsize {gateway.limits.body_mib * _MIB + _HEADER_ROOM}"
     yield "    # Streams of the process before a reload go on for this long."
@@ -145,6 +176,7 @@ def _defaults() -> Iterator[str]:
     yield "    # Of silence: a long prompt has no token for minutes."
     yield "    timeout client 30m"
     yield "    timeout server 30m"
+    yield "    load-server-state-from-file global"
 
 
 def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:

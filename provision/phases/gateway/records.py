@@ -54,6 +54,8 @@ class Gateway:
     limits: Limits
     run_folder: str
     """Folder of its sockets, which HAProxy's account alone may enter."""
+    folder: str
+    """Folder on its host that has the folder of its files, and what it remembers."""
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()

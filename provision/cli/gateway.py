@@ -1,0 +1,86 @@
+"""`./firstlight gateway ...`: one address in front of all hosts, and its traffic. Thin: each command calls one function."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from provision.cli.groups import with_default
+from provision.cli.options import BecomeOption, InventoryOption, JsonOption, asked
+
+app = typer.Typer(
+    cls=with_default("set-up"),
+    help="Set up the gateway in front of the hosts that serve, and control its traffic: `gateway` is `gateway set-up`.",
+    rich_markup_mode=None,
+)
+
+HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST...", help="Hosts of the inventory.")]
+
+
+@app.command("set-up")
+def set_up(
+    *,
+    inventory: InventoryOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
+    from provision.pipeline import commands
+
+    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(commands.gateway(request, as_json=as_json))
+
+
+@app.command()
+def status(
+    *,
+    inventory: InventoryOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what each host gets of the requests: state, share, requests now and so far, errors."""
+    from provision.pipeline import traffic_commands
+
+    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(traffic_commands.status(request, as_json=as_json))
+
+
+@app.command()
+def drain(
+    *,
+    hosts: HostsArgument,
+    inventory: InventoryOption = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            "--within",
+            min=0,
+            metavar="SECONDS",
+            help="Wait so long for requests that run. Default: firstlight_gateway_drain_seconds.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also the last host of a model: clients get 503.")] = False,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give hosts no new requests, at every gateway, and wait until those that run have ended."""
+    from provision.pipeline import traffic_commands
+
+    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(traffic_commands.drain(request, hosts, within_s=within, force=force, as_json=as_json))
+
+
+@app.command()
+def ready(
+    *,
+    hosts: HostsArgument,
+    inventory: InventoryOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give drained hosts requests again, at every gateway."""
+    from provision.pipeline import traffic_commands
+
+    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(traffic_commands.ready(request, hosts, as_json=as_json))

@@ -1,0 +1,165 @@
+"""The traffic of this gateway, in JSON: `python3 traffic.py change REQUEST`. Standard library only.
+
+HAProxy forgets at a restart which hosts are drained, and so does each new process after a reload. `drained.json` remembers it;
+`drained.state` follows from it, and HAProxy reads that before it takes the first request. `traffic.py remember` writes it for new files.
+A process of before a reload finishes its streams, so it is told and counted too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+ANSWER_S = 10.0
+OPERATOR = "operator"
+STATE_VERSION = "1\n"
+
+
+class Refused(Exception):  # noqa: N818 - HAProxy's answer, not a fault
+    """HAProxy did not do what it was told, or did not answer."""
+
+
+class Gateway:
+    """The files beside this program, and the processes of HAProxy."""
+
+    def __init__(self, files: Path) -> None:
+        self.folder = files.parent
+        known = json.loads((files / "traffic.json").read_text())
+        self.servers: dict[str, dict[str, str]] = known["servers"]
+        self.master = f"{known['run_folder']}/master.sock"
+
+    def ask(self, command: str) -> str:
+        """Return HAProxy's answer to a command. Raises Refused when there is none."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(ANSWER_S)
+                connection.connect(self.master)
+                connection.sendall(command.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+        except OSError as error:
+            raise Refused(f"HAProxy does not answer at {self.master}: {error.strerror or error}") from None
+
+    def processes(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield each process: the prefix of its commands, whether it takes new connections, its figures."""
+        is_new = True
+        for line in self.ask("show proc").splitlines():
+            is_new = is_new and not line.startswith("# old")
+            words = line.split()
+            if words[1:2] == ["worker"]:
+                stat = self.ask(f"@!{words[0]} show stat")
+                if stat.startswith("# pxname"):
+                    yield f"@!{words[0]}", is_new, stat
+                elif is_new:
+                    raise Refused(f"HAProxy gives no figures: {stat.strip()}")
+
+    def tell(self, names: Iterable[str], drained: dict[str, str]) -> None:
+        """Let every process drain hosts, or take them back. Raises Refused."""
+        by_server = {self.servers[name]["server"]: name for name in names if name in self.servers}
+        for process, is_new, stat in list(self.processes()):
+            found = set()
+            for row in csv.DictReader(io.StringIO(stat[2:])):
+                name = by_server.get(row["svname"])
+                if name is None or not row["pxname"].startswith("model-"):
+                    continue
+                found.add(name)
+                state = "drain" if name in drained else "ready"
+                answer = self.ask(f"{process} set server {row['pxname']}/{row['svname']} state {state}").strip()
+                if answer and is_new:
+                    raise Refused(f"HAProxy refuses: {answer}")
+            if is_new and (missing := set(by_server.values()) - found):
+                raise Refused(f"HAProxy has no server for {', '.join(sorted(missing))}")
+
+    def drained(self) -> dict[str, str]:
+        """Return who drained each host, by its name."""
+        try:
+            return dict(json.loads((self.folder / "drained.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def remember(self, drained: dict[str, str]) -> None:
+        """Write which hosts are drained, for HAProxy's next start."""
+        write(self.folder / "drained.json", json.dumps(drained, sort_keys=True) + "\n")
+        lines = [self.servers[name]["state"] for name in sorted(drained) if name in self.servers]
+        write(self.folder / "drained.state", STATE_VERSION + "".join(f"{line}\n" for line in lines))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one change at a time go on."""
+        with (self.folder / "drained.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def change(self, drain: list[str], ready: list[str], by: str) -> None:
+        """Drain hosts and take others back: all, or none. A run leaves alone what an operator drained.
+
+        Raises:
+            Refused: HAProxy refuses, or does not answer.
+            OSError: The files cannot be written.
+        """
+        with self.locked():
+            before = self.drained()
+            after = dict(before)
+            for name in drain:
+                if name in self.servers and (by == OPERATOR or name not in after):
+                    after[name] = by
+            for name in ready:
+                if by == OPERATOR or after.get(name) == by:
+                    after.pop(name, None)
+            self.remember(after)
+            try:
+                self.tell((*drain, *ready), after)
+            except Refused:
+                self.remember(before)
+                with contextlib.suppress(Refused):
+                    self.tell((*drain, *ready), before)
+                raise
+
+    def figures(self) -> dict[str, Any]:
+        """Return what HAProxy counts, and which hosts are drained."""
+        processes = [{"is_new": is_new, "stat": stat} for _, is_new, stat in self.processes()]
+        servers = {
+            name: {key: server[key] for key in ("model", "backend", "server")} for name, server in self.servers.items()
+        }
+        return {"servers": servers, "drained": self.drained(), "processes": processes}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file at once, for root alone."""
+    fresh = path.with_suffix(path.suffix + ".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123 - with its mode
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def main() -> None:
+    """Do what is asked, and print the figures."""
+    gateway = Gateway(Path(__file__).absolute().parent)
+    if sys.argv[1] == "remember":
+        with gateway.locked():
+            gateway.remember(gateway.drained())
+        return
+    request = json.loads(sys.argv[2])
+    try:
+        if request["drain"] or request["ready"]:
+            gateway.change(request["drain"], request["ready"], request["by"])
+        answer = gateway.figures()
+    except Refused as refused:
+        answer = {"error": str(refused)}
+    except OSError as error:
+        answer = {"error": f"{error.filename}: {error.strerror}"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
