@@ -157,7 +157,7 @@ def desired_state_of(
         paths=paths,
         environment=environment,
         lock=Path(staged.lock).read_text(encoding="utf-8"),
-        stack=stack.model_dump(mode="json", exclude={"model"}),
+        stack=stack.model_dump(mode="json", exclude={"model", "serving"}),
         interpreter=staged.interpreter or stack.interpreter,
         interpreter_archive=files["interpreter"][0].name if files["interpreter"] else None,
         uv=next(file.name for file in files["tool"] if file.name.startswith("uv")),

@@ -13,7 +13,14 @@ from syrupy.assertion import SnapshotAssertion
 from provision.core.errors import ServeError
 from provision.core.models.facts import Memory
 from provision.core.models.settings import Settings
-from provision.core.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
+from provision.core.models.stack import (
+    CudaCompat,
+    FlashInferPlan,
+    ModelPlan,
+    ServingChoice,
+    ServingPlan,
+    Stack,
+)
 from provision.phases.serve import peer_access
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
@@ -181,6 +188,19 @@ def test_the_planned_length_is_passed_to_the_server(cuda_stack: Stack) -> None:
     assert value_of(command, "--kv-cache-memory-bytes") is None
     asked = serve_command(planned, Settings(max_model_len=512), host, prefix=PREFIX, model=QWEN)
     assert value_of(asked, "--max-model-len") == "512"
+
+
+def test_the_choices_of_the_plan_are_served_and_the_users_own_words_come_last(cuda_stack: Stack) -> None:
+    choice = ServingChoice(
+        name="reasoning_parser", value="qwen3", by="family", flags=("--reasoning-parser", "qwen3"), text=""
+    )
+    other = ServingChoice(name="tool_parser", by="setting", text="none")
+    planned = cuda_stack.model_copy(update={"serving": ServingPlan(family="Qwen3", choices=(choice, other))})
+    settings = Settings(vllm_args=("--max-num-seqs", "64"))
+    argv = serve_command(planned, settings, facts(card(0)), prefix=PREFIX, model=QWEN).argv
+    assert argv.index("--reasoning-parser") < argv.index("--max-num-seqs")
+    assert argv[argv.index("--reasoning-parser") + 1] == "qwen3"
+    assert "--trust-remote-code" not in argv
 
 
 def test_a_length_that_was_not_reduced_is_left_to_the_model() -> None:

@@ -60,6 +60,18 @@ def test_a_folder_is_described_from_its_headers(tmp_path: Path, store: Store) ->
     assert found.weights.by_dtype == (("BF16", 128), ("F32", 8))
 
 
+def test_a_folder_and_a_hub_id_tell_the_family_by_their_name(tmp_path: Path, hub: Site, store: Store) -> None:
+    folder = write_model(tmp_path / "Llama-3.1-8B-tuned", LLAMA_8B, {"x": ("BF16", [64], 2)})
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+    of_folder = describe(settings(str(link)), store)
+    of_hub = describe(settings("org/model"), store)
+    assert of_folder
+    assert of_hub
+    assert of_folder.match.family == "Llama 3.1 to 3.3"
+    assert (of_hub.match.family, of_hub.match.possible) == (None, ("Llama 3.1 to 3.3",))
+
+
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_folder_whose_configuration_is_broken_is_named(tmp_path: Path, store: Store, content: str) -> None:
     folder = write_model(tmp_path / "model", LLAMA_8B, {"x": ("BF16", [64], 2)})

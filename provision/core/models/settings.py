@@ -110,6 +110,21 @@ class Settings(Record):
     served_model_name: Word | None = _setting(
         None, "Model name in the API. Default: the model's own.", allowed="text without blanks"
     )
+    tool_parser: Word = _setting(
+        "auto",
+        "vLLM's parser of tool calls. auto: the one of the model's family, if it is known; none: no tool calls.",
+        allowed="auto, none, or the name of a parser of the release",
+    )
+    reasoning_parser: Word = _setting(
+        "auto",
+        "vLLM's parser of a model's reasoning. auto: the one of the model's family, if it is known; none: reasoning stays in the answer.",
+        allowed="auto, none, or the name of a parser of the release",
+    )
+    trust_remote_code: bool = _setting(
+        False,  # the setting's default
+        "Whether vLLM may run Python code of the model's repository. A model that needs it is refused otherwise.",
+        allowed="true or false",
+    )
     hf_token_file: str | None = _setting(
         None,
         "File on the controller with the hub token; never the token itself.",

@@ -162,6 +162,35 @@ class ModelPlan(Record):
     """Resulting arguments of `vllm serve`."""
 
 
+class ServingChoice(Record):
+    """One choice of how a model is served."""
+
+    name: Literal[
+        "family", "tool_parser", "reasoning_parser", "argument", "chat_template", "quantization", "trust_remote_code"
+    ]
+    value: str | None = None
+    """None where nothing is chosen; `text` has the reason."""
+    by: Literal["family", "setting", "model"]
+    """What decided: the model's family, a setting of the user, or the model's config.json."""
+    flags: tuple[str, ...] = ()
+    """Resulting arguments of `vllm serve`."""
+    text: str
+    source: str | None = None
+
+
+class ServingPlan(Record):
+    """How a model is served: what its family needs, and what the settings change in that."""
+
+    family: str | None = None
+    """None for a model that no row of the table fits."""
+    choices: tuple[ServingChoice, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return all resulting arguments of `vllm serve`."""
+        return tuple(word for choice in self.choices for word in choice.flags)
+
+
 class DependencyPlan(Record):
     """Limits that keep the dependencies of a release at versions that it works with."""
 
@@ -199,6 +228,8 @@ class Stack(Record):
     supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
     model: ModelPlan | None = None
     """None for the built-in model, which fits everywhere."""
+    serving: ServingPlan | None = None
+    """None for the built-in model, and where nothing is served."""
 
     @property
     def variant(self) -> str:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
-from provision.core.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
+from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, Stack, TorchBuild, VllmBuild
 from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.glibc import floor
 
@@ -42,6 +43,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         model=_model(profile),
+        serving=_serving(option, profile),
     )
 
 
@@ -71,6 +73,12 @@ def _model(profile: HostProfile) -> ModelPlan | None:
         cache_tokens=found.tokens,
         flags=tuple(flags),
     )
+
+
+def _serving(option: BuildOption, profile: HostProfile) -> ServingPlan | None:
+    if profile.served_model is None or option.release is None:
+        return None
+    return serving_plan(profile.served_model.shape, profile.served_model.wanted, option.release.version)
 
 
 @cache

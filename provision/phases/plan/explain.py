@@ -96,6 +96,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
     if stack.model:
         pairs.append(("model", _model(stack.model)))
+    if stack.serving:
+        pairs += [("serving", choice.text) for choice in stack.serving.choices]
     pairs.append(("supervisor", stack.supervisor))
     return pairs
 

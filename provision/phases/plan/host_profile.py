@@ -16,6 +16,7 @@ from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.environment import Environment
+from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.policy import Policy
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class ServedModel:
     """Memory of the host in bytes, from which a CPU serves."""
     budget: DeviceBudget | None = None
     """Set while a suggestion is tried; else it follows from the cards."""
+    wanted: ChoiceSettings = DEFAULTS
+    """The settings that decide how it is served."""
 
     @property
     def gib(self) -> float:

@@ -15,6 +15,7 @@ from provision.core.models.facts import Disk, HostFacts
 from provision.core.models.settings import Settings, default_prefix
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
 from provision.phases.plan.environment import Environment, environment_of
+from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
 from provision.phases.plan.policy import policy_of
 
@@ -163,7 +164,7 @@ def most_disk(served: ServedModel | None) -> float:
 def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
     from provision.phases.plan.fit import serving_request_of
 
-    return ServedModel(settings.model, shape, serving_request_of(settings), memory)
+    return ServedModel(settings.model, shape, serving_request_of(settings), memory, wanted=choice_settings_of(settings))
 
 
 def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:

@@ -16,6 +16,7 @@ from provision.phases.plan import driver, flash, flash_package
 from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
+from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import Policy
 from provision.phases.plan.profile_builder import most_disk
@@ -174,13 +175,28 @@ def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:
-    """Yield the changes that make the model fit."""
-    if profile.served_model and profile.budget:
+    """Yield the changes that let the model be served, and those that make it fit."""
+    served = profile.served_model
+    if served is None:
+        return
+    if served.shape.match.code and not served.wanted.trust_remote_code:
+        text = f"with `trust_remote_code: true`, if you trust the code of `{served.model}`,"
+        wanted = replace(served.wanted, trust_remote_code=True)
+        yield text, {"trust_remote_code": "true"}, replace(profile, served_model=replace(served, wanted=wanted))
+    parsers = (
+        ("tool_parser", served.wanted.tool, replace(served.wanted, tool=AUTO)),
+        ("reasoning_parser", served.wanted.reasoning, replace(served.wanted, reasoning=AUTO)),
+    )
+    for name, setting, wanted in parsers:
+        if setting not in {AUTO, NONE}:
+            changed = replace(profile, served_model=replace(served, wanted=wanted))
+            yield f"with `{name}: {AUTO}`", {name: AUTO}, changed
+    if profile.budget:
         from provision.phases.plan.fit import alternatives
 
-        for change in alternatives(profile.served_model.shape, profile.served_model.request, profile.budget):
-            served = replace(profile.served_model, shape=change.shape, request=change.request, budget=change.budget)
-            yield change.text, change.policy, replace(profile, served_model=served)
+        for change in alternatives(served.shape, served.request, profile.budget):
+            smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
+            yield change.text, change.policy, replace(profile, served_model=smaller)
 
 
 def _packages(profile: HostProfile) -> Iterator[Change]:

@@ -65,6 +65,7 @@ def serve_command(
         *_length_options(settings, model, stack.model),
         *_memory_options(stack, settings, facts, devices, model),
         *_attention_options(stack.vllm.version, stack.attention),
+        *(stack.serving.flags if stack.serving else ()),
         *(("--middleware", KEY_GUARD) if settings.api_key else ()),
     ]
     if _is_eager(model, devices):

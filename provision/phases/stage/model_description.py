@@ -34,11 +34,11 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     folder = expand_user(settings.model)
     if folder.is_dir():
         config = _config(folder / "config.json")
-        return shape_of(config, in_folder(folder, layers=_layers(config)))
+        return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
     return _of_hub(settings, store, refresh=refresh)
 
 
-def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
+def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | None:
     """Return the shape of a model that was fetched before; None when files of it are gone."""
     paths = {row["path"]: store.find(row["sha256"], flat_name(row["path"])) for row in staged["files"]}
     config = paths.get("config.json")
@@ -47,7 +47,7 @@ def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
         return None
     read = _config(config)
     headers = (read_header(path) for path in weights.values() if path)
-    return shape_of(read, of_headers(headers, layers=_layers(read)))
+    return shape_of(read, of_headers(headers, layers=_layers(read)), model=model)
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
@@ -55,19 +55,19 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
 
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)
-    if staged and (found := _of_staged(staged, store)):
+    if staged and (found := _of_staged(settings.model, staged, store)):
         return found
     if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
-            return _shape(parse_hub_model(kept))
+            return _shape(settings.model, parse_hub_model(kept))
     known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
-    shape = _shape(known)
+    shape = _shape(settings.model, known)
     store.put("described", key, asdict(known))
     return shape
 
 
-def _shape(known: HubModel) -> Shape:
-    return shape_of(known.config, _weights(known))
+def _shape(model: str, known: HubModel) -> Shape:
+    return shape_of(known.config, _weights(known), model=model)
 
 
 def _weights(known: HubModel) -> Weights:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.core.errors import ModelError
+from provision.phases.plan.family.match import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.tables import Architecture, architectures, keys
 from provision.phases.plan.fit.weights import Weights
@@ -53,6 +54,8 @@ class Shape:
     """Whether the layers have attention sinks, which some attention back ends do not support."""
     not_computed: str | None = None
     """Why the cache of this model cannot be computed."""
+    match: Match = UNKNOWN
+    """The family of the model, which decides how it is served."""
 
     @property
     def name(self) -> str:
@@ -60,12 +63,13 @@ class Shape:
         return f"{self.architecture}{f', {self.quantization}' if self.quantization else ''}"
 
 
-def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
+def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") -> Shape:
     """Return the shape of a model.
 
     Args:
         config: The content of config.json.
         weights: The weights of the model.
+        model: The setting `model`, whose name tells families apart that config.json does not.
 
     Raises:
         ModelError: config.json lacks a required value, or a size is malformed.
@@ -115,6 +119,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
         kind=_kind(text, row),
         sinks=bool(row and row.sinks),
         not_computed=odd,
+        match=match(config, model),
     )
 
 

@@ -1,0 +1,165 @@
+"""How a model is served: the choices of its family for one release, and what the user's settings change in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from provision.core.models.settings import Settings, option_of
+from provision.core.models.stack import ServingChoice, ServingPlan
+from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
+
+if TYPE_CHECKING:
+    from provision.phases.plan.fit import Shape
+
+AUTO, NONE = "auto", "none"
+_SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "firstlight_reasoning_parser"}
+_PLUGIN: dict[Kind, str] = {"tool": "--tool-parser-plugin", "reasoning": "--reasoning-parser-plugin"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceSettings:
+    """The settings that override the choices of a family."""
+
+    tool: str = AUTO
+    reasoning: str = AUTO
+    trust_remote_code: bool = False
+    arguments: tuple[str, ...] = ()
+    """All further arguments for vLLM."""
+
+    def parser(self, kind: Kind) -> str:
+        return self.tool if kind == "tool" else self.reasoning
+
+
+DEFAULTS = ChoiceSettings()
+
+
+def choice_settings_of(settings: Settings) -> ChoiceSettings:
+    """Return the settings that decide how a model is served."""
+    return ChoiceSettings(
+        settings.tool_parser, settings.reasoning_parser, settings.trust_remote_code, settings.vllm_args
+    )
+
+
+def serving_plan(shape: Shape, wanted: ChoiceSettings, version: str) -> ServingPlan:
+    """Return how a model is served by one release.
+
+    Args:
+        shape: The model.
+        wanted: The user's settings, which always win.
+        version: The release of vLLM.
+    """
+    family = families()[shape.match.family] if shape.match.family else None
+    choices = [
+        *_possible(shape, wanted),
+        *_parser("tool", family, wanted, version),
+        *_parser("reasoning", family, wanted, version),
+        *_arguments(family, wanted, version),
+        *_template(family, wanted),
+        *_quantization(shape),
+        *_trust(shape, wanted),
+    ]
+    return ServingPlan(family=family.name if family else None, choices=tuple(choices))
+
+
+def unknown_parsers(wanted: ChoiceSettings, version: str) -> Iterator[str]:
+    """Yield a text for each parser in the settings that a release does not have; a plugin may bring any name."""
+    kinds: tuple[Kind, ...] = ("tool", "reasoning")
+    for kind in kinds:
+        name = wanted.parser(kind)
+        if name in {AUTO, NONE} or _given(_PLUGIN[kind], wanted.arguments):
+            continue
+        rows = parsers(kind)
+        if name not in rows:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, rows, n=3)
+            similar = f"; similar are {', '.join(f'`{other}`' for other in near)}" if near else ""
+            yield f"`{_SETTING[kind]}: {name}`: no release of vLLM has this {kind} parser{similar}"
+        elif not _available(kind, rows[name], version):
+            yield f"`{_SETTING[kind]}: {name}`: vLLM {version} does not have this {kind} parser, which exists {rows[name]}"
+
+
+def _available(kind: Kind, releases: Releases, version: str) -> bool:
+    return version in releases and version in Releases(option_since(kind))
+
+
+def _possible(shape: Shape, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
+    if shape.match.possible and {wanted.tool, wanted.reasoning} == {AUTO}:
+        text = (
+            f"no parsers: config.json fits {' and '.join(shape.match.possible)}, and the model's name says none of them; "
+            "firstlight_tool_parser and firstlight_reasoning_parser choose"
+        )
+        yield ServingChoice(name="family", by="model", text=text)
+
+
+def _parser(kind: Kind, family: Family | None, wanted: ChoiceSettings, version: str) -> Iterator[ServingChoice]:
+    own = (family.tools if kind == "tool" else family.reasoning) if family else None
+    asked, setting = wanted.parser(kind), _SETTING[kind]
+    label = f"{kind} parser"
+    instead = f"; the family {family.name} has `{own}`" if family and own and own != asked else ""
+    if asked == NONE:
+        yield _of(kind, None, "setting", f"no {label}, as `{setting}: none` says{instead}")
+    elif asked != AUTO:
+        yield _of(kind, asked, "setting", f"{label} `{asked}`, as `{setting}` says{instead}")
+    elif family and own:
+        if _available(kind, parsers(kind)[own], version):
+            yield _of(kind, own, "family", f"{label} `{own}`, as the family {family.name} needs", family.source)
+        else:
+            text = f"no {label}: `{own}` of the family {family.name} exists {parsers(kind)[own]}, this is {version}"
+            yield _of(kind, None, "family", text, family.source)
+
+
+def _of(kind: Kind, value: str | None, by: str, text: str, source: str | None = None) -> ServingChoice:
+    flags: tuple[str, ...] = ()
+    if value is not None:
+        options = ("--enable-auto-tool-choice", "--tool-call-parser") if kind == "tool" else ("--reasoning-parser",)
+        flags = (*options, value)
+    values = {"name": f"{kind}_parser", "value": value, "by": by, "flags": flags, "text": text, "source": source}
+    return ServingChoice.model_validate(values)
+
+
+def _arguments(family: Family | None, wanted: ChoiceSettings, version: str) -> Iterator[ServingChoice]:
+    for row in family.arguments if family else ():
+        words, since = tuple(row["words"]), Releases(row["since"])
+        said = f"`{' '.join(words)}`"
+        assert family is not None
+        if _given(words[0], wanted.arguments):
+            text = f"`{words[0]}` as in firstlight_vllm_args; the family {family.name} has {said}: {row['why']}"
+            yield ServingChoice(name="argument", by="setting", text=text, source=family.source)
+        elif version in since:
+            text = f"{said}, as the family {family.name} needs: {row['why']}"
+            yield ServingChoice(
+                name="argument", value=" ".join(words), by="family", flags=words, text=text, source=family.source
+            )
+
+
+def _template(family: Family | None, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
+    if _given("--chat-template", wanted.arguments):
+        yield ServingChoice(name="chat_template", by="setting", text="chat template as in firstlight_vllm_args")
+    elif family and family.template:
+        text = f"chat template: {family.template}"
+        yield ServingChoice(name="chat_template", by="family", text=text, source=family.source)
+
+
+def _quantization(shape: Shape) -> Iterator[ServingChoice]:
+    if shape.quantization:
+        row = quantizations().get(shape.quantization)
+        text = f"quantisation `{shape.quantization}`, as config.json says; vLLM loads it without an argument"
+        yield ServingChoice(
+            name="quantization", value=shape.quantization, by="model", text=text, source=row.source if row else None
+        )
+
+
+def _trust(shape: Shape, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
+    if wanted.trust_remote_code:
+        need = shape.match.code or "its config.json does not ask for any"
+        text = f"code of the model's repository runs on the host, as `firstlight_trust_remote_code: true` says: {need}"
+        flags = ("--trust-remote-code",)
+        yield ServingChoice(name="trust_remote_code", value="true", by="setting", flags=flags, text=text)
+
+
+def _given(option: str, arguments: Sequence[str]) -> bool:
+    """Return whether arguments contain an option, or its opposite with `no-`. A shortened one still wins: it comes last."""
+    return any(option_of(word).replace("--no-", "--", 1) == option for word in arguments)

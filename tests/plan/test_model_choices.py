@@ -1,0 +1,117 @@
+"""How a model is served, in the plan: what the rules refuse, the nearest change, the Stack, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Plan, Resolution
+from provision.phases.plan import plan
+from provision.phases.plan.explain import render
+from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.weights import counted
+from provision.phases.plan.what_if import parse_what_if
+from tests.family.models import KIMI, LLAMA, QWEN3, of
+
+HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
+
+
+def planned(model: str, config: dict[str, Any], gpu: str = "H100x1", **settings: Any) -> tuple[Plan, str]:
+    """Return the plan of one host, and its text with the trace."""
+    shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model=model)
+    facts = {"h": parse_what_if(HOST.format(gpu))}
+    wanted = {"h": Settings.model_validate({"model": model, **settings})}
+    found = plan(facts, wanted, shapes={model: shape})
+    return found, render(found, facts, wanted, explain=True)
+
+
+def refusals(resolution: Resolution) -> list[str]:
+    return [reason.rule for reason in resolution.reasons if reason.verdict == "reject"]
+
+
+def test_the_stack_has_the_choices_and_a_person_reads_them_with_their_source() -> None:
+    found, text = planned("Qwen/Qwen3-8B", QWEN3)
+    stack = found.classes[0].stack
+    assert stack
+    assert stack.serving
+    assert stack.serving.family == "Qwen3"
+    assert stack.serving.flags[-2:] == ("--reasoning-parser", "qwen3")
+    lines = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("  serving ")]
+    assert lines == [
+        "tool parser `hermes`, as the family Qwen3 needs",
+        "reasoning parser `qwen3`, as the family Qwen3 needs",
+    ]
+    assert "+ tool parser `hermes`, as the family Qwen3 needs" in text
+    assert "recipes: Qwen/Qwen3-32B.yaml" in text
+
+
+def test_the_built_in_model_has_no_choices() -> None:
+    facts = {"h": parse_what_if(HOST.format("H100x1"))}
+    found = plan(facts, {"h": Settings(tool_parser="hermes")}).classes[0]
+    assert found.stack
+    assert found.stack.serving is None
+
+
+def test_code_of_the_model_needs_the_users_trust() -> None:
+    found, text = planned("moonshotai/Kimi-K2-Instruct", KIMI)
+    refused = found.classes[0]
+    assert refused.stack is None
+    assert refusals(refused) == ["remote-code"]
+    assert "(its tokenizer is Python code of the repository), and firstlight_trust_remote_code is not true" in text
+    assert refused.nearest
+    assert refused.nearest.policy == {"trust_remote_code": "true"}
+    assert "if you trust the code of `moonshotai/Kimi-K2-Instruct`" in refused.nearest.text
+    trusted, text = planned("moonshotai/Kimi-K2-Instruct", KIMI, trust_remote_code=True)
+    assert trusted.classes[0].stack
+    assert trusted.classes[0].stack.serving
+    assert trusted.classes[0].stack.serving.flags[-1] == "--trust-remote-code"
+    assert "and firstlight_trust_remote_code is true" in text
+
+
+@pytest.mark.parametrize("setting", ["tool_parser", "reasoning_parser"])
+def test_a_parser_that_no_release_has_is_refused(setting: str) -> None:
+    found, _ = planned("Qwen/Qwen3-8B", QWEN3, **{setting: "qwen33"})
+    refused = found.classes[0]
+    assert refused.stack is None
+    assert refusals(refused)[0] == "serving-choices"
+    assert refused.nearest
+    assert refused.nearest.policy == {setting: "auto"}
+
+
+def test_a_release_without_the_requested_parser_gives_way_to_one_that_has_it() -> None:
+    found, _ = planned("x/y", LLAMA, tool_parser="minimax")
+    stack = found.classes[0].stack
+    assert stack
+    assert stack.vllm
+    assert stack.vllm.version == "0.23.0"
+    assert "serving-choices" in refusals(found.classes[0])
+
+
+def test_a_release_without_the_models_quantisation_gives_way_to_one_that_has_it() -> None:
+    config = LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}
+    found, text = planned("x/y", config)
+    stack = found.classes[0].stack
+    assert stack
+    assert stack.vllm
+    assert stack.vllm.version == "0.27.1"
+    assert "quantised as `bitsandbytes`, which exists from vLLM 0.6.0 on, before 0.28.0" in text
+
+
+@pytest.mark.parametrize(("gpu", "fits"), [("T4x1", False), ("A10x1", True)])
+def test_cards_below_the_quantisations_bound_are_refused(gpu: str, fits: bool) -> None:
+    config = of("GptOssForCausalLM", "gpt_oss", quantization_config={"quant_method": "mxfp4"})
+    found, text = planned("openai/gpt-oss-20b", config, gpu)
+    assert (found.classes[0].stack is not None) == fits
+    assert ("needs compute capability 8.0; the cards have 7.5" in text) == (not fits)
+
+
+def test_the_plan_as_json_has_every_choice() -> None:
+    found, _ = planned("Qwen/Qwen3-8B", QWEN3, tool_parser="qwen3_xml")
+    assert found.classes[0].stack
+    document = json.loads(found.classes[0].stack.model_dump_json())
+    first = document["serving"]["choices"][0]
+    assert (first["name"], first["value"], first["by"]) == ("tool_parser", "qwen3_xml", "setting")
+    assert first["text"].endswith("the family Qwen3 has `hermes`")

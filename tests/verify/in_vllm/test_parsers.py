@@ -1,0 +1,72 @@
+"""The data of model families against the installed vLLM: its parsers, its options, and the configurations that it knows."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import CONFIG_MAPPING
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+from vllm.model_executor.models import ModelRegistry
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+from vllm.transformers_utils.config import _CONFIG_REGISTRY
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.version import __version__
+
+from provision.phases.plan.family.choices import ChoiceSettings, serving_plan
+from provision.phases.plan.family.tables import Family, Kind, config_types, families, parsers, quantizations
+from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.weights import counted
+from tests.family.models import FAMILIES
+
+RELEASE = __version__.partition("+")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "registered"),
+    [("tool", ToolParserManager.list_registered()), ("reasoning", ReasoningParserManager.list_registered())],
+)
+def test_the_table_has_the_parsers_of_this_release(kind: Kind, registered: list[str]) -> None:
+    assert sorted(name for name, releases in parsers(kind).items() if RELEASE in releases) == sorted(registered)
+
+
+@pytest.mark.parametrize("row", families().values(), ids=lambda row: row.name)
+def test_the_parsers_of_a_family_load(row: Family) -> None:
+    if row.tools:
+        assert ToolParserManager.get_tool_parser(row.tools)
+    if row.reasoning:
+        assert ReasoningParserManager.get_reasoning_parser(row.reasoning)
+
+
+@pytest.mark.parametrize("row", families().values(), ids=lambda row: row.name)
+def test_a_family_names_model_classes_of_this_release(row: Family) -> None:
+    assert set(row.architectures) <= set(ModelRegistry.get_supported_archs())
+
+
+@pytest.fixture(scope="module")
+def arguments() -> FlexibleArgumentParser:
+    """The parser of the server's command line."""
+    return make_arg_parser(FlexibleArgumentParser())
+
+
+@pytest.mark.parametrize("model", FAMILIES, ids=lambda row: row[1])
+def test_the_server_takes_the_arguments_of_a_family(
+    model: tuple[str, str, dict[str, object]], arguments: FlexibleArgumentParser
+) -> None:
+    _, name, config = model
+    shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"), model=name)
+    chosen = serving_plan(shape, ChoiceSettings(trust_remote_code=True), RELEASE)
+    read = arguments.parse_args(["--model", "x", *chosen.flags])
+    assert read.trust_remote_code
+    row = families()[str(chosen.family)]
+    assert (read.tool_call_parser, read.enable_auto_tool_choice) == (row.tools, row.tools is not None)
+    assert read.reasoning_parser == (row.reasoning or "")
+
+
+def test_vllm_and_transformers_know_every_listed_configuration() -> None:
+    assert config_types() <= {*CONFIG_MAPPING.keys(), *_CONFIG_REGISTRY}
+
+
+def test_the_table_of_quantisations_is_right_for_this_release() -> None:
+    for name, row in quantizations().items():
+        assert (name in QUANTIZATION_METHODS) == (RELEASE in row.releases), name
