@@ -87,6 +87,7 @@ class RunContext:
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
     _sessions: dict[str, Session] = field(default_factory=dict)
+    _store: Store | None = None
     _lock: RLock = field(default_factory=RLock)
     _results_file: PhaseResultsFile = field(init=False)
 
@@ -94,10 +95,14 @@ class RunContext:
         self._results_file = PhaseResultsFile(self.run)
 
     def wheelhouse(self) -> Store:
-        """Return the store of staged files on this machine."""
+        """Return the store of staged files on this machine, one for the run."""
         from provision.phases.stage import Store
 
-        return self.recording_store or Store(self.cache)
+        if self.recording_store is not None:
+            return self.recording_store
+        with self._lock:
+            self._store = self._store or Store(self.cache)
+            return self._store
 
     def hosts(self) -> list[Host]:
         """Return the hosts of the step that no phase has failed for, in inventory order."""

@@ -71,6 +71,7 @@ class RunFiles:
     """Checks that compare hosts."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
+    wheelhouse: dict[str, float] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -148,11 +149,15 @@ def _read_services(files: RunFiles, run: RunFolder) -> None:
             files.gateways[path.stem] = gateway
 
 
+def _figures(files: RunFiles, path: Path) -> dict[str, float]:
+    found = _json(files, path)
+    return {key: _number(value, 0.0) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def _read_times(files: RunFiles, run: RunFolder) -> None:
-    """Read the seconds of each phase and the dispatch figures."""
-    dispatch = _json(files, run.path("dispatch.json"))
-    if isinstance(dispatch, dict):
-        files.dispatch = {key: _number(value, 0.0) for key, value in dispatch.items()}
+    """Read the seconds of each phase, and the figures of dispatch and wheelhouse."""
+    files.dispatch = _figures(files, run.path("dispatch.json"))
+    files.wheelhouse = _figures(files, run.path("wheelhouse.json"))
     last = files.started_at
     for event in run.events():
         last = str(event.get("at") or last)

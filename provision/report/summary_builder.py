@@ -49,6 +49,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         host_comparison=files.host_comparison,
         phase_seconds=files.phase_seconds or _slowest(hosts),
         dispatch=files.dispatch,
+        wheelhouse=files.wheelhouse,
         interrupted=interrupted,
         next_commands=next_commands(invocation, hosts),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary
 from provision.report import wording
@@ -231,11 +231,32 @@ def _seconds(summary: Summary) -> Iterable[str]:
         yield from wrap(", ".join(phases) + f"; in all {duration(summary.seconds)}", first=INDENT)
     if started := slowest_start(summary):
         yield from wrap(started, first=INDENT)
-    spread = summary.dispatch
-    if "wait_p50_ms" in spread and "wait_p99_ms" in spread:
-        tasks = f"{count(round(spread['tasks']), 'task')}: " if "tasks" in spread else ""
-        rate = f", {number(spread['tasks_per_s'])} tasks/s" if "tasks_per_s" in spread else ""
-        yield from wrap(
-            f"dispatch of {tasks}p50 {number(spread['wait_p50_ms'])} ms, p99 {number(spread['wait_p99_ms'])} ms{rate}",
-            first=INDENT,
-        )
+    for line in (_dispatch(summary.dispatch), _wheelhouse(summary.wheelhouse)):
+        if line:
+            yield from wrap(line, first=INDENT)
+
+
+def _dispatch(figures: Mapping[str, float]) -> str | None:
+    """Return the figures of the fan-out; a run of an earlier release has fewer."""
+    if not {"wait_p50_ms", "wait_p99_ms"} <= figures.keys():
+        return None
+    tasks = f"{count(round(figures['tasks']), 'task')}: " if "tasks" in figures else ""
+    text = f"dispatch of {tasks}p50 {number(figures['wait_p50_ms'])} ms, p99 {number(figures['wait_p99_ms'])} ms"
+    if {"queued_p50_ms", "queued_p99_ms"} <= figures.keys():
+        queued = f"p50 {number(figures['queued_p50_ms'])} ms, p99 {number(figures['queued_p99_ms'])} ms"
+        text += f", with the queue {queued}"
+    if "tasks_per_s" in figures:
+        text += f", {number(figures['tasks_per_s'])} tasks/s"
+    if "retries" in figures:
+        text += f", retries: {number(figures['retries'])}"
+    return text
+
+
+def _wheelhouse(figures: Mapping[str, float]) -> str | None:
+    if not {"lookups", "hits"} <= figures.keys() or not figures["lookups"]:
+        return None
+    share = 100 * figures["hits"] / figures["lookups"]
+    text = f"wheelhouse: {number(figures['hits'])} of {count(round(figures['lookups']), 'look-up')} found the file ({share:.0f} %)"
+    if {"lookup_p50_ms", "lookup_p99_ms"} <= figures.keys():
+        text += f", p50 {number(figures['lookup_p50_ms'])} ms, p99 {number(figures['lookup_p99_ms'])} ms"
+    return text

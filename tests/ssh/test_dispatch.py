@@ -88,7 +88,18 @@ def test_a_failed_connection_is_tried_again_before_all_other_tasks() -> None:
     assert done.outcomes["flaky"].tries == 2
     # Its back-off ended while the next task ran, so it did not queue behind the rest.
     assert order.index("flaky", 1) <= 3
-    assert done.stats.tasks == 8
+    assert (done.stats.tasks, done.stats.retries) == (8, 1)
+
+
+def test_the_time_in_the_queue_counts_the_tasks_before() -> None:
+    released = threading.Event()
+    calls = {"first": lambda: released.wait(20), "second": lambda: True}
+    done = fan_out([Task(name, call) for name, call in calls.items()], limit=1, while_waiting=released.set)
+    first, second = done.outcomes["first"], done.outcomes["second"]
+    assert second.queued_s >= first.run_s
+    assert second.wait_s <= second.queued_s
+    assert done.stats.queued_p99_ms == second.queued_s * 1000
+    assert done.stats.wait_p99_ms <= done.stats.queued_p99_ms
 
 
 def test_retries_end() -> None:

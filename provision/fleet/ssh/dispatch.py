@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
+from provision.core.quantile import quantile
 from provision.fleet.ssh.errors import AuthenticationError
 
 T = TypeVar("T")
@@ -53,8 +54,10 @@ class TaskOutcome(Generic[T]):
     error: BaseException | None = None
     tries: int = 0
     wait_s: float = 0.0
-    """Time that the last attempt was ready but waited for a slot."""
+    """Time that the last attempt was ready while its slot was free."""
     run_s: float = 0.0
+    queued_s: float = 0.0
+    """Time from when the last attempt was ready until it was dispatched, with the tasks before it in the queue."""
 
     def result(self) -> T:
         """Return the value, or raise the error."""
@@ -68,9 +71,15 @@ class FanOutStats:
     """Figures over all attempts."""
 
     tasks: int
+    retries: int
+    """Attempts after the first one of a task."""
     seconds: float
     wait_p50_ms: float
+    """Of the time that a ready attempt waited while its slot was free."""
     wait_p99_ms: float
+    queued_p50_ms: float
+    """Of the time from ready until dispatched, with the tasks before it in the queue."""
+    queued_p99_ms: float
     run_p50_ms: float
     run_p99_ms: float
     tasks_per_s: float
@@ -143,6 +152,10 @@ class _Attempt(Generic[T]):
     wait_s: float = 0.0
 
     @property
+    def queued_s(self) -> float:
+        return self.dispatched_at - self.ready_at
+
+    @property
     def rank(self) -> tuple[int, int]:
         first = _RETRIED_FIRST if self.number > 1 else 0
         return (-first - self.task.priority, self.place)
@@ -151,6 +164,8 @@ class _Attempt(Generic[T]):
 @dataclass(slots=True)
 class _Figures:
     waits: list[float] = field(default_factory=list)
+    queued: list[float] = field(default_factory=list)
+    retries: int = 0
     runs: list[float] = field(default_factory=list)
 
 
@@ -256,12 +271,20 @@ class _Pool(Generic[T]):
 
     def _record_times(self, attempt: _Attempt[T], now: float) -> None:
         self._figures.waits.append(attempt.wait_s)
+        self._figures.queued.append(attempt.queued_s)
+        self._figures.retries += attempt.number > 1
         self._figures.runs.append(now - attempt.dispatched_at)
 
     def _record(self, attempt: _Attempt[T], value: T | None, error: BaseException | None, now: float) -> None:
         self._record_times(attempt, now)
         self._outcomes[attempt.task.host] = TaskOutcome(
-            attempt.task.host, value, error, attempt.number, attempt.wait_s, now - attempt.dispatched_at
+            attempt.task.host,
+            value,
+            error,
+            attempt.number,
+            attempt.wait_s,
+            now - attempt.dispatched_at,
+            attempt.queued_s,
         )
 
     def interrupt(self) -> None:
@@ -287,16 +310,22 @@ class _Pool(Generic[T]):
         with self._changed:
             outcomes = {task.host: self._outcomes[task.host] for task in self._tasks}
             seconds = time.monotonic() - self._started
-            waits, runs = sorted(self._figures.waits), sorted(self._figures.runs)
+            waits, runs, queued = (
+                sorted(each) for each in (self._figures.waits, self._figures.runs, self._figures.queued)
+            )
+            retries = self._figures.retries
         return FanOut(
             outcomes,
             FanOutStats(
                 tasks=len(waits),
+                retries=retries,
                 seconds=seconds,
-                wait_p50_ms=_quantile(waits, 0.5) * 1000,
-                wait_p99_ms=_quantile(waits, 0.99) * 1000,
-                run_p50_ms=_quantile(runs, 0.5) * 1000,
-                run_p99_ms=_quantile(runs, 0.99) * 1000,
+                wait_p50_ms=quantile(waits, 0.5) * 1000,
+                wait_p99_ms=quantile(waits, 0.99) * 1000,
+                queued_p50_ms=quantile(queued, 0.5) * 1000,
+                queued_p99_ms=quantile(queued, 0.99) * 1000,
+                run_p50_ms=quantile(runs, 0.5) * 1000,
+                run_p99_ms=quantile(runs, 0.99) * 1000,
                 tasks_per_s=len(waits) / seconds if seconds else 0.0,
             ),
         )
@@ -317,8 +346,3 @@ def _is_retryable(error: BaseException) -> bool:
 def _cancel(task: Task[T]) -> None:
     if task.cancel is not None:
         threading.Thread(target=task.cancel, daemon=True, name="firstlight-cancel").start()
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share does not exceed; 0 without values."""
-    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
