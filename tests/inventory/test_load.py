@@ -107,7 +107,26 @@ def test_a_limit_without_a_match_is_refused(
 
 @pytest.mark.parametrize(
     "limit",
-    [",", ", ", "gpu-1,", ",gpu-1", "gpu-1,,gpu-2", ":", "!", "&", "~", "~[", "all,~[", "!~(", "gpu-[", "[", "lone]"],
+    [
+        ",",
+        ", ",
+        "gpu-1,",
+        ",gpu-1",
+        "gpu-1,,gpu-2",
+        ":",
+        "!",
+        "&",
+        "&!",
+        "!&gpu-1",
+        "!!",
+        "~",
+        "~[",
+        "all,~[",
+        "!~(",
+        "gpu-[",
+        "[",
+        "lone]",
+    ],
 )
 def test_an_empty_or_invalid_pattern_never_extends_a_limit(make: Make, tmp_path: Path, limit: str) -> None:
     message = error_text(make(LOCAL), tmp_path, limit=limit)

@@ -195,9 +195,11 @@ def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
 
 
 def _check_pattern(pattern: str, limit: str) -> None:
-    """Check the patterns of a limit. Raises Refused for an empty pattern or an invalid regular expression."""
+    """Check one pattern of a limit, without its sign. Raises Refused if it is empty, has another sign, or is an invalid expression."""
     if not pattern.removeprefix("~"):
         raise _broken(limit, "one of its patterns is empty")
+    if pattern[0] in "!&":
+        raise _broken(limit, "one of its patterns begins with two signs")
     if pattern.startswith("~"):
         try:
             re.compile(pattern[1:])
