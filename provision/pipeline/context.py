@@ -118,9 +118,7 @@ class RunContext:
 
     def has_failed(self, name: str) -> bool:
         """Return whether a phase failed for a host."""
-        return any(
-            result.status in ("failed", "unreachable", "interrupted") for result in self.results.get(name, {}).values()
-        )
+        return any(result.has_failed for result in self.results.get(name, {}).values())
 
     def session(self, host: Host) -> Session:
         """Return the session of a host; it is opened at first use and closed with the run."""

@@ -163,7 +163,7 @@ def _read_before(session: Session, prefix: str) -> Before:
 
 def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
     """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer."""
-    hosts = [host for host in context.inventory.hosts if host.is_provisioned and host.settings.serve]
+    hosts = [host for host in context.inventory.hosts if host.is_serving]
     asked = [host for host in hosts if not context.has_failed(host.name)]
     answers = context.run_on_hosts(
         "serve",

@@ -24,7 +24,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.install import install
 from provision.pipeline.phases import PLAN, PROBE, STAGE, Step
 from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.rollout_driver import RolloutDriver
+from provision.pipeline.rollout_driver import RolloutDriver, print_rollout
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.rollout import described
 
@@ -65,7 +65,9 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
         rollout = _made(request, options, steps, serving, outcome)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
-        return RolloutDriver(request, store, rollout, as_json=as_json).go_on()
+            print_rollout(rollout, as_json=as_json)
+            return Exit.OK
+        return RolloutDriver(request, store, rollout, inventory, as_json=as_json).go_on()
 
 
 def resume(request: CommandRequest, *, as_json: bool) -> int:
@@ -79,7 +81,7 @@ def resume(request: CommandRequest, *, as_json: bool) -> int:
     with store.locked():
         rollout = store.require_open()
         store.take_wish()
-        return RolloutDriver(_request_of(request, rollout), store, rollout, as_json=as_json).go_on()
+        return _driver_of(request, store, rollout, as_json=as_json).go_on()
 
 
 def abort(request: CommandRequest, *, as_json: bool) -> int:
@@ -92,19 +94,17 @@ def abort(request: CommandRequest, *, as_json: bool) -> int:
     rollout = store.require_open()
     if store.is_driven():
         store.wish("abort")
-        _report(
-            rollout, "asked the process that drives the rollout to take it back before the next host", as_json=as_json
-        )
+        text = "asked the process that drives the rollout to take it back before the next host"
+        print_rollout(rollout, text, as_json=as_json)
         return Exit.OK
     with store.locked():
-        return RolloutDriver(_request_of(request, rollout), store, rollout, as_json=as_json).take_back(
-            "aborted", wanted=True
-        )
+        return _driver_of(request, store, rollout, as_json=as_json).take_back("aborted", wanted=True)
 
 
-def _request_of(request: CommandRequest, rollout: Rollout) -> CommandRequest:
-    """Return the request that a rollout was begun with; the sudo password comes from the present one."""
-    return replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
+def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout, *, as_json: bool) -> RolloutDriver:
+    """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
+    begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
+    return RolloutDriver(begun, store, rollout, read_inventory(begun), as_json=as_json)
 
 
 def pause(request: CommandRequest, *, as_json: bool) -> int:
@@ -120,13 +120,8 @@ def pause(request: CommandRequest, *, as_json: bool) -> int:
         text = "asked the process that drives the rollout to pause before the next host"
     else:
         text = f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it"
-    _report(rollout, text, as_json=as_json)
+    print_rollout(rollout, text, as_json=as_json)
     return Exit.OK
-
-
-def _report(rollout: Rollout, text: str, *, as_json: bool) -> None:
-    """Print what was asked for, or the rollout as it is now."""
-    write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2) if as_json else text)
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:
@@ -148,7 +143,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
 
 
 def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
-    hosts = [host for host in inventory.hosts if host.is_provisioned and host.settings.serve]
+    hosts = [host for host in inventory.hosts if host.is_serving]
     if not hosts:
         raise InventoryError(
             f"the inventory `{request.inventory}` has no host that serves",

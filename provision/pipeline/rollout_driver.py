@@ -13,6 +13,7 @@ from itertools import groupby
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.models.records import HostSummary
 from provision.core.models.rollout import Decision, Rollout
+from provision.core.models.settings import Inventory
 from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
@@ -24,7 +25,7 @@ from provision.pipeline.phases import GATEWAY, PROBE, STEPS, Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
 from provision.pipeline.rollout_gate import GateResult, gate
-from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.pipeline.runner import RunOutcome, execute
 from provision.report.rollout import described
 
 HOOK_S = 600.0
@@ -39,10 +40,11 @@ class StoppedError(FirstlightError):
 class RolloutDriver:
     """Drives one rollout; the caller has locked its store."""
 
-    def __init__(self, request: CommandRequest, store: RolloutStore, rollout: Rollout, *, as_json: bool) -> None:
+    def __init__(
+        self, request: CommandRequest, store: RolloutStore, rollout: Rollout, inventory: Inventory, *, as_json: bool
+    ) -> None:
         self._request, self._store, self._as_json = request, store, as_json
         self.rollout = rollout
-        inventory = read_inventory(request)
         self._hosts = {host.name: host for host in inventory.hosts}
         gone = [host.name for host in rollout.hosts if host.name not in self._hosts]
         if gone:
@@ -50,25 +52,23 @@ class RolloutDriver:
                 f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
                 hint="put them back until the rollout is over",
             )
-        self._serving = sum(host.is_provisioned and host.settings.serve for host in inventory.hosts)
+        self._serving = sum(host.is_serving for host in inventory.hosts)
         self._gateways = any(host.is_gateway for host in inventory.hosts)
 
     def go_on(self) -> int:
         """Do what is left, and print how it ended."""
         if self.rollout.state == "returning":
             return self.take_back(self.rollout.text or "taken back")
-        if self.rollout.state != "done":
-            self._keep(state="running", text=None)
+        self._keep(state="running", text=None)
         try:
             for step, percent in enumerate(self.rollout.steps):
-                if self.rollout.state == "running" and self.rollout.of_step(step) and not self._is_through(step):
+                if self.rollout.of_step(step) and not self._is_through(step):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or self._decide(step)
                     if reason is not None:
                         return self.take_back(reason)
-            if self.rollout.state == "running":
-                self._refresh_gateways()
-                self._keep(state="done", text=f"{len(self.rollout.hosts)} hosts serve the new release")
+            self._refresh_gateways()
+            self._keep(state="done", text=f"{len(self.rollout.hosts)} hosts serve the new release")
         except StoppedError as stop:
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
@@ -192,11 +192,10 @@ class RolloutDriver:
         """
         if command is None:
             return
-        connection = self._hosts[name].connection
         env = {
             **os.environ,
             "FIRSTLIGHT_HOST": name,
-            "FIRSTLIGHT_ADDRESS": getattr(connection, "address", None) or name,
+            "FIRSTLIGHT_ADDRESS": self._hosts[name].connection.address or name,
             "FIRSTLIGHT_ROLLOUT": self.rollout.name,
         }
         stopped = StoppedError(f"the hook {when} host `{name}` did not end within {HOOK_S:g} s: {command}")
@@ -226,14 +225,19 @@ class RolloutDriver:
 
     def _end(self) -> int:
         """Print the rollout, and return the exit code of its state."""
-        if self._as_json:
-            write_stdout(json.dumps(self.rollout.model_dump(mode="json"), indent=2))
-        else:
-            write_stdout("\n".join(described(self.rollout, driven=True)))
+        print_rollout(self.rollout, as_json=self._as_json)
         return Exit.OK if self.rollout.state == "done" else Exit.RED
+
+
+def print_rollout(rollout: Rollout, text: str | None = None, *, as_json: bool) -> None:
+    """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
+    if as_json:
+        write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
+    else:
+        write_stdout(text or "\n".join(described(rollout, driven=True)))
 
 
 def _failure(host: HostSummary) -> str | None:
     """Return why a host failed in a run; None where it did not."""
-    bad = [result for result in host.phases.values() if result.status in ("failed", "unreachable", "interrupted")]
+    bad = [result for result in host.phases.values() if result.has_failed]
     return (bad[0].text or bad[0].status) if bad else None

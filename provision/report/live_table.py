@@ -44,7 +44,7 @@ class Row:
     @property
     def urgency(self) -> int:
         """Sort key: failed hosts first, then working ones, then waiting and finished ones."""
-        if any(result.status in ("failed", "unreachable", "interrupted") for result in self.results.values()):
+        if any(result.has_failed for result in self.results.values()):
             return 0
         if self.phase is not None and self.phase not in self.results:
             return 1

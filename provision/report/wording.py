@@ -121,7 +121,7 @@ def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
     checks = [check for check in group_checks(group.hosts) if check.status in ("fail", "error")]
     for phase, result in group.first.phases.items():
         is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
-        if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
+        if result.has_failed and not is_told_below:
             message = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
             yield f"{phase}: {message}", result.hint, result.evidence
     for check in checks:

@@ -125,7 +125,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]
         site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
         for module in (rollout, rollout_driver):
             monkeypatch.setattr(module, "execute", site.execute)
-            monkeypatch.setattr(module, "read_inventory", site.inventory)
+        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
         return site
 
     return make

@@ -30,6 +30,11 @@ class PhaseResult(Record):
     cause: str | None = None
     """Cause id, where the phase knows it; else the text is diagnosed."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the host did not come to the end of the phase."""
+        return self.status in ("failed", "unreachable", "interrupted")
+
 
 class Figure(Record):
     name: str

@@ -340,6 +340,11 @@ class Host(Record):
         """Whether an environment is installed there: not on a host that is a gateway and nothing else."""
         return self.groups != (GATEWAY,)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether a model is served there, as its settings say."""
+        return self.is_provisioned and self.settings.serve
+
 
 class Inventory(Record):
     """All hosts of a run, in inventory order, after `--limit`."""

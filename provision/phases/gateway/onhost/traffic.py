@@ -2,7 +2,7 @@
 
 HAProxy forgets at a restart which hosts are drained, and so does each new process after a reload. `drained.json` remembers it;
 `drained.state` follows from it, and HAProxy reads that before it takes the first request. `traffic.py remember` writes it for new files.
-A process of before a reload finishes its streams, so it is told and counted too.
+A process of before a reload finishes its streams, so it gets the commands and is counted too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATE_VERSION = "1\n"
 
 
 class Refused(Exception):  # noqa: N818 - HAProxy's answer, not a fault
-    """HAProxy did not do what it was told, or did not answer."""
+    """HAProxy refused a command, or did not answer."""
 
 
 class Gateway:
