@@ -88,7 +88,7 @@ def _run(provider: Provider, context: CheckContext) -> CheckResult:
         return CheckResult("skip", missing)
     # A fault changes what is observed. Without this kernel, the plain formula is observed instead.
     compute: Compute = plain if missing else provider.compute
-    dtypes = DTYPES if missing else provider.dtypes(kind)
+    dtypes = DTYPES if missing else provider.dtypes(kind, device)
     measured: list[ErrorComparison] = []
     refused: dict[str, str] = {}
     taken: list[tuple[Case, str]] = []

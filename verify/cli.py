@@ -47,7 +47,7 @@ from verify.serving import service as own_service
 from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
 
-OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost")
+OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
 """Commands other than the checks."""
 
 

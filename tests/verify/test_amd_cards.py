@@ -60,6 +60,28 @@ def test_reasons_for_slow_clocks_are_read_from_new_and_old_amd_cards() -> None:
         amd_smi.parse_limits("{}")
 
 
+def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
+    rows = [
+        {
+            "gpu": 0,
+            "temperature": {"edge": "N/A", "hotspot": {"value": 54, "unit": "C"}},
+            "power": {"socket_power": {"value": 142, "unit": "W"}},
+        },
+        {"gpu": 1, "temperature": {"edge": 41, "hotspot": "N/A"}, "power": {"average_socket_power": 90}},
+        {"gpu": 2, "temperature": "N/A", "power": "N/A"},
+    ]
+    found = amd_smi.parse_metrics(json.dumps(rows))
+    assert [(card.gpu, card.temperature_c, card.power_w) for card in found] == [
+        (0, 54, 142),
+        (1, 41, 90),
+        (2, None, None),
+    ]
+    assert [dict(card.limits.active) for card in amd_smi.parse_metrics(METRICS)][:2] == [
+        {"prochot": False, "ppt": True, "socket_thermal": True},
+        {"throttled": False},
+    ]
+
+
 def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
     hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (

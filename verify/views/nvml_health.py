@@ -15,6 +15,8 @@ from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, check_code, gpu
 VOLATILE, AGGREGATE = 0, 1
 """Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
 UNCORRECTED = 1
+SENSOR = 0
+"""NVML_TEMPERATURE_GPU: the sensor of the chip."""
 MOST_LINKS = 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
@@ -64,6 +66,8 @@ class Health:
     """Retirement of pages, on cards before Ampere."""
     clock_reasons: int | None = None
     """Bits of nvmlClocksEventReasons: why clocks are not higher."""
+    temperature_c: int | None = None
+    power_w: float | None = None
     power_limit_w: float | None = None
     power_default_w: float | None = None
     persistence: bool | None = None
@@ -115,6 +119,8 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         remap_failed=bool(rows[3]) if rows else None,
         retirement_pending=_switch(one("nvmlDeviceGetRetiredPagesPendingStatus")),
         clock_reasons=reasons,
+        temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
+        power_w=_watts(one("nvmlDeviceGetPowerUsage")),
         power_limit_w=_watts(one("nvmlDeviceGetPowerManagementLimit")),
         power_default_w=_watts(one("nvmlDeviceGetPowerManagementDefaultLimit")),
         persistence=_switch(one("nvmlDeviceGetPersistenceMode")),

@@ -1,20 +1,23 @@
 """Calls of kernels that need a GPU: substitutes with the packages' signatures compute the documented meaning on the CPU."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 # ruff: noqa: PLR0917 - the signatures are those of the packages
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from verify.attention_cases import CASES, Case
-from verify.providers import Provider, flash_attn, vllm_flash
+from verify.providers import Provider, aiter_flash, flash_attn, unified, vllm_flash
 from verify.tables import table
 
 TOLERANCE = 2e-5
@@ -114,21 +117,49 @@ def varlen_3(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, se
     )
 
 
+def varlen_aiter(  # the signature of aiter.ops.mha, as far as vLLM 0.32.0 passes it
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, min_seqlen_q=0, dropout_p=0.0, softmax_scale=None,
+    causal=False, window_size=(-1, -1), alibi_slopes=None, return_lse=False, out=None, sink_ptr=None,
+):  # fmt: skip
+    assert (max_seqlen_q, max_seqlen_k) == (int(cu_seqlens_q.diff().max()), int(cu_seqlens_k.diff().max()))
+    return sequences(q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal, window=window_size, softcap=0.0, slopes=None)
+
+
+def unified_aiter(  # the signature of aiter.ops.triton.unified_attention, as far as vLLM 0.32.0 passes it
+    q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size, block_table,
+    softcap, q_descale, k_descale, v_descale, alibi_slopes=None, output_scale=None, sinks=None,
+):  # fmt: skip
+    assert causal
+    assert (max_seqlen_q, max_seqlen_k) == (int(cu_seqlens_q.diff().max()), int(seqused_k.max()))
+    assert q_descale is None
+    assert (k_descale == 1).all()
+    assert (v_descale == 1).all()
+    assert math.isclose(softmax_scale, 1 / math.sqrt(q.shape[2]))
+    meaning = {"causal": causal, "window_size": window_size, "softcap": softcap, "alibi_slopes": alibi_slopes}
+    pages = {"seqused_k": seqused_k, "block_table": block_table}
+    out[:] = vllm_varlen(q, k, v, max_seqlen_q, cu_seqlens_q, max_seqlen_k, **pages, **meaning)
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
     "vllm.vllm_flash_attn": {"flash_attn_varlen_func": vllm_varlen},
     "flash_attn": {"flash_attn_func": func_2, "flash_attn_varlen_func": varlen_2},
     "flash_attn_interface": {"flash_attn_func": func_3, "flash_attn_varlen_func": varlen_3},
+    "aiter": {"flash_attn_varlen_func": varlen_aiter},
+    "aiter.ops.triton.unified_attention": {"unified_attention": unified_aiter},
     "flash_attn.cute": {"flash_attn_func": func_4, "flash_attn_varlen_func": varlen_4},
 }
 PROVIDERS = (vllm_flash.TWO, vllm_flash.THREE, vllm_flash.FOUR, flash_attn.TWO, flash_attn.THREE, flash_attn.FOUR)
 SMALL = [case for case in CASES if case.level != "full"]
 TAKEN = [(one, case) for one in PROVIDERS for case in SMALL if one.refuses(case, "bfloat16", "cuda") is None]
+TAKEN += [(aiter_flash.FLASH, case) for case in SMALL if aiter_flash.FLASH.refuses(case, "bfloat16", "rocm") is None]
+TAKEN += [(unified.AITER, case) for case in SMALL if unified.AITER.refuses(case, "bfloat16", "rocm") is None]
 
 
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, functions in STAND_INS.items():
-        for part in (name.partition(".")[0], name):
+        parts = name.split(".")
+        for part in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
             module = sys.modules.get(part) or ModuleType(part)
             monkeypatch.setitem(sys.modules, part, module)
         for function, call in functions.items():
@@ -168,6 +199,31 @@ def test_a_generation_runs_on_its_own_cards(
     assert {name for name, reason in reasons.items() if "needs compute capability" not in reason} == fit
 
 
+@pytest.mark.parametrize(("gfx", "reason"), [("gfx942", "no `aiter`"), ("gfx90a", "needs gfx942 or gfx950, this card")])
+def test_aiter_runs_on_its_own_cards(monkeypatch: pytest.MonkeyPatch, gfx: str, reason: str) -> None:
+    card = SimpleNamespace(gcnArchName=f"{gfx}:sramecc+:xnack-")
+    monkeypatch.setattr(torch.version, "hip", "7.2.53211")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setenv("AITER_JIT_DIR", "/nonexistent")
+    assert reason in (aiter_flash.FLASH.missing("cuda:0") or "")
+
+
+@pytest.mark.parametrize(("capability", "names"), [((7, 5), ("float16",)), ((8, 0), ("bfloat16", "float16"))])
+def test_old_cards_are_not_asked_for_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert unified.TRITON.dtypes("cuda", "cuda:0") == names
+
+
+def test_kernels_that_aiter_compiles_do_not_stay(tmp_path: Path) -> None:
+    code = "from verify.providers import aiter_flash; aiter_flash.FLASH.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
+    environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("vllm.vllm_flash_attn")
     package.fa_version_unsupported_reason = {2: None, 3: "FA3 is unavailable due to: no kernel image"}.get  # type: ignore[attr-defined]
@@ -196,6 +252,7 @@ SEEN = {
     "cutlass::bfloat16_t>, false, false, false, false, true, false, true, false>(flash::Flash_fwd_params)",
     "vllm_flash_3": "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<"
     "flash::CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> > > > > >(...)",
+    "vllm_triton": "kernel_unified_attention",
     "vllm_flash_4": "kernel_cutlass_kernel_vllmvllm_flash_attncuteflash_fwd_sm100FlashAttentionForwardSm100_object_at__tensorptrbf16",
 }
 """Names in the profiler's format, by the owner of the kernel."""

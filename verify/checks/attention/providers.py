@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from verify.attention_check import check
-from verify.providers import flash_attn, sdpa, vllm_cpu, vllm_flash
+from verify.providers import aiter_flash, flash_attn, sdpa, unified, vllm_cpu, vllm_flash, vllm_rocm
 
 CHECKS = (
     check(sdpa.FLASH, level="quick"),
@@ -16,6 +16,10 @@ CHECKS = (
             flash_attn.TWO,
             flash_attn.THREE,
             flash_attn.FOUR,
+            aiter_flash.FLASH,
+            unified.AITER,
+            unified.TRITON,
+            vllm_rocm.PAGED,
             vllm_cpu.CPU,
             vllm_flash.TWO,
             vllm_flash.THREE,

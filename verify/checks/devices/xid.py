@@ -84,7 +84,7 @@ def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> Chec
 
 def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     last = group[-1]
-    kind, means, remedy = _meaning(last)
+    kind, means, remedy = meaning(last)
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
@@ -95,8 +95,8 @@ def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     )
 
 
-def _meaning(event: Event) -> tuple[str, str, str]:
-    """Return kind, meaning and remedy."""
+def meaning(event: Event) -> tuple[str, str, str]:
+    """Return kind (card, process or note), meaning and remedy of an event."""
     about = table("xid")["about"]
     if event.what == "SXid":
         is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
