@@ -1,0 +1,12 @@
+"""The Grafana dashboard `fleet`."""
+
+from __future__ import annotations
+
+from provision.phases.monitoring.dashboards import render
+
+TARGET = "docs/dashboards/fleet.json"
+
+
+def generate() -> str:
+    """Return the dashboard."""
+    return render("fleet")

@@ -1,0 +1,334 @@
+#!/usr/bin/python
+"""Ansible module: units and the files that they run with, checked before they are used."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firstlight_unit_set
+short_description: Run units with new files, or keep the ones of before
+description:
+  - Takes files from an incoming folder, lets the programs that read them check them, switches to them, writes the units and
+    starts them. A unit whose text is the same is reloaded where it can be.
+  - Files that are refused, or units that do not answer with them, leave files and units of before in use.
+options:
+  prefix:
+    description: Absolute folder that holds everything of this product on the host.
+    type: path
+    required: true
+  name:
+    description: Name of the folder below the prefix.
+    type: str
+    required: true
+  incoming:
+    description: Folder with the new files, which is removed.
+    type: path
+    required: true
+  digest:
+    description: Name of the new files.
+    type: str
+    required: true
+  units:
+    description: Text of each unit by its name. Those with a section C([Install]) are enabled and started.
+    type: dict
+    required: true
+  packaged:
+    description: Units of the operating system's packages, which are stopped if the packages came with this product.
+    type: list
+    elements: str
+    default: []
+  account:
+    description: Account that may read the files and owns the folders of C(data).
+    type: str
+    required: true
+  ports:
+    description: What the units listen on.
+    type: list
+    elements: int
+    default: []
+  ready:
+    description: Addresses that answer 200 when the units run.
+    type: list
+    elements: str
+    default: []
+  checks:
+    description: What must succeed in the folder of the new files before they are used.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command:
+        description: A program and its arguments.
+        type: list
+        elements: str
+        required: true
+  data:
+    description: Names of folders beside the files, in which units write.
+    type: list
+    elements: str
+    default: []
+  timeout_s:
+    description: Seconds that the units may take to answer.
+    type: int
+    default: 60
+author: Firstlight
+"""
+
+EXAMPLES = r"""
+- name: Run Prometheus with the new files
+  firstlight_unit_set:
+    prefix: /opt/firstlight
+    name: monitoring
+    incoming: /run/firstlight-monitoring.incoming
+    digest: 0123456789abcdef
+    units: {firstlight-prometheus.service: "{{ text }}"}
+    account: prometheus
+    ready: ["http://127.0.0.1:9090/-/ready"]
+    checks: [{command: [promtool, check, config, prometheus.yml]}]
+    data: [prometheus]
+"""
+
+RETURN = r"""
+digest:
+  description: Name of the files in use.
+  type: str
+  returned: always
+"""
+
+import os
+import pwd
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import last_lines, run
+from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_unit import record_unit
+
+ARGUMENTS = {
+    "prefix": {"type": "path", "required": True},
+    "name": {"type": "str", "required": True},
+    "incoming": {"type": "path", "required": True},
+    "digest": {"type": "str", "required": True},
+    "units": {"type": "dict", "required": True},
+    "packaged": {"type": "list", "elements": "str", "default": []},
+    "account": {"type": "str", "required": True},
+    "ports": {"type": "list", "elements": "int", "default": []},
+    "ready": {"type": "list", "elements": "str", "default": []},
+    "checks": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"command": {"type": "list", "elements": "str", "required": True}},
+    },
+    "data": {"type": "list", "elements": "str", "default": []},
+    "timeout_s": {"type": "int", "default": 60},
+}
+FOLDER = "/etc/systemd/system"
+ANSWER_S = 5.0
+
+
+class UnitSetError(Exception):
+    """What stands against the new files, and what helps."""
+
+    def __init__(self, text, hint):
+        super().__init__(text)
+        self.hint = hint
+
+
+class UnitSet:
+    """The units of one purpose on this host, and their files."""
+
+    def __init__(self, params):
+        self.params = params
+        self.folder = os.path.join(params["prefix"], params["name"])
+        self.current = os.path.join(self.folder, "current")
+        self.units = {os.path.join(FOLDER, name): text for name, text in params["units"].items()}
+        self.running = [name for name, text in params["units"].items() if "\n[Install]\n" in text]
+
+    def files(self):
+        """Return the new files by name."""
+        incoming = self.params["incoming"]
+        return {name: read(os.path.join(incoming, name)) for name in sorted(os.listdir(incoming))}
+
+    def require_systemd(self):
+        if not os.path.isdir("/run/systemd/system"):
+            raise UnitSetError(
+                "this host has no systemd, which keeps the units running", "choose another host for this"
+            )
+
+    def matches(self):
+        """Return whether the units run with the new files already."""
+        if not os.path.islink(self.current) or not os.path.isdir(self.current):
+            return False
+        found = {name: read(os.path.join(self.current, name)) for name in os.listdir(self.current)}
+        if found != self.files() or any(read(path) != text for path, text in self.units.items()):
+            return False
+        wanted = (("is-enabled", name) for name in self.running)
+        active = (("is-active", name) for name in self.running)
+        return all(run("systemctl", word, "--quiet", name)[0] == 0 for word, name in (*wanted, *active))
+
+    def require_free_ports(self):
+        """Raise UnitSetError when a program that is none of these units listens on a port of theirs, at any address."""
+        mine = set()
+        for name in self.running:
+            mine.add(run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip())
+        for port in self.params["ports"]:
+            said = run("ss", "-Hltnp", f"sport = :{port}")[1]
+            for program, pid in re.findall(r'\("([^"]+)",pid=(\d+)', said):
+                if pid not in mine:
+                    raise UnitSetError(
+                        f"`{program}` (process {pid}) listens on port {port} already",
+                        "end that program, or set another port: docs/reference/inventory.md names the settings",
+                    )
+
+    def write_set(self, folder):
+        """Write the new files into a folder that the account may read, and nobody else."""
+        shutil.rmtree(folder, ignore_errors=True)
+        group = self.account().pw_gid
+        os.makedirs(self.folder, exist_ok=True)
+        os.chmod(self.folder, 0o755)
+        os.makedirs(folder)
+        for name, text in self.files().items():
+            write(os.path.join(folder, name), text, 0o640)
+            os.chown(os.path.join(folder, name), 0, group)
+        os.chown(folder, 0, group)
+        os.chmod(folder, 0o750)
+
+    def account(self):
+        try:
+            return pwd.getpwnam(self.params["account"])
+        except KeyError:
+            raise UnitSetError(
+                f"there is no account `{self.params['account']}`, which the operating system's packages make",
+                f"see whether they are installed, and whether `getent passwd {self.params['account']}` names it",
+            ) from None
+
+    def check(self, folder):
+        """Raise UnitSetError when a program refuses the files in a folder."""
+        for check in self.params["checks"]:
+            status, _, said = run("env", "-C", folder, *check["command"])
+            if status != 0:
+                raise UnitSetError(
+                    f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",
+                    "what ran before goes on; correct the setting that the message names, and run the command again",
+                )
+
+    def apply(self):
+        """Run the units with the new files, or leave them with those of before."""
+        self.require_systemd()
+        self.stop_packaged()
+        self.require_free_ports()
+        fresh = os.path.join(self.folder, "new")
+        self.write_set(fresh)
+        try:
+            self.check(fresh)
+        except UnitSetError:
+            shutil.rmtree(fresh)
+            raise
+        account = self.account()
+        for name in self.params["data"]:
+            path = os.path.join(self.folder, name)
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, account.pw_uid, account.pw_gid)
+        before = os.readlink(self.current) if os.path.islink(self.current) else None
+        # The files in use are not touched, even when new ones have their name because somebody changed them.
+        name = self.params["digest"] if before != self.params["digest"] else f"{self.params['digest']}-again"
+        shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+        os.rename(fresh, os.path.join(self.folder, name))
+        units = {path: read(path) for path in self.units}
+        replace_link(self.current, name)
+        self.write_units(self.units)
+        changed = [os.path.basename(path) for path, text in self.units.items() if units[path] != text]
+        problem = self.start(changed)
+        if problem:
+            self.take_back(before, units, problem)
+        kept = {name, before, "current", *self.params["data"]}
+        for found in set(os.listdir(self.folder)) - kept:
+            shutil.rmtree(os.path.join(self.folder, found))
+
+    def write_units(self, units):
+        """Write units by path; None removes one."""
+        for path, text in units.items():
+            if text is not None:
+                record_unit(self.params["prefix"], path)
+                write(path, text)
+            elif os.path.exists(path):
+                os.unlink(path)
+        run("systemctl", "daemon-reload")
+
+    def stop_packaged(self):
+        """Stop the units of packages that came with this product."""
+        ours = (read(os.path.join(self.params["prefix"], "installed-packages.txt")) or "").split()
+        for unit in self.params["packaged"]:
+            if unit.partition(".")[0] in ours and run("systemctl", "is-enabled", "--quiet", unit)[0] == 0:
+                run("systemctl", "disable", "--now", unit)
+
+    def start(self, changed):
+        """Start the units; return what is wrong with them, None when all answer."""
+        for name in self.running:
+            run("systemctl", "enable", name)
+            run("systemctl", "reset-failed", name)
+            run("systemctl", "restart" if name in changed else "reload-or-restart", name)
+        deadline = time.monotonic() + self.params["timeout_s"]
+        while True:
+            problem = next(filter(None, map(self.problem_of, self.params["ready"])), None)
+            failed = [name for name in self.running if run("systemctl", "is-active", "--quiet", name)[0] != 0]
+            if problem is None and not failed:
+                return None
+            if time.monotonic() > deadline:
+                said = "".join(
+                    run("journalctl", "-u", name, "-n", "4", "-o", "cat", "--no-pager")[1] for name in failed
+                )
+                return f"{', '.join(failed)}: {last_lines(said, 3)}" if failed else problem
+            time.sleep(0.3)
+
+    @staticmethod
+    def problem_of(url):
+        """Return why an address does not answer 200; None when it does."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(url, timeout=ANSWER_S):
+                return None
+        except (OSError, ValueError) as error:
+            return f"{url}: {error}"
+
+    def take_back(self, before, units, problem):
+        """Return to files and units of before. Always raises UnitSetError."""
+        kept = [name for name in self.running if units[os.path.join(FOLDER, name)] is not None]
+        for name in set(self.running) - set(kept):
+            run("systemctl", "disable", "--now", name)
+        self.write_units(units)
+        if before is None:
+            os.unlink(self.current)
+        else:
+            replace_link(self.current, before)
+        for name in kept:
+            run("systemctl", "restart", name)
+        raise UnitSetError(
+            f"the new files are not used, since not all units answered with them: {problem}",
+            f"see the logs on the host: journalctl -u {self.running[0]}",
+        )
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    units = UnitSet(module.params)
+    new = {os.path.join(units.current, name): text for name, text in units.files().items()}
+    entries = [text_diff(path, read(path), text) for path, text in {**new, **units.units}.items() if read(path) != text]
+    try:
+        changed = not units.matches()
+        if changed and not module.check_mode:
+            units.apply()
+    except UnitSetError as error:
+        module.fail_json(msg=str(error), hint=error.hint)
+    finally:
+        if not module.check_mode:
+            shutil.rmtree(module.params["incoming"], ignore_errors=True)
+    module.exit_json(changed=changed, digest=module.params["digest"], **diff_result(module, entries))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Units of one purpose on a host, with the files that they run with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class UnitSet:
+    """Files and units of one purpose on a host, which are checked, switched and taken back together."""
+
+    name: str
+    """Of its folder below the prefix."""
+    files: Mapping[str, str] = field(repr=False)
+    """Text by the name below `PREFIX/NAME/current`."""
+    units: Mapping[str, str]
+    """Text of each unit by its name."""
+    packages: tuple[str, ...]
+    packaged: tuple[str, ...]
+    """Units of these packages, which are not used."""
+    account: str
+    """Account that owns the folders of `data`, and may read the files."""
+    ports: tuple[int, ...]
+    """What the units listen on."""
+    ready: tuple[str, ...]
+    """Addresses that answer 200 when the units run with the files."""
+    checks: tuple[tuple[str, ...], ...] = ()
+    """Commands that must succeed in the folder of the new files before these are used."""
+    data: tuple[str, ...] = ()
+    """Folders next to the files, in which units write."""
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Units that are started at boot; the others are started by these."""
+        return tuple(name for name, text in self.units.items() if "\n[Install]\n" in text)
+
+    @property
+    def digest(self) -> str:
+        """Name of the files."""
+        return hashlib.sha256(json.dumps([*self.files.items()]).encode()).hexdigest()[:16]
+
+    def variables(self, incoming: str) -> dict[str, Any]:
+        """Return what module firstlight_unit_set is given.
+
+        Args:
+            incoming: Folder on the host that the files were sent to.
+        """
+        return {
+            "name": self.name,
+            "incoming": incoming,
+            "digest": self.digest,
+            "units": dict(self.units),
+            "packaged": list(self.packaged),
+            "account": self.account,
+            "ports": list(self.ports),
+            "ready": list(self.ready),
+            "checks": [{"command": list(command)} for command in self.checks],
+            "data": list(self.data),
+        }

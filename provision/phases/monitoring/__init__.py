@@ -1,0 +1,1 @@
+"""Monitoring: what Prometheus scrapes, and with which files and units. Rendered here, and nothing else is done."""

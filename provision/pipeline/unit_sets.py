@@ -1,0 +1,72 @@
+"""Units with their files, sent to the hosts that do not run them: the files are sent, and a playbook switches to them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Host
+from provision.core.unit_set import UnitSet
+from provision.fleet.ssh import Session
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.unit_files import has, sums_command
+
+SEND_DEADLINE_S = 120.0
+
+
+def play_differing(
+    context: RunContext, probed: ProbedHosts, playbook: str, sets: Mapping[str, Sequence[UnitSet]]
+) -> dict[str, PhaseResult]:
+    """Send what differs, and play a playbook where something does.
+
+    Args:
+        context: The run.
+        probed: Installation paths of its hosts.
+        playbook: Name of a playbook with role `unit_sets`.
+        sets: What each host is to run, by its name; the run holds the locks of these hosts.
+
+    Returns:
+        The result of each host that answered.
+    """
+    hosts = [host for host in context.hosts() if host.name in sets]
+
+    def send_differing(host: Host) -> list[UnitSet]:
+        session, prefix = context.session(host), probed.install_paths[host.name].prefix
+        differing = []
+        for one in sets[host.name]:
+            said = session.run(sums_command(f"{prefix}/{one.name}/current", one.units), root=True).stdout
+            if not has(said, one.files, one.units, one.running):
+                differing.append(one)
+                _send(session, one)
+        return differing
+
+    differing = context.run_on_hosts("serve", hosts, send_differing, deadline_s=SEND_DEADLINE_S)
+    results = {
+        name: PhaseResult(host=name, phase="serve", status="ok") for name, wanted in differing.items() if not wanted
+    }
+    return results | playbooks.run_playbook(
+        context,
+        playbook,
+        "serve",
+        [host for host in hosts if differing.get(host.name)],
+        lambda host: {
+            **probed.install_paths[host.name].ansible_vars(),
+            "firstlight_system_packages": sorted({name for one in differing[host.name] for name in one.packages}),
+            "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
+        },
+    )
+
+
+def _incoming(one: UnitSet) -> str:
+    """Of root, and in memory."""
+    return f"/run/firstlight-{one.name}.incoming"
+
+
+def _send(session: Session, one: UnitSet) -> None:
+    folder = shlex.quote(_incoming(one))
+    session.run(f"rm -rf {folder} && mkdir -m 700 {folder}", root=True)
+    for name, text in one.files.items():
+        session.write(f"{_incoming(one)}/{name}", text.encode(), mode=0o600, root=True)
