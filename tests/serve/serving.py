@@ -35,6 +35,7 @@ def write_proof() -> None:
             {**layer, "name": f"layers.{number}", "backend": name}
             for number, name in enumerate(CONFIGURATION["backends"])
         ],
+        "variables": CONFIGURATION.get("variables", {}),
         "problem": CONFIGURATION.get("problem"),
     }
     folder = Path(CONFIGURATION["prefix"]) / "run"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.errors import ServeError
-from provision.core.models.facts import Memory
+from provision.core.models.facts import Amd, AmdGpu, HostFacts, Memory
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     CudaCompat,
@@ -36,6 +36,17 @@ def rendered(command: ServeCommand) -> str:
 
 def value_of(command: ServeCommand, option: str) -> str | None:
     return command.argv[command.argv.index(option) + 1] if option in command.argv else None
+
+
+def test_a_chat_template_is_named_where_the_model_lies() -> None:
+    command = serve_command(
+        stack("0.32.0", "cpu", "CPU_ATTN"),
+        Settings(chat_template="/home/ann/t.jinja"),
+        facts(),
+        prefix=PREFIX,
+        model=QWEN,
+    )
+    assert value_of(command, "--chat-template") == f"{PREFIX}/models/qwen3-8b/chat_template.jinja"
 
 
 def test_the_builtin_model_is_served_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
@@ -63,6 +74,21 @@ def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cud
     asked = cuda_stack.model_copy(update={"cuda_compat": compat})
     assert search(asked) == "/usr/local/cuda-13.0/compat"
     assert search(asked, LD_LIBRARY_PATH="/opt/lib") == "/usr/local/cuda-13.0/compat:/opt/lib"
+
+
+def test_the_variables_of_a_backend_are_in_the_service_s_environment_unless_the_user_sets_them() -> None:
+    given = {"VLLM_ROCM_USE_AITER": "1", "AITER_JIT_DIR": "{cache}/aiter"}
+    amd = stack("0.31.0", "rocm7.2", "ROCM_AITER_FA", environment=given)
+    host = HostFacts(
+        host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", amd=Amd(gpus=(AmdGpu(index=0, name="MI300X"),))
+    )
+
+    def environment(**env: str) -> dict[str, str]:
+        return serve_command(amd, Settings(env=env), host, prefix=PREFIX, model=BUILTIN).environment
+
+    expected = {"VLLM_ROCM_USE_AITER": "1", "AITER_JIT_DIR": f"{PREFIX}/cache/aiter"}
+    assert environment().items() >= expected.items()
+    assert environment(VLLM_ROCM_USE_AITER="0")["VLLM_ROCM_USE_AITER"] == "0"
 
 
 SWITCHES = {"NCCL_P2P_DISABLE": "1", "VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}

@@ -41,7 +41,8 @@ def test_the_proof_of_a_service_can_be_imported(oldest: str, tmp_path: Path) -> 
     )
     done = run(oldest, "-c", program, str(tools.pop("ready.pyz")), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert run(oldest, str(tools.pop("preflight.pyz")), "--help", cwd=tmp_path).returncode == 0
+    for name in ("preflight.pyz", "span.pyz"):
+        assert run(oldest, str(tools.pop(name)), "--help", cwd=tmp_path).returncode == 0
     for path in tools.values():
         done = run(oldest, "-c", "import runpy, sys; runpy.run_path(sys.argv[1])", str(path), cwd=tmp_path)
         assert done.returncode == 0, f"{path.name}: {done.stderr}"

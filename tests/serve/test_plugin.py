@@ -105,6 +105,44 @@ def test_each_layer_is_recorded_with_its_backend(
     assert (proof["problem"], proof["vllm"]) == (None, "0.26.0")
 
 
+REGISTRY = """
+import enum
+class AttentionBackendEnum(enum.Enum):
+    FLASH_ATTN = "vllm.v1.attention.backends.flash_attn.FlashAttentionBackend"
+    ROCM_AITER_FA = "vllm.attention.layer.Backend"
+    CUSTOM = ""
+"""
+
+
+def test_a_backend_is_recorded_under_the_name_with_which_it_is_asked_for(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = ("vllm/v1", "vllm/v1/attention", "vllm/v1/attention/backends")
+    modules = {f"{part}/__init__.py": "" for part in parts}
+    modules["vllm/v1/attention/backends/registry.py"] = REGISTRY
+    monkeypatch.setitem(LAYOUTS, "with a registry", LAYOUTS["one module"] | modules)
+    code = """
+    import firstlight_attention; firstlight_attention.register()
+    import vllm.v1.attention.backends.registry
+    from vllm.attention.layer import Attention, Backend
+    Attention("layers.0")
+    class Composed(Backend): pass
+    layer = Attention.__new__(Attention)
+    layer.attn_backend = Composed
+    print(firstlight_attention.backend_name(layer))
+    """
+    done = engine("with a registry", code)
+    (proof,) = proofs(tmp_path / "run")
+    assert ([layer["backend"] for layer in proof["layers"]], done.stdout) == (["ROCM_AITER_FA"], "ROCM_AITER_FA\n")
+
+
+def test_the_switches_of_kernels_on_amd_cards_are_recorded(engine: Engine, tmp_path: Path) -> None:
+    code = "import firstlight_attention; firstlight_attention.register()"
+    engine("one module", code, VLLM_ROCM_USE_AITER="1", VLLM_ROCM_USE_AITER_MHA="1", VLLM_API_KEY="secret")
+    (proof,) = proofs(tmp_path / "run")
+    assert proof["variables"] == {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MHA": "1"}
+
+
 def test_a_subclass_is_recorded_once_under_its_own_kind(engine: Engine, tmp_path: Path) -> None:
     code = """
     import firstlight_attention; firstlight_attention.register(); firstlight_attention.register()

@@ -160,6 +160,8 @@ def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, 
         ({"backends": ["FLASH_ATTN", "TRITON_ATTN", "TRITON_ATTN"]}, {}),
         ({"backends": ["CPU_ATTN"] * 4}, {}),
         ({"generation": 2}, {"generation": 3}),
+        ({"variables": {"VLLM_ROCM_USE_AITER": "0"}}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
+        ({}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
         ({"backends": []}, {}),
         ({"backends": [], "problem": "cannot watch vLLM's attention layers: ImportError('x')"}, {}),
         ({"ticks_off": 1}, {}),
@@ -178,6 +180,8 @@ def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, 
         "two-backends",
         "other-backend",
         "other-generation",
+        "other-variable",
+        "no-variable",
         "no-proof",
         "plugin-failed",
         "proof-of-another-process",
@@ -206,6 +210,18 @@ def test_a_near_tie_is_decided_by_log_probabilities(proven: Prove) -> None:
 def test_old_name_of_a_backend_is_the_same_backend(proven: Prove) -> None:
     answer = proven(backends=["FLASH_ATTN_VLLM_V1"] * 2, request={"asked": "FLASH_ATTN"})
     assert answer["state"] == "ready", answer["record"]["text"]
+
+
+def test_the_variables_of_a_backend_are_proven_in_every_engine_process(proven: Prove) -> None:
+    given = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MHA": "1"}
+    answer = proven(
+        backends=["ROCM_AITER_FA"],
+        variables={**given, "VLLM_ROCM_USE_AITER_MLA": "1"},
+        request={"asked": "ROCM_AITER_FA", "variables": given},
+    )
+    assert answer["state"] == "ready", answer["record"]["text"]
+    said = "in every engine process: VLLM_ROCM_USE_AITER=1 VLLM_ROCM_USE_AITER_MHA=1"
+    assert said in answer["record"]["attention"]["evidence"]
 
 
 def test_log_lines_are_second_evidence_and_name_the_generation(proven: Prove, prefix: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
-from provision.phases.serve.onhost.ready.sample import count, sample
+from provision.phases.serve.onhost.ready.sample import count, load, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
@@ -105,6 +105,8 @@ def test_answers_are_counted_and_timed(service: Service, request_of: Callable[[i
     found = sample(request_of(service.server.server_port), WANTED)
     assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 0, 12)
     assert all(0 < seconds < module.TIMEOUT_S for seconds in found["first_token_s"])
+    assert len(found["inter_token_s"]) == 12
+    assert all(0 <= seconds < module.TIMEOUT_S for seconds in found["inter_token_s"])
     assert found["counters"] == {"finished": 17.0, "failed": 3.0}
     assert service.keys == {"Bearer sk-only-for-this-test"}
 
@@ -130,6 +132,28 @@ def test_each_kind_of_failure_counts_and_is_named(
 def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:
     found = sample(request_of(1), WANTED)
     assert (found["sent"], found["failed"], found["counters"]) == (12, 12, {})
+
+
+def test_the_load_is_that_of_all_engines_together() -> None:
+    text = """vllm:num_requests_running{engine="0",model_name="m"} 2.0
+vllm:num_requests_running{engine="1",model_name="m"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
+vllm:generation_tokens_total{engine="0",model_name="m"} 7.0
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1",model_name="m"} 1.0
+vllm:time_to_first_token_seconds_bucket{engine="1",le="0.1",model_name="m"} 2.0
+vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf",model_name="m"} 4.0
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 4.0
+"""
+    assert load(text) == {
+        "running": 5.0,
+        "waiting": 1.0,
+        "cache": 0.5,
+        "tokens": 7.0,
+        "first_token": {"0.1": 3.0, "+Inf": 4.0},
+    }
+    assert load("# nothing\n") == {}
 
 
 def test_metrics_without_requests_are_no_counters() -> None:

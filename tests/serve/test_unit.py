@@ -59,6 +59,13 @@ def test_a_prefix_in_a_home_stays_readable() -> None:
     assert "ProtectHome=read-only" in (service("systemd", prefix="/home/ada/fl").unit or "")
 
 
+def test_the_service_starts_after_the_mount_of_its_model() -> None:
+    made = service("systemd", model="org/tiny", model_on_host="/home/share/tiny").unit or ""
+    assert "\nRequiresMountsFor=/home/share/tiny\n" in made
+    assert "ProtectHome=read-only" in made
+    assert "RequiresMountsFor" not in (service("systemd").unit or "")
+
+
 def test_the_digest_depends_only_on_command_and_environment_of_the_server() -> None:
     first = service("systemd")
     assert service("systemd").digest == first.digest

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from provision.core.models.settings import Settings, option_of
+from provision.core.models.staged import CHAT_TEMPLATE
 from provision.core.redaction import redact
 from provision.core.tables import own_table
+from provision.fleet.inventory.addresses import EVERYWHERE
 
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
@@ -34,15 +36,19 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_exposure(settings),
         *_arguments(settings),
         *_environment(settings),
+        *_model(settings),
         *_parallel(settings),
+        *_span(settings),
         *_gateway(settings),
+        *_shared_address(settings),
+        *_monitoring(settings),
     ]
 
 
 def _addresses(settings: Settings) -> Iterator[Conflict]:
-    for setting in ("bind", "gateway_bind"):
+    for setting in ("bind", "gateway_bind", "metrics_bind", "monitoring_bind"):
         address = getattr(settings, setting)
-        if _is_loopback(address) is None:
+        if address is not None and _is_loopback(address) is None:
             yield Conflict(setting, f"{address!r} is no IP address", "allowed: an IP address or localhost")
 
 
@@ -69,6 +75,23 @@ def _is_loopback(bind: str) -> bool | None:
         return None
 
 
+def _model(settings: Settings) -> Iterator[Conflict]:
+    if settings.model_on_host is not None and settings.model == "builtin":
+        yield Conflict(
+            "model_on_host",
+            f"{settings.model_on_host} is to be compared with firstlight_model, which is the built-in model",
+            "set firstlight_model to the hub id of the same model, or to a folder on the controller with it",
+        )
+    if settings.chat_template is not None and settings.model == "builtin":
+        yield Conflict("chat_template", "the built-in model has a chat template of its own", "set firstlight_model too")
+    if settings.chat_template is not None and settings.model_on_host is not None:
+        yield Conflict(
+            "chat_template",
+            f"it is sent with the model, and the model is linked from {settings.model_on_host}",
+            f"put it there as {CHAT_TEMPLATE}, also beside the model of firstlight_model, and leave this setting out",
+        )
+
+
 def _gateway(settings: Settings) -> Iterator[Conflict]:
     if not (settings.gateway_tls or settings.expose) and _is_loopback(settings.gateway_bind) is False:
         yield Conflict(
@@ -81,6 +104,40 @@ def _gateway(settings: Settings) -> Iterator[Conflict]:
             "gateway_certificate",
             "a certificate is given, and the gateway is not to speak TLS",
             "leave firstlight_gateway_tls or firstlight_gateway_certificate out",
+        )
+
+
+def _shared_address(settings: Settings) -> Iterator[Conflict]:
+    if settings.gateway_address is None:
+        if settings.gateway_router_id is not None:
+            yield Conflict(
+                "gateway_router_id", "there is no address that gateways share", "set firstlight_gateway_address too"
+            )
+        return
+    try:
+        shared = ipaddress.ip_interface(settings.gateway_address)
+    except ValueError:
+        shared = None
+    if shared is None or "/" not in settings.gateway_address or shared.ip.is_loopback or shared.ip.is_multicast:
+        yield Conflict(
+            "gateway_address",
+            f"{settings.gateway_address!r} is no address of a host with the length of its network's prefix",
+            "such as 10.0.0.9/24",
+        )
+    elif settings.gateway_bind not in EVERYWHERE:
+        yield Conflict(
+            "gateway_bind",
+            f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}",
+            "leave firstlight_gateway_bind out: 0.0.0.0",
+        )
+
+
+def _monitoring(settings: Settings) -> Iterator[Conflict]:
+    if not settings.expose and _is_loopback(settings.monitoring_bind) is False:
+        yield Conflict(
+            "monitoring_bind",
+            f"Prometheus at {settings.monitoring_bind} answers everybody who reaches it",
+            "keep 127.0.0.1 and use ssh -L, or set firstlight_expose: true if that network is trusted",
         )
 
 
@@ -149,10 +206,43 @@ def _parallel(settings: Settings) -> Iterator[Conflict]:
             "gpus", f"{list(settings.gpus)} names no card, or one twice", "allowed: all, or a list of different indexes"
         )
         return
-    asked = (settings.tensor_parallel or 1) * settings.pipeline_parallel * settings.data_parallel
-    if asked > len(settings.gpus):
+    asked = (settings.tensor_parallel or 1) * settings.pipeline(on_cpu=False) * settings.data_parallel
+    named = len(settings.gpus) * settings.span
+    if asked > named:
+        of = f" on {settings.span} hosts" if settings.span > 1 else ""
         yield Conflict(
             "gpus",
-            f"{len(settings.gpus)} cards are named, and tensor, pipeline and data parallel together want {asked}",
+            f"{named} cards{of} are named, and tensor, pipeline and data parallel together want {asked}",
             "name more cards, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
+        )
+
+
+def _span(settings: Settings) -> Iterator[Conflict]:
+    if settings.span_address is not None and _is_loopback(settings.span_address) is not False:
+        yield Conflict(
+            "span_address",
+            f"{settings.span_address!r} is no IP address at which other hosts reach this one",
+            "name the host's address in the network between the hosts",
+        )
+    if settings.span == 1:
+        return
+    if settings.data_parallel > 1:
+        yield Conflict(
+            "data_parallel",
+            f"{settings.data_parallel} copies of a model are wanted, which is spread over {settings.span} hosts",
+            "serve each copy on a span of its own, behind a gateway",
+        )
+    if not settings.expose:
+        yield Conflict(
+            "span",
+            "the engine's processes listen on the network between the hosts, and ask nobody for a key",
+            "set firstlight_expose: true if only the hosts of the span reach one another there, or if that network is trusted",
+        )
+    # A size that is not given is chosen so that it fits.
+    asked = (settings.tensor_parallel or settings.span) * (settings.pipeline_parallel or settings.span)
+    if asked % settings.span:
+        yield Conflict(
+            "span",
+            f"tensor and pipeline parallel together want {asked} processes, which cannot be divided by {settings.span} hosts",
+            "leave firstlight_pipeline_parallel out: each host then has an equal part of the layers",
         )

@@ -22,6 +22,7 @@ from provision.core.process import run_program
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
+from provision.fleet.inventory.spans import with_spans
 
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
@@ -88,7 +89,14 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
                 Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
             )
     problems.raise_any(lambda variable: _positions_of(path, variable))
-    return Inventory(source=str(path), hosts=tuple(hosts))
+    if not any(host.settings.span > 1 for host in hosts):
+        return Inventory(source=str(path), hosts=tuple(hosts))
+    if limit is None:
+        return Inventory(source=str(path), hosts=with_spans(hosts))
+    # Which hosts belong together does not depend on the limit.
+    names = {host.name for host in hosts}
+    whole = load(path, overrides=overrides).hosts
+    return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
 
 
 def _positions_of(path: Path, variable: str) -> list[str]:

@@ -81,9 +81,11 @@ def settings_of(
     located = {}
     for name, locate in (
         ("model", _model),
+        ("chat_template", _file),
         ("hf_token_file", _file),
         ("driver_key", _file),
         ("gateway_certificate", _file),
+        ("alertmanager_config", _file),
     ):
         located[name], wrong = locate(getattr(settings, name), Path.cwd() if name in overrides else base)
         if wrong:

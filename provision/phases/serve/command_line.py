@@ -11,12 +11,14 @@ from provision.core.errors import ServeError
 from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Settings, Span
 from provision.core.models.stack import AttentionPlan, ModelPlan, Stack
+from provision.core.models.staged import CHAT_TEMPLATE
 from provision.phases.serve import peer_access
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
 from provision.phases.serve.options import has, options
+from provision.phases.serve.span import SpanMember, member_of
 
 PLUGIN = "firstlight_attention"
 KEY_GUARD = f"{PLUGIN}.access.RequireKey"
@@ -30,16 +32,28 @@ class ServeCommand(Record):
     environment: dict[str, str]
     devices: Devices
     served_name: str
+    span: SpanMember | None = None
+    """This host's part in a span; None where the host serves alone."""
 
 
 def serve_command(
-    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, peer_writes: bool = True
+    stack: Stack,
+    settings: Settings,
+    facts: HostFacts,
+    *,
+    prefix: str,
+    model: ServedModel,
+    peer_writes: bool = True,
+    span: Span | None = None,
+    content: str = "",
 ) -> ServeCommand:
     """Return the `vllm serve` command for one host.
 
     Args:
         prefix: Folder of the installation.
         peer_writes: Whether GPUs may write to one another's memory.
+        span: The hosts that the model is spread over.
+        content: What the hosts of a span have in common beside the command: digest of the environment.
 
     Raises:
         InventoryError: The GPUs do not suffice.
@@ -49,6 +63,19 @@ def serve_command(
         raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
     served_name = settings.served_model_name or model.name
+    split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]
+    split += _length_options(settings, model, stack.model)
+    manner = [
+        *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
+        *_attention_options(stack.vllm.version, stack.attention),
+        *(stack.serving.flags if stack.serving else ()),
+        *(("--middleware", KEY_GUARD) if settings.api_key else ()),
+    ]
+    if _is_eager(model, devices):
+        manner.append("--enforce-eager")
+    # The size of the cache may differ: vLLM takes the smallest of all processes.
+    agreed = (content, model.name, served_name, *split, *manner, *settings.vllm_args)
+    member = member_of(span, settings, name=facts.host, agreed=agreed) if span else None
     argv = [
         f"{prefix}/current/bin/vllm",
         "serve",
@@ -59,18 +86,17 @@ def serve_command(
         settings.bind,
         "--port",
         str(settings.port),
-        "--dtype",
-        _dtype(settings, devices),
-        *_split_options(devices),
-        *_length_options(settings, model, stack.model),
+        *split,
         *_memory_options(stack, settings, facts, devices, model),
-        *_attention_options(stack.vllm.version, stack.attention),
-        *(stack.serving.flags if stack.serving else ()),
-        *(("--middleware", KEY_GUARD) if settings.api_key else ()),
+        *manner,
+        *(member.options if member else ()),
     ]
-    if _is_eager(model, devices):
-        argv.append("--enforce-eager")
     environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    if member is not None:
+        environment |= {
+            **member.environment(on_cpu=devices.platform == "cpu"),
+            **{name: environment[name] for name in settings.env},
+        }
     given = settings.vllm_args
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
         given = peer_access.words(stack.vllm.version, given)
@@ -80,6 +106,7 @@ def serve_command(
         environment=dict(sorted(environment.items())),
         devices=devices,
         served_name=served_name,
+        span=member,
     )
 
 
@@ -173,6 +200,7 @@ def _environment(
         # All processes are on one host; loopback does not depend on addresses that come and go.
         "VLLM_HOST_IP": "127.0.0.1",
         **_device_environment(devices, cache),
+        **attention_environment(stack.attention, prefix),
     }
     if not has("attention", stack.vllm.version):
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
@@ -195,6 +223,11 @@ def _environment(
         names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
         values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])
     return values
+
+
+def attention_environment(attention: AttentionPlan, prefix: str) -> dict[str, str]:
+    """Return the variables that the back end needs, for an installation under a prefix."""
+    return {name: value.replace("{cache}", f"{prefix}/cache") for name, value in attention.environment.items()}
 
 
 def _device_environment(devices: Devices, cache: str) -> dict[str, str]:

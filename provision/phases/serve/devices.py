@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Literal
 
 from provision.catalog.versions import numbers
@@ -16,7 +17,7 @@ Platform = Literal["cuda", "rocm", "cpu"]
 
 
 class Devices(Record):
-    """Chosen devices and split. `indexes` are in PCI order, and empty for a CPU host."""
+    """Chosen devices of one host, and the split of the model. `indexes` are in PCI order, and empty for a CPU host."""
 
     platform: Platform
     indexes: tuple[int, ...] = ()
@@ -25,11 +26,13 @@ class Devices(Record):
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
+    hosts: int = 1
+    """Hosts that the model is spread over."""
 
     @property
     def processes(self) -> int:
-        """Return the number of engine processes with attention layers."""
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        """Return the number of engine processes with attention layers on this host."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel // self.hosts
 
 
 def platform_of(stack: Stack) -> Platform:
@@ -50,33 +53,45 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         InventoryError: A GPU does not exist, or the requested split needs more GPUs than are chosen.
     """
     platform = platform_of(stack)
+    pipeline, span = settings.pipeline(on_cpu=platform == "cpu"), settings.span
+    others = pipeline * settings.data_parallel
     if platform == "cpu":
+        tensor = settings.tensor_parallel or span // gcd(span, pipeline)
+        if tensor * others % span:
+            raise InventoryError(
+                f"host `{facts.host}`: tensor {tensor} x pipeline {pipeline} parallel gives {tensor * others} processes, "
+                f"which cannot be divided by {span} hosts",
+                hint="leave firstlight_tensor_parallel and firstlight_pipeline_parallel out",
+            )
         return Devices(
             platform="cpu",
-            tensor_parallel=settings.tensor_parallel or 1,
-            pipeline_parallel=settings.pipeline_parallel,
+            tensor_parallel=tensor,
+            pipeline_parallel=pipeline,
             data_parallel=settings.data_parallel,
+            hosts=span,
         )
     cards = _cards(platform, facts)
     chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
-    others = settings.pipeline_parallel * settings.data_parallel
+    available = len(chosen) * span
     planned = stack.model.tensor_parallel if stack.model else None
-    tensor = settings.tensor_parallel or planned or _largest_split(len(chosen) // others, attention_heads)
-    if tensor * others > len(chosen):
+    tensor = settings.tensor_parallel or planned or _largest_split(available // others, attention_heads)
+    if tensor * others > available or tensor * others % span:
+        on = f" on {span} hosts, equally many on each" if span > 1 else ""
         raise InventoryError(
-            f"host `{facts.host}`: tensor {tensor} x pipeline {settings.pipeline_parallel} x data {settings.data_parallel}"
-            f" parallel needs {tensor * others} cards, {len(chosen)} are chosen",
+            f"host `{facts.host}`: tensor {tensor} x pipeline {pipeline} x data {settings.data_parallel}"
+            f" parallel needs {tensor * others} cards, {available} are chosen{on}",
             hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more cards in firstlight_gpus",
         )
-    used = chosen[: tensor * others]
+    used = chosen[: tensor * others // span]
     capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
-        pipeline_parallel=settings.pipeline_parallel,
+        pipeline_parallel=pipeline,
         data_parallel=settings.data_parallel,
+        hosts=span,
     )
 
 

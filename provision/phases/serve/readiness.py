@@ -75,7 +75,7 @@ def sample(
         wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer.
 
     Returns:
-        `sent`, `failed`, `first_token_s`, `reasons`, and the server's `counters`.
+        `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, and the server's `counters`.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -89,6 +89,31 @@ def sample(
             f"{prefix}/bin/{READY} on host {session.host} sends no synthetic requests: it is of an earlier version"
         )
     return found
+
+
+def load(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the load of the live service from its metrics, on its host.
+
+    Args:
+        session: The host.
+        prefix: Folder of the installation.
+        root: Whether it belongs to root.
+        request: Result of `readiness_request`.
+
+    Returns:
+        `load`, empty where the service offers no metrics, and the live `release`.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The host cannot run the program.
+        ServeError: The program did not answer in JSON, or is of a version that reads none.
+    """
+    answer = _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True})
+    if not isinstance(answer.get("load"), dict):
+        raise ServeError(
+            f"{prefix}/bin/{READY} on host {session.host} is of an earlier version: ./firstlight provision"
+        )
+    return answer
 
 
 def readiness_request(
@@ -107,6 +132,7 @@ def readiness_request(
     Raises:
         ServeError: The Stack names no attention backend.
     """
+    headless = command.span is not None and command.span.is_headless
     if stack.attention is None:
         raise ServeError("this Stack has no vLLM to prove", hint="set firstlight_vllm to `latest` or a version")
     return {
@@ -118,10 +144,14 @@ def readiness_request(
         "served_name": command.served_name,
         "asked": stack.attention.backend,
         "generation": stack.attention.generation,
+        "variables": {
+            name: command.environment[name] for name in stack.attention.environment if name in command.environment
+        },
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
-        "reference": reference_path(prefix, environment) if model.kind == "builtin" else None,
+        "reference": reference_path(prefix, environment) if model.kind == "builtin" and not headless else None,
         "release": release,
+        **({"in_span": True, "headless": headless} if command.span else {}),
     }
 
 

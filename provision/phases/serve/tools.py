@@ -10,7 +10,8 @@ from provision.core.zipapp import kept, pack_zipapp
 
 READY = "ready.pyz"
 PREFLIGHT = "preflight.pyz"
-ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
+SPAN = "span.pyz"
+ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()", SPAN: "span.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
 

@@ -20,6 +20,9 @@ PROGRAM = "firstlight-vllm"
 
 Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
 
+STOP_S = 60
+"""Seconds that a server has to end in."""
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _DEVICES = {
@@ -34,6 +37,9 @@ _DEVICES = {
     ),
 }
 """Groups of /proc/devices, so that GPUs with any number are covered."""
+
+_BETWEEN_HOSTS = ("DeviceAllow=char-infiniband_verbs rw",)
+"""NCCL's way to InfiniBand cards; without it the hosts of a span would speak TCP."""
 
 _PREPARE = {
     # A privileged program creates device nodes on first use; the service itself may not.
@@ -110,12 +116,14 @@ def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user:
         user=user,
         wants=neighbours,
         after=neighbours,
+        mounts=_mounts(settings),
         prepare="".join(f"{line}\n" for line in _PREPARE.get(platform, ())),
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(command.argv),
-        protect_home="read-only" if _under_home(prefix) else "yes",
+        command=systemd_line(started(command, prefix)),
+        stop_s=str(options()["span"]["stop_s"] if command.span else STOP_S),
+        protect_home="read-only" if _under_home(prefix) or _under_home(settings.model_on_host or "") else "yes",
         system_calls="".join(f" {name}" for name in _SYSTEM_CALLS.get(platform, ())),
-        devices="\n".join(_DEVICES[platform]),
+        devices="\n".join((*_DEVICES[platform], *(_BETWEEN_HOSTS if command.span and platform != "cpu" else ()))),
     )
 
 
@@ -125,7 +133,8 @@ def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: s
         "user.service",
         prefix=prefix,
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(command.argv),
+        command=systemd_line(started(command, prefix)),
+        stop_s=str(options()["span"]["stop_s"] if command.span else STOP_S),
     )
 
 
@@ -139,15 +148,22 @@ def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str,
         "--environment-file",
         f"{prefix}/etc/service.env",
         "--",
-        *command.argv,
+        *started(command, prefix),
     )
     return _fill("supervisord.conf", prefix=prefix.replace("%", "%%"), command=supervisor_line(argv))
+
+
+def started(command: ServeCommand, prefix: str) -> tuple[str, ...]:
+    """Return the command that the service starts: the server's, or that of the program which starts it with other hosts."""
+    return (*(command.span.program(prefix) if command.span else ()), *command.argv)
 
 
 def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> tuple[str, ...]:
     """Return the command of the check before each start; without site packages it takes only a moment."""
     argv = [f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{PREFLIGHT}"]
-    argv += ["--prefix", prefix, "--user", user, "--bind", settings.bind, "--port", str(settings.port)]
+    argv += ["--prefix", prefix, "--user", user]
+    if command.span is None or not command.span.is_headless:
+        argv += ["--bind", settings.bind, "--port", str(settings.port)]
     devices = command.devices
     if devices.platform != "cpu":
         share = settings.memory_share
@@ -178,6 +194,11 @@ def _quoted(word: str) -> str:
     if word and set(word) <= _PLAIN:
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _mounts(settings: Settings) -> str:
+    """Return the line that lets the service start after the mount that has its model."""
+    return f"RequiresMountsFor={settings.model_on_host}\n" if settings.model_on_host else ""
 
 
 def _under_home(prefix: str) -> bool:

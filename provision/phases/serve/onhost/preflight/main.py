@@ -1,6 +1,6 @@
 """Check that the server may start. Runs before each start.
 
-    preflight.pyz --prefix P --user U --bind A --port N [--gpus 0,1 --memory-share 0.9]
+    preflight.pyz --prefix P --user U [--bind A --port N] [--gpus 0,1 --memory-share 0.9]
                   [--json]                                        # only report, end no process
                   [--environment-file FILE -- COMMAND ...]        # then run the server in this process (under supervisor)
 
@@ -43,7 +43,7 @@ def check_host(options: argparse.Namespace) -> Report:
             report.notes.append(f"ended orphans of an earlier start: {names}")
     if not options.json:
         remove_stale_proofs(options.prefix)
-    taken = port_problem(options.bind, options.port)
+    taken = port_problem(options.bind, options.port) if options.port else None
     full = cache_problem(options.prefix)
     report.problems += [problem for problem in (taken, full) if problem]
     if options.gpus:
@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prefix", type=Path, required=True)
     parser.add_argument("--user", required=True, help="account that the server runs as")
     parser.add_argument("--bind", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, help="of the server; none where it answers no requests")
     parser.add_argument("--gpus", default="", help="indexes of the chosen cards")
     parser.add_argument("--memory-share", type=float, default=0.9)
     parser.add_argument("--json", action="store_true", help="print a report as JSON and end no process")

@@ -53,6 +53,11 @@ def prove_attention(
         ).items()
     ]
     evidence += list(dict.fromkeys(f"log: {line.strip()[:200]}" for line in log if BACKEND_LINE.search(line)))[:4]
+    held_switches = [{name: proof.get("variables", {}).get(name) for name in request.variables} for proof in holding]
+    if request.variables and holding and all(switches == request.variables for switches in held_switches):
+        evidence.append(
+            f"in every engine process: {' '.join(f'{name}={value}' for name, value in request.variables.items())}"
+        )
     logged = {int(found.group(1)) for line in log if (found := GENERATION_LINE.search(line))}
     generation = next(iter(generations or logged)) if len(generations or logged) == 1 else None
     used = next(iter(held)) if len(held) == 1 else None
@@ -68,6 +73,9 @@ def prove_attention(
             f"{number} layer{'s hold' if number > 1 else ' holds'} {backend}" for backend, number in held.items()
         )
         problem = f"asked {canonical(request.asked)}, {holds}"
+    elif odd := next((switches for switches in held_switches if switches != request.variables), None):
+        name = next(name for name, value in request.variables.items() if odd[name] != value)
+        problem = f"asked {name}={request.variables[name]}, an engine process has {odd[name] or 'no such variable'}"
     elif request.generation is not None and generation is not None and generation != request.generation:
         problem = f"asked {canonical(request.asked)} generation {request.generation}, {len(layers)} layers hold generation {generation}"
     return {"asked": canonical(request.asked), "used": used, "generation": generation, "evidence": evidence}, problem

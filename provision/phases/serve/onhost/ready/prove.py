@@ -6,6 +6,7 @@ Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TE
 `waiting` follows after `slice_s` seconds without an answer: call again with `resume` merged into the request.
 A service that exited is `failed` at once, with the decisive lines of its log.
 A request with `sample` is answered with {"state": "sampled", "sample": {...}} instead: synthetic requests, nothing proven.
+A request with `load` is answered with {"state": "read", "load": {...}, "release": DIGEST}: what the server's metrics say, nothing sent.
 Standard library only. The API key is read here and never printed.
 """
 
@@ -24,7 +25,7 @@ from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
-from .sample import answered
+from .sample import answered, load, metrics
 from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
 from .user_model import check_model
 from .watch import Watch, stopped
@@ -37,7 +38,7 @@ STATE_POLL_S = 1.0
 class Proof:
     """Fields of the controller's ServeRecord."""
 
-    endpoint: str
+    endpoint: str | None
     ready: bool = False
     attention: dict[str, Any] = field(default_factory=dict)
     tokens_expected: list[int] = field(default_factory=list)
@@ -86,6 +87,15 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
     return proof
 
 
+def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
+    """Prove the attention backend of a host whose part of the model another host asks; it is asked when that one was proven."""
+    proof = Proof(endpoint=None)
+    log = service_log(request, state)
+    proof.attention, proof.text = prove_attention(request, read_proofs(request, state.main_pid), log)
+    proof.ready = proof.text is None
+    return proof
+
+
 def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
     """Run one slice: until the service is proven, has failed, or the time is over."""
     begin(request)
@@ -100,6 +110,9 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
             if state.main_pid and (frozen := stopped(state.main_pid)):
                 died_of = ServiceState(state.main_pid, state.start_id, f"{request.unit} answers nothing: {frozen}")
                 return answer("failed", state, started_here, died(request, died_of))
+        if request.headless and state.main_pid:
+            proof = prove_headless(request, state)
+            return answer("ready" if proof.ready else "failed", state, started_here, proof)
         if state.main_pid and server.healthy():
             proof = prove(request, server, state, started_here=started_here)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
@@ -152,12 +165,26 @@ def keep(path: Path, outcome: dict[str, Any], release: str) -> None:
     temporary.replace(path)
 
 
+def live_release(request: ReadinessRequest) -> str | None:
+    """Return the digest of the live release; None where `current` leads to none."""
+    try:
+        target = Path(request.prefix, "current").readlink()
+    except OSError:
+        return None
+    return target.parent.name if target.parent.parent.name == "releases" else None
+
+
 def main() -> int:
     known = {each.name for each in fields(ReadinessRequest)}
     given = json.load(sys.stdin)
     request = ReadinessRequest(**{name: value for name, value in given.items() if name in known})
     if "sample" in given:
         sys.stdout.write(answered(request, given["sample"]) + "\n")
+        return 0
+    if given.get("load"):
+        sys.stdout.write(
+            json.dumps({"state": "read", "load": load(metrics(request)), "release": live_release(request)}) + "\n"
+        )
         return 0
     outcome = wait_and_prove(request)
     if outcome["state"] == "ready":

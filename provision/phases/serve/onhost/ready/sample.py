@@ -17,6 +17,16 @@ TIMEOUT_S = 60.0
 PROMPT = "One, two, three, four,"
 REASONS = 3
 COUNTER = re.compile(r"^(vllm:request_success_total|http_requests_total)\{([^}]*)\} (\S+)$", re.MULTILINE)
+SERIES = re.compile(r"^(vllm:\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+LOAD = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:kv_cache_usage_perc": "cache",
+    "vllm:generation_tokens_total": "tokens",
+    "vllm:request_success_total": "finished",
+}
+"""Metrics of vLLM by which a person sees what a server does (names of 0.32.0)."""
+BUCKETS = "vllm:time_to_first_token_seconds_bucket"
 
 
 def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
@@ -27,51 +37,59 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer.
 
     Returns:
-        `sent`, `failed`, `first_token_s` of the others, a few `reasons`, and the server's counters after them.
+        `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, and the server's counters after them.
     """
     with ThreadPoolExecutor(wanted["concurrent"]) as pool:
         answers = list(pool.map(lambda _: one(request, wanted["tokens"]), range(wanted["requests"])))
-    times = [found for found in answers if isinstance(found, float)]
+    times = [found for found in answers if isinstance(found, tuple)]
     reasons = [found for found in answers if isinstance(found, str)]
     return {
         "sent": len(answers),
         "failed": len(reasons),
-        "first_token_s": times,
+        "first_token_s": [first for first, _ in times],
+        "inter_token_s": [between for _, between in times if between is not None],
         "reasons": list(dict.fromkeys(reasons))[:REASONS],
         "counters": counters(request),
     }
 
 
-def one(request: ReadinessRequest, tokens: int) -> float | str:
-    """Return the seconds until the first token of one request, or why it failed."""
+def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
+    """Return the seconds until the first token of one request and between its tokens, or why it failed."""
     server = Server(request, timeout_s=TIMEOUT_S)
     body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
-    started, first, count = time.monotonic(), None, 0
+    started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
         for event in server.stream_events(server.complete(body)):
             for choice in event.get("choices", ()):
-                first = first or time.monotonic()
+                last = time.monotonic()
+                first = first or last
                 count += 1
                 if choice.get("finish_reason") == "error":
                     return "an answer ended with finish_reason `error`"
     except (NotProvenError, AttributeError, TypeError) as problem:
         return str(problem)[:200]
-    return first - started if first else "an answer without a token"
+    if not first:
+        return "an answer without a token"
+    return first - started, (last - first) / (count - 1) if count > 1 else None
 
 
 def counters(request: ReadinessRequest) -> dict[str, float]:
     """Return finished and failed requests since the server started; empty where it reports none."""
+    return count(metrics(request))
+
+
+def metrics(request: ReadinessRequest) -> str:
+    """Return the text of the server's metrics; empty where they cannot be read."""
     server = Server(request)
     connection = server.connection(TIMEOUT_S)
     try:
         connection.request("GET", "/metrics", headers=server.headers())
         response = connection.getresponse()
-        text = response.read().decode(errors="replace") if response.status == 200 else ""
+        return response.read().decode(errors="replace") if response.status == 200 else ""
     except (OSError, http.client.HTTPException):
-        return {}
+        return ""
     finally:
         connection.close()
-    return count(text)
 
 
 def count(text: str) -> dict[str, float]:
@@ -84,6 +102,26 @@ def count(text: str) -> dict[str, float]:
         elif 'status="5' in labels:
             totals["failed"] += float(value)
     return totals if found else {}
+
+
+def load(text: str) -> dict[str, Any]:
+    """Return what the server's metrics say of its load, all engines together; empty without metrics.
+
+    Returns:
+        `running`, `waiting`, `tokens` and `finished` as sums, `cache` as the largest share, and `first_token`: the sum of each
+        bucket of the histogram of seconds, by its upper limit.
+    """
+    found = SERIES.findall(text)
+    values: dict[str, float] = {}
+    buckets: dict[str, float] = {}
+    for name, labels, value in found:
+        if name in LOAD:
+            key = LOAD[name]
+            before = values.get(key, 0.0)
+            values[key] = max(before, float(value)) if key == "cache" else before + float(value)
+        elif name == BUCKETS and (limit := re.search(r'\ble="([^"]+)"', labels)):
+            buckets[limit[1]] = buckets.get(limit[1], 0.0) + float(value)
+    return {**values, "first_token": buckets} if values else {}
 
 
 def answered(request: ReadinessRequest, wanted: dict[str, int]) -> str:

@@ -8,18 +8,20 @@ import re
 import socket
 import subprocess
 import xmlrpc.client
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
 """Process, level, time and place, which vLLM puts before each line, including those of a call trace."""
 DECISIVE_LINE = re.compile(
-    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^preflight refuses: |\bKilled\b|[Oo]ut of memory|No space left"
+    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^preflight refuses: |^span: (?:refuses|ends) |\bKilled\b|[Oo]ut of memory|No space left"
 )
 CODE_LINE = re.compile(r"^\s+\S")
 MARK_LINE = re.compile(r"^[\s^~]+$")
 EVIDENCE_LINES = 12
+PEER_LOST = "75"
+"""Exit status of span.pyz when another host was lost or stopped."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,16 @@ class ReadinessRequest:
     model_folder: str
     slice_s: float
     generation: int | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    """The variables that the back end needs in every engine process."""
     reference: str | None = None
     """File of the built-in model's reference answer; None for a user's model."""
     environment: str = ""
     """Digest of the environment that computes the reference."""
+    in_span: bool = False
+    """Whether several hosts serve the model: the service may start again since another host of its span was lost."""
+    headless: bool = False
+    """Whether another host answers the requests."""
     release: str = ""
     """Digest of the release; services with an equal value compute the same."""
     started_here: bool = False
@@ -61,7 +69,7 @@ class ServiceState:
 def service_state(request: ReadinessRequest, seen: ServiceState) -> ServiceState:
     """Return the state of the service. A service that restarted since `seen` counts as dead."""
     now = supervisor_state(request) if request.supervisor == "supervisor" else systemd_state(request)
-    if now.died or not seen.main_pid or now.main_pid == seen.main_pid:
+    if now.died or request.in_span or not seen.main_pid or now.main_pid == seen.main_pid:
         # A dead service has no process; the earlier PID finds its log.
         return ServiceState(now.main_pid or seen.main_pid, now.start_id or seen.start_id, now.died)
     return ServiceState(
@@ -75,7 +83,8 @@ def systemd_state(request: ReadinessRequest) -> ServiceState:
     values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     active, sub = values.get("ActiveState", "unknown"), values.get("SubState", "")
     died = None
-    if active in {"failed", "inactive", "unknown"} or sub == "auto-restart":
+    meets_again = request.in_span and sub == "auto-restart" and values.get("ExecMainStatus") == PEER_LOST
+    if active in {"failed", "inactive", "unknown"} or (sub == "auto-restart" and not meets_again):
         died = f"{request.unit} is {active} ({sub or 'no state'}), result {values.get('Result', '?')}, exit status {values.get('ExecMainStatus', '?')}"
     return ServiceState(int(values.get("MainPID") or 0), values.get("InvocationID") or None, died)
 

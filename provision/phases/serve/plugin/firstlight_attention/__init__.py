@@ -34,6 +34,12 @@ LAYER_CLASSES = (
 )
 """Layer classes with a backend, by release of vLLM. Every other attention layer is built from these."""
 
+REGISTRIES = ("vllm.v1.attention.backends.registry", "vllm.attention.backends.registry")
+"""Modules with the names of all backends, by release of vLLM, the newest first."""
+
+SWITCHES = ("VLLM_ROCM_USE_AITER", "AITER_JIT_DIR")
+"""Beginnings of the variables that are recorded."""
+
 
 def register() -> None:
     """Start recording in this process. Do nothing without a folder for the records."""
@@ -90,6 +96,7 @@ class _Notes:
             "invocation_id": os.environ.get("INVOCATION_ID"),
             "vllm": _vllm_version(),
             "watched": self.watched,
+            "variables": variables(),
             "layers": self.layers,
             "problem": self.problem,
         }
@@ -112,14 +119,30 @@ def describe(layer: Any) -> dict[str, Any]:
     }
 
 
+def variables() -> dict[str, str]:
+    """Return the variables of this process that switch attention kernels on AMD cards."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
+
+
 def backend_name(layer: Any) -> str | None:
-    """Return the backend's name from its class, else from the enumeration of older releases."""
+    """Return the name with which the backend is asked for, else that of its class or of the enumeration of older releases."""
     backend = getattr(layer, "attn_backend", None)
     if backend is not None and hasattr(backend, "get_name"):
-        return str(backend.get_name())
+        return _registered_name(backend) or str(backend.get_name())
     member = getattr(layer, "backend", None)
     name = getattr(member, "name", None)
     return None if name is None else str(name)
+
+
+def _registered_name(backend: type) -> str | None:
+    """Return the name of a backend class in the registry of vLLM; several classes of AMD call themselves FLASH_ATTN."""
+    for name in REGISTRIES:
+        members = getattr(sys.modules.get(name), "AttentionBackendEnum", None) or ()
+        by_class = {member.value: str(member.name) for member in members}
+        for kind in getattr(backend, "__mro__", ()):
+            if _qualified_name(kind) in by_class:
+                return by_class[_qualified_name(kind)]
+    return None
 
 
 def flash_attention_version(implementation: Any) -> int | None:

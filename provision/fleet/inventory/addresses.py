@@ -1,0 +1,74 @@
+"""By which address one host of the inventory reaches a server of another. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+
+from provision.core.models.settings import Host
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
+"""Addresses of a server that listens on all interfaces."""
+
+
+def is_ip(name: str) -> bool:
+    """Return whether a text is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def own_address(bind: str) -> str:
+    """Return the address by which a host reaches its own server."""
+    return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
+
+
+def listened_on(bind: str) -> str:
+    """Return the address of a setting as a server's configuration takes it: without brackets, `localhost` in numbers."""
+    return "127.0.0.1" if bind == "localhost" else bind.strip("[]")
+
+
+def address_from(viewer: Host, host: Host, bind: str) -> str | None:
+    """Return the address of a host's server as another host reaches it.
+
+    Args:
+        viewer: The host that connects; it may be the same one.
+        host: The host of the server.
+        bind: The address that the server listens on.
+
+    Returns:
+        The address; None where the server listens for its own host alone, or the inventory has no address of the host.
+    """
+    if host.name == viewer.name:
+        return own_address(bind)
+    if bind == "localhost" or ipaddress.ip_address(bind.strip("[]")).is_loopback:
+        return None
+    if bind in EVERYWHERE:
+        return host.connection.address
+    return bind.strip("[]")
+
+
+def with_port(address: str, port: int) -> str:
+    """Return address and port as addresses of servers are written."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def metrics_bind(host: Host, monitors: Collection[Host]) -> str:
+    """Return the address on which a host offers its metrics.
+
+    Args:
+        host: The host.
+        monitors: The hosts that read them.
+
+    Returns:
+        The address of the setting; without one a loopback address where only the host itself reads them, else the address by which
+        the inventory reaches the host, and all addresses where that is a name.
+    """
+    if host.settings.metrics_bind is not None:
+        return host.settings.metrics_bind.strip("[]")
+    if {one.name for one in monitors} == {host.name}:
+        return "127.0.0.1"
+    address = host.connection.address
+    return address if address and is_ip(address) else EVERYWHERE[0]

@@ -1,0 +1,151 @@
+"""Serve one model together with other hosts: start when all are there, end when one is gone.
+
+    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST -- COMMAND ...
+
+The server starts when every host of the span has said that it is there with the same release, and is killed with all its
+processes when another host's server ends, or the host hangs up or falls silent. Then this program ends too, and whoever keeps
+the service running starts it again: nothing serves until all hosts have met anew.
+
+Exit status: 0 when it was stopped, 75 when another host was lost or stopped, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from .interface import interface_of
+from .link import Link, LostError
+from .meeting import TICK_S, Member, meet, note
+
+ENDED, STOPPED = "ended", "stopped"
+AGAIN = 75
+"""EX_TEMPFAIL: nothing is wrong with this host."""
+GRACE_S = 8.0
+"""Time that a server has to end in when the service is stopped."""
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Variables that name the interface to the other hosts, where the settings name none."""
+
+
+class Stop:
+    """Whether the service is to stop."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._notice)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.is_set = True
+
+
+def watch(server: subprocess.Popen[bytes], links: list[Link], member: Member, stop: Stop) -> int:
+    """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
+    while True:
+        if stop.is_set:
+            tell(links, STOPPED)
+            return 0
+        if (status := server.poll()) is not None:
+            note(f"ends on all hosts: the server of this one ended with status {status}")
+            tell(links, ENDED)
+            return 1
+        for link in links:
+            try:
+                words = link.hear()
+            except LostError as lost:
+                return part(links, link, member, STOPPED, str(lost))
+            with contextlib.suppress(LostError):  # the next look at it says so, after its last words
+                link.beat()
+            if ENDED in words:
+                return part(links, link, member, ENDED, "reports that a server has ended")
+            if STOPPED in words:
+                return part(links, link, member, STOPPED, "was stopped")
+        time.sleep(TICK_S)
+
+
+def part(links: list[Link], lost: Link, member: Member, word: str, why: str) -> int:
+    """Tell the others that a host is gone; return the exit status."""
+    note(f"ends on all hosts: {member.named(lost.rank)} {why}")
+    tell([link for link in links if link is not lost], word)
+    return AGAIN if word == STOPPED else 1
+
+
+def tell(links: list[Link], word: str) -> None:
+    """Say a word to all that still listen."""
+    for link in links:
+        with contextlib.suppress(LostError):
+            link.say(word)
+
+
+def guard(group: int) -> int:
+    """Leave a process that kills a process group when this one is gone without a word, also where no control group does that.
+
+    Returns:
+        The descriptor to write to when the group has ended.
+    """
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(writing)
+        if not os.read(reading, 1):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        os._exit(0)
+    os.close(reading)
+    return writing
+
+
+def end(server: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """End the server and every process of its group."""
+    if gently and server.poll() is None:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="span", description="Serve one model together with other hosts.")
+    parser.add_argument("--rank", type=int, required=True)
+    parser.add_argument("--addresses", required=True, help="of all hosts, the head first, divided by commas")
+    parser.add_argument("--port", type=int, required=True, help="port of the head")
+    parser.add_argument("--agreement", required=True)
+    parser.add_argument("command", nargs="+", help="after `--`: the server")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    stop = Stop()
+    member = Member(options.rank, tuple(options.addresses.split(",")), options.port, options.agreement)
+    own = member.addresses[member.rank]
+    interface = interface_of(own)
+    if interface is None:
+        note(f"refuses to start: no interface of this host has the address {own} (firstlight_span_address)")
+        return 1
+    try:
+        links = meet(member, lambda: stop.is_set)
+    except OSError as problem:
+        note(f"refuses to start: cannot listen on {own} port {member.port}: {problem.strerror}")
+        return 1
+    if not links:
+        return 0
+    note(f"all {len(member.addresses)} hosts are there; starts the server, which speaks over {interface}")
+    environment = {**dict.fromkeys(INTERFACES, interface), **os.environ}
+    # A session of its own: one signal reaches all its processes, and none of them this one.
+    server = subprocess.Popen(options.command, env=environment, start_new_session=True)
+    guarded = guard(server.pid)
+    status = 1
+    try:
+        status = watch(server, links, member, stop)
+    finally:
+        end(server, gently=stop.is_set)
+        os.write(guarded, b".")
+    return status

@@ -1,0 +1,115 @@
+"""One model over two booted hosts, with real vLLM: its processes speak gloo.
+
+The tests run in order on the same hosts; each continues from the state that the one before left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import Fleet, FleetHost, write_inventory
+from tests.fleet.serving import ask, wait_until_healthy
+
+UNIT = "firstlight-vllm.service"
+PATIENCE_S = 120.0
+"""A limit, not an expectation."""
+
+
+@pytest.fixture(scope="module")
+def hosts(fleet: Fleet) -> list[FleetHost]:
+    return fleet.boot(2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("span")
+
+
+@pytest.fixture(scope="module")
+def inventory(hosts: list[FleetHost], folder: Path) -> str:
+    return str(write_inventory(folder, hosts, firstlight_span=2, firstlight_expose=True))
+
+
+@pytest.fixture(scope="module")
+def firstlight(folder: Path) -> CommandRunner:
+    return CommandRunner(folder / "logs")
+
+
+def main_process(host: FleetHost) -> str:
+    return host.sh(f"systemctl show -P MainPID {UNIT}").strip()
+
+
+def engines(host: FleetHost) -> set[str]:
+    """Return the processes of vLLM on a host, with their starts."""
+    lines = host.sh("ps -ww -eo pid=,lstart=,args=").splitlines()
+    return {line for line in lines if "VLLM::" in line or "/bin/vllm serve" in line}
+
+
+def state_of(host: FleetHost) -> str:
+    """Return what a host does, for the message of a failed test."""
+    return host.sh(
+        f"ps -ww -eo pid,ppid,stat,lstart,args; systemctl status {UNIT} --no-pager; journalctl -o short -u {UNIT} | tail -n 30",
+        check=False,
+    )
+
+
+def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
+    done = firstlight("provision", "-i", inventory)
+    assert done.code == 0, done.output()
+    head, other = (done.host(host.name) for host in hosts)
+    assert (head["state"], other["state"]) == ("serving", "serving")
+    assert head["serve"]["tokens_answered"] == head["serve"]["tokens_expected"]
+    assert len(set(head["serve"]["tokens_answered"])) >= 16
+    assert (head["endpoint"], other["endpoint"]) == ("http://127.0.0.1:8000/v1", None)
+    for host in (head, other):
+        assert host["attention"]["used"] == "CPU_ATTN"
+        assert any(line.startswith("4 attention layers") for line in host["attention"]["evidence"]), host["attention"]
+    assert ask(hosts[0])["with"][0] == 200
+    assert hosts[1].sh("ss -Hltn sport = :8000") == "", "the other host answers nobody"
+    again = firstlight("provision", "-i", inventory)
+    assert (again.code, again.summary["changed"]) == (0, 0), again.output()
+
+
+def test_a_part_of_a_span_is_refused_before_anything_changes(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
+    before = [main_process(host) for host in hosts]
+    done = firstlight("provision", "-i", inventory, "--limit", hosts[1].name)
+    assert done.code == 2, done.output()
+    assert f"serves a model together with `{hosts[0].name}`, and --limit leaves that out" in done.output()
+    assert [main_process(host) for host in hosts] == before
+
+
+def test_the_death_of_one_host_s_server_ends_all_and_all_serve_again(hosts: list[FleetHost]) -> None:
+    first, other = hosts
+    before = {host.name: (main_process(host), engines(host)) for host in hosts}
+    assert all(len(processes) >= 2 for _, processes in before.values()), before
+    other.sh(f"kill -9 {main_process(other)}")
+    deadline = time.monotonic() + PATIENCE_S
+    while any(engines(host) & before[host.name][1] for host in hosts):
+        assert time.monotonic() < deadline, "\n".join(state_of(host) for host in hosts)
+        time.sleep(0.2)
+    wait_until_healthy(first)
+    for host in hosts:
+        assert main_process(host) not in ("0", before[host.name][0])
+    assert ask(first)["with"][0] == 200
+    log = first.sh(f"journalctl -o cat -u {UNIT}")
+    assert f"span: ends on all hosts: host 1 ({other.address}) has hung up" in log
+    assert json.loads(first.sh("cat /opt/firstlight/verify/ready.json"))["ready"]
+
+
+def test_after_it_a_run_proves_both_anew_and_restarts_nothing(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
+    before = [main_process(host) for host in hosts]
+    done = firstlight("provision", "-i", inventory)
+    assert done.code == 0, done.output()
+    assert [done.host(host.name)["serve"]["ready"] for host in hosts] == [True, True]
+    assert [main_process(host) for host in hosts] == before
