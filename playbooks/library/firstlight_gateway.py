@@ -104,6 +104,7 @@ ARGUMENTS = {
 CONFIG = "haproxy.cfg"
 CERTIFICATE = "certificate.pem"
 TRAFFIC = "traffic.py"
+CANARY_MAP = "canary.map"
 PACKAGED = "haproxy.service"
 RELOAD_S = 5.0
 """How long one reload is waited for: HAProxy's master loses a signal that comes while it ends the reload before."""
@@ -241,6 +242,7 @@ class Gateway:
         self.require_free_address()
         fresh = os.path.join(self.folder, "new")
         self.write_set(fresh)
+        self.require_canary_map()
         try:
             self.check(fresh)
         except GatewayError:
@@ -289,6 +291,12 @@ class Gateway:
                     return True
                 time.sleep(0.1)
         return False
+
+    def require_canary_map(self):
+        """Write an empty map of shares where there is none: HAProxy refuses files that name one that is missing."""
+        path = os.path.join(self.folder, CANARY_MAP)
+        if not os.path.exists(path):
+            write(path, "", 0o600)
 
     def remember_drained(self, folder):
         """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""

@@ -6,7 +6,6 @@ Keys of hosts and clients pass through this process's memory only; no record of 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import shlex
 import time
@@ -19,9 +18,11 @@ from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.models.settings import Host
 from provision.core.redaction import register_secret
 from provision.fleet.ssh import Session
+from provision.phases.gateway import shared_address
 from provision.phases.gateway.backends import (
     Served,
     backends_of,
+    certificate_names,
     endpoint_of,
     gateway_of,
     known_clients,
@@ -32,19 +33,26 @@ from provision.phases.gateway.backends import (
     to_remember,
     variables,
 )
-from provision.phases.gateway.haproxy import CERTIFICATE, CLIENTS, SECRET, SERVED, UNIT, Files, render, unit_text
+from provision.phases.gateway.haproxy import (
+    CERTIFICATE,
+    CERTIFICATE_NAMES,
+    CLIENTS,
+    SECRET,
+    SERVED,
+    UNIT,
+    Files,
+    render,
+    unit_text,
+)
 from provision.phases.gateway.records import Gateway
-from provision.pipeline import playbooks
+from provision.pipeline import health_agents, playbooks, shared_addresses
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.unit_files import has, sums_command
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0
 SEND_DEADLINE_S = 120.0
-_SUMS = (
-    "cd {folder} 2>/dev/null || exit 0; sha256sum -- * /etc/systemd/system/{unit} 2>/dev/null; "
-    "systemctl is-enabled {unit}; systemctl is-active {unit}"
-)
 INCOMING = "/run/firstlight-gateway.incoming"
 """Of root, and in memory: the files hold keys."""
 
@@ -56,15 +64,13 @@ class Before:
     clients: Mapping[str, str] = field(default_factory=dict, repr=False)
     served: Mapping[str, Served] = field(default_factory=dict, repr=False)
     sums: str = ""
-    """SHA-256 and name of each file and of the unit, and whether it runs: as `_SUMS` prints them."""
+    """What `sums_command` printed."""
+    shares: bool = False
+    """Whether it shares an address with other gateways."""
 
-    def has(self, files: Files, unit: str) -> bool:
-        """Return whether it runs with these files already."""
-        wanted = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.texts.items()}
-        wanted[UNIT] = hashlib.sha256(unit.encode()).hexdigest()
-        lines = self.sums.splitlines()
-        found = {path.rpartition("/")[2]: total for total, _, path in (line.partition("  ") for line in lines)}
-        return wanted.items() <= found.items() and lines[-2:] == ["enabled", "active"]
+    def has(self, files: Files, unit: str, *, shares: bool) -> bool:
+        """Return whether it runs with these files already, and shares no address that it is not to share."""
+        return has(self.sums, files.texts, {UNIT: unit}, {UNIT}) and (shares or not self.shares)
 
 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
@@ -92,13 +98,15 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
             context.fail(host.name, "serve", error)
     playbooks.acquire_locks(context, probed, "serve", [host for host in gateways if not context.has_failed(host.name)])
     gateways = [host for host in gateways if host.name in context.locked]
+    interfaces = shared_addresses.require_possible(context, gateways)
+    gateways = [host for host in gateways if not context.has_failed(host.name)]
     before = context.run_on_hosts(
         "serve",
         gateways,
         lambda host: _read_before(context.session(host), probed.install_paths[host.name].prefix),
         deadline_s=READ_DEADLINE_S,
     )
-    served = _served(context, probed, before.values())
+    served = health_agents.set_up(context, probed, _served(context, probed, before.values()))
     clients: dict[str, str] = {}
     for found in before.values():
         clients = {**found.clients, **clients}
@@ -114,7 +122,10 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     new = [
         host
         for host in gateways
-        if host.name in made and not before[host.name].has(made[host.name][1], units[host.name])
+        if host.name in made
+        and not before[host.name].has(
+            made[host.name][1], units[host.name], shares=host.settings.gateway_address is not None
+        )
     ]
     sent = context.run_on_hosts(
         "serve", new, lambda host: _send(context.session(host), made[host.name][1]), deadline_s=SEND_DEADLINE_S
@@ -134,11 +145,19 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
             **variables(host, made[host.name][1].digest, SECRET, units[host.name], INCOMING),
         },
     )
-    for host in [host for host in gateways if host.name in results]:
+    ready = [host for host in gateways if host.name in results and not context.has_failed(host.name)]
+    shared = shared_addresses.set_up(context, probed, ready, interfaces)
+    for host in [host for host in ready if not context.has_failed(host.name)]:
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
         context.run.write(f"gateway/{host.name}.json", record)
-        context.record(_result(context, host, results[host.name], record, time.monotonic() - started))
+        count = len({name for names in record.models.values() for name in names})
+        text = f"gateway to {count} host{'s' if count != 1 else ''}"
+        played = results[host.name]
+        if host.name in shared:
+            text += f", shares {host.settings.gateway_address}"
+            played = played.model_copy(update={"changed": played.changed or shared[host.name].changed})
+        context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
 
 
 def gateway_folder(probed: ProbedHosts, host: Host) -> str:
@@ -152,9 +171,10 @@ def _read_before(session: Session, prefix: str) -> Before:
     for name in (CLIENTS, SERVED):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
-    command = _SUMS.format(folder=shlex.quote(f"{prefix}/gateway/current"), unit=UNIT)
-    sums = session.run(command, root=True).stdout
-    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums)
+    command = f"test -e {shared_address.UNIT_PATH} && echo {shared_address.KNOWN}; "
+    sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
+    shares = sums.startswith(shared_address.KNOWN)
+    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums, shares)
     for key in (*found.clients.values(), *(one.key for one in found.served.values())):
         if key is not None:
             register_secret(key)
@@ -162,24 +182,31 @@ def _read_before(session: Session, prefix: str) -> Before:
 
 
 def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
-    """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer."""
-    hosts = [host for host in context.inventory.hosts if host.is_serving]
-    asked = [host for host in hosts if not context.has_failed(host.name)]
-    answers = context.run_on_hosts(
-        "serve",
-        asked,
-        lambda host: _read_served(
-            context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root
-        ),
-        deadline_s=READ_DEADLINE_S,
-    )
+    """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a quarantined host."""
+    answers = ask_served(context, probed)
     found: dict[str, Served] = {}
-    for host in hosts:
+    for host in [host for host in context.inventory.hosts if host.is_serving and host.name not in context.quarantined]:
         known = [one.served[host.name] for one in before if host.name in one.served]
         now = answers[host.name] if host.name in answers else next(iter(known), None)
         if now is not None:
             found[host.name] = now
     return found
+
+
+def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | None]:
+    """Return what each host that answers serves, by name; None where it serves nothing. Its API key is registered as a secret."""
+    return context.run_on_hosts(
+        "serve",
+        [
+            host
+            for host in context.inventory.hosts
+            if host.is_serving and host.name not in context.quarantined and not context.has_failed(host.name)
+        ],
+        lambda host: _read_served(
+            context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root
+        ),
+        deadline_s=READ_DEADLINE_S,
+    )
 
 
 def _read_served(session: Session, prefix: str, *, root: bool) -> Served | None:
@@ -199,11 +226,15 @@ def _files(
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
     backends = backends_of(host, context.inventory.hosts, served)
-    gateway = gateway_of(host, backends, {name: clients[name] for name in host.settings.gateway_clients}, folder)
+    keys = {name: clients[name] for name in host.settings.gateway_clients}
+    monitors = [one for one in context.inventory.hosts if one.is_monitoring]
+    gateway = gateway_of(host, backends, keys, folder, monitors)
     more = {SERVED: to_remember(served)}
     certificate = read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:
         more[CERTIFICATE] = certificate
+    elif gateway.tls:
+        more[CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
     return gateway, render(gateway, more)
 
 
@@ -229,20 +260,4 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
         key_file=f"{current}/{CLIENTS}",
         fingerprint=fingerprint,
         self_signed=gateway.tls and host.settings.gateway_certificate is None,
-    )
-
-
-def _result(context: RunContext, host: Host, played: PhaseResult, record: GatewayRecord, seconds: float) -> PhaseResult:
-    """Return the result of a host; that of its own service, where it has one, is kept beside it."""
-    earlier = context.results.get(host.name, {}).get("serve")
-    count = len({name for names in record.models.values() for name in names})
-    text = f"gateway to {count} host{'s' if count != 1 else ''}"
-    if earlier is None:
-        return played.model_copy(update={"phase": "serve", "text": text, "seconds": round(seconds, 3)})
-    return earlier.model_copy(
-        update={
-            "text": f"{earlier.text}; {text}" if earlier.text else text,
-            "changed": earlier.changed or played.changed,
-            "seconds": round(earlier.seconds + seconds, 3),
-        }
     )

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from provision.core.models.quarantine import Quarantine
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
+from tests.fleet.stub_hosts import make_serving, serve_at
 from tests.gateway.running import wait_until
-from tests.gateway.stub_engine import __file__ as stub_file
 
 CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway.service"
+AGENT = "firstlight-health-agent.service"
 
 
 class Client:
@@ -92,25 +94,6 @@ def set_up(command: CommandRunner, folder: Path, hosts: list[FleetHost], *client
     return command("gateway", "-i", str(path))
 
 
-def serve_at(host: FleetHost, port: int) -> None:
-    """Let a host report the port at which it serves."""
-    state = {"readiness": {"served_name": "stub", "host": host.address, "port": port}}
-    host.sh(f"printf '%s' '{json.dumps(state)}' >/opt/firstlight/state.json")
-
-
-def make_serving(host: FleetHost) -> None:
-    """Give a host the state of a serving host, with a stub engine."""
-    host.sh(
-        "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
-        f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env"
-    )
-    serve_at(host, 8000)
-    words = f"/usr/bin/python3 /root/stub_engine.py {host.name} {host.address} 8000 key-of-{host.name}"
-    (host.machine.root / "root/stub_engine.py").write_text(Path(stub_file).read_text())
-    (host.machine.root / "etc/systemd/system/stub.service").write_text(f"[Service]\nExecStart={words}\n")
-    host.sh("systemctl daemon-reload; systemctl start stub")
-
-
 def inventory(folder: Path, hosts: list[FleetHost], **variables: Any) -> Path:
     gateway, *serving = hosts
     groups = {
@@ -161,6 +144,30 @@ def test_a_gateway_answers_and_the_run_reports_what_clients_need(site: Site) -> 
     assert gateway.sh("ls /run | grep incoming", check=False) == ""
     assert {site.client().chat() for _ in range(10)} == {(200, site.first.name), (200, site.second.name)}
     assert Client(gateway, "no").chat()[0] == 401
+
+
+def test_each_host_has_a_health_agent_that_takes_a_frozen_engine_out(site: Site) -> None:
+    for host in (site.first, site.second):
+        shown = host.sh(f"systemctl is-active {AGENT}; systemctl is-enabled {AGENT}; ss -Hltnp sport = :8009")
+        assert shown.split()[:2] == ["active", "enabled"]
+        assert f"{host.address}:8009" in shown, "at the address of the server alone"
+        assert host.sh(f"systemctl show -p User --value {AGENT}").strip() == "firstlight"
+    client = site.client()
+    site.first.sh("kill -STOP $(pgrep -f ^VLLM::EngineCore)")
+    try:
+        wait_until(lambda: f"{site.first.name}  down" in site.traffic("status").out, "the gateway does not notice")
+        assert {client.chat() for _ in range(10)} == {(200, site.second.name)}
+    finally:
+        site.first.sh("kill -CONT $(pgrep -f ^VLLM::EngineCore)")
+    wait_until(lambda: client.chat() == (200, site.first.name), "it never comes back")
+    assert "frozen" in site.first.sh(f"journalctl -o cat -u {AGENT}")
+
+
+def test_a_health_agent_ends_and_starts_with_the_engine(site: Site) -> None:
+    site.second.sh("systemctl stop stub")
+    assert site.second.sh(f"systemctl is-active {AGENT}", check=False).strip() == "inactive"
+    site.second.sh("systemctl start stub")
+    assert site.second.sh(f"systemctl is-active {AGENT}").strip() == "active"
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:
@@ -238,6 +245,18 @@ def test_an_unreachable_host_stays_behind_the_gateway(site: Site) -> None:
     assert keys(site.gateway) == {"app": client.key}, "a client keeps its key, and the other one has none"
 
 
+def test_a_quarantined_host_gets_no_requests_until_its_mark_is_lifted(site: Site) -> None:
+    mark = Quarantine(at="2026-01-02T00:00:00Z", check="devices.ecc", text="uncorrected errors")
+    lifted = mark.model_copy(update={"released_at": "2026-01-03T00:00:00Z"})
+    for written, behind in ((mark, [site.second.name]), (lifted, [site.first.name, site.second.name])):
+        site.first.sh(f"printf '%s' '{written.model_dump_json()}' >/opt/firstlight/quarantine.json")
+        done = site.run("app")
+        assert done.code == 0, done.output()
+        assert (done.host(site.first.name)["state"] == "quarantined") == (written is mark)
+        assert done.host(site.gateway.name)["gateway"]["models"] == {"stub": behind}
+        assert {site.client().chat() for _ in range(10)} == {(200, name) for name in behind}
+
+
 def test_files_that_haproxy_refuses_are_not_installed(site: Site) -> None:
     assert site.run("app").code == 0
     live, client = site.gateway.sh(f"readlink {CURRENT}"), site.client()
@@ -274,6 +293,10 @@ def test_a_gateway_starts_after_a_reboot_and_is_removed_completely(site: Site) -
     assert done.code == 0, done.output()
     assert "haproxy" in done.out, "its packages remain, and are named"
     assert site.gateway.sh(f"systemctl is-active {UNIT}; ls -d /opt/firstlight", check=False).split() == ["inactive"]
+    done = site.command("uninstall", "-i", str(path), "--limit", site.first.name)
+    assert done.code == 0, done.output()
+    left = f"systemctl is-active {AGENT}; ls -d /opt/firstlight /etc/systemd/system/{AGENT}"
+    assert site.first.sh(left, check=False).split() == ["inactive"]
 
 
 def test_serving_hosts_can_be_gateways_with_the_same_keys(fleet: Fleet, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import getpass
 import http.client
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render
+from provision.phases.gateway.health_agent import program
 from provision.phases.gateway.records import Backend, Gateway, Limits, Probe
 from provision.phases.gateway.traffic import By, Traffic, command_of, parse, request_text
 
@@ -26,6 +29,7 @@ STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
 ROOMY = Limits(body_mib=4, host_requests=64, requests_per_minute=None)
 QUICK = Probe(interval_s=1, patience_s=1)
+AGENT = "firstlight-health-agent"
 DEADLINE_S = 60.0
 """Limit in seconds for states that must be reached; not an expected time."""
 
@@ -73,6 +77,14 @@ class Stub:
 
     backend: Backend
     process: subprocess.Popen[bytes]
+    processes: Path | None = None
+    """File with its process numbers, the engine's last, where that is a process of its own."""
+    agent: subprocess.Popen[bytes] | None = None
+
+    def signal_engine(self, number: signal.Signals) -> None:
+        """Send a signal to the engine's process, where that is one of its own."""
+        if self.processes is not None:
+            os.kill(int(self.processes.read_text().split()[-1]), number)
 
     @property
     def at(self) -> tuple[str, int]:
@@ -83,7 +95,7 @@ class Stub:
         """End it and start it anew, as a release is switched; returns when it listens."""
         self.process.kill()
         self.process.wait(DEADLINE_S)
-        self.process = start_stub(self.backend)
+        self.process = start_stub(self.backend, self.processes)
         wait_until(lambda: self.seen() == [], f"{self.backend.name} never listens")
 
     def mode(self, mode: str) -> None:
@@ -95,9 +107,13 @@ class Stub:
         ask(self.at, "POST", "/stub/step", {})
 
     def seen(self, *, probes: bool = False) -> list[dict[str, Any]]:
-        """Return the requests of clients that reached it, or those of the gateway itself."""
+        """Return the requests of clients that reached it, or those of the gateway itself and of the health agent."""
         found: list[dict[str, Any]] = ask(self.at, "GET", "/stub").document["seen"]
-        return [one for one in found if (one["headers"].get("host") == "gateway") is probes]
+        return [
+            one
+            for one in found
+            if (one["headers"].get("host") == "gateway" or one["headers"].get("user-agent") == AGENT) is probes
+        ]
 
 
 @dataclass
@@ -145,10 +161,26 @@ class Site:
         """Wait until a host has a state."""
         wait_until(lambda: self.state(host).startswith(state), f"{host} is never {state}")
 
-    def traffic(self, *, drain: Sequence[str] = (), ready: Sequence[str] = (), by: By = "operator") -> Traffic:
-        """Drain hosts or take them back as a run does over SSH; the figures after it."""
-        command = command_of(sys.executable, f"{self.folder}/gateway", request_text(drain=drain, ready=ready, by=by))
+    def traffic(
+        self,
+        *,
+        drain: Sequence[str] = (),
+        ready: Sequence[str] = (),
+        by: By = "operator",
+        canary: dict[str, int] | None = None,
+    ) -> Traffic:
+        """Drain hosts, take them back or give them shares as a run does over SSH; the figures after it."""
+        request = request_text(drain=drain, ready=ready, by=by, canary=canary)
+        command = command_of(sys.executable, f"{self.folder}/gateway", request)
         return parse("gate", subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
+
+    def restart_agent(self, name: str) -> None:
+        """End the health agent of a host and start it anew."""
+        stub = self.stubs[name]
+        assert stub.agent is not None
+        stub.agent.kill()
+        stub.agent.wait(DEADLINE_S)
+        stub.agent = start_agent(self.folder, stub)
 
     def reload(self, gateway: Gateway) -> None:
         """Load other files as systemd's reload does; returns when they are in use."""
@@ -202,31 +234,54 @@ def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], Non
         time.sleep(0.05)
 
 
-def start_stub(backend: Backend) -> subprocess.Popen[bytes]:
+def start_stub(backend: Backend, processes: Path | None = None) -> subprocess.Popen[bytes]:
     """Start the process of a stub engine."""
     words = [sys.executable, str(STUB), backend.name, backend.address, str(backend.port), str(backend.key)]
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    return subprocess.Popen([*words, *([str(processes)] if processes else [])], stdin=subprocess.DEVNULL)
 
 
-def stub(name: str, address: str, model: str = "m") -> Stub:
-    """Start a stub engine."""
+def start_agent(folder: Path, stub: Stub) -> subprocess.Popen[bytes]:
+    """Start the health agent of a stub engine."""
+    path = folder / f"{stub.backend.name}.pyz"
+    path.write_bytes(program())
+    address, port = stub.at
+    words = ["--listen", address, "--port", str(stub.backend.health_port), "--unit", "stub"]
+    words += ["--engine-address", address, "--engine-port", str(port), "--processes", str(stub.processes)]
+    environment = {**os.environ, "VLLM_API_KEY": str(stub.backend.key)}
+    return subprocess.Popen([sys.executable, "-I", str(path), *words], stdin=subprocess.DEVNULL, env=environment)
+
+
+def stub(name: str, address: str, model: str = "m", *, folder: Path | None = None) -> Stub:
+    """Start a stub engine; with a folder for its files also a health agent, and a process that computes."""
     backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
-    started = Stub(backend, start_stub(backend))
-    wait_until(lambda: started.seen() == [], f"{name} never listens")
+    if folder is None:
+        started = Stub(backend, start_stub(backend))
+    else:
+        backend = replace(backend, health_port=free_port(address))
+        processes = folder / f"{name}.processes"
+        started = Stub(backend, start_stub(backend, processes), processes)
+        started.agent = start_agent(folder, started)
+    wait_until(lambda: started.seen() is not None, f"{name} never listens")
     return started
 
 
 @contextmanager
-def running(folder: Path, models: dict[str, str], *, certificate: str | None = None, **settings: Any) -> Iterator[Site]:
+def running(
+    folder: Path, models: dict[str, str], *, certificate: str | None = None, agents: bool = False, **settings: Any
+) -> Iterator[Site]:
     """Run a gateway and stub engines; all of it is removed at the end.
 
     Args:
         folder: The folder of its files.
         models: The model of each stub by the stub's name.
         certificate: Certificate and key; the gateway then uses TLS.
+        agents: Whether each stub has a health agent.
         **settings: Fields of `Gateway` that replace the defaults.
     """
-    stubs = {name: stub(name, f"127.0.9.{number}", model) for number, (name, model) in enumerate(models.items(), 2)}
+    stubs = {
+        name: stub(name, f"127.0.9.{number}", model, folder=folder if agents else None)
+        for number, (name, model) in enumerate(models.items(), 2)
+    }
     address = "127.0.9.1"
     gateway = Gateway(
         bind=address,
@@ -252,8 +307,13 @@ def running(folder: Path, models: dict[str, str], *, certificate: str | None = N
             site.wait(name, "UP")
         yield site
     finally:
-        for process in (site.process, *(one.process for one in stubs.values())):
+        for one in stubs.values():
+            with contextlib.suppress(ProcessLookupError):
+                one.signal_engine(signal.SIGCONT)
+        processes = [site.process, *(one.process for one in stubs.values())]
+        processes += [one.agent for one in stubs.values() if one.agent is not None]
+        for process in processes:
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        for process in (site.process, *(one.process for one in stubs.values())):
+        for process in processes:
             process.wait(DEADLINE_S)

@@ -1,18 +1,33 @@
-"""A server like vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY`. Standard library only.
+"""A server like vLLM's, for the gateway's tests: `python3 stub_engine.py NAME ADDRESS PORT KEY [PROCESSES]`. Standard library only.
+
+With PROCESSES tokens are made by another process, as vLLM's engine is one, and the numbers of both are written to that file.
 
 `POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), busy (503), hang (no answer, though /health is fine), break (ends a stream
-after two tokens) or stepwise (each token of a stream waits for a POST to /stub/step). `GET /stub` returns the requests that came.
+after two tokens), work (a token takes 6 seconds of computing) or stepwise (each token of a stream waits for a POST to /stub/step).
+`GET /stub` returns the requests that came.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 TOKENS = 5
+PROCESS = """
+import sys, time
+for line in sys.stdin:
+    until = time.monotonic() + float(line)
+    while time.monotonic() < until:
+        pass
+    print(flush=True)
+"""
+WORK_S = 6
 STATUS = {"refuse": 400, "fail": 500, "busy": 503}
 
 
@@ -22,11 +37,44 @@ class Engine(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, name: str, address: str, port: int, key: str) -> None:
+    def __init__(self, name: str, address: str, port: int, key: str, processes: str | None = None) -> None:
         super().__init__((address, port), Handler)
+        self.tokens = self.running = 0
+        self.computing = threading.Lock()
+        self.process: subprocess.Popen[str] | None = None
+        if processes is not None:
+            self.process = subprocess.Popen(
+                ["VLLM::EngineCore", "-I", "-S", "-c", PROCESS],
+                executable=sys.executable,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            Path(processes).write_text(f"{os.getpid()}\n{self.process.pid}\n")
         self.name, self.key, self.mode = name, key, "ok"
         self.steps = threading.Semaphore(0)
         self.seen: list[dict[str, Any]] = []
+
+    def make_token(self) -> None:
+        """Let the engine's process make a token, where there is one."""
+        self.running += 1
+        with self.computing:
+            if self.process is not None and self.process.stdin is not None and self.process.stdout is not None:
+                self.process.stdin.write(f"{WORK_S if self.mode == 'work' else 0}\n")
+                self.process.stdin.flush()
+                self.process.stdout.readline()
+            self.tokens += 1
+        self.running -= 1
+
+    def metrics(self) -> str:
+        """Return metrics under vLLM's names."""
+        values = {
+            "generation_tokens_total": self.tokens,
+            "num_requests_running": min(self.running, 1),
+            "num_requests_waiting": max(self.running - 1, 0),
+            "kv_cache_usage_perc": 0.0,
+        }
+        return "".join(f'vllm:{name}{{engine="0",model_name="m"}} {value}\n' for name, value in values.items())
 
     def handle_error(self, *_: object) -> None:
         """Report nothing about a client that closed its connection."""
@@ -48,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"seen": self.server.seen})
         elif self.path == "/health":
             self.answer(200, {})
+        elif self.path == "/metrics" and self.server.process is not None:
+            self.send(200, "text/plain; version=0.0.4", self.server.metrics().encode())
         else:
             self.serve({})
 
@@ -75,7 +125,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(STATUS[self.server.mode], {"error": {"message": self.server.mode}})
         elif body.get("stream"):
             self.stream(body)
+        elif self.path == "/v1/models":
+            self.answer(200, {"data": [{"id": "m"}]})
         else:
+            self.server.make_token()
             choice = {
                 "index": 0,
                 "finish_reason": "stop",
@@ -99,6 +152,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.mode == "break" and number == 2:
                 self.close_connection = True
                 return
+            self.server.make_token()
             choice = {"index": 0, "finish_reason": None, "delta": {"role": "assistant", "content": f"{number} "}}
             self.chunk(json.dumps({**self.completion(body), "object": "chat.completion.chunk", "choices": [choice]}))
         self.chunk("[DONE]")
@@ -111,13 +165,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, document: dict[str, Any]) -> None:
         """Send one document."""
-        data = json.dumps(document).encode()
+        self.send(status, "application/json", json.dumps(document).encode())
+
+    def send(self, status: int, kind: str, data: bytes) -> None:
+        """Send one answer of a content type."""
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
 
 if __name__ == "__main__":
-    Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]).serve_forever()
+    Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:6]).serve_forever()

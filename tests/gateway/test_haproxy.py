@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,8 @@ import pytest
 
 from provision.phases.gateway import haproxy
 from provision.phases.gateway.records import Limits
-from tests.gateway.running import KEY, ROOMY, Site, Stub, ask, running, wait_until
+from provision.phases.monitoring import unit_sets
+from tests.gateway.running import KEY, ROOMY, Site, Stub, ask, free_port, running, wait_until
 from tests.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python
 
@@ -314,6 +316,21 @@ def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
         assert site.ask("POST", CHAT, {"model": "m"}, key="sk-client-two").status == 200, "another client has its own"
 
 
+def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m"}) as site:
+        kept = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=60)
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        found = []
+        for clients in ({"one": KEY, "two": "sk-2"}, {"one": KEY, "two": "sk-3"}):
+            kept.request("POST", CHAT, json.dumps({"model": "m", "messages": []}), headers)
+            response = kept.getresponse()
+            response.read()
+            found.append((response.status, response.getheader("Connection")))
+            site.reload(replace(site.gateway, clients=clients))
+        kept.close()
+    assert found == [(200, None), (200, "close")]
+
+
 def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
         done, statuses = threading.Event(), []
@@ -351,3 +368,20 @@ def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) 
 
 def answers(site: Site, key: str, status: int) -> bool:
     return site.ask("POST", CHAT, {"model": "m"}, key=key).status == status
+
+
+def test_haproxys_figures_are_offered_without_a_key_and_nothing_else_is(tmp_path: Path) -> None:
+    at = ("127.0.9.1", free_port("127.0.9.1"))
+    with running(tmp_path, {"a": "m"}, metrics=at) as site:
+        assert site.chat().status == 200
+        figures = ask(at, "GET", "/metrics")
+        assert figures.status == 200
+        assert 'haproxy_server_status{proxy="model-0",server="a",state="UP"} 1' in figures.body.decode()
+        files = [Path(unit_sets.__file__).with_name(name) for name in ("alerts.yml", "dashboards.toml")]
+        for name in {name for file in files for name in re.findall(r"haproxy_[a-z_]+", file.read_text())}:
+            assert f'\n{name}{{proxy="model-0",server="a"' in figures.body.decode()
+        assert 'haproxy_server_http_responses_total{proxy="model-0",server="a",code="2xx"}' in figures.body.decode()
+        for secret in (KEY, site.stubs["a"].backend.key):
+            assert str(secret) not in figures.body.decode()
+        assert ask(at, "POST", CHAT, {}).status == 404
+        assert site.ask("GET", "/metrics").status == 404

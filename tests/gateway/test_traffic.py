@@ -129,6 +129,15 @@ def test_of_each_model_a_host_stays_while_others_restart(
     assert traffic.waves([*restarting], [gate], at_once) == expected
 
 
+def test_a_canary_restarts_in_its_turn_and_counts_as_no_host_that_stays() -> None:
+    gate = gateway("gate", behind("a", state="canary"), behind("b"), behind("c"))
+    assert traffic.waves(["a", "b", "c"], [gate], 3) == [[], ["a"], ["b"], ["c"]]
+    assert traffic.waves(["a"], [gate], 1) == [[], ["a"]]
+    assert gate.in_traffic("m") == {"b", "c"}
+    assert gate.gets_requests("a")
+    assert gate.drained() == set()
+
+
 def test_without_a_gateway_all_restart_together() -> None:
     assert traffic.waves(["a", "b"], [], 1) == [["a", "b"]]
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Host
+from provision.fleet.inventory.addresses import (
+    EVERYWHERE,
+    address_from,
+    is_ip,
+    listened_on,
+    metrics_bind,
+    own_address,
+    with_port,
+)
 from provision.phases.gateway.records import Backend, Gateway, Limits
 
 RUN_FOLDER = "/run/firstlight-gateway"
@@ -26,6 +34,10 @@ class Served:
     bind: str
     port: int
     key: str | None = field(repr=False)
+    unit: str | None = None
+    """Its unit of systemd; None where something else keeps it running, or the account is not root's."""
+    health_port: int | None = None
+    """Port of its health agent; None where it has none."""
 
 
 def served_of(state: str, environment: str) -> Served | None:
@@ -42,7 +54,8 @@ def served_of(state: str, environment: str) -> Served | None:
     if not readiness:
         return None
     key = re.search(r"^VLLM_API_KEY=(\S+)$", environment, re.MULTILINE)
-    return Served(readiness["served_name"], readiness["host"], readiness["port"], key[1] if key else None)
+    unit = readiness.get("unit") if readiness.get("supervisor") == "systemd" else None
+    return Served(readiness["served_name"], readiness["host"], readiness["port"], key[1] if key else None, unit)
 
 
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
@@ -61,11 +74,11 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
         said = served.get(host.name)
         if said is None:
             continue
-        address = _address(gateway, host, said.bind)
+        address = address_from(gateway, host, said.bind)
         if address is None:
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
-            found.append(Backend(host.name, said.model, address, said.port, said.key))
+            found.append(Backend(host.name, said.model, address, said.port, said.key, said.health_port))
     if unreachable:
         raise InventoryError(
             f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",
@@ -80,27 +93,25 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     return tuple(found)
 
 
-def _address(gateway: Host, host: Host, bind: str) -> str | None:
-    """Return the address of a host's server as the gateway reaches it; None where it cannot."""
-    if host.name == gateway.name:
-        return _own_address(bind)
-    if bind == "localhost" or ipaddress.ip_address(bind.strip("[]")).is_loopback:
-        return None
-    if bind in ("0.0.0.0", "::"):  # noqa: S104 - it listens everywhere: the address by which we reach it will do
-        return host.connection.address
-    return bind.strip("[]")
+def gateway_of(
+    host: Host,
+    backends: tuple[Backend, ...],
+    clients: Mapping[str, str],
+    folder: str,
+    monitors: Collection[Host] = (),
+) -> Gateway:
+    """Return a gateway from the settings of its host.
 
-
-def _own_address(bind: str) -> str:
-    """Return the address by which a host reaches its own server."""
-    return "127.0.0.1" if bind in ("0.0.0.0", "localhost") else "::1" if bind == "::" else bind  # noqa: S104
-
-
-def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, str], folder: str) -> Gateway:
-    """Return a gateway from the settings of its host; `folder` is where it keeps its files."""
+    Args:
+        host: The gateway's host.
+        backends: What it passes requests to.
+        clients: Key of each client by its name.
+        folder: Where it keeps its files.
+        monitors: The hosts that read its figures.
+    """
     settings = host.settings
     limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
-    bind = "127.0.0.1" if settings.gateway_bind == "localhost" else settings.gateway_bind.strip("[]")
+    bind = listened_on(settings.gateway_bind)
     return Gateway(
         bind,
         settings.gateway_port,
@@ -110,6 +121,7 @@ def gateway_of(host: Host, backends: tuple[Backend, ...], clients: Mapping[str, 
         limits,
         run_folder=RUN_FOLDER,
         folder=folder,
+        metrics=(metrics_bind(host, monitors), settings.gateway_metrics_port) if monitors else None,
     )
 
 
@@ -134,7 +146,9 @@ def to_remember(served: Mapping[str, Served]) -> str:
 def reached_at(host: Host) -> str:
     """Return the name or address by which clients reach a gateway."""
     bind = host.settings.gateway_bind.strip("[]")
-    if bind in ("0.0.0.0", "::"):  # noqa: S104 - it listens everywhere
+    if host.settings.gateway_address is not None:
+        return host.settings.gateway_address.partition("/")[0]
+    if bind in EVERYWHERE:
         return host.connection.address or "localhost"
     return bind
 
@@ -142,22 +156,14 @@ def reached_at(host: Host) -> str:
 def endpoint_of(host: Host, address: str) -> str:
     """Return the address of a gateway's API as a client of OpenAI's takes it."""
     scheme = "https" if host.settings.gateway_tls else "http"
-    shown = f"[{address}]" if ":" in address else address
-    return f"{scheme}://{shown}:{host.settings.gateway_port}/v1"
+    return f"{scheme}://{with_port(address, host.settings.gateway_port)}/v1"
 
 
 def certificate_names(host: Host) -> list[str]:
     """Return the names of a self-signed certificate, as openssl takes them."""
-    names = dict.fromkeys((reached_at(host), "localhost", "127.0.0.1"))
-    return [f"IP:{name}" if _is_address(name) else f"DNS:{name}" for name in names]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    own = () if host.settings.gateway_address is None else (host.connection.address,)
+    names = dict.fromkeys(filter(None, (reached_at(host), *own, "localhost", "127.0.0.1")))
+    return [f"IP:{name}" if is_ip(name) else f"DNS:{name}" for name in names]
 
 
 def read_certificate(path: str | None, host: str) -> str | None:
@@ -198,9 +204,10 @@ def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incomin
             "unit_path": "/etc/systemd/system/firstlight-gateway.service",
             "address": bind,
             "port": settings.gateway_port,
+            "shares_address": settings.gateway_address is not None,
             "self_signed": certificate_names(host)
             if settings.gateway_tls and settings.gateway_certificate is None
             else [],
-            "probe": endpoint_of(host, _own_address(bind)).removesuffix("/v1"),
+            "probe": endpoint_of(host, own_address(bind)).removesuffix("/v1"),
         },
     }

@@ -21,12 +21,16 @@ from provision.phases.gateway.records import Backend, Gateway
 CONFIG = "haproxy.cfg"
 UNIT = "firstlight-gateway.service"
 CERTIFICATE = "certificate.pem"
+CERTIFICATE_NAMES = "certificate.names"
+"""The names of a certificate that the host signs itself: with other names the files are others, and it signs again."""
 CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models.map", "routes.lst", "models.json"
 PROBES = "probes.map"
 TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 """What `onhost/traffic.py` has to know of these files, and that program."""
 DRAINED_STATE = "drained.state"
 """Beside the folder of these files: the hosts that are drained when HAProxy starts."""
+CANARY_MAP = "canary.map"
+"""Beside the folder of these files: the share of each host of a rollout, as `onhost/traffic.py` writes it."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
@@ -140,6 +144,8 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]
     for number, backends in enumerate(models.values()):
         yield from _model(gateway, number, backends)
     yield from _second_pass(gateway)
+    if gateway.metrics is not None:
+        yield from _metrics(gateway.metrics)
 
 
 def _global(gateway: Gateway) -> Iterator[str]:
@@ -186,6 +192,8 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
     yield "frontend clients"
     yield f"    bind {_address(gateway.bind, gateway.port)}{tls}"
     yield "    option http-buffer-request"
+    # Clients keep connections: one that is idle during a reload gets its next answer, and is closed then.
+    yield "    option idle-close-on-response"
     yield "    option httplog"
     yield "    option dontlog-normal"
     busy = _error("no host can take the request now; try again", "overloaded")
@@ -241,15 +249,38 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
     yield "    # By way of the second pass, which also knows whether the host still computes."
     yield f"    http-check send meth GET uri /health ver HTTP/1.1 hdr Host gateway hdr {_HOST_HEADER} %[srv_name]"
     yield "    http-check expect status 200"
-    yield "    timeout check 1s"
+    # A server at work may answer late. Whether its engine computes is then the word of its health agent.
+    yield f"    timeout check {1 if any(one.health_port is None for one in backends) else 5}s"
     yield f"    http-send-name-header {_HOST_HEADER}"
     most = gateway.limits.host_requests
     yield f"    http-request deny deny_status 503 if {{ queue ge {most * len(backends)} }}"
     yield (
-        f"    default-server inter 500ms fall 2 rise 2 slowstart 30s on-marked-down shutdown-sessions maxconn {most}"
+        "    default-server weight 100 inter 500ms fastinter 100ms fall 2 rise 2 slowstart 30s on-marked-down shutdown-sessions "
+        f"maxconn {most}"
     )
+    yield from _canaries(gateway, number, backends)
+    for server, one in _servers(backends):
+        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check{_agent(one)}"
+
+
+def _canaries(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
+    """Yield the rules that give hosts of a rollout their share of requests, by a draw for each request.
+
+    Such a host is drained, so that only these rules choose it: with weights, leastconn would give a slow one less. Its bound
+    in the map is the share of all such hosts up to it. Where no other host is left they take all requests.
+    """
+    yield "    http-request set-var(txn.draw) rand(10000)"
     for server, _ in _servers(backends):
-        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check"
+        bound = f"str({server}),map_str_int({gateway.folder}/{CANARY_MAP},0)"
+        yield f"    use-server {server} if {{ {bound},sub(txn.draw) gt 0 }}"
+        yield f"    use-server {server} if {{ nbsrv(model-{number}) eq 0 }} {{ {bound} gt 0 }}"
+
+
+def _agent(one: Backend) -> str:
+    """Return the words that let HAProxy ask a host's health agent, whose word can neither drain a host nor undo that."""
+    if one.health_port is None:
+        return ""
+    return f" agent-check agent-addr {one.address} agent-port {one.health_port} agent-inter 250ms"
 
 
 def _second_pass(gateway: Gateway) -> Iterator[str]:
@@ -263,8 +294,10 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield ""
     yield "backend hosts"
     yield "    retries 0"
-    yield "    # /health of an engine that hangs still answers, so a host is also asked for a token. What a client may do wrong,"
-    yield "    # and a host that has too much to do (503), say nothing against it."
+    yield "    # The kernel of a host accepts a connection however busy its server is. A host that is gone does not."
+    yield "    timeout connect 600ms"
+    yield "    # /health of an engine that hangs still answers, so a host without a health agent is also asked for a token. What a"
+    yield "    # client may do wrong, and a host that has too much to do (503), say nothing against it."
     yield "    option httpchk"
     yield (
         "    http-check send meth POST uri /v1/completions ver HTTP/1.1 hdr Host gateway hdr Content-Type application/json "
@@ -280,8 +313,18 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield f"    http-request set-var(txn.key) var(txn.host),map_str({HOSTS})"
     yield f"    http-request del-header {_HOST_HEADER}"
     yield "    http-request set-header authorization 'Bearer %[var(txn.key)]' if { var(txn.key) -m found }"
-    for server, _ in _servers(gateway.backends):
-        yield f"    http-request return status 503 if {{ var(txn.host) -m str {server} }} !{{ srv_is_up({server}) }}"
+    for server, one in _servers(gateway.backends):
+        if one.health_port is None:
+            yield f"    http-request return status 503 if {{ var(txn.host) -m str {server} }} !{{ srv_is_up({server}) }}"
     yield "    use-server %[var(txn.host)] if TRUE"
     for server, one in _servers(gateway.backends):
-        yield f"    server {server} {_address(one.address, one.port)} check"
+        yield f"    server {server} {_address(one.address, one.port)}{' check' if one.health_port is None else ''}"
+
+
+def _metrics(address: tuple[str, int]) -> Iterator[str]:
+    yield ""
+    yield "frontend metrics"
+    yield f"    bind {_address(*address)}"
+    yield "    no log"
+    yield "    http-request use-service prometheus-exporter if { path /metrics }"
+    yield "    http-request return status 404"

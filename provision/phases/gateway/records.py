@@ -18,6 +18,8 @@ class Backend:
     port: int
     key: str | None = field(repr=False)
     """The host's own API key; None where it asks for none."""
+    health_port: int | None = None
+    """Port of its health agent, at the same address; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Gateway:
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()
+    metrics: tuple[str, int] | None = None
+    """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
 
     def models(self) -> dict[str, list[Backend]]:
         """Return the back ends by model, both in order of their names."""

@@ -26,7 +26,8 @@ class HostTraffic:
 
     host: str
     model: str
-    state: Literal["up", "down", "drained"]
+    state: Literal["up", "down", "drained", "canary"]
+    """A canary gets a share of requests by draw, as a rollout has set it."""
     healthy: bool
     """Whether it would take requests if it were not drained."""
     share: float
@@ -54,14 +55,34 @@ class Traffic:
         """Return the hosts that are drained."""
         return {one.host for one in self.hosts if one.state == "drained"}
 
+    def gets_requests(self, name: str) -> bool:
+        """Return whether a host gets new requests, be it all of its share or as a canary."""
+        one = self.of(name)
+        return one is not None and one.state in {"up", "canary"}
+
     def in_traffic(self, model: str) -> set[str]:
-        """Return the hosts that get new requests for a model."""
+        """Return the hosts that get new requests for a model, without canaries: what one gets is for the others to take."""
         return {one.host for one in self.hosts if one.model == model and one.state == "up"}
 
 
-def request_text(*, drain: Sequence[str] = (), ready: Sequence[str] = (), by: By = "operator") -> str:
-    """Return what `onhost/traffic.py change` is asked; without hosts it only answers."""
-    return json.dumps({"drain": [*drain], "ready": [*ready], "by": by})
+def request_text(
+    *,
+    drain: Sequence[str] = (),
+    ready: Sequence[str] = (),
+    by: By = "operator",
+    canary: Mapping[str, int] | None = None,
+) -> str:
+    """Return what `onhost/traffic.py change` is asked; without hosts it only answers.
+
+    Args:
+        drain: Hosts that are to get no new requests.
+        ready: Hosts that are to get requests again.
+        by: Who wants it.
+        canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
+    """
+    return json.dumps(
+        {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
+    )
 
 
 def command_of(python: str, folder: str, request: str) -> str:
@@ -101,7 +122,8 @@ def parse(gateway: str, answer: str) -> Traffic:
     for is_new, row in rows:
         if is_new and row["pxname"].startswith("model-") and _is_up(row):
             weights[row["pxname"]] += _number(row["weight"])
-    hosts = [_host(name, server, rows, weights, document["drained"]) for name, server in document["servers"].items()]
+    shares = document.get("canary", {})  # a gateway of an earlier version has none
+    hosts = [_host(name, rows, weights, document | {"canary": shares}) for name in document["servers"]]
     return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
 
 
@@ -119,11 +141,12 @@ def _number(text: str | None) -> int:
 
 def _host(
     name: str,
-    server: Mapping[str, str],
     rows: Iterable[tuple[bool, Mapping[str, str]]],
     weights: Mapping[str, int],
-    drained: Mapping[str, str],
+    document: Mapping[str, Mapping[str, Any]],
 ) -> HostTraffic:
+    servers, drained, canary = document["servers"], document["drained"], document["canary"]
+    server = servers[name]
     own = [
         (is_new, row)
         for is_new, row in rows
@@ -132,15 +155,27 @@ def _host(
     now = next(
         (row for is_new, row in own if is_new and row["pxname"] == server["backend"]), {"status": "", "weight": ""}
     )
-    is_drained = name in drained or now["status"].startswith(("DRAIN", "MAINT"))
-    is_up = now["status"].startswith("UP")
     total = weights[server["backend"]]
+    healthy = now["status"].startswith(("UP", "DRAIN"))
+    state: Literal["up", "down", "drained", "canary"]
+    share = 0.0
+    if name in drained:
+        state = "drained"
+    elif name in canary:
+        state, share = ("canary", canary[name] / 100) if healthy else ("down", 0.0)
+    elif now["status"].startswith(("DRAIN", "MAINT")):
+        state = "drained"
+    elif now["status"].startswith("UP"):
+        drawn = sum(canary.get(other, 0) for other, one in servers.items() if one["backend"] == server["backend"])
+        state, share = "up", (100 - drawn / 100) * _number(now["weight"]) / total if total else 0.0
+    else:
+        state = "down"
     return HostTraffic(
         host=name,
         model=server["model"],
-        state="drained" if is_drained else "up" if is_up else "down",
-        healthy=now["status"].startswith(("UP", "DRAIN")),
-        share=round(100 * _number(now["weight"]) / total, 1) if is_up and not is_drained and total else 0.0,
+        state=state,
+        healthy=healthy,
+        share=round(share, 2),
         **{field: sum(_number(row[column]) for _, row in own) for field, column in COUNTERS.items()},
     )
 
@@ -204,13 +239,13 @@ def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) 
     found: list[list[str]] = [[]]
     place = Counter[str]()
     for name in restarting:
-        models = {one.model for traffic in traffics if (one := traffic.of(name)) and one.state == "up"}
+        models = {one.model for traffic in traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
         if not models:
             found[0].append(name)
             continue
         [model, *_] = sorted(models)
-        others = min(len(traffic.in_traffic(model)) for traffic in traffics if name in traffic.in_traffic(model))
-        number = 1 + place[model] // max(1, min(at_once, others - 1))
+        others = min(len(traffic.in_traffic(model) - {name}) for traffic in traffics if traffic.gets_requests(name))
+        number = 1 + place[model] // max(1, min(at_once, others))
         place[model] += 1
         while len(found) <= number:
             found.append([])

@@ -1,5 +1,8 @@
 """The traffic of this gateway, in JSON: `python3 traffic.py change REQUEST`. Standard library only.
 
+A host of a rollout is a canary: it is drained at HAProxy, and gets a share of requests by draw. `canary.json` has the shares,
+`canary.map` follows from it; HAProxy reads that at each start, and is told of each change.
+
 HAProxy forgets at a restart which hosts are drained, and so does each new process after a reload. `drained.json` remembers it;
 `drained.state` follows from it, and HAProxy reads that before it takes the first request. `traffic.py remember` writes it for new files.
 A process of before a reload finishes its streams, so it gets the commands and is counted too.
@@ -21,6 +24,7 @@ from typing import Any, Iterable, Iterator
 ANSWER_S = 10.0
 OPERATOR = "operator"
 STATE_VERSION = "1\n"
+CANARY_MAP = "canary.map"
 
 
 class Refused(Exception):  # noqa: N818 - HAProxy's answer, not a fault
@@ -61,8 +65,10 @@ class Gateway:
                 elif is_new:
                     raise Refused(f"HAProxy gives no figures: {stat.strip()}")
 
-    def tell(self, names: Iterable[str], drained: dict[str, str]) -> None:
-        """Let every process drain hosts, or take them back. Raises Refused."""
+    def tell(self, names: Iterable[str], drained: dict[str, str], canary: dict[str, int]) -> None:
+        """Let every process drain hosts, or take them back, and know the shares of canaries. Raises Refused."""
+        names = list(names)
+        bounds = self.bounds(drained, canary)
         by_server = {self.servers[name]["server"]: name for name in names if name in self.servers}
         for process, is_new, stat in list(self.processes()):
             found = set()
@@ -71,25 +77,52 @@ class Gateway:
                 if name is None or not row["pxname"].startswith("model-"):
                     continue
                 found.add(name)
-                state = "drain" if name in drained else "ready"
+                state = "drain" if name in drained or name in canary else "ready"
                 answer = self.ask(f"{process} set server {row['pxname']}/{row['svname']} state {state}").strip()
                 if answer and is_new:
+                    raise Refused(f"HAProxy refuses: {answer}")
+            # Shares last: a host that becomes a canary is drained by then.
+            for server, bound in bounds.items():
+                answer = self.ask(f"{process} set map {self.folder}/{CANARY_MAP} {server} {bound}").strip()
+                if answer and is_new and (bound or "not found" not in answer):
                     raise Refused(f"HAProxy refuses: {answer}")
             if is_new and (missing := set(by_server.values()) - found):
                 raise Refused(f"HAProxy has no server for {', '.join(sorted(missing))}")
 
     def drained(self) -> dict[str, str]:
         """Return who drained each host, by its name."""
+        return self.known("drained.json")
+
+    def canary(self) -> dict[str, int]:
+        """Return the share of each canary in ten-thousandths of its model's requests, by its name."""
+        return self.known("canary.json")
+
+    def known(self, name: str) -> dict[str, Any]:
+        """Return what a file beside the files remembers; nothing where there is none."""
         try:
-            return dict(json.loads((self.folder / "drained.json").read_text()))
+            return dict(json.loads((self.folder / name).read_text()))
         except FileNotFoundError:
             return {}
 
-    def remember(self, drained: dict[str, str]) -> None:
-        """Write which hosts are drained, for HAProxy's next start."""
+    def bounds(self, drained: dict[str, str], canary: dict[str, int]) -> dict[str, int]:
+        """Return the bound of each server: the sum of the shares up to its own. A drained host has none."""
+        found: dict[str, int] = {}
+        sums: dict[str, int] = {}
+        for name in sorted(self.servers):
+            model, share = self.servers[name]["model"], 0 if name in drained else canary.get(name, 0)
+            sums[model] = sums.get(model, 0) + share
+            found[self.servers[name]["server"]] = sums[model] if share else 0
+        return found
+
+    def remember(self, drained: dict[str, str], canary: dict[str, int]) -> None:
+        """Write which hosts are drained and the shares of canaries, for HAProxy's next start."""
         write(self.folder / "drained.json", json.dumps(drained, sort_keys=True) + "\n")
-        lines = [self.servers[name]["state"] for name in sorted(drained) if name in self.servers]
+        write(self.folder / "canary.json", json.dumps(canary, sort_keys=True) + "\n")
+        names = sorted({*drained, *canary} & set(self.servers))
+        lines = [self.servers[name]["state"] for name in names]
         write(self.folder / "drained.state", STATE_VERSION + "".join(f"{line}\n" for line in lines))
+        bounds = self.bounds(drained, canary)
+        write(self.folder / CANARY_MAP, "".join(f"{server} {bound}\n" for server, bound in bounds.items()))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -98,29 +131,38 @@ class Gateway:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def change(self, drain: list[str], ready: list[str], by: str) -> None:
+    def change(self, drain: list[str], ready: list[str], by: str, canary: dict[str, int] | None) -> None:
         """Drain hosts and take others back: all, or none. A run leaves alone what an operator drained.
+
+        Args:
+            drain: Hosts that get no new requests.
+            ready: Hosts that get requests again; one that an operator names is no canary any more.
+            by: Who wants it.
+            canary: All canaries from now on, with their shares; None leaves them.
 
         Raises:
             Refused: HAProxy refuses, or does not answer.
             OSError: The files cannot be written.
         """
         with self.locked():
-            before = self.drained()
-            after = dict(before)
+            before, canaries = self.drained(), self.canary()
+            after, shares = dict(before), dict(canaries if canary is None else canary)
             for name in drain:
                 if name in self.servers and (by == OPERATOR or name not in after):
                     after[name] = by
             for name in ready:
                 if by == OPERATOR or after.get(name) == by:
                     after.pop(name, None)
-            self.remember(after)
+                if by == OPERATOR:
+                    shares.pop(name, None)
+            names = {*drain, *ready, *(canaries.keys() ^ shares.keys())}
+            self.remember(after, shares)
             try:
-                self.tell((*drain, *ready), after)
+                self.tell(names, after, shares)
             except Refused:
-                self.remember(before)
+                self.remember(before, canaries)
                 with contextlib.suppress(Refused):
-                    self.tell((*drain, *ready), before)
+                    self.tell(names, before, canaries)
                 raise
 
     def figures(self) -> dict[str, Any]:
@@ -129,7 +171,7 @@ class Gateway:
         servers = {
             name: {key: server[key] for key in ("model", "backend", "server")} for name, server in self.servers.items()
         }
-        return {"servers": servers, "drained": self.drained(), "processes": processes}
+        return {"servers": servers, "drained": self.drained(), "canary": self.canary(), "processes": processes}
 
 
 def write(path: Path, text: str) -> None:
@@ -147,12 +189,13 @@ def main() -> None:
     gateway = Gateway(Path(__file__).absolute().parent)
     if sys.argv[1] == "remember":
         with gateway.locked():
-            gateway.remember(gateway.drained())
+            gateway.remember(gateway.drained(), gateway.canary())
         return
     request = json.loads(sys.argv[2])
+    canary = request.get("canary")
     try:
-        if request["drain"] or request["ready"]:
-            gateway.change(request["drain"], request["ready"], request["by"])
+        if request["drain"] or request["ready"] or canary is not None:
+            gateway.change(request["drain"], request["ready"], request["by"], canary)
         answer = gateway.figures()
     except Refused as refused:
         answer = {"error": str(refused)}

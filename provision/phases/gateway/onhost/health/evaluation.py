@@ -1,0 +1,121 @@
+"""Whether an engine computes, from successive looks at it. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of an engine at one time. Counts are since its start."""
+
+    at: float
+    """Seconds of a clock that never goes back."""
+    progress: tuple[float, ...] | None
+    """Values that only a computing engine changes; None where the server did not answer in time."""
+    tokens: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+    cache: float = 0.0
+    """Share of its cache in use, up to 1."""
+    is_asked: bool = False
+    """Whether a question of the agent waits for its answer."""
+    answers: int = 0
+    """Questions of the agent that were answered."""
+    failures: int = 0
+    """Answers 5xx since the last other one."""
+    engine_cpu_s: float | None = None
+    """Processor time of the processes that compute; None where they are unknown."""
+    all_cpu_s: float | None = None
+    """The same with the server."""
+    is_stopped: bool = False
+    """Whether a signal stopped a process of it."""
+
+
+class Evaluator:
+    """What the agent knows of an engine.
+
+    Args:
+        limits: Table `limits` of health.toml.
+        weights: Table `weights` of health.toml.
+    """
+
+    def __init__(self, limits: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+        self._limits, self._weights = limits, weights
+        self._looks: deque[Look] = deque()
+        self._quiet_since = 0.0
+
+    def forget(self) -> None:
+        """Begin anew: no engine runs."""
+        self._looks.clear()
+
+    def see(self, look: Look) -> None:
+        """Take a look into account."""
+        before = self._looks[-1] if self._looks else None
+        # After a pause of the agent itself, such as of its virtual machine, nothing is known of the time between.
+        if before is not None and look.at - before.at > 2 * float(self._limits["quiet_s"]):
+            self.forget()
+            before = None
+        owes = look.progress is None or look.is_asked or look.running + look.waiting > 0
+        moved = before is None or (look.progress is not None and look.progress != self._last_progress())
+        if moved or not owes or look.answers != getattr(before, "answers", look.answers):
+            self._quiet_since = look.at
+        self._looks.append(look)
+        while len(self._looks) > 2 and look.at - self._looks[1].at >= self._limits["idle_s"]:
+            self._looks.popleft()
+
+    def _last_progress(self) -> tuple[float, ...] | None:
+        return next((one.progress for one in reversed(self._looks) if one.progress is not None), None)
+
+    def wants_question(self) -> bool:
+        """Return whether nothing else shows that the engine computes: it has no request, and made no token for one."""
+        if not self._looks or self._looks[-1].progress is None:
+            return False
+        now = self._looks[-1]
+        if now.is_asked or now.running + now.waiting > 0:
+            return False
+        before = self._looks[-2] if len(self._looks) > 1 else now
+        return now.tokens - before.tokens <= now.answers - before.answers
+
+    def word(self) -> str:
+        """Return what HAProxy is told: `up` with a weight, or `down` with the reason.
+
+        Only words of health are used. `drain`, `maint` and `ready` would set or undo what an administrator decided.
+        """
+        if not self._looks:
+            return "up 100%"
+        now = self._looks[-1]
+        quiet_s = now.at - self._quiet_since
+        if quiet_s >= self._limits["patience_s"]:
+            return f"down #no token for {quiet_s:.0f} s"
+        is_frozen = now.is_stopped and quiet_s >= self._limits["quiet_s"]
+        if is_frozen or (quiet_s >= self._limits["idle_s"] and self._is_idle()):
+            return f"down #frozen: has requests and has computed nothing for {quiet_s:.1f} s"
+        if now.failures >= self._limits["failures"]:
+            return f"down #answered 5xx to {now.failures} questions"
+        return f"up {self._weight(now)}%"
+
+    def _is_idle(self) -> bool:
+        """Return whether the processes got no time over the looks that are kept; False where that is unknown."""
+        first, now = self._looks[0], self._looks[-1]
+        # A server that does not answer is looked at itself: it may be at work on a long prompt, or on an answer to us.
+        spent = (
+            _less(now.engine_cpu_s, first.engine_cpu_s)
+            if now.progress is not None
+            else _less(now.all_cpu_s, first.all_cpu_s)
+        )
+        return spent is not None and 0 <= spent <= self._limits["idle_cores"] * (now.at - first.at)
+
+    def _weight(self, look: Look) -> int:
+        weight = 100.0
+        if look.waiting > 0:
+            weight *= look.running / (look.running + look.waiting)
+        if look.cache >= self._weights["cache_full"]:
+            weight = min(weight, self._weights["cache_full_weight"])
+        return max(round(weight), int(self._weights["least"]))
+
+
+def _less(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else now - before
