@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +40,10 @@ def start(
     after_host: Annotated[
         str | None, typer.Option("--after-host", metavar="COMMAND", help="Run here after it, to bring it back.")
     ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option("--targets", metavar="FILE", help="Keep the hosts that take requests here, in Prometheus' form."),
+    ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +53,7 @@ def start(
     request = asked(
         "rollout", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, model=model, vllm=vllm
     )
-    options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host)
+    options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host, targets)
     raise typer.Exit(rollout.start(request, options, as_json=as_json))
 
 

@@ -22,7 +22,7 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import install
-from provision.pipeline.phases import PLAN, PROBE, STAGE, Step
+from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Step
 from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.rollout_driver import RolloutDriver, print_rollout
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
@@ -38,6 +38,7 @@ class RolloutOptions:
     hold_s: float
     before_host: str | None
     after_host: str | None
+    targets: Path | None = None
 
 
 def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) -> int:
@@ -58,7 +59,7 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
     with store.locked():
         store.require_none_open()
         store.take_wish()
-        outcome = execute(request, (PROBE, PLAN, STAGE, Step("install", _install_beforehand, "install")))
+        outcome = execute(request, (PROBE, QUARANTINE, PLAN, STAGE, Step("install", _install_beforehand, "install")))
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome, as_json=as_json)
             return outcome.exit_code or Exit.RED
@@ -149,6 +150,11 @@ def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
             f"the inventory `{request.inventory}` has no host that serves",
             hint="a rollout changes what hosts serve; look at firstlight_serve",
         )
+    if together := next((host.span for host in hosts if host.span), None):
+        raise InventoryError(
+            f"hosts {', '.join(map('`{}`'.format, together.members))} serve one model together, and a rollout changes single hosts",
+            hint="change them together: ./firstlight provision",
+        )
     return hosts
 
 
@@ -172,7 +178,8 @@ def _made(
 ) -> Rollout:
     result = outcome.result
     assert isinstance(result, StagedHosts)
-    changing = [host for host in serving if host.name not in result.up_to_date]
+    left_out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
+    changing = [host for host in serving if host.name not in result.up_to_date | left_out]
     staging = [host.name for host in changing if STAGING in host.groups]
     steps = (0, *steps) if staging else steps
     step_of = assign([host.name for host in changing], steps, staging)
@@ -191,6 +198,7 @@ def _made(
         hold_s=options.hold_s,
         before_host=options.before_host,
         after_host=options.after_host,
+        targets=str(options.targets.resolve()) if options.targets is not None else None,
         started_at=utc_now(),
         hosts=tuple(hosts),
     )

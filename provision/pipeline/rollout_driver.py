@@ -5,32 +5,38 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.models.records import HostSummary
 from provision.core.models.rollout import Decision, Rollout
+from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
 from provision.core.models.settings import Inventory
 from provision.core.process import run_program
 from provision.core.redaction import redact
-from provision.core.run_folder import utc_now
+from provision.core.run_folder import utc_now, write_atomically
+from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.steps import STAGING, batches
 from provision.fleet.rollout.store import RolloutStore
+from provision.fleet.rollout.targets import targets_text
 from provision.pipeline import CommandRequest
+from provision.pipeline.canary import CanaryHosts, set_shares
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.phases import GATEWAY, PROBE, STEPS, Step
+from provision.pipeline.phases import GATEWAY, MONITORING, PROBE, QUARANTINE, STEPS, Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
 from provision.pipeline.rollout_gate import GateResult, gate
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.rollout import described
 
+ALL = 100
 HOOK_S = 600.0
 """Seconds for a hook: draining waits for open streams."""
-SWITCH = tuple(step for step in STEPS if step is not GATEWAY)
+SWITCH = tuple(step for step in STEPS if step not in (GATEWAY, MONITORING))
 
 
 class StoppedError(FirstlightError):
@@ -52,7 +58,9 @@ class RolloutDriver:
                 f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
                 hint="put them back until the rollout is over",
             )
-        self._serving = sum(host.is_serving for host in inventory.hosts)
+        marks = QuarantineStore(request.logs)
+        self._quarantined = {host.name for host in inventory.hosts if marks.get(host) is not None}
+        self._serving = sum(host.is_serving and host.name not in self._quarantined for host in inventory.hosts)
         self._gateways = any(host.is_gateway for host in inventory.hosts)
 
     def go_on(self) -> int:
@@ -62,13 +70,13 @@ class RolloutDriver:
         self._keep(state="running", text=None)
         try:
             for step, percent in enumerate(self.rollout.steps):
-                if self.rollout.of_step(step) and not self._is_through(step):
+                if not self._is_through(step) and (self.rollout.of_step(step) or self._is_draw(percent)):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
-                    reason = self._change(step) or self._decide(step)
+                    reason = self._change(step) or (self._decide(step) if self._updated() else None)
                     if reason is not None:
                         return self.take_back(reason)
             self._refresh_gateways()
-            self._keep(state="done", text=f"{len(self.rollout.hosts)} hosts serve the new release")
+            self._keep(state="done", text=f"{len(self._updated())} hosts serve the new release")
         except StoppedError as stop:
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
@@ -80,9 +88,53 @@ class RolloutDriver:
     def _is_through(self, step: int) -> bool:
         return any(one.step == step and one.verdict == "go on" for one in self.rollout.decisions)
 
+    def _is_draw(self, percent: int) -> bool:
+        """Return whether a step changes the share of requests although it changes no host."""
+        return self._gateways and 0 < percent < ALL and any(host.state == "updated" for host in self.rollout.hosts)
+
     def _change(self, step: int) -> str | None:
-        """Switch the hosts of a step; return why all has to go back, None where nothing speaks against it."""
+        """Switch the hosts of a step; return why all has to go back, None where nothing speaks against it.
+
+        At the gateways its hosts are canaries before they serve the new release, and get their share when all of them do. In the
+        last step there are none: nobody would be left for the other requests.
+        """
         names = [host.name for host in self.rollout.of_step(step) if host.state in ("waiting", "changing")]
+        percent = self.rollout.steps[step]
+        if percent == ALL:
+            self._share([], percent=0)
+        elif names:
+            self._share(self._updated(), joining=names, percent=self.rollout.steps[step - 1] if step else 0)
+        reason = self._switch(names)
+        if reason is None and percent < ALL:
+            self._share(self._updated(), percent=percent)
+        return reason
+
+    def _updated(self) -> list[str]:
+        return [host.name for host in self.rollout.hosts if host.state == "updated"]
+
+    def _touched(self) -> list[str]:
+        return [host.name for host in self.rollout.hosts if host.state in {"changing", "updated", "failed"}]
+
+    def _share(self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int) -> None:
+        """Let the gateways give hosts a share of requests; without names there are no canaries any more.
+
+        Raises:
+            StoppedError: A gateway does not have it.
+        """
+        if not self._gateways:
+            return
+        step = Step("canary", partial(set_shares, names=names, joining=joining, percent=percent), "serve", "all")
+        outcome = execute(replace(self._request, limit=GATEWAY_GROUP), (step,))
+        if outcome.exit_code == Exit.INTERRUPTED:
+            raise KeyboardInterrupt
+        error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be asked"
+        if error is not None:
+            raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
+        if names:
+            self._say(f"gateways: {percent} % of requests to {', '.join(names)}")
+
+    def _switch(self, names: Sequence[str]) -> str | None:
+        """Switch hosts; return why all has to go back, None where nothing speaks against it."""
         for batch in batches(names, serving=self._serving, min_serving=self.rollout.min_serving):
             wish = self._store.take_wish()
             if wish == "abort":
@@ -91,6 +143,7 @@ class RolloutDriver:
                 raise StoppedError("asked to pause")
             outcome = self._between_hooks(batch, partial(self._run, batch, SWITCH))
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch]
+            self._announce(out=())
             if any(bad):
                 return next(filter(None, bad))
         return None
@@ -98,6 +151,10 @@ class RolloutDriver:
     def _switched(self, host: HostSummary, outcome: RunOutcome) -> str | None:
         """Keep what became of a host; return why it failed."""
         failed = _failure(host)
+        if host.state == "quarantined":
+            self._keep_host(host.name, state="quarantined", run=outcome.summary.run)
+            self._say(f"{host.name}: left out, {host.phases['plan'].text}")
+            return None
         if failed is None:
             desired = outcome.result.desired if isinstance(outcome.result, StagedHosts) else {}
             release = host.release or (desired[host.name].state["release"] if host.name in desired else None)
@@ -109,7 +166,7 @@ class RolloutDriver:
 
     def _decide(self, step: int) -> str | None:
         """Ask the gate; return why all has to go back, None where the next step may begin."""
-        new = [host.name for host in self.rollout.hosts if host.state == "updated"]
+        new = self._updated()
         waiting = [host for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
         old = waiting[0].name if waiting else None
         observe = Step("gate", partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s), "serve")
@@ -124,6 +181,8 @@ class RolloutDriver:
         decision = decision.model_copy(update={"run": outcome.summary.run})
         self._keep(decisions=(*self.rollout.decisions, decision))
         self._say(f"gate: {decision.verdict}: {decision.text}")
+        if decision.verdict == "undecided":
+            raise StoppedError(decision.text)
         return None if decision.verdict == "go on" else decision.text
 
     def take_back(self, reason: str, *, wanted: bool = False) -> int:
@@ -137,6 +196,10 @@ class RolloutDriver:
         self._say(f"going back: {reason}")
         touched = [host for host in self.rollout.hosts if host.state in ("changing", "updated", "failed")]
         try:
+            try:
+                self._share(self._touched(), percent=0)
+            except StoppedError as stop:
+                self._say(stop.text)  # the hosts go back all the same
             for before, group in groupby(sorted(touched, key=lambda one: one.before or ""), lambda one: one.before):
                 names = [host.name for host in group]
                 if before is None:  # nothing served there before the rollout
@@ -147,13 +210,15 @@ class RolloutDriver:
                     fault = _failure(self._summary(outcome, name))
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before} again'}")
+                self._announce(out=())
+            self._share(self._touched(), percent=0)
         except StoppedError as stop:
             self._say(stop.text)
             return self._end()
         except KeyboardInterrupt:
             self._end()
             return Exit.INTERRUPTED
-        left = [host.name for host in self.rollout.hosts if host.state in ("changing", "updated", "failed")]
+        left = self._touched()
         text = f"{reason}; not on the release of before: {', '.join(left)}" if left else reason
         self._keep(state="failed" if left else "rolled back", text=text)
         code = self._end()
@@ -172,6 +237,7 @@ class RolloutDriver:
     def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
         """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
         out: list[str] = []
+        self._announce(out=names)
         try:
             for name in names:
                 out.append(name)
@@ -183,6 +249,24 @@ class RolloutDriver:
         finally:
             for name in out:
                 self._hook(self.rollout.after_host, name, "after")
+
+    def _announce(self, *, out: Collection[str]) -> None:
+        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones.
+
+        Args:
+            out: The hosts at work.
+
+        Raises:
+            StoppedError: The file cannot be written.
+        """
+        if self.rollout.targets is None:
+            return
+        broken = {host.name for host in self.rollout.hosts if host.state in {"changing", "failed", "quarantined"}}
+        try:
+            text = targets_text(self._hosts.values(), broken.union(out, self._quarantined))
+            write_atomically(Path(self.rollout.targets), text)
+        except OSError as error:
+            raise StoppedError(f"`{self.rollout.targets}` cannot be written: {error.strerror}") from None
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
         """Run a hook on this machine.
@@ -207,7 +291,7 @@ class RolloutDriver:
     def _refresh_gateways(self) -> None:
         """Let the gateways of the inventory know what the hosts serve now."""
         if self._gateways:
-            outcome = execute(replace(self._request, limit=None), (PROBE, GATEWAY))
+            outcome = execute(replace(self._request, limit=None), (PROBE, QUARANTINE, GATEWAY, MONITORING))
             if outcome.exit_code != Exit.OK:
                 raise StoppedError("all hosts serve the new release, and a gateway could not be set up for it")
 
@@ -225,6 +309,10 @@ class RolloutDriver:
 
     def _end(self) -> int:
         """Print the rollout, and return the exit code of its state."""
+        try:
+            self._announce(out=())
+        except StoppedError as stop:
+            self._say(stop.text)
         print_rollout(self.rollout, as_json=self._as_json)
         return Exit.OK if self.rollout.state == "done" else Exit.RED
 

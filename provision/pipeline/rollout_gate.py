@@ -12,10 +12,11 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
 from provision.core.models.settings import Host
 from provision.core.run_folder import utc_now
-from provision.fleet.rollout.gate import Observed, Verdict, decide, thresholds
+from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, thresholds
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.rollback import live_states, readiness_of
+from provision.pipeline.traffic import NotSetUpError, ask
 
 SAMPLE_DEADLINE_S = 600.0
 PAUSE_S = 5.0
@@ -32,10 +33,11 @@ class GateResult(ProbedHosts):
 def gate(
     context: RunContext, probed: ProbedHosts, *, new: Sequence[str], old: str | None, step: int, hold_s: float
 ) -> GateResult:
-    """Observe hosts of the new release beside one of the old one, by synthetic requests and by their own counters.
+    """Observe hosts of the new release beside one of the old one, by synthetic requests, their own counters and those of gateways.
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
-    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin.
+    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin. While the counters of a host or
+    a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
         context: The run.
@@ -46,38 +48,35 @@ def gate(
         hold_s: Seconds that the step lasts at least.
     """
     started = time.monotonic()
-    hosts = [host for host in context.hosts() if host.name in (*new, old)]
-    requests = {
-        name: request
-        for name, state in live_states(context, probed, hosts).items()
-        if (request := readiness_of(state)) is not None
-    }
-    seen, window = dict[str, Observed](), Observed()
-    counters: dict[str, dict[str, float]] = {}
-    reasons: list[str] = []
+    watch = _Watch(context, probed, new, old)
     passed: str | None = None
+    blind_since: float | None = None
     wanted = thresholds()["sampling"]
     while True:
-        found = _ask(context, probed, requests, wanted)
-        lost = [name for name in new if name not in found]
+        lost = watch.round(wanted)
         if lost:
             decision = Decision(step=step, at=utc_now(), verdict="roll back", text=f"{', '.join(lost)} cannot be asked")
             break
-        for name, answer in found.items():
-            shown = observed(answer, counters.get(name))
-            seen[name], counters[name] = seen.get(name, Observed()).plus(shown), answer["counters"]
-            if name in new:
-                window = window.plus(shown)
-                reasons += [reason for reason in answer["reasons"] if reason not in reasons]
-        reference = seen.get(old) if old is not None else None
-        verdict, text = decide(window, reference)
-        context.run.event("observed", requests=window.requests, failed=window.failed, verdict=verdict, text=text)
+        verdict, text = decide(watch.window, watch.reference)
+        shown = watch.window
+        context.run.event(
+            "observed", requests=shown.requests, failed=shown.failed, unread=watch.unread, verdict=verdict, text=text
+        )
+        if watch.unread and verdict != "roll back":
+            passed, blind_since = None, blind_since or time.monotonic()
+            if time.monotonic() - blind_since >= thresholds()["blind"]["patience_s"]:
+                decision = watch.decision(step, "undecided", f"holds: cannot read {', '.join(watch.unread)}")
+                break
+            time.sleep(PAUSE_S)
+            continue
+        blind_since = None
         if verdict == "go on":
             # The test begins anew: what was good for an hour must not outweigh what is bad now.
-            passed, window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
+            passed, watch.window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
         if verdict == "roll back" or (passed is not None and time.monotonic() - started >= hold_s):
-            text = "; ".join([text, *reasons[:1]]) if verdict == "roll back" else str(passed)
-            decision = _decision(step, verdict, text, [seen[name] for name in new], reference)
+            is_bad = verdict == "roll back"
+            text = "; ".join([text, *watch.reasons[:1]]) if is_bad else str(passed)
+            decision = watch.decision(step, "roll back" if is_bad else "go on", text)
             break
         if passed is not None:
             time.sleep(PAUSE_S)
@@ -85,6 +84,74 @@ def gate(
         context.record(PhaseResult(host=host.name, phase="serve", status="ok", text="observed"))
     context.run.write("gate.json", decision)
     return GateResult(**vars(probed), decision=decision)
+
+
+class _Watch:
+    """What is seen of hosts, round by round."""
+
+    def __init__(self, context: RunContext, probed: ProbedHosts, new: Sequence[str], old: str | None) -> None:
+        self._context, self._probed, self._new, self._old = context, probed, new, old
+        hosts = [host for host in context.hosts() if host.name in (*new, old)]
+        self._requests = {
+            name: request
+            for name, state in live_states(context, probed, hosts).items()
+            if (request := readiness_of(state)) is not None
+        }
+        self._seen: dict[str, Observed] = {}
+        self._counters: dict[str, dict[str, float]] = {}
+        self._streams = BrokenStreams(context, new)
+        self.window = Observed()
+        """The new release since the test began."""
+        self.reasons: list[str] = []
+        self.unread: list[str] = []
+        """What could not be read in the last round."""
+
+    @property
+    def reference(self) -> Observed | None:
+        """Return what was seen of the old release."""
+        return self._seen.get(self._old) if self._old is not None else None
+
+    def round(self, wanted: Mapping[str, int]) -> list[str]:
+        """Ask all hosts and gateways once; return hosts of the new release that cannot be asked."""
+        found = _ask(self._context, self._probed, self._requests, wanted)
+        lost = [name for name in self._new if name not in found]
+        for name, answer in found.items():
+            shown = observed(answer, self._counters.get(name))
+            self._seen[name] = self._seen.get(name, Observed()).plus(shown)
+            # What is counted while it cannot be read shows when it can be read again.
+            self._counters[name] = answer["counters"] or self._counters.get(name, {})
+            if name in self._new:
+                self.window = self.window.plus(shown)
+                self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
+        broken, self.unread = self._streams.read()
+        self.window = self.window.plus(Observed(broken, broken))
+        self.unread += [
+            f"the metrics of {name}" for name in self._new if name not in lost and not found[name]["counters"]
+        ]
+        for name in self._new if self.unread else ():
+            self._context.progress.note(name, f"the step holds: cannot read {', '.join(self.unread)}")
+        return lost
+
+    def decision(self, step: int, verdict: Verdict, text: str) -> Decision:
+        """Return the decision with all that was observed, also before the last test began."""
+        together = reduce(Observed.plus, [self._seen[name] for name in self._new])
+        old, broken = self.reference, self._streams.total
+
+        def medians(measure: Measure) -> dict[str, float]:
+            times = {"new": together.median_s(measure), "old": old.median_s(measure) if old is not None else None}
+            return {name: round(value, 4) for name, value in times.items() if value is not None}
+
+        return Decision(
+            step=step,
+            at=utc_now(),
+            verdict=verdict,
+            text=text,
+            requests=together.requests + broken,
+            failed=together.failed + broken,
+            broken=broken,
+            first_token_s=medians("first_token"),
+            inter_token_s=medians("inter_token"),
+        )
 
 
 def _ask(
@@ -102,19 +169,35 @@ def _ask(
     return context.run_on_hosts("serve", asked, call, deadline_s=SAMPLE_DEADLINE_S)
 
 
-def _decision(step: int, verdict: Verdict, text: str, new: Sequence[Observed], old: Observed | None) -> Decision:
-    """Return the decision with all that was observed, also before the last test began."""
-    together = reduce(Observed.plus, new)
-    times = {"new": together.median_s, "old": old.median_s if old is not None else None}
-    return Decision(
-        step=step,
-        at=utc_now(),
-        verdict="roll back" if verdict == "roll back" else "go on",
-        text=text,
-        requests=together.requests,
-        failed=together.failed,
-        first_token_s={name: round(value, 4) for name, value in times.items() if value is not None},
-    )
+class BrokenStreams:
+    """Answers of hosts that broke off, as gateways count them: vLLM counts no error after a stream began.
+
+    Args:
+        context: The run; gateways that were not set up yet count nothing.
+        names: The hosts.
+    """
+
+    def __init__(self, context: RunContext, names: Sequence[str]) -> None:
+        self._context, self._names = context, names
+        self._gateways = list(context.find_gateways())
+        self._before: dict[tuple[str, str], int] = {}
+        self.total = 0
+        self.read()
+
+    def read(self) -> tuple[int, list[str]]:
+        """Return how many more there are since the last time, and which gateways do not answer."""
+        answers = ask(self._context, self._gateways)
+        grown = 0
+        for gateway, traffic in answers.traffics.items():
+            for one in traffic.hosts:
+                if one.host in self._names:
+                    before = self._before.get((gateway, one.host), one.broken)
+                    # Fewer than before: HAProxy counts anew since a restart.
+                    grown += one.broken - before if one.broken >= before else one.broken
+                    self._before[gateway, one.host] = one.broken
+        self.total += grown
+        silent = [name for name, error in answers.errors.items() if not isinstance(error, NotSetUpError)]
+        return grown, [f"gateway {name}" for name in silent]
 
 
 def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observed:
@@ -131,4 +214,5 @@ def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observe
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}
     failed = max(answer["failed"], int(grown.get("failed", 0)))
     requests = max(answer["sent"], int(grown.get("finished", 0) + grown.get("failed", 0)), failed)
-    return Observed(requests, failed, tuple(answer["first_token_s"]))
+    # A host whose tools are of an earlier version does not time what is between tokens.
+    return Observed(requests, failed, tuple(answer["first_token_s"]), tuple(answer.get("inter_token_s", ())))

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fleet.command_runner import CommandRunner
+from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import PREFIX, ask
 
@@ -148,6 +152,53 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
+
+
+def test_the_live_table_reads_the_metrics_of_each_host(
+    firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
+) -> None:
+    both = str(write_inventory(folder / "watched", hosts))
+    command = [sys.executable, "-m", "provision", "status", "-i", both, "--watch"]
+    environment = {**os.environ, "FIRSTLIGHT_LOGS": str(folder / "watching"), "TERM": "xterm", "COLUMNS": "120"}
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    screen = ""
+    while not re.search(r"Ctrl-C ends(?s:.*)Ctrl-C ends", screen):
+        screen += os.read(ours, 4096).decode(errors="replace")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    os.close(ours)
+    for host, found in releases(firstlight, both).items():
+        assert re.search(rf"{host} +{found['release'][:8]} +0 +0 +0\.0 +0\.0", screen), screen
+
+
+def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_by_the_next_run(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
+) -> None:
+    assert firstlight("serve", "-i", inventory).code == 0
+    before = installed(firstlight, inventory, host)
+    other = str(host.inventory(folder / "cut", firstlight_max_model_len=400))
+    cut_in_the_switch(firstlight, host, other)
+    undone = firstlight("rollback", "-i", inventory)
+    assert (undone.code, undone.host(host.name)["release"]) == (0, before["release"]), undone.output()
+    cut_in_the_switch(firstlight, host, other)
+    finished = firstlight("provision", "-i", other)
+    assert finished.code == 0, finished.output()
+    assert finished.host(host.name)["serve"]["ready"]
+    after = installed(firstlight, other, host)
+    assert (after["release"] != before["release"], after["previous_release"]) == (True, before["release"])
+    assert firstlight("provision", "-i", other).summary["changed"] == 0
+
+
+def cut_in_the_switch(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
+    """Kill a run as soon as `current` leads to its release, before the service is restarted."""
+    read = f"readlink {PREFIX}/current"
+    before = host.sh(read)
+    killed = firstlight.start("serve", "-i", inventory)
+    firstlight.wait_for(killed, lambda _: host.sh(read) != before)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
 
 
 def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:

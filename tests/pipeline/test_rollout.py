@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,14 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
+from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.rollout import Decision, Rollout
 from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest, rollout, rollout_driver
+from provision.pipeline.canary import CanaryHosts
 from provision.pipeline.phases import Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollout_gate import GateResult, observed
@@ -44,6 +48,12 @@ class Site:
         self.gates: list[str] = []
         """Verdicts of the next gates; then all say `go on`."""
         self.runs: list[str] = []
+        self.has_gateway = False
+        self.canaries: dict[str, float] = {}
+        """What the gateway was told last: the percentage that hosts share, 0 for those that join."""
+        self.quarantined: set[str] = set()
+        self.silent: set[int] = set()
+        """Runs, by their number, in which the gateway does not answer."""
         self.before_run: Callable[[int], None] = lambda _: None
 
     def inventory(self, request: CommandRequest) -> Inventory:
@@ -53,11 +63,22 @@ class Site:
             for name in self.serves
             if wanted is None or name in wanted
         )
+        if self.has_gateway and wanted in (None, ["gateway"]):
+            gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
+            hosts = (*hosts, gate)
         return Inventory(source="test", hosts=hosts)
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
-        names = [host.name for host in self.inventory(request).hosts]
+        names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
         last = steps[-1]
+        if last.name == "canary":
+            told = cast("partial[Any]", last.run).keywords
+            self.runs.append(f"share {told['percent']} {','.join(told['names'])} +{','.join(told['joining'])}")
+            self.before_run(len(self.runs))
+            if len(self.runs) in self.silent:
+                return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
+            self.canaries = dict.fromkeys(told["names"], told["percent"]) | dict.fromkeys(told["joining"], 0)
+            return self.outcome([], {}, CanaryHosts())
         self.runs.append(f"{last.name} {','.join(names)}")
         self.before_run(len(self.runs))
         failed: dict[str, str] = {}
@@ -79,7 +100,8 @@ class Site:
             self.serves |= dict.fromkeys(names, cast("partial[Any]", last.run).keywords["to"])
         elif last.name == "serve":
             failed = {name: "the unit did not start" for name in names if name in self.bad}
-            self.serves |= {name: NEW for name in names if name not in failed or self.stays_bad}
+            changed = [name for name in names if name not in self.quarantined]
+            self.serves |= {name: NEW for name in changed if name not in failed or self.stays_bad}
         return self.outcome(names, failed, result)
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
@@ -93,12 +115,15 @@ class Site:
             hosts=tuple(
                 HostSummary(
                     name=name,
-                    state="failed" if name in failed else "serving",
+                    state="failed" if name in failed else "quarantined" if name in self.quarantined else "serving",
                     changed=True,
                     phases={
+                        "plan": PhaseResult(
+                            host=name, phase="plan", status="quarantined" if name in self.quarantined else "ok"
+                        ),
                         "serve": PhaseResult(
                             host=name, phase="serve", status="failed" if name in failed else "ok", text=failed.get(name)
-                        )
+                        ),
                     },
                     release=self.serves[name],
                 )
@@ -152,6 +177,117 @@ def test_each_step_switches_its_hosts_and_then_asks_the_gate(
     assert capsys.readouterr().out.splitlines()[0] == f"rollout {record.name}: done: 4 hosts serve the new release"
 
 
+def test_hosts_of_a_step_share_its_percentage_at_the_gateway(make: Callable[..., Site]) -> None:
+    site = make()
+    site.has_gateway = True
+    assert site.start(rollout.RolloutOptions("1,10,50,100", 0, 0.0, None, None)) == Exit.OK
+    assert site.runs[1:-1] == [
+        "share 0  +a",
+        "serve a",
+        "share 1 a +",
+        "gate a,b",
+        "share 10 a +",
+        "gate a,b",
+        "share 10 a +b",
+        "serve b",
+        "share 50 a,b +",
+        "gate a,b,c",
+        "share 0  +",
+        "serve c,d",
+        "gate a,b,c,d",
+    ]
+    assert site.canaries == {}
+
+
+def test_a_tripped_gate_ends_the_share_before_hosts_go_back(make: Callable[..., Site]) -> None:
+    site = make()
+    site.has_gateway, site.gates = True, ["roll back"]
+    assert site.start() == Exit.RED
+    assert site.runs[3:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
+    assert (site.record().state, site.canaries) == ("rolled back", {})
+
+
+def test_a_host_that_does_not_go_back_gets_no_share(make: Callable[..., Site]) -> None:
+    site = make()
+    site.serves["a"] = cast("str", None)
+    site.has_gateway, site.bad = True, {"a"}
+    assert site.start() == Exit.RED
+    assert (site.record().state, site.canaries) == ("failed", {"a": 0})
+
+
+def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(make: Callable[..., Site]) -> None:
+    site = make()
+    site.has_gateway, site.silent = True, {4}
+    assert site.start() == Exit.RED
+    record = site.record()
+    assert record.state == "paused"
+    assert record.text == "the share of the new release is not known to every gateway: HAProxy does not answer"
+    site.silent, site.gates = {7}, ["roll back"]
+    assert rollout.resume(site.request(), as_json=False) == Exit.RED
+    assert site.runs[4:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
+    assert (site.record().state, site.canaries) == ("rolled back", {})
+
+
+@pytest.mark.parametrize("command", ["resume", "abort"])
+def test_a_killed_controller_leaves_no_share_behind(make: Callable[..., Site], command: str) -> None:
+    for number in range(2, 20):
+        site = make(folder=f"{command}{number}")
+        site.has_gateway = True
+
+        def kill(count: int, number: int = number) -> None:
+            if count == number:
+                raise KilledError
+
+        site.before_run = kill
+        try:
+            assert site.start() == Exit.OK
+        except KilledError:
+            site.before_run = lambda _: None
+            assert getattr(rollout, command)(site.request(), as_json=False) == Exit.OK
+            assert set(site.serves.values()) == {NEW if command == "resume" else OLD}
+            assert site.canaries == {}
+        else:
+            assert number > 12, "every run was tried"
+            break
+    else:
+        pytest.fail("the rollout has more runs than were tried")
+
+
+def test_a_quarantined_host_is_in_no_step(make: Callable[..., Site]) -> None:
+    site = make()
+    site.quarantined = {"a"}
+    assert site.start() == Exit.OK
+    assert site.runs == ["install a,b,c,d", "serve b", "gate b,c", "serve c", "gate b,c,d", "serve d", "gate b,c,d"]
+    assert site.serves == {"a": OLD, "b": NEW, "c": NEW, "d": NEW}
+
+
+def test_a_host_that_is_quarantined_meanwhile_is_left_out_and_takes_nothing_back(make: Callable[..., Site]) -> None:
+    site = make()
+
+    def mark(count: int) -> None:
+        if count == 2:
+            site.quarantined = {"a"}
+
+    site.before_run = mark
+    assert site.start() == Exit.OK
+    assert site.runs == ["install a,b,c,d", "serve a", "serve b", "gate b,c", "serve c,d", "gate b,c,d"]
+    record = site.record()
+    assert [host.state for host in record.hosts] == ["quarantined", "updated", "updated", "updated"]
+    assert record.text == "3 hosts serve the new release"
+
+
+def test_a_quarantined_host_counts_as_none_that_serves(make: Callable[..., Site]) -> None:
+    site = make()
+    site.quarantined = {"a"}
+    [host, *_] = site.inventory(site.request()).hosts
+    mark = Quarantine(at="2026-01-01T00:00:00Z", check="devices.ecc", text="uncorrected errors")
+    QuarantineStore(site.logs).put(host, mark, on_host=True)
+    targets = site.logs.parent / "targets.json"
+    assert site.start(rollout.RolloutOptions("100", 2, 0.0, None, None, targets)) == Exit.OK
+    assert site.runs[1:] == ["serve b", "serve c", "serve d", "gate b,c,d"]
+    assert [entry["labels"]["host"] for entry in json.loads(targets.read_text())] == ["b", "c", "d"]
+
+
 def test_hosts_of_group_staging_come_first(make: Callable[..., Site]) -> None:
     site = make("a", "b", "s")
     site.groups["s"] = ("staging",)
@@ -187,6 +323,15 @@ def test_a_failed_gate_rolls_changed_hosts_back_and_does_not_change_the_others(m
     assert site.runs[-2:] == ["gate a,b,c", "rollback a,b"]
     assert [host.state for host in site.record().hosts] == ["returned", "returned", "waiting", "waiting"]
     assert site.record().text == "3 of 600 requests failed"
+
+
+def test_a_gate_that_cannot_see_pauses_the_rollout_and_is_asked_again(make: Callable[..., Site]) -> None:
+    site = make()
+    site.gates = ["undecided"]
+    assert site.start() == Exit.RED
+    assert (site.record().state, site.serves["a"], site.runs[-1]) == ("paused", NEW, "gate a,b")
+    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert site.runs[3:5] == ["gate a,b", "serve b"]
 
 
 def test_a_failed_host_without_a_previous_release_is_named(make: Callable[..., Site]) -> None:
@@ -261,6 +406,73 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Callable[
     lines = [f"{when} {name} {name}" for name in ("a", "b") for when in ("before", "after")]
     both = [f"{when} {name} {name}" for when in ("before", "after") for name in ("a", "b")]
     assert log.read_text().splitlines() == [*lines, *both]
+
+
+def test_the_file_of_targets_has_only_hosts_that_take_requests(make: Callable[..., Site], tmp_path: Path) -> None:
+    site, path = make(), tmp_path / "targets.json"
+    seen = watched(site, path)
+    assert site.start(replace(OPTIONS, targets=path)) == Exit.OK
+    assert seen == [
+        ("serve a", "bcd"),
+        ("gate a,b", "abcd"),
+        ("serve b", "acd"),
+        ("gate a,b,c", "abcd"),
+        ("serve c,d", "ab"),
+        ("gate a,b,c,d", "abcd"),
+    ]
+    assert named(path) == "abcd"
+
+
+def test_hosts_that_go_back_are_no_targets_meanwhile(make: Callable[..., Site], tmp_path: Path) -> None:
+    site, path = make(), tmp_path / "targets.json"
+    site.bad, site.stays_bad = {"b"}, True
+    seen = watched(site, path)
+    assert site.start(replace(OPTIONS, targets=path)) == Exit.RED
+    assert seen == [("serve a", "bcd"), ("gate a,b", "abcd"), ("serve b", "acd"), ("rollback a,b", "cd")]
+    assert named(path) == "abcd"
+
+
+def watched(site: Site, path: Path) -> list[tuple[str, str]]:
+    """Return a list that gets each run with the targets that were named during it."""
+    seen: list[tuple[str, str]] = []
+
+    def look(_count: int) -> None:
+        if path.exists():
+            seen.append((site.runs[-1], named(path)))
+
+    site.before_run = look
+    return seen
+
+
+def test_a_killed_controller_leaves_the_host_at_work_out_of_the_targets(
+    make: Callable[..., Site], tmp_path: Path
+) -> None:
+    site, path = make(), tmp_path / "targets.json"
+
+    def kill(count: int) -> None:
+        if count == 4:
+            raise KilledError
+
+    site.before_run = kill
+    with pytest.raises(KilledError):
+        site.start(replace(OPTIONS, targets=path))
+    assert (site.runs[-1], named(path)) == ("serve b", "acd")
+    site.before_run = lambda _: None
+    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert named(path) == "abcd"
+
+
+def test_targets_that_cannot_be_written_pause_before_a_host_changes(make: Callable[..., Site], tmp_path: Path) -> None:
+    site = make()
+    (tmp_path / "file").write_text("")
+    assert site.start(replace(OPTIONS, targets=tmp_path / "file/targets.json")) == Exit.RED
+    assert (site.record().state, set(site.serves.values())) == ("paused", {OLD})
+    assert "cannot be written" in str(site.record().text)
+
+
+def named(path: Path) -> str:
+    """Return the hosts of a file of targets."""
+    return "".join(entry["labels"]["host"] for entry in json.loads(path.read_text()))
 
 
 def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(

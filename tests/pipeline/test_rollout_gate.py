@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from provision.core.errors import ServeError
 from provision.core.models.rollout import Decision
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.run_folder import RunFolder
-from provision.pipeline import rollout_gate
+from provision.phases.gateway.traffic import HostTraffic, Traffic
+from provision.pipeline import rollout_gate, traffic
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 
 Answers = Callable[[str, int], dict[str, Any] | None]
 """The answer of a host in a round; None if it is unreachable."""
+Gateway = Callable[[int], int | None]
+"""What a gateway has counted of broken streams of the new host after a round; None where it does not answer."""
 NAMES = ("new", "old")
 
 
-def answer(sent: int = 64, failed: int = 0, seconds: float = 0.01, finished: float | None = None) -> dict[str, Any]:
+def answer(
+    sent: int = 64, failed: int = 0, seconds: float = 0.01, finished: float | None = 0.0, between: float = 0.005
+) -> dict[str, Any]:
     reasons = ["the server answered 500"] if failed else []
     return {
         "sent": sent,
         "failed": failed,
         "first_token_s": [seconds] * (sent - failed),
+        "inter_token_s": [between] * (sent - failed),
         "reasons": reasons,
         "counters": {} if finished is None else {"finished": finished, "failed": 0.0},
     }
@@ -36,9 +45,19 @@ def answer(sent: int = 64, failed: int = 0, seconds: float = 0.01, finished: flo
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Decision, int]]:
-    def run(answers: Answers, *, hold_s: float = 0.0) -> tuple[Decision, int]:
+    def run(answers: Answers, *, hold_s: float = 0.0, gateway: Gateway | None = None) -> tuple[Decision, int]:
         """Return the decision, and after how many rounds it was made; a round and a pause take as long as they say."""
         clock = SimpleNamespace(now=0.0, rounds=0)
+
+        def ask_gateways(_context: RunContext, gateways: Sequence[Host]) -> traffic.Answers:
+            broken = gateway(clock.rounds) if gateway is not None and gateways else None
+            if broken is None:
+                return traffic.Answers(errors={host.name: ServeError("HAProxy does not answer") for host in gateways})
+            one = HostTraffic(
+                "new", "m", "canary", healthy=True, share=10.0, sessions=0, requests=0, errors_5xx=0, broken=broken
+            )
+            other = replace(one, host="old", state="up", broken=999 * clock.rounds)
+            return traffic.Answers({"gate": Traffic("gate", (one, other))})
 
         def ask(
             context: RunContext, _probed: ProbedHosts, _requests: Mapping[str, Any], wanted: Mapping[str, int]
@@ -52,14 +71,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             clock.now += seconds
 
         monkeypatch.setattr(rollout_gate, "_ask", ask)
+        monkeypatch.setattr(rollout_gate, "ask", ask_gateways)
         monkeypatch.setattr(rollout_gate, "live_states", lambda *_: {})
         monkeypatch.setattr(rollout_gate, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+        gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
         hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in NAMES)
         context = RunContext(
             run=RunFolder.create(tmp_path / "logs", command="rollout"),
             inventory=Inventory(source="test", hosts=hosts),
             progress=open_progress(list(NAMES), stream=io.StringIO(), environment={}),
             cache=tmp_path,
+            find_gateways=lambda: [gate] if gateway is not None else [],
         )
         found = rollout_gate.gate(context, ProbedHosts(), new=["new"], old="old", step=1, hold_s=hold_s)
         return found.decision, clock.rounds
@@ -92,6 +114,42 @@ def test_failures_of_the_old_release_stop_nothing(run: Callable[..., tuple[Decis
 def test_a_release_slower_than_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
     decision, _ = run(lambda name, _: answer(seconds=0.2 if name == "new" else 0.1))
     assert (decision.verdict, decision.first_token_s) == ("roll back", {"new": 0.2, "old": 0.1})
+
+
+def test_a_release_with_slower_tokens_than_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
+    decision, _ = run(lambda name, _: answer(between=0.02 if name == "new" else 0.005))
+    assert (decision.verdict, decision.inter_token_s) == ("roll back", {"new": 0.02, "old": 0.005})
+    assert "between tokens" in decision.text
+
+
+def test_streams_that_break_at_the_gateway_count_as_failed(run: Callable[..., tuple[Decision, int]]) -> None:
+    decision, rounds = run(lambda *_: answer(), gateway=lambda number: 100 + 3 * number)
+    assert (decision.verdict, decision.broken, rounds) == ("roll back", 6, 2)
+    assert decision.text.startswith("6 of 134 requests failed")
+    decision, _ = run(lambda *_: answer(), gateway=lambda _: 100)
+    assert (decision.verdict, decision.broken) == ("go on", 0), "those of before say nothing"
+    decision, _ = run(lambda *_: answer(), gateway=lambda number: 100 if number < 2 else 5)
+    assert (decision.verdict, decision.broken) == ("roll back", 5), "HAProxy counts anew after a restart"
+
+
+@pytest.mark.parametrize("blind", ["host", "gateway"])
+def test_a_step_holds_while_metrics_cannot_be_read(run: Callable[..., tuple[Decision, int]], blind: str) -> None:
+    def answers(name: str, number: int, until: int) -> dict[str, Any]:
+        return answer(finished=None if blind == "host" and name == "new" and number < until else 0.0)
+
+    def gateway(number: int, until: int) -> int | None:
+        return None if blind == "gateway" and number < until else 0
+
+    held, rounds = run(partial(answers, until=30), gateway=partial(gateway, until=30))
+    assert (held.verdict, rounds) == ("go on", 30), "as soon as they can be read again"
+    held, _ = run(partial(answers, until=10_000), gateway=partial(gateway, until=10_000))
+    what = {"host": "the metrics of new", "gateway": "gateway gate"}[blind]
+    assert (held.verdict, held.text) == ("undecided", f"holds: cannot read {what}")
+
+
+def test_a_bad_release_goes_back_although_metrics_cannot_be_read(run: Callable[..., tuple[Decision, int]]) -> None:
+    decision, rounds = run(lambda *_: answer(failed=5, finished=None))
+    assert (decision.verdict, rounds) == ("roll back", 1)
 
 
 def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple[Decision, int]]) -> None:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rollout_simulation import simulate
-from provision.fleet.rollout.gate import Observed, decide, failed_requests, is_slower
+from provision.fleet.rollout.gate import Measure, Observed, decide, failed_requests, is_slower
 
 FAST = tuple(0.010 + number / 10_000 for number in range(100))
 """Seconds, from 10 to 20 ms."""
+MEASURES: tuple[Measure, ...] = ("first_token", "inter_token")
 
 
 def test_without_a_failure_about_five_hundred_requests_decide() -> None:
@@ -47,27 +48,31 @@ def test_healthy_rollouts_pass_and_bad_ones_do_not() -> None:
     assert simulate(0.01, rollouts=200, steps=4, seed=2) == 0
 
 
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize(("factor", "slower"), [(0.5, False), (1.0, False), (1.2, False), (1.6, True), (3.0, True)])
-def test_first_tokens_may_come_a_quarter_later(factor: float, *, slower: bool) -> None:
+def test_tokens_may_come_a_quarter_later(factor: float, measure: Measure, *, slower: bool) -> None:
     slow = [value * 10 for value in FAST]
-    assert is_slower([value * factor for value in slow], slow) is slower
+    assert is_slower([value * factor for value in slow], slow, measure) is slower
 
 
 def test_a_difference_of_few_milliseconds_stops_nothing() -> None:
-    assert not is_slower([0.004] * 100, [0.001] * 100)
+    assert not is_slower([0.004] * 100, [0.001] * 100, "first_token")
+    assert not is_slower([0.0025] * 100, [0.001] * 100, "inter_token")
+    assert is_slower([0.004] * 100, [0.001] * 100, "inter_token")
 
 
 def test_few_or_equal_samples_decide_nothing() -> None:
-    assert not is_slower([9.0] * 63, [1.0] * 1000)
-    assert not is_slower([9.0] * 1000, [1.0] * 63)
-    assert not is_slower([0.1] * 100, [0.1] * 100)
+    for measure in MEASURES:
+        assert not is_slower([9.0] * 63, [1.0] * 1000, measure)
+        assert not is_slower([9.0] * 1000, [1.0] * 63, measure)
+        assert not is_slower([0.1] * 100, [0.1] * 100, measure)
 
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
 def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float) -> None:
     draw = random.Random(seed)
     one, two = ([scale * draw.lognormvariate(0, 0.5) for _ in range(200)] for _ in range(2))
-    assert not is_slower(one, two)
+    assert not any(is_slower(one, two, measure) for measure in MEASURES)
 
 
 def test_a_decision_names_its_numbers() -> None:
@@ -84,5 +89,12 @@ def test_a_decision_names_its_numbers() -> None:
     assert (verdict, text) == (
         "roll back",
         "first token after 299 ms, 15 ms with the old release: more than 1.25 times as long",
+    )
+    steady = Observed(600, 0, FAST, FAST)
+    assert decide(steady, steady)[1].endswith("; 14.9 ms between tokens, 14.9 ms with the old release")
+    verdict, text = decide(Observed(600, 0, FAST, tuple(value * 2 for value in FAST)), steady)
+    assert (verdict, text) == (
+        "roll back",
+        "29.9 ms between tokens, 14.9 ms with the old release: more than 1.25 times as long",
     )
     assert decide(Observed(100, 0, FAST), good) == ("undecided", "0 of 100 requests failed")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from provision.core.tables import own_table
 
 Verdict = Literal["go on", "roll back", "undecided"]
+Measure = Literal["first_token", "inter_token"]
 
 
 def thresholds() -> dict[str, Any]:
@@ -27,17 +28,26 @@ class Observed:
     failed: int = 0
     first_token_s: tuple[float, ...] = ()
     """Seconds to the first token of synthetic requests."""
+    inter_token_s: tuple[float, ...] = ()
+    """Mean seconds between the tokens of each."""
 
     def plus(self, other: Observed) -> Observed:
         """Return both together."""
         return Observed(
-            self.requests + other.requests, self.failed + other.failed, self.first_token_s + other.first_token_s
+            self.requests + other.requests,
+            self.failed + other.failed,
+            self.first_token_s + other.first_token_s,
+            self.inter_token_s + other.inter_token_s,
         )
 
-    @property
-    def median_s(self) -> float | None:
-        """Return the median of the times; None where there are none."""
-        return statistics.median(self.first_token_s) if self.first_token_s else None
+    def times(self, measure: Measure) -> tuple[float, ...]:
+        """Return the times of a measure, in seconds."""
+        return self.first_token_s if measure == "first_token" else self.inter_token_s
+
+    def median_s(self, measure: Measure) -> float | None:
+        """Return the median of a measure; None where there are no times."""
+        times = self.times(measure)
+        return statistics.median(times) if times else None
 
 
 def failed_requests(requests: int, failed: int) -> Verdict:
@@ -59,14 +69,15 @@ def failed_requests(requests: int, failed: int) -> Verdict:
     return "roll back" if requests >= limits["most_requests"] else "undecided"
 
 
-def is_slower(new: Sequence[float], old: Sequence[float]) -> bool:
-    """Return whether first tokens come later than the stated factor allows; False with too few samples.
+def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> bool:
+    """Return whether tokens come later than the stated factor allows; False with too few samples.
 
     Args:
-        new: Seconds to the first token under the new release.
+        new: Seconds under the new release.
         old: The same under the old one.
+        measure: What was timed; it has its own limits.
     """
-    limits = thresholds()["first_token"]
+    limits = thresholds()[measure]
     if min(len(new), len(old)) < limits["least_samples"]:
         return False
     allowed = [max(limits["factor"] * value, value + limits["floor_s"]) for value in old]
@@ -106,9 +117,25 @@ def decide(new: Observed, old: Observed | None) -> tuple[Verdict, str]:
     if verdict == "roll back":
         healthy = limits["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
-    times = f"first token after {new.median_s * 1000:.0f} ms" if new.median_s is not None else ""
-    if old is not None and old.median_s is not None and new.median_s is not None:
-        times += f", {old.median_s * 1000:.0f} ms with the old release"
-        if is_slower(new.first_token_s, old.first_token_s):
-            return "roll back", f"{times}: more than {limits['first_token']['factor']:g} times as long"
-    return "go on", f"{counted}; {times}" if times else counted
+    said = [counted]
+    for measure in _WORDS:
+        times = _compared(measure, new, old)
+        if times is not None and old is not None and is_slower(new.times(measure), old.times(measure), measure):
+            return "roll back", f"{times}: more than {limits[measure]['factor']:g} times as long"
+        said += [times] if times is not None else []
+    return "go on", "; ".join(said)
+
+
+_WORDS: dict[Measure, str] = {"first_token": "first token after {:.0f} ms", "inter_token": "{:.1f} ms between tokens"}
+
+
+def _compared(measure: Measure, new: Observed, old: Observed | None) -> str | None:
+    """Return the medians of a measure as text; None where the new release has none."""
+    median = new.median_s(measure)
+    if median is None:
+        return None
+    text = _WORDS[measure].format(median * 1000)
+    before = old.median_s(measure) if old is not None else None
+    if before is None:
+        return text
+    return f"{text}, {before * 1000:.{0 if measure == 'first_token' else 1}f} ms with the old release"

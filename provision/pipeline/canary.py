@@ -1,0 +1,83 @@
+"""The share of requests that hosts of a rollout get at gateways, by a draw for each request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from provision.core.errors import ServeError
+from provision.core.models.records import PhaseResult
+from provision.phases.gateway.traffic import Traffic
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.traffic import ask
+
+
+@dataclass(frozen=True)
+class CanaryHosts(ProbedHosts):
+    """What became of a wish for canaries."""
+
+    error: str | None = None
+    """Why a gateway does not have the shares."""
+
+
+def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
+    """Return the share of each canary in ten-thousandths of its model's requests.
+
+    Hosts of one model get equal parts of the percentage. A model without another host in traffic has no canaries: somebody has to
+    take the other requests.
+
+    Args:
+        traffics: The gateways.
+        names: Hosts that serve the new release.
+        joining: Hosts that are about to; their share is 0.
+        percent: Of the requests of each model, for all its hosts in `names`.
+    """
+    found: dict[str, int] = {}
+    for traffic in traffics:
+        canaries = {*names, *joining}
+        ours = [one for one in traffic.hosts if one.host in canaries and traffic.in_traffic(one.model) - canaries]
+        counts = Counter(one.model for one in ours if one.host in names)
+        found |= {one.host: round(percent * 100 / counts[one.model]) if one.host in names else 0 for one in ours}
+    return found
+
+
+def set_shares(
+    context: RunContext, probed: ProbedHosts, *, names: Sequence[str], joining: Sequence[str], percent: float
+) -> CanaryHosts:
+    """Make hosts the canaries of all gateways, and no others; without names there are none any more.
+
+    Args:
+        context: A run over the gateways.
+        probed: The result of the step before.
+        names: Hosts that serve the new release.
+        joining: Hosts that are about to.
+        percent: Share of all hosts in `names`.
+    """
+    gateways = context.hosts()
+    answers = ask(context, gateways)
+    if not answers.errors:
+        wanted = shares(answers.traffics.values(), names, joining, percent)
+        answers = ask(context, gateways, by="run", canary=wanted)
+        context.run.event("canary", shares=wanted)
+        errors = answers.errors | without_shares(answers.traffics.values(), wanted)
+    else:
+        errors = answers.errors
+    for name, error in errors.items():
+        context.fail(name, "serve", error)
+    for name in answers.traffics.keys() - errors.keys():
+        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True))
+    return CanaryHosts(**vars(probed), error="; ".join(map(str, errors.values())) or None)
+
+
+def without_shares(traffics: Iterable[Traffic], wanted: Iterable[str]) -> dict[str, BaseException]:
+    """Return the error of each gateway that gives a canary all of its share: one of a version without canaries."""
+    wanted = set(wanted)
+    return {
+        traffic.gateway: ServeError(
+            f"gateway `{traffic.gateway}` was set up by a version that gives no shares", hint="./firstlight gateway"
+        )
+        for traffic in traffics
+        if any(one.host in wanted and one.state == "up" for one in traffic.hosts)
+    }
