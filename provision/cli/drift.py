@@ -1,0 +1,39 @@
+"""`./firstlight drift`: hosts that should be equal, compared."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from provision.cli.options import InventoryOption, JsonOption, LimitOption, asked
+
+
+def drift(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="HOST|FILE",
+            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same cards.",
+        ),
+    ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option("--prometheus", metavar="FILE", help="Write the numbers here in Prometheus' text; - prints them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
+    from provision.core.errors import UsageError
+    from provision.pipeline import drift as pipeline
+
+    if prometheus == pipeline.STDOUT and as_json:
+        raise UsageError(
+            "`--json` and `--prometheus -` both print a document", hint="write one of them: --prometheus FILE"
+        )
+    request = asked("drift", inventory=inventory, limit=limit)
+    raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))
