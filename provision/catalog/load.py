@@ -90,8 +90,9 @@ class Catalog:
 
     @property
     def flash_backends(self) -> frozenset[str]:
-        """Return the attention back ends with FlashAttention's kernels, of any release."""
-        return frozenset(row.backend for row in self.platform_backends if row.flash)
+        """Return the attention back ends that compute flash attention wherever they run, of any release."""
+        others = {row.backend for row in self.platform_backends if not row.flash}
+        return frozenset(row.backend for row in self.platform_backends if row.flash) - others
 
     def tables(self) -> dict[str, Any]:
         """Return every table by name, for checks of all rows."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from provision.catalog import catalog
+from provision.catalog.rows.attention import FlashSource
 from provision.core.errors import StageError
 from provision.phases.stage.builds.recipes import recipe_for, toolkit
 from tests.builds.keys import make_key
@@ -63,6 +65,13 @@ def test_amd_cards_without_composable_kernels_get_triton_kernels(card: str, trit
     assert (variables.get("FLASH_ATTENTION_TRITON_AMD_ENABLE") == "TRUE") is triton
     assert variables.get("GPU_ARCHS") == (None if triton else card)
     assert recipe.compiled is not triton
+
+
+@pytest.mark.parametrize("row", [row for row in catalog().flash_sources if row.triton], ids=lambda row: row.version)
+def test_the_planned_kernels_for_amd_cards_are_those_of_the_recipe(row: FlashSource) -> None:
+    for card in ("gfx90a", "gfx940", "gfx942", "gfx950", "gfx1100", "gfx1201"):
+        key = make_key(version=row.version, cuda_major=None, rocm="6.4", capabilities=(card,))
+        assert recipe_for(key).compiled == (card in row.gfx), card
 
 
 def test_other_packages_get_torchs_own_variable() -> None:

@@ -58,9 +58,9 @@ def test_models_that_never_think_get_no_reasoning_parser() -> None:
             {"tool_parser": "tool parser `hermes`, as `firstlight_tool_parser` says"},
         ),
         (
-            {"vllm_args": ["--chat-template", "/etc/t.jinja"]},
+            {"chat_template": "/home/ann/tools.jinja"},
             ("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"),
-            {"chat_template": "chat template as in firstlight_vllm_args"},
+            {"chat_template": "chat template `tools.jinja`, as `firstlight_chat_template` says"},
         ),
     ],
 )

@@ -54,3 +54,9 @@ def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:
     assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in output
     assert "cuda-compat-13-0, only for the service" in output
     assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")
+
+
+def test_a_model_over_several_hosts_is_a_line_of_the_plan() -> None:
+    lines = text("h100-span-of-two").splitlines()
+    assert "  span         2 hosts with 8 cards each serve one model together: each has a part of the layers" in lines
+    assert not any(line.startswith("  span ") for line in text("h100-upgrade").splitlines())

@@ -40,6 +40,41 @@ def test_a_model_that_fits_is_in_the_stack() -> None:
     assert "15.0 GiB of weights fit with a context of" in accepted_text(found)
 
 
+def test_a_model_too_large_for_one_host_fits_on_two() -> None:
+    alone = resolve(HOST.format("H100x8"), deepseek_v3())
+    assert alone.stack is None
+    found = resolve(HOST.format("H100x8"), deepseek_v3(), span=2)
+    assert found.stack
+    assert found.stack.model
+    model = found.stack.model
+    assert (model.tensor_parallel, model.pipeline_parallel) == (8, 2)
+    assert model.flags[:4] == ("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2")
+    reasons = [reason.text for reason in found.reasons if reason.rule == "span"]
+    assert reasons == ["2 hosts with 8 cards each serve one model together: each has a part of the layers"]
+    assert any("the network between the 2 hosts carries" in text for text in found.assumptions)
+
+
+def test_two_cpu_hosts_have_twice_the_memory_and_share_each_layer() -> None:
+    assert resolve(CPU.format(16), llama_8b()).stack is None
+    found = resolve(CPU.format(16), llama_8b(), span=2)
+    assert found.stack
+    assert found.stack.model
+    assert (found.stack.model.tensor_parallel, found.stack.model.pipeline_parallel) == (2, 1)
+
+
+def test_a_release_that_serves_on_one_host_only_is_refused_for_two() -> None:
+    found = resolve(HOST.format("H100x8"), llama_8b(), span=2, vllm="==0.11.0")
+    assert found.stack is None
+    assert {reason.rule for reason in found.reasons if reason.verdict == "reject"} == {"span"}
+    assert resolve(HOST.format("H100x8"), llama_8b(), vllm="==0.11.0").stack
+
+
+def test_more_hosts_do_not_help_where_the_processes_cannot_be_divided() -> None:
+    found = resolve(HOST.format("H100x8"), llama_70b(), span=2, tensor_parallel=1, pipeline_parallel=1)
+    assert found.stack is None
+    assert "1 processes cannot be divided by 2 hosts" in found.reasons[0].text
+
+
 def test_the_built_in_model_is_not_evaluated() -> None:
     found = plan({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
     assert found.stack

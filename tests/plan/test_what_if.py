@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.core.errors import UsageError
-from provision.phases.plan.what_if import parse_what_if
+from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 
 GIB = 1024**3
 
@@ -62,11 +62,22 @@ def test_amd_cards_are_described() -> None:
     facts = parse_what_if("gpu=MI300Xx8")
     assert facts.amd is not None
     assert len(facts.amd.gpus) == 8
+    assert facts.amd.rocm_version is None
+    with_rocm = parse_what_if("gpu=MI350Xx8 rocm=7.2.2")
+    assert with_rocm.amd is not None
+    assert with_rocm.amd.rocm_version == "7.2.2"
+
+
+def test_a_number_of_hosts_is_no_fact_of_one() -> None:
+    assert parse_what_if("hosts=2 gpu=H100x8") == parse_what_if("gpu=H100x8")
+    assert (hosts_of_what_if("hosts=2 gpu=H100x8"), hosts_of_what_if("gpu=H100x8")) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
+        ("hosts=0 gpu=L4x1", "`hosts=0` is not a number of hosts", "hosts=2"),
+        ("hosts=65 gpu=L4x1", "`hosts=65` is not a number of hosts from 1 to 64", "hosts=2"),
         ("gpus=H100x8", "`gpus` is not a key of --what-if", "did you mean `gpu`?"),
         ("drvier=535", "`drvier` is not a key", "did you mean `driver`?"),
         ("gpu=H10x8", "`H10` is not a card in the catalog", "did you mean `H100`?"),
@@ -77,6 +88,8 @@ def test_amd_cards_are_described() -> None:
         (f"ram={'9' * 400}", "is not a number of GiB", "ram=64"),
         ("driver=new gpu=L4x1", "`driver=new` is not a version", "numbers with dots, as in driver=580.95.05"),
         ("gpu=none driver=535.183.01", "`driver=` needs a host with NVIDIA cards", "gpu=H100x8"),
+        ("gpu=MI300Xx8 rocm=new", "`rocm=new` is not a version", "rocm=7.2.2"),
+        ("gpu=L4x1 rocm=7.2.2", "`rocm=` needs a host with AMD cards", "gpu=MI300Xx8"),
         ("os=ubuntu", "`os=ubuntu` is not ID-VERSION_ID", "os=ubuntu-22.04"),
         ("arch=arm64", "`arch=arm64` is not known", "x86_64, aarch64"),
         ("cpu=avx", "`cpu=avx` is not known", "sse4_2, avx2, avx512, amx"),

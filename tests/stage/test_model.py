@@ -65,6 +65,17 @@ def test_a_folder_is_staged_with_links_followed_and_without_hidden_files(store: 
     )
 
 
+def test_a_chat_template_replaces_the_models_own(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {**MODEL, "chat_template.jinja": b"its own"})
+    template = tmp_path / "tools.jinja"
+    template.write_text("{{ messages }}")
+    own, _ = take(store, str(folder))
+    name, files = stage_model(Settings(model=str(folder), chat_template=str(template)), ClientSettings(), store)
+    [found] = [file for file in files if file.name == "chat_template.jinja"]
+    assert (found.path, found.size, name != own) == (str(template), 14, True)
+    assert found.sha256 == hashlib.sha256(b"{{ messages }}").hexdigest()
+
+
 def test_the_name_of_the_folder_on_the_host_changes_with_the_content(store: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")
     first, _ = take(store, str(folder))
@@ -162,6 +173,19 @@ def test_a_hub_id_is_fetched_once_with_one_format_of_its_weights(hub: Site, stor
     assert {file.name: Path(file.path).read_bytes() for file in files} == MODEL
     hub.close()
     assert take(store, "org/tiny") == (name, files)
+
+
+def test_weights_that_hosts_have_are_not_fetched(hub: Site, store: Store) -> None:
+    there = Settings(model="org/tiny", model_on_host="/mnt/models/tiny")
+    name, files = stage_model(there, ClientSettings(), store)
+    assert {file.name: file.sha256 for file in files} == {
+        path: hashlib.sha256(content).hexdigest() for path, content in MODEL.items()
+    }
+    assert {file.name for file in files if not file.path} == set(SHARDS)
+    assert not any(shard in path for path in hub.requests for shard in SHARDS)
+    sent, fetched = take(store, "org/tiny")
+    assert sent != name, "a folder of links is another one"
+    assert all(Path(file.path).is_file() for file in fetched)
 
 
 def test_an_interrupted_shard_is_resumed(hub: Site, store: Store) -> None:

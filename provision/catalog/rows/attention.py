@@ -33,12 +33,22 @@ class PlatformBackend(Row):
     model: Literal["usual", "latent", "sparse"] = "usual"
     majors: tuple[int, ...] = ()
     """The compute capability majors that it runs on; empty: all."""
+    gfx: tuple[str, ...] = ()
+    """The AMD architectures that it runs on; empty: all."""
     sinks: tuple[int, ...] = ()
-    """The same for models with attention sinks."""
+    """The compute capability majors on which it supports models with attention sinks; empty: all."""
+    without_sinks: bool = False
+    """Whether it supports no model with attention sinks."""
     head_step: int = 1
     most_head_size: int | None = None
+    head_sizes: tuple[int, ...] = ()
+    """The head sizes that it supports; empty: all that the two fields above allow."""
     flash: bool = False
-    """Whether its kernels are FlashAttention's."""
+    """Whether its kernels compute flash attention."""
+    kernels: str | None = None
+    """Whose they are, where a platform has several."""
+    environment: dict[str, str] | None = None
+    """The variables that the service needs for it; `{cache}` stands for the service's folder of caches."""
 
 
 @table_row
@@ -107,6 +117,9 @@ class FlashSource(Row):
     machines: tuple[str, ...]
     codes: tuple[str, ...]
     gfx: tuple[str, ...] = ()
+    """The AMD architectures that its Composable Kernel sources have code for."""
+    triton: bool = False
+    """Whether it has kernels in Triton for all other AMD cards."""
 
 
 @table_row

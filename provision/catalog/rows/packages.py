@@ -66,6 +66,8 @@ class PackageComponent(Row):
     """Kernel modules that it uses to reach the hardware."""
     instead_of: tuple[str, ...] = ()
     """Globs of the packages that it replaces: the other flavour of the kernel modules."""
+    oldest: dict[str, str] | None = None
+    """The lowest versions of packages, without epoch and revision: older ones are upgraded."""
     builds: bool = False
     """Whether dkms builds a kernel module on the host."""
 

@@ -8,11 +8,14 @@ from typing import Literal
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, Stack, TorchBuild, VllmBuild
-from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter
+from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.glibc import floor
+
+TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
+"""What flash-attn's kernels in Triton need where they run, by the README of its sdist."""
 
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
@@ -30,6 +33,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         torch=_torch(option, None if python.interpreter.torch else machine),
         dependencies=limits.plan if limits else None,
         driver=plan,
+        rocm=rocm.choose(option, profile),
         cuda_compat=compat.choose(option, profile),
         fabric_manager=manager,
         subnet_manager=manager is not None and fabric.subnet_managed(profile),
@@ -111,7 +115,11 @@ def _torch_index(option: BuildOption, machine: str) -> str | None:
 
 def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:
     plan = attention.choose(option, profile).plan if option.release else None
-    return plan or AttentionPlan(backend="NO_ATTENTION")
+    plan = plan or AttentionPlan(backend="NO_ATTENTION")
+    package = flash.choose(option, profile).plan.package
+    if package is None or package.kernels != "triton":
+        return plan
+    return plan.model_copy(update={"environment": plan.environment | TRITON_PACKAGE})
 
 
 @cache

@@ -74,9 +74,13 @@ def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
         if served is None:
             why = refusals.get(flash.backend) if flash else None
             return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
-        return _plan(version, served, host, f"flash kernels, which every card and vLLM {version} support")
+        whose = f" of {served.kernels}" if served.kernels else ""
+        before = "".join(f"; {why}" for why in refusals.values()) if served is not flash else ""
+        return _plan(
+            version, served, host, f"flash kernels{whose}, which every card and vLLM {version} support{before}"
+        )
     unasked = [row for row in possible if not row.only_requested]
-    reason = refusals.get(flash.backend) if flash else None
+    reason = refusals.get(flash.backend) if flash and not flash.only_requested else None
     if host.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
         reason = "`flash_attn: none` disables flash kernels"
@@ -135,6 +139,9 @@ def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
             return f"{row.backend} runs on compute capability {majors}, {name} has {capability}"
         if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
             return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
+    for name, gfx in host.architectures:
+        if gfx and row.gfx and gfx not in row.gfx:
+            return f"{row.backend} runs on {' and '.join(row.gfx)}, {name} has {gfx}"
     return None
 
 
@@ -142,8 +149,14 @@ def _odd_model(row: PlatformBackend, host: DecidingAttention) -> str | None:
     """Return what of the model or its number format a back end does not support."""
     if host.dtype != "auto" and row.dtypes and host.dtype not in row.dtypes:
         return f"{row.backend} does not support {host.dtype}"
+    if host.sinks and row.without_sinks:
+        return f"{row.backend} does not support the model's attention sinks"
     size = host.head_size
-    if size is not None and (size % row.head_step or (row.most_head_size and size > row.most_head_size)):
+    if size is not None and (
+        size % row.head_step
+        or (row.most_head_size and size > row.most_head_size)
+        or (row.head_sizes and size not in row.head_sizes)
+    ):
         return f"{row.backend} does not support heads of size {size}"
     return None
 
@@ -168,6 +181,7 @@ def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str)
         flag=spelled.flag if spelled else None,
         ask=spelled.ask if spelled else "option",
         generation=flash.generation if flash and row.flash else None,
+        environment=row.environment or {},
     )
     sources = [source.source for source in (flash, spelled) if source]
     return AttentionChoice(

@@ -59,13 +59,13 @@ def options(profile: HostProfile) -> Iterator[BuildOption]:
         if profile.policy.wants_release(row.version):
             for build in _builds(row.version, profile.platform):
                 yield from _with_torch(profile, row, build)
-    if profile.platform == "cpu" and profile.policy.torch == "managed":
+    if profile.platform == "cpu" and profile.policy.torch == "managed" and profile.policy.torch_version is None:
         yield from _with_stand_in(profile)
 
 
 def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[BuildOption]:
     torch = _torches().get(build.torch or row.torch)
-    if torch is None:
+    if torch is None or not profile.policy.wants_torch(torch.version):
         return
     offered = torch_pair.variants(profile, torch, build.variant)
     for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
@@ -93,7 +93,8 @@ def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOpti
 
 
 def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
-    for torch in sorted(catalog().torches, key=lambda row: release(row.version), reverse=True):
+    wanted = (row for row in catalog().torches if profile.policy.wants_torch(row.version))
+    for torch in sorted(wanted, key=lambda row: release(row.version), reverse=True):
         offered = torch_pair.alone(profile, torch)
         for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
             yield _torch_option(torch, variant)

@@ -71,8 +71,14 @@ def _fabric(stack: Stack, facts: HostFacts) -> str | None:
 
 
 def _rocm(stack: Stack, facts: HostFacts) -> str | None:
-    names = [" ".join(packages_of_component(part)) for part in rocm.lacking(stack, facts)]
-    return f"{', '.join(names)}, from AMD's packages; needs a reboot" if names else None
+    parts = rocm.lacking(stack, facts)
+    if not parts:
+        return None
+    names = ", ".join(" ".join(packages_of_component(part)) for part in parts)
+    present = facts.amd.rocm_version if facts.amd else None
+    change = f" {present} to {stack.rocm.version}" if stack.rocm and stack.rocm.action == "upgrade" else ""
+    restart = "; needs a reboot" if rocm.DRIVER in parts else ""
+    return f"{names}{change}, from AMD's packages{restart}"
 
 
 def _unknown_user(facts: HostFacts) -> bool:
@@ -82,11 +88,11 @@ def _unknown_user(facts: HostFacts) -> bool:
 def _model(stack: Stack, settings: Settings, prefix: str) -> str | None:
     if not settings.serve or stack.vllm is None:
         return None
-    return (
-        f"built-in, created on the host under {prefix}/models"
-        if settings.model == "builtin"
-        else f"{settings.model}, sent to {prefix}/models"
-    )
+    if settings.model == "builtin":
+        return f"built-in, created on the host under {prefix}/models"
+    if settings.model_on_host is not None:
+        return f"{settings.model}, linked from {settings.model_on_host} on the host"
+    return f"{settings.model}, sent to {prefix}/models"
 
 
 def _service(stack: Stack, settings: Settings) -> str | None:

@@ -47,6 +47,8 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
                 if profile.policy.wants_vllm
                 else f"the catalog has no torch {present}, which the host has"
             )
+        elif profile.policy.torch_version:
+            text = f"no build for `vllm: {profile.policy.vllm}` on {profile.platform} has torch {profile.policy.torch_version}"
         elif not profile.policy.wants_vllm:
             text = f"the catalog has no torch variant for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}

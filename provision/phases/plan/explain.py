@@ -51,7 +51,12 @@ def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, expl
     else:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
-        lines += _pairs([*_stack(stack), *_why(resolution), *warnings, *assumed])
+        span = [
+            ("span", reason.text)
+            for reason in resolution.reasons
+            if (reason.rule, reason.verdict) == ("span", "accept")
+        ]
+        lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
     if stack is not None:
         lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]
     if explain:
@@ -91,6 +96,9 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
         pairs.append(("attention", f"{stack.attention.backend}{generation}"))
+        if stack.attention.environment:
+            given = " ".join(f"{name}={value}" for name, value in stack.attention.environment.items())
+            pairs.append(("variables", given))
     if stack.flash_attn.package:
         package = stack.flash_attn.package
         pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))

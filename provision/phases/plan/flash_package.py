@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import FlashSource, FlashWheels
@@ -120,8 +121,16 @@ def _built(
     if short:
         return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", row.source)
     name = _name(row.version, key, option)
-    package = FlashAttnPackage(version=row.version, source="built", file=name, key=key, builder=builder)
-    return PackageChoice(package, f"{missing}; {builder} builds flash-attn {row.version} for this key", row.source)
+    kernels: Literal["ck", "triton"] | None = None
+    if key.cuda_major is None:
+        kernels = "ck" if set(key.capabilities) <= set(row.gfx) else "triton"
+    package = FlashAttnPackage(
+        version=row.version, source="built", file=name, key=key, builder=builder, kernels=kernels
+    )
+    whose = {"ck": " with Composable Kernel", "triton": " with Triton's kernels", None: ""}[kernels]
+    return PackageChoice(
+        package, f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key", row.source
+    )
 
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
@@ -139,7 +148,7 @@ def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
         )
     if numbers(key.rocm or "0") < numbers(row.rocm):
         return f"it needs ROCm {row.rocm}"
-    return None if set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
+    return None if row.triton or set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
 
 
 @cache

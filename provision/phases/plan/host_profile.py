@@ -66,6 +66,8 @@ class DecidingAttention:
     sinks: bool = False
     head_size: int | None = None
     """The model's head size; None if it is unknown or has no effect."""
+    architectures: tuple[tuple[str, str | None], ...] = ()
+    """Name and gfx architecture of the AMD cards that serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +239,12 @@ class HostProfile:
     def deciding_attention(self) -> DecidingAttention:
         policy = self.policy
         common = self.platform, self.kinds, policy.attention, policy.dtype, policy.flash_attn
+        architectures = tuple(dict.fromkeys((card.name, card.gfx) for card in self.amd))
         if self.served_model is None:
-            return DecidingAttention(*common)
+            return DecidingAttention(*common, architectures=architectures)
         shape = self.served_model.shape
-        return DecidingAttention(*common, shape.kind, shape.sinks, shape.head_size if shape.kind == "usual" else None)
+        size = shape.head_size if shape.kind == "usual" else None
+        return DecidingAttention(*common, shape.kind, shape.sinks, size, architectures)
 
     @cached_property
     def interpreters(self) -> Interpreters:

@@ -37,11 +37,17 @@ class Policy:
     builder: str | None = None
     flash_wheels: Literal["official", "community"] = "official"
     torch: Literal["managed", "existing"] = "managed"
+    torch_version: str | None = None
+    """The requested release of a managed torch."""
     python: str | None = None
     """The one interpreter of the host that may be used."""
     attention: str = "auto"
     dtype: str = "auto"
     gpus: tuple[int, ...] | None = None
+    span: int = 1
+    """Hosts that one model is spread over."""
+    pipeline: int | None = None
+    """The requested pipeline parallel size of a span."""
 
     @property
     def driver_setting(self) -> str:
@@ -57,6 +63,10 @@ class Policy:
         """Return whether a vLLM release is in the requested range."""
         return self.vllm == "latest" or within(version, self.vllm)
 
+    def wants_torch(self, version: str) -> bool:
+        """Return whether a torch release may be used."""
+        return self.torch_version in {None, version}
+
 
 _NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels with the package"}
 
@@ -69,6 +79,7 @@ def policy_of(settings: Settings) -> Policy:
 
     """
     flash, version = _flash(settings.flash_attn)
+    torch_version = settings.torch.removeprefix("==") if settings.torch.startswith("==") else None
     action, driver_version, driver_branch = _driver(settings.driver)
     policy = Policy(
         vllm=settings.vllm,
@@ -82,11 +93,14 @@ def policy_of(settings: Settings) -> Policy:
         flash_version=version,
         builder=settings.builder,
         flash_wheels=settings.flash_attn_wheels,
-        torch=settings.torch,
+        torch="existing" if settings.torch == "existing" else "managed",
+        torch_version=torch_version,
         python=settings.python,
         attention=settings.attention,
         dtype=settings.dtype,
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),
+        span=settings.span,
+        pipeline=settings.pipeline_parallel if settings.span > 1 else None,
     )
     _check_vllm(policy.vllm)
     if policy.driver_source == "distribution" and policy.driver_mirror:

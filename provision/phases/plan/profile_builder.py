@@ -56,7 +56,7 @@ def profile_of(
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    served = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
+    served = _load(settings, shape, memory, platform) if shape and policy.wants_vllm and settings.serve else None
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -161,10 +161,11 @@ def most_disk(served: ServedModel | None) -> float:
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
+def _load(settings: Settings, shape: Shape, memory: int | None, platform: Platform) -> ServedModel:
     from provision.phases.plan.fit import serving_request_of
 
-    return ServedModel(settings.model, shape, serving_request_of(settings), memory, wanted=choice_settings_of(settings))
+    request = serving_request_of(settings, on_cpu=platform == "cpu")
+    return ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
 
 
 def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:

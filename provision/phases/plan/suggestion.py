@@ -12,7 +12,7 @@ from provision.catalog import catalog
 from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
 from provision.core.models.stack import Nearest, Reason
-from provision.phases.plan import driver, flash, flash_package
+from provision.phases.plan import driver, flash, flash_package, rocm
 from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
@@ -131,7 +131,7 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
     changes += [
         ("attention", "auto", replace(policy, attention="auto")),
         ("flash_attn", "auto", replace(policy, flash_attn="auto", flash_version=None)),
-        ("torch", "managed", replace(policy, torch="managed")),
+        ("torch", "managed", replace(policy, torch="managed", torch_version=None)),
         ("dtype", "auto", replace(policy, dtype="auto")),
     ]
     for name, value, changed in changes:
@@ -228,6 +228,8 @@ def _other_rocm(profile: HostProfile) -> Iterator[Change]:
     """Yield each ROCm that builds need and the host does not have, newest first."""
     if profile.platform != "rocm" or profile.rocm is None:
         return
+    if profile.policy.driver != "upgrade" and rocm.can_upgrade(profile):
+        yield _setting(profile, "driver", "upgrade", _upgrading(profile.policy))
     for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
         if not numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below):
             yield f"with ROCm {row.minimum} or newer, below {row.below},", {}, replace(profile, rocm=row.minimum)

@@ -27,6 +27,9 @@ from provision.core.models.facts import (
 from provision.phases.plan.cards import amd_by_name, nvidia_by_name
 
 NAME = "what-if"
+HOSTS = "hosts"
+"""The key for the number of such hosts that one model is spread over, which is a setting and no fact."""
+MOST_HOSTS = 64
 MOST_CARDS = 64
 """The limit for cards of one kind in one host."""
 _MANAGERS = {
@@ -74,6 +77,12 @@ def parse_what_if(text: str) -> HostFacts:
         raise UsageError(
             "`driver=` needs a host with NVIDIA cards, and the text names none", hint="add gpu=, as in gpu=H100x8"
         )
+    if amd is not None:
+        amd = amd.model_copy(update={"rocm_version": values.get("rocm")})
+    elif values.get("rocm"):
+        raise UsageError(
+            "`rocm=` needs a host with AMD cards, and the text names none", hint="add gpu=, as in gpu=MI300Xx8"
+        )
     return HostFacts(
         host=NAME,
         probed_at="1970-01-01T00:00:00.000Z",
@@ -88,6 +97,15 @@ def parse_what_if(text: str) -> HostFacts:
         container=values.get("container"),
         unknown=unknown,
     )
+
+
+def hosts_of_what_if(text: str) -> int:
+    """Return the number of such hosts that one model is to be spread over.
+
+    Raises:
+        UsageError: As `parse_what_if`.
+    """
+    return int(_READERS[HOSTS](_pairs(text).get(HOSTS, "1")))
 
 
 def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -166,6 +184,10 @@ def _driver(value: str) -> str | None:
     return None if value == "none" else _dotted("driver", value)
 
 
+def _rocm(value: str) -> str | None:
+    return None if value == "none" else _dotted("rocm", value)
+
+
 def _os(value: str) -> dict[str, Any]:
     identity, dash, version = value.partition("-")
     if not dash or not version:
@@ -190,7 +212,7 @@ def _python(value: str) -> str:
     return _dotted("python", value)
 
 
-_VERSIONS = {"driver": "580.95.05", "python": "3.12", "glibc": "2.35"}
+_VERSIONS = {"driver": "580.95.05", "python": "3.12", "glibc": "2.35", "rocm": "7.2.2"}
 
 
 def _dotted(key: str, value: str) -> str:
@@ -221,9 +243,17 @@ def _container(value: str) -> str | None:
     return "container" if _one_of("container", "yes", "no")(value) == "yes" else None
 
 
+def _hosts(value: str) -> int:
+    if not re.fullmatch(r"\d{1,2}", value) or not 1 <= int(value) <= MOST_HOSTS:
+        raise UsageError(f"`{HOSTS}={value}` is not a number of hosts from 1 to {MOST_HOSTS}", hint=f"as in {HOSTS}=2")
+    return int(value)
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
+    HOSTS: _hosts,
     "gpu": _gpu,
     "driver": _driver,
+    "rocm": _rocm,
     "os": _os,
     "python": _python,
     "arch": _one_of("arch", "x86_64", "aarch64"),

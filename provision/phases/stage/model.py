@@ -14,7 +14,7 @@ from pathlib import Path
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
-from provision.core.models.staged import StagedFile
+from provision.core.models.staged import CHAT_TEMPLATE, StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
 from provision.phases.stage.wheelhouse import Store, sha256_of
@@ -28,6 +28,8 @@ def stage_model(
 ) -> tuple[str, list[StagedFile]]:
     """Return the name of the model's folder on the host, and its files.
 
+    Weights of a hub id that the host has already are not fetched: their hashes are in the hub's listing.
+
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
 
@@ -40,15 +42,31 @@ def stage_model(
     elif _HUB_ID.fullmatch(text) and not text.startswith("."):
         from provision.phases.stage.model_hub import stage_hub_model
 
-        files = stage_hub_model(text, settings.hf_token_file, client, store, progress=progress, refresh=refresh)
+        files = stage_hub_model(
+            text,
+            settings.hf_token_file,
+            client,
+            store,
+            weights=settings.model_on_host is None,
+            progress=progress,
+            refresh=refresh,
+        )
         name = text.partition("@")[0].split("/")[1]
     else:
         raise StageError(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
+    if settings.chat_template is not None:
+        files = [file for file in files if file.name != CHAT_TEMPLATE] + [_template(Path(settings.chat_template))]
     require_complete(text, {file.name: Path(file.path) for file in files})
-    return f"{name}-{_digest(files)}", files
+    return f"{name}-{_digest(files, settings.model_on_host)}", files
+
+
+def _template(path: Path) -> StagedFile:
+    return StagedFile(
+        name=CHAT_TEMPLATE, path=str(path), sha256=sha256_of(path), size=path.stat().st_size, kind="model"
+    )
 
 
 def stage_folder(folder: Path, store: Store) -> list[StagedFile]:
@@ -122,6 +140,7 @@ def _shards(index: Path) -> Iterable[str]:
         raise StageError(f"`{index}` is not an index of shards", hint="fetch the model again") from error
 
 
-def _digest(files: list[StagedFile]) -> str:
-    rows = sorted(f"{file.name}\0{file.sha256}" for file in files)
+def _digest(files: list[StagedFile], on_host: str | None) -> str:
+    """Return the digest of the content, and of the folder that it is linked from: a folder of links is another one."""
+    rows = sorted(f"{file.name}\0{file.sha256}" for file in files) + ([on_host] if on_host else [])
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]

@@ -58,10 +58,20 @@ def stage_hub_model(
     settings: ClientSettings,
     store: Store,
     *,
+    weights: bool,
     progress: Progress | None,
     refresh: bool,
 ) -> list[StagedFile]:
-    """Fetch every file of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
+    """Fetch the files of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
+
+    Args:
+        model: The hub id.
+        token_file: File with the hub's token.
+        settings: Index settings.
+        store: The wheelhouse.
+        weights: Whether weights are fetched too; without them, their paths are empty.
+        progress: Called with the step, the bytes done and the bytes in all.
+        refresh: Whether to query the hub again.
 
     Raises:
         StageError: The hub does not answer or does not have the model, wants a token, or serves a wrong file.
@@ -74,12 +84,15 @@ def stage_hub_model(
         files = [HubFile(**row) for row in known["files"]]
     else:
         with client() as opened:
-            files = _Hub(opened, endpoint(), model).files(store)
-    paths = fetch_all(store, files, client, what="model", progress=progress)
+            files = _Hub(opened, endpoint(), model).files(store, weights=weights)
+    wanted = [file for file in files if weights or not file.path.endswith(_WEIGHTS)]
+    paths = fetch_all(store, wanted, client, what="model", progress=progress)
     if not known:
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
     return [
-        StagedFile(name=file.path, path=str(paths[file.sha256]), sha256=file.sha256, size=file.size, kind="model")
+        StagedFile(
+            name=file.path, path=str(paths.get(file.sha256, "")), sha256=file.sha256, size=file.size, kind="model"
+        )
         for file in files
     ]
 
@@ -123,9 +136,10 @@ class _Hub:
         self._model, _, revision = model.partition("@")
         self._revision = revision or "main"
 
-    def files(self, store: Store) -> list[HubFile]:
+    def files(self, store: Store, *, weights: bool) -> list[HubFile]:
         listed, wanted = self._listed()
-        store.require_space(sum(file.size for file in wanted), f"model `{self._model}`")
+        fetched = (file.size for file in wanted if weights or not file.path.endswith(_WEIGHTS))
+        store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
     def description(self) -> HubModel:

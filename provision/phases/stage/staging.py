@@ -94,6 +94,7 @@ def stage(
         environment_bytes=int(choice.locked.unpacked_bytes * _BYTE_CODE),
         interpreter=interpreter,
         model=model,
+        model_on_host=settings.model_on_host,
         notes=choice.locked.notes,
     )
     _note_references(staged, facts, store)
@@ -132,13 +133,12 @@ _UNPACKED_INTERPRETER = 4
 
 def disk_needed(staged: Staged) -> DiskNeed:
     """Compute the disk space that a host needs from known sizes; no file is read."""
-    by_kind = {
-        kind: sum(file.size for file in staged.files if file.kind == kind) for kind in ("interpreter", "tool", "model")
-    }
+    files = [file for file in staged.files if file.kind != "model" or staged.model_on_host is None]
+    by_kind = {kind: sum(file.size for file in files if file.kind == kind) for kind in ("interpreter", "tool", "model")}
     installed = (
         staged.environment_bytes + _UNPACKED_INTERPRETER * by_kind["interpreter"] + by_kind["tool"] + by_kind["model"]
     )
-    return DiskNeed(incoming=sum(file.size for file in staged.files), prefix=installed, moved=by_kind["model"])
+    return DiskNeed(incoming=sum(file.size for file in files), prefix=installed, moved=by_kind["model"])
 
 
 def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from provision.core.models.settings import Settings, option_of
@@ -25,6 +26,8 @@ class ChoiceSettings:
     tool: str = AUTO
     reasoning: str = AUTO
     trust_remote_code: bool = False
+    template: str | None = None
+    """File with a chat template that replaces the model's own."""
     arguments: tuple[str, ...] = ()
     """All further arguments for vLLM."""
 
@@ -38,7 +41,11 @@ DEFAULTS = ChoiceSettings()
 def choice_settings_of(settings: Settings) -> ChoiceSettings:
     """Return the settings that decide how a model is served."""
     return ChoiceSettings(
-        settings.tool_parser, settings.reasoning_parser, settings.trust_remote_code, settings.vllm_args
+        settings.tool_parser,
+        settings.reasoning_parser,
+        settings.trust_remote_code,
+        settings.chat_template,
+        settings.vllm_args,
     )
 
 
@@ -136,8 +143,10 @@ def _arguments(family: Family | None, wanted: ChoiceSettings, version: str) -> I
 
 
 def _template(family: Family | None, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
-    if _given("--chat-template", wanted.arguments):
-        yield ServingChoice(name="chat_template", by="setting", text="chat template as in firstlight_vllm_args")
+    if wanted.template is not None:
+        name = PurePath(wanted.template).name
+        text = f"chat template `{name}`, as `firstlight_chat_template` says"
+        yield ServingChoice(name="chat_template", value=name, by="setting", text=text)
     elif family and family.template:
         text = f"chat template: {family.template}"
         yield ServingChoice(name="chat_template", by="family", text=text, source=family.source)

@@ -50,7 +50,7 @@ def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> It
         yield Alternative(
             text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget
         )
-    each = budget.devices // (request.pipeline * request.data)
+    each = budget.devices * request.hosts // (request.pipeline * request.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:
             text = f"with `tensor_parallel: {size}`"
@@ -67,11 +67,10 @@ def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Itera
     others = request.pipeline * request.data
     if budget.platform != "cpu":
         for size in tensor_sizes(shape, MOST_DEVICES // others):
-            if size * others > budget.devices:
-                text = f"with {size * others} such cards"
-                yield Alternative(
-                    text, {}, shape, replace(request, tensor=None), replace(budget, devices=size * others)
-                )
+            devices = -(-size * others // request.hosts)
+            if devices > budget.devices:
+                text = f"with {devices} such cards" + (" in each host" if request.hosts > 1 else "")
+                yield Alternative(text, {}, shape, replace(request, tensor=None), replace(budget, devices=devices))
     if shape.quantization is None:
         for bits, bytes_each in _QUANTISED:
             smaller = _quantised(shape, bits, bytes_each)

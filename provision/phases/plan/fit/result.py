@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Literal
 
 from provision.core.formatting import GIB
@@ -56,7 +57,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(request, budget, processes)
     memory = int(budget.device_bytes * (request.share or row.memory_share))
     if budget.platform == "cpu":
-        memory //= processes
+        memory = memory * request.hosts // processes
     found = Fit(tensor, weights, overhead, memory)
     if wrong:
         return replace(found, problem="split", text=wrong)
@@ -117,13 +118,16 @@ def _cpu_cache(budget: DeviceBudget, cache: Cache, left: int, wanted: int) -> in
 def _split(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> tuple[int, str | None]:
     """Return the tensor parallel size, requested or the largest valid one, and what is wrong with it."""
     others = request.pipeline * request.data
-    each = budget.devices // others if budget.platform != "cpu" else 1
+    devices = budget.devices * request.hosts
+    each = devices // others if budget.platform != "cpu" else request.hosts // gcd(request.hosts, request.pipeline)
     tensor = request.tensor or max(tensor_sizes(shape, each), default=1)
     if request.pipeline > shape.layers:
         return tensor, f"{shape.layers} layers cannot be distributed over {request.pipeline} pipeline stages"
-    if budget.platform != "cpu" and tensor * others > budget.devices:
-        split = f"tensor {tensor} x pipeline {request.pipeline} x data {request.data} parallel"
-        return tensor, f"{split} needs {tensor * others} cards, {budget.devices} serve"
+    split = f"tensor {tensor} x pipeline {request.pipeline} x data {request.data} parallel"
+    if budget.platform != "cpu" and tensor * others > devices:
+        return tensor, f"{split} needs {tensor * others} cards, {devices} serve"
+    if tensor * others % request.hosts:
+        return tensor, f"{split}: {tensor * others} processes cannot be divided by {request.hosts} hosts"
     return tensor, why_not(shape, tensor)
 
 

@@ -18,6 +18,8 @@ class ServingRequest:
     tensor: int | None = None
     pipeline: int = 1
     data: int = 1
+    hosts: int = 1
+    """Hosts that the model is spread over."""
     length: int | None = None
     share: float | None = None
     dtype: str = "auto"
@@ -35,13 +37,14 @@ class ServingRequest:
         return 1 if self.cache_dtype.startswith(_FP8) else element
 
 
-def serving_request_of(settings: Settings) -> ServingRequest:
+def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRequest:
     """Return the request from the settings and from the vLLM arguments that affect memory."""
     words = settings.vllm_args
     return ServingRequest(
         tensor=settings.tensor_parallel,
-        pipeline=settings.pipeline_parallel,
+        pipeline=settings.pipeline(on_cpu=on_cpu),
         data=settings.data_parallel,
+        hosts=settings.span,
         length=settings.max_model_len,
         share=settings.memory_share,
         dtype=settings.dtype,
@@ -71,7 +74,7 @@ def _whole(words: Sequence[str], option: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBudget:
-    """The devices that serve. `device_bytes` is one card's memory, or the whole host's on CPU."""
+    """The devices of one host that serve. `device_bytes` is one card's memory, or the whole host's on CPU."""
 
     platform: Literal["cuda", "rocm", "cpu"]
     devices: int
