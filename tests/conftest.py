@@ -13,7 +13,7 @@ from hypothesis.internal.constants_ast import Constants
 
 from tests.fleet import ahead
 from tests.fleet.fixtures import fleet, impossible, pair, wheels_for_once
-from tests.lanes import FLEET, Lanes
+from tests.lanes import FLEET, Lanes, rank
 
 # Overlays from a `catalog refresh` of the user must not change results; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
@@ -45,12 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fleet")
         if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
-    items.sort(key=_needs_hosts)
+    items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Run the tests on hosts in one process, because they share a network, and those of each folder in one, to share fixtures."""
+    """Give each process whole lanes of tests, so that tests that share a fixture find it made."""
     return Lanes(config, log)
 
 

@@ -1,21 +1,43 @@
-"""The division of the tests among processes: those on test hosts run in one, those of each other folder in one."""
+"""The division of the tests among processes: each takes one lane of tests after the other.
+
+A lane is a folder of tests, whose fixtures are then made once. Tests on hosts are slower: a file whose tests boot hosts of their own is a
+lane. The files whose tests share the two hosts of the fixture `pair` are one.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 FLEET = "tests/fleet"
+_ROOT = Path(__file__).resolve().parents[1]
+_LONGEST = tuple(
+    f"{FLEET}/test_{name}.py" for name in ("repair", "faults", "provision", "span", "releases", "real_drivers", "cards")
+)
+"""Files that take minutes; they begin before the others on hosts, so that no process waits for one at the end."""
 
 
+@functools.cache
 def lane(path: str) -> str:
-    """Return the lane of a test file: its folder, by its path from the root of the repository."""
-    return "/".join(Path(path).parts[:2])
+    """Return the lane of a test file, by its path from the root of the repository."""
+    folder = "/".join(Path(path).parts[:2])
+    if folder != FLEET:
+        return folder
+    return FLEET if re.search(r"\bpair\b", (_ROOT / path).read_text(encoding="utf-8")) else path
+
+
+def rank(path: str) -> int:
+    """Return the place of a test file in the order of all: tests without hosts first, then the longest with hosts."""
+    if not path.startswith(f"{FLEET}/"):
+        return 0
+    return 1 if path in _LONGEST else 2
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one lane after the other; the lane of the test hosts, the longest, comes first."""
+    """Gives each process one lane after the other; that of the shared hosts, the longest, comes first."""
 
     def _split_scope(self, nodeid: str) -> str:
         return lane(nodeid.partition("::")[0])

@@ -1,6 +1,6 @@
 """`./firstlight test`: installs the programs that tests need, then runs pytest with the given arguments.
 
-Tests run in up to four processes, those on test hosts in one of them (tests/lanes.py); `-n 0` runs all in one.
+Tests run in up to four processes (tests/lanes.py tells which run together); `-n 0` runs all in one.
 As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
 Linters and type checker are tests as well (tests/house/test_static.py).
 """
@@ -31,12 +31,14 @@ PACKAGE_OF = {
     "c++": "g++",  # it brings libatomic, which the driver of the browser tests needs
     "python3-config": "python3-dev",
     "haproxy": "haproxy",
+    "keepalived": "keepalived",
     "openssl": "openssl",
     "cargo": "cargo",
 }
 """Programs that tests run, and the package of each."""
 
-PROCESSES = ("-n", "auto", "--maxprocesses", "4")
+PROCESSES = ("-n", "auto", "--maxprocesses", "4", "--no-loadscope-reorder")
+"""Lanes begin in the order of tests/lanes.py, not by their number of tests."""
 
 
 def report(text: str) -> None:

@@ -34,6 +34,10 @@ options:
         type: list
         elements: str
         default: []
+  oldest:
+    description: Lowest versions of packages, without epoch and revision; older ones are upgraded.
+    type: dict
+    default: {}
   repository:
     description: The repository, with C(manager) (C(apt) or C(dnf)), C(name), C(origin), and C(uri), which is empty for the distribution's own.
     type: dict

@@ -16,7 +16,7 @@ options:
     choices: [nvidia, amdgpu]
     required: true
   version:
-    description: Version that every NVIDIA GPU must report.
+    description: Version that every NVIDIA GPU must report; of amdgpu the lowest one that may run. The kernel's own amdgpu has none.
     type: str
 author: Firstlight
 """
@@ -41,6 +41,7 @@ restart:
 """
 
 import os
+import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
@@ -78,12 +79,25 @@ def nvidia_obstacle():
     return None
 
 
-def amdgpu_runs():
-    return os.path.exists("/dev/kfd")
+def amdgpu_runs(oldest):
+    return os.path.exists("/dev/kfd") and not older_amdgpu(oldest)
 
 
-def amdgpu_obstacle():
+def older_amdgpu(oldest):
+    """Return the version of a loaded amdgpu that is older than wanted; an empty text if it is not, or has no version."""
+    loaded = (read("/sys/module/amdgpu/version") or "").strip()
+    return loaded if oldest and loaded and numbers(loaded) < numbers(oldest) else ""
+
+
+def numbers(version):
+    return [int(part) for part in re.findall("[0-9]+", version)]
+
+
+def amdgpu_obstacle(oldest):
     """Return why the amdgpu driver cannot be loaded now, or None."""
+    older = older_amdgpu(oldest)
+    if older:
+        return f"driver {older} is loaded"
     return "the loaded amdgpu offers no compute devices" if os.path.isdir("/sys/module/amdgpu") else None
 
 
@@ -103,11 +117,11 @@ def main():
     is_nvidia, version = module.params["driver"] == "nvidia", module.params["version"]
 
     def runs():
-        return nvidia_runs(version) if is_nvidia else amdgpu_runs()
+        return nvidia_runs(version) if is_nvidia else amdgpu_runs(version)
 
     if runs():
         module.exit_json(changed=False, changes=[], restart="")
-    obstacle = nvidia_obstacle() if is_nvidia else amdgpu_obstacle()
+    obstacle = nvidia_obstacle() if is_nvidia else amdgpu_obstacle(version)
     if obstacle:
         module.exit_json(changed=False, changes=[], restart=obstacle)
     if not module.check_mode:

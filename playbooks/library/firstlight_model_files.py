@@ -5,9 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: firstlight_model_files
-short_description: Move the files of a model into its folder
+short_description: Move the files of a model into its folder, or link them there
 description:
   - Moves files from the incoming folder, and checks the hash of each.
+  - With C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
   - Removes files that do not belong to the model, since an engine reads some files merely because they exist.
   - Checked hashes are kept in C(.complete) with size, times and inode of each file. A file is read again only when one of these differs.
   - C(FOLDER.manifest.txt) lists the files, with CRC-32, size in bytes, and path below the folder.
@@ -20,6 +21,12 @@ options:
     description: Folder on the host that holds the files sent by the controller.
     type: path
     required: true
+  on_host:
+    description: Folder on the host that has the files already. They are linked, and never changed.
+    type: path
+  reader:
+    description: Account that must be able to read linked files. The module has to run as root then.
+    type: str
   files:
     description: Files of the model.
     type: list
@@ -51,7 +58,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: Files that were moved or removed.
+  description: Files that were moved, linked or removed.
   type: list
   elements: str
   returned: always
@@ -60,15 +67,18 @@ files:
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read, write
+from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, write
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
     "incoming": {"type": "path", "required": True},
+    "on_host": {"type": "path"},
+    "reader": {"type": "str"},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -119,11 +129,14 @@ def checked_before(folder):
     return {name: entry for name, entry in known.items() if isinstance(entry, dict)}
 
 
-def is_there(file, incoming, folder, checked):
+def is_there(file, incoming, folder, checked, on_host=None):
     """Return whether a file is in place as it was checked, and no newer one was sent."""
-    entry = checked.get(file["name"], {})
-    mark = mark_of(os.path.join(folder, file["name"]))
-    sent = os.path.exists(os.path.join(incoming, file["name"]))
+    entry, target = checked.get(file["name"], {}), os.path.join(folder, file["name"])
+    mark = mark_of(target)
+    if on_host:
+        sent = not os.path.islink(target) or os.readlink(target) != os.path.join(on_host, file["name"])
+    else:
+        sent = os.path.exists(os.path.join(incoming, file["name"]))
     return not sent and mark is not None and entry.get("mark") == mark and entry["sha256"] == file["sha256"]
 
 
@@ -153,6 +166,47 @@ def move_file(file, incoming, folder):
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
 
 
+def link_file(file, on_host, folder, reader):
+    """Link a file from another folder of the host. Return its entry of the record."""
+    source, target = os.path.join(on_host, file["name"]), os.path.join(folder, file["name"])
+    if not os.path.isfile(source):
+        text = f"model file {file['name']} is not in {on_host}"
+        raise ModelFileError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
+    if os.path.getsize(source) != file["size"]:
+        text = f"{source} has {os.path.getsize(source)} bytes, not {file['size']}"
+        raise ModelFileError(
+            text, "it is another revision, or its copy did not end; firstlight_model names what is expected"
+        )
+    if reader and not is_readable(source, reader):
+        text = f"{source} cannot be read by account {reader}, which the service runs as"
+        raise ModelFileError(text, "let others read the file, and search its folders: chmod -R o+rX")
+    found, crc = digests(source)
+    if found != file["sha256"]:
+        text = f"{source} has SHA-256 {found}, not {file['sha256']}"
+        raise ModelFileError(text, "it is another revision or damaged; firstlight_model names what is expected")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    replace_link(target, source)
+    return {"sha256": found, "crc32": crc, "mark": mark_of(target)}
+
+
+def is_readable(path, account):
+    """Return whether an account can read a file, tried in a process of that account."""
+    found = pwd.getpwnam(account)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups(os.getgrouplist(account, found.pw_gid))
+            os.setgid(found.pw_gid)
+            os.setuid(found.pw_uid)
+            with open(path, "rb") as file:
+                file.read(1)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
 def other_files(folder, files):
     """Return files in the folder that do not belong to the model, by their path below it."""
     kept = {MARKER, *(file["name"] for file in files), *(f"{file['name']}.part" for file in files)}
@@ -167,11 +221,11 @@ def remove_state(folder):
         os.unlink(state)
 
 
-def take_files(files, missing, incoming, folder, checked):
-    """Move what is missing, remove what does not belong, write the manifest. Return names of the files that changed."""
+def take_files(files, missing, folder, checked, take):
+    """Take what is missing, remove what does not belong, write the manifest. Return names of the files that changed."""
     changed = []
     for file in missing:
-        checked[file["name"]], is_new = move_file(file, incoming, folder)
+        checked[file["name"]], is_new = take(file)
         changed += [file["name"]] if is_new else []
         write(os.path.join(folder, MARKER), json.dumps(checked))
     for name in other_files(folder, files):
@@ -186,15 +240,22 @@ def take_files(files, missing, incoming, folder, checked):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     folder, incoming, files = (module.params[name] for name in ("folder", "incoming", "files"))
+    on_host, reader = module.params["on_host"], module.params["reader"]
     checked = checked_before(folder)
-    missing = [file for file in files if not is_there(file, incoming, folder, checked)]
+    missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
+
+    def take(file):
+        if on_host:
+            return link_file(file, on_host, folder, reader), True
+        return move_file(file, incoming, folder)
+
     others = other_files(folder, files)
     diff = [list_diff(folder, others, [file["name"] for file in missing])]
     if module.check_mode:
         changed = [file["name"] for file in missing] + others
     else:
         try:
-            changed = take_files(files, missing, incoming, folder, checked)
+            changed = take_files(files, missing, folder, checked, take)
         except ModelFileError as error:
             module.fail_json(msg=str(error), hint=error.hint)
     module.exit_json(changed=bool(changed), files=changed, **diff_result(module, diff))

@@ -44,7 +44,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_releases import RECORD, folder_of, linked, needed, service_of
-from ansible.module_utils.firstlight_unit import GATEWAY_UNIT, find_hooks, unit_properties
+from ansible.module_utils.firstlight_unit import UNITS_BESIDE, find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
 FOLDERS = ("", "bin", "envs", "etc", "models", "releases")
@@ -173,12 +173,12 @@ def prune_folders(prefix, changes):
 
 
 def prune_units(prefix, live, changes):
-    """Remove units of earlier releases; the gateway's unit belongs to none."""
+    """Remove units of earlier releases; those of gateway, health agent and monitoring belong to none."""
     record = os.path.join(prefix, "etc", "units")
     service = live["record"]["service"]
     unit = service["unit_path"] if service.get("unit") else None
     known = (read(record) or "").split()
-    kept = [path for path in known if path == unit or os.path.basename(path) == GATEWAY_UNIT]
+    kept = [path for path in known if path == unit or os.path.basename(path) in UNITS_BESIDE]
     for path in known:
         if path not in kept and os.path.exists(path):
             changes.remove(path)

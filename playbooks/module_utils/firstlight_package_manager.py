@@ -30,6 +30,7 @@ ARGUMENTS = {
             "apart": {"type": "list", "elements": "str", "default": []},
         },
     },
+    "oldest": {"type": "dict", "default": {}},
     "repository": {"type": "dict", "required": True},
     "lock_timeout_s": {"type": "int", "default": 600},
 }
@@ -77,6 +78,7 @@ class Manager:
         self.wanted = wanted
         self.version = wanted["version"]
         self.family = wanted["family"]
+        self.oldest = wanted["oldest"]
         self.uri = wanted["repository"]["uri"] or f"the sources of {wanted['repository']['name']}"
         self.updated = False
         self.changes, self.notes = [], []
@@ -103,6 +105,8 @@ class Manager:
         return self.named_like_family(name) and bool(re.match(self.family["version"], upstream(version)))
 
     def fits(self, name, version):
+        if name in self.oldest and numbers(upstream(version)) < numbers(self.oldest[name]):
+            return False
         return self.version is None or not self.named_like_family(name) or upstream(version) == self.version
 
     def satisfied(self, have):
@@ -122,7 +126,7 @@ class Manager:
             for name in package.split("|"):
                 own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
                 if not own and not self.named_like_family(name):
-                    own = [version for version, _ in offers.get(name, ())]
+                    own = [version for version, _ in offers.get(name, ()) if self.fits(name, version)]
                 if own:
                     chosen[name] = own[0]
                     break

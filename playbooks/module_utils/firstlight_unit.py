@@ -14,8 +14,17 @@ import subprocess
 from ansible.module_utils.firstlight_files import read, write
 from ansible.module_utils.firstlight_releases import ReleaseError
 
-GATEWAY_UNIT = "firstlight-gateway.service"
-"""Unit of a gateway, which may run on a host that serves; no release has it."""
+UNITS_BESIDE = (
+    "firstlight-alertmanager.service",
+    "firstlight-blackbox-exporter.service",
+    "firstlight-gateway.service",
+    "firstlight-host-metrics.service",
+    "firstlight-host-metrics.timer",
+    "firstlight-health-agent.service",
+    "firstlight-node-exporter.service",
+    "firstlight-prometheus.service",
+)
+"""Units of a gateway, of the health agent and of monitoring, which may run on a host that serves; no release has them."""
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """

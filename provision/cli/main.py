@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, exit_status, gateway, logs, rollout, verify, wheels
+from provision.cli import bundle, catalog, drift, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP
 from provision.cli.options import (
     AttentionOption,
+    BatchOption,
     BecomeOption,
     BundleOption,
     DriverOption,
@@ -22,6 +23,7 @@ from provision.cli.options import (
     InventoryOption,
     JsonOption,
     LimitOption,
+    MaxFailOption,
     ModelOption,
     RebootOption,
     RefreshOption,
@@ -77,6 +79,7 @@ app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
+app.command()(drift.drift)
 
 
 @app.command()
@@ -95,10 +98,13 @@ def provision(
     refresh: RefreshOption = False,
     bundle: BundleOption = None,
     trust: TrustOption = None,
+    batch: BatchOption = None,
+    max_fail: MaxFailOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
+    from provision.core.errors import UsageError
     from provision.pipeline import commands
 
     request = asked(
@@ -116,8 +122,12 @@ def provision(
         refresh=refresh,
         bundle=bundle,
         trust=trust,
+        batch=batch,
+        max_fail=max_fail,
     )
     if dry_run:
+        if request.batching is not None:
+            raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
         raise typer.Exit(commands.plan(request, as_json=as_json, explain=False))
     raise typer.Exit(commands.run(request, as_json=as_json))
 
@@ -268,11 +278,42 @@ def serve(
 
 
 @app.command()
-def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+def status(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="A live table of requests, tokens and caches, until Ctrl-C.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show what is installed and serving on the hosts."""
+    from provision.core.errors import UsageError
+
+    request = asked("status", inventory=inventory, limit=limit)
+    if watch:
+        if as_json:
+            raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
+        from provision.pipeline.watch import watch as watch_hosts
+
+        raise typer.Exit(watch_hosts(request))
     from provision.pipeline import operations
 
-    raise typer.Exit(operations.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(operations.status(request, as_json=as_json))
+
+
+@app.command()
+def monitoring(
+    *,
+    inventory: InventoryOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up Prometheus and its alerts on hosts of group `monitoring`, and what it reads on all others."""
+    from provision.pipeline import commands
+
+    request = asked("monitoring", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(commands.monitoring(request, as_json=as_json))
 
 
 @app.command()

@@ -62,6 +62,14 @@ BundleOption = Annotated[
 TrustOption = Annotated[
     str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
 ]
+BatchOption = Annotated[
+    str | None,
+    typer.Option("--batch", metavar="N|N%", help="Change this many hosts at a time; the next ones when these serve."),
+]
+MaxFailOption = Annotated[
+    str | None,
+    typer.Option("--max-fail", metavar="N|N%", help="With --batch: failed hosts that stop no batch. Default: 0."),
+]
 AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
 
 
@@ -74,6 +82,8 @@ def asked(
     refresh: bool = False,
     bundle: Path | None = None,
     trust: str | None = None,
+    batch: str | None = None,
+    max_fail: str | None = None,
     **policy: Any,
 ) -> CommandRequest:
     """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
@@ -86,6 +96,8 @@ def asked(
         refresh: Whether to lock again what is locked already.
         bundle: The bundle that replaces all indexes.
         trust: The key that must have signed the bundle.
+        batch: Hosts that change at a time: a number or a percentage.
+        max_fail: Failed hosts with which the next batch still begins: a number or a percentage.
         **policy: Settings of hosts by name; those that are None are left out.
 
     Raises:
@@ -94,6 +106,7 @@ def asked(
     from provision.core.errors import UsageError
     from provision.core.models.invocation import Invocation
     from provision.pipeline import CommandRequest
+    from provision.pipeline.batches import Batching
 
     if trust is not None and bundle is None:
         raise UsageError(
@@ -110,7 +123,7 @@ def asked(
                 "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
             ) from None
     flags = {"-K": ask_become_pass, "--refresh": refresh}
-    named = {"--bundle": str(bundle) if bundle else None, "--trust": trust}
+    named = {"--bundle": str(bundle) if bundle else None, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {f"--{name.replace('_', '-')}": value for name, value in policy.items()} | named
     return CommandRequest(
         command=command,
@@ -121,6 +134,7 @@ def asked(
         refresh=refresh,
         bundle=bundle,
         trust=trust,
+        batching=Batching.parse(batch, max_fail),
         logs=LOGS,
         arguments=tuple(sys.argv[1:]),
         invocation=Invocation(

@@ -30,11 +30,13 @@ class Mode(StrEnum):
 @app.command()
 def check(
     *,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --release: which.")] = None,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     level: Annotated[
-        Literal["quick", "standard", "full"], typer.Option("--level", help="How deep the checks go.")
-    ] = "standard",
+        Literal["quick", "standard", "full"] | None,
+        typer.Option("--level", help="How deep the checks go. Default: standard."),
+    ] = None,
     prefix: PrefixOption = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
     drain: Annotated[
@@ -44,6 +46,10 @@ def check(
         list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
     ] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="A check or family; repeatable.")] = None,
+    release: Annotated[
+        bool,
+        typer.Option("--release", help="Check quarantined hosts in full, and release those that are green."),
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the checks of this level; run none.")] = False,
     inject: Annotated[
         list[str] | None,
@@ -53,17 +59,47 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
+    from provision.core.errors import UsageError
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
+    if release:
+        _require_full(hosts, limit, partial=bool(picked.words or listed or level not in (None, "full")))
+        limit = ",".join(hosts) if hosts else limit
+    elif hosts:
+        raise UsageError(
+            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --release",
+            hint=f"./firstlight verify --limit {','.join(hosts)}",
+        )
+    level = "full" if release else level or "standard"
     if listed:
         raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
     selection = picked if picked.words else None
-    options = CheckOptions(level, drain=drain, multihost=level != "quick" and selection is None, selection=selection)
-    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit))
+    is_together = level != "quick" and selection is None and not release
+    options = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
+    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit, with_release=release))
+
+
+def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) -> None:
+    """Check the options of a release.
+
+    Raises:
+        UsageError: They ask for fewer checks than all, or name the hosts twice.
+    """
+    from provision.core.errors import UsageError
+
+    if partial:
+        raise UsageError(
+            "a host is released after all checks of level full: --release takes no --level, --only, --skip, --inject or --list",
+            hint="leave them out: ./firstlight verify --release",
+        )
+    if hosts and limit is not None:
+        raise UsageError(
+            f"hosts are named twice: `--limit {limit}` and `{' '.join(hosts)}`", hint="leave one of the two out"
+        )
 
 
 @app.command()

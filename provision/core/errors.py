@@ -74,6 +74,10 @@ class HostKeyError(TransportError):
     """The host's key has changed or is unknown."""
 
 
+class PeerError(FirstlightError):
+    """A host does not hand files on, or cannot be reached by another one; the controller sends them."""
+
+
 class RemoteCommandError(FirstlightError):
     """A command on a host failed unexpectedly."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.core.models.invocation import Invocation
+
+if TYPE_CHECKING:
+    from provision.pipeline.batches import Batching
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class CommandRequest:
     """The file that replaces the network."""
     trust: str | None = None
     """The key that must have signed the bundle: a file, or the key itself."""
+    batching: Batching | None = None
+    """How hosts are changed batch by batch; all at once when None."""
     arguments: tuple[str, ...] = ()
     invocation: Invocation = field(default_factory=Invocation)
     """What a suggested command has to repeat."""

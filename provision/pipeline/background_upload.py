@@ -1,19 +1,25 @@
-"""Wheels sent to hosts without an environment while others are still being fetched; `install` sends the rest."""
+"""Wheels sent to hosts without an environment while others are still being fetched; `install` sends the rest.
+
+Where hosts hand files on, only those get wheels here that the controller sends to.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Installed
 from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
+from provision.fleet.peers.relay import FIRST
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.peers import choose, in_order
 from provision.pipeline.results import PlannedHosts
 
 DISK_FACTOR = 8
@@ -34,8 +40,23 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
     bare = [host for host in bare if host.name in context.locked]
     if not bare:
         return None
-    context.file_listener = upload = BackgroundUpload(context, planned, bare)
+    context.file_listener = upload = BackgroundUpload(context, planned, first_of_classes(context, planned, bare))
     return upload
+
+
+def first_of_classes(context: RunContext, planned: PlannedHosts, bare: Sequence[Host]) -> list[Host]:
+    """Return the hosts that the controller sends to: the first of each class, and those that take no part."""
+    names = choose(bare).names
+    counts: Counter[str] = Counter()
+    first = []
+    for host in in_order(context, bare):
+        if host.name in names:
+            group = planned.plan.for_host(host.name).hosts[0]
+            counts[group] += 1
+            if counts[group] > FIRST:
+                continue
+        first.append(host)
+    return first
 
 
 def _is_bare(installed: Installed | None) -> bool:
@@ -111,6 +132,7 @@ class BackgroundUpload:
             except FirstlightError as error:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
+            self._context.count_bytes(report.bytes_sent)
             self._context.run.event(
                 "background-upload",
                 host=host.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
     from provision.pipeline.wheel_builds import make_wheel_builder
 
     facts = parse_what_if(what_if)
-    settings = described_settings(request.overrides)
+    settings = described_settings(request.overrides, what_if)
     [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
     if resolution.stack is None:
         raise NoStackError(
@@ -99,6 +100,8 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
     Returns:
         The staged files and the model, or the exit code of a run that failed.
     """
+    # A bundle has the whole model, so that a controller without a network can read it.
+    request = replace(request, overrides={**request.overrides, "model_on_host": None})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
         print_summary(outcome)

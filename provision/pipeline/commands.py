@@ -15,11 +15,12 @@ from provision.core.errors import Exit, InventoryError, ModelError, StageError, 
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
+from provision.core.models.settings import MONITORING as MONITORING_GROUP
 from provision.core.models.settings import Inventory, Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import DRIVERS, GATEWAY, PLAN, PROBE, Step, steps_until
+from provision.pipeline.phases import DRIVERS, GATEWAY, MONITORING, PLAN, PROBE, QUARANTINE, Step, steps_until
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
 from provision.report.history.pruning import prune_quietly
@@ -93,7 +94,21 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
         InventoryError: No host of the inventory is a gateway.
     """
     require_gateway(request)
-    return run_steps(request, (PROBE, GATEWAY), as_json=as_json)
+    return run_steps(request, (PROBE, QUARANTINE, GATEWAY), as_json=as_json)
+
+
+def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
+    """Set monitoring of all hosts up, print the summary, and return the exit code.
+
+    Raises:
+        InventoryError: No host of the inventory monitors.
+    """
+    if not any(host.is_monitoring for host in read_inventory(request).hosts):
+        raise InventoryError(
+            f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
+            hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
+        )
+    return run_steps(request, (PROBE, QUARANTINE, MONITORING), as_json=as_json)
 
 
 def require_gateway(request: CommandRequest) -> Inventory:
@@ -195,7 +210,7 @@ def plan_recorded(
                     hint="plan one recording of a host at a time",
                 )
             facts[entry.host] = entry
-    wanted = described_settings(request.overrides)
+    wanted = described_settings(request.overrides, what_if)
     hosts = PlannedFrom(facts, dict.fromkeys(facts, wanted), shapes_of(wanted))
     if why_not is not None:
         print_why_not(why_not, hosts, as_json=as_json)
@@ -205,16 +220,25 @@ def plan_recorded(
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
 
-def described_settings(overrides: Mapping[str, Any]) -> Settings:
+def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:
     """Return the settings of a host that is not in an inventory.
+
+    Args:
+        overrides: Command-line options by setting name.
+        what_if: The description of a host, which may name the number of hosts that the model is spread over.
 
     Raises:
         InventoryError: An option is wrong.
+        UsageError: The description is malformed.
     """
     from provision.fleet.inventory.settings import Problems, settings_of
+    from provision.phases.plan.what_if import hosts_of_what_if
 
+    span = hosts_of_what_if(what_if) if what_if is not None else 1
+    # Whether processes may listen between hosts is no question of a plan.
+    given = {**overrides, "span": span, "expose": True} if span > 1 else overrides
     problems = Problems()
-    wanted = settings_of("what-if", variables={}, near=[], overrides=overrides, base=Path.cwd(), problems=problems)
+    wanted = settings_of("what-if", variables={}, near=[], overrides=given, base=Path.cwd(), problems=problems)
     problems.raise_any(lambda _: [])
     return wanted or Settings()
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
-from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.quarantine import Quarantine
+from provision.core.models.records import PhaseName, PhaseResult, Transfers
 from provision.core.models.settings import Host, Inventory
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
 from provision.pipeline.phase_results import PhaseResultsFile
+from provision.pipeline.results import ProbedHosts
 from provision.report.live import Progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
+    from provision.phases.install.target import Target
     from provision.phases.stage import Store
     from provision.phases.stage.bundle import RecordingStore
     from provision.pipeline.phases import Scope
@@ -63,6 +66,8 @@ class RunContext:
     """Returns the gateways of the inventory, also those that `--limit` left out."""
     scope: Scope = "all"
     """The hosts of the step that runs."""
+    batch: frozenset[str] | None = None
+    """The hosts of the batch that runs; None outside of batches."""
     while_waiting: Callable[[], None] | None = None
     """Called once while hosts answer the probe."""
     refresh: bool = False
@@ -74,15 +79,24 @@ class RunContext:
     """By host that lacks OS packages: whether its package sources answer, None where that is unknown. None before it was asked."""
     background: dict[str, BackgroundTask] = field(default_factory=dict)
     file_listener: FileListener | None = None
+    result: ProbedHosts = field(default_factory=ProbedHosts)
+    """What the last phase that came to its end handed on."""
     results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
     """Hosts that no other run may change until this one ends."""
+    targets: dict[str, Target] = field(default_factory=dict)
+    """What playbooks of the run were told of each host, by its name."""
+    checked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The newest check document of each host in this run, by its name."""
+    quarantined: dict[str, Quarantine] = field(default_factory=dict)
+    """The mark of each host that this run leaves out, or marked itself."""
     removed: set[str] = field(default_factory=set)
     """Hosts that this run removed the product from."""
     first: set[str] = field(default_factory=set)
     """Hosts that failed in the run before: they start first, since they decide when this run ends."""
     entered: dict[PhaseName, float] = field(default_factory=dict)
     """Seconds from the start of the run to the start of a phase."""
+    transfers: Transfers = field(default_factory=Transfers)
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
@@ -105,12 +119,21 @@ class RunContext:
             return self._store
 
     def hosts(self) -> list[Host]:
-        """Return the hosts of the step that no phase has failed for, in inventory order."""
+        """Return the hosts of the step and its batch that no phase has failed for and that are not quarantined, in inventory order."""
         return [
             host
             for host in self.inventory.hosts
-            if (host.is_provisioned or self.scope == "all") and not self.has_failed(host.name)
+            if (host.is_provisioned or self.scope == "all")
+            and (self.batch is None or host.name in self.batch)
+            and not self.has_failed(host.name)
+            and host.name not in self.quarantined
         ]
+
+    def begin_batch(self, names: Sequence[str]) -> None:
+        """Limit the steps that follow to some hosts; what was asked and sent for other hosts is over."""
+        self.stop_background()
+        self.background.clear()
+        self.batch, self.package_sources, self.file_listener = frozenset(names), None, None
 
     def host(self, name: str) -> Host:
         """Return a host of the run by its name."""
@@ -160,6 +183,28 @@ class RunContext:
             self.run.event("result", host=result.host, phase=result.phase, status=result.status, text=result.text)
         self.progress.finish(result.host, result)
 
+    def count_bytes(
+        self, controller: int, peers: int = 0, *, to: str | None = None, refused: str | None = None
+    ) -> None:
+        """Add to the bytes that hosts were sent.
+
+        Args:
+            controller: Bytes that the controller sent.
+            peers: Bytes that a host sent.
+            to: The host that got them from another one.
+            refused: A host that another one did not serve.
+        """
+        with self._lock:
+            seen = self.transfers
+            self.transfers = seen.model_copy(
+                update={
+                    "controller": seen.controller + controller,
+                    "peers": seen.peers + peers,
+                    "from_peers": tuple(dict.fromkeys(filter(None, (*seen.from_peers, to if peers else None)))),
+                    "refused": tuple(dict.fromkeys(filter(None, (*seen.refused, refused)))),
+                }
+            )
+
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
         cause = None
@@ -190,6 +235,7 @@ class RunContext:
         *,
         deadline_s: float,
         while_waiting: Callable[[], None] | None = None,
+        cancel: Callable[[Host], None] | None = None,
     ) -> dict[str, T]:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
 
@@ -199,6 +245,7 @@ class RunContext:
             call: The function; it gets the host.
             deadline_s: Seconds after which a host counts as failed.
             while_waiting: Called once, while the hosts work.
+            cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
         """
         if not hosts:
             return {}
@@ -209,7 +256,7 @@ class RunContext:
                 call=partial(call, host),
                 deadline_s=deadline_s,
                 priority=int(host.name in self.first),
-                cancel=self.session(host).close,
+                cancel=partial(cancel, host) if cancel else self.session(host).close,
             )
             for host in hosts
         ]

@@ -53,9 +53,15 @@ class Desired(Record):
     model: ServedModel | None
     """None without a vLLM that could serve one."""
     model_files: tuple[StagedFile, ...]
+    model_on_host: str | None = None
+    """Folder on the host that the model's files are linked from; None where they are sent."""
     tools: dict[str, str]
     """Paths on the controller by name under PREFIX/bin."""
     service: Service
+    readiness: dict[str, Any] | None = None
+    """What its service has to answer, or hold; None where nothing is served."""
+    agreement: str | None = None
+    """Digest of what the hosts of its span have in common; None where it serves alone."""
     release: dict[str, Any]
     """Record of the release, without its service; the state has its digest."""
     state: dict[str, Any]
@@ -79,6 +85,7 @@ class Desired(Record):
                 "name": self.model.name if self.model else "none",
                 "folder": self.model.name if self.model else "none",
                 "files": [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.model_files],
+                "on_host": self.model_on_host,
             },
             "firstlight_tools": self.tools,
             "firstlight_release": self.release,
@@ -131,7 +138,16 @@ def desired_state_of(
     if settings.serve and model is not None:
         kept = facts.installed.last_verify if facts.installed else None
         peer_writes = peer_writes_arrive(verified, kept)
-        command = serve_command(stack, settings, facts, prefix=paths.prefix, model=model, peer_writes=peer_writes)
+        command = serve_command(
+            stack,
+            settings,
+            facts,
+            prefix=paths.prefix,
+            model=model,
+            peer_writes=peer_writes,
+            span=host.span,
+            content=staged.environment,
+        )
         service = render_service(
             command,
             settings,
@@ -165,8 +181,11 @@ def desired_state_of(
         debs=tuple(file.name for file in files["deb"]),
         model=model,
         model_files=tuple(files["model"]) if model else (),
+        model_on_host=staged.model_on_host,
         tools={name: str(path) for name, path in tools.items()},
         service=service,
+        readiness=readiness,
+        agreement=command.span.agreement if command and command.span else None,
         release=release,
         state={
             "format": STATE_FORMAT,
@@ -176,7 +195,8 @@ def desired_state_of(
             "model": model.name if model else None,
             "service": service.digest,
             "driver": stack.driver.version if stack.driver else None,
-            "readiness": readiness,
+            # Clients reach the head of a span alone.
+            "readiness": readiness if host.name == host.head else None,
         },
     )
 

@@ -12,6 +12,7 @@ from provision.core.errors import FirstlightError, InstallError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
+from provision.phases.plan import rocm
 from provision.pipeline import plan, playbooks, probe
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
@@ -124,6 +125,16 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
         return InstallError(
             f"host `{facts.host}`: driver {pair[0]} runs with fabric manager {pair[1]}, and both must have the same version",
             hint="name a version that the package source has of both, as in `firstlight_driver: ==580.95.05`",
+        )
+    found = facts.amd.rocm_version if facts.amd else None
+    if (
+        work.rocm
+        and rocm.USERSPACE in work.rocm["parts"]
+        and (found is None or numbers(found) < numbers(work.rocm["version"]))
+    ):
+        return InstallError(
+            f"host `{facts.host}`: ROCm {work.rocm['version']} was installed, {found or 'none'} is in use",
+            hint="see what /opt/rocm points to, and /opt/rocm/.info/version, on the host",
         )
     if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):
         return InstallError(

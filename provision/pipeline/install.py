@@ -14,7 +14,9 @@ from provision.core.models.staged import StagedFile
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.peers import Distribution, choose, in_order
 from provision.pipeline.results import InstalledHosts, StagedHosts
+from provision.report.run_files import TRANSFERS_FILE
 
 SEND_DEADLINE_S = 4 * 3600.0
 
@@ -62,30 +64,46 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
+    hosts = in_order(context, changing(context, staged))
+    if not hosts:
+        return
+    files = {
+        host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
+        for host in hosts
+    }
+    choice = choose([host for host in hosts if files[host.name]])
+    distribution = Distribution(context, staged, files, choice)
+
     def call(host: Host) -> None:
-        desired = staged.desired[host.name]
-        files = missing_files(desired, staged.facts[host.name], staged.staged[host.name].files)
-        total, done = sum(file.size for file in files), 0
+        total, done = sum(file.size for file in files[host.name]), 0
 
         def report(count: int) -> None:
             nonlocal done
             done += count
             context.progress.bytes(host.name, done, total)
 
-        sent = context.session(host).send(files, desired.paths.incoming, progress=report)
-        context.run.event(
-            "sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=round(sent.seconds, 3)
-        )
+        sent = distribution.send(host, report)
+        peer = {"peer": sent.peer, "peer_bytes": sent.peer_bytes} if sent.peer else {}
+        seconds = round(sent.seconds, 3)
+        context.run.event("sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=seconds, **peer)
 
-    context.run_on_hosts("install", changing(context, staged), call, deadline_s=SEND_DEADLINE_S)
+    try:
+        context.run_on_hosts("install", hosts, call, deadline_s=SEND_DEADLINE_S, cancel=distribution.abandon)
+    finally:
+        distribution.close()
+        # of this step and, with batches, of those before
+        seen = context.transfers
+        from_peers = tuple(host.name for host in context.inventory.hosts if host.name in seen.from_peers)
+        context.transfers = seen.model_copy(update={"reason": choice.reason, "from_peers": from_peers})
+        context.run.write(TRANSFERS_FILE, context.transfers)
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """Return the files to send: none of an environment that the host has, and of a model that it has the damaged ones."""
+    """Return the files to send: none of an environment that the host has, and of a model that it was sent the damaged ones."""
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
     state = (installed.state if installed else None) or {}
-    model = {file.name for file in files if file.kind == "model"}
+    model = {file.name for file in files if file.kind == "model" and desired.model_on_host is None}
     if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
         folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
         model = damaged_model_files(installed, folder, model)

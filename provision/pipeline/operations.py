@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,16 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
+from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PLAN, PROBE, STAGE, Scope, Step
+from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Scope, Step
+from provision.pipeline.quarantine import mark_in_force
+from provision.pipeline.quarantine_release import release
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
@@ -39,7 +43,14 @@ UNFOLDED = 10_000
 """Columns of a table for a program or a file: no row is wider."""
 
 
-def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, junit_file: Path | None = None) -> int:
+def verify(
+    request: CommandRequest,
+    options: CheckOptions,
+    *,
+    as_json: bool,
+    junit_file: Path | None = None,
+    with_release: bool = False,
+) -> int:
     """Check the live environment of every host, compare the hosts, and print the checks.
 
     Args:
@@ -47,6 +58,7 @@ def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, jun
         options: Which checks run.
         as_json: Whether one JSON document is printed.
         junit_file: Where a JUnit report is written too.
+        with_release: Whether only quarantined hosts are checked, and released where that is green.
 
     Returns:
         The exit code, on the scale of the checks.
@@ -58,7 +70,8 @@ def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, jun
         options.selection.listed(options.level)
     if junit_file:
         require_writable(junit_file, "--junit")
-    outcome = execute(request, (PROBE, Step("verify", partial(verify_live, options=options), "verify")))
+    function = release if with_release else verify_live
+    outcome = execute(request, (PROBE, Step("verify", partial(function, options=options), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
         print_summary(outcome, as_json=as_json)
         return outcome.exit_code
@@ -68,24 +81,43 @@ def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, jun
     aggregate = scrub([record.model_dump() for record in outcome.result.aggregate])
     if junit_file:
         write_atomically(junit_file, junit(list(documents.values()), aggregate))
-    asked = [host for host in outcome.hosts if host.is_provisioned]
+    stays = scrub(dict(outcome.result.stays))
+    left_out = outcome.result.left_out
+    asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in left_out]
     unreached = len(documents) < len(asked)
     if as_json:
-        gateways = {host.name for host in outcome.hosts} - {host.name for host in asked}
-        missing = without_answer(outcome.summary, documents.keys() | gateways)
+        others = {host.name for host in outcome.hosts} - {host.name for host in asked}
+        missing = without_answer(outcome.summary, documents.keys() | others)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
             {"missing": missing} if missing else {}
         )
-        write_stdout(
-            json.dumps(several if unreached or len(documents) > 1 else next(iter(documents.values())), indent=2)
-        )
+        several |= {"stays_quarantined": stays} if with_release else {}
+        is_one = len(documents) == 1 and not unreached and not with_release
+        write_stdout(json.dumps(next(iter(documents.values())) if is_one else several, indent=2))
     else:
         print_checks(records)
+        if with_release:
+            _print_releases(stays)
         # On a terminal the verdict comes last, however long the table is.
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    return EXIT_CODES["error"] if unreached else EXIT_CODES[worst_status([record.status for record in records])]
+    if unreached or (with_release and any(stays.values()) and _is_green(records)):
+        return EXIT_CODES["error"]
+    return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
+
+
+def _print_releases(stays: Mapping[str, str | None]) -> None:
+    """Print what became of each quarantined host."""
+    lines = [
+        f"{name}: {f'stays quarantined: {reason}' if reason else 'released from quarantine'}"
+        for name, reason in stays.items()
+    ]
+    write_stdout("\n".join(lines or ["no host is quarantined"]))
+
+
+def _is_green(records: list[CheckRecord]) -> bool:
+    return all(record.status in ("ok", "skip") for record in records)
 
 
 def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
@@ -99,7 +131,9 @@ def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
 
 
 def print_checks(records: list[CheckRecord]) -> None:
-    """Print the checks as a table, hosts with identical results together; without a terminal a row is one line."""
+    """Print the checks as a table, hosts with identical results together; without a terminal a row is one line, without checks nothing."""
+    if not records:
+        return
     from rich.console import Console
 
     from provision.report.checks_table import checks_table
@@ -115,7 +149,7 @@ def print_checks(records: list[CheckRecord]) -> None:
 
 def serve(request: CommandRequest, *, as_json: bool = False) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
-    outcome = execute(request, (PROBE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
+    outcome = execute(request, (PROBE, QUARANTINE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
 
@@ -140,10 +174,18 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     outcome = execute(request, (PROBE, Step("traffic", _read_traffic, "probe", "all")))
     found = outcome.result.facts
     traffics = outcome.result.traffics if isinstance(outcome.result, TrafficHosts) else ()
+    store = QuarantineStore(request.logs)
+    marks = {host.name: mark_in_force(store, host, found.get(host.name)) for host in outcome.hosts}
     drained = {name: [one.gateway for one in traffics if name in one.drained()] for name in found}
     if as_json:
         installed = {
-            name: {**facts.installed.model_dump(), "drained_at": drained[name]} if facts.installed else None
+            name: {
+                **facts.installed.model_dump(),
+                "drained_at": drained[name],
+                "quarantine": mark.model_dump() if (mark := marks[name]) else None,
+            }
+            if facts.installed
+            else None
             for name, facts in found.items()
         }
         write_stdout(json.dumps(scrub(installed), indent=2))
@@ -151,7 +193,8 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     for host in outcome.hosts:
         line = described(found[host.name]) if host.name in found else "not reached"
         at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
-        write_stdout(redact(f"{host.name}: {line}{at}"))
+        why = f"; {mark.sentence}" if (mark := marks[host.name]) else ""
+        write_stdout(redact(f"{host.name}: {line}{at}{why}"))
     return outcome.exit_code
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Scope = Literal["all", "provisioned"]
-"""Hosts of a step: all, or without those that are a gateway and nothing else."""
+"""Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
 
 
 class LazyFunction:
@@ -45,8 +45,10 @@ class Step:
     name: str
     run: PhaseFunction
     phase: PhaseName
-    """The phase that its results are recorded under: drivers are a part of `install`, the gateway of `serve`."""
+    """The phase that its results are recorded under: drivers are a part of `install`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
+    in_batches: bool = False
+    """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,17 @@ class BackgroundStep:
 
 
 PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all")
+QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan")
-DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install")
-STAGE = Step("stage", LazyFunction("stage:stage"), "stage")
-INSTALL = Step("install", LazyFunction("install:install"), "install")
-VERIFY = Step("verify", LazyFunction("verify:verify"), "verify")
-SERVE = Step("serve", LazyFunction("serve:serve"), "serve")
+DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)
+STAGE = Step("stage", LazyFunction("stage:stage"), "stage", in_batches=True)
+INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
+VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True)
+SERVE = Step("serve", LazyFunction("serve:serve"), "serve", in_batches=True)
 GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all")
+MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all")
 
-STEPS = (PROBE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY)
+STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY, MONITORING)
 
 BACKGROUND = (
     BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),

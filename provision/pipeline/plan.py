@@ -12,6 +12,7 @@ from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts, ProbedHosts
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
-    """Choose a Stack for each class of hosts. No host is changed."""
+    """Choose a Stack for each class of hosts. No host is changed. An earlier plan stays valid for hosts that are not planned again."""
     started = time.monotonic()
+    spans.refuse_parts(context, "plan")
     shapes = _shapes(context, context.hosts())
     hosts = context.hosts()
     if not hosts:
@@ -32,6 +34,8 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,
     )
+    if isinstance(probed, PlannedHosts):
+        chosen = probed.plan.replaced_by(chosen)
     context.run.write("plan.json", chosen)
     seconds = round(time.monotonic() - started, 3)
     for host in hosts:
@@ -40,6 +44,10 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
             context.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
         else:
             context.record(PhaseResult(host=host.name, phase="plan", status="ok", seconds=seconds))
+    found = {host.name: chosen.for_host(host.name).stack for host in context.hosts()}
+    parts = {name: spans.parts_of(stack, probed.facts[name]) for name, stack in found.items() if stack}
+    spans.refuse_unequal(context, "plan", parts)
+    spans.refuse_parts(context, "plan")
     return PlannedHosts(**{**vars(probed), "plan": chosen})
 
 

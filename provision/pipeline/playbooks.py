@@ -70,6 +70,8 @@ def run_playbook(
     from provision.phases.install.target import Target
 
     targets = [Target(host, variables(host)) for host in hosts]
+    if not is_aside:
+        context.targets |= {target.host.name: target for target in targets}
     results = (
         install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note, is_aside=is_aside)
         if targets
@@ -82,3 +84,34 @@ def run_playbook(
     if any(result.status == "interrupted" for result in results.values()):
         raise KeyboardInterrupt
     return {name: result for name, result in results.items() if result.status in ("ok", "warn")}
+
+
+def write_inventory(context: RunContext) -> None:
+    """Write the inventory of all hosts that the run's playbooks were told of, in place of the last batch's."""
+    from provision.phases.install.host_results import write_hosts_file
+
+    if context.targets:
+        write_hosts_file(context.run, [*context.targets.values()])
+
+
+def added_to_earlier(context: RunContext, played: PhaseResult, text: str, seconds: float) -> PhaseResult:
+    """Return the result of a host; that of its own service, where it has one, is kept with it.
+
+    Args:
+        context: The run.
+        played: How the playbook ended.
+        text: One sentence on what was set up.
+        seconds: How long it took.
+    """
+    earlier = context.results.get(played.host, {}).get("serve")
+    if earlier is None:
+        return played.model_copy(update={"phase": "serve", "text": text, "seconds": round(seconds, 3)})
+    return earlier.model_copy(
+        update={
+            "status": "warn" if "warn" in (earlier.status, played.status) else earlier.status,
+            "hint": earlier.hint or played.hint,
+            "text": f"{earlier.text}; {text}" if earlier.text else text,
+            "changed": earlier.changed or played.changed,
+            "seconds": round(earlier.seconds + seconds, 3),
+        }
+    )

@@ -19,20 +19,25 @@ MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""
 
 
-def probe(context: RunContext, earlier: HostsT, *, names: frozenset[str] | None = None) -> HostsT:
+def probe(
+    context: RunContext, earlier: HostsT, *, names: frozenset[str] | None = None, with_configuration: bool = False
+) -> HostsT:
     """Probe hosts.
 
     Args:
         context: The run.
         earlier: What is known already; facts of the hosts that are probed are replaced.
         names: The hosts to probe; all when None.
+        with_configuration: Whether packages, settings and services are read too.
 
     Returns:
         The facts of all hosts that answered now or earlier.
     """
 
     def call(host: Host) -> HostFacts:
-        facts = probe_host(host, context.session(host), prefix=host.settings.prefix)
+        facts = probe_host(
+            host, context.session(host), prefix=host.settings.prefix, with_configuration=with_configuration
+        )
         if facts.installed is None or not facts.installed.drift:
             return facts
         from provision.phases.probe.changes import with_authors

@@ -9,6 +9,7 @@ from typing import Any
 from provision.core.errors import Exit
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Host
+from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 
@@ -67,7 +68,10 @@ def prove(
     Returns:
         The records of the services that answered.
     """
-    records = ask(context, probed, requests)
+    # Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
+    headless = {name: request for name, request in requests.items() if request.get("headless")}
+    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
+    records = spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
     for name, record in records.items():
         context.run.write(f"serve/{name}.json", record)
         if not record.ready:

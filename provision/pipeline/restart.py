@@ -52,10 +52,10 @@ class Restarts:
                     "clients got errors until the gateway was set up again: its model or its address changed"
                 )
         at_once = min((host.settings.gateway_restart_at_once for host in self._gateways), default=1)
-        found = waves([host.name for host in hosts if host.name not in together], self._traffics, at_once)
-        found[0] += [host.name for host in hosts if host.name in together]
-        by_name = {host.name: host for host in hosts}
-        return [[by_name[name] for name in names] for names in found if names] or [[]]
+        heads = [host.name for host in hosts if host.name == host.head]
+        found = waves([name for name in heads if name not in together], self._traffics, at_once)
+        found[0] += [name for name in heads if name in together]
+        return [[host for host in hosts if host.head in names] for names in found if names] or [[]]
 
     def drain(self, hosts: Sequence[Host]) -> list[Host]:
         """Keep requests away from hosts, and wait for those that run; return the hosts that may restart.
@@ -63,7 +63,7 @@ class Restarts:
         Raises:
             KeyboardInterrupt: The run was interrupted; these hosts take requests again.
         """
-        allowed = [host for host in hosts if not self._is_spared(host.name)]
+        allowed = [host for host in hosts if not self._is_spared(host)]
         names = [host.name for host in allowed if self._models(host.name) and host.name not in self._together]
         if not names:
             return allowed
@@ -123,7 +123,7 @@ class Restarts:
 
     def _models(self, name: str) -> set[str]:
         """Return the models for which a host got requests when the run began to restart."""
-        return {one.model for traffic in self._traffics if (one := traffic.of(name)) and one.state == "up"}
+        return {one.model for traffic in self._traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
 
     def _only_model(self, name: str, leaving: Sequence[str], now: Iterable[Traffic]) -> str | None:
         """Return a model that would be left without a host by the hosts that leave together."""
@@ -134,13 +134,13 @@ class Restarts:
                     return model
         return None
 
-    def _is_spared(self, name: str) -> bool:
+    def _is_spared(self, host: Host) -> bool:
         """Record a host that stays as it is since another host of its model did not come back; return whether it is one."""
-        broken = next((self._broken[model] for model in sorted(self._models(name)) if model in self._broken), None)
+        broken = next((self._broken[model] for model in sorted(self._models(host.head)) if model in self._broken), None)
         if broken is None:
             return False
         text = f"serves as before, and was not restarted: `{broken}` did not serve again with its new release"
-        self._context.record(PhaseResult(host=name, phase="serve", status="skipped", text=text))
+        self._context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
         return True
 
     def _note(self, name: str, text: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.core.models.stack import Plan
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from provision.core.models.stack import Stack
     from provision.core.models.staged import Staged
     from provision.pipeline.desired_state import Desired
+
+
+HostsT = TypeVar("HostsT", bound="ProbedHosts")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class PlannedHosts(ProbedHosts):
     def stack(self, host: str) -> Stack | None:
         """Return the Stack of a host; None where none fits."""
         return self.plan.for_host(host).stack
+
+    def as_planned(self) -> PlannedHosts:
+        """Return the part of a result that phases after the plan begin with."""
+        return PlannedHosts(**{part.name: getattr(self, part.name) for part in fields(PlannedHosts)})
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ class CheckedHosts(ProbedHosts):
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     aggregate: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
+    left_out: frozenset[str] = frozenset()
+    """Hosts that were not to be checked."""
+    stays: Mapping[str, str | None] = field(default_factory=dict)
+    """By quarantined host: why its mark stays; None where it was lifted."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +101,18 @@ class ComparedHosts(ProbedHosts):
     """Hosts whose service was measured with two choices."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def combined(results: Sequence[HostsT]) -> HostsT:
+    """Return one result for the hosts of several batches, of the type of the last; newer values replace older ones."""
+    last = results[-1]
+    values: dict[str, Any] = {}
+    for part in fields(last):
+        found = [getattr(result, part.name) for result in results]
+        if isinstance(found[-1], Mapping):
+            values[part.name] = {name: value for mapping in found for name, value in mapping.items()}
+        elif isinstance(found[-1], frozenset):
+            values[part.name] = frozenset().union(*found)
+        else:
+            values[part.name] = found[-1]
+    return type(last)(**values)

@@ -13,7 +13,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult, ReleaseRecord
 from provision.core.models.settings import Host
 from provision.fleet.ssh import Session
-from provision.pipeline import playbooks, proof
+from provision.pipeline import playbooks, proof, spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 
@@ -48,6 +48,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | None = None
     for host in context.hosts():
         if to is not None and (error := _missing(probed.facts[host.name], to)):
             context.fail(host.name, "serve", error)
+    spans.refuse_parts(context, "serve")
     playbooks.acquire_locks(context, probed, "serve", context.hosts())
     hosts = context.hosts()
     options = {"service_rollback_to": to or ""}

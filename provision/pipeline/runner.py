@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step, background_of
 from provision.pipeline.phases import load as load_steps
 from provision.pipeline.progress import report_progress
-from provision.pipeline.results import ProbedHosts
+from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
@@ -32,6 +33,7 @@ from provision.report.live import open_progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
+    from provision.pipeline.batches import Batching
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -144,31 +146,65 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
-    result = ProbedHosts()
     interrupted = False
-    background = background_of(steps)
     with open_run(request) as context:
         context.while_waiting = partial(load_steps, steps)
         with as_interrupt():
             try:
-                for step in steps:
-                    context.scope = step.scope
-                    with context.timed(step.phase):
-                        for task in background:
-                            if task.before == step.name and (started := task.start(context, result)) is not None:
-                                context.start_background(task.name, started)
-                        result = step.run(context, result)
+                if request.batching is None:
+                    run_in_order(context, steps)
+                else:
+                    run_batches(context, steps, request.batching)
             except KeyboardInterrupt:
                 interrupted = True
                 record_interruption(context, steps)
-        summary, texts = finish(context, result, interrupted=interrupted)
+        summary, texts = finish(context, interrupted=interrupted)
         hosts = tuple(context.inventory.hosts)
-    return RunOutcome(summary, exit_code(summary, context.failures), result, hosts, texts)
+    return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
+
+
+def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
+    """Run steps, each with the result of the one before it, and start the background tasks that they wait for."""
+    background = background_of(steps)
+    for step in steps:
+        context.scope = step.scope
+        with context.timed(step.phase):
+            for task in background:
+                if task.before == step.name and (started := task.start(context, context.result)) is not None:
+                    context.start_background(task.name, started)
+            context.result = step.run(context, context.result)
+
+
+def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
+    """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
+    from provision.pipeline.playbooks import write_inventory
+
+    own = [step for step in steps if step.in_batches]
+    run_in_order(context, steps[: steps.index(own[0])])
+    context.scope = "provisioned"
+    names = [host.name for host in context.hosts()]
+    batches = list(batching.split(context.hosts())) or [[]]
+    results: list[PlannedHosts] = []
+    for number, batch in enumerate(batches, 1):
+        failed = [name for name in names if context.has_failed(name)]
+        if (refusal := batching.refusal(failed, len(names))) is not None:
+            for name in itertools.chain(*batches[number - 1 :]):
+                context.record(PhaseResult(host=name, phase="stage", status="interrupted", text=refusal))
+            break
+        context.run.event("batch", number=number, of=len(batches), hosts=batch)
+        context.begin_batch(batch)
+        run_in_order(context, own)
+        assert isinstance(context.result, PlannedHosts), "batches begin after the plan"
+        results.append(context.result)
+        context.result = combined(results).as_planned()
+    context.batch, context.result = None, combined(results)
+    write_inventory(context)
+    run_in_order(context, steps[steps.index(own[-1]) + 1 :])
 
 
 def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
-    context.scope = "all"
+    context.scope, context.batch = "all", None
     for host in context.hosts():
         done = context.results.get(host.name, {})
         own = [step for step in steps if step.scope == "all" or host.is_provisioned]
@@ -178,7 +214,7 @@ def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
             context.record(PhaseResult(host=host.name, phase=phase, status="interrupted", text=text))
 
 
-def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tuple[Summary, Mapping[str, str]]:
+def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[str, str]]:
     """Write the summary into the run's folder, and onto each host that was changed.
 
     Returns:
@@ -188,7 +224,7 @@ def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tu
     if context.failures:
         from provision.pipeline.failures import diagnose
 
-        diagnose(context, result)
+        diagnose(context, context.result)
     summary = summarise(context.run, interrupted=interrupted)
     texts = write_summary(context.run, summary)
     if there := context.locked - context.removed:
@@ -197,7 +233,9 @@ def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tu
         for host in (host for host in summary.hosts if host.name in there):
             # A host that does not answer any more has its summary on the controller.
             with contextlib.suppress(FirstlightError):
-                write_on_host(context.session(context.host(host.name)), result.install_paths[host.name], summary, host)
+                write_on_host(
+                    context.session(context.host(host.name)), context.result.install_paths[host.name], summary, host
+                )
     return summary, texts
 
 

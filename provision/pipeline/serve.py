@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult, ReleaseRecord, ServeRecord
-from provision.pipeline import playbooks, rollback
+from provision.pipeline import playbooks, rollback, spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.install import changing
@@ -29,6 +29,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         again: Hosts that are asked for the state they have already, so that they do not restart.
     """
     started = time.monotonic()
+    spans.refuse_parts(context, "serve")
     releases = {host.name: verified.desired[host.name].state["release"] for host in context.hosts()}
     switching = changing(context, verified)
     unchanged = [host for host in context.hosts() if host.name in verified.up_to_date]
@@ -63,9 +64,9 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         # What was found unproven is proven while the first hosts start.
         names = {*done, *(host.name for host in (unproven if wave is waves[0] else ()))}
         requests = {
-            host.name: verified.desired[host.name].state["readiness"]
+            host.name: request
             for host in context.hosts()
-            if host.name in names and serves(verified, host.name)
+            if host.name in names and (request := verified.desired[host.name].readiness) is not None
         }
         records |= prove(context, verified, requests, done, started)
         settled = [*hosts, *(unchanged if wave is waves[0] else ())]

@@ -17,7 +17,7 @@ from provision.core.models.staged import Staged
 from provision.phases.serve.tools import serve_tools
 from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.verify.tool import build_zipapp
-from provision.pipeline import desired_state
+from provision.pipeline import desired_state, spans
 from provision.pipeline.background_packages import package_sources
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
@@ -33,12 +33,14 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
     silent = {name for name, answers in package_sources(context, planned).items() if answers is False}
     staged: dict[str, Staged] = {}
     for resolution in planned.plan.classes:
-        groups: dict[tuple[str, str], list[Host]] = {}
+        groups: dict[tuple[str | None, ...], list[Host]] = {}
         for name in resolution.hosts:
             if name in hosts and not context.has_failed(name):
                 # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
-                groups.setdefault((hosts[name].settings.model, alone), []).append(hosts[name])
+                settings = hosts[name].settings
+                key = (settings.model, settings.model_on_host, settings.chat_template, alone)
+                groups.setdefault(key, []).append(hosts[name])
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
             staged |= {member.name: files for member in members if files}
@@ -99,11 +101,18 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
             continue
         if text := rebuild_reason(desired[name].environment, facts.installed):
             context.record(context.results[name]["stage"].model_copy(update={"text": text}))
+    parts = {
+        name: {"the environment": state.environment, "what is served": state.agreement}
+        for name, state in desired.items()
+    }
+    spans.refuse_unequal(context, "stage", parts)
+    spans.refuse_parts(context, "stage")
     up_to_date = frozenset(
         name
         for name, state in desired.items()
         if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
     )
+    up_to_date = spans.whole(context, up_to_date)
     return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -69,6 +69,7 @@ def ask(
     drain: Sequence[str] = (),
     ready: Sequence[str] = (),
     by: By = "operator",
+    canary: Mapping[str, int] | None = None,
 ) -> Answers:
     """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
 
@@ -78,8 +79,9 @@ def ask(
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
         by: Who wants it.
+        canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
-    request = request_text(drain=drain, ready=ready, by=by)
+    request = request_text(drain=drain, ready=ready, by=by, canary=canary)
     tasks = [
         Task(
             host.name,
@@ -92,10 +94,12 @@ def ask(
     if not tasks:
         return Answers()
     done = fan_out(tasks)
-    for host in gateways if drain or ready else ():
+    for host in gateways if drain or ready or canary is not None else ():
         changed = True if host.name in done.values else None
         path = f"{folder_of(host)}/drained.json"
-        context.run.change("traffic", host=host.name, path=path, drain=[*drain], ready=[*ready], changed=changed)
+        context.run.change(
+            "traffic", host=host.name, path=path, drain=[*drain], ready=[*ready], canary=canary, changed=changed
+        )
     return Answers(done.values, done.errors)
 
 

@@ -12,7 +12,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Host
 from provision.fleet.ssh.channel import Channel
-from provision.pipeline import playbooks
+from provision.pipeline import playbooks, quarantine
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import changing
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
@@ -75,17 +75,20 @@ def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
     return VerifiedHosts(**{**vars(installed), "desired": {**installed.desired, **desired}}, documents=documents)
 
 
-def verify_live(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
-    """Check what is live on each host. With `drain` each service is started again, whatever happens.
+def verify_live(
+    context: RunContext, probed: ProbedHosts, options: CheckOptions, *, names: frozenset[str] | None = None
+) -> CheckedHosts:
+    """Check what is live on each host, or on those of some names. With `drain` each service is started again, whatever happens.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; drained services are running again.
     """
+    hosts = [host for host in context.hosts() if names is None or host.name in names]
     if not options.drain:
-        documents, aggregate = check(context, probed, context.hosts(), options)
+        documents, aggregate = check(context, probed, hosts, options)
         return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
-    playbooks.acquire_locks(context, probed, "verify", context.hosts())
-    hosts = context.hosts()
+    playbooks.acquire_locks(context, probed, "verify", hosts)
+    hosts = [host for host in hosts if host.name in context.locked]
     try:
         documents, aggregate = check(context, probed, hosts, options)
     except KeyboardInterrupt:
@@ -134,7 +137,7 @@ def check(
 
     def call(host: Host) -> Verified:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
-        return run_checks(
+        verified = run_checks(
             context.session(host),
             prefix=paths.prefix,
             environment=state.environment if state and not options.refute else None,
@@ -147,6 +150,9 @@ def check(
             picked=options.selection,
             refute=options.refute,
         )
+        # At once: the mark must be there even if the run ends while other hosts are still at work.
+        quarantine.mark_failed(context, probed, host, verified.document)
+        return verified
 
     documents: dict[str, Mapping[str, Any]] = {}
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
@@ -160,10 +166,13 @@ def check(
                 "checks", host=name, path=path, changed=True, level=options.level, exit_code=verified.exit_code
             )
         decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
-        context.record(worst_result(name, decisive, time.monotonic() - started))
+        result = worst_result(name, decisive, time.monotonic() - started)
+        context.record(quarantine.with_mark(context, result))
+    quarantine.take_out_of_traffic(context, [name for name in documents if name in context.quarantined])
     if options.refute:
         return documents, ()
-    aggregate = compare(list(documents.values()))
+    context.checked |= documents
+    aggregate = compare(list(context.checked.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
         aggregate.append(try_together(context, probed, with_torch, desired))

@@ -19,16 +19,20 @@ MOST_NAMED = 8
 
 def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
     """Return commands for the hosts of the run, the most useful first."""
+    marked = [host.name for host in hosts if host.state == "quarantined"]
+    release = (f"{invocation.suggest('verify')} --release",) if marked else ()
     wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
     if wrong:
         some = ",".join(wrong) if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else None
         repairable = [host.name for host in hosts if host.name in wrong and _is_repairable(host)][:MOST_REPAIRS]
         repairs = tuple(f"{invocation.suggest('doctor', hosts=name)} --apply" for name in repairable)
         again = "provision" if invocation.knows("provision") else "verify"
-        return (*repairs, invocation.suggest(again, hosts=some))
+        return (*repairs, invocation.suggest(again, hosts=some), *release)
     if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
         return (invocation.suggest("provision"),)
-    return tuple(map(invocation.suggest, filter(invocation.knows, ("verify", "status", "rollback", "uninstall"))))
+    return release + tuple(
+        map(invocation.suggest, filter(invocation.knows, ("verify", "status", "rollback", "uninstall")))
+    )
 
 
 def _is_repairable(host: HostSummary) -> bool:

@@ -20,9 +20,11 @@ from provision.core.models.records import (
     Figure,
     Finding,
     GatewayRecord,
+    MonitoringRecord,
     PhaseResult,
     ReleaseRecord,
     ServeRecord,
+    Transfers,
 )
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
@@ -32,6 +34,7 @@ from provision.core.run_folder import RunFolder
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
+TRANSFERS_FILE = "transfers.json"
 HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 
@@ -65,6 +68,7 @@ class RunFiles:
     verified: dict[str, Verification] = field(default_factory=dict)
     served: dict[str, ServeRecord] = field(default_factory=dict)
     gateways: dict[str, GatewayRecord] = field(default_factory=dict)
+    monitors: dict[str, MonitoringRecord] = field(default_factory=dict)
     releases: dict[str, ReleaseRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     host_comparison: tuple[CheckRecord, ...] = ()
@@ -72,6 +76,7 @@ class RunFiles:
     phase_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
     wheelhouse: dict[str, float] = field(default_factory=dict)
+    transfers: Transfers | None = None
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -137,7 +142,7 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
 
 
 def _read_services(files: RunFiles, run: RunFolder) -> None:
-    """Read what serves, and the gateways before it."""
+    """Read what serves, the gateways before it, and what monitors it."""
     for path in sorted(run.folder.glob("serve/*.json")):
         if served := _record(files, path, ServeRecord):
             files.served[path.stem] = served
@@ -147,6 +152,9 @@ def _read_services(files: RunFiles, run: RunFolder) -> None:
     for path in sorted(run.folder.glob("gateway/*.json")):
         if gateway := _record(files, path, GatewayRecord):
             files.gateways[path.stem] = gateway
+    for path in sorted(run.folder.glob("monitoring/*.json")):
+        if monitoring := _record(files, path, MonitoringRecord):
+            files.monitors[path.stem] = monitoring
 
 
 def _figures(files: RunFiles, path: Path) -> dict[str, float]:
@@ -155,9 +163,10 @@ def _figures(files: RunFiles, path: Path) -> dict[str, float]:
 
 
 def _read_times(files: RunFiles, run: RunFolder) -> None:
-    """Read the seconds of each phase, and the figures of dispatch and wheelhouse."""
+    """Read the seconds of each phase, and the figures of dispatch, wheelhouse and transfers."""
     files.dispatch = _figures(files, run.path("dispatch.json"))
     files.wheelhouse = _figures(files, run.path("wheelhouse.json"))
+    files.transfers = _record(files, run.path(TRANSFERS_FILE), Transfers)
     last = files.started_at
     for event in run.events():
         last = str(event.get("at") or last)

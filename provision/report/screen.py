@@ -104,6 +104,7 @@ def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
         *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),
+        *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
             "Attention", fitted(_attention(summary, groups, most.attention, screen), most.attention, columns=columns)
         ),
@@ -117,6 +118,14 @@ def _gateways(summary: Summary) -> Iterator[str]:
         if host.gateway:
             models = [f"{model} ({count(len(names), 'host')})" for model, names in host.gateway.models.items()]
             yield f"{host.gateway.endpoint} for {', '.join(models)}"
+
+
+def _monitors(summary: Summary) -> Iterator[str]:
+    """Yield the address of each Prometheus with the number of hosts that it reads."""
+    for host in summary.hosts:
+        if host.monitoring:
+            read = {name for names in host.monitoring.targets.values() for name in names}
+            yield f"{host.monitoring.prometheus} on {host.name} for {count(len(read), 'host')}"
 
 
 def _labelled(label: str, lines: Iterable[str]) -> list[str]:

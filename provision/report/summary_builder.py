@@ -50,6 +50,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         phase_seconds=files.phase_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         wheelhouse=files.wheelhouse,
+        transfers=files.transfers,
         interrupted=interrupted,
         next_commands=next_commands(invocation, hosts),
     )
@@ -89,14 +90,18 @@ def verdict(
 ) -> Literal["red", "amber", "green"]:
     """Return the verdict.
 
-    Red: a host failed, was unreachable or interrupted, or a host comparison failed. Amber: a warning or a deviation.
-    Green: none of these.
+    Red: a host failed, was unreachable or interrupted, a host comparison failed, or quarantine left no host. Amber: a warning,
+    a deviation or a quarantined host. Green: none of these.
     """
     hosts, compared = tuple(hosts), {check.status for check in host_comparison}
     if interrupted or compared & {"fail", "error"} or any(host.state in ENDED_BADLY for host in hosts):
         return "red"
+    quarantined = [host.state == "quarantined" for host in hosts]
+    if quarantined and all(quarantined):
+        return "red"
     doubtful = (
         unreadable
+        or any(quarantined)
         or "warn" in compared
         or any(
             host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
@@ -120,9 +125,9 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
-    gateway = files.gateways.get(name)
-    gateway_only = gateway is not None and serve is None
-    ready = gateway_only or (serve is not None and serve.ready)
+    gateway, monitoring = files.gateways.get(name), files.monitors.get(name)
+    without_vllm = (gateway is not None or monitoring is not None) and serve is None
+    ready = without_vllm or (serve is not None and serve.ready)
     state = _state(files.command, phases, checks, ready=ready, interrupted=interrupted)
     host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
     prefix = prefix_of(host, facts)
@@ -148,11 +153,12 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         attention=serve.attention if serve else AttentionProof(),
         serve=serve,
         gateway=gateway if state not in ENDED_BADLY else None,
+        monitoring=monitoring if state not in ENDED_BADLY else None,
         findings=files.findings.get(name, ()),
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(facts, repaired=not gateway_only and "serve" in results and results["serve"].status == "ok"),
+            *_drift(facts, repaired=not without_vllm and "serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
             *(note for result in phases.values() for note in result.notes),
@@ -227,6 +233,8 @@ def _state(
     state: HostState = "planned" if done.keys() - {"probe"} else "probed"
     if "unreachable" in statuses:
         state = "unreachable"
+    elif "quarantined" in statuses:
+        state = "quarantined"
     elif "failed" in statuses or any(check.status in ("fail", "error") for check in checks.checks):
         state = "failed"
     elif is_cut_short:
@@ -284,6 +292,8 @@ def _warnings(phases: Mapping[PhaseName, PhaseResult]) -> Iterable[str]:
     for phase, result in phases.items():
         if result.status == "warn":
             yield f"{phase}: {result.text or 'ended with a warning'}"
+        elif result.status == "quarantined":
+            yield f"{result.text}; hint: {result.hint}"
 
 
 def _concerns(note: str, name: str) -> bool:

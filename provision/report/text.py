@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary
+from provision.core.formatting import format_bytes
+from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary, Transfers
 from provision.report import wording
 from provision.report.failures import INDENT
 from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged_sections, named
 from provision.report.headlines import families
-from provision.report.layout import count, duration, number, table, width, wrap
+from provision.report.layout import count, duration, fold_names, number, table, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.screen import RULE, first_screen
 from provision.report.service_start import slowest_start
@@ -35,6 +36,7 @@ def render(summary: Summary) -> str:
         ("Host comparison", _host_comparison(summary)),
         ("Endpoint", _endpoints(summary, groups)),
         ("Gateway", _gateways(summary)),
+        ("Monitoring", _monitors(summary)),
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
@@ -148,6 +150,23 @@ def _gateways(summary: Summary) -> Iterable[str]:
             yield from wrap(f"{kind}, SHA-256 {gateway.fingerprint}", first=INDENT * 2)
 
 
+def _monitors(summary: Summary) -> Iterable[str]:
+    """List each monitoring host, with what it reads and what it cannot read."""
+    for host in summary.hosts:
+        monitoring = host.monitoring
+        if monitoring is None:
+            continue
+        yield from wrap(
+            f"{host.name}: Prometheus at {monitoring.prometheus}, Alertmanager at {monitoring.alertmanager} on the host",
+            first=INDENT,
+        )
+        for kind, names in monitoring.targets.items():
+            if names:
+                yield from wrap(f"{kind}: {', '.join(names)}", first=INDENT * 2)
+        for name, why in monitoring.missing.items():
+            yield from wrap(f"missing: {name}: {why}", first=INDENT * 2)
+
+
 def _attention(group: Group) -> Iterable[str]:
     facts = wording.attention_facts(group.first)
     if facts:
@@ -231,7 +250,7 @@ def _seconds(summary: Summary) -> Iterable[str]:
         yield from wrap(", ".join(phases) + f"; in all {duration(summary.seconds)}", first=INDENT)
     if started := slowest_start(summary):
         yield from wrap(started, first=INDENT)
-    for line in (_dispatch(summary.dispatch), _wheelhouse(summary.wheelhouse)):
+    for line in (_dispatch(summary.dispatch), _wheelhouse(summary.wheelhouse), describe_transfers(summary.transfers)):
         if line:
             yield from wrap(line, first=INDENT)
 
@@ -260,3 +279,15 @@ def _wheelhouse(figures: Mapping[str, float]) -> str | None:
     if {"lookup_p50_ms", "lookup_p99_ms"} <= figures.keys():
         text += f", p50 {number(figures['lookup_p50_ms'])} ms, p99 {number(figures['lookup_p99_ms'])} ms"
     return text
+
+
+def describe_transfers(found: Transfers | None) -> str | None:
+    """Return the bytes that hosts were sent, by source, and why."""
+    if found is None or not found.controller + found.peers:
+        return None
+    text = f"sent: {format_bytes(found.controller)} by the controller"
+    if found.from_peers:
+        text += f", {format_bytes(found.peers)} from host to host (to {fold_names(found.from_peers)})"
+    if found.refused:
+        text += f"; no host could serve {fold_names(found.refused)}, so the controller sent them the rest"
+    return f"{text}; {found.reason}" if found.reason else text

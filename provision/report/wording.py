@@ -19,6 +19,7 @@ STATE_WORDS = {
     "unreachable": "could not be reached",
     "failed": "failed",
     "interrupted": "interrupted before the end",
+    "quarantined": "quarantined, nothing changed",
     "serving": "serving",
     "installed": "installed",
     "unchanged": "unchanged",

@@ -17,11 +17,13 @@ from provision.core.models.stack import (
     DriverPlan,
     FlashAttnPlan,
     Interpreter,
+    RocmPlan,
     Stack,
     TorchBuild,
     VllmBuild,
 )
 from provision.phases.install.drivers import DriverWork, driver_work
+from provision.phases.plan import rocm as planned_rocm
 from provision.pipeline.drivers import unproven
 
 NEW = "580.173.02"
@@ -225,22 +227,47 @@ def test_the_container_toolkit_is_installed_only_if_it_is_requested_and_missing(
     assert not work(there, stack(), container_toolkit=True).needed
 
 
+INSTALL_ROCM = RocmPlan(action="install", version="7.2.2")
+UPGRADE_ROCM = RocmPlan(action="upgrade", version="7.2.2")
+
+
 @pytest.mark.parametrize(
-    ("modules", "rocm", "variant", "parts"),
+    ("modules", "driver", "rocm", "plan", "parts"),
     [
-        ((), None, "rocm7.0", ["amdgpu", "rocm"]),
-        (("amdgpu",), None, "rocm7.0", ["rocm"]),
-        (("amdgpu",), "7.0.2", "rocm7.0", None),
-        (("amdgpu",), None, "rocm10.0", None),
+        ((), None, None, INSTALL_ROCM, ["amdgpu", "rocm"]),
+        (("amdgpu",), None, None, INSTALL_ROCM, ["rocm"]),
+        (("amdgpu",), "6.12.12", "7.0.2", RocmPlan(action="keep", version="7.0.2"), None),
+        (("amdgpu",), None, None, None, None),
+        (("amdgpu",), "6.12.12", "6.4.1", UPGRADE_ROCM, ["amdgpu", "rocm"]),
+        (("amdgpu",), "6.16.13", "7.0.2", UPGRADE_ROCM, ["rocm"]),
+        (("amdgpu",), None, "6.4.1", UPGRADE_ROCM, ["rocm"]),
     ],
-    ids=["bare", "driver there", "all there", "build brings its own"],
+    ids=[
+        "bare",
+        "driver there",
+        "all there",
+        "build brings its own",
+        "both old",
+        "driver new enough",
+        "driver of the kernel",
+    ],
 )
-def test_an_amd_host_gets_missing_packages(
-    modules: tuple[str, ...], rocm: str | None, variant: str, parts: list[str] | None
+def test_an_amd_host_gets_missing_and_old_packages(
+    modules: tuple[str, ...], driver: str | None, rocm: str | None, plan: RocmPlan | None, parts: list[str] | None
 ) -> None:
-    seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=Amd(rocm_version=rocm))
-    done = work(seen, stack(None, variant=variant)).rocm
-    assert (done["parts"] if done else None) == parts
+    amd = Amd(driver_version=driver, rocm_version=rocm)
+    seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=amd)
+    done = work(seen, stack(None, variant="rocm7.2", rocm=plan))
+    assert (done.rocm["parts"] if done.rocm else None) == parts
+    if parts:
+        assert done.named() == " and ".join(parts) + " 7.2.2"
+
+
+def test_the_offered_rocm_is_that_of_the_repositories() -> None:
+    row = catalog().package_components["rocm"]
+    paths = [repository.path for repository in catalog().package_repositories if repository.name == row.repository]
+    assert paths
+    assert all(f"/{planned_rocm.offered()}" in path for path in paths)
 
 
 @pytest.mark.parametrize(("os_id", "before"), [("rocky", ["epel-release"]), ("rhel", []), ("ubuntu", [])])
@@ -258,10 +285,10 @@ def test_amdgpu_has_folders_only_for_some_releases_of_enterprise_linux() -> None
     """ROCm/amdgpu-docs names them; for a folder that does not exist dnf reports 404."""
 
     def driver(version_id: str) -> str:
-        seen = facts("rhel", version_id, pci_gpus=(MI300X,), nvidia=None, amd=Amd(rocm_version="7.2.2"))
-        rocm = work(seen, stack(None, variant="rocm7.0")).rocm
-        assert rocm is not None
-        uri: str = rocm["sources"][0]["repository"]["uri"]
+        seen = facts("rhel", version_id, pci_gpus=(MI300X,), nvidia=None, amd=Amd(rocm_version="6.4.1"))
+        done = work(seen, stack(None, variant="rocm7.2", rocm=UPGRADE_ROCM)).rocm
+        assert done is not None
+        uri: str = done["sources"][0]["repository"]["uri"]
         return uri
 
     assert driver("9.6") == "https://repo.radeon.com/amdgpu/30.30.3/el/9.6/main/x86_64/"

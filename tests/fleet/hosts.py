@@ -100,6 +100,8 @@ class Fleet:
         self.known_hosts = self.folder / "known_hosts"
         self.known_hosts.touch()
         self.admin_password = secrets.token_hex(8)
+        # Root's processes on all hosts share one limit, and systemd needs several of these on each.
+        command("sysctl", "-qw", "fs.inotify.max_user_instances=1024")
         with (cache_folder() / "network.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions could choose the same free addresses
             self.network = Network.make(self.name)
@@ -119,6 +121,7 @@ class Fleet:
 
         Online hosts reach what this machine reaches; without Python they have none at all.
         """
+        disk.trim(self.disk, ample=disk.AMPLE)
         layers = root_with(packages, suite)
         hosts = [self._host(layers, python=python) for _ in range(count)]
         options: list[str] = []

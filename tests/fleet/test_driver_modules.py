@@ -201,3 +201,11 @@ def test_amdgpu_is_loaded_unless_only_a_restart_helps(root: DriverRoot) -> None:
         0,
         "restart: its modules did not load now: modprobe: FATAL: Module amdgpu not found\n",
     )
+
+
+def test_an_amdgpu_older_than_the_installed_one_needs_a_restart(root: DriverRoot) -> None:
+    root.file("dev/kfd")
+    root.file("sys/module/amdgpu/version", f"{VERSION}\n")
+    assert root.load(driver="amdgpu") == (0, "")
+    root.file("sys/module/amdgpu/version", "6.12.12\n")
+    assert root.load(driver="amdgpu") == (0, "restart: driver 6.12.12 is loaded\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.command_runner import CommandRunner, event
-from tests.fleet.hosts import FleetHost
+from tests.fleet.hosts import FleetHost, write_inventory
 
 
 @pytest.fixture
@@ -31,6 +31,23 @@ def small_disk(pair: list[FleetHost]) -> Iterator[FleetHost]:
 def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: CommandRunner, tmp_path: Path) -> None:
     ended = firstlight("provision", "-i", str(small_disk.inventory(tmp_path)))
     assert ended.cause(small_disk.name) == "disk-full"
+
+
+def test_no_further_batch_begins_after_a_host_whose_disk_is_read_only(
+    pair: list[FleetHost], firstlight: CommandRunner, tmp_path: Path
+) -> None:
+    bad, other = pair
+    bad.sh("mount -t tmpfs -o ro tmpfs /opt")
+    try:
+        ended = firstlight("provision", "-i", str(write_inventory(tmp_path, [bad, other])), "--batch", "50%")
+    finally:
+        bad.sh("umount /opt")
+    assert "--batch 50%" in ended.summary["next_commands"][-1]
+    assert ended.host(bad.name)["state"] == "failed", ended.output()
+    left = ended.host(other.name)
+    assert (left["state"], left["changed"]) == ("interrupted", False)
+    assert f"1 failed ({bad.name}), and `--max-fail 0` allows 0" in left["phases"]["stage"]["text"]
+    assert other.sh("ls -d /opt/firstlight /var/tmp/firstlight-0 || true") == ""
 
 
 def test_a_wheel_damaged_on_the_host_is_the_cause(

@@ -102,6 +102,7 @@ def test_a_second_playbook_changes_nothing_and_names_the_signer(
     assert "runs after a restart of the host" in done.stdout
 
 
+@pytest.mark.long
 def test_after_a_change_of_the_kernel_the_module_is_built_again(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:

@@ -117,17 +117,34 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
 ) -> None:
     folder = tmp_path / "bigrams"
     write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))
-    asked = ("-i", inventory, "--model", str(folder))
+    template = tmp_path / "tools.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    asked = (
+        "-i",
+        str(host.inventory(tmp_path / "own", firstlight_chat_template=str(template))),
+        "--model",
+        str(folder),
+    )
     served = firstlight("provision", *asked)
     assert (served.code, served.host(host.name)["state"]) == (0, "serving"), served.output()
+    written = host.sh(f"cat {PREFIX}/models/bigrams*/chat_template.jinja")
+    assert written == template.read_text()
+    assert "/chat_template.jinja" in host.sh("systemctl show -P ExecStart firstlight-vllm")
     again = firstlight("provision", *asked)
     assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
+    # The same files on a share of the hosts: they are linked, and not sent.
+    host.sh(f"mkdir -p /srv/models && cp -r {PREFIX}/models/bigrams*/ /srv/models/bigrams")
+    shared = str(host.inventory(tmp_path / "shared", firstlight_model_on_host="/srv/models/bigrams"))
+    linked = firstlight("provision", "-i", shared, "--model", str(folder))
+    assert (linked.code, linked.host(host.name)["state"]) == (0, "serving"), linked.output()
+    assert host.sh(f"find {PREFIX}/models -lname '/srv/models/bigrams/*.safetensors' | wc -l").strip() == "1"
+    assert firstlight("rollback", "-i", inventory).code == 0
+
     # Other weights of the same size, loaded by a start outside a run.
     write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
-    there = host.sh(f"ls -d {PREFIX}/models/bigrams*/").strip()
-    weights = f"{there}model.safetensors"
+    weights = host.sh(f"find {PREFIX}/models -path '*/bigrams*/model.safetensors' -type f").strip()
     (host.machine.root / weights.removeprefix("/")).write_bytes((tmp_path / "other/model.safetensors").read_bytes())
     host.sh("systemctl restart firstlight-vllm")
     wait_until_healthy(host)

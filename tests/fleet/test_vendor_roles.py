@@ -15,7 +15,7 @@ from provision.core.models.facts import Amd, HostFacts
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.models.stack import CudaCompat, Stack
 from provision.phases.install.drivers import driver_work
-from tests.drivers.test_work import MI300X, facts, stack
+from tests.drivers.test_work import INSTALL_ROCM, MI300X, UPGRADE_ROCM, facts, stack
 from tests.fleet.hosts import FleetHost
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import (
@@ -47,6 +47,12 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         build_repository(mirror, by, path="container", content=container_packages())
         build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content={"main": amdgpu_packages()})
         build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content={"main": rocm_packages()})
+        old_driver, old_rocm = (
+            amdgpu_packages("1:6.12.12.60401-2164967.24.04"),
+            rocm_packages("6.4.1", "60401-83~24.04"),
+        )
+        build_suite(mirror, by, path="amdgpu/6.4.1/ubuntu", suite="noble", content={"main": old_driver})
+        build_suite(mirror, by, path="rocm/apt/6.4.1", suite="noble", content={"main": old_rocm})
         build_suite(
             mirror, by, path="ubuntu", suite="noble", content={"main": distribution_packages()}, origin="Ubuntu"
         )
@@ -68,7 +74,7 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
     lists = " ".join(f"/etc/apt/sources.list.d/{name}.sources /usr/share/keyrings/{name}.asc" for name in OURS.split())
     there.sh(
         f"systemctl stop docker; dpkg --purge --force-all {PACKAGES} >/dev/null 2>&1; "
-        f"rm -rf {PLACE} {lists} /etc/apt/preferences.d/firstlight-* /etc/apt/sources.list.d/distribution.list /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
+        f"rm -rf {PLACE} {lists} /etc/apt/preferences.d/firstlight-* /etc/apt/sources.list.d/distribution.list /etc/apt/sources.list.d/amd-6.4.1.list /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
         "systemctl daemon-reload; apt-get -qq update || true",
         timeout_s=180,
     )
@@ -77,7 +83,9 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
 @pytest.fixture
 def site(host: FleetHost, key: Path, tmp_path: Path) -> FleetSite:
     amd = facts(pci_gpus=(MI300X,), nvidia=None, amd=Amd())
-    variables = work(amd, stack(None, variant="rocm7.0"), key) | work(facts(), stack(cuda_compat=COMPAT), key)
+    variables = work(amd, stack(None, variant="rocm7.2", rocm=INSTALL_ROCM), key) | work(
+        facts(), stack(cuda_compat=COMPAT), key
+    )
     # A mirror of drivers never has the container toolkit.
     toolkit = variables["firstlight_container_toolkit"]["repository"]
     toolkit |= {"uri": f"file://{PLACE}/container/", "key": str(key), "fingerprint": None}
@@ -109,4 +117,30 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     source = host.sh("cat /etc/apt/sources.list.d/firstlight-rocm.sources")
     assert f"URIs: file://{PLACE}/rocm/apt/7.2.2\nSuites: noble\nComponents: main\n" in source
     second = site.play("drivers")
+    assert (second.status, second.changed) == ("ok", False), second
+
+
+def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
+    sources = host.machine.root / "etc/apt/sources.list.d/amd-6.4.1.list"
+    signed = "[signed-by=/usr/share/keyrings/distribution.asc]"
+    folders = ("amdgpu/6.4.1/ubuntu", "rocm/apt/6.4.1")
+    sources.write_text("".join(f"deb {signed} file://{PLACE}/{folder} noble main\n" for folder in folders))
+    host.sh("apt-get -qq update && apt-get -qq -y install rocm=6.4.1.60401-83~24.04 rocminfo=1.0.0.60401-83~24.04 "
+            "hipcc=1.1.1.60401-83~24.04 amdgpu-dkms && touch /dev/kfd && chgrp render /dev/kfd", timeout_s=120)  # fmt: skip
+    there = Amd(driver_version="6.12.12", rocm_version="6.4.1")
+    amd = facts(pci_gpus=(MI300X,), nvidia=None, amd=there, kernel_modules=("amdgpu",))
+    made = make_fleet_site(tmp_path, host)
+    variables = work(amd, stack(None, variant="rocm7.2", rocm=UPGRADE_ROCM), key)
+    made.plan(**{name: value for name, value in variables.items() if name != "firstlight_container_toolkit"})
+    first = made.play("drivers")
+    assert (first.status, first.changed) == ("ok", True), first
+    installed = host.sh("dpkg-query -W rocm rocm-hip-runtime rocminfo hipcc amdgpu-dkms").splitlines()
+    assert {line.partition("-83")[0].partition("-86")[0].partition("-2278356")[0] for line in installed} == {
+        "amdgpu-dkms\t1:6.16.13.30300300",
+        "hipcc\t1.1.1.70202",
+        "rocm\t7.2.2.70202",
+        "rocm-hip-runtime\t7.2.2.70202",
+        "rocminfo\t1.0.0.70202",
+    }
+    second = made.play("drivers")
     assert (second.status, second.changed) == ("ok", False), second

@@ -55,21 +55,21 @@ def container_packages() -> Iterator[Package]:
     yield Package("nvidia-container-toolkit", "1.18.0-1", "nvidia-container-toolkit-base (= 1.18.0-1)")
 
 
-def amdgpu_packages() -> Iterator[Package]:
+def amdgpu_packages(version: str = "1:6.16.13.30300300-2278356.24.04") -> Iterator[Package]:
     """AMD's kernel driver. On real hosts modprobe belongs to the system."""
-    yield Package("amdgpu-dkms-firmware", "1:6.16.13.30300300-2278356.24.04")
-    needs = "dkms, amdgpu-dkms-firmware"
-    yield Package("amdgpu-dkms", "1:6.16.13.30300300-2278356.24.04", needs, files={"usr/local/sbin/modprobe": MODPROBE})
+    yield Package("amdgpu-dkms-firmware", version)
+    needs = f"dkms, amdgpu-dkms-firmware (= {version})"
+    yield Package("amdgpu-dkms", version, needs, files={"usr/local/sbin/modprobe": MODPROBE})
     yield Package("dkms", "3.0.11-1ubuntu13")
 
 
-def rocm_packages() -> Iterator[Package]:
+def rocm_packages(version: str = "7.2.2", build: str = "70202-86~24.04") -> Iterator[Package]:
     """ROCm itself. Its packages require one another in their exact version."""
-    yield Package("rocminfo", "1.0.0.70202-86~24.04")
-    yield Package("hipcc", "1.1.1.70202-86~24.04")
-    needs = "rocminfo (= 1.0.0.70202-86~24.04), hipcc (= 1.1.1.70202-86~24.04)"
-    yield Package("rocm-hip-runtime", "7.2.2.70202-86~24.04", needs)
-    yield Package("rocm", "7.2.2.70202-86~24.04", "rocm-hip-runtime (= 7.2.2.70202-86~24.04)")
+    yield Package("rocminfo", f"1.0.0.{build}")
+    yield Package("hipcc", f"1.1.1.{build}")
+    needs = f"rocminfo (= 1.0.0.{build}), hipcc (= 1.1.1.{build})"
+    yield Package("rocm-hip-runtime", f"{version}.{build}", needs)
+    yield Package("rocm", f"{version}.{build}", f"rocm-hip-runtime (= {version}.{build})")
 
 
 def distribution_packages() -> Iterator[Package]:

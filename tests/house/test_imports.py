@@ -25,6 +25,7 @@ FLOORS: tuple[str, ...] = (
     "phases.verify",
     "phases.serve",
     "phases.gateway",
+    "phases.monitoring",
     "pipeline",
     "cli",
     "__main__",
@@ -36,6 +37,7 @@ ON_HOST = (
     "provision/phases/serve/onhost",
     "provision/phases/gateway/onhost",
     "provision/phases/serve/plugin",
+    "provision/fleet/peers/onhost",
 )
 """Programs that run on the host, where no module of the controller exists."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,71 @@ def test_a_file_that_was_sent_again_replaces_an_old_one_that_looks_correct(site:
     files = held(site, b"123456789")
     (site.incoming / "weights").write_bytes(b"123456789")
     assert take(site, files)["files"] == ["weights"]
+
+
+@pytest.fixture
+def share(site: Site) -> Path:
+    """A folder of the host that has the model, as the hub's own cache holds it: links to files."""
+    share, blobs = site.prefix.parent / "share", site.prefix.parent / "blobs"
+    share.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "one").write_bytes(b"123456789")
+    (share / "weights").symlink_to(blobs / "one")
+    return share
+
+
+SHARED = [{"name": "weights", "sha256": hashlib.sha256(b"123456789").hexdigest(), "size": 9}]
+
+
+def test_files_that_the_host_has_are_linked_once(site: Site, share: Path) -> None:
+    assert take(site, SHARED, on_host=str(share), check=True)["files"] == ["weights"]
+    assert take(site, SHARED, on_host=str(share))["files"] == ["weights"]
+    link = site.prefix / "models" / "mine" / "weights"
+    assert (link.readlink(), link.read_bytes()) == (share / "weights", b"123456789")
+    assert (site.prefix / "models" / "mine.manifest.txt").read_text() == "cbf43926 9 weights\n"
+    assert take(site, SHARED, on_host=str(share))["files"] == []
+    link.unlink()
+    assert take(site, SHARED, on_host=str(share))["files"] == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "model file weights is not in {share}"),
+        (b"1234", "{share}/weights has 4 bytes, not 9"),
+        (b"123456780", "{share}/weights has SHA-256 " + hashlib.sha256(b"123456780").hexdigest()),
+    ],
+)
+def test_another_model_on_the_host_is_refused_and_left_as_it_is(
+    site: Site, share: Path, content: bytes | None, text: str
+) -> None:
+    (share / "weights").unlink()
+    if content is not None:
+        (share / "weights").write_bytes(content)
+    done = take(site, SHARED, on_host=str(share))
+    assert text.format(share=share) in done["msg"]
+    assert done["hint"]
+    assert not (site.prefix / "models" / "mine" / "weights").exists()
+    assert [path.read_bytes() for path in share.iterdir()] == ([] if content is None else [content])
+
+
+def test_a_file_that_changes_on_the_host_later_is_noticed(site: Site, share: Path) -> None:
+    take(site, SHARED, on_host=str(share))
+    (share / "weights").write_bytes(b"123456780")
+    assert "has SHA-256" in take(site, SHARED, on_host=str(share))["msg"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_a_file_that_the_service_cannot_read_is_refused(site: Site) -> None:
+    with tempfile.TemporaryDirectory() as share:  # a folder of a test's own is closed to other accounts
+        Path(share).chmod(0o755)
+        weights = Path(share, "weights")
+        weights.write_bytes(b"123456789")
+        assert take(site, SHARED, on_host=share, reader="nobody")["files"] == ["weights"]
+        (site.prefix / "models" / "mine" / "weights").unlink()
+        weights.chmod(0o600)
+        done = take(site, SHARED, on_host=share, reader="nobody")
+    assert f"{weights} cannot be read by account nobody, which the service runs as" in done["msg"]
 
 
 def weights(folder: Path, size: int) -> Path:

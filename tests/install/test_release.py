@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from provision.phases.monitoring import unit_sets
 from tests.install.modules import run_module
 
 
@@ -311,16 +312,19 @@ def test_files_that_no_release_needs_are_removed_once_the_new_one_is_proven(pref
     ]  # fmt: skip
 
 
-def test_units_of_earlier_releases_are_removed_and_the_gateways_stays(prefix: Path) -> None:
-    former, gateway = prefix / "units" / "former.service", prefix / "units" / "firstlight-gateway.service"
+def test_units_of_earlier_releases_are_removed_and_those_of_gateway_and_monitoring_stay(prefix: Path) -> None:
+    monitoring = [path.name for path in sorted(Path(unit_sets.__file__).parent.glob("units/firstlight-*"))]
+    others = [prefix / "units" / name for name in ("firstlight-gateway.service", *monitoring)]
+    former = prefix / "units" / "former.service"
     served(prefix)
-    for unit in (former, gateway):
+    for unit in (former, *others):
         unit.write_text("[Service]\n")
     listed = prefix / "etc" / "units"
-    listed.write_text(f"{former}\n{listed.read_text()}{gateway}\n")
+    listed.write_text(f"{former}\n{listed.read_text()}" + "".join(f"{unit}\n" for unit in others))
     record(prefix)
-    assert (former.exists(), gateway.exists()) == (False, True)
-    assert listed.read_text().split() == [str(prefix / "units" / "firstlight-vllm.service"), str(gateway)]
+    assert not former.exists()
+    assert all(unit.exists() for unit in others)
+    assert listed.read_text().split() == [str(prefix / "units" / "firstlight-vllm.service"), *map(str, others)]
 
 
 def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:

@@ -41,6 +41,10 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("plan", "--what-if", "gpu=H100x8 drivr=535"), 2, "drivr"),
         (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
         (("stop", "--limit", ""), 2, "the limit names no host"),
+        (("provision", "--batch", "0"), 2, "`--batch 0` is not between 1 and all hosts"),
+        (("status", "--watch"), 2, "standard output is no terminal"),
+        (("provision", "--max-fail", "5%"), 2, "there is no `--batch`"),
+        (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
         (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
         (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--python", "3"), 2, "`--python 3`"),
         (("bundle", "create", "-o", "."), 2, "`.` cannot be written: it is a folder"),
@@ -52,6 +56,15 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("verify", "--list", "--skip", "gem"), 64, "no check or family is named `gem`"),
         (("verify", "--inject", "slw@kernels"), 64, "no fault is named `slw`"),
         (("verify", "-i", "nowhere"), 64, "nowhere"),
+        (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
+        (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
+        (
+            ("verify", "--release", "gpu-1", "--limit", "gpu-2"),
+            64,
+            "hosts are named twice: `--limit gpu-2` and `gpu-1`",
+        ),
+        (("drift", "--against", "gpu-9"), 2, "`--against gpu-9` is no host of this run"),
+        (("drift", "--prometheus", "new/x.prom"), 2, "there is no folder `new`"),
         (("logs", "20990101T000000Z"), 2, "no run in"),
         (("provsion",), 2, "provsion"),
         (("provision", "--bundle", "x.bundle", "--refresh"), 2, "`--bundle` asks no network"),
@@ -244,3 +257,9 @@ def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
     done = firstlight("--version", logs=tmp_path)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert (done.returncode, done.stdout) == (0, f"firstlight {declared}\n")
+
+
+def test_two_documents_on_one_stream_are_refused(tmp_path: Path) -> None:
+    done = firstlight("drift", "--json", "--prometheus", "-", logs=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["text"] == "`--json` and `--prometheus -` both print a document"

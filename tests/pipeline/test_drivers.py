@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.facts import HostFacts, Nvidia
+from provision.core.models.facts import Amd, HostFacts, Nvidia
 from provision.phases.install.drivers import DriverWork
 from provision.pipeline.drivers import unproven
 
@@ -62,3 +62,10 @@ def test_driver_and_fabric_manager_are_of_one_version_also_within_the_bounds() -
     error = unproven(work, facts(Nvidia(driver_version="580.95.05", fabric_manager_version="580.126.20")))
     assert error is not None
     assert "driver 580.95.05 runs with fabric manager 580.126.20" in error.text
+
+
+@pytest.mark.parametrize(("version", "in_use"), [("7.2.2", None), ("7.14.0", None), ("6.4.1", "6.4.1"), (None, "none")])
+def test_the_planned_rocm_must_be_in_use(version: str | None, in_use: str | None) -> None:
+    seen = facts(None).model_copy(update={"amd": Amd(rocm_version=version)})
+    error = unproven(DriverWork(rocm={"parts": ["rocm"], "version": "7.2.2"}), seen)
+    assert (error.text if error else None) == (in_use and f"host `gpu-1`: ROCm 7.2.2 was installed, {in_use} is in use")

@@ -127,6 +127,7 @@ def test_a_home_that_cannot_be_written_does_not_prevent_reading_an_inventory(tmp
         (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("status", "--watch", "--json"), 2, "`--watch` redraws a table"),
         (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),

@@ -13,7 +13,7 @@ import pytest
 
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
 from provision.core.run_folder import RunFolder
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, playbooks, restart, rollback
@@ -75,9 +75,18 @@ class Site:
             context.record(PhaseResult(host=name, phase="serve", status=status))
         return {name: ServeRecord(ready=name not in self.fails) for name in requests}
 
-    def serve(self, names: str, *, with_gateway: bool = True, again: str = "") -> RunContext:
-        """Let a run restart hosts."""
-        hosts = [Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names]
+    def serve(self, names: str, *, with_gateway: bool = True, again: str = "", together: str = "") -> RunContext:
+        """Let a run restart hosts; those of `together` serve one model."""
+        span = Span(members=tuple(together), addresses=tuple(together)) if together else None
+        hosts = [
+            Host(
+                name=name,
+                connection=Connection(kind="local"),
+                settings=Settings(),
+                span=span if name in together else None,
+            )
+            for name in names
+        ]
         context = RunContext(
             run=RunFolder.create(self.folder / "logs", command="provision"),
             inventory=Inventory(source="test", hosts=tuple(hosts)),
@@ -87,7 +96,9 @@ class Site:
         )
         context.run.write("inventory.json", context.inventory)
         desired = SimpleNamespace(
-            state={"release": "1" * 16, "readiness": READY}, service=SimpleNamespace(supervisor="systemd")
+            state={"release": "1" * 16, "readiness": READY},
+            readiness=READY,
+            service=SimpleNamespace(supervisor="systemd"),
         )
         facts = {
             name: HostFacts(
@@ -119,6 +130,24 @@ def test_hosts_behind_a_gateway_restart_in_turn(site: Site) -> None:
 def test_without_a_gateway_all_restart_at_once(site: Site) -> None:
     site.serve("abd", with_gateway=False)
     assert site.log == ["serve a b d", "prove a b d"]
+
+
+def test_hosts_that_serve_one_model_restart_together_with_their_head(site: Site) -> None:
+    site.serve("abde", together="ae")
+    assert site.log == [
+        *("serve d aside", "prove d"),
+        *("drain a", "serve a e aside", "prove a e", "ready a"),
+        *("drain b", "serve b aside", "prove b", "ready b"),
+    ]
+
+
+def test_a_part_of_the_hosts_that_serve_one_model_is_not_restarted(site: Site) -> None:
+    context = site.serve("abd", together="de")
+    assert site.log == [
+        *("drain a", "serve a aside", "prove a", "ready a"),
+        *("drain b", "serve b aside", "prove b", "ready b"),
+    ]
+    assert context.results["d"]["serve"].status == "failed"
 
 
 def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:

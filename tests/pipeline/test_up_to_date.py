@@ -188,7 +188,13 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
     assert variables["firstlight_environment"]["digest"] == "e1"
     assert variables["firstlight_system_packages"] == ["libnuma1"]
     assert variables["firstlight_debs"] == ["libnuma1.deb"]
-    assert variables["firstlight_model"] == {"kind": "builtin", "name": "builtin-1", "folder": "builtin-1", "files": []}
+    assert variables["firstlight_model"] == {
+        "kind": "builtin",
+        "name": "builtin-1",
+        "folder": "builtin-1",
+        "files": [],
+        "on_host": None,
+    }
     state, record = variables["firstlight_state"], variables["firstlight_release"]
     assert state["readiness"]["asked"] == "CPU_ATTN"
     assert state["readiness"]["release"] == state["release"]

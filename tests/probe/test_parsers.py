@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.phases.probe import parse
-from provision.phases.probe.parsers import cpu, drift, isolation, memory, network, operating_system, rocm, software
+from provision.phases.probe.parsers import (
+    cpu,
+    drift,
+    isolation,
+    memory,
+    network,
+    nvidia_smi,
+    operating_system,
+    rocm,
+    software,
+)
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
 from provision.phases.probe.sections import Section, split
 
@@ -222,3 +232,25 @@ def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
         (7, 4096, "51110"),
         (9, 12, "2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [('{"check": "devices.ecc"}', {"check": "devices.ecc"}), ("no JSON", {}), (None, None)]
+)
+def test_the_mark_of_a_quarantined_host_is_read(content: str | None, expected: dict[str, str] | None) -> None:
+    file = "" if content is None else f"@@n file quarantine.json\n{content}\n@@n file\n"
+    text = (
+        "@@n clock 1\n@@n begin system\nprefix=/p\n@@n end system 0 \n"
+        f"@@n begin installed\n{file}@@n end installed 0 \n@@n over ALL\n"
+    )
+    installed = parse("h", text).installed
+    assert installed is not None
+    assert installed.quarantine == expected
+
+
+def test_the_serial_number_of_a_board_is_read() -> None:
+    document = (
+        "<nvidia_smi_log><gpu><serial>1652522001234</serial></gpu><gpu><serial>N/A</serial></gpu></nvidia_smi_log>"
+    )
+    answer = nvidia_smi.answer(section(document), section(""))
+    assert [gpu.serial for gpu in answer.gpus] == ["1652522001234", None]

@@ -115,6 +115,8 @@ class NvidiaGpu(Record):
     index: int
     name: str | None = None
     uuid: str | None = None
+    serial: str | None = None
+    """Serial number of the board; cards for workstations report none."""
     pci_address: str | None = None
     memory_total: int | None = None
     memory_used: int | None = None
@@ -275,6 +277,24 @@ class Installed(Record):
     """PREFIX/verify/last.json: status and time of the last verification."""
     last_ready: dict[str, Any] | None = None
     """PREFIX/verify/ready.json: the last readiness proof, with main process, its start and the boot."""
+    quarantine: dict[str, Any] | None = None
+    """PREFIX/quarantine.json: why the host takes no part in runs; empty where the file is no JSON object."""
+
+
+class Configuration(Record):
+    """What an administrator chose, for comparisons of hosts; None where it could not be read."""
+
+    packages: dict[str, str] | None = None
+    """Versions by package."""
+    sysctl: dict[str, str] | None = None
+    firmware: dict[str, str] | None = None
+    """BIOS, board and microcode."""
+    kernel: dict[str, str] | None = None
+    """Parameters of the command line (`cmdline.NAME`), and settings below /sys."""
+    driver: dict[str, str] | None = None
+    """Parameters of the kernel modules of cards, and settings of each card (`0.vbios_version`)."""
+    services: dict[str, str] | None = None
+    """Services, sockets and timers that are enabled or masked."""
 
 
 class HostFacts(Record):
@@ -313,6 +333,8 @@ class HostFacts(Record):
     package_source_answers: bool | None = None
     """Whether the host's package sources answered; None when not checked."""
     installed: Installed | None = None
+    configuration: Configuration | None = None
+    """Only where it was asked for: `./firstlight drift`."""
     unknown: dict[str, str] = Field(default_factory=dict)
 
     def disk_of(self, path: str) -> Disk | None:

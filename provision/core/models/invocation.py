@@ -13,8 +13,9 @@ from provision.core.models.base import Record
 _PLAN = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
 _REBOOT = ("--reboot", "--no-reboot")
 TAKES: dict[str, tuple[str, ...]] = {
-    "provision": (*_PLAN, *_REBOOT, "-K", "--refresh", "--bundle", "--trust"),
+    "provision": (*_PLAN, *_REBOOT, "-K", "--refresh", "--bundle", "--trust", "--batch", "--max-fail"),
     "probe": (),
+    "drift": (),
     "plan": _PLAN,
     "stage": ("--model", "--vllm", "--refresh"),
     "install": ("--model", "--vllm", *_REBOOT, "-K"),

@@ -18,7 +18,7 @@ class PhaseResult(Record):
 
     host: str
     phase: PhaseName
-    status: Literal["ok", "warn", "failed", "skipped", "unreachable", "interrupted"]
+    status: Literal["ok", "warn", "failed", "skipped", "unreachable", "interrupted", "quarantined"]
     seconds: float = 0.0
     changed: bool = False
     text: str | None = None
@@ -109,6 +109,19 @@ class GatewayRecord(Record):
     self_signed: bool = False
 
 
+class MonitoringRecord(Record):
+    """What a monitoring host reads, and where it shows that."""
+
+    prometheus: str
+    """Address of Prometheus, as the host itself reaches it."""
+    alertmanager: str
+    """Address of Alertmanager, as the host itself reaches it."""
+    targets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Hosts by kind: vllm, node, cards (exporters of card vendors), gateway, probe (a gateway from outside)."""
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Why metrics of a host are missing, by its name."""
+
+
 class Finding(Record):
     cause: str
     confidence: float
@@ -155,6 +168,7 @@ HostState = Literal[
     "failed",
     "unreachable",
     "interrupted",
+    "quarantined",
     "planned",
     "probed",
 ]
@@ -188,6 +202,7 @@ class HostSummary(Record):
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
     gateway: GatewayRecord | None = None
+    monitoring: MonitoringRecord | None = None
     findings: tuple[Finding, ...] = ()
     deviations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -195,6 +210,19 @@ class HostSummary(Record):
     """Remarks that are no warnings: an assumption of the plan, an omitted index, a restart under requests."""
     since_green: HostDifference | None = None
     """For a failed host: what changed since its last green run."""
+
+
+class Transfers(Record):
+    """Where the files of a run's hosts came from, in bytes."""
+
+    controller: int = 0
+    peers: int = 0
+    from_peers: tuple[str, ...] = ()
+    """Hosts that got files from another host."""
+    refused: tuple[str, ...] = ()
+    """Hosts that the controller sent files to, since another host did not hand them on."""
+    reason: str = ""
+    """Why hosts hand files on, or do not."""
 
 
 class Summary(Record):
@@ -214,5 +242,7 @@ class Summary(Record):
     queued_p50_ms, queued_p99_ms (with the time in the queue), tasks_per_s."""
     wheelhouse: dict[str, float] = Field(default_factory=dict)
     """Look-ups of stage in the wheelhouse: lookups, hits, lookup_p50_ms, lookup_p99_ms. Empty where nothing was looked up."""
+    transfers: Transfers | None = None
+    """Bytes that hosts were sent, by source; None where the run did not come to that."""
     interrupted: bool = False
     next_commands: tuple[str, ...] = ()

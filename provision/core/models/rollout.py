@@ -8,8 +8,8 @@ from pydantic import Field
 
 from provision.core.models.base import Record
 
-HostProgress = Literal["waiting", "changing", "updated", "failed", "returned"]
-"""Changing: between the hook before the host and the hook after it."""
+HostProgress = Literal["waiting", "changing", "updated", "failed", "returned", "quarantined"]
+"""Changing: between the hook before the host and the hook after it. Quarantined: left out, as its hardware failed a check."""
 RolloutState = Literal["running", "paused", "done", "returning", "rolled back", "failed"]
 """Failed: a host neither serves the new release nor went back to its old one."""
 OPEN: tuple[RolloutState, ...] = ("running", "paused", "returning")
@@ -41,6 +41,10 @@ class Decision(Record):
     requests: int = 0
     failed: int = 0
     """Of these requests."""
+    broken: int = 0
+    """Of these: answers that broke off, or never began, as gateways saw it."""
+    inter_token_s: dict[str, float] = Field(default_factory=dict)
+    """Median seconds between two tokens: `new`, and `old` where a host still serves the old release."""
     first_token_s: dict[str, float] = Field(default_factory=dict)
     """Median seconds to the first token: `new`, and `old` where a host still serves the old release."""
     run: str | None = None
@@ -62,6 +66,8 @@ class Rollout(Record):
     hold_s: float = 0.0
     before_host: str | None = None
     after_host: str | None = None
+    targets: str | None = None
+    """File on the controller that names the hosts which take requests."""
     started_at: str
     state: RolloutState = "running"
     text: str | None = None

@@ -26,6 +26,7 @@ def _number(value: Any) -> Any:
 
 Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
 VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
+TorchPolicy = Annotated[str, Field(pattern=r"^(managed|existing|==[0-9]+\.[0-9]+\.[0-9]+)$")]
 FlashAttnPolicy = Annotated[
     str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
 ]
@@ -107,6 +108,16 @@ class Settings(Record):
         "Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
         allowed="builtin, a folder, or a hub id such as org/name or org/name@revision",
     )
+    model_on_host: Prefix | None = _setting(
+        None,
+        "Folder on the host that has the model's files, such as a share of all hosts: they are checked and linked there, and not sent.",
+        allowed="an absolute path without blanks, not the root folder",
+    )
+    source: Literal["auto", "controller", "peers"] = _setting(
+        "auto",
+        "Source of wheels, interpreter and model: the controller, or hosts of the run that have them (peers). auto: peers from four hosts on.",
+        allowed="auto, controller or peers",
+    )
     served_model_name: Word | None = _setting(
         None, "Model name in the API. Default: the model's own.", allowed="text without blanks"
     )
@@ -119,6 +130,11 @@ class Settings(Record):
         "auto",
         "vLLM's parser of a model's reasoning. auto: the one of the model's family, if it is known; none: reasoning stays in the answer.",
         allowed="auto, none, or the name of a parser of the release",
+    )
+    chat_template: str | None = _setting(
+        None,
+        "File on the controller with a chat template, in Jinja, that replaces the model's own.",
+        allowed="path of a file on the controller",
     )
     trust_remote_code: bool = _setting(
         False,  # the setting's default
@@ -185,8 +201,10 @@ class Settings(Record):
         "Publishers of flash-attn wheels to accept: its authors only, or also others.",
         allowed="official or community",
     )
-    torch: Literal["managed", "existing"] = _setting(
-        "managed", "Whether Firstlight installs torch or uses the host's.", allowed="managed or existing"
+    torch: TorchPolicy = _setting(
+        "managed",
+        "Whether Firstlight installs torch or uses the host's; or the release to install.",
+        allowed="managed, existing, or ==X.Y.Z such as ==2.3.0",
     )
     python: Prefix | None = _setting(
         None,
@@ -210,10 +228,32 @@ class Settings(Record):
         allowed="a whole number from 1",
         ge=1,
     )
-    pipeline_parallel: Whole = _setting(
-        1, "Groups of cards that share the layers in sequence.", allowed="a whole number from 1", ge=1
+    pipeline_parallel: Whole | None = _setting(
+        None,
+        "Groups of cards that share the layers in sequence. Default: one for each host that the model is spread over, 1 on CPUs.",
+        allowed="a whole number from 1",
+        ge=1,
     )
     data_parallel: Whole = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
+    span: Whole = _setting(
+        1,
+        "Hosts that one model is spread over: so many of a group, in inventory order; the first one answers requests.",
+        allowed="a whole number from 1 to 64",
+        ge=1,
+        le=64,
+    )
+    span_address: Word | None = _setting(
+        None,
+        "IP address at which the other hosts of the span reach this one. Default: that of the inventory.",
+        allowed="an IP address",
+    )
+    span_port: Whole = _setting(
+        29501,
+        "Port of the first host of a span at which its processes meet; its hosts watch one another at the next one.",
+        allowed="a whole number from 1024 to 65534",
+        ge=1024,
+        le=65534,
+    )
     max_model_len: Whole | None = _setting(
         None,
         "Maximum context length in tokens. Default: the model's own, or less if that does not fit.",
@@ -258,10 +298,29 @@ class Settings(Record):
         allowed="rollback or leave",
     )
 
+    health_port: Whole = _setting(
+        8009,
+        "Port of the health agent, which a host behind a gateway has at the address of its server.",
+        allowed="a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
     gateway_bind: Word = _setting(
         "0.0.0.0",  # noqa: S104 - clients are other machines
         "Address that the gateway listens on.",
         allowed="an IP address or localhost",
+    )
+    gateway_address: str | None = _setting(
+        None,
+        "Address that the gateways share by keepalived: clients use it, and it moves when a gateway is lost. Default: none.",
+        allowed="an IP address with the length of its network's prefix, such as 10.0.0.9/24",
+    )
+    gateway_router_id: Whole | None = _setting(
+        None,
+        "Number of the shared address in its network, which no other VRRP router there may have. Default: its last byte.",
+        allowed="a whole number from 1 to 255",
+        ge=1,
+        le=255,
     )
     gateway_port: Whole = _setting(
         8443, "Port that the gateway listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
@@ -311,6 +370,68 @@ class Settings(Record):
         ge=1,
     )
 
+    gateway_metrics_port: Whole = _setting(
+        8404,
+        "Port at which a gateway offers HAProxy's figures to hosts of group `monitoring`.",
+        allowed="a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
+
+    metrics_bind: Word | None = _setting(
+        None,
+        "Address at which a host offers metrics to hosts of group `monitoring`. Default: that of the inventory, 127.0.0.1 on the only such host.",
+        allowed="an IP address or localhost",
+    )
+    metrics_port: Whole = _setting(
+        9100,
+        "Port of the node exporter on hosts that are monitored.",
+        allowed="a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
+    monitoring_bind: Word = _setting(
+        "127.0.0.1",
+        "Address that Prometheus listens on, which asks nobody for a key.",
+        allowed="an IP address or localhost",
+    )
+    monitoring_port: Whole = _setting(
+        9090, "Port of Prometheus.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+    )
+    monitoring_probe_port: Whole = _setting(
+        9115,
+        "Port of the blackbox exporter, which asks gateways on the monitoring host's behalf; on 127.0.0.1.",
+        allowed="a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
+    alertmanager_port: Whole = _setting(
+        9093,
+        "Port of Alertmanager, at `firstlight_monitoring_bind`.",
+        allowed="a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
+    alertmanager_config: str | None = _setting(
+        None,
+        "File on the controller with Alertmanager's configuration: who is told of alerts. Default: nobody.",
+        allowed="path of a file on the controller",
+    )
+    monitoring_days: Whole = _setting(
+        15, "Days for which Prometheus keeps metrics.", allowed="a whole number of at least 1", ge=1
+    )
+
+    def pipeline(self, *, on_cpu: bool) -> int:
+        """Return into how many parts the layers are split, in sequence.
+
+        By default a host of a span has whole layers, and its cards share each of them. CPU hosts share each layer: vLLM 0.32.0
+        prepares the later parts of a sequence on a CPU only where it compiles (warming_up_model in v1/worker/cpu_model_runner.py).
+
+        Args:
+            on_cpu: Whether the hosts compute on their CPUs.
+        """
+        return self.pipeline_parallel or (1 if on_cpu else self.span)
+
 
 def option_of(word: str) -> str:
     """Return the option that an element of `vllm_args` sets, in vLLM's spelling: `--max_model_len=512` is `--max-model-len`."""
@@ -320,6 +441,22 @@ def option_of(word: str) -> str:
 
 GATEWAY = "gateway"
 """Group of the hosts in front of all that serve."""
+MONITORING = "monitoring"
+"""Group of the hosts that read the metrics of all others."""
+
+
+class Span(Record):
+    """The hosts that one model is spread over."""
+
+    members: tuple[str, ...]
+    """Their names; the first one, the head, answers requests."""
+    addresses: tuple[str, ...]
+    """Their IP addresses, in the same order."""
+
+    @property
+    def head(self) -> str:
+        """Return the host that answers requests."""
+        return self.members[0]
 
 
 class Host(Record):
@@ -329,6 +466,8 @@ class Host(Record):
     groups: tuple[str, ...] = ()
     connection: Connection
     settings: Settings
+    span: Span | None = None
+    """The hosts that its model is spread over; None where it serves alone."""
 
     @property
     def is_gateway(self) -> bool:
@@ -337,13 +476,23 @@ class Host(Record):
 
     @property
     def is_provisioned(self) -> bool:
-        """Whether an environment is installed there: not on a host that is a gateway and nothing else."""
-        return self.groups != (GATEWAY,)
+        """Whether an environment is installed there: not on a host that is a gateway, or monitors, and nothing else."""
+        return not self.groups or not set(self.groups) <= {GATEWAY, MONITORING}
+
+    @property
+    def is_monitoring(self) -> bool:
+        """Whether it reads the metrics of all hosts."""
+        return MONITORING in self.groups
 
     @property
     def is_serving(self) -> bool:
         """Whether a model is served there, as its settings say."""
         return self.is_provisioned and self.settings.serve
+
+    @property
+    def head(self) -> str:
+        """Return the host that answers requests to its model: itself, or the head of its span."""
+        return self.span.head if self.span else self.name
 
 
 class Inventory(Record):

@@ -45,6 +45,14 @@ class DriverPlan(Record):
     """First version that is too new: the next branch, or the next release."""
 
 
+class RocmPlan(Record):
+    """The system's ROCm, for a build that uses it."""
+
+    action: Literal["keep", "install", "upgrade"]
+    version: str | None = None
+    """The present version where it is kept, else the one that AMD's repository has; None if unknown."""
+
+
 class CudaCompat(Record):
     """NVIDIA's forward compatibility libraries: a newer user-mode driver for programs that load it."""
 
@@ -89,6 +97,8 @@ class FlashAttnPackage(Record):
     """GitHub repository with the release of a community wheel; None for all others."""
     builder: str | None = None
     """Build host: `controller` or a host's name; None for a published wheel."""
+    kernels: Literal["ck", "triton"] | None = None
+    """Its kernels on AMD cards: Composable Kernel's, or Triton's, which need FLASH_ATTENTION_TRITON_AMD_ENABLE=TRUE also where they run."""
 
 
 class FlashAttnPlan(Record):
@@ -124,6 +134,8 @@ class AttentionPlan(Record):
     ask: Literal["option", "environment"] = "option"
     """How to request it: `--attention-backend FLAG`, or VLLM_ATTENTION_BACKEND=FLAG before release 0.13."""
     generation: Literal[2, 3, 4] | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+    """The variables that the service needs for it; `{cache}` stands for the service's folder of caches."""
 
 
 class Interpreter(Record):
@@ -206,6 +218,8 @@ class Stack(Record):
     dependencies: DependencyPlan | None = None
     """None without vLLM."""
     driver: DriverPlan | None = None
+    rocm: RocmPlan | None = None
+    """None where the build uses no ROCm of the system."""
     cuda_compat: CudaCompat | None = None
     """None where the driver runs the build without them."""
     fabric_manager: str | None = None
@@ -292,3 +306,12 @@ class Plan(Record):
             if name in resolution.hosts:
                 return resolution
         raise KeyError(name)
+
+    def replaced_by(self, newer: Plan) -> Plan:
+        """Return a newer plan, with this one for the hosts that the newer does not have."""
+        known = {name for resolution in newer.classes for name in resolution.hosts}
+        kept = (
+            resolution.model_copy(update={"hosts": tuple(name for name in resolution.hosts if name not in known)})
+            for resolution in self.classes
+        )
+        return Plan(classes=(*newer.classes, *(resolution for resolution in kept if resolution.hosts)))

@@ -9,6 +9,8 @@ from pydantic import Field
 from provision.core.models.base import Record
 from provision.core.models.stack import Interpreter, Reason, Stack
 
+CHAT_TEMPLATE = "chat_template.jinja"
+"""A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
 FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source"]
 
 
@@ -17,6 +19,7 @@ class StagedFile(Record):
 
     name: str
     path: str
+    """Empty for weights that only the hosts have; their hash is that of the hub's listing."""
     sha256: str
     size: int
     kind: FileKind
@@ -40,5 +43,7 @@ class Staged(Record):
     """The Stack's interpreter, with the full version of a managed one."""
     model: str | None = None
     """Folder of the staged model files; None where the model is built on the host."""
+    model_on_host: str | None = None
+    """Folder on the hosts that has the model's files; None where they are sent."""
     notes: tuple[str, ...] = ()
     """Remarks, such as an extra index that did not answer and was left out."""

@@ -26,6 +26,8 @@ from provision.fleet.ssh.session import Completed, Progress, SendReport
 LEDGER = ".arrived"
 TAR_BELOW = 32 * 1024 * 1024
 """Smaller files are sent in one tar stream, bytes."""
+PEER_FOLDER = ".peers"
+"""Where the incoming folder has the program that hands files on to other hosts, while a run uses it."""
 SPARE = 64 * 1024 * 1024
 """Space that must remain free on the host's disk, bytes."""
 _PIECE = 256 * 1024
@@ -37,6 +39,7 @@ umask 077
 mkdir -p -- "$folder" && cd -- "$folder" || exit 1
 if [ "$(stat -c %u .)" != "$(id -u)" ]; then echo "$folder belongs to another user" >&2; exit 1; fi
 chmod 700 .
+if [ -d {PEER_FOLDER} ]; then python3 -I {PEER_FOLDER}/peer.py revoke || rm -rf {PEER_FOLDER}; fi
 if [ -f {LEDGER} ]; then sed 's/^/A /' {LEDGER}; fi
 find . -type f ! -name {LEDGER} -exec stat -c 'F %s %Y %n' {{}} +
 df -Pk . | awk 'END {{ print "D", $4 }}'
@@ -157,7 +160,7 @@ class Upload:
     def send(self) -> SendReport:
         """Upload the files. Raises StageError, TransportError."""
         started = time.monotonic()
-        remote = self._list_remote()
+        remote = list_remote(self._session, self._folder)
         present = [file for file in self._files if remote.has(file)]
         missing = [file for file in self._files if not remote.has(file)]
         resumed = sum(remote.part(file) for file in missing)
@@ -180,15 +183,6 @@ class Upload:
             bytes_resumed=resumed,
             seconds=time.monotonic() - started,
         )
-
-    def _list_remote(self) -> RemoteFiles:
-        done = self._session.run(self._in_folder + _LIST)
-        if done.rc != 0:
-            raise StageError(
-                f"the folder {self._folder} on host {self._session.host} cannot be used: {done.stderr.strip()}",
-                hint="it must belong to the login user; remove it if it is not theirs",
-            )
-        return RemoteFiles.parse(done.stdout)
 
     def _transfer(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> dict[str, str]:
         """Send and verify files; return damaged ones with their hash on the host."""
@@ -221,6 +215,22 @@ class Upload:
             while piece := content.read(_PIECE):
                 yield piece
                 self._progress(len(piece))
+
+
+def list_remote(session: Runner, folder: str) -> RemoteFiles:
+    """Make a host's incoming folder where it is absent, and list it. What a run left there for other hosts is removed.
+
+    Raises:
+        StageError: The folder cannot be used.
+        TransportError: The connection broke.
+    """
+    done = session.run(f"folder={shlex.quote(folder)}\n{_LIST}")
+    if done.rc != 0:
+        raise StageError(
+            f"the folder {folder} on host {session.host} cannot be used: {done.stderr.strip()}",
+            hint="it must belong to the login user; remove it if it is not theirs",
+        )
+    return RemoteFiles.parse(done.stdout)
 
 
 def tar_stream(files: Sequence[StagedFile], progress: Progress) -> Iterator[bytes]:

@@ -68,7 +68,8 @@ class DriverWork(Record):
         if self.container_toolkit:
             words.append("NVIDIA container toolkit")
         if self.rocm:
-            words.append(" and ".join(self.rocm["parts"]))
+            upgraded = f" {self.rocm['version']}" if rocm.USERSPACE in self.rocm["parts"] else ""
+            words.append(" and ".join(self.rocm["parts"]) + upgraded)
         return ", ".join(words)
 
     def ansible_vars(self) -> dict[str, Any]:
@@ -210,9 +211,18 @@ def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
     parts = rocm.lacking(stack, facts)
     if not parts:
         return None
+    components = catalog().package_components
     return {
         "parts": list(parts),
-        "sources": [{"packages": list(packages_of_component(part)), **_source(host, facts, part)} for part in parts],
+        "version": stack.rocm.version if stack.rocm else None,
+        "sources": [
+            {
+                "packages": list(packages_of_component(part)),
+                "oldest": components[part].oldest,
+                **_source(host, facts, part),
+            }
+            for part in parts
+        ],
     }
 
 

@@ -65,8 +65,7 @@ def install(
     """
     if not targets:
         return {}
-    path = run.path(f"install/{playbook}.yml" if is_aside else HOSTS_FILE)
-    write_atomically(path, render(targets, path=str(path)))
+    path = write_hosts_file(run, targets, f"install/{playbook}.yml" if is_aside else HOSTS_FILE)
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
     remove_left_passwords()
@@ -100,6 +99,13 @@ def _secrets_of(connection: Connection) -> dict[str, str]:
     if connection.password is not None:
         secrets["ansible_password"] = connection.password.get_secret_value()
     return secrets
+
+
+def write_hosts_file(run: RunFolder, targets: Sequence[Target], name: str = HOSTS_FILE) -> Path:
+    """Write an inventory of hosts and their variables into the run's folder, and return its path."""
+    path = run.path(name)
+    write_atomically(path, render(targets, path=str(path)))
+    return path
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from provision.core.models.facts import HostFacts
 from provision.phases.probe import sections
 from provision.phases.probe.parsers import (
     amd,
+    configuration,
     cpu,
     isolation,
     memory,
@@ -84,6 +85,7 @@ def parse(
         gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),
+        configuration=configuration.configuration(read, unknown),
         unknown=unknown,
     )
 

@@ -2,7 +2,9 @@
 # needs neither Python nor root. Parameters in addition to the frame's:
 #   FL_PATHS     one path per line: disks to report in addition to / and the prefix
 #   FL_PYTHON    interpreter to report in addition to those found; may be empty
-#   FL_GROUPS    groups of sections to run; empty: all of them
+#   FL_GROUPS    groups of sections to run; empty: all of them, without those that only FL_MORE names
+#   FL_MORE      groups of sections to run besides
+#   FL_SYSCTL    files below /proc/sys to report, separated by blanks
 
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # `status` is set by `limit` of the frame
@@ -472,6 +474,7 @@ installed() {
     product_file state.json
     product_file verify/last.json
     product_file verify/ready.json
+    product_file quarantine.json
     return 0
 }
 
@@ -552,6 +555,59 @@ service() {
     return 0
 }
 
+# ---- configuration: read only when hosts are compared -----------------------------------------------------------
+
+packages() {
+    # The fields are of dpkg-query and rpm, not of the shell.
+    # shellcheck disable=SC2016
+    if has dpkg-query; then
+        limit dpkg-query -W -f 'package=${binary:Package}|${Version}|${db:Status-Abbrev}\n'
+    elif has rpm; then
+        limit rpm -qa --queryformat 'package=%{NAME}|%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}.%{ARCH}|ii\n'
+    else
+        absent 'neither dpkg-query nor rpm is there'
+    fi
+}
+
+sysctl_values() {
+    set --
+    for name in $FL_SYSCTL; do set -- "$@" "/proc/sys/$name"; done
+    # Not with the shell's `read`: it asks for one byte at a time, and the kernel answers only the first request for such a file.
+    grep -Hs '' "$@"
+    return 0
+}
+
+firmware() {
+    folder=/sys/class/dmi/id
+    [ -d "$folder" ] || absent "$folder is not there" || return
+    for name in bios_vendor bios_version bios_date bios_release ec_firmware_release board_vendor board_name board_version \
+        sys_vendor product_name product_version; do
+        say_file "$name" "$folder/$name"
+    done
+    sed -n 's/^microcode[^:]*: */microcode=/p;/^$/q' /proc/cpuinfo
+    return 0
+}
+
+kernel_settings() {
+    say_file cmdline /proc/cmdline
+    grep -Hs '' /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/transparent_hugepage/defrag \
+        /sys/devices/system/cpu/smt/control /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor \
+        /sys/devices/system/cpu/cpu0/cpufreq/scaling_driver /sys/devices/system/cpu/intel_pstate/no_turbo \
+        /sys/devices/system/cpu/cpufreq/boost /sys/devices/system/clocksource/clocksource0/current_clocksource \
+        /sys/module/pcie_aspm/parameters/policy /sys/devices/system/cpu/vulnerabilities/*
+    return 0
+}
+
+driver_settings() {
+    grep -Hs '' /proc/driver/nvidia/params /sys/module/nvidia*/parameters/* /sys/module/amdgpu/parameters/*
+    return 0
+}
+
+enabled_units() {
+    [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
+    limit systemctl list-unit-files --no-legend --no-pager --type=service,socket,timer --state=enabled,masked
+}
+
 # ---- groups of sections ---------------------------------------------------------------------------------------
 
 group_files() {
@@ -586,13 +642,22 @@ group_busy() {
     section engines engines
 }
 
+group_configuration() {
+    section packages packages
+    section sysctl_values sysctl_values
+    section firmware firmware
+    section kernel_settings kernel_settings
+    section driver_settings driver_settings
+    section enabled_units enabled_units
+}
+
 main() {
     FL_USER=$(id -un 2>/dev/null)
     FL_MACHINE=$(uname -m)
-    # Split the list at blanks; names contain none.
+    # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
     read_host ${FL_GROUPS:-nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
-        systemd_state isolation group_software group_busy group_product group_files}
+        systemd_state isolation group_software group_busy group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

@@ -13,6 +13,7 @@ from provision.core.errors import RemoteCommandError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import default_prefix
 from provision.phases.probe.assemble import CUT, parse
+from provision.phases.probe.parsers.configuration import sysctl_files
 
 if TYPE_CHECKING:
     from provision.core.models.settings import Host
@@ -32,6 +33,7 @@ def script(
     paths: Sequence[str] = (),
     python: str | None = None,
     groups: Sequence[str] = (),
+    with_configuration: bool = False,
     nonce: str | None = None,
     command_limit_s: int = COMMAND_LIMIT_S,
     budget_s: int = BUDGET_S,
@@ -42,6 +44,7 @@ def script(
         paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
+        with_configuration: Whether packages, settings and services are read too.
     """
     parameters = {
         "FL_NONCE": nonce or secrets.token_hex(8),
@@ -49,6 +52,8 @@ def script(
         "FL_PATHS": "\n".join(paths),
         "FL_PYTHON": python or "",
         "FL_GROUPS": " ".join(groups),
+        "FL_MORE": "group_configuration" if with_configuration else "",
+        "FL_SYSCTL": " ".join(sysctl_files()) if with_configuration else "",
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
     }
@@ -62,13 +67,21 @@ def assembled(name: str, parameters: Mapping[str, str]) -> str:
     return head + "".join(folder.joinpath(part).read_text(encoding="utf-8") for part in ("frame.sh", name))
 
 
-def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Sequence[str] = ()) -> HostFacts:
+def probe(
+    host: Host,
+    session: Session,
+    *,
+    prefix: str | None = None,
+    paths: Sequence[str] = (),
+    with_configuration: bool = False,
+) -> HostFacts:
     """Read a host in one round trip as the login user.
 
     A second round trip as root reads the parts of the installation that the login user may not read.
 
     Args:
         prefix: Folder of the installation. Default: the host's setting, then the default of the user that will own it.
+        with_configuration: Whether packages, settings and services are read too.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -78,7 +91,13 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
     if wanted is None and host.connection.become:
         wanted = str(default_prefix(uid=0, home=""))
     sent, nonce = time.time(), secrets.token_hex(8)
-    text = script(prefix=wanted, paths=paths, python=host.settings.python, nonce=nonce)
+    text = script(
+        prefix=wanted,
+        paths=paths,
+        python=host.settings.python,
+        with_configuration=with_configuration,
+        nonce=nonce,
+    )
     answer = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)

@@ -55,7 +55,7 @@ def sentence(event: dict[str, Any]) -> str | None:
         "enter": lambda: phase,
         "phase": lambda: f"{phase} ended after {duration(float(event['seconds']))}",
         "locked": lambda: "locked for this run",
-        "sent": lambda: f"{int(event['bytes']) / 2**20:.1f} MiB sent in {duration(float(event['seconds']))}",
+        "sent": lambda: _sent(event),
         "playbook": lambda: f"playbook {event['playbook']}: {event['status']}",
         "packages": lambda: f"OS packages: {event['status']}",
         "result": lambda: ": ".join(filter(None, (f"{phase} {event['status']}", event.get("text")))),
@@ -69,3 +69,8 @@ def sentence(event: dict[str, Any]) -> str | None:
         return None
     host = f"  {clean(str(event['host']))}: " if event.get("host") else ""
     return f"[{str(event.get('at'))[11:19]}] {host}{clean(words)}"
+
+
+def _sent(event: dict[str, Any]) -> str:
+    peer = f" and {int(event['peer_bytes']) / 2**20:.1f} MiB from {event['peer']}" if event.get("peer") else ""
+    return f"{int(event['bytes']) / 2**20:.1f} MiB sent{peer} in {duration(float(event['seconds']))}"

@@ -54,7 +54,7 @@ def _summary(run: RunFolder) -> Summary:
         return summarise(run, interrupted=not run.path("summary.json").exists())
 
 
-HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "compare", "findings")
+HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "monitoring", "compare", "findings")
 RUN_FILES = (
     "summary.txt",
     "summary.md",

@@ -13,6 +13,12 @@ from provision.phases.probe.sections import Section
 
 _MODES: dict[str, Literal["enabled", "disabled"]] = {"enabled": "enabled", "disabled": "disabled"}
 _LONGEST_ERROR = 400
+_SETTINGS = (
+    *("vbios_version", "gsp_firmware_version", "inforom_version/img_version", "compute_mode", "accounting_mode"),
+    *("gpu_power_readings/current_power_limit", "power_readings/power_limit", "ecc_mode/pending_ecc"),
+    *("applications_clocks/graphics_clock", "applications_clocks/mem_clock", "mig_mode/pending_mig"),
+)
+"""Elements of the document, of old and of new drivers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,18 @@ def answer(section: Section, compute: Section) -> Answer:
     )
 
 
+def settings(section: Section) -> dict[str, str]:
+    """Return settings and firmware of each card by its index: `0.vbios_version`."""
+    begin = section.text.find("<nvidia_smi_log>")
+    log = _parsed(section.text[begin:]) if begin >= 0 else None
+    return {
+        f"{index}.{path.rpartition('/')[2]}": value
+        for index, element in enumerate(log.iter("gpu") if log is not None else ())
+        for path in _SETTINGS
+        if (value := known(element.findtext(path)))
+    }
+
+
 def compute_capabilities(section: Section) -> dict[str, str]:
     """Return compute capabilities such as `9.0` by UUID; empty for drivers before 510, which lack the query."""
     return dict(re.findall(r"^(GPU-[0-9a-fA-F-]+), ([0-9]{1,2}\.[0-9])\s*$", section.text, re.MULTILINE))
@@ -90,6 +108,7 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> Nvidi
         index=index,
         name=known(element.findtext("product_name")),
         uuid=uuid,
+        serial=known(element.findtext("serial")),
         pci_address=pci_address(element.findtext("pci/pci_bus_id") or element.get("id")),
         memory_total=size(element.findtext("fb_memory_usage/total")),
         memory_used=size(element.findtext("fb_memory_usage/used")),

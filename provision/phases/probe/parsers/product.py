@@ -16,6 +16,7 @@ _FIELDS = {
     "lock.json": "locked_by",
     "verify/last.json": "last_verify",
     "verify/ready.json": "last_ready",
+    "quarantine.json": "quarantine",
 }
 
 
@@ -63,6 +64,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         locked_by=json_object(files.get("lock.json", "")),
         last_verify=json_object(files.get("verify/last.json", "")),
         last_ready=json_object(files.get("verify/ready.json", "")),
+        quarantine=(json_object(files["quarantine.json"]) or {}) if "quarantine.json" in files else None,
     )
 
 
