@@ -9,6 +9,7 @@ logs/RUN/
   facts/HOST.json        probe
   plan.json              plan
   stage/HOST.json        stage, by the first host of a group (next to its lock)
+  sbom/ENVIRONMENT.cdx.json  install: what each environment that it built consists of
   install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side

@@ -130,12 +130,15 @@ def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore
     from provision.catalog.index.settings import read_settings
     from provision.phases.stage.bundle import BundleContents, write_bundle
     from provision.phases.stage.bundle.product_files import controller_wheels, product_files
+    from provision.phases.stage.sbom import FOLDER, write_sbom
 
+    sboms = {write_sbom(each, store.root / FOLDER) for each in staged}
     contents = BundleContents(
         staged=staged,
         cache_entries=store.cache_entries(),
         controller=controller_wheels(store, read_settings()),
         product=list(product_files()),
+        sboms=sorted(sboms),
         model=Path(model).resolve().name if Path(model).is_dir() else None,
     )
     return write_bundle(output, contents, secret, progress=report_progress)

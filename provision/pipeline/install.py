@@ -28,6 +28,7 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
             text = "in the desired state already"
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
     playbooks.acquire_locks(context, staged, "install", changing(context, staged))
+    _write_sboms(context, staged)
     context.wait_for("upload")
     _send(context, staged)
     context.wait_for("packages")
@@ -46,6 +47,19 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
 def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
     """Return the hosts that are not in the desired state yet."""
     return [host for host in context.hosts() if host.name not in staged.up_to_date]
+
+
+def _write_sboms(context: RunContext, staged: StagedHosts) -> None:
+    """Record what the environments that are built in this run consist of."""
+    from provision.phases.stage.sbom import FOLDER, write_sbom
+
+    built = {}
+    for host in changing(context, staged):
+        installed = staged.facts[host.name].installed
+        if installed is None or staged.desired[host.name].environment not in installed.environments:
+            built[staged.staged[host.name].environment] = staged.staged[host.name]
+    for files in built.values():
+        write_sbom(files, context.run.path(FOLDER))
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:

@@ -27,6 +27,7 @@ from provision.phases.stage import stage
 from provision.phases.stage.bundle import BundleContents, OpenedBundle, RecordingStore, open_bundle, write_bundle
 from provision.phases.stage.bundle import keys as bundle_keys
 from provision.phases.stage.model_description import describe
+from provision.phases.stage.sbom import write_sbom
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
 from tests.fit.models import LLAMA_8B
@@ -71,6 +72,7 @@ def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path
         [staged], store.cache_entries(), [wheel], [("firstlight", Path(__file__)), *product], name
     )
     key = bundle_keys.signing_key(None)
+    contents.sboms.append(write_sbom(staged, folder / "sbom"))
     write_bundle(folder / "site.bundle", contents, key)
     return Made(folder / "site.bundle", staged, stack, bundle_keys.public_text(key))
 
@@ -192,7 +194,9 @@ def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "member", ["files/", "controller/", "product/firstlight"], ids=["a wheel", "the controller's", "the product's"]
+    "member",
+    ["files/", "controller/", "product/firstlight", "sbom/"],
+    ids=["a wheel", "the controller's", "the product's", "the bill of materials"],
 )
 def test_a_changed_file_is_refused_by_its_name(made: Made, other: Store, member: str) -> None:
     with tarfile.open(made.path) as tar:

@@ -6,6 +6,7 @@ A bundle is an uncompressed tar, in this order:
     manifest.json.minisig       its signature
     controller/NAME.whl         wheels for the environment of the controller
     product/...                 the product itself
+    sbom/ENVIRONMENT.cdx.json   what each environment consists of (CycloneDX)
     files/SHA256/NAME           files for the wheelhouse
 """
 
@@ -24,6 +25,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.minisig"
 CONTROLLER = "controller/"
 PRODUCT = "product/"
+SBOM = "sbom/"
 FILES = "files/"
 FORMAT: Literal[1] = 1
 
@@ -31,7 +33,7 @@ FORMAT: Literal[1] = 1
 class BundledFile(Record):
     """A member of the tar. Sizes in bytes."""
 
-    path: str = Field(pattern=r"^(controller|product|files)/[^\x00]+$")
+    path: str = Field(pattern=r"^(controller|product|sbom|files)/[^\x00]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
 

@@ -22,6 +22,7 @@ from provision.phases.stage.bundle.manifest import (
     FILES,
     MANIFEST,
     PRODUCT,
+    SBOM,
     SIGNATURE,
     BundledClass,
     BundledFile,
@@ -50,13 +51,19 @@ class BundleContents:
     product: list[tuple[str, Path]]
     model: str | None = None
     """Name of the model's folder, where the model is a local folder."""
+    sboms: list[Path] = field(default_factory=list)
+    """A document for each environment."""
     sources: dict[str, Path] = field(default_factory=dict, init=False)
     """Members and the files that they are read from."""
 
     def manifest(self) -> Manifest:
         """Return the manifest. Hashes of staged files are those of the stage phase."""
         files = {}
-        for name, path in (*((CONTROLLER + path.name, path) for path in self.controller), *_prefixed(self.product)):
+        for name, path in (
+            *((CONTROLLER + path.name, path) for path in self.controller),
+            *((PRODUCT + name, path) for name, path in self.product),
+            *((SBOM + path.name, path) for path in self.sboms),
+        ):
             files[name] = BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
             self.sources[name] = path
         for file in self._staged_files():
@@ -166,10 +173,6 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: io.BytesIO | _Hash
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, mode
     tar.addfile(entry, content)
-
-
-def _prefixed(files: Iterable[tuple[str, Path]]) -> Iterable[tuple[str, Path]]:
-    return ((PRODUCT + name, path) for name, path in files)
 
 
 def _plain(file: StagedFile) -> str:

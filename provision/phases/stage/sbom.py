@@ -1,0 +1,178 @@
+"""Software bills of materials (SBOM) in CycloneDX's JSON, made by cyclonedx-python-lib: of an environment, and of the controller.
+
+The same lock gives the same bytes: the serial number is derived from the content, and there is no time of creation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid5
+
+from provision import __version__
+from provision.core.models.staged import Staged, StagedFile
+from provision.core.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component
+    from cyclonedx.model.license import License
+
+FOLDER = "sbom"
+"""Folder of the documents in a run's folder and in a bundle."""
+_NAMESPACE = UUID("6f3c1f0e-5d0a-5c1b-9f43-2a1f0b7c9d11")
+_PIN = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?: ; (?P<marker>[^\\\n]+?))?(?P<rest>(?: \\\n| --hash).*?)(?=^\S|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_LONGEST_NAME = 100
+"""Characters of a licence's name; longer fields are the text of the licence."""
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """A distribution of a lock with the hashes of its files."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+    marker: str | None = None
+    """The condition under which it is installed; None: always."""
+
+
+def read_lock(text: str) -> Iterator[LockedPackage]:
+    """Yield the distributions of a requirements file with hashes, in its order."""
+    for found in _PIN.finditer(text):
+        yield LockedPackage(found["name"], found["version"], tuple(_HASH.findall(found["rest"])), found["marker"])
+
+
+def controller_sbom(lock: str) -> str:
+    """Return the document of the controller's own environment.
+
+    A package with several wheels has the hashes of all. Licences are not in a lock, and therefore not in this document.
+
+    Args:
+        lock: Text of requirements/run.txt.
+    """
+    return _document("firstlight", __version__, [_python_package(package) for package in read_lock(lock)], lock)
+
+
+def environment_sbom(staged: Staged) -> str:
+    """Return the document of an environment of hosts: the packages of its lock, and its interpreter.
+
+    Licences and file names are those of the wheels; a package whose wheel is not on this machine has none.
+
+    Raises:
+        OSError: The lock cannot be read.
+    """
+    lock = Path(staged.lock).read_text(encoding="utf-8")
+    wheels = {file.sha256: file for file in staged.files if file.kind == "wheel"}
+    components = [
+        _python_package(package, next((wheels[value] for value in package.hashes if value in wheels), None))
+        for package in read_lock(lock)
+    ]
+    components.append(_interpreter(staged))
+    return _document("firstlight-environment", staged.environment, components, lock)
+
+
+def write_sbom(staged: Staged, folder: Path) -> Path:
+    """Write the document of an environment to a folder; its name is that of the environment.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    path = folder / f"{staged.environment}.cdx.json"
+    write_atomically(path, environment_sbom(staged), durable=False)
+    return path
+
+
+def _python_package(package: LockedPackage, wheel: StagedFile | None = None) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    address = PackageURL("pypi", None, package.name, package.version, {"file_name": wheel.name} if wheel else None)
+    return Component(
+        name=package.name,
+        version=package.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{package.name} {package.version}",
+        purl=address,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=value) for value in package.hashes],
+        licenses=_licences(_metadata(Path(wheel.path))) if wheel else (),
+        properties=[Property(name="firstlight:marker", value=package.marker)] if package.marker else (),
+    )
+
+
+def _interpreter(staged: Staged) -> Component:
+    """Return the interpreter: with a hash where it is sent to hosts, without one where it is that of the host."""
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+
+    interpreter = staged.interpreter or staged.stack.interpreter
+    return Component(
+        name="python",
+        version=interpreter.version,
+        type=ComponentType.PLATFORM,
+        bom_ref=f"interpreter {interpreter.version}",
+        hashes=[
+            HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)
+            for file in staged.files
+            if file.kind == "interpreter"
+        ],
+    )
+
+
+def _document(name: str, version: str, components: list[Component], lock: str) -> str:
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+
+    root = Component(name=name, version=version, type=ComponentType.APPLICATION, bom_ref=f"{name} {version}")
+    bom = Bom(
+        metadata=BomMetaData(component=root),
+        components=components,
+        serial_number=uuid5(_NAMESPACE, f"{name} {version}\n{lock}"),
+    )
+    bom.register_dependency(root, components)
+    document = json.loads(JsonV1Dot6(bom).output_as_string())
+    # The library always states a time. A time that is not that of the content would change the bytes of an equal lock.
+    del document["metadata"]["timestamp"]
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def _metadata(wheel: Path) -> Message:
+    """Return the metadata of a wheel; empty where it cannot be read, for example because it was pruned."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+            return HeaderParser().parsestr(archive.read(name).decode(errors="replace"))
+    except (OSError, zipfile.BadZipFile, StopIteration):
+        return Message()
+
+
+def _licences(metadata: Message) -> list[License]:
+    """Return what a package says about its licence: an SPDX expression, else classifiers, else a short name."""
+    from cyclonedx.contrib.license.factories import LicenseFactory
+
+    factory = LicenseFactory()
+    if expression := metadata.get("License-Expression"):
+        return [factory.make_from_string(expression)]
+    classified = [
+        value.rpartition(" :: ")[2]
+        for value in metadata.get_all("Classifier") or ()
+        if value.startswith("License :: ") and value.count(" :: ") > 1
+    ]
+    if classified:
+        return [factory.make_with_name(value) for value in sorted(set(classified))]
+    named = (metadata.get("License") or "").strip()
+    if named and named != "UNKNOWN" and "\n" not in named and len(named) <= _LONGEST_NAME:
+        return [factory.make_from_string(named)]
+    return []
