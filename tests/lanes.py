@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 FLEET = "tests/fleet"
 _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST = tuple(
-    f"{FLEET}/test_{name}.py" for name in ("repair", "faults", "provision", "span", "releases", "real_drivers", "cards")
+    f"{FLEET}/test_{name}.py" for name in ("faults", "provision", "span", "releases", "cards", "real_drivers")
 )
 """Files that take minutes; they begin before the others on hosts, so that no process waits for one at the end."""
 

@@ -4,6 +4,7 @@ The tests of this file run in order on one host; each continues from the state t
 and undone one at a time: only the checks that must find a fault run there (`--only`), with the host's own tool and their dependencies. In the
 second half, several faults are made and one `provision` repairs them, because each restart of the service and each repair takes half a
 minute or more. Faults share a restart only if each has a record of its own (`RUNNING`), or was found before (`test_one_run_repairs_...`).
+The last test serves a user's model.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision.phases.verify.run_checks import tool_command
-from tests.fleet.command_runner import CommandRunner
+from tests.fleet.bigrams import write_model
+from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE, RUNNING, SECRETS, STOPPED, UNIT, Fault
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.listing import differences, listing
-from tests.fleet.serving import PREFIX, ask, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
 LIMIT_S = 600.0
 RESTART_S = 180
+INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
+REPEATED = {"vLLM's sampler without top-k and top-p"}
+"""Faults that a test with vLLM's engine alone makes as well, in a tenth of the time."""
+WRONG_NUMBERS = [
+    pytest.param(fault, marks=pytest.mark.long if fault.name in REPEATED else (), id=fault.name)
+    for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
+]
 
 Records = dict[str, dict[str, Any]]
 
@@ -79,6 +89,16 @@ def made(host: FleetHost, fault: Fault) -> Iterator[None]:
         host.sh(PREAMBLE + fault.undo)
 
 
+def current(host: FleetHost) -> str:
+    return host.sh(f"readlink -f {PREFIX}/current").strip().rpartition("/")[2]
+
+
+def failing(ended: Ended) -> dict[str, str]:
+    """The reasons of the checks that failed in a `verify --json`."""
+    document: dict[str, Any] = json.loads(ended.out)
+    return {check["id"]: check["reason"] for check in document["checks"] if check["status"] in ("fail", "error")}
+
+
 def assert_found(fault: Fault, records: Records) -> None:
     """Assert that each check of the fault has the expected status, and that a reason names what is wrong."""
     seen = {name: records[name] for name in fault.checks}
@@ -86,7 +106,7 @@ def assert_found(fault: Fault, records: Records) -> None:
     assert fault.names in json.dumps(seen), (fault.name, seen)
 
 
-@pytest.mark.parametrize("fault", [*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", WRONG_NUMBERS)
 def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, fault: Fault) -> None:
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)
@@ -111,10 +131,13 @@ def test_one_run_repairs_a_service_that_was_started_with_other_settings(
     records = verify(sound, "standard", tuple(check for fault in RUNNING for check in fault.checks))
     for fault in RUNNING:
         assert_found(fault, records)
+    sound.sh(f"{PREAMBLE}echo 'import os' > $site/stray.pth")  # no check sees this one: the probe of the run does
+    before = current(sound)
     ended = firstlight("provision", "-i", inventory)
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.undo)
     assert ended.code == 0, ended.output()
+    assert current(sound) == f"{before}-2"
     assert ended.host(sound.name)["state"] == "serving"
     answer = ask(sound)
     assert (answer["with"][0], answer["without"][0]) == (200, 401)
@@ -132,11 +155,19 @@ def test_one_run_repairs_damage_made_while_another_process_had_the_port(
     for fault in INSTEAD:
         with made(sound, fault):
             assert_found(fault, verify(sound, fault.level, fault.checks))
-    ended = firstlight("verify", "-i", inventory)
-    assert ended.code == 2, ended.output()
+    for level in ("standard", "quick"):  # the quick run keeps what the longer one found
+        ended = firstlight("verify", "-i", inventory, "--level", level, "--json")
+        assert ended.code == 2, ended.output()
+        assert {"libraries.files", "serving.model"} <= set(failing(ended)), ended.output()
+    shown = firstlight("status", "-i", inventory)
+    assert (shown.code, "libraries.files: fail at standard, found" in shown.out) == (1, True), shown.output()
+    rebuilt, started = current(sound).removesuffix("-2") + "-3", sound.sh(INVOCATION)
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
     assert ended.host(sound.name)["state"] == "serving"
+    assert current(sound) == rebuilt
+    assert sound.sh(f"ls {PREFIX}/envs").split() == [rebuilt], "there is no return to a damaged environment"
+    assert sound.sh(INVOCATION) != started
 
 
 def test_in_the_end_the_host_is_as_before_the_first_fault(
@@ -144,6 +175,51 @@ def test_in_the_end_the_host_is_as_before_the_first_fault(
 ) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
     assert ended.code == 0, ended.output()
+    assert "verified ok at full, " in firstlight("status", "-i", inventory).out
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     assert differences(untouched, listing(sound)) == {}
+
+
+def test_a_users_model_is_served_and_compared_with_its_last_proof(
+    firstlight: CommandRunner, sound: FleetHost, inventory: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bigrams"
+    write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))
+    template = tmp_path / "tools.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    asked = (
+        "-i",
+        str(sound.inventory(tmp_path / "own", firstlight_chat_template=str(template))),
+        "--model",
+        str(folder),
+    )
+    served = firstlight("provision", *asked)
+    assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
+    written = sound.sh(f"cat {PREFIX}/models/bigrams*/chat_template.jinja")
+    assert written == template.read_text()
+    assert "/chat_template.jinja" in sound.sh("systemctl show -P ExecStart firstlight-vllm")
+    again = firstlight("provision", *asked)
+    assert (again.code, again.host(sound.name)["state"]) == (0, "unchanged"), again.output()
+    assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
+
+    # The same files on a share of the hosts: they are linked, and not sent.
+    sound.sh(f"mkdir -p /srv/models && cp -r {PREFIX}/models/bigrams*/ /srv/models/bigrams")
+    shared = str(sound.inventory(tmp_path / "shared", firstlight_model_on_host="/srv/models/bigrams"))
+    linked = firstlight("provision", "-i", shared, "--model", str(folder))
+    assert (linked.code, linked.host(sound.name)["state"]) == (0, "serving"), linked.output()
+    assert sound.sh(f"find {PREFIX}/models -lname '/srv/models/bigrams/*.safetensors' | wc -l").strip() == "1"
+    assert firstlight("rollback", "-i", inventory).code == 0
+
+    # Other weights of the same size, loaded by a start outside a run.
+    write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
+    weights = sound.sh(f"find {PREFIX}/models -path '*/bigrams*/model.safetensors' -type f").strip()
+    (sound.machine.root / weights.removeprefix("/")).write_bytes((tmp_path / "other/model.safetensors").read_bytes())
+    sound.sh("systemctl restart firstlight-vllm")
+    wait_until_healthy(sound)
+    found = checks_of_what_serves(firstlight, "-i", inventory)
+    assert {name for name, check in found.items() if check["status"] == "fail"} == {"serving.model", "serving.answer"}
+    assert "last green run" in found["serving.answer"]["reason"]
+    repaired = firstlight("provision", *asked)
+    assert repaired.code == 0, repaired.output()
+    assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}

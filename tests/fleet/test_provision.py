@@ -314,24 +314,6 @@ def test_uninstall_leaves_nothing_but_what_it_lists(
     assert not [line for line in changes if line["how"] == "write"], "nothing is written where all was removed"
 
 
-def test_a_user_without_root_gets_an_installation_of_their_own(
-    firstlight: CommandRunner, hosts: list[FleetHost], tmp_path: Path
-) -> None:
-    host = hosts[0]
-    inventory = host.inventory(tmp_path, user=NO_SUDO, firstlight_port=8123)
-    ended = firstlight("provision", "-i", str(inventory))
-    assert ended.code == 0, ended.output()
-    assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
-    assert "survive a reboot" in ended.out
-    assert ask(host, prefix=f"/home/{NO_SUDO}/.local/share/firstlight", port=8123)["with"][0] == 200
-    ended = firstlight("provision", "-i", str(inventory))
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
-    assert ended.host(host.name)["state"] == "unchanged"
-    ended = firstlight("uninstall", "-i", str(inventory))
-    assert ended.code == 0, ended.output()
-    assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
-
-
 def test_a_user_without_root_gets_the_list_of_missing_packages(
     firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
 ) -> None:

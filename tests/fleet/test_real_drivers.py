@@ -17,6 +17,8 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
+pytestmark = pytest.mark.long
+
 VERSION = "535.261.03"
 """The newest version that Debian 12 has of all packages: its security archive has newer libraries without matching open modules."""
 MODULE = "nvidia-current-open"
@@ -102,7 +104,6 @@ def test_a_second_playbook_changes_nothing_and_names_the_signer(
     assert "runs after a restart of the host" in done.stdout
 
 
-@pytest.mark.long
 def test_after_a_change_of_the_kernel_the_module_is_built_again(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:

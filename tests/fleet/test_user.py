@@ -1,8 +1,11 @@
-"""A user without root with lingering sessions: the service is a unit of the user's systemd and starts again after a reboot."""
+"""A user without root has a service of their own: under supervisor at first, and with lingering sessions a unit that outlives a reboot.
+
+The tests of this file run in order on one host; each continues from the state that the one before left.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,33 +20,58 @@ AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SU
 
 
 @pytest.fixture(scope="module")
-def lingering(fleet: Fleet) -> FleetHost:
-    """A host whose administrator installed the OS packages and enabled lingering for one user."""
+def host(fleet: Fleet) -> Iterator[FleetHost]:
+    """A host whose administrator installed the OS packages."""
     [host] = fleet.boot(1, packages=FOR_A_USER)
-    host.sh(f"loginctl enable-linger {NO_SUDO}")
-    return host
+    yield host
+    host.remove()
 
 
-def test_the_users_service_survives_a_reboot_and_is_removed_completely(lingering: FleetHost, tmp_path: Path) -> None:
-    firstlight = CommandRunner(tmp_path / "logs")
-    inventory = str(lingering.inventory(tmp_path, user=NO_SUDO, firstlight_port=PORT))
+@pytest.fixture(scope="module")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
+    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
+
+
+@pytest.fixture(scope="module")
+def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(host.inventory(tmp_path_factory.mktemp("inventory"), user=NO_SUDO, firstlight_port=PORT))
+
+
+def test_a_user_without_root_gets_an_installation_of_their_own(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
-    host = ended.host(lingering.name)
-    assert (host["state"], host["stack"]["supervisor"]) == ("serving", "systemd-user")
+    assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
+    assert "survive a reboot" in ended.out
+    assert ask(host, prefix=HOME, port=PORT)["with"][0] == 200
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    assert ended.host(host.name)["state"] == "unchanged"
+
+
+def test_with_lingering_sessions_the_service_becomes_a_unit_and_survives_a_reboot(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
+    host.sh(f"loginctl enable-linger {NO_SUDO}")
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.output()
+    summary = ended.host(host.name)
+    assert (summary["state"], summary["stack"]["supervisor"]) == ("serving", "systemd-user")
     assert "survive a reboot" not in ended.out
-    assert lingering.sh(f"{AS_USER} is-enabled firstlight-vllm.service").strip() == "enabled"
-    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+    assert host.sh(f"{AS_USER} is-enabled firstlight-vllm.service").strip() == "enabled"
     found = checks_of_what_serves(firstlight, "-i", inventory)
     assert {check["status"] for check in found.values()} == {"ok"}, found
 
-    lingering.reboot()
-    wait_until_healthy(lingering, port=PORT)
-    assert ask(lingering, prefix=HOME, port=PORT)["with"][0] == 200
+    host.reboot()
+    wait_until_healthy(host, port=PORT)
+    assert ask(host, prefix=HOME, port=PORT)["with"][0] == 200
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
 
+
+def test_it_is_removed_completely(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
     ended = firstlight("uninstall", "-i", inventory)
     assert ended.code == 0, ended.output()
-    assert lingering.sh(f"ls -d {HOME} /home/{NO_SUDO}/.config/systemd/user/firstlight* 2>/dev/null; true") == ""
-    assert lingering.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
+    assert host.sh(f"ls -d {HOME} /home/{NO_SUDO}/.config/systemd/user/firstlight* 2>/dev/null; true") == ""
+    assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""

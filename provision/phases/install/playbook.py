@@ -13,7 +13,7 @@ from typing import Any
 
 from provision.core.errors import InstallError
 from provision.core.redaction import redact
-from provision.phases.install.ansible_environment import EMPTY_CONFIG, ansible_settings, kept, runner_additions
+from provision.phases.install.ansible_environment import CONFIG, CONFIG_TEXT, ansible_settings, kept, runner_additions
 from verify.printable import printable
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
@@ -80,7 +80,7 @@ def run_playbook(
     from ansible_runner.runner import Runner
 
     settings = ansible_settings(playbooks=PLAYBOOKS, scratch=scratch, hosts=hosts)
-    (scratch / EMPTY_CONFIG).touch()
+    (scratch / CONFIG).write_text(CONFIG_TEXT, encoding="utf-8")
     config = RunnerConfig(
         private_data_dir=str(scratch),
         project_dir=str(PLAYBOOKS),
