@@ -311,6 +311,9 @@ class Build:
         store(kept, asked["lock"])
         store(os.path.join(self.path, "stack.json"), json.dumps(asked["stack"]) + "\n")
         self._install_lines(cache)
+        # uv lets everybody write its lock file, whatever the umask is; nothing else installs into this folder.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, ".lock"))
         self._ask(asked["programs"]["check_lock"], kept)
         self._ask(asked["programs"]["manifest"], kept, self._incoming)
         if asked["torch"]:

@@ -416,5 +416,7 @@ def main() -> None:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
+    # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
+    os.umask(os.umask(0) | 0o002)
     guard_streams()
     exit_status.run(lambda: app(prog_name="firstlight"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import tokenize
 import zipfile
@@ -36,17 +37,22 @@ def pack_zipapp(entries: Mapping[str, bytes], *, main: str) -> bytes:
 
 
 def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> Path:
-    """Build a program unless its sources are unchanged since the last build; their state is stored next to it."""
+    """Build a program unless it and its sources are unchanged since the last build; their state is stored next to it."""
     from provision.core.run_folder import write_atomically
 
     noted = target.with_name(f"{target.name}.sources")
     look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(sources)])
-    if not target.is_file() or not noted.is_file() or noted.read_text(encoding="utf-8") != look:
+    there = target.read_bytes() if target.is_file() else None
+    if there is None or not noted.is_file() or noted.read_text(encoding="utf-8") != _note(there, look):
         content = build()
-        if not target.is_file() or target.read_bytes() != content:
+        if there != content:
             write_atomically(target, content, mode=0o755)
-        write_atomically(noted, look)
+        write_atomically(noted, _note(content, look))
     return target
+
+
+def _note(content: bytes, look: str) -> str:
+    return f"{hashlib.sha256(content).hexdigest()} {look}"
 
 
 def strip_comments(source: bytes) -> bytes:

@@ -28,7 +28,7 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
             text = "in the desired state already"
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
     playbooks.acquire_locks(context, staged, "install", changing(context, staged))
-    _write_sboms(context, staged)
+    write_sboms(context, staged)
     context.wait_for("upload")
     _send(context, staged)
     context.wait_for("packages")
@@ -49,7 +49,7 @@ def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
     return [host for host in context.hosts() if host.name not in staged.up_to_date]
 
 
-def _write_sboms(context: RunContext, staged: StagedHosts) -> None:
+def write_sboms(context: RunContext, staged: StagedHosts) -> None:
     """Record what the environments that are built in this run consist of."""
     from provision.phases.stage.sbom import FOLDER, write_sbom
 

@@ -82,6 +82,7 @@ def test_a_build_is_predicted_made_and_not_repeated(site: Site) -> None:
     done = build(site)
     assert (done["changed"], done["paths"]) == (True, [str(site.environment)])
     assert not list(site.incoming.glob("*.whl"))
+    assert not [path for path in site.prefix.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     for check in (True, False):
         done = build(site, check=check)
         assert (done["changed"], done["paths"]) == (False, [])

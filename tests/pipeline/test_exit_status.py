@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from provision.cli import exit_status
-from provision.cli.main import app
+from provision.cli.main import app, main
 from provision.core.redaction import register_secret
 from provision.pipeline.runner import cache_folder
 
@@ -34,6 +34,20 @@ ROOT = Path(__file__).resolve().parents[2]
 )
 def test_the_cache_is_where_the_environment_variable_points(environ: dict[str, str], folder: Path) -> None:
     assert cache_folder(environ) == folder
+
+
+@pytest.mark.parametrize(("given", "used"), [(0o000, 0o002), (0o022, 0o022), (0o077, 0o077)])
+def test_no_umask_lets_everybody_write_what_a_command_writes(
+    monkeypatch: pytest.MonkeyPatch, given: int, used: int
+) -> None:
+    monkeypatch.setattr(exit_status, "run", lambda _: None)
+    monkeypatch.setattr("provision.cli.main.guard_streams", lambda: None)
+    before = os.umask(given)
+    try:
+        main()
+        assert os.umask(0) == used
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize(("command", "code"), [("plan", 2), ("verify", 64)])

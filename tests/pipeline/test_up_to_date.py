@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -23,9 +24,12 @@ from provision.core.models.facts import (
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
-from provision.pipeline import desired_state
+from provision.core.run_folder import RunFolder
+from provision.pipeline import desired_state, install
+from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
 from provision.pipeline.install import missing_files, require_disk_space
+from provision.pipeline.results import StagedHosts
 from provision.pipeline.serve import proven
 from provision.pipeline.stage import is_up_to_date
 
@@ -69,14 +73,19 @@ def node(**settings: Any) -> Host:
     return Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
 
 
-@pytest.fixture
-def desired(tmp_path: Path) -> Desired:
+def make_desired(tmp_path: Path) -> Desired:
+    """Return the desired state of a host with the files of this module."""
     lock = tmp_path / "lock.txt"
     lock.write_text("torch==2.13.0 --hash=sha256:00\n")
     staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1", files=FILES)
     tool = tmp_path / "ready.pyz"
     tool.write_bytes(b"PK")
     return desired_state_of(node(), host_facts(), staged, tools={"ready.pyz": tool})
+
+
+@pytest.fixture
+def desired(tmp_path: Path) -> Desired:
+    return make_desired(tmp_path)
 
 
 def installed(desired: Desired, **changes: Any) -> Installed:
@@ -327,3 +336,23 @@ def test_a_changed_role_changes_the_digest_of_the_desired_state(
     before = digest(())
     role.write_text("- name: another\n")
     assert digest(()) != before
+
+
+def test_the_bill_of_materials_of_each_environment_that_is_built_is_in_the_run(
+    desired: Desired, tmp_path: Path
+) -> None:
+    """One a distinct environment; none of a host that has its environment."""
+    staged = Staged(hosts=("a",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1")
+    other = staged.model_copy(update={"environment": "e2"})
+    here = Installed(prefix="/opt/firstlight", environments=("e2",))
+    names = ("a", "b", "there", "done")
+    hosts = [node().model_copy(update={"name": name}) for name in names]
+    context = SimpleNamespace(hosts=lambda: hosts, run=RunFolder(tmp_path))
+    result = SimpleNamespace(
+        up_to_date={"done"},
+        staged={"a": staged, "b": staged, "there": other, "done": other},
+        desired={name: desired.model_copy(update={"environment": "e2" if name == "there" else "e1"}) for name in names},
+        facts={name: host_facts(here if name == "there" else None) for name in names},
+    )
+    install.write_sboms(cast("RunContext", context), cast("StagedHosts", result))
+    assert [path.name for path in (tmp_path / "sbom").iterdir()] == ["e1.cdx.json"]

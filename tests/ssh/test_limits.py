@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,18 @@ def test_endless_output_is_truncated(here: Host, where: str) -> None:
     with pytest.raises(RemoteCommandError, match="printed more than 32 MiB and was broken off"):
         session.run(f"echo $$; exec yes firstlight-endless-output{where}", timeout_s=60)
     assert subprocess.run(["pgrep", "-f", "yes firstlight-endless"], capture_output=True, check=False).stdout == b""
+
+
+def test_a_file_that_is_too_large_is_not_read_whole(here: Host, tmp_path: Path) -> None:
+    session = open_session(here)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RemoteCommandError, match="printed more than 64 MiB and was broken off"):
+        session.read(str(tmp_path / "large"))
+    (tmp_path / "small").write_bytes(b"x" * 2048)
+    assert session.read(str(tmp_path / "small"), limit_bytes=2048) == b"x" * 2048
+    with pytest.raises(RemoteCommandError, match="printed more than 0 MiB"):
+        session.read(str(tmp_path / "small"), limit_bytes=2047)
 
 
 def test_output_up_to_the_limit_and_input_of_any_size_pass(here: Host) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_a_missing_wheel_leaves_its_hash_and_no_licence(tmp_path: Path) -> None:
     found = components(environment_sbom(staged))
     assert not any("licenses" in component for component in found.values())
     assert len(set.union(*map(hashes, found.values()))) == len(staged.files)
+
+
+def test_metadata_that_unpack_to_much_more_than_a_licence_needs_are_not_read_whole(tmp_path: Path) -> None:
+    staged = make_staged(tmp_path)
+    [wheel] = [file for file in staged.files if file.name.startswith("short")]
+    with zipfile.ZipFile(wheel.path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("short-1.0.dist-info/METADATA", "X: " + "x" * (4 << 20) + "\nLicense: MIT\n")
+    assert "licenses" not in components(environment_sbom(staged))["short 1.0+cu128"]
 
 
 @pytest.mark.parametrize("name", ["secret-token", "password", "api-key", "auth-token"])

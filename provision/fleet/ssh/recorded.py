@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
-from provision.fleet.ssh.session import Completed, Progress, SendReport, Session
+from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport, Session
 
 
 class Record(Protocol):
@@ -55,9 +55,9 @@ class RecordedSession:
             raise
         self._record("write", host=self.host, **message, changed=True)
 
-    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0, limit_bytes: int = READ_BYTES) -> bytes:
         """See Session.read."""
-        return self._session.read(path, root=root, timeout_s=timeout_s)
+        return self._session.read(path, root=root, timeout_s=timeout_s, limit_bytes=limit_bytes)
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
         """See Session.open_channel."""

@@ -9,6 +9,9 @@ from typing import Protocol
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 
+READ_BYTES = 64 << 20
+"""What a file that is read may hold, unless the caller expects more: the list of installed OS packages takes 5 MiB."""
+
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call; negative when bytes must be sent again."""
 
@@ -64,12 +67,18 @@ class Session(Protocol):
             TransportError: The connection broke.
         """
 
-    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0, limit_bytes: int = READ_BYTES) -> bytes:
         """Return the content of a file.
+
+        Args:
+            path: The file.
+            root: Whether to read it as root.
+            timeout_s: Seconds until it is given up.
+            limit_bytes: The longest content; it is held in memory.
 
         Raises:
             FileNotFoundError: There is no such file.
-            RemoteCommandError: The file cannot be read.
+            RemoteCommandError: The file cannot be read, or is longer than the limit.
             TransportError: The connection broke.
         """
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from provision.core.errors import RemoteCommandError
 from provision.core.models.settings import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.session import Completed, Progress, SendReport
+from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
 
 _ABSENT = 44
@@ -22,8 +22,6 @@ _ABSENT = 44
 MIB = 1 << 20
 RUN_BYTES = 32 * MIB
 """What a command may print: the largest answer, a survey of many files, takes a tenth."""
-READ_BYTES = 4096 * MIB
-"""What a file that is read may hold: a wheel that a host has built is the largest."""
 
 
 class OutputLimitError(Exception):
@@ -106,14 +104,14 @@ class ShellSession(ABC):
         if done.rc != 0:
             raise self._refused(f"{path} cannot be written", done)
 
-    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0, limit_bytes: int = READ_BYTES) -> bytes:
         """See Session.read."""
         name = shlex.quote(path)
         done = self.run_bytes(
             f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}",
             root=root,
             timeout_s=timeout_s,
-            limit_bytes=READ_BYTES,
+            limit_bytes=limit_bytes,
         )
         if done.rc == _ABSENT:
             raise FileNotFoundError(path)

@@ -32,6 +32,8 @@ _PIN = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_MOST_METADATA = 1 << 20
+"""Bytes of a wheel's metadata that are read; the fields are at its beginning."""
 _LONGEST_NAME = 100
 """Characters of a licence's name; longer fields are the text of the licence."""
 
@@ -153,7 +155,9 @@ def _metadata(wheel: Path) -> Message:
     try:
         with zipfile.ZipFile(wheel) as archive:
             name = next(name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
-            return HeaderParser().parsestr(archive.read(name).decode(errors="replace"))
+            # Wheels come from servers that are not trusted, and a small file may unpack to gigabytes.
+            with archive.open(name) as member:
+                return HeaderParser().parsestr(member.read(_MOST_METADATA).decode(errors="replace"))
     except (OSError, zipfile.BadZipFile, StopIteration):
         return Message()
 

@@ -25,6 +25,8 @@ SILENT_S = 120.0
 """The build program sends an event at least every 10 s. After this many seconds of silence it counts as gone."""
 FETCH_S = 900.0
 """Time limit for a wheel of some hundred megabytes over a slow line, seconds."""
+MOST_FETCHED = 4 << 30
+"""Bytes of a wheel or a log at most."""
 
 _SOURCE = Path(__file__).parent / "onbuilder"
 
@@ -130,12 +132,13 @@ class BuildHost:
 
     def fetch(self, path: str) -> bytes:
         """Return the content of a file of a build."""
-        return self._session.read(path, timeout_s=FETCH_S)
+        return self._session.read(path, timeout_s=FETCH_S, limit_bytes=MOST_FETCHED)
 
     def log(self, name: str) -> str:
         """Return the log of a build; empty when there is none."""
         try:
-            return self._session.read(f"{self._folder}/{name}/build.log", timeout_s=FETCH_S).decode(errors="replace")
+            log = self._session.read(f"{self._folder}/{name}/build.log", timeout_s=FETCH_S, limit_bytes=MOST_FETCHED)
+            return log.decode(errors="replace")
         except FileNotFoundError:
             return ""
 
