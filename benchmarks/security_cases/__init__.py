@@ -1,0 +1,1 @@
+"""Cases of the security benchmark, one module a group."""

@@ -1,0 +1,242 @@
+"""A case of the security benchmark, its row in the result, and the tools that cases share."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from benchmarks.machine import ROOT, say
+from provision.core.errors import FirstlightError
+
+Status = Literal["pass", "fail", "gap", "not run"]
+LONGEST = 400
+"""Characters of what happened in a row."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a case saw."""
+
+    text: str
+    wrong: int = 0
+    """What should not be there: secrets found, files with wrong permissions, manipulations accepted."""
+    status: Status = "pass"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that is done to the product, and what must happen."""
+
+    group: str
+    did: str
+    expected: str
+    act: Callable[[Path], Outcome]
+
+
+CASES: list[Case] = []
+
+
+class AcceptedError(Exception):
+    """Something that had to be refused was not."""
+
+
+def case(group: str, did: str, expected: str) -> Callable[[Callable[[Path], Outcome]], Callable[[Path], Outcome]]:
+    """Add a function to the cases; it gets an empty folder."""
+
+    def add(act: Callable[[Path], Outcome]) -> Callable[[Path], Outcome]:
+        CASES.append(Case(group, did, expected, act))
+        return act
+
+    return add
+
+
+def row_of(one: Case) -> dict[str, Any]:
+    """Run a case and return its row. Whatever it raises is a failed case."""
+    say(f"{one.group}: {one.did}")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="firstlight-security-") as folder, own_environment(Path(folder)):
+        try:
+            outcome = one.act(Path(folder))
+        except Exception as error:  # noqa: BLE001 - a case that cannot be carried out has not passed
+            outcome = Outcome(f"{type(error).__name__}: {error}", 1, "fail")
+        text = outcome.text.replace(str(Path(folder).resolve()), "FOLDER").replace(str(ROOT), "CHECKOUT")
+    status: Status = "fail" if outcome.wrong and outcome.status == "pass" else outcome.status
+    return {
+        "group": one.group,
+        "did": one.did,
+        "expected": one.expected,
+        "happened": " ".join(text.split())[:LONGEST],
+        "wrong": outcome.wrong,
+        "result": status,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+@contextmanager
+def own_environment(folder: Path, **more: str) -> Iterator[None]:
+    """Give this process and its children folders of their own, and no settings of the user."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "FIRSTLIGHT_", "HF_"))]:
+        del os.environ[name]
+    os.environ.update(
+        PIP_CONFIG_FILE=os.devnull,
+        XDG_CONFIG_HOME=str(folder / "config"),
+        UV_CACHE_DIR=str(folder / "uv"),
+        FIRSTLIGHT_LOGS=str(folder / "logs"),
+        FIRSTLIGHT_CACHE=str(folder / "cache"),
+        PYTHONPATH=str(ROOT),
+        **more,
+    )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def refused(act: Callable[[], object], *words: str) -> str:
+    """Return the message of the refusal of an action.
+
+    Raises:
+        AcceptedError: The action was not refused, or the message has no hint or not these words.
+    """
+    try:
+        act()
+    except FirstlightError as error:
+        text = error.render()
+        missing = [word for word in words if word not in text]
+        if missing:
+            raise AcceptedError(f"refused, but the message has not {missing}: {text}") from None
+        return text.partition("\n")[0]
+    raise AcceptedError("it was accepted")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    peak_mib: float
+
+    @property
+    def text(self) -> str:
+        return self.stdout + self.stderr
+
+
+MEASURE = """
+import atexit, os, resource
+def note(path=os.environ.pop("MEASURED")):
+    own = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    with open(path, "w") as file:
+        file.write(str(max(int(own), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)))
+atexit.register(note)
+"""
+"""A process that is started counts the memory of the one that started it, so each notes its own and that of its children."""
+PRODUCT = (
+    "import runpy, sys; sys.argv[0] = 'firstlight'; runpy.run_module('provision', run_name='__main__', alter_sys=True)"
+)
+
+
+def python(code: str, *arguments: str, folder: Path, umask: int | None = None) -> Ended:
+    """Run a program of Python in a folder and measure its memory at most."""
+    with tempfile.NamedTemporaryFile("r") as measured:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE + code, *arguments],
+            cwd=folder,
+            env={**os.environ, "MEASURED": measured.name},
+            capture_output=True,
+            umask=-1 if umask is None else umask,
+            check=False,
+        )
+        peak_mib = int(measured.read() or 0) / 1024
+    stdout, stderr = (stream.decode(errors="surrogateescape") for stream in (done.stdout, done.stderr))
+    return Ended(done.returncode, stdout, stderr, peak_mib)
+
+
+def firstlight(*arguments: str, folder: Path, umask: int | None = None) -> Ended:
+    """Run a command of the product."""
+    return python(PRODUCT, *arguments, folder=folder, umask=umask)
+
+
+@contextmanager
+def arguments_of_processes() -> Iterator[set[str]]:
+    """Collect the arguments of every process on this machine while the block runs, except those of this process."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.update(path.read_bytes().decode(errors="replace").split("\0"))
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def files_below(folder: Path, *, leave_out: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield the regular files below a folder."""
+    without = set(leave_out)
+    yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in without)
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield a file, and what is in it if it is an archive or compressed."""
+    whole = path.read_bytes()
+    yield path.name, whole
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield from ((f"{path.name}: {name}", archive.read(name)) for name in archive.namelist())
+    elif whole[:2] == b"\x1f\x8b" or tarfile.is_tarfile(path):
+        try:
+            plain = gzip.decompress(whole) if whole[:2] == b"\x1f\x8b" else b""
+        except (OSError, EOFError, zlib.error):
+            return
+        yield f"{path.name}: uncompressed", plain
+
+
+def leaks(texts: Iterable[tuple[str, bytes]], secrets: Mapping[str, str]) -> list[str]:
+    """Return where a secret is: as it was written, in the form of an address, in base64, or in JSON."""
+    forms = {kind: _forms(secret) for kind, secret in secrets.items()}
+    return [
+        f"the {kind} is in {where}"
+        for where, text in texts
+        for kind, spelled in forms.items()
+        if any(form in text for form in spelled)
+    ]
+
+
+def _forms(secret: str) -> set[bytes]:
+    plain = secret.encode()
+    # base64 of a secret after 0, 1 or 2 other bytes, without the characters that depend on its neighbours
+    inner = {base64.b64encode(b"\0" * shift + plain)[4 if shift else 0 : -4] for shift in range(3)}
+    return {plain, quote(secret, safe="").encode(), *(form for form in inner if len(form) >= 8)}
+
+
+def judge(found: list[str], searched: str) -> Outcome:
+    """Return the outcome of a search."""
+    return Outcome(f"{searched}: {'; '.join(found[:5]) if found else 'none found'}", len(found))
