@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from functools import partial
+
 from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
 from provision.core.models.records import HostSummary, Summary
-from provision.fleet.ssh import Session
+from provision.fleet.ssh import Session, Task, fan_out
+from provision.pipeline.context import RunContext
 from provision.report import on_host
 
 NAME = "logs/summary.txt"
 RECORDS = ("current/stack.json", "verify/ready.json", "verify/last.json")
 """Files below the prefix: the Stack of the live environment, the newest proof of its service, and its newest checks."""
+
+WRITE_DEADLINE_S = 60.0
+
+
+def write_on_hosts(context: RunContext, summary: Summary, names: Container[str]) -> None:
+    """Replace the summary on hosts, many at a time. One that does not answer any more has its summary on the controller.
+
+    Args:
+        context: The run.
+        summary: Its summary.
+        names: The hosts.
+    """
+    paths = context.result.install_paths
+    tasks = [
+        Task(
+            host.name,
+            partial(write_on_host, context.session(context.host(host.name)), paths[host.name], summary, host),
+            deadline_s=WRITE_DEADLINE_S,
+            retries=0,
+            cancel=context.session(context.host(host.name)).close,
+        )
+        for host in summary.hosts
+        if host.name in names
+    ]
+    done = fan_out(tasks)
+    for error in done.errors.values():
+        if not isinstance(error, FirstlightError):
+            raise error
 
 
 def write_on_host(session: Session, paths: InstallPaths, summary: Summary, host: HostSummary) -> None:

@@ -1,4 +1,8 @@
-"""phases.json: how each phase ended for each host. The file is written with every result, so each is rendered only once."""
+"""phases.json: how each phase ended for each host.
+
+The file is written with every result, so each is rendered only once. With many results it would be written thousands of times as a whole:
+then it is written when a part of its results is new, and at the end of each phase. events.jsonl has every result at once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,11 @@ import json
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder, write_atomically
+
+ALWAYS = 256
+"""Up to this number of results the file is written with each."""
+NEW_SHARE = 16
+"""Of more results, one in this many may be missing from the file."""
 
 
 class PhaseResultsFile:
@@ -18,13 +27,24 @@ class PhaseResultsFile:
         """Lines of JSON without secrets, by host and phase."""
         self._hosts: dict[str, str] = {}
         """The text of each host: of thousands only the one that changes is rendered."""
+        self._number = self._new = 0
+        """How many results were put, and how many of them are not in the file."""
 
     def put(self, result: PhaseResult) -> None:
-        """Add a result, in place of an earlier one of the same host and phase, and write the file."""
+        """Add a result, in place of an earlier one of the same host and phase."""
         line = f"    {json.dumps(result.phase)}: {json.dumps(scrub(result.model_dump()))}"
         by_phase = self._results.setdefault(result.host, {})
         by_phase[result.phase] = line
         self._hosts[result.host] = (
             f"  {json.dumps(redact(result.host))}: {{\n" + ",\n".join(by_phase.values()) + "\n  }"
         )
-        write_atomically(self._path, "{\n" + ",\n".join(self._hosts.values()) + "\n}\n", durable=False)
+        self._number += 1
+        self._new += 1
+        if self._number <= ALWAYS or self._new * NEW_SHARE >= self._number:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, where a result is not in it."""
+        if self._new:
+            self._new = 0
+            write_atomically(self._path, "{\n" + ",\n".join(self._hosts.values()) + "\n}\n", durable=False)

@@ -36,7 +36,7 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         context.locked.add(name)
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
-        context.stack.enter_context(lock)
+        context.locks[name] = lock
 
 
 def run_playbook(

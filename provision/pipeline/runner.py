@@ -221,6 +221,7 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
         The summary, and its texts by file name.
     """
     context.stop_background()
+    context.write_results()
     if context.failures:
         from provision.pipeline.failures import diagnose
 
@@ -228,14 +229,9 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     summary = summarise(context.run, interrupted=interrupted)
     texts = write_summary(context.run, summary)
     if there := context.locked - context.removed:
-        from provision.pipeline.host_summary import write_on_host
+        from provision.pipeline.host_summary import write_on_hosts
 
-        for host in (host for host in summary.hosts if host.name in there):
-            # A host that does not answer any more has its summary on the controller.
-            with contextlib.suppress(FirstlightError):
-                write_on_host(
-                    context.session(context.host(host.name)), context.result.install_paths[host.name], summary, host
-                )
+        write_on_hosts(context, summary, there)
     return summary, texts
 
 

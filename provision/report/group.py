@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report.layout import fold_names, number
 
+MANY_ENDPOINTS = 8
+"""Of more endpoints, those that differ in the host's address alone are one."""
+_ADDRESS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 SEVERITY = {"error": 0, "fail": 1, "warn": 2, "ok": 3, "skip": 4}
 
 
@@ -24,7 +29,7 @@ class Group:
     def first(self) -> HostSummary:
         return self.hosts[0]
 
-    @property
+    @cached_property
     def names(self) -> str:
         return named([host.name for host in self.hosts], self.run)
 
@@ -41,7 +46,8 @@ def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
 def named(names: Sequence[str], run: Sequence[str]) -> str:
     """Return a short form of host names: the names themselves, or `all but ...`, whichever is shorter."""
     direct = fold_names(names)
-    others = [name for name in run if name not in set(names)]
+    chosen = set(names)
+    others = [name for name in run if name not in chosen]
     but = f"all but {fold_names(others)}"
     return but if others and len(but) < len(direct) else direct
 
@@ -69,8 +75,32 @@ def _likeness(host: HostSummary) -> Any:
     )
 
 
-def _words(host: HostSummary, status: str, *texts: str | None) -> tuple[str, ...]:
-    return () if status in ("ok", "skip", "skipped") else tuple(_unnamed(text, host.name) or "" for text in texts)
+def _words(host: HostSummary, status: str, text: str | None, hint: str | None = None) -> tuple[str, ...]:
+    """Return what separates hosts: a hint, and the reason why a host was not reached, names the address of each."""
+    if status in ("ok", "skip", "skipped"):
+        return ()
+    said = _unnamed(text, host.name) or ""
+    return (
+        _ADDRESS.sub("ADDRESS", said) if status == "unreachable" else said,
+        _ADDRESS.sub("ADDRESS", _unnamed(hint, host.name) or ""),
+    )
+
+
+def group_endpoints(hosts: Sequence[HostSummary]) -> list[tuple[str, list[HostSummary]]]:
+    """Return each endpoint with its hosts; of many, `http://ADDRESS:8000/v1` stands for all that differ in the address alone."""
+    exact: dict[str, list[HostSummary]] = {}
+    for host in hosts:
+        if host.endpoint:
+            exact.setdefault(host.endpoint, []).append(host)
+    if len(exact) <= MANY_ENDPOINTS:
+        return [*exact.items()]
+    alike: dict[str, list[str]] = {}
+    for endpoint in exact:
+        alike.setdefault(re.sub(r"(?<=://)(\[[^]]*\]|[^/:]+)", "ADDRESS", endpoint), []).append(endpoint)
+    return [
+        (pattern if len(members) > 1 else members[0], [host for member in members for host in exact[member]])
+        for pattern, members in alike.items()
+    ]
 
 
 def merged_sections(

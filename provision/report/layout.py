@@ -115,12 +115,13 @@ def _cut(text: str, columns: int) -> str:
 def fold_names(names: Sequence[str]) -> str:
     """Fold names into ranges: `gpu-1, gpu-2, gpu-3, login` becomes `gpu-[1:3], login`; the order is kept."""
     parts: list[str] = []
+    numbered = [_NUMBERED.match(name) for name in names]
     index = 0
     while index < len(names):
         end = index
-        while end + 1 < len(names) and _follows(names[end], names[end + 1]):
+        while end + 1 < len(names) and _follows(numbered[end], numbered[end + 1]):
             end += 1
-        first, last = _NUMBERED.match(names[index]), _NUMBERED.match(names[end])
+        first, last = numbered[index], numbered[end]
         if end - index >= 2 and first and last:
             parts.append(f"{first[1]}[{first[2]}:{last[2]}]{first[3]}")
         else:
@@ -129,8 +130,7 @@ def fold_names(names: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _follows(name: str, following: str) -> bool:
-    one, two = _NUMBERED.match(name), _NUMBERED.match(following)
+def _follows(one: re.Match[str] | None, two: re.Match[str] | None) -> bool:
     if not one or not two or (one[1], one[3]) != (two[1], two[3]):
         return False
     if not (one[2].isascii() and two[2].isascii()):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from provision.core.models.records import HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.group import Group, group_hosts, merged_sections
+from provision.report.group import Group, group_endpoints, group_hosts, merged_sections
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command
@@ -196,10 +196,7 @@ def _stacks(summary: Summary) -> list[str]:
 
 def _endpoints(summary: Summary, most: int) -> list[str]:
     """Return each endpoint with its hosts, the key file of the first, and the tunnel command if needed."""
-    hosts_of: dict[str, list[HostSummary]] = {}
-    for host in summary.hosts:
-        if host.endpoint:
-            hosts_of.setdefault(host.endpoint, []).append(host)
+    hosts_of = dict(group_endpoints(summary.hosts))
     run, items = [host.name for host in summary.hosts], []
     for endpoint, hosts in hosts_of.items():
         where = f" on {short_names([host.name for host in hosts], run, MOST_NAMES)}" if len(run) > 1 else ""

@@ -8,7 +8,15 @@ from provision.core.formatting import format_bytes
 from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary, Transfers
 from provision.report import wording
 from provision.report.failures import INDENT
-from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged_sections, named
+from provision.report.group import (
+    Group,
+    GroupedCheck,
+    group_checks,
+    group_endpoints,
+    group_hosts,
+    merged_sections,
+    named,
+)
 from provision.report.headlines import families
 from provision.report.layout import count, duration, fold_names, number, table, width, wrap
 from provision.report.next_steps import purpose
@@ -123,8 +131,8 @@ def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
     """List every endpoint, with commands that query it on the first host of each group."""
     for group in groups:
-        for endpoint in dict.fromkeys(host.endpoint for host in group.hosts if host.endpoint):
-            names = [host.name for host in group.hosts if host.endpoint == endpoint]
+        for endpoint, hosts in group_endpoints(group.hosts):
+            names = [host.name for host in hosts]
             message = f"{named(names, group.run)}: " if len(summary.hosts) > 1 else ""
             yield from wrap(f"{message}{endpoint}", first=INDENT)
         first = group.first

@@ -23,7 +23,7 @@ def here() -> Host:
 @pytest.mark.parametrize("where", ["", " >&2"])
 def test_endless_output_is_truncated(here: Host, where: str) -> None:
     session = open_session(here)
-    with pytest.raises(RemoteCommandError, match="printed more than 32 MiB and was broken off"):
+    with pytest.raises(RemoteCommandError, match="printed more than 8 MiB and was broken off"):
         session.run(f"echo $$; exec yes firstlight-endless-output{where}", timeout_s=60)
     assert subprocess.run(["pgrep", "-f", "yes firstlight-endless"], capture_output=True, check=False).stdout == b""
 

@@ -139,6 +139,11 @@ class SshChannel(_LineReader):
         except TimeoutError:
             return b""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the command has ended or the connection broke."""
+        return self._channel.closed
+
     def error_text(self) -> str:
         """See Channel.error_text."""
         deadline = time.monotonic() + 0.2

@@ -53,6 +53,9 @@ class LocalSession(ShellSession):
         """See Session.open_channel."""
         return LocalChannel(*wrapped(self.connection, command, root=root))
 
+    def rest(self) -> None:
+        """See Session.rest. There is no connection."""
+
     def close(self) -> None:
         """See Session.close."""
         process = self._running

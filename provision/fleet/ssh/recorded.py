@@ -63,6 +63,10 @@ class RecordedSession:
         """See Session.open_channel."""
         return self._session.open_channel(command, root=root)
 
+    def rest(self) -> None:
+        """See Session.rest."""
+        self._session.rest()
+
     def close(self) -> None:
         """See Session.close."""
         self._session.close()

@@ -89,5 +89,8 @@ class Session(Protocol):
             TransportError: The host cannot be reached.
         """
 
+    def rest(self) -> None:
+        """Close the connection where no command and no channel uses it; the next command opens it again."""
+
     def close(self) -> None:
         """Close the session, opened or not; a command on another thread is ended."""

@@ -20,8 +20,8 @@ _ABSENT = 44
 
 
 MIB = 1 << 20
-RUN_BYTES = 32 * MIB
-"""What a command may print: the largest answer, a survey of many files, takes a tenth."""
+RUN_BYTES = 8 * MIB
+"""What a command may print: the largest answer, a survey of many files, takes 3 MiB. All workers together may hold this much each."""
 
 
 class OutputLimitError(Exception):
@@ -49,6 +49,9 @@ class ShellSession(ABC):
 
     @abstractmethod
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport: ...
+
+    @abstractmethod
+    def rest(self) -> None: ...
 
     @abstractmethod
     def close(self) -> None: ...

@@ -8,7 +8,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import paramiko
 
@@ -34,13 +34,34 @@ class SshSession(ShellSession):
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
         self._opened: OpenConnection | None = None
+        self._lock = threading.Lock()
+        self._users = 0
+        self._channels: list[SshChannel] = []
         self._ssh_stream = SshStream(host, connection)
 
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         deadline = time.monotonic() + timeout_s
-        opened = self._connected()
+        with self._used():
+            opened = self._connected()
+            return self._run_on(opened, argv, stdin, deadline, limit_bytes)
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """Keep the connection open while a command or a new channel uses it."""
+        with self._lock:
+            self._users += 1
         try:
-            channel = opened.transport.open_session(timeout=min(timeout_s, _CHANNEL_S))
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    def _run_on(
+        self, opened: OpenConnection, argv: Sequence[str], stdin: bytes, deadline: float, limit_bytes: int
+    ) -> Raw:
+        timeout_s = deadline - time.monotonic()
+        try:
+            channel = opened.transport.open_session(timeout=max(0.0, min(timeout_s, _CHANNEL_S)))
             with contextlib.closing(channel):
                 channel.exec_command(shlex.join(argv))
                 return _converse(channel, stdin, deadline, limit_bytes)
@@ -68,10 +89,22 @@ class SshSession(ShellSession):
         """See Session.open_channel."""
         argv, first = wrapped(self.connection, command, root=root)
         try:
-            return SshChannel(self._connected().transport.open_session(timeout=_CHANNEL_S), argv, first)
+            with self._used():
+                channel = SshChannel(self._connected().transport.open_session(timeout=_CHANNEL_S), argv, first)
+                self._channels = [each for each in self._channels if not each.is_closed] + [channel]
+                return channel
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.close()
             raise broken_error(self.host, self.connection, error) from None
+
+    def rest(self) -> None:
+        """See Session.rest."""
+        with self._lock:
+            if self._users or not all(channel.is_closed for channel in self._channels):
+                return
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
     def close(self) -> None:
         """See Session.close."""

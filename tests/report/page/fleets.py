@@ -186,12 +186,12 @@ class Fleet(Folder):
         self.run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def large(folder: Path) -> RunFolder:
-    """96 GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a card that computes wrong, one with a slow one."""
-    names = [f"gpu-{number:03}" for number in range(1, 97)] + [f"cpu-{number}" for number in range(1, 5)]
+def large(folder: Path, *, hosts: int = 100) -> RunFolder:
+    """GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a card that computes wrong, one with a slow one."""
+    names = [f"gpu-{number:03}" for number in range(1, hosts - 3)] + [f"cpu-{number}" for number in range(1, 5)]
     gpus, cpus = names[:-4], names[-4:]
     fleet = Fleet(folder / RUN, [host(name) for name in names], source="inventory/mysite")
-    lost, taken, wrong, slow = gpus[16], gpus[41], gpus[57], gpus[70]
+    lost, taken, wrong, slow = (gpus[place * len(gpus) // 96] for place in (16, 41, 57, 70))
     reached = [name for name in gpus if name != lost]
     fleet.run.write(
         "plan.json",

@@ -1,0 +1,161 @@
+"""A run of many hosts: idle connections are closed, and hosts that hang delay no other at its end. Sessions are stand-ins."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import RemoteCommandError
+from provision.core.models.records import Summary
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.run_folder import RunFolder
+from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
+from provision.fleet.ssh.ssh import SshSession
+from provision.pipeline import context as context_module
+from provision.pipeline import host_summary
+from provision.pipeline.context import IDLE_AT_MOST, RunContext
+from provision.report.live import PlainProgress
+
+CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
+
+
+class StubSession:
+    """Counts as connected from its first use until it rests or is closed."""
+
+    def __init__(self, host: Host, fleet: Fleet) -> None:
+        self.host = host.name
+        self._fleet = fleet
+
+    def run(self, command: str, **options: Any) -> str:
+        del options
+        self._fleet.open.add(self.host)
+        self._fleet.most = max(self._fleet.most, len(self._fleet.open))
+        return command
+
+    def rest(self) -> None:
+        self._fleet.open.discard(self.host)
+
+    def close(self) -> None:
+        self._fleet.meet()
+        self._fleet.open.discard(self.host)
+
+
+class Fleet:
+    """A run with that many hosts."""
+
+    def __init__(self, folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open: set[str] = set()
+        self.most = 0
+        self.together: threading.Barrier | None = None
+        hosts = tuple(Host(name=f"gpu-{place}", connection=CONNECTION, settings=Settings()) for place in range(number))
+        monkeypatch.setattr(context_module, "open_session", lambda host: StubSession(host, self))
+        self.context = RunContext(
+            run=RunFolder.create(folder, command="test"),
+            inventory=Inventory(source="hosts", hosts=hosts),
+            progress=PlainProgress((folder / "progress").open("w")),
+            cache=folder,
+        )
+
+    def meet(self) -> None:
+        """Wait until as many hosts as the barrier wants are here at once."""
+        if self.together is not None:
+            self.together.wait(30)
+
+    def ask_all(self) -> None:
+        hosts = self.context.hosts()
+
+        def call(host: Host) -> str:
+            return cast("StubSession", self.context.session(host)).run("true")
+
+        answers = self.context.run_on_hosts("probe", hosts, call, deadline_s=30)
+        assert len(answers) == len(hosts)
+
+
+def test_connections_of_a_large_fleet_are_closed_when_nobody_uses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path, 3 * IDLE_AT_MOST, monkeypatch)
+    before = threading.active_count()
+    fleet.ask_all()
+    assert fleet.open == set()
+    assert fleet.most <= DEFAULT_LIMIT
+    assert threading.active_count() <= before + DEFAULT_LIMIT
+
+
+def test_connections_of_a_small_fleet_stay_open_for_the_next_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path, 3, monkeypatch)
+    fleet.ask_all()
+    assert fleet.open == {"gpu-0", "gpu-1", "gpu-2"}
+
+
+def test_sessions_and_locks_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path, 8, monkeypatch)
+    fleet.ask_all()
+    released: list[str] = []
+    for host in fleet.context.hosts()[:4]:
+        fleet.context.locks.setdefault(host.name, ExitStack()).callback(released.append, host.name)
+    # Each waits for all others: one after the other they would wait in vain.
+    fleet.together = threading.Barrier(8)
+    fleet.context.stack.close()
+    assert fleet.open == set()
+    assert sorted(released) == ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]
+
+
+def test_summaries_are_written_on_all_hosts_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path, 8, monkeypatch)
+    names = {host.name for host in fleet.context.hosts()}
+    together, written = threading.Barrier(8), []
+
+    def write(session: Any, paths: Any, summary: Any, host: Any) -> None:
+        del paths, summary
+        together.wait(30)
+        if host.name == "gpu-3":
+            raise RemoteCommandError("a full disk")
+        written.append(session.host)
+
+    monkeypatch.setattr(host_summary, "write_on_host", write)
+    fleet.context.result = type("Result", (), {"install_paths": dict.fromkeys(names)})()
+    hosts = tuple({"name": name, "state": "serving", "changed": True, "attention": {}} for name in sorted(names))
+    summary = Summary.model_validate(
+        {
+            "run": "r",
+            "command": "provision",
+            "started_at": "",
+            "verdict": "green",
+            "changed": 8,
+            "seconds": 1.0,
+            "hosts": hosts,
+        }
+    )
+    host_summary.write_on_hosts(fleet.context, summary, names)
+    assert set(written) == names - {"gpu-3"}
+
+
+class StubConnection:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class StubChannel:
+    is_closed = False
+
+
+def test_a_connection_with_a_channel_does_not_rest() -> None:
+    session, opened, channel = SshSession("gpu-1", CONNECTION), StubConnection(), StubChannel()
+    session._opened, session._channels = opened, [channel]  # type: ignore[assignment,list-item]
+    session.rest()
+    assert not opened.closed
+    channel.is_closed = True
+    with session._used():
+        session.rest()
+    assert not opened.closed
+    session.rest()
+    assert opened.closed
