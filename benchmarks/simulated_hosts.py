@@ -158,7 +158,9 @@ class SimulatedHosts:
                         str(self.folder / ("replaying" if self.replays else "sshd_config")),
                     ]
                     self._running.append(
-                        subprocess.Popen(command, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL)
+                        subprocess.Popen(
+                            command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL
+                        )
                     )
             self._running = [process for process in self._running if process.poll() is None]
 
