@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -58,6 +59,7 @@ def peak(work: Callable[[], object], device: str) -> int:
     """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
     import torch
 
+    gc.collect()  # garbage of before, freed during the work, would count against what the work allocates
     if device != "cpu":
         work()  # allocations made once for all calls do not count
         torch.cuda.synchronize(device)
