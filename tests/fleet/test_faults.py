@@ -215,7 +215,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
     weights = sound.sh(f"find {PREFIX}/models -path '*/bigrams*/model.safetensors' -type f").strip()
     (sound.machine.root / weights.removeprefix("/")).write_bytes((tmp_path / "other/model.safetensors").read_bytes())
-    sound.sh("systemctl restart firstlight-vllm")
+    sound.sh("systemctl restart firstlight-vllm", timeout_s=RESTART_S)  # as above: stopping may take 60 s
     wait_until_healthy(sound)
     found = checks_of_what_serves(firstlight, "-i", inventory)
     assert {name for name, check in found.items() if check["status"] == "fail"} == {"serving.model", "serving.answer"}
