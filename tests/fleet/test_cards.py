@@ -41,8 +41,6 @@ SETS = {
     "first-users": CardSet("rtx4070tis-2", "==0.9.1", "12.", (*FLASH, "xformers/", "xformers.ops")),
 }
 
-IN_CI = "newest"
-
 
 @pytest.fixture
 def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHost]:
@@ -54,12 +52,7 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 
 @pytest.mark.usefixtures("wheels_for_once")
 @pytest.mark.parametrize(
-    ("wanted", "card_host"),
-    [
-        pytest.param(wanted, wanted.recording, marks=() if name == IN_CI else pytest.mark.long, id=name)
-        for name, wanted in SETS.items()
-    ],
-    indirect=["card_host"],
+    ("wanted", "card_host"), [(wanted, wanted.recording) for wanted in SETS.values()], ids=SETS, indirect=["card_host"]
 )
 def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_one_cause(
     card_host: FleetHost, wanted: CardSet, tmp_path: Path
