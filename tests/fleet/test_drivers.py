@@ -22,7 +22,13 @@ from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, si
 KERNEL = os.uname().release
 
 
-@pytest.fixture(scope="module", params=[(BOOKWORM, "debian12"), (TRIXIE, "debian13")], ids=["debian12", "debian13"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((BOOKWORM, "debian12"), id="debian12"),
+        pytest.param((TRIXIE, "debian13"), id="debian13", marks=pytest.mark.long),
+    ],
+)
 def debian(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A suite of Debian's, and what the vendor calls it."""
     named: tuple[str, str] = request.param
