@@ -1,6 +1,6 @@
 """`./firstlight test`: installs the programs that tests need, then runs pytest with the given arguments.
 
-Tests run in up to four processes (tests/lanes.py tells which run together); `-n 0` runs all in one.
+Tests run in up to four processes (tests/lanes.py says which run together); `-n 0` runs all in one.
 As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
 Linters and type checker are tests as well (tests/house/test_static.py).
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.security_cases.rows import Outcome, case, firstlight, judge
+from benchmarks.security_cases.rows import Outcome, case, firstlight, outcome_of
 from provision.fleet.ssh.known_hosts import add_known_key
 from tests.install.conftest import make_site
 from tests.pipeline.test_secrets import inventory
@@ -57,7 +57,7 @@ def _commands(folder: Path, umask: int, unwanted: int) -> Outcome:
     private = sum(
         1 for one in folder.rglob("*") if any(fnmatch(one.relative_to(folder).as_posix(), p) for p in PRIVATE)
     )
-    return judge(found, f"{count} files and folders, {private} of them private")
+    return outcome_of(found, f"{count} files and folders, {private} of them private")
 
 
 @case(GROUP, "plan, page and archive with umask 022", "private files 0600; nobody else may change a file")
@@ -93,7 +93,7 @@ def stored(folder: Path) -> Outcome:
     add_known_key(str(folder / "known_hosts"), "gpu-1", "ssh-ed25519", b"key", hashed=False)
     count = sum(1 for _ in folder.rglob("*"))
     found = [text for text in wrong_modes(folder, unwanted=GROUP_AND_OTHERS) if not text.startswith("uv/")]
-    return judge(found, f"{count} files and folders")
+    return outcome_of(found, f"{count} files and folders")
 
 
 @case(
@@ -107,4 +107,4 @@ def installed(folder: Path) -> Outcome:
         return Outcome(f"the installation failed: {result.text}", 1, "fail")
     count = sum(1 for _ in site.prefix.rglob("*"))
     found = [text for text in wrong_modes(folder, unwanted=GROUP_AND_OTHERS) if text.startswith("host/firstlight/")]
-    return judge(found, f"{count} files and folders")
+    return outcome_of(found, f"{count} files and folders")

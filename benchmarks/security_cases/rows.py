@@ -237,6 +237,6 @@ def _forms(secret: str) -> set[bytes]:
     return {plain, quote(secret, safe="").encode(), *(form for form in inner if len(form) >= 8)}
 
 
-def judge(found: list[str], searched: str) -> Outcome:
+def outcome_of(found: list[str], searched: str) -> Outcome:
     """Return the outcome of a search."""
     return Outcome(f"{searched}: {'; '.join(found[:5]) if found else 'none found'}", len(found))

@@ -19,8 +19,8 @@ from benchmarks.security_cases.rows import (
     contents,
     files_below,
     firstlight,
-    judge,
     leaks,
+    outcome_of,
     own_environment,
     python,
 )
@@ -124,7 +124,7 @@ def commands(folder: Path) -> Outcome:
     if bad:
         return Outcome(f"a command failed: {bad[0]}", 1, "fail")
     texts = [*written(folder, "hosts.yml", "token"), *said(done), ("arguments", "\n".join(arguments).encode())]
-    return judge(leaks(texts, PLANTED | ENVIRONMENT), f"{len(texts)} texts of {len(done)} commands")
+    return outcome_of(leaks(texts, PLANTED | ENVIRONMENT), f"{len(texts)} texts of {len(done)} commands")
 
 
 @case(GROUP, "a secret in firstlight_env, and as an argument of vLLM in three spellings", "refused, and not shown")
@@ -140,7 +140,7 @@ def wrong_settings(folder: Path) -> Outcome:
     done = [firstlight("plan", "-i", str(inventory(folder, **one)), folder=folder) for one in settings]
     accepted = [ended.code for ended in done if ended.code != 2]
     found = leaks(chain(written(folder, "hosts.yml", "token"), said(done)), PLANTED)
-    return judge([*found, *(f"exit code {code}" for code in accepted)], f"{len(done)} plans refused")
+    return outcome_of([*found, *(f"exit code {code}" for code in accepted)], f"{len(done)} plans refused")
 
 
 @case(GROUP, "a fault of the product, whose message has the inventory, the environment and the sudo password", "masked")
@@ -151,7 +151,7 @@ def fault(folder: Path) -> Outcome:
     if "Traceback" not in done.stderr or "sudo said" not in done.stderr:
         return Outcome(f"the fault was not reached: {done.text[-300:]}", 1, "fail")
     texts = [*written(folder, "hosts.yml", "token"), *said([done])]
-    return judge(leaks(texts, PLANTED | ENVIRONMENT), "trace, JSON document and the run's files")
+    return outcome_of(leaks(texts, PLANTED | ENVIRONMENT), "trace, JSON document and the run's files")
 
 
 @case(
@@ -194,7 +194,7 @@ def index_with_password(folder: Path) -> Outcome:
     held = BundleContents([staged], store.cache_entries(), [], [], sboms=[sbom])
     write_bundle(folder / "site.bundle", held, keys.signing_key(None))
     texts = [*written(folder), ("the error of a wrong password", printed.encode())]
-    return judge(leaks(texts, {"index password": secret}), f"{len(texts)} texts")
+    return outcome_of(leaks(texts, {"index password": secret}), f"{len(texts)} texts")
 
 
 @case(
@@ -219,7 +219,7 @@ def installation(folder: Path) -> Outcome:
     key = next(line for line in private.read_text().splitlines() if line.startswith("VLLM_API_KEY=")).partition("=")[2]
     own = str(private.relative_to(folder))
     texts = [*written(folder, own), ("arguments", "\n".join(arguments).encode())]
-    return judge(leaks(texts, {**secrets, "API key": key.strip("'\"")}), f"{len(texts)} texts")
+    return outcome_of(leaks(texts, {**secrets, "API key": key.strip("'\"")}), f"{len(texts)} texts")
 
 
 def _made_run(folder: Path, lines: list[str]) -> RunFolder:
@@ -253,7 +253,7 @@ def records(folder: Path) -> Outcome:
     secrets = {secret: secret for _, some in rows for secret in some if len(secret) >= 8}
     texts = list(written(folder))
     plain = [f"a secret is in {where}" for where, text in texts for secret in secrets if secret.encode() in text]
-    return judge(plain, f"{len(secrets)} secrets in {len(texts)} texts")
+    return outcome_of(plain, f"{len(secrets)} secrets in {len(texts)} texts")
 
 
 @case(GROUP, "packages, kernel settings and service names of a host with tokens in them: drift", "masked")
@@ -275,4 +275,4 @@ def drift(_: Path) -> Outcome:
     text = redact(f"{render(compared)}\n{prometheus(compared, missing=(), at_unix_s=0.0)}")
     text += json.dumps(scrub(document(compared)))
     found = [secret for _, more in rows for secret in more if len(secret) >= 8 and secret in text]
-    return judge([f"`{secret[:4]}...` is in the text" for secret in found], f"{len(text)} characters")
+    return outcome_of([f"`{secret[:4]}...` is in the text" for secret in found], f"{len(text)} characters")

@@ -86,7 +86,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
+from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
@@ -110,34 +111,14 @@ RELOAD_S = 5.0
 """How long one reload is waited for: HAProxy's master loses a signal that comes while it ends the reload before."""
 
 
-class GatewayError(Exception):
-    """What stands against the new files, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
-
-
-class Gateway:
+class Gateway(FileSet):
     """The gateway of one host."""
 
     def __init__(self, params):
+        super().__init__(params["prefix"], "gateway", params["incoming"], params["digest"])
         self.params = params
-        self.folder = os.path.join(params["prefix"], "gateway")
-        self.current = os.path.join(self.folder, "current")
         self.unit = os.path.basename(params["unit_path"])
         self.socket = f"/run/{self.unit.partition('.')[0]}/admin.sock"
-
-    def files(self):
-        """Return the new files by name."""
-        incoming = self.params["incoming"]
-        return {name: read(os.path.join(incoming, name)) for name in sorted(os.listdir(incoming))}
-
-    def require_systemd(self):
-        if not os.path.isdir("/run/systemd/system"):
-            raise GatewayError(
-                "this host has no systemd, which keeps the gateway running", "put another host into group `gateway`"
-            )
 
     def is_active(self):
         return run("systemctl", "is-active", "--quiet", self.unit)[0] == 0
@@ -169,7 +150,7 @@ class Gateway:
         return 0o600 if name in self.params["secret"] else 0o644
 
     def require_free_address(self):
-        """Raise GatewayError when another program listens where the gateway is to listen."""
+        """Raise FileSetError when another program listens where the gateway is to listen."""
         address, port = self.params["address"], self.params["port"]
         address = "127.0.0.1" if address == "localhost" else address.strip("[]")
         kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
@@ -185,7 +166,7 @@ class Gateway:
         if listeners and all('"haproxy"' in line for line in listeners) and self.is_active():
             return
         by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
-        raise GatewayError(
+        raise FileSetError(
             f"the gateway cannot listen on {address}:{port}{by}: {reason}",
             "end that program, or set firstlight_gateway_bind or firstlight_gateway_port",
         )
@@ -199,7 +180,7 @@ class Gateway:
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
             status, _, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
             if status != 0:
-                raise GatewayError(
+                raise FileSetError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
@@ -210,11 +191,11 @@ class Gateway:
         return read(path)
 
     def check(self, folder):
-        """Raise GatewayError when HAProxy refuses the files in a folder."""
+        """Raise FileSetError when HAProxy refuses the files in a folder."""
         status, _, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
             alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
-            raise GatewayError(
+            raise FileSetError(
                 f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}",
                 "what served before goes on; correct the setting that the message names, and run ./firstlight gateway again",
             )
@@ -229,40 +210,25 @@ class Gateway:
         if self.params["self_signed"]:
             write(os.path.join(folder, CERTIFICATE), self.self_signed(), 0o600)
 
-    def switch(self, name):
-        """Point `current` to files by their name; None removes it."""
-        if name is None:
-            os.unlink(self.current)
-            return
-        replace_link(self.current, name)
-
     def apply(self):
         """Run HAProxy with the new files, or leave it with those of before."""
-        self.require_systemd()
+        require_systemd("the gateway", "put another host into group `gateway`")
         self.require_free_address()
-        fresh = os.path.join(self.folder, "new")
-        self.write_set(fresh)
+        self.write_set(self.fresh)
         self.require_canary_map()
         try:
-            self.check(fresh)
-        except GatewayError:
-            shutil.rmtree(fresh)
+            self.check(self.fresh)
+        except FileSetError:
+            shutil.rmtree(self.fresh)
             raise
-        before = os.readlink(self.current) if os.path.islink(self.current) else None
-        # The files in use are not touched, even when new ones have their name because somebody changed them.
-        name = self.params["digest"] if before != self.params["digest"] else f"{self.params['digest']}-again"
-        shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
-        os.rename(fresh, os.path.join(self.folder, name))
+        before, name = self.in_use(), self.name_fresh()
         self.write_unit()
-        self.stop_packaged()
+        self.stop_packaged([PACKAGED])
         self.remember_drained(os.path.join(self.folder, name))
-        self.switch(name)
+        self.use(name)
         if not self.start():
             self.take_back(before)
-        for found in os.listdir(self.folder):
-            path = os.path.join(self.folder, found)
-            if os.path.isdir(path) and not os.path.islink(path) and found not in (name, before):
-                shutil.rmtree(path)
+        self.remove_others({name, before})
 
     def write_unit(self):
         path = self.params["unit_path"]
@@ -270,12 +236,6 @@ class Gateway:
         if read(path) != self.params["unit"]:
             write(path, self.params["unit"])
             run("systemctl", "daemon-reload")
-
-    def stop_packaged(self):
-        """Stop the unit of the package, if the package came with this product: it serves nothing."""
-        ours = (read(os.path.join(self.params["prefix"], "installed-packages.txt")) or "").split()
-        if "haproxy" in ours and run("systemctl", "is-enabled", "--quiet", PACKAGED)[0] == 0:
-            run("systemctl", "disable", "--now", PACKAGED)
 
     def start(self):
         """Start or reload HAProxy; return whether it runs with the new files."""
@@ -305,22 +265,22 @@ class Gateway:
             return
         status, _, said = run(sys.executable, program, "remember")
         if status != 0:
-            raise GatewayError(
+            raise FileSetError(
                 f"which hosts are drained cannot be kept: {last_lines(said, 2)}",
                 f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained",
             )
 
     def take_back(self, before):
-        """Return to the files of before. Always raises GatewayError."""
+        """Return to the files of before. Always raises FileSetError."""
         said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
         if before is not None:
             self.remember_drained(os.path.join(self.folder, before))
-        self.switch(before)
+        self.use(before)
         if before is None:
             run("systemctl", "disable", "--now", self.unit)
         elif not self.is_active():
             run("systemctl", "restart", self.unit)
-        raise GatewayError(
+        raise FileSetError(
             f"HAProxy did not start with the new files: {last_lines(said, 3)}",
             f"see its log on the host: journalctl -u {self.unit}",
         )
@@ -342,7 +302,7 @@ def main():
         changed = not gateway.matches()
         if changed and not module.check_mode:
             gateway.apply()
-    except GatewayError as error:
+    except FileSetError as error:
         module.fail_json(msg=str(error), hint=error.hint)
     finally:
         if not module.check_mode:

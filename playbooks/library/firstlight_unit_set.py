@@ -62,7 +62,7 @@ options:
         elements: str
         required: true
   data:
-    description: Names of folders beside the files, in which units write.
+    description: Names of folders next to the sets, in which units write.
     type: list
     elements: str
     default: []
@@ -104,7 +104,8 @@ import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
+from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
@@ -130,34 +131,14 @@ FOLDER = "/etc/systemd/system"
 ANSWER_S = 5.0
 
 
-class UnitSetError(Exception):
-    """What stands against the new files, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
-
-
-class UnitSet:
+class UnitSet(FileSet):
     """The units of one purpose on this host, and their files."""
 
     def __init__(self, params):
+        super().__init__(*(params[name] for name in ("prefix", "name", "incoming", "digest")))
         self.params = params
-        self.folder = os.path.join(params["prefix"], params["name"])
-        self.current = os.path.join(self.folder, "current")
         self.units = {os.path.join(FOLDER, name): text for name, text in params["units"].items()}
         self.running = [name for name, text in params["units"].items() if "\n[Install]\n" in text]
-
-    def files(self):
-        """Return the new files by name."""
-        incoming = self.params["incoming"]
-        return {name: read(os.path.join(incoming, name)) for name in sorted(os.listdir(incoming))}
-
-    def require_systemd(self):
-        if not os.path.isdir("/run/systemd/system"):
-            raise UnitSetError(
-                "this host has no systemd, which keeps the units running", "choose another host for this"
-            )
 
     def matches(self):
         """Return whether the units run with the new files already."""
@@ -171,7 +152,7 @@ class UnitSet:
         return all(run("systemctl", word, "--quiet", name)[0] == 0 for word, name in (*wanted, *active))
 
     def require_free_ports(self):
-        """Raise UnitSetError when a program that is none of these units listens on a port of theirs, at any address."""
+        """Raise FileSetError when a program that is none of these units listens on a port of theirs, at any address."""
         mine = set()
         for name in self.running:
             mine.add(run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip())
@@ -179,7 +160,7 @@ class UnitSet:
             said = run("ss", "-Hltnp", f"sport = :{port}")[1]
             for program, pid in re.findall(r'\("([^"]+)",pid=(\d+)', said):
                 if pid not in mine:
-                    raise UnitSetError(
+                    raise FileSetError(
                         f"`{program}` (process {pid}) listens on port {port} already",
                         "end that program, or set another port: docs/reference/inventory.md names the settings",
                     )
@@ -201,53 +182,46 @@ class UnitSet:
         try:
             return pwd.getpwnam(self.params["account"])
         except KeyError:
-            raise UnitSetError(
+            raise FileSetError(
                 f"there is no account `{self.params['account']}`, which the operating system's packages make",
                 f"see whether they are installed, and whether `getent passwd {self.params['account']}` names it",
             ) from None
 
     def check(self, folder):
-        """Raise UnitSetError when a program refuses the files in a folder."""
+        """Raise FileSetError when a program refuses the files in a folder."""
         for check in self.params["checks"]:
             status, _, said = run("env", "-C", folder, *check["command"])
             if status != 0:
-                raise UnitSetError(
+                raise FileSetError(
                     f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",
                     "what ran before goes on; correct the setting that the message names, and run the command again",
                 )
 
     def apply(self):
         """Run the units with the new files, or leave them with those of before."""
-        self.require_systemd()
-        self.stop_packaged()
+        require_systemd("the units", "choose another host for this")
+        self.stop_packaged(self.params["packaged"])
         self.require_free_ports()
-        fresh = os.path.join(self.folder, "new")
-        self.write_set(fresh)
+        self.write_set(self.fresh)
         try:
-            self.check(fresh)
-        except UnitSetError:
-            shutil.rmtree(fresh)
+            self.check(self.fresh)
+        except FileSetError:
+            shutil.rmtree(self.fresh)
             raise
         account = self.account()
         for name in self.params["data"]:
             path = os.path.join(self.folder, name)
             os.makedirs(path, exist_ok=True)
             os.chown(path, account.pw_uid, account.pw_gid)
-        before = os.readlink(self.current) if os.path.islink(self.current) else None
-        # The files in use are not touched, even when new ones have their name because somebody changed them.
-        name = self.params["digest"] if before != self.params["digest"] else f"{self.params['digest']}-again"
-        shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
-        os.rename(fresh, os.path.join(self.folder, name))
+        before, name = self.in_use(), self.name_fresh()
         units = {path: read(path) for path in self.units}
-        replace_link(self.current, name)
+        self.use(name)
         self.write_units(self.units)
         changed = [os.path.basename(path) for path, text in self.units.items() if units[path] != text]
         problem = self.start(changed)
         if problem:
             self.take_back(before, units, problem)
-        kept = {name, before, "current", *self.params["data"]}
-        for found in set(os.listdir(self.folder)) - kept:
-            shutil.rmtree(os.path.join(self.folder, found))
+        self.remove_others({name, before, *self.params["data"]})
 
     def write_units(self, units):
         """Write units by path; None removes one."""
@@ -258,13 +232,6 @@ class UnitSet:
             elif os.path.exists(path):
                 os.unlink(path)
         run("systemctl", "daemon-reload")
-
-    def stop_packaged(self):
-        """Stop the units of packages that came with this product."""
-        ours = (read(os.path.join(self.params["prefix"], "installed-packages.txt")) or "").split()
-        for unit in self.params["packaged"]:
-            if unit.partition(".")[0] in ours and run("systemctl", "is-enabled", "--quiet", unit)[0] == 0:
-                run("systemctl", "disable", "--now", unit)
 
     def start(self, changed):
         """Start the units; return what is wrong with them, None when all answer."""
@@ -296,18 +263,15 @@ class UnitSet:
             return f"{url}: {error}"
 
     def take_back(self, before, units, problem):
-        """Return to files and units of before. Always raises UnitSetError."""
+        """Return to files and units of before. Always raises FileSetError."""
         kept = [name for name in self.running if units[os.path.join(FOLDER, name)] is not None]
         for name in set(self.running) - set(kept):
             run("systemctl", "disable", "--now", name)
         self.write_units(units)
-        if before is None:
-            os.unlink(self.current)
-        else:
-            replace_link(self.current, before)
+        self.use(before)
         for name in kept:
             run("systemctl", "restart", name)
-        raise UnitSetError(
+        raise FileSetError(
             f"the new files are not used, since not all units answered with them: {problem}",
             f"see the logs on the host: journalctl -u {self.running[0]}",
         )
@@ -322,7 +286,7 @@ def main():
         changed = not units.matches()
         if changed and not module.check_mode:
             units.apply()
-    except UnitSetError as error:
+    except FileSetError as error:
         module.fail_json(msg=str(error), hint=error.hint)
     finally:
         if not module.check_mode:

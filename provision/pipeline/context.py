@@ -91,7 +91,7 @@ class RunContext:
     locked: set[str] = field(default_factory=set)
     """Hosts that no other run may change until this one ends."""
     targets: dict[str, Target] = field(default_factory=dict)
-    """What playbooks of the run were told of each host, by its name."""
+    """Variables that playbooks of the run got for each host, by its name."""
     checked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host in this run, by its name."""
     quarantined: dict[str, Quarantine] = field(default_factory=dict)

@@ -87,7 +87,7 @@ def run_playbook(
 
 
 def write_inventory(context: RunContext) -> None:
-    """Write the inventory of all hosts that the run's playbooks were told of, in place of the last batch's."""
+    """Write the inventory of all hosts that the run's playbooks got, in place of the last batch's."""
     from provision.phases.install.host_results import write_hosts_file
 
     if context.targets:

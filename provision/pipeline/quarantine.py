@@ -109,15 +109,15 @@ def write_mark(context: RunContext, probed: ProbedHosts, host: Host, mark: Quara
 
 def take_out_of_traffic(context: RunContext, names: Sequence[str]) -> None:
     """Let gateways give marked hosts no new requests; a run that proves a host after its release brings it back."""
-    _tell_gateways(context, names, drain=True)
+    _notify_gateways(context, names, drain=True)
 
 
 def forget_at_gateways(context: RunContext, names: Sequence[str]) -> None:
     """Let gateways that were set up without a released host forget that it was drained, so that it takes requests once it is back."""
-    _tell_gateways(context, names, drain=False)
+    _notify_gateways(context, names, drain=False)
 
 
-def _tell_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
+def _notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
     """Drain hosts at the gateways that know them, or take them back at those that do not know them any more."""
     from provision.pipeline.traffic import NotSetUpError, ask
 
@@ -128,8 +128,8 @@ def _tell_gateways(context: RunContext, names: Sequence[str], *, drain: bool) ->
         if host.name in answers.traffics:
             chosen = [name for name in names if (answers.traffics[host.name].of(name) is not None) == drain]
             if chosen:
-                told = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
-                errors |= told.errors
+                reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
+                errors |= reply.errors
     for name, error in errors.items():
         if not isinstance(error, NotSetUpError):
             context.run.event("gateway-silent", host=name, phase="verify", text=str(error))

@@ -33,7 +33,7 @@ class GateResult(ProbedHosts):
 def gate(
     context: RunContext, probed: ProbedHosts, *, new: Sequence[str], old: str | None, step: int, hold_s: float
 ) -> GateResult:
-    """Observe hosts of the new release beside one of the old one, by synthetic requests, their own counters and those of gateways.
+    """Observe hosts of the new release and one of the old one, by synthetic requests, their own counters and those of gateways.
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
     anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin. While the counters of a host or

@@ -131,7 +131,7 @@ def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> Non
     assert out not in alerts(site.monitor)
     site.server.sh("systemctl stop stub")
     wait_until(lambda: site.ask("up").get(("vllm", site.server.name)) == 0.0, "its absence is never noticed")
-    wait_until(lambda: out in alerts(site.monitor), "Alertmanager is never told")
+    wait_until(lambda: out in alerts(site.monitor), "Alertmanager never gets it")
     said = site.monitor.sh("amtool alert query -o json --alertmanager.url=http://127.0.0.1:9093 alertname=VllmOut")
     [found] = json.loads(said)
     assert found["annotations"]["runbook"] == f"./firstlight doctor --host {site.server.name}"

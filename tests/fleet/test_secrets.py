@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from benchmarks.security_cases.rows import arguments_of_processes
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 from tests.install.fleet_site import make_fleet_site
 
@@ -24,31 +25,15 @@ while [ -e /run/watching ]; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '
 @contextmanager
 def watched(host: FleetHost) -> Iterator[set[str]]:
     """Collect the arguments of every process, here and on the host, while the block runs."""
-    seen: set[str] = set()
-    over = threading.Event()
-
-    def here() -> None:
-        while not over.wait(0.02):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.update(path.read_bytes().decode(errors="replace").split("\0"))
-                except OSError:
-                    continue
-
-    threads = [
-        threading.Thread(target=here),
-        threading.Thread(target=host.sh, args=(WATCH,), kwargs={"timeout_s": 600}),
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        host.sh("rm -f /run/watching")
-        for thread in threads:
-            thread.join()
-        seen.update(host.sh("cat /run/argv").splitlines())
+    there = threading.Thread(target=host.sh, args=(WATCH,), kwargs={"timeout_s": 600})
+    with arguments_of_processes() as seen:
+        there.start()
+        try:
+            yield seen
+        finally:
+            host.sh("rm -f /run/watching")
+            there.join()
+            seen.update(host.sh("cat /run/argv").splitlines())
 
 
 def test_no_secret_in_records_arguments_or_units(

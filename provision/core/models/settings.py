@@ -95,6 +95,10 @@ def _setting(default: Any, description: str, *, allowed: str, **constraints: Any
     return Field(default=default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
 
 
+def _port(default: int, description: str) -> Any:
+    return _setting(default, description, allowed="a whole number from 1 to 65535", ge=1, le=65535)
+
+
 class Settings(Record):
     """Desired settings of a host, with defaults."""
 
@@ -280,9 +284,7 @@ class Settings(Record):
     )
 
     bind: Word = _setting("127.0.0.1", "Address that the server listens on.", allowed="an IP address or localhost")
-    port: Whole = _setting(
-        8000, "Port that the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
-    )
+    port: Whole = _port(8000, "Port that the server listens on.")
     expose: bool = _setting(
         False,  # the setting's default
         "Must be true if `firstlight_bind` is not a loopback address.",
@@ -298,12 +300,8 @@ class Settings(Record):
         allowed="rollback or leave",
     )
 
-    health_port: Whole = _setting(
-        8009,
-        "Port of the health agent, which a host behind a gateway has at the address of its server.",
-        allowed="a whole number from 1 to 65535",
-        ge=1,
-        le=65535,
+    health_port: Whole = _port(
+        8009, "Port of the health agent, which a host behind a gateway has at the address of its server."
     )
     gateway_bind: Word = _setting(
         "0.0.0.0",  # noqa: S104 - clients are other machines
@@ -322,9 +320,7 @@ class Settings(Record):
         ge=1,
         le=255,
     )
-    gateway_port: Whole = _setting(
-        8443, "Port that the gateway listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
-    )
+    gateway_port: Whole = _port(8443, "Port that the gateway listens on.")
     gateway_tls: bool = _setting(
         True,
         "Whether the gateway speaks TLS. false needs a loopback address or `firstlight_expose`.",
@@ -370,12 +366,8 @@ class Settings(Record):
         ge=1,
     )
 
-    gateway_metrics_port: Whole = _setting(
-        8404,
-        "Port at which a gateway offers HAProxy's figures to hosts of group `monitoring`.",
-        allowed="a whole number from 1 to 65535",
-        ge=1,
-        le=65535,
+    gateway_metrics_port: Whole = _port(
+        8404, "Port at which a gateway offers HAProxy's figures to hosts of group `monitoring`."
     )
 
     metrics_bind: Word | None = _setting(
@@ -383,38 +375,20 @@ class Settings(Record):
         "Address at which a host offers metrics to hosts of group `monitoring`. Default: that of the inventory, 127.0.0.1 on the only such host.",
         allowed="an IP address or localhost",
     )
-    metrics_port: Whole = _setting(
-        9100,
-        "Port of the node exporter on hosts that are monitored.",
-        allowed="a whole number from 1 to 65535",
-        ge=1,
-        le=65535,
-    )
+    metrics_port: Whole = _port(9100, "Port of the node exporter on hosts that are monitored.")
     monitoring_bind: Word = _setting(
         "127.0.0.1",
         "Address that Prometheus listens on, which asks nobody for a key.",
         allowed="an IP address or localhost",
     )
-    monitoring_port: Whole = _setting(
-        9090, "Port of Prometheus.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+    monitoring_port: Whole = _port(9090, "Port of Prometheus.")
+    monitoring_probe_port: Whole = _port(
+        9115, "Port of the blackbox exporter, which asks gateways on the monitoring host's behalf; on 127.0.0.1."
     )
-    monitoring_probe_port: Whole = _setting(
-        9115,
-        "Port of the blackbox exporter, which asks gateways on the monitoring host's behalf; on 127.0.0.1.",
-        allowed="a whole number from 1 to 65535",
-        ge=1,
-        le=65535,
-    )
-    alertmanager_port: Whole = _setting(
-        9093,
-        "Port of Alertmanager, at `firstlight_monitoring_bind`.",
-        allowed="a whole number from 1 to 65535",
-        ge=1,
-        le=65535,
-    )
+    alertmanager_port: Whole = _port(9093, "Port of Alertmanager, at `firstlight_monitoring_bind`.")
     alertmanager_config: str | None = _setting(
         None,
-        "File on the controller with Alertmanager's configuration: who is told of alerts. Default: nobody.",
+        "File on the controller with Alertmanager's configuration: who is notified of alerts. Default: nobody.",
         allowed="path of a file on the controller",
     )
     monitoring_days: Whole = _setting(

@@ -30,7 +30,7 @@ TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 DRAINED_STATE = "drained.state"
 """Beside the folder of these files: the hosts that are drained when HAProxy starts."""
 CANARY_MAP = "canary.map"
-"""Beside the folder of these files: the share of each host of a rollout, as `onhost/traffic.py` writes it."""
+"""Next to the folder of these files: the share of each host of a rollout, as `onhost/traffic.py` writes it."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)

@@ -10,7 +10,7 @@ FORKS_AT_MOST = 32
 CONFIG = "ansible.cfg"
 """Named so that Ansible searches no ansible.cfg of the user; the caller of Ansible writes it."""
 CONFIG_TEXT = "[defaults]\ninternal_poll_interval = 0.01\n"
-"""The one setting without a variable: a process that waits looks every 10 ms. At Ansible's 1 ms it takes an eighth of a core meanwhile."""
+"""The one setting without a variable: a process that waits looks every 10 ms. At Ansible's 1 ms it takes an eighth of a core while it waits."""
 
 KEPT = (
     "HOME",

@@ -187,7 +187,7 @@ def copy(source: IO[bytes], target: IO[bytes], size: int, report: Report) -> boo
 
 
 class Report:
-    """Tells the controller the bytes that have come."""
+    """Reports the received bytes to the controller."""
 
     def __init__(self) -> None:
         self._bytes = 0

@@ -1,7 +1,7 @@
 """The traffic of this gateway, in JSON: `python3 traffic.py change REQUEST`. Standard library only.
 
 A host of a rollout is a canary: it is drained at HAProxy, and gets a share of requests by draw. `canary.json` has the shares,
-`canary.map` follows from it; HAProxy reads that at each start, and is told of each change.
+`canary.map` follows from it; HAProxy reads that at each start, and gets each change over its socket.
 
 HAProxy forgets at a restart which hosts are drained, and so does each new process after a reload. `drained.json` remembers it;
 `drained.state` follows from it, and HAProxy reads that before it takes the first request. `traffic.py remember` writes it for new files.
@@ -98,7 +98,7 @@ class Gateway:
         return self.known("canary.json")
 
     def known(self, name: str) -> dict[str, Any]:
-        """Return what a file beside the files remembers; nothing where there is none."""
+        """Return the content of a file next to the sets; empty where there is no file."""
         try:
             return dict(json.loads((self.folder / name).read_text()))
         except FileNotFoundError:

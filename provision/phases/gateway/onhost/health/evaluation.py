@@ -80,7 +80,7 @@ class Evaluator:
         return now.tokens - before.tokens <= now.answers - before.answers
 
     def word(self) -> str:
-        """Return what HAProxy is told: `up` with a weight, or `down` with the reason.
+        """Return the answer to HAProxy: `up` with a weight, or `down` with the reason.
 
         Only words of health are used. `drain`, `maint` and `ready` would set or undo what an administrator decided.
         """
