@@ -64,7 +64,9 @@ def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
 
 def _command(edit: str) -> tuple[str, str]:
     """Return a fault: the command of the unit and of earlier drop-ins, changed by a sed expression."""
-    last = f"systemctl cat $unit | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}' | tail -n 1"
+    # From the files: `systemctl cat` leaves drop-ins out that systemd has not read yet.
+    files = "/etc/systemd/system/$unit $(find $dropins -name '*.conf' 2>/dev/null | sort)"
+    last = f"cat {files} | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}' | tail -n 1"
     return "ExecStart=", f"ExecStart=$({last})"
 
 
@@ -262,8 +264,6 @@ file=/srv/other/model.safetensors
 # The middleware that protects all routes does not start without a key, so both are removed together.
 _NO_KEY = "\n".join(
     (
-        # systemd shows the drop-ins before this one once it has read them.
-        "systemctl daemon-reload",
         "mkdir -p $dropins",
         "cat > $dropins/30-key.conf <<END",
         "[Service]",

@@ -129,6 +129,8 @@ def test_one_run_repairs_a_service_that_was_started_with_other_settings(
     # Stopping may take the unit's TimeoutStopSec of 60 s: an engine without its server ignores SIGTERM.
     sound.sh("systemctl daemon-reload; systemctl restart firstlight-vllm.service", timeout_s=RESTART_S)
     wait_until_healthy(sound)
+    command = sound.sh("tr '\\0' ' ' < /proc/$(systemctl show -P MainPID firstlight-vllm)/cmdline")
+    assert ("/srv/other" in command, "--middleware" in command) == (True, False), f"the faults were not made: {command}"
     records = verify(sound, "standard", tuple(check for fault in RUNNING for check in fault.checks))
     for fault in RUNNING:
         assert_found(fault, records)
