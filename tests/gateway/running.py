@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render
+from provision.phases.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
 from provision.phases.gateway.health_agent import program
 from provision.phases.gateway.records import Backend, Gateway, Limits, Probe
 from provision.phases.gateway.traffic import By, Traffic, command_of, parse, request_text
@@ -207,6 +207,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **unit_variables()},
             )
 
     def _runs_new_files(self) -> bool:
@@ -215,6 +216,12 @@ class Site:
     def _ask_to_reload(self) -> None:
         # HAProxy's master loses a signal that arrives while it finishes an earlier reload.
         self.process.send_signal(signal.SIGUSR2)
+
+
+def unit_variables() -> dict[str, str]:
+    """Return the environment variables that the unit sets for HAProxy."""
+    lines = (line.partition("=") for line in unit_text("/opt/firstlight").splitlines())
+    return dict(text.split("=", 1) for name, _, text in lines if name == "Environment")
 
 
 def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None) -> None:

@@ -331,6 +331,23 @@ def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tm
     assert found == [(200, None), (200, "close")]
 
 
+@pytest.mark.parametrize(
+    ("models", "status"), [({"h1": "m", "h2": "m"}, 503), ({"h1": "m", "h2": "m", "h3": "n"}, 200)]
+)
+def test_a_request_that_a_host_refuses_is_sent_to_another_up_to_a_size(
+    tmp_path: Path, models: dict[str, str], status: int
+) -> None:
+    def long(mib: float) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "a" * int(mib * 1024 * 1024)}]
+
+    with running(tmp_path, models) as site:
+        site.stubs["h1"].mode("busy")
+        asked = 8  # some of them go to the busy host first
+        assert {site.chat(messages=long(0.9)).status for _ in range(asked)} == {200}
+        assert {site.chat(messages=long(2)).status for _ in range(asked)} == {200, status}
+        assert site.stubs["h1"].seen()
+
+
 def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
         done, statuses = threading.Event(), []

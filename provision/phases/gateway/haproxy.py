@@ -38,6 +38,9 @@ SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
 _HEADER_ROOM = 64 * 1024
 """Bytes of a buffer beside the body: the head of a request, and what HAProxy keeps free."""
 _MIB = 1024 * 1024
+RETRIED_MIB = 1
+"""Largest request that is sent to another host when the first refuses it, where nothing else needs it whole: HAProxy copies a
+buffer for each request that it may send again, 0.15 ms per MiB (benchmarks/gateway_load.py)."""
 _HOST_HEADER = "x-firstlight-host"
 
 
@@ -160,8 +163,9 @@ def _global(gateway: Gateway) -> Iterator[str]:
     yield f"    stats socket {gateway.run_folder}/admin.sock mode 600 level admin expose-fd listeners"
     yield "    # Who is drained stays so over a reload and a restart."
     yield f"    server-state-file {gateway.folder}/{DRAINED_STATE}"
-    yield "    # A request is kept whole until its model is known, and until it cannot be sent to another host any more."
-    yield f"    tune.bufsize {gateway.limits.body_mib * _MIB + _HEADER_ROOM}"
+    yield "    # A request is kept whole until its model is known, and as long as it can be sent to another host."
+    whole = gateway.limits.body_mib if len(gateway.models()) > 1 else min(gateway.limits.body_mib, RETRIED_MIB)
+    yield f"    tune.bufsize {whole * _MIB + _HEADER_ROOM}"
     yield "    # Streams of the process before a reload go on for this long."
     yield "    hard-stop-after 1h"
     if gateway.tls:
@@ -288,6 +292,8 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield ""
     yield "frontend hosts"
     yield f"    bind unix@{gateway.run_folder}/hosts.sock{owner} mode 600"
+    # The first pass keeps connections: one that is closed at a reload costs the request on it one of its retries.
+    yield "    option idle-close-on-response"
     yield "    # The first pass logs what failed, and asks for /health here twice a second."
     yield "    no log"
     yield "    default_backend hosts"
