@@ -39,6 +39,8 @@ FLEET = "fleet.alike"
 """Id of the record that compares the hosts of a fleet."""
 NETWORK = "fleet.network"
 """Id of the record of the interface through which hosts communicate."""
+LEARNED = "speed.learned"
+"""Id of the record that compares a host with what equal hosts measured before."""
 
 
 @dataclass(frozen=True)

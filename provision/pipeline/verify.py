@@ -124,6 +124,7 @@ def check(
     if not hosts:
         return {}, ()
     from provision.phases.verify.run_checks import verify as run_checks
+    from provision.pipeline import learned_floors
     from verify.host_comparison import compare
 
     started = time.monotonic()
@@ -156,10 +157,13 @@ def check(
 
     documents: dict[str, Mapping[str, Any]] = {}
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
-    for name, verified in context.run_on_hosts("verify", hosts, call, deadline_s=limit_s).items():
+    is_kept = options.soak_minutes is None and not options.selection and not options.refute
+    answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
+    if options.soak_minutes is None and not options.refute:
+        answers = learned_floors.with_records(context, probed, answers, learns=is_kept)
+    for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
-        is_kept = options.soak_minutes is None and not options.selection and not options.refute
         if is_kept and not any(check.id == FRAME for check in verified.checks):
             path = f"{probed.install_paths[name].prefix}/verify/last.json"
             context.run.change(

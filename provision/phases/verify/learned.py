@@ -1,0 +1,339 @@
+"""Learned floors: what equal healthy hosts measured is what another one of their class should reach. Pure.
+
+Method: the middle is the median; what differs from it by more than the tolerance is left out, and both are computed again, until
+nothing is left out. The rule and its source are in learned.toml.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.tables import build_row, own_table, rows_of
+from verify.records import LEARNED, CheckResult, Figure, as_record
+
+TABLE = Path(__file__).with_name("learned.toml")
+MOST_SHOWN = 3
+"""Figures that a sentence names; the others are counted."""
+
+Better = Literal["more", "less"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of learned.toml, which explains the fields."""
+
+    hosts: int
+    share: float
+    deviations: float
+    mad_scale: float
+    widest: float
+    source: str
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """Figures that are compared."""
+
+    check: str
+    units: tuple[str, ...]
+    better: Better
+
+
+class HostClass(Record):
+    """What hosts have in common whose figures should be equal."""
+
+    cards: tuple[str, ...] = ()
+    """The name of each card; its identifiers on the bus where no driver names it."""
+    driver: str | None = None
+    """Branch of the cards' driver."""
+    cpu: str
+    cpus: int
+    environment: str
+    """Digest of the environment that the checks ran in."""
+
+    @property
+    def key(self) -> str:
+        """Return a short name of the class."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class LearnedFloor(Record):
+    """What one figure should reach."""
+
+    check: str
+    figure: str
+    unit: str
+    better: Better
+    middle: float
+    """Median of the equals that were not left out, in `unit`."""
+    tolerance: float
+    """Share of the middle by which a figure may be worse."""
+    hosts: int
+    """How many hosts the middle is of."""
+    left_out: tuple[str, ...] = ()
+    """Hosts and devices that differed too much to count."""
+
+    @property
+    def bound(self) -> float:
+        """Return the floor, or the ceiling of a figure of which less is better."""
+        return self.middle * (1 - self.tolerance if self.better == "more" else 1 + self.tolerance)
+
+    def is_missed_by(self, value: float) -> bool:
+        """Return whether a value is worse than allowed."""
+        worse = self.middle - value if self.better == "more" else value - self.middle
+        return worse > self.tolerance * self.middle
+
+
+class LearnedClass(Record):
+    """The floors of a class, as the controller keeps them."""
+
+    host_class: HostClass
+    run: str
+    """The run whose figures these are."""
+    hosts: tuple[str, ...]
+    """The hosts whose figures these are."""
+    floors: tuple[LearnedFloor, ...]
+    unsteady: tuple[str, ...] = ()
+    """Figures by which healthy equal hosts differ too much for a floor."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One figure of one device."""
+
+    host: str
+    device: str | None
+    check: str
+    figure: str
+    unit: str
+    better: Better
+    value: float
+
+    @property
+    def where(self) -> str:
+        """Return host and device."""
+        return f"{self.host} {self.device}" if self.device else self.host
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """Return what distinguishes the figure from others."""
+        return self.check, self.figure, self.unit
+
+
+@cache
+def rule() -> Rule:
+    """Return the rule of learned.toml."""
+    return build_row(Rule, own_table(TABLE)["rule"], where=TABLE.name)
+
+
+@cache
+def _rows() -> tuple[FigureRow, ...]:
+    return rows_of(TABLE, "figure", FigureRow)
+
+
+def class_of(facts: HostFacts, document: Mapping[str, Any]) -> HostClass | None:
+    """Return the class of a host; None where its processor or environment is unknown.
+
+    Args:
+        facts: The facts of the host.
+        document: Its checks.
+    """
+    vendor = facts.nvidia or facts.amd
+    gpus = [gpu.name for gpu in facts.nvidia.gpus] if facts.nvidia else []
+    gpus += [gpu.name for gpu in facts.amd.gpus] if facts.amd else []
+    names = [name for name in gpus if name]
+    if len(names) < len(facts.pci_gpus):
+        names = [f"{gpu.vendor_id}:{gpu.device_id}" for gpu in facts.pci_gpus]
+    environment = document.get("environment")
+    if not environment or not facts.cpu.model or not facts.cpu.logical:
+        return None
+    driver = vendor.driver_version if vendor else None
+    return HostClass(
+        cards=tuple(sorted(names)),
+        driver=driver.partition(".")[0] if driver else None,
+        cpu=facts.cpu.model,
+        cpus=facts.cpu.logical,
+        # A rebuilt environment has a number behind its digest, and the same content.
+        environment=str(environment).partition("-")[0],
+    )
+
+
+def readings(document: Mapping[str, Any]) -> Iterator[Reading]:
+    """Yield the figures of a host that floors are learned of; none of a document with injected faults."""
+    if document.get("injected"):
+        return
+    for check in document["checks"]:
+        if check["status"] not in ("ok", "warn") or check.get("found"):
+            continue
+        for figure in check.get("figures") or ():
+            row = next((row for row in _rows() if _is_of(row, check["id"], figure["unit"])), None)
+            value = figure["value"]
+            if row and value is not None and math.isfinite(value) and value > 0:
+                yield Reading(
+                    document["host"],
+                    check.get("device"),
+                    check["id"],
+                    figure["name"],
+                    figure["unit"],
+                    row.better,
+                    value,
+                )
+
+
+def _is_of(row: FigureRow, check: str, unit: str) -> bool:
+    return unit in row.units and re.fullmatch(row.check, check) is not None
+
+
+def is_green(document: Mapping[str, Any]) -> bool:
+    """Return whether a host is healthy as far as its checks know."""
+    return all(check["status"] in ("ok", "skip") for check in document["checks"])
+
+
+def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run: str) -> LearnedClass | None:
+    """Return the floors of a class; None where there are too few hosts, or none of their figures is steady.
+
+    Args:
+        host_class: The class.
+        documents: The checks of its healthy hosts, one document a host.
+        run: The run that they are of.
+    """
+    by_figure: dict[tuple[str, str, str], list[Reading]] = defaultdict(list)
+    for reading in (reading for document in documents for reading in readings(document)):
+        by_figure[reading.name].append(reading)
+    if len(documents) < rule().hosts:
+        return None
+    enough = {
+        name: found
+        for name, found in sorted(by_figure.items())
+        if len({reading.host for reading in found}) >= rule().hosts
+    }
+    floors = {name: _floor(found) for name, found in enough.items()}
+    if not any(floors.values()):
+        return None
+    return LearnedClass(
+        host_class=host_class,
+        run=run,
+        hosts=tuple(sorted(document["host"] for document in documents)),
+        floors=tuple(floor for floor in floors.values() if floor),
+        unsteady=tuple(f"{check} {figure}" for (check, figure, _), floor in floors.items() if floor is None),
+    )
+
+
+def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
+    """Return the floor of one figure; None where its equals differ too much."""
+    kept = list(found)
+    while True:
+        steadiness = _middle([reading.value for reading in kept])
+        if steadiness is None:
+            return None
+        middle, tolerance = steadiness
+        inside = [reading for reading in kept if abs(reading.value - middle) <= tolerance * middle]
+        if len(inside) == len(kept):
+            break
+        kept = inside
+    hosts = {reading.host for reading in kept}
+    if len(hosts) < rule().hosts or 2 * len(kept) <= len(found):
+        return None
+    left_out = tuple(sorted(reading.where for reading in found if reading not in kept))
+    first = found[0]
+    return LearnedFloor(
+        check=first.check,
+        figure=first.figure,
+        unit=first.unit,
+        better=first.better,
+        middle=middle,
+        tolerance=tolerance,
+        hosts=len(hosts),
+        left_out=left_out,
+    )
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the median and the tolerance as a share of it; None where that is too wide."""
+    middle = median(values)
+    deviation = median(abs(value - middle) for value in values) / middle
+    tolerance = max(rule().share, rule().deviations * rule().mad_scale * deviation)
+    return (middle, tolerance) if tolerance <= rule().widest else None
+
+
+def beyond(document: Mapping[str, Any], learned: LearnedClass) -> list[tuple[Reading, LearnedFloor]]:
+    """Return the figures of a host that miss a floor, the worst first."""
+    floors = {(floor.check, floor.figure, floor.unit): floor for floor in learned.floors}
+    missed = [
+        (reading, floor)
+        for reading in readings(document)
+        if (floor := floors.get(reading.name)) and floor.is_missed_by(reading.value)
+    ]
+    return sorted(missed, key=lambda one: -abs(one[0].value / one[1].middle - 1))
+
+
+def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -> dict[str, Any] | None:
+    """Return the check record of a host; None where no figure of it has a learned floor.
+
+    A missed floor is a warning and never a failure: nobody but its equals says what a host should reach.
+
+    Args:
+        document: The checks of the host.
+        learned: The floors of its class.
+        run: The run that asks.
+    """
+    known = {(floor.check, floor.figure, floor.unit) for floor in learned.floors}
+    compared = [reading for reading in readings(document) if reading.name in known]
+    if not compared:
+        return None
+    missed = beyond(document, learned)
+    equals = f"{len(learned.hosts)} equal hosts"
+    when = "this run" if learned.run == run else f"run {learned.run}"
+    source = f"learned from {equals} in {when}"
+    if not missed:
+        unsteady = f"; {len(learned.unsteady)} differ too much between them for a floor" if learned.unsteady else ""
+        outcome = CheckResult("ok", f"{len(compared)} figures reach their floors, {source}{unsteady}")
+    else:
+        more = f"; {len(missed) - MOST_SHOWN} more" if len(missed) > MOST_SHOWN else ""
+        text = "; ".join(_sentence(*one) for one in missed[:MOST_SHOWN])
+        remedy = "compare clocks, power, temperature and links of the host with those of its equals: ./firstlight drift"
+        figures = tuple(_figure(reading, floor, source) for reading, floor in missed)
+        outcome = CheckResult("warn", f"worse than its equals: {text}{more}; {source}", figures, None, remedy)
+    return as_record(LEARNED, document["host"], None, outcome, 0.0, level=document.get("level"))
+
+
+def _sentence(reading: Reading, floor: LearnedFloor) -> str:
+    device = f" on {reading.device}" if reading.device else ""
+    least = "at least" if floor.better == "more" else "at most"
+    return (
+        f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}, {least} {floor.bound:.3g} "
+        f"({abs(reading.value / floor.middle - 1):.0%} off the middle)"
+    )
+
+
+def _figure(reading: Reading, floor: LearnedFloor, source: str) -> Figure:
+    name = (
+        f"{reading.check} {reading.figure}, {reading.device}" if reading.device else f"{reading.check} {reading.figure}"
+    )
+    least, most = (floor.bound, None) if floor.better == "more" else (None, floor.bound)
+    return Figure(name, reading.value, reading.unit, floor=least, ceiling=most, source=source)
+
+
+def by_class(
+    facts: Mapping[str, HostFacts], documents: Iterable[Mapping[str, Any]]
+) -> dict[HostClass, list[Mapping[str, Any]]]:
+    """Return the documents of hosts by their class, without hosts of an unknown one."""
+    found: dict[HostClass, list[Mapping[str, Any]]] = defaultdict(list)
+    for document in documents:
+        known = facts.get(document["host"])
+        host_class = class_of(known, document) if known else None
+        if host_class is not None:
+            found[host_class].append(document)
+    return found
