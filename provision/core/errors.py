@@ -86,6 +86,24 @@ class StageError(FirstlightError):
     """The files of a Stack are unavailable or wrong."""
 
 
+class DamagedSourceError(StageError):
+    """A file on the controller changed after its hash was verified."""
+
+    def __init__(self, path: str, found: str, recorded: str) -> None:
+        """Describe the file.
+
+        Args:
+            path: The file.
+            found: Its SHA-256.
+            recorded: The SHA-256 that it had when it was verified.
+        """
+        super().__init__(
+            f"{path} is damaged: its SHA-256 is {found}, recorded is {recorded}",
+            hint="run the command again: what the wheelhouse keeps is fetched anew. Replace a file of your own",
+        )
+        self.path = path
+
+
 class IndexUnreachableError(StageError):
     """Package indexes that may have a build are unreachable."""
 

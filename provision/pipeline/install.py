@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from provision.core.damage import damaged_model_files
-from provision.core.errors import FirstlightError, InstallError
+from provision.core.errors import DamagedSourceError, FirstlightError, InstallError
 from provision.core.formatting import format_bytes
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
@@ -63,7 +64,7 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
-    from provision.phases.stage import disk_needed
+    from provision.phases.stage import Store, disk_needed
 
     for host in changing(context, staged):
         try:
@@ -96,7 +97,11 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
             done += count
             context.progress.bytes(host.name, done, total)
 
-        sent = distribution.send(host, report)
+        try:
+            sent = distribution.send(host, report)
+        except DamagedSourceError as error:
+            Store(context.cache).distrust(Path(error.path))
+            raise
         peer = {"peer": sent.peer, "peer_bytes": sent.peer_bytes} if sent.peer else {}
         seconds = round(sent.seconds, 3)
         context.run.event("sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=seconds, **peer)

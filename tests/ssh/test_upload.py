@@ -14,10 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.core.errors import StageError
+from provision.core.errors import DamagedSourceError, StageError
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed
-from provision.fleet.ssh.upload import RemoteFiles, Upload, check_space, checked_names, part_name, tar_stream
+from provision.fleet.ssh.upload import (
+    RemoteFiles,
+    Upload,
+    check_space,
+    checked_names,
+    damage_error,
+    part_name,
+    tar_stream,
+)
 
 
 def staged(name: str, content: bytes, folder: Path) -> StagedFile:
@@ -46,6 +54,18 @@ def test_a_file_that_became_shorter_is_noticed(tmp_path: Path) -> None:
     file = staged("a", b"12345", tmp_path).model_copy(update={"size": 9})
     with pytest.raises(StageError, match="4 bytes shorter"):
         list(tar_stream([file], lambda _: None))
+
+
+def test_damage_is_told_apart_by_where_it_happened(tmp_path: Path) -> None:
+    file = staged("a", b"12345", tmp_path)
+    arrived = damage_error("host n1", file, "0" * 64)
+    assert not isinstance(arrived, DamagedSourceError)
+    assert "arrived damaged twice on host n1" in arrived.text
+    Path(file.path).write_bytes(b"12344")
+    source = damage_error("host n1", file, "0" * 64)
+    assert isinstance(source, DamagedSourceError)
+    assert source.path == file.path
+    assert source.text.startswith(f"{file.path} is damaged")
 
 
 def test_a_survey_distinguishes_verified_and_changed_files(tmp_path: Path) -> None:

@@ -57,6 +57,21 @@ def test_a_damaged_file_counts_as_absent_and_can_be_stored_again(store: Store, t
     assert store.find(sha256, path.name) == path
 
 
+def test_a_file_that_lost_a_bit_without_a_new_time_is_found_when_it_is_distrusted(store: Store, tmp_path: Path) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    before = path.stat()
+    path.write_bytes(b"wheeX")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.find(sha256, path.name) == path
+    store.distrust(path)
+    assert store.find(sha256, path.name) is None
+    assert not path.exists()
+    own = tmp_path / "verified"
+    own.touch()
+    store.distrust(tmp_path / "own.whl")
+    assert own.exists(), "only the wheelhouse's own notes are removed"
+
+
 def test_look_ups_are_counted_but_not_those_of_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
     assert store.usage() == {}
     source = tmp_path / "a.whl"

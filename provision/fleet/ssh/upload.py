@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provision.core.errors import StageError
+from provision.core.errors import DamagedSourceError, StageError
 from provision.core.formatting import format_bytes
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed, Progress, SendReport
@@ -290,10 +290,7 @@ def damage_error(at: str, file: StagedFile, got: str) -> StageError:
     with Path(file.path).open("rb") as content:
         source = hashlib.file_digest(content, "sha256").hexdigest()
     if source != file.sha256:
-        return StageError(
-            f"{file.path} is damaged: its SHA-256 is {source}, recorded is {file.sha256}",
-            hint="remove it and stage again",
-        )
+        return DamagedSourceError(file.path, source, file.sha256)
     return StageError(
         f"{file.name} arrived damaged twice on {at}: its SHA-256 is {got} there, {file.sha256} here",
         hint="check that host's disk, memory and network",

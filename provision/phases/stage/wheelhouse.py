@@ -185,6 +185,14 @@ class Store:
         """Record that the hash of a file is verified."""
         write_atomically(path.with_name(_STAMP), _signature(path))
 
+    def distrust(self, path: Path) -> None:
+        """Have a file hashed again at its next use, whatever its time is: a disk can lose bits of a file that nobody wrote.
+
+        A path outside the wheelhouse is left as it is.
+        """
+        if path.is_relative_to(self.root / "files"):
+            path.with_name(_STAMP).unlink(missing_ok=True)
+
     @contextmanager
     def slot(self, sha256: str, name: str) -> Iterator[Slot]:
         """Lock the place of a file that is to be stored. Other processes wait."""
