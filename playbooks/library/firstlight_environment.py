@@ -209,6 +209,9 @@ class Build:
             self._build()
         else:
             self._compile()
+            # A power cut can end the removal of a finished build's cache; nobody else builds now.
+            for left in self._caches():
+                start("rm", "-rf", "--", left)
         # Installed, the wheels and the archive would only hold the space a second time.
         spent = glob.glob(os.path.join(glob.escape(self._incoming), "*.whl"))
         if self._asked["archive"]:
@@ -221,6 +224,9 @@ class Build:
     def _run(self, *words, **options):
         # A program that outlives this module keeps the turn: the next run waits until it has ended.
         return run(*words, pass_fds=() if self._turn is None else (self._turn,), **options)
+
+    def _caches(self):
+        return glob.glob(os.path.join(glob.escape(self._envs), ".cache.*"))
 
     def _remove(self, *paths):
         status, _, said = self._run("rm", "-rf", "--", *paths)
@@ -291,7 +297,7 @@ class Build:
         self._install_uv()
         python = self._interpreter()
         self._check_interpreter(python)
-        self._remove(self.path, *glob.glob(os.path.join(glob.escape(self._envs), ".cache.*")))
+        self._remove(self.path, *self._caches())
         # On the file system of the environment, so that uv can link what it unpacks.
         cache = tempfile.mkdtemp(prefix=".cache.", dir=self._envs)
         try:

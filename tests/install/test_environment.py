@@ -98,6 +98,18 @@ def test_an_incomplete_environment_is_built_again(site: Site, damage: str) -> No
     assert (site.environment / damage).exists()
 
 
+def test_the_cache_of_a_build_that_a_power_cut_left_is_removed_by_the_next_run(site: Site) -> None:
+    site.send()
+    built(site)
+    left = site.prefix / "envs" / ".cache.left"
+    (left / "archive").mkdir(parents=True)
+    assert not build(site)["changed"]
+    deadline = time.monotonic() + 30
+    while left.exists() and time.monotonic() < deadline:  # it is removed in the background
+        time.sleep(0.02)
+    assert not left.exists()
+
+
 def python_with_torch(folder: Path, version: str) -> Path:
     """Make an interpreter like this one that has a torch of that version among its own packages."""
     here = Path(os.path.realpath(sys.executable))
