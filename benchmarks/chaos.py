@@ -1,0 +1,160 @@
+"""One fault in the middle of a run, then one more `provision`: does the host end as if nothing had happened?
+
+    .venv/bin/python -m benchmarks.chaos [--runs 100] [--seed 1] [--resume] [--only FAULT] [--state FOLDER] [--list]
+
+Boots one test host with a disk of its own. For each run the seed draws a change (another setting, a rollback, a removed environment, a bare
+host), a moment of its run (a phase, a background task, the switch of the release) and a fault (benchmarks/chaos_cases/faults.py). The run's
+own events tell when the moment has come. When the fault is over and the run has ended, one more `provision` must be green, and the host must
+be as one that had the same change without a fault: files, units, users, packages, processes, temporary files, keys and firewall rules; and
+no process or temporary file may be left here.
+
+Each row is kept as the run ends, in rows.jsonl of the state folder. `--resume` goes on there, also after a change of the product: each row
+names its commit. The table with all rows of the seed goes to benchmarks/results/chaos.json; nothing is timed, so it is always kept. The exit
+code is 1 if a run did not end as an undisturbed host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos_cases.draw import Trial, to_do
+from benchmarks.chaos_cases.faults import FAULTS, NOT_MADE
+from benchmarks.chaos_cases.state import State
+from benchmarks.chaos_cases.subject import Subject
+from benchmarks.chaos_cases.table import GOOD, NOT_COUNTED, keep, kept, totals
+from benchmarks.chaos_cases.trial import Bench, UndisturbedRunError
+from benchmarks.fleet import hosts_to_boot
+from benchmarks.machine import ROOT, header, publish, say
+from tests.fleet.commands import command
+from tests.fleet.hosts import Fleet
+from tests.fleet.root import cache_folder
+
+RUNS = 100
+
+
+def commit() -> str:
+    """Return the commit of the checkout, with `+` where tracked files differ from it."""
+    return command("git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+").strip()
+
+
+def keep_references(path: Path, references: Mapping[str, State]) -> None:
+    """Store the states of undisturbed hosts, with the product that made them."""
+    path.write_text(json.dumps({"commit": commit(), "states": references}), encoding="utf-8")
+
+
+def kept_references(path: Path) -> dict[str, State]:
+    """Return the stored states if this product made them; another one leaves other files on a host."""
+    document = json.loads(path.read_bytes()) if path.exists() else {}
+    now = commit()
+    states: dict[str, State] = document["states"] if document.get("commit") == now and not now.endswith("+") else {}
+    return states
+
+
+def new_bench(fleet: Fleet, folder: Path) -> Bench:
+    """Boot a host, install on it, and return it with the references of this folder. Raises UndisturbedRunError."""
+    path = folder / "references.json"
+    scratch = folder / "tmp"
+    bench = Bench(
+        Subject(fleet),
+        folder,
+        Path(os.environ["FIRSTLIGHT_CACHE"]),
+        scratch,
+        kept_references(path),
+        partial(keep_references, path),
+    )
+    say(f"{bench.subject.host.name}: runs without a fault")
+    bench.provide()
+    return bench
+
+
+def perform(bench: Bench, trial: Trial, seed: int) -> dict[str, Any]:
+    """Carry out a run and return its row. Whatever goes wrong with the bench itself is a row too."""
+    say(f"{trial.number}: {trial.change}, {trial.moment} + {trial.delay_s} s: {trial.fault}")
+    started, product = datetime.now(UTC), commit()
+    try:
+        row = bench.perform(trial)
+    except (UndisturbedRunError, RuntimeError, OSError) as error:
+        row = {"result": "error", "did": f"{type(error).__name__}: {error}"[:600], "left": [], "differences": []}
+    if commit() != product:
+        row |= {"result": "error", "did": f"the checkout was changed during the run, to {commit()}"}
+    say(f"{trial.number}: {row['result']}; {row['did']}; {row['differences']}")
+    return {
+        "run": trial.number,
+        "seed": seed,
+        "commit": product,
+        "at": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds()),
+        "fault": trial.fault,
+        "change": trial.change,
+        "moment": trial.moment,
+        "delay_s": trial.delay_s,
+        **row,
+    }
+
+
+def work(trials: list[Trial], folder: Path, seed: int) -> None:
+    """Carry out runs, and keep each row. A host that is not as it should be is replaced by a new one."""
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    (folder / "tmp").mkdir()
+    os.environ |= {"TMPDIR": str(folder / "tmp"), "FIRSTLIGHT_CACHE": str(folder / "cache")}
+    with hosts_to_boot() as fleet:
+        bench: Bench | None = None
+        for trial in trials:
+            bench = bench or new_bench(fleet, folder)
+            row = perform(bench, trial, seed)
+            keep(folder / "rows.jsonl", row)
+            if row["result"] not in (GOOD, "differs", *NOT_COUNTED):
+                bench.subject.remove()
+                bench = None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="keep the rows of this seed, and go on")
+    parser.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help=f"one of: {', '.join(sorted(FAULTS))}")
+    parser.add_argument("--state", type=Path, default=cache_folder().with_name("firstlight-chaos"))
+    parser.add_argument("--list", action="store_true", help="print what would be done, and do nothing")
+    given = parser.parse_args()
+    given.state.mkdir(parents=True, exist_ok=True)
+    path = given.state / "rows.jsonl"
+    rows = kept(path, given.seed) if given.resume else []
+    trials = to_do(given.seed, given.runs, FAULTS, {row["run"] for row in rows}, given.only)
+    if given.list:
+        for trial in trials:
+            print(f"{trial.number:3} {trial.fault}: {trial.change}, {trial.moment} + {trial.delay_s} s")
+        return 0
+    if not given.resume:
+        for name in ("rows.jsonl", "references.json"):
+            (given.state / name).unlink(missing_ok=True)
+    result = header("chaos", ["ansible-core"])
+    try:
+        work(trials, given.state, given.seed)
+    finally:  # an interrupted benchmark has the rows that it has
+        rows = kept(path, given.seed)
+        counted = totals(rows)
+        met = counted["runs"] == counted["as_undisturbed"] and counted["runs"] >= RUNS
+        result |= {
+            "seed": given.seed,
+            **counted,
+            "aim": {"runs": RUNS, "met": met},
+            "not_on_test_hosts": NOT_MADE,
+            "rows": rows,
+        }
+        if rows:
+            publish(result, "chaos", always=True)
+    return 0 if counted["runs"] == counted["as_undisturbed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

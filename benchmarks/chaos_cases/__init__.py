@@ -1,0 +1,1 @@
+"""Cases of the chaos benchmark: changes, moments, faults, and what is compared afterwards."""

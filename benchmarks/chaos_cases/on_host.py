@@ -1,0 +1,146 @@
+"""Faults of the host and of its network."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.chaos_cases.on_controller import LARGE, flip
+from benchmarks.chaos_cases.scene import NotMadeError, Scene
+from tests.fleet.commands import command
+
+INCOMING = "var/tmp/firstlight-0"
+SLOW_RATE = "4mbit"
+MEMORY_LIMIT = 1 << 20
+"""Bytes: less than any process needs, so that the kernel kills it when it asks for its next page."""
+_GROUP = Path("/sys/fs/cgroup/memory/firstlight-chaos")
+_ARRIVES_S = 10.0
+_HOLD_APT = """
+import fcntl, sys, time
+locks = [open(path, "w") for path in ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")]
+for lock in locks:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@contextmanager
+def network_cut(scene: Scene) -> Iterator[str]:
+    """Take the host off the network without a word to either side."""
+    port = scene.subject.port
+    command("ip", "link", "set", port, "down")
+    try:
+        yield f"for {scene.lasts_s} s"
+    finally:
+        command("ip", "link", "set", port, "up")
+
+
+@contextmanager
+def slow_link(scene: Scene) -> Iterator[str]:
+    """Limit the rate in both directions."""
+    limit = ("root", "tbf", "rate", SLOW_RATE, "burst", "32kbit", "latency", "400ms")
+    inside = ("nsenter", "--target", str(scene.subject.host.machine.leader), "--net")
+    ends = (((), scene.subject.port), (inside, "host0"))
+    try:
+        for within, name in ends:
+            command(*within, "tc", "qdisc", "add", "dev", name, *limit)
+        yield f"{SLOW_RATE} for {scene.lasts_s} s"
+    finally:
+        for within, name in ends:
+            command(*within, "tc", "qdisc", "del", "dev", name, "root", check=False)
+
+
+@contextmanager
+def power_loss(scene: Scene) -> Iterator[str]:
+    """End all processes of the host at once."""
+    scene.subject.host.kill()
+    try:
+        yield f"off for {scene.lasts_s} s"
+    finally:
+        scene.subject.boot()
+
+
+@contextmanager
+def disk_full(scene: Scene) -> Iterator[str]:
+    """Leave no free byte where the installation is."""
+    scene.subject.fill_disk()
+    try:
+        yield "no byte free below /opt"
+    finally:
+        scene.subject.empty_disk()
+
+
+@contextmanager
+def read_only_disk(scene: Scene) -> Iterator[str]:
+    """Let the file system find an error."""
+    scene.subject.fail_disk()
+    try:
+        yield "an error of the file system below /opt"
+    finally:
+        scene.subject.repair_disk()
+
+
+def restart_sshd(scene: Scene) -> str:
+    """Restart sshd and end all its connections."""
+    scene.subject.host.sh("systemctl restart ssh; pkill -KILL -f '^sshd: [^/]' || true")
+    return "all connections ended"
+
+
+@contextmanager
+def apt_lock(scene: Scene) -> Iterator[str]:
+    """Hold the locks of dpkg and apt, as an unattended upgrade does."""
+    holder = f"python3 -c '{_HOLD_APT}' {scene.lasts_s}"
+    scene.subject.host.sh(f"systemd-run --quiet --collect --unit=chaos-apt {holder}")
+    try:
+        yield f"for {scene.lasts_s} s"
+    finally:
+        scene.subject.host.sh("systemctl stop chaos-apt", check=False)
+
+
+def corrupt_arrived(scene: Scene) -> str:
+    """Change a byte of a wheel that has arrived."""
+    folder = scene.subject.host.machine.root / INCOMING
+    deadline = time.monotonic() + _ARRIVES_S
+    while time.monotonic() < deadline and scene.process.poll() is None:
+        arrived = sorted(path for path in folder.glob("*.whl") if path.stat().st_size >= LARGE)
+        if arrived:
+            wheel = scene.random.choice(arrived)
+            flip(wheel, scene.random, keeps_time=False)
+            return wheel.name
+        time.sleep(0.05)
+    raise NotMadeError("no wheel was in the incoming folder")
+
+
+@contextmanager
+def out_of_memory(scene: Scene) -> Iterator[str]:
+    """Give the largest process of the host no more memory: the kernel kills it when it asks for some."""
+    sizes = {pid: _resident(pid) for pid in scene.subject.descendants()}
+    if not sizes:
+        raise NotMadeError("the host has no process")
+    pid = max(sizes, key=lambda each: sizes[each])
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80]
+    _GROUP.mkdir(exist_ok=True)
+    try:
+        (_GROUP / "memory.limit_in_bytes").write_text(str(MEMORY_LIMIT), encoding="ascii")
+        (_GROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        time.sleep(scene.lasts_s)
+        if _resident(pid):
+            raise NotMadeError(f"asked for no memory in {scene.lasts_s} s: {words}")
+        yield f"killed: {words}"
+    finally:
+        for left in (_GROUP / "cgroup.procs").read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):
+                (_GROUP.parent / "cgroup.procs").write_text(left, encoding="ascii")
+        with contextlib.suppress(OSError):
+            _GROUP.rmdir()
+
+
+def _resident(pid: int) -> int:
+    """Return the pages that a process has in memory."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return 0
