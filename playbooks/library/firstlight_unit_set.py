@@ -61,6 +61,17 @@ options:
         type: list
         elements: str
         required: true
+  proofs:
+    description: What succeeds while what the units set up is in effect.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command:
+        description: A program and its arguments.
+        type: list
+        elements: str
+        required: true
   data:
     description: Names of folders next to the sets, in which units write.
     type: list
@@ -124,6 +135,12 @@ ARGUMENTS = {
         "default": [],
         "options": {"command": {"type": "list", "elements": "str", "required": True}},
     },
+    "proofs": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"command": {"type": "list", "elements": "str", "required": True}},
+    },
     "data": {"type": "list", "elements": "str", "default": []},
     "timeout_s": {"type": "int", "default": 60},
 }
@@ -147,9 +164,16 @@ class UnitSet(FileSet):
         found = {name: read(os.path.join(self.current, name)) for name in os.listdir(self.current)}
         if found != self.files() or any(read(path) != text for path, text in self.units.items()):
             return False
+        if self.unproven():
+            return False
         wanted = (("is-enabled", name) for name in self.running)
         active = (("is-active", name) for name in self.running)
         return all(run("systemctl", word, "--quiet", name)[0] == 0 for word, name in (*wanted, *active))
+
+    def unproven(self):
+        """Return the first command that does not find what the units set up; None when all do."""
+        commands = [proof["command"] for proof in self.params["proofs"]]
+        return next((f"`{' '.join(command)}` fails" for command in commands if run(*command)[0] != 0), None)
 
     def require_free_ports(self):
         """Raise FileSetError when a program that is none of these units listens on a port of theirs, at any address."""
@@ -241,7 +265,7 @@ class UnitSet(FileSet):
             run("systemctl", "restart" if name in changed else "reload-or-restart", name)
         deadline = time.monotonic() + self.params["timeout_s"]
         while True:
-            problem = next(filter(None, map(self.problem_of, self.params["ready"])), None)
+            problem = next(filter(None, map(self.problem_of, self.params["ready"])), None) or self.unproven()
             failed = [name for name in self.running if run("systemctl", "is-active", "--quiet", name)[0] != 0]
             if problem is None and not failed:
                 return None

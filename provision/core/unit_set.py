@@ -30,6 +30,8 @@ class UnitSet:
     """Addresses that answer 200 when the units run with the files."""
     checks: tuple[tuple[str, ...], ...] = ()
     """Commands that must succeed in the folder of the new files before these are used."""
+    proofs: tuple[tuple[str, ...], ...] = ()
+    """Commands that succeed while what the units set up is in effect, for units without a page that answers."""
     data: tuple[str, ...] = ()
     """Folders next to the files, in which units write."""
 
@@ -59,5 +61,6 @@ class UnitSet:
             "ports": list(self.ports),
             "ready": list(self.ready),
             "checks": [{"command": list(command)} for command in self.checks],
+            "proofs": [{"command": list(command)} for command in self.proofs],
             "data": list(self.data),
         }

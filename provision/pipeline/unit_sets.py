@@ -17,6 +17,32 @@ from provision.pipeline.unit_files import has, sums_command
 SEND_DEADLINE_S = 120.0
 
 
+def differing_sets(
+    context: RunContext, probed: ProbedHosts, sets: Mapping[str, Sequence[UnitSet]]
+) -> dict[str, list[UnitSet]]:
+    """Return the sets that hosts do not run as they are to be, by host; one that did not answer is missing.
+
+    Args:
+        context: The run.
+        probed: Installation paths of its hosts.
+        sets: What each host is to run, by its name.
+    """
+
+    def ask(host: Host) -> list[UnitSet]:
+        prefix = probed.install_paths[host.name].prefix
+        return [one for one in sets[host.name] if not _runs(context.session(host), prefix, one)]
+
+    hosts = [host for host in context.hosts() if host.name in sets]
+    return context.run_on_hosts("serve", hosts, ask, deadline_s=SEND_DEADLINE_S)
+
+
+def _runs(session: Session, prefix: str, one: UnitSet) -> bool:
+    """Return whether a host runs a set: its files and units are there, and what they set up is in effect."""
+    proofs = "".join(f"{shlex.join(command)} >/dev/null 2>&1 || exit 0; " for command in one.proofs)
+    said = session.run(proofs + sums_command(f"{prefix}/{one.name}/current", one.units), root=True).stdout
+    return has(said, one.files, one.units, one.running)
+
+
 def play_differing(
     context: RunContext, probed: ProbedHosts, playbook: str, sets: Mapping[str, Sequence[UnitSet]]
 ) -> dict[str, PhaseResult]:
@@ -37,8 +63,7 @@ def play_differing(
         session, prefix = context.session(host), probed.install_paths[host.name].prefix
         differing = []
         for one in sets[host.name]:
-            said = session.run(sums_command(f"{prefix}/{one.name}/current", one.units), root=True).stdout
-            if not has(said, one.files, one.units, one.running):
+            if not _runs(session, prefix, one):
                 differing.append(one)
                 _send(session, one)
         return differing
