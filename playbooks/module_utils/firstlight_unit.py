@@ -17,6 +17,7 @@ from ansible.module_utils.firstlight_releases import ReleaseError
 UNITS_BESIDE = (
     "firstlight-alertmanager.service",
     "firstlight-blackbox-exporter.service",
+    "firstlight-firewall.service",
     "firstlight-gateway.service",
     "firstlight-host-metrics.service",
     "firstlight-host-metrics.timer",

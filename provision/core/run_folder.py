@@ -14,6 +14,7 @@ logs/RUN/
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
+  firewall/HOST.sh       gateway: what a person may type on hosts, where the run changes no firewall
   findings/HOST.json     what the doctor says of a host that failed
   summary.txt .md .json  summary
 """

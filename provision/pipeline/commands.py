@@ -20,7 +20,7 @@ from provision.core.models.settings import Inventory, Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import DRIVERS, GATEWAY, MONITORING, PLAN, PROBE, QUARANTINE, Step, steps_until
+from provision.pipeline.phases import DRIVERS, FIREWALL, GATEWAY, MONITORING, PLAN, PROBE, QUARANTINE, Step, steps_until
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
 from provision.report.history.pruning import prune_quietly
@@ -94,7 +94,7 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
         InventoryError: No host of the inventory is a gateway.
     """
     require_gateway(request)
-    return run_steps(request, (PROBE, QUARANTINE, GATEWAY), as_json=as_json)
+    return run_steps(request, (PROBE, QUARANTINE, GATEWAY, FIREWALL), as_json=as_json)
 
 
 def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
@@ -108,7 +108,7 @@ def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
             f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
             hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
         )
-    return run_steps(request, (PROBE, QUARANTINE, MONITORING), as_json=as_json)
+    return run_steps(request, (PROBE, QUARANTINE, MONITORING, FIREWALL), as_json=as_json)
 
 
 def require_gateway(request: CommandRequest) -> Inventory:

@@ -71,8 +71,9 @@ VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True
 SERVE = Step("serve", LazyFunction("serve:serve"), "serve", in_batches=True)
 GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all")
 MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all")
+FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all")
 
-STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY, MONITORING)
+STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY, MONITORING, FIREWALL)
 
 BACKGROUND = (
     BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),

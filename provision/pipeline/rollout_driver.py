@@ -26,7 +26,7 @@ from provision.fleet.rollout.targets import targets_text
 from provision.pipeline import CommandRequest
 from provision.pipeline.canary import CanaryHosts, set_shares
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.phases import GATEWAY, MONITORING, PROBE, QUARANTINE, STEPS, Step
+from provision.pipeline.phases import FIREWALL, GATEWAY, MONITORING, PROBE, QUARANTINE, STEPS, Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
 from provision.pipeline.rollout_gate import GateResult, gate
@@ -36,7 +36,7 @@ from provision.report.rollout import described
 ALL = 100
 HOOK_S = 600.0
 """Seconds for a hook: draining waits for open streams."""
-SWITCH = tuple(step for step in STEPS if step not in (GATEWAY, MONITORING))
+SWITCH = tuple(step for step in STEPS if step not in (GATEWAY, MONITORING, FIREWALL))
 
 
 class StoppedError(FirstlightError):
@@ -291,7 +291,8 @@ class RolloutDriver:
     def _refresh_gateways(self) -> None:
         """Let the gateways of the inventory know what the hosts serve now."""
         if self._gateways:
-            outcome = execute(replace(self._request, limit=None), (PROBE, QUARANTINE, GATEWAY, MONITORING))
+            steps = (PROBE, QUARANTINE, GATEWAY, MONITORING, FIREWALL)
+            outcome = execute(replace(self._request, limit=None), steps)
             if outcome.exit_code != Exit.OK:
                 raise StoppedError("all hosts serve the new release, and a gateway could not be set up for it")
 

@@ -277,6 +277,8 @@ class Installed(Record):
     """PREFIX/verify/last.json: status and time of the last verification."""
     last_ready: dict[str, Any] | None = None
     """PREFIX/verify/ready.json: the last readiness proof, with main process, its start and the boot."""
+    firewall: bool = False
+    """Whether a unit loads rules of this product for the firewall."""
     quarantine: dict[str, Any] | None = None
     """PREFIX/quarantine.json: why the host takes no part in runs; empty where the file is no JSON object."""
 

@@ -303,6 +303,16 @@ class Settings(Record):
     health_port: Whole = _port(
         8009, "Port of the health agent, which a host behind a gateway has at the address of its server."
     )
+    firewall: Literal["tell", "set"] = _setting(
+        "tell",
+        "Firewall of a host behind a gateway, which only gateways and monitoring hosts are to reach: what to type (tell), or rules of its own (set).",
+        allowed="tell or set",
+    )
+    firewall_accept: tuple[Word, ...] = _setting(
+        (),
+        "Other addresses and networks that reach it through rules of `firstlight_firewall`.",
+        allowed="a list of IP addresses and networks such as 10.0.0.0/24",
+    )
     gateway_bind: Word = _setting(
         "0.0.0.0",  # noqa: S104 - clients are other machines
         "Address that the gateway listens on.",

@@ -41,6 +41,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_span(settings),
         *_gateway(settings),
         *_shared_address(settings),
+        *_firewall(settings),
         *_monitoring(settings),
     ]
 
@@ -130,6 +131,15 @@ def _shared_address(settings: Settings) -> Iterator[Conflict]:
             f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}",
             "leave firstlight_gateway_bind out: 0.0.0.0",
         )
+
+
+def _firewall(settings: Settings) -> Iterator[Conflict]:
+    for address in settings.firewall_accept:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            hint = "allowed: a list of IP addresses and networks such as 10.0.0.0/24"
+            yield Conflict("firewall_accept", f"{address!r} is no IP address and no network", hint)
 
 
 def _monitoring(settings: Settings) -> Iterator[Conflict]:

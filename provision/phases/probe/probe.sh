@@ -475,6 +475,7 @@ installed() {
     product_file verify/last.json
     product_file verify/ready.json
     product_file quarantine.json
+    [ ! -e /etc/systemd/system/firstlight-firewall.service ] || say firewall yes
     return 0
 }
 

@@ -64,6 +64,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         locked_by=json_object(files.get("lock.json", "")),
         last_verify=json_object(files.get("verify/last.json", "")),
         last_ready=json_object(files.get("verify/ready.json", "")),
+        firewall=section.value("firewall") is not None,
         quarantine=(json_object(files["quarantine.json"]) or {}) if "quarantine.json" in files else None,
     )
 

@@ -1,0 +1,280 @@
+"""Firewall of the hosts behind a gateway: rules are loaded where the settings say so, else the run says what to type."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from provision.core.errors import InventoryError, ServeError
+from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Host
+from provision.core.run_folder import write_atomically
+from provision.fleet.inventory.addresses import address_from
+from provision.phases.gateway.backends import Served
+from provision.phases.gateway.firewall import (
+    NAME,
+    UNIT,
+    Firewall,
+    Opening,
+    commands,
+    find_command,
+    firewall_of,
+    firewall_set,
+    openings_of,
+    reach_command,
+    source_command,
+    sources_of,
+)
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.gateway import ask_served
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.unit_sets import differing_sets, play_differing
+from provision.report.layout import fold_names
+
+ResultT = TypeVar("ResultT", bound=ProbedHosts)
+READ_DEADLINE_S = 60.0
+SSH_SERVER = "sshd"
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What one host is to accept."""
+
+    host: Host
+    served: Served
+    openings: tuple[Opening, ...]
+
+
+def apply(context: RunContext, earlier: ResultT) -> ResultT:
+    """Bring the rules of hosts up to date. Nothing is done in a run over a part of the inventory: who connects has to be known."""
+    if not context.limited:
+        _Setup(context, earlier).run()
+    return earlier
+
+
+class _Setup:
+    """The firewalls of all hosts in one run."""
+
+    def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
+        self._context, self._probed = context, probed
+        self._started = time.monotonic()
+        self._gateways = [host for host in context.inventory.hosts if host.is_gateway]
+        self._monitors = [host for host in context.inventory.hosts if host.is_monitoring]
+        names = [host.name for host in (*self._gateways, *self._monitors)]
+        self._viewers = [host for host in context.inventory.hosts if host.name in names]
+
+    def run(self) -> None:
+        hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
+        serving = [host for host in hosts if host.is_serving]
+        chosen = [host for host in serving if host.settings.firewall == "set" and self._viewers]
+        told = [host for host in serving if host.settings.firewall == "tell" and self._gateways]
+        gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
+        if gone:
+            self._remove(gone)
+        if not chosen and not told:
+            return
+        served = ask_served(self._context, self._probed)
+        rules = self._rules([host for host in (*chosen, *told) if host.name in served], served)
+        self._tell([one for one in rules if one.host in told])
+        self._set([one for one in rules if one.host in chosen])
+
+    def _has_rules(self, host: Host) -> bool:
+        installed = self._probed.facts[host.name].installed
+        return installed is not None and installed.firewall
+
+    def _rules(self, hosts: Sequence[Host], served: dict[str, Served | None]) -> list[_Rules]:
+        """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
+        found = []
+        known = self._sources(hosts, served)
+        for host in hosts:
+            one = served[host.name]
+            if one is None or not self._is_well(host):
+                continue
+            needed = [viewer for viewer in self._viewers if self._reaches(viewer, host, one)]
+            unknown = [viewer.name for viewer in needed if not known.get(viewer.name, {}).get(host.name)]
+            if unknown:
+                if host.settings.firewall == "set":
+                    text = (
+                        f"its firewall was left as it is: from which address {', '.join(unknown)} reaches it is unknown"
+                    )
+                    self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
+                continue
+            try:
+                openings = openings_of(
+                    host,
+                    one.port,
+                    self._of(self._gateways, needed, known, host.name),
+                    self._of(self._monitors, needed, known, host.name),
+                    ssh_ports=[port.port for port in self._probed.facts[host.name].ports if port.process == SSH_SERVER],
+                )
+            except InventoryError as error:
+                if host.settings.firewall == "set":
+                    self._context.fail(host.name, "serve", error)
+                continue
+            if openings:
+                found.append(_Rules(host, one, openings))
+        return found
+
+    def _sources(
+        self, hosts: Sequence[Host], served: dict[str, Served | None]
+    ) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Return from which addresses gateways and monitoring hosts connect, by their name and that of the host."""
+        ready = {host.name for host in self._context.hosts()}
+
+        def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
+            targets = {
+                host.name: address
+                for host in hosts
+                if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
+            }
+            said = self._context.session(viewer).run(source_command(targets)).stdout if targets else ""
+            return sources_of(said)
+
+        viewers = [viewer for viewer in self._viewers if viewer.name in ready]
+        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+
+    @staticmethod
+    def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
+        """Return the address by which another host reaches one; None for the host itself, and where nobody else reaches it."""
+        return address_from(viewer, host, served.bind) if viewer.name != host.name else None
+
+    @staticmethod
+    def _of(
+        group: Sequence[Host], needed: Sequence[Host], known: dict[str, dict[str, tuple[str, ...]]], name: str
+    ) -> list[str] | None:
+        """Return the addresses of a group; None where the inventory has none of it."""
+        if not group:
+            return None
+        return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
+
+    def _tell(self, rules: Sequence[_Rules]) -> None:
+        """Say at the gateway what to type on the hosts; equal hosts are named together."""
+        gateway = next((host for host in self._gateways if "serve" in self._context.results.get(host.name, {})), None)
+        if gateway is None or not rules:
+            return
+        found = self._firewalls([one.host for one in rules])
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for one in [one for one in rules if one.host.name in found]:
+            groups[commands(found[one.host.name], one.openings)].append(one.host.name)
+        notes = tuple(
+            f"no firewall was changed; so that only the gateway reaches {fold_names(names)}: firstlight_firewall: set, "
+            f"or as root there what is in {self._write(names, lines)}"
+            for lines, names in groups.items()
+        )
+        result = self._context.results[gateway.name]["serve"]
+        self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))
+
+    def _write(self, names: Sequence[str], lines: Sequence[str]) -> Path:
+        """Write what a person may run on hosts into the run's folder: long lines of a summary are folded."""
+        path = self._context.run.path(f"firewall/{names[0]}.sh")
+        package = "; nft is in the package nftables" if lines[0].startswith("nft ") else ""
+        header = ("#!/bin/sh", f"# As root on {fold_names(names)}{package}.", "set -e")
+        write_atomically(path, "\n".join((*header, *lines, "")))
+        return path
+
+    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, Firewall]:
+        return self._context.run_on_hosts(
+            "serve",
+            hosts,
+            lambda host: firewall_of(
+                self._context.session(host).run(find_command(), root=self._probed.install_paths[host.name].root).stdout
+            ),
+            deadline_s=READ_DEADLINE_S,
+        )
+
+    def _set(self, rules: Sequence[_Rules]) -> None:
+        """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
+        context = self._context
+        for one in rules:
+            if not self._probed.install_paths[one.host.name].root:
+                error = InventoryError(
+                    f"host `{one.host.name}`: rules of its firewall need root",
+                    hint="log in as root, or set ansible_become: true; firstlight_firewall: tell changes nothing",
+                )
+                context.fail(one.host.name, "serve", error)
+        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in rules if self._is_well(one.host)])
+        sets = {
+            one.host.name: [firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
+            for one in rules
+            if self._is_well(one.host) and one.host.name in context.locked
+        }
+        differing = differing_sets(context, self._probed, sets)
+        new = [one for one in rules if differing.get(one.host.name)]
+        if not new:
+            return
+        before = self._reached(new)
+        results = play_differing(context, self._probed, "firewall", {one.host.name: sets[one.host.name] for one in new})
+        lost = before - self._reached([one for one in new if one.host.name in results])
+        self._take_back([one for one in new if one.host.name in {name for _, name in lost}], lost)
+        found = self._firewalls([one.host for one in new if one.host.name in results and self._is_well(one.host)])
+        for one in [one for one in new if one.host.name in found]:
+            ports = ", ".join(str(opening.port) for opening in one.openings)
+            firewall = found[one.host.name]
+            notes: tuple[str, ...] = ()
+            if firewall != "nftables":
+                path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
+                notes = (
+                    f"{firewall} decides there as well; where it refuses the gateway, as root there what is in {path}",
+                )
+            self._record(results[one.host.name], f"only gateways and monitoring reach port {ports}", notes)
+
+    def _is_well(self, host: Host) -> bool:
+        return not self._context.has_failed(host.name)
+
+    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str]]:
+        """Return which gateway gets connections to which host."""
+        ready = {host.name for host in self._context.hosts()}
+
+        def ask(gateway: Host) -> list[str]:
+            targets = {
+                one.host.name: (address, one.served.port)
+                for one in rules
+                if (address := self._reaches(gateway, one.host, one.served))
+            }
+            return self._context.session(gateway).run(reach_command(targets)).stdout.split() if targets else []
+
+        gateways = [host for host in self._gateways if host.name in ready]
+        said = self._context.run_on_hosts("serve", gateways, ask, deadline_s=READ_DEADLINE_S)
+        return {(gateway, name) for gateway, names in said.items() for name in names}
+
+    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str]]) -> None:
+        if not rules:
+            return
+        self._play_removal([one.host for one in rules])
+        for one in rules:
+            gateways = ", ".join(sorted(gateway for gateway, name in lost if name == one.host.name))
+            error = ServeError(
+                f"host `{one.host.name}`: with the rules of its firewall, {gateways} did not reach port {one.served.port} any more; they were removed",
+                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]",
+            )
+            self._context.fail(one.host.name, "serve", error)
+
+    def _remove(self, hosts: Sequence[Host]) -> None:
+        """Remove the rules of hosts that are to have none."""
+        playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
+        locked = [host for host in hosts if host.name in self._context.locked]
+        for result in self._play_removal(locked).values():
+            self._record(result, "the rules of its firewall were removed")
+
+    def _play_removal(self, hosts: Sequence[Host]) -> dict[str, PhaseResult]:
+        return playbooks.run_playbook(
+            self._context,
+            "firewall",
+            "serve",
+            hosts,
+            lambda host: {
+                **self._probed.install_paths[host.name].ansible_vars(),
+                "firstlight_unit_sets": [],
+                "firstlight_unit_sets_absent": [{"name": NAME, "units": [UNIT]}],
+            },
+            is_aside=True,
+        )
+
+    def _record(self, played: PhaseResult, text: str, notes: tuple[str, ...] = ()) -> None:
+        result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
+        self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))

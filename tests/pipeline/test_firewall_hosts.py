@@ -1,0 +1,270 @@
+"""Firewalls of the hosts of a run: when rules are loaded, changed and removed, and what a person is told instead."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.run_folder import RunFolder
+from provision.fleet.ssh.session import Completed
+from provision.phases.gateway.firewall import RULES, UNIT
+from provision.pipeline import firewall, playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.report.live import open_progress
+
+STATE = {"readiness": {"served_name": "m", "host": "0.0.0.0", "port": 8000, "supervisor": "systemd", "unit": "u"}}
+
+
+class FakeHost:
+    """A host as its session shows it: what it was sent, and the rules that playbooks loaded there."""
+
+    def __init__(self, name: str) -> None:
+        self.host = name
+        self.sent: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
+        self.units: dict[str, str] = {}
+        self.firewall = "ufw: Status: inactive\n"
+        self.sources = "10.0.0.1"
+        self.refused: set[str] = set()
+        """Names of hosts that do not accept its connections once they have rules."""
+
+    def run(self, command: str, **_: Any) -> Completed:
+        return Completed(0, self._answer(command), "", 0.0)
+
+    def _answer(self, command: str) -> str:
+        if "getent" in command:
+            return "".join(f"gpu-{number} 10.0.0.5 dev eth0 src {self.sources}\n" for number in (1, 2) if self.sources)
+        if "/dev/tcp" in command:
+            return "\n".join(name for name in ("gpu-1", "gpu-2") if name in command and name not in self.refused)
+        if "ufw status" in command:
+            return self.firewall
+        if "sha256sum" in command and self.units:
+            contents = {**self.files, **{name: text.encode() for name, text in self.units.items()}}
+            sums = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in contents.items()]
+            return "\n".join([*sums, "enabled", "active"])
+        return ""
+
+    def read(self, path: str, **_: Any) -> bytes:
+        return json.dumps(STATE).encode() if path.endswith("state.json") else b"VLLM_API_KEY=sk-0123456789abcdef0123\n"
+
+    def write(self, path: str, content: bytes, **_: Any) -> None:
+        self.sent[path.rpartition("/")[2]] = content
+
+    def rest(self) -> None:
+        """Nothing is kept open."""
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class Fleet:
+    """A gateway and two hosts behind it, over several runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hosts = {name: FakeHost(name) for name in ("gate", "gpu-1", "gpu-2")}
+        self.played: list[tuple[str, list[str]]] = []
+
+    def run_playbook(
+        self,
+        _context: RunContext,
+        playbook: str,
+        _phase: str,
+        hosts: Sequence[Host],
+        variables: Callable[[Host], Mapping[str, Any]],
+        **_: Any,
+    ) -> dict[str, PhaseResult]:
+        """Do what the playbook does."""
+        results = {}
+        for host in hosts:
+            fake, given = self.hosts[host.name], variables(host)
+            assert playbook == "firewall"
+            for one in given["firstlight_unit_sets"]:
+                fake.files, fake.units = dict(fake.sent), dict(one["units"])
+            for one in given.get("firstlight_unit_sets_absent", []):
+                assert one == {"name": "firewall", "units": [UNIT]}
+                fake.files, fake.units = {}, {}
+            results[host.name] = PhaseResult(host=host.name, phase="serve", status="ok", changed=True)
+        if hosts:
+            removes = bool(variables(hosts[0]).get("firstlight_unit_sets_absent"))
+            self.played.append(("remove" if removes else "load", [host.name for host in hosts]))
+        return results
+
+    def run(self, *, limited: bool = False, root: bool = True, gateway: bool = True, **settings: Any) -> RunContext:
+        """Run the step once; return its context."""
+        self.played.clear()
+
+        def host(name: str, group: str) -> Host:
+            connection = Connection(kind="ssh", address=f"{name}.example")
+            return Host(name=name, groups=(group,), connection=connection, settings=Settings(**settings))
+
+        hosts = [host("gate", "gateway")] if gateway else []
+        hosts += [host("gpu-1", "serving"), host("gpu-2", "serving")]
+        context = RunContext(
+            run=RunFolder.create(self.folder / "logs", command="gateway"),
+            inventory=Inventory(source="test", hosts=tuple(hosts)),
+            progress=open_progress([one.name for one in hosts], stream=io.StringIO(), environment={}),
+            cache=self.folder,
+            limited=limited,
+        )
+        if gateway:
+            context.record(PhaseResult(host="gate", phase="serve", status="ok", text="gateway to 2 hosts"))
+        facts = {
+            one.name: HostFacts(
+                host=one.name,
+                probed_at="2026-11-20T11:00:00Z",
+                installed=Installed(prefix="/p", firewall=bool(self.hosts[one.name].units)),
+            )
+            for one in hosts
+        }
+        paths = InstallPaths(prefix="/p", incoming="/p", owner="root", root=root)
+        firewall.apply(context, ProbedHosts(facts, dict.fromkeys(facts, paths)))
+        return context
+
+    def rules(self, name: str) -> str:
+        return self.hosts[name].files.get(RULES, b"").decode()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    one = Fleet(tmp_path)
+
+    def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> None:
+        context.locked |= {host.name for host in hosts}
+
+    monkeypatch.setattr(RunContext, "session", lambda _, host: one.hosts[host.name])
+    monkeypatch.setattr(playbooks, "run_playbook", one.run_playbook)
+    monkeypatch.setattr(playbooks, "acquire_locks", lock)
+    return one
+
+
+def serve(context: RunContext, name: str) -> PhaseResult:
+    return context.results[name]["serve"]
+
+
+def lines_of(note: str) -> list[str]:
+    """Return the commands in the file that a note names."""
+    comment = ["#!/bin/sh", "set -e"]
+    lines = Path(note.rpartition(" ")[2]).read_text().splitlines()
+    return [line for line in lines if line not in comment and not line.startswith("# As root on")]
+
+
+def test_by_default_the_run_says_what_to_type_and_changes_nothing(fleet: Fleet) -> None:
+    fleet.hosts["gpu-2"].firewall = "ufw: Status: active\n"
+    context = fleet.run()
+    assert fleet.played == []
+    one, two = serve(context, "gate").notes
+    assert one.startswith(
+        "no firewall was changed; so that only the gateway reaches gpu-1: firstlight_firewall: set, or as root"
+    )
+    assert one.endswith("firewall/gpu-1.sh")
+    (typed,) = lines_of(one)
+    assert typed.startswith("nft 'add table inet firstlight;")
+    assert "tcp dport 8000" in typed
+    assert lines_of(two) == [
+        "ufw prepend deny proto tcp to any port 8000",
+        "ufw prepend deny proto tcp to any port 8009",
+        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8000",
+        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8009",
+    ]
+    assert "gpu-1" not in context.results
+
+
+def test_rules_are_loaded_once_and_follow_the_gateway(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert "tcp dport 8000 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.1 } accept" in fleet.rules("gpu-1")
+    assert serve(context, "gpu-1").text == "only gateways and monitoring reach port 8000, 8009"
+    assert serve(context, "gpu-1").changed
+    assert fleet.run(firewall="set").results.keys() == {"gate"}
+    assert fleet.played == []
+    fleet.hosts["gate"].sources = "10.0.0.7"
+    fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert "10.0.0.7" in fleet.rules("gpu-2")
+    assert "10.0.0.1" not in fleet.rules("gpu-2")
+
+
+def test_a_firewall_that_decides_as_well_is_named(fleet: Fleet) -> None:
+    fleet.hosts["gpu-1"].firewall = "firewalld: running\n"
+    context = fleet.run(firewall="set")
+    (note,) = serve(context, "gpu-1").notes
+    assert note.startswith("firewalld decides there as well; where it refuses the gateway")
+    assert lines_of(note)[-1] == "firewall-cmd --reload"
+    assert not [line for line in lines_of(note) if "reject" in line]
+    assert serve(context, "gpu-2").notes == ()
+
+
+@pytest.mark.parametrize("change", [{"firewall": "tell"}, {"firewall": "set", "gateway": False}])
+def test_rules_are_removed_with_the_setting_and_with_the_last_gateway(fleet: Fleet, change: dict[str, Any]) -> None:
+    fleet.run(firewall="set")
+    context = fleet.run(**change)
+    assert fleet.played == [("remove", ["gpu-1", "gpu-2"])]
+    assert serve(context, "gpu-1").text == "the rules of its firewall were removed"
+    fleet.run(**change)
+    assert fleet.played == []
+
+
+def test_rules_that_lock_a_gateway_out_are_taken_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = fleet.hosts["gate"]
+
+    def answer(command: str) -> str:
+        said = FakeHost._answer(gate, command)
+        if "/dev/tcp" in command:
+            return "\n".join(name for name in said.split() if not fleet.hosts[name].units or name != "gpu-2")
+        return said
+
+    monkeypatch.setattr(gate, "_answer", answer)
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"]), ("remove", ["gpu-2"])]
+    failed = serve(context, "gpu-2")
+    assert failed.status == "failed"
+    assert "gate did not reach port 8000 any more; they were removed" in str(failed.text)
+    assert "firstlight_firewall_accept" in str(failed.hint)
+    assert serve(context, "gpu-1").status == "ok"
+
+
+def test_a_host_whose_server_does_not_answer_anyway_keeps_its_rules(fleet: Fleet) -> None:
+    fleet.hosts["gate"].refused = {"gpu-1"}
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert serve(context, "gpu-1").status == "ok"
+
+
+def test_a_host_is_left_as_it_is_where_the_gateways_address_is_unknown(fleet: Fleet) -> None:
+    fleet.run(firewall="set")
+    before = fleet.rules("gpu-1")
+    fleet.hosts["gate"].sources = ""
+    context = fleet.run(firewall="set")
+    assert fleet.played == []
+    assert fleet.rules("gpu-1") == before
+    assert serve(context, "gpu-1").status == "warn"
+    assert "from which address gate reaches it is unknown" in str(serve(context, "gpu-1").text)
+
+
+def test_a_run_over_a_part_of_the_inventory_changes_no_firewall(fleet: Fleet) -> None:
+    fleet.run(firewall="set", limited=True)
+    assert fleet.played == []
+
+
+def test_rules_need_root(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set", root=False)
+    assert fleet.played == []
+    assert "need root" in str(serve(context, "gpu-1").text)
+
+
+def test_a_port_of_ssh_is_refused(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set", health_port=22)
+    assert fleet.played == []
+    assert "is the port of SSH" in str(serve(context, "gpu-1").text)
