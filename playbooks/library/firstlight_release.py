@@ -107,6 +107,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
+    ENVIRONMENT,
     RECORD,
     SWITCH,
     ReleaseError,
@@ -129,6 +130,7 @@ from ansible.module_utils.firstlight_switch import (
     origin_of,
     release_files,
     write_folder,
+    write_state,
 )
 from ansible.module_utils.firstlight_unit import (
     find_hooks,
@@ -194,6 +196,8 @@ def write_release(prefix, target, switch, files):
             os.unlink(path)
         else:
             replace_link(path, text)
+        if os.path.basename(path) == ENVIRONMENT:
+            write_state(prefix, os.path.basename(os.path.dirname(path)))
 
 
 def live_release(prefix, target):

@@ -35,6 +35,8 @@ def release(record, state, environment):
     """Return a release: its digest, record, state, and the folder of its environment below PREFIX/envs."""
     digest = hashlib.sha256(record_text(record).encode()).hexdigest()[:16]
     state = {**state, "release": digest}
+    if state.get("environment"):  # one that was built anew took the place of another
+        state["environment"] = environment
     if state.get("readiness"):
         state["readiness"] = {**state["readiness"], "release": digest}
     return {"digest": digest, "record": record, "state": state, "environment": environment}

@@ -85,6 +85,13 @@ def release_files(prefix, target):
     ]
 
 
+def write_state(prefix, digest):
+    """Have the state of a release name the environment that its link leads to."""
+    found = load(prefix, digest)
+    if found and found["state"] != load_json(folder_of(prefix, digest), STATE):
+        write(*release_files(prefix, found)[0])
+
+
 def write_folder(prefix, target):
     folder = folder_of(prefix, target["digest"])
     os.makedirs(folder, exist_ok=True)

@@ -284,6 +284,8 @@ def test_a_rebuilt_environment_replaces_the_damaged_one_in_every_release(prefix:
     assert (result["release"], result["restart"], live(prefix, "previous")) == (second, True, first)
     record(prefix)
     assert [path.name for path in (prefix / "envs").iterdir()] == ["one-2"]
+    kept = json.loads((prefix / "releases" / first / "state.json").read_text())
+    assert kept["environment"] == "one-2", "after a rollback the next run has nothing to change"
     assert rollback(prefix)["release"] == first
     assert (prefix / "current").resolve() == prefix / "envs" / "one-2"
 
