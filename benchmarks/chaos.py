@@ -107,6 +107,7 @@ def work(trials: list[Trial], folder: Path, seed: int) -> None:
     (folder / "tmp").mkdir()
     os.environ |= {"TMPDIR": str(folder / "tmp"), "FIRSTLIGHT_CACHE": str(folder / "cache")}
     with hosts_to_boot() as fleet:
+        fleet.network.open()
         bench: Bench | None = None
         for trial in trials:
             bench = bench or new_bench(fleet, folder)

@@ -13,7 +13,6 @@ Target = Literal["first", "second"]
 SETTINGS: Final[dict[Target, dict[str, Any]]] = {"first": {}, "second": {"firstlight_max_model_len": 400}}
 
 _REMOVE_ENVIRONMENT = f"rm -rf $(readlink -f {PREFIX}/current)"
-_REMOVE_PACKAGE = "dpkg -P --force-depends libnuma1"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Change:
     other_target: bool = False
     """Whether the run asks for the other setting."""
     bare: bool = False
-    """Whether the installation is removed before the run."""
+    """Whether the installation, and the packages that came with it, are removed before the run."""
 
 
 CHANGES = {
@@ -80,7 +79,6 @@ CHANGES = {
                 "end",
             ),
             1,
-            before=_REMOVE_PACKAGE,
             bare=True,
         ),
     )

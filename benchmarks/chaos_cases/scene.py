@@ -23,7 +23,7 @@ class Scene:
     process: subprocess.Popen[bytes]
     """The controller."""
     start_another: Callable[[], tuple[int, str]]
-    """Runs the same command with another folder for its runs, and returns its exit code and its last line."""
+    """Runs the same command with another folder for its runs, and returns its exit code and what it said of the host."""
     cache: Path
     random: Random
     lasts_s: float

@@ -17,10 +17,13 @@ State = dict[str, dict[str, str]]
 
 LEFT = ("processes", "temporary files", "keys", "firewall", "controller's processes", "controller's files")
 ABSENT = "absent"
-SETTLED_S = 20.0
-"""Processes that end with the connection of a run get this time."""
+SETTLED_S = 45.0
+"""Processes that end with the connection of a run get this time: Ansible's end 20 s after their last use."""
 
-MODE_ONLY = {"etc/service.env": "the API key, which is made once for each installation"}
+MODE_ONLY = {
+    "etc/service.env": "the API key, which is made once for each installation",
+    "releases/switch.json": "the releases before the last switch, which earlier runs decide; the links to them are compared",
+}
 """Files of which only mode and owner are compared, with the reason."""
 
 _LOOK = r"""

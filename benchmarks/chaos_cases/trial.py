@@ -18,6 +18,7 @@ from benchmarks.chaos_cases.scene import NotMadeError, Scene
 from benchmarks.chaos_cases.state import State, compare, left_in, settled, shortened
 from benchmarks.chaos_cases.subject import Subject
 from benchmarks.chaos_cases.table import GOOD, Result
+from tests.fleet.serving import PREFIX
 
 DISTURBED_S = 420.0
 """A disturbed run that has not ended by then hangs: without a fault it takes 120 s, and it waits at most five minutes for a service."""
@@ -96,7 +97,7 @@ class Bench:
         def start_another() -> tuple[int, str]:
             words = (CHANGES[trial.change].command, "-i", self._inventory())
             done = Command(*words, logs=self._logs(f"{trial.number:03}-second")).end(UNDISTURBED_S)
-            return done.code, done.out.strip().partition("\n")[0][:160]
+            return done.code, str(done.row().get("text", done.summary.get("verdict")))
 
         scene = Scene(self.subject, command.process, start_another, self.cache, trial.random(), trial.lasts_s)
         with fault.make(scene) as did:
@@ -124,10 +125,12 @@ class Bench:
 
     def _prepare(self, change: Change, trial: Trial, logs: Path) -> None:
         """Bring host and cache to where the run begins."""
-        if change.bare:
+        if change.bare:  # with the packages that the product installed, uninstall leaves a host that is not bare
+            packages = " ".join(self.subject.host.sh(f"cat {PREFIX}/installed-packages.txt").split())
             removed = Command("uninstall", "-i", self._inventory(), logs=logs).end(UNDISTURBED_S)
             if removed.code:
                 raise UndisturbedRunError(f"`uninstall` ended with {removed.code}: {removed.out[-2000:]}")
+            self.subject.host.sh(f"dpkg -P --force-depends {packages}", timeout_s=120)
             self.target, self.has_former = "first", False
         elif change.other_target:
             self.target, self.has_former = other(self.target), True
