@@ -24,12 +24,14 @@ from typing import Any
 
 from benchmarks.machine import header, publish, say
 from benchmarks.process_tree import descendants
-from tests.gateway.running import KEY, Site, free_port, running
+from tests.gateway.running import KEY, Site, free_port, running, wait_until
 from tests.gateway.test_backends import make_certificate
 
 STREAMS, MINUTES = 2000, 30
 GROWTH = 1.02
 TOKEN_EVERY_S = 5.0
+RETRY_AFTER_S = 2.0
+MOST_REFUSED = 200
 OPENING = 50
 """Streams that are opened at a time."""
 ENGINE = "127.0.9.200"
@@ -46,6 +48,8 @@ class Streams:
 
     tokens: int = 0
     lost: int = 0
+    refused: int = 0
+    """Answered 503 with Retry-After when they were opened, and opened again, as clients do it."""
     longest_silence_s: float = 0.0
 
 
@@ -74,16 +78,24 @@ async def engine(port: int) -> None:
     await server.serve_forever()
 
 
-async def open_stream(site: Site, context: ssl.SSLContext, opening: asyncio.Semaphore) -> Stream:
-    """Open one stream, up to its first token. Raises OSError and asyncio.IncompleteReadError where there is none."""
+async def open_stream(site: Site, context: ssl.SSLContext, opening: asyncio.Semaphore, seen: Streams) -> Stream:
+    """Open one stream, up to its first token. Raises OSError, RuntimeError and asyncio.IncompleteReadError where there is none."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     async with opening:
-        reader, writer = await asyncio.open_connection(site.gateway.bind, site.gateway.port, ssl=context)
-        writer.write(head.encode() + body)
-        await reader.readuntil(b"data: ")
-    return reader, writer
+        while True:
+            reader, writer = await asyncio.open_connection(site.gateway.bind, site.gateway.port, ssl=context)
+            writer.write(head.encode() + body)
+            status = (await reader.readline()).split()[1]
+            if status == b"200":
+                await reader.readuntil(b"data: ")
+                return reader, writer
+            writer.close()
+            if status != b"503" or seen.refused >= MOST_REFUSED:
+                raise RuntimeError(f"a stream got status {status.decode()}, after {seen.refused} were refused with 503")
+            seen.refused += 1
+            await asyncio.sleep(RETRY_AFTER_S)
 
 
 async def read_stream(stream: Stream, seen: Streams) -> None:
@@ -110,7 +122,7 @@ def resources(pid: int) -> dict[str, float]:
 async def hold(site: Site, context: ssl.SSLContext, streams: int, minutes: int) -> dict[str, Any]:
     """Hold streams open through a gateway; return what HAProxy needed after each minute, and what was lost."""
     seen, opening = Streams(), asyncio.Semaphore(OPENING)
-    opened = await asyncio.gather(*(open_stream(site, context, opening) for _ in range(streams)))
+    opened = await asyncio.gather(*(open_stream(site, context, opening, seen) for _ in range(streams)))
     tasks = [asyncio.create_task(read_stream(stream, seen)) for stream in opened]
     *_, worker = descendants(site.process.pid)
     rows = []
@@ -126,6 +138,7 @@ async def hold(site: Site, context: ssl.SSLContext, streams: int, minutes: int) 
     return {
         "streams": streams,
         "minutes": minutes,
+        "refused_at_first": seen.refused,
         "lost": seen.lost,
         "tokens": seen.tokens,
         "longest_silence_s": round(seen.longest_silence_s, 2),
@@ -151,6 +164,8 @@ def measure(streams: int, minutes: int) -> dict[str, Any]:
                 backend = replace(backend, address=ENGINE, port=port)
                 site.reload(replace(site.gateway, backends=(backend,), limits=limits))
                 site.wait(backend.name, "UP")
+                full = lambda: site.row("model-0", backend.name)["weight"] == "100"  # noqa: E731
+                wait_until(full, "the host never gets its whole share")
                 return asyncio.run(hold(site, context, streams, minutes))
     finally:
         stub.terminate()

@@ -343,8 +343,8 @@ def test_a_request_that_a_host_refuses_is_sent_to_another_up_to_a_size(
     with running(tmp_path, models) as site:
         site.stubs["h1"].mode("busy")
         asked = 8  # some of them go to the busy host first
-        assert {site.chat(messages=long(0.9)).status for _ in range(asked)} == {200}
-        assert {site.chat(messages=long(2)).status for _ in range(asked)} == {200, status}
+        assert {site.chat(messages=long(0.2)).status for _ in range(asked)} == {200}
+        assert {site.chat(messages=long(0.5)).status for _ in range(asked)} == {200, status}
         assert site.stubs["h1"].seen()
 
 

@@ -38,9 +38,10 @@ SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
 _HEADER_ROOM = 64 * 1024
 """Bytes of a buffer beside the body: the head of a request, and what HAProxy keeps free."""
 _MIB = 1024 * 1024
-RETRIED_MIB = 1
-"""Largest request that is sent to another host when the first refuses it, where nothing else needs it whole: HAProxy copies a
-buffer for each request that it may send again, 0.15 ms per MiB (benchmarks/gateway_load.py)."""
+_RETRIED = 256 * 1024
+"""Bytes of the largest request that is sent to another host when the first refuses it, where nothing else needs it whole. HAProxy
+copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB (benchmarks/gateway_load.py), and keeps
+the copy until the stream ends (benchmarks/gateway_streams.py)."""
 _HOST_HEADER = "x-firstlight-host"
 
 
@@ -164,8 +165,8 @@ def _global(gateway: Gateway) -> Iterator[str]:
     yield "    # Who is drained stays so over a reload and a restart."
     yield f"    server-state-file {gateway.folder}/{DRAINED_STATE}"
     yield "    # A request is kept whole until its model is known, and as long as it can be sent to another host."
-    whole = gateway.limits.body_mib if len(gateway.models()) > 1 else min(gateway.limits.body_mib, RETRIED_MIB)
-    yield f"    tune.bufsize {whole * _MIB + _HEADER_ROOM}"
+    whole = gateway.limits.body_mib * _MIB if len(gateway.models()) > 1 else _RETRIED
+    yield f"    tune.bufsize {whole + _HEADER_ROOM}"
     yield "    # Streams of the process before a reload go on for this long."
     yield "    hard-stop-after 1h"
     if gateway.tls:
