@@ -63,7 +63,8 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome, as_json=as_json)
             return outcome.exit_code or Exit.RED
-        rollout = _made(request, options, steps, serving, outcome)
+        has_gateway = any(host.is_gateway for host in inventory.hosts)
+        rollout = _made(request, options, steps, serving, outcome, has_gateway=has_gateway)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
             print_rollout(rollout, as_json=as_json)
@@ -175,14 +176,18 @@ def _made(
     steps: tuple[int, ...],
     serving: Sequence[Host],
     outcome: RunOutcome,
+    *,
+    has_gateway: bool,
 ) -> Rollout:
     result = outcome.result
     assert isinstance(result, StagedHosts)
     left_out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
     changing = [host for host in serving if host.name not in result.up_to_date | left_out]
     staging = [host.name for host in changing if STAGING in host.groups]
-    steps = (0, *steps) if staging else steps
-    step_of = assign([host.name for host in changing], steps, staging)
+    # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
+    first_alone = not staging and len(changing) > 1 and has_gateway
+    steps = (0, *steps) if staging or first_alone else steps
+    step_of = assign([host.name for host in changing], steps, staging, first_alone=first_alone)
     installed = {name: facts.installed for name, facts in result.facts.items()}
     hosts = [
         RolloutHost(name=name, step=step, before=there.release if (there := installed[name]) else None)

@@ -14,7 +14,9 @@ def described(rollout: Rollout, *, driven: bool) -> list[str]:
         hosts = rollout.of_step(index)
         name = f"{percent} %" if percent else STAGING
         lines += [f"  {name:>8}  {host.name}  {_state_of(host)}" for host in hosts]
-        lines += [f"  {'':>8}  gate: {one.verdict}: {one.text}" for one in rollout.decisions if one.step == index]
+        # A step that only changes the share has no host.
+        label = "" if hosts else name
+        lines += [f"  {label:>8}  gate: {one.verdict}: {one.text}" for one in rollout.decisions if one.step == index]
     if rollout.state == "paused" or stopped:
         lines.append("next: ./firstlight rollout resume, or ./firstlight rollout abort")
     return lines

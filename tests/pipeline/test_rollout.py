@@ -184,6 +184,8 @@ def test_hosts_of_a_step_share_its_percentage_at_the_gateway(make: Callable[...,
     assert site.runs[1:-1] == [
         "share 0  +a",
         "serve a",
+        "share 0 a +",
+        "gate a,b",
         "share 1 a +",
         "gate a,b",
         "share 10 a +",
@@ -199,11 +201,14 @@ def test_hosts_of_a_step_share_its_percentage_at_the_gateway(make: Callable[...,
     assert site.canaries == {}
 
 
-def test_a_tripped_gate_ends_the_share_before_hosts_go_back(make: Callable[..., Site]) -> None:
+@pytest.mark.parametrize("gates", [["roll back"], ["go on", "roll back"]], ids=["without clients", "with a share"])
+def test_a_tripped_gate_ends_the_share_before_hosts_go_back(make: Callable[..., Site], gates: list[str]) -> None:
     site = make()
-    site.has_gateway, site.gates = True, ["roll back"]
+    site.has_gateway, site.gates = True, list(gates)
     assert site.start() == Exit.RED
-    assert site.runs[3:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
+    shared = ["share 25 a +", "gate a,b"] if len(gates) > 1 else []
+    returned = ["share 0 a +", "rollback a", "share 0  +"]
+    assert site.runs[3:] == ["share 0 a +", "gate a,b", *shared, *returned]
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
 
@@ -217,14 +222,14 @@ def test_a_host_that_does_not_go_back_gets_no_share(make: Callable[..., Site]) -
 
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(make: Callable[..., Site]) -> None:
     site = make()
-    site.has_gateway, site.silent = True, {4}
+    site.has_gateway, site.silent = True, {6}
     assert site.start() == Exit.RED
     record = site.record()
     assert record.state == "paused"
     assert record.text == "the share of the new release is not known to every gateway: HAProxy does not answer"
-    site.silent, site.gates = {7}, ["roll back"]
+    site.silent, site.gates = {9}, ["roll back"]
     assert rollout.resume(site.request(), as_json=False) == Exit.RED
-    assert site.runs[4:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
+    assert site.runs[6:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
 
@@ -247,7 +252,7 @@ def test_a_killed_controller_leaves_no_share_behind(make: Callable[..., Site], c
             assert set(site.serves.values()) == {NEW if command == "resume" else OLD}
             assert site.canaries == {}
         else:
-            assert number > 12, "every run was tried"
+            assert number > 14, "every run was tried"
             break
     else:
         pytest.fail("the rollout has more runs than were tried")

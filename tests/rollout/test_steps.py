@@ -38,9 +38,15 @@ def test_hosts_of_group_staging_change_first() -> None:
     assert assign(["a", "b", "s"], (0, 50, 100), ["s"]) == {"s": 0, "a": 1, "b": 2}
 
 
-@given(count=st.integers(0, 200), steps=RISING)
-def test_after_each_step_the_stated_share_has_changed_rounded_up(count: int, steps: tuple[int, ...]) -> None:
-    found = assign([f"h{number}" for number in range(count)], steps)
+def test_a_host_that_is_tried_alone_counts_for_the_steps_after_it() -> None:
+    assert assign(["a", "b", "c"], (0, 10, 50, 100), first_alone=True) == {"a": 0, "b": 2, "c": 3}
+
+
+@given(count=st.integers(0, 200), steps=RISING, alone=st.booleans())
+def test_after_each_step_the_stated_share_has_changed_rounded_up(
+    count: int, steps: tuple[int, ...], alone: bool
+) -> None:
+    found = assign([f"h{number}" for number in range(count)], steps, first_alone=alone)
     assert len(found) == count
     for index, percent in enumerate(steps):
         assert sum(step <= index for step in found.values()) == math.ceil(count * percent / 100)

@@ -29,7 +29,9 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return steps
 
 
-def assign(names: Sequence[str], steps: Sequence[int], staging: Sequence[str] = ()) -> dict[str, int]:
+def assign(
+    names: Sequence[str], steps: Sequence[int], staging: Sequence[str] = (), *, first_alone: bool = False
+) -> dict[str, int]:
     """Return the index of the step that changes each host.
 
     A step of 10 % of 25 hosts has ended when 3 hosts serve the new release: shares are rounded up, so the first step
@@ -37,8 +39,9 @@ def assign(names: Sequence[str], steps: Sequence[int], staging: Sequence[str] = 
 
     Args:
         names: The hosts that change, in their order.
-        steps: Percentages; the first one is 0 where `staging` has hosts.
+        steps: Percentages; the first one is 0 where `staging` has hosts, and with `first_alone`.
         staging: The hosts of group `staging`, which change in the step of 0 %.
+        first_alone: Whether the first host changes in the step of 0 % as well; it counts for the steps after it.
     """
     found = {name: 0 for name in names if name in staging}
     others = [name for name in names if name not in staging]
@@ -47,7 +50,7 @@ def assign(names: Sequence[str], steps: Sequence[int], staging: Sequence[str] = 
         until = math.ceil(len(others) * percent / 100)
         found |= dict.fromkeys(others[done:until], index)
         done = until
-    return found
+    return found | dict.fromkeys(others[:1] if first_alone else (), 0)
 
 
 def batches(names: Sequence[str], *, serving: int, min_serving: int) -> Iterator[list[str]]:
