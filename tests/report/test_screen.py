@@ -23,7 +23,7 @@ from provision.report import summarise, wording, write
 from provision.report.layout import COLUMNS
 from provision.report.screen import LINES, RULE, first_screen_of
 from provision.report.text import render
-from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result
+from tests.report.sample import CPU_STACK, GPU_STACK, SECONDS, Folder, check, facts, host, result, served
 from verify.records import inapplicable
 from verify.tables import table
 
@@ -278,3 +278,36 @@ def test_a_summary_of_an_older_release_is_shown_unchanged() -> None:
 def test_the_command_for_the_details_names_the_run() -> None:
     text = f"GREEN: 1 host serving\n\n{RULE}\nDetails\n"
     assert first_screen_of(text, "20261119T080000Z").endswith("./firstlight logs show 20261119T080000Z --full\n")
+
+
+def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Path) -> None:
+    names = [f"gpu-{place:03}" for place in range(300)]
+    folder, results = Folder(tmp_path / RUN, [host(name) for name in names]), []
+    for place, name in enumerate(names):
+        address = f"10.0.{place // 250}.{place % 250 + 1}"
+        if place % 50 == 7:
+            text = f"no answer from {name} ({address}) port 22 within 10 s"
+            results.append(result(name, "probe", "unreachable", text=text, hint=f"ping {address}"))
+            continue
+        results += [result(name, phase) for phase in SECONDS]
+        folder.run.write(f"facts/{name}.json", facts(name))
+        record = served().model_copy(update={"endpoint": f"http://{address}:8000/v1"})
+        folder.run.write(f"serve/{name}.json", record)
+    folder.results(*results)
+    text = folder.text()
+    assert text.count("port 22 within 10 s") == 1, "hosts that are silent for one reason are one entry"
+    shown = first_screen_of(text)
+    assert re.findall(r"http://\S+", shown) == ["http://ADDRESS:8000/v1"]
+    assert len(shown.splitlines()) <= LINES
+
+
+def test_a_few_endpoints_are_shown_as_they_are(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host(f"gpu-{place}") for place in range(3)])
+    for place in range(3):
+        name = f"gpu-{place}"
+        folder.results(*(result(name, phase) for phase in SECONDS))
+        folder.run.write(f"facts/{name}.json", facts(name))
+        record = served().model_copy(update={"endpoint": f"http://10.0.0.{place}:8000/v1"})
+        folder.run.write(f"serve/{name}.json", record)
+    shown = folder.text()
+    assert [f"http://10.0.0.{place}:8000/v1" in shown for place in range(3)] == [True] * 3
