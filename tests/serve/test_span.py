@@ -196,6 +196,17 @@ def test_a_frozen_host_counts_as_lost(hosts: Hosts) -> None:
     assert "has been silent for 5 s" in hosts.said(0)
 
 
+@pytest.mark.parametrize("part", [0, 1], ids=["the server", "a process below it"])
+def test_a_stopped_process_counts_as_the_end_of_its_server(hosts: Hosts, part: int) -> None:
+    head, other = hosts.start(0), hosts.start(1)
+    servers = [hosts.servers(rank) for rank in range(2)]
+    os.kill(servers[1][part], signal.SIGSTOP)
+    assert (head.wait(PATIENCE_S), other.wait(PATIENCE_S)) == (1, 1)
+    wait_until(lambda: all(map(is_gone, [*servers[0], *servers[1]])))
+    assert f"a signal has stopped process {servers[1][part]} of the server of this one" in hosts.said(1)
+    assert "host 1 (127.0.0.1) reports that a server has ended" in hosts.said(0)
+
+
 def test_a_host_with_another_release_is_not_let_in(hosts: Hosts) -> None:
     hosts.start(0)
     other = hosts.start(1, agreement="different")

@@ -3,8 +3,9 @@
     span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST -- COMMAND ...
 
 The server starts when every host of the span has said that it is there with the same release, and is killed with all its
-processes when another host's server ends, or the host hangs up or falls silent. Then this program ends too, and whoever keeps
-the service running starts it again: nothing serves until all hosts have met anew.
+processes when another host's server ends, or the host hangs up or falls silent. A server with a process that a signal has stopped
+counts as one that ended. Then this program ends too, and whoever keeps the service running starts it again: nothing serves until all
+hosts have met anew.
 
 Exit status: 0 when it was stopped, 75 when another host was lost or stopped, else 1.
 """
@@ -22,6 +23,7 @@ from types import FrameType
 from .interface import interface_of
 from .link import Link, LostError
 from .meeting import TICK_S, Member, meet, note
+from .stopped import StoppedProcesses
 
 ENDED, STOPPED = "ended", "stopped"
 AGAIN = 75
@@ -47,12 +49,17 @@ class Stop:
 
 def watch(server: subprocess.Popen[bytes], links: list[Link], member: Member, stop: Stop) -> int:
     """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
+    stopped = StoppedProcesses(server.pid)
     while True:
         if stop.is_set:
             tell(links, STOPPED)
             return 0
         if (status := server.poll()) is not None:
             note(f"ends on all hosts: the server of this one ended with status {status}")
+            tell(links, ENDED)
+            return 1
+        if (pid := stopped.look()) is not None:
+            note(f"ends on all hosts: a signal has stopped process {pid} of the server of this one")
             tell(links, ENDED)
             return 1
         for link in links:
