@@ -1,4 +1,4 @@
-"""Streams that a gateway on one core holds open, and whether its memory grows meanwhile.
+"""Streams that a gateway on one core holds open, and whether its memory grows.
 
     python -m benchmarks.gateway_streams [--streams 2000] [--minutes 30]
 

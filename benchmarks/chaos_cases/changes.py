@@ -12,6 +12,8 @@ Target = Literal["first", "second"]
 
 SETTINGS: Final[dict[Target, dict[str, Any]]] = {"first": {}, "second": {"firstlight_max_model_len": 400}}
 
+_FROM_SENDING = ("between stage and install", "sending", "arrival", "install", "verify", "switch", "start", "end")
+"""Moments of a run that sends files to its host, once they are staged."""
 _REMOVE_ENVIRONMENT = f"rm -rf $(readlink -f {PREFIX}/current)"
 
 
@@ -49,14 +51,7 @@ CHANGES = {
             (
                 "probe",
                 "stage",
-                "between stage and install",
-                "sending",
-                "arrival",
-                "install",
-                "verify",
-                "switch",
-                "start",
-                "end",
+                *_FROM_SENDING,
             ),
             3,
             before=_REMOVE_ENVIRONMENT,
@@ -69,14 +64,7 @@ CHANGES = {
                 "stage",
                 "packages in the background",
                 "upload in the background",
-                "between stage and install",
-                "sending",
-                "arrival",
-                "install",
-                "verify",
-                "switch",
-                "start",
-                "end",
+                *_FROM_SENDING,
             ),
             1,
             bare=True,

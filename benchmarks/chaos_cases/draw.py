@@ -13,7 +13,7 @@ from benchmarks.chaos_cases.moments import MOMENTS
 
 
 class Drawable(Protocol):
-    """What a fault tells of when it can be made."""
+    """What a fault says of when it can be made."""
 
     @property
     def moments(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def _signal(scene: Scene, number: signal.Signals) -> str:
 
 
 def start_another(scene: Scene) -> str:
-    """Start the same command beside the first one, and wait for its end."""
+    """Start the same command a second time, and wait for its end."""
     code, last = scene.start_another()
     return f"the second run ended with {code}: {last}"
 

@@ -46,7 +46,7 @@ class Subject:
         return port.name
 
     def boot(self) -> None:
-        """Boot again. A unit that fails meanwhile is the product's own, and is what the next run has to repair.
+        """Boot again. A unit that fails while it boots is the product's own, and is what the next run has to repair.
 
         Raises:
             RuntimeError: The host does not run.

@@ -65,22 +65,21 @@ class _Setup:
         self._started = time.monotonic()
         self._gateways = [host for host in context.inventory.hosts if host.is_gateway]
         self._monitors = [host for host in context.inventory.hosts if host.is_monitoring]
-        names = [host.name for host in (*self._gateways, *self._monitors)]
-        self._viewers = [host for host in context.inventory.hosts if host.name in names]
+        self._viewers = [host for host in context.inventory.hosts if host.is_gateway or host.is_monitoring]
 
     def run(self) -> None:
         hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
         serving = [host for host in hosts if host.is_serving]
         chosen = [host for host in serving if host.settings.firewall == "set" and self._viewers]
-        told = [host for host in serving if host.settings.firewall == "tell" and self._gateways]
+        advised = [host for host in serving if host.settings.firewall == "tell" and self._gateways]
         gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
         if gone:
             self._remove(gone)
-        if not chosen and not told:
+        if not chosen and not advised:
             return
         served = ask_served(self._context, self._probed)
-        rules = self._rules([host for host in (*chosen, *told) if host.name in served], served)
-        self._tell([one for one in rules if one.host in told])
+        rules = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
+        self._advise([one for one in rules if one.host in advised])
         self._set([one for one in rules if one.host in chosen])
 
     def _has_rules(self, host: Host) -> bool:
@@ -152,7 +151,7 @@ class _Setup:
             return None
         return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
 
-    def _tell(self, rules: Sequence[_Rules]) -> None:
+    def _advise(self, rules: Sequence[_Rules]) -> None:
         """Say at the gateway what to type on the hosts; equal hosts are named together."""
         gateway = next((host for host in self._gateways if "serve" in self._context.results.get(host.name, {})), None)
         if gateway is None or not rules:

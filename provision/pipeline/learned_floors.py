@@ -69,7 +69,7 @@ def _records(
 ) -> dict[str, dict[str, Any]]:
     """Return the record of each host whose class has floors, and learn them where enough equal hosts are healthy.
 
-    Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole is told so,
+    Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
     and does not lower its own floors.
     """
     store, run = LearnedStore(context.run.folder.parent), context.run.name

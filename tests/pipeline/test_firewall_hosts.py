@@ -1,4 +1,4 @@
-"""Firewalls of the hosts of a run: when rules are loaded, changed and removed, and what a person is told instead."""
+"""Firewalls of the hosts of a run: when rules are loaded, changed and removed, and what the run says instead."""
 
 from __future__ import annotations
 

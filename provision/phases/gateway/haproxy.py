@@ -142,7 +142,7 @@ def _address(address: str, port: int) -> str:
 
 
 def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
-    yield from _global(gateway)
+    yield from _global(gateway, models)
     yield from _defaults()
     yield from _clients(gateway, models)
     for number, backends in enumerate(models.values()):
@@ -152,7 +152,7 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]
         yield from _metrics(gateway.metrics)
 
 
-def _global(gateway: Gateway) -> Iterator[str]:
+def _global(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
     yield "# Made by Firstlight; a change here is undone by the next run."
     yield "global"
     yield "    default-path config"
@@ -165,7 +165,7 @@ def _global(gateway: Gateway) -> Iterator[str]:
     yield "    # Who is drained stays so over a reload and a restart."
     yield f"    server-state-file {gateway.folder}/{DRAINED_STATE}"
     yield "    # A request is kept whole until its model is known, and as long as it can be sent to another host."
-    whole = gateway.limits.body_mib * _MIB if len(gateway.models()) > 1 else _RETRIED
+    whole = gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED
     yield f"    tune.bufsize {whole + _HEADER_ROOM}"
     yield "    # Streams of the process before a reload go on for this long."
     yield "    hard-stop-after 1h"
