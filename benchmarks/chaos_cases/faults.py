@@ -120,7 +120,7 @@ FAULTS = _table(
 
 NOT_MADE = {
     "clock jump": "a container has the clock of this machine, and the kernel has no namespace for the time of day",
-    "out of memory of a whole host": "containers share the memory of this machine; one process gets a limit instead, and the kernel kills it",
+    "out of memory of a whole host": "containers share the memory of this machine; the processes of one get a limit instead, and the kernel kills the largest",
     "delay and loss of packets": "this kernel has no netem; the slow link is a limit of the rate alone",
     "loss of data that was not yet written": "the page cache is that of this machine, and survives a container that is killed",
 }

@@ -15,9 +15,10 @@ from tests.fleet.commands import command
 INCOMING = "var/tmp/firstlight-0"
 SLOW_RATE = "4mbit"
 MEMORY_LIMIT = 1 << 20
-"""Bytes: less than any process needs, so that the kernel kills it when it asks for its next page."""
+"""Bytes that all processes together may take from then on: soon one asks for more, and the kernel kills the largest of them."""
 _GROUP = Path("/sys/fs/cgroup/memory/firstlight-chaos")
 _ARRIVES_S = 10.0
+_DIES_S = 0.5
 _HOLD_APT = """
 import fcntl, sys, time
 locks = [open(path, "w") for path in ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")]
@@ -116,26 +117,49 @@ def corrupt_arrived(scene: Scene) -> str:
 
 @contextmanager
 def out_of_memory(scene: Scene) -> Iterator[str]:
-    """Give the largest process of the host no more memory: the kernel kills it when it asks for some."""
-    sizes = {pid: _resident(pid) for pid in scene.subject.descendants()}
-    if not sizes:
-        raise NotMadeError("the host has no process")
-    pid = max(sizes, key=lambda each: sizes[each])
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80]
+    """Give the processes of the host no more memory: when one asks for some, the kernel kills the largest."""
+    sizes = {pid: size for pid in scene.subject.descendants() if (size := _resident(pid))}
+    words = {pid: _command_line(pid) for pid in sizes}
     _GROUP.mkdir(exist_ok=True)
     try:
         (_GROUP / "memory.limit_in_bytes").write_text(str(MEMORY_LIMIT), encoding="ascii")
-        (_GROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
-        time.sleep(scene.lasts_s)
-        if _resident(pid):
-            raise NotMadeError(f"asked for no memory in {scene.lasts_s} s: {words}")
-        yield f"killed: {words}"
+        for pid in sizes:
+            with contextlib.suppress(OSError):  # it has ended
+                (_GROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        if not _has_killed(scene.lasts_s):
+            raise NotMadeError(f"none of {len(sizes)} processes asked for memory in {scene.lasts_s} s")
+        time.sleep(_DIES_S)
     finally:
-        for left in (_GROUP / "cgroup.procs").read_text(encoding="ascii").split():
-            with contextlib.suppress(OSError):
-                (_GROUP.parent / "cgroup.procs").write_text(left, encoding="ascii")
+        _end_group()
+    ended = sorted((pid for pid in sizes if not _resident(pid)), key=lambda pid: -sizes[pid])
+    yield f"killed: {words[ended[0]]}" if ended else "killed: a process that began since"
+
+
+def _has_killed(within_s: float) -> bool:
+    """Wait until the kernel has killed a process of the group; return whether it has."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        counts = dict(line.split() for line in (_GROUP / "memory.oom_control").read_text(encoding="ascii").splitlines())
+        if int(counts.get("oom_kill", "0")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _end_group() -> None:
+    for left in (_GROUP / "cgroup.procs").read_text(encoding="ascii").split():
         with contextlib.suppress(OSError):
-            _GROUP.rmdir()
+            (_GROUP.parent / "cgroup.procs").write_text(left, encoding="ascii")
+    with contextlib.suppress(OSError):
+        _GROUP.rmdir()
+
+
+def _command_line(pid: int) -> str:
+    """Return the beginning of the command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80].strip()
+    except OSError:
+        return ""
 
 
 def _resident(pid: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,10 @@ from provision.fleet.ssh.known_hosts import add_known_key
 from provision.fleet.ssh.upload import upload_locally
 from provision.phases.stage import stage
 from provision.phases.stage.bundle import keys
+from provision.phases.stage.bundle.product_files import product_files, require_product
 from provision.phases.stage.wheelhouse import Store
 from provision.phases.verify.tool import build_zipapp
+from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.stage import is_up_to_date
 from tests.install.conftest import make_site
 from tests.pipeline.test_up_to_date import host_facts, make_desired
@@ -160,28 +163,27 @@ _bundle("its creator signed a path outside of it", _outside)
     "no host gets an older environment unnoticed",
 )
 def downgrade(folder: Path) -> Outcome:
-    older, newer = make(folder / "older"), make(folder / "newer")
-    store = Store(folder / "other")
-    newer.open(store)
-    older.open(store)
-    return Outcome(
-        "accepted: neither the time in the manifest nor what a host has is compared. One creator makes bundles for several "
-        "classes of hosts and models, and going back to an older one is a way to repair; so the time alone decides nothing",
-        status="gap",
-    )
+    older, newer = (make(folder / name).open(Store(folder / "other")).settings.bundled for name in ("older", "newer"))
+    assert older is not None
+    assert newer is not None
+    lasts, there = LastBundles(folder), host("a")
+    accept_bundle(newer, there, lasts, accepts_older=False)
+    return Outcome(refused(lambda: accept_bundle(older, there, lasts, accepts_older=False), newer.made_at))
 
 
 @case(
     GROUP,
     "bundle: a playbook is changed after `tar -xf BUNDLE product`, before the product runs from there",
-    "the run names the changed file",
+    "the run names the changed file; who changes the comparison as well is not found",
 )
-def unpacked_product(_: Path) -> Outcome:
-    return Outcome(
-        "nothing compares an unpacked product with the manifest: it runs before it could check itself. The guide says to "
-        "compare it first, or to use a checkout that one trusts",
-        status="gap",
-    )
+def unpacked_product(folder: Path) -> Outcome:
+    made = make(folder, product=[*product_files()][1:])
+    with tarfile.open(made.path) as tar:
+        tar.extractall(folder, [member for member in tar if member.name.startswith("product/")], filter="data")
+    manifest = made.open(Store(folder / "other")).manifest
+    playbook = folder / "product" / PLAYBOOK
+    playbook.write_bytes(flip(playbook.read_bytes()))
+    return Outcome(refused(lambda: require_product(manifest, folder / "product"), PLAYBOOK))
 
 
 @case(GROUP, "verify.pyz in the controller's cache gets other code", "it is made again before it is sent")

@@ -25,6 +25,7 @@ from provision.cli.options import (
     LimitOption,
     MaxFailOption,
     ModelOption,
+    OlderBundleOption,
     RebootOption,
     RefreshOption,
     TrustOption,
@@ -98,6 +99,7 @@ def provision(
     refresh: RefreshOption = False,
     bundle: BundleOption = None,
     trust: TrustOption = None,
+    older_bundle: OlderBundleOption = False,
     batch: BatchOption = None,
     max_fail: MaxFailOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
@@ -122,6 +124,7 @@ def provision(
         refresh=refresh,
         bundle=bundle,
         trust=trust,
+        older_bundle=older_bundle,
         batch=batch,
         max_fail=max_fail,
     )

@@ -62,6 +62,9 @@ BundleOption = Annotated[
 TrustOption = Annotated[
     str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
 ]
+OlderBundleOption = Annotated[
+    bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one of a host.")
+]
 BatchOption = Annotated[
     str | None,
     typer.Option("--batch", metavar="N|N%", help="Change this many hosts at a time; the next ones when these serve."),
@@ -82,6 +85,7 @@ def asked(
     refresh: bool = False,
     bundle: Path | None = None,
     trust: str | None = None,
+    older_bundle: bool = False,
     batch: str | None = None,
     max_fail: str | None = None,
     **policy: Any,
@@ -96,6 +100,7 @@ def asked(
         refresh: Whether to lock again what is locked already.
         bundle: The bundle that replaces all indexes.
         trust: The key that must have signed the bundle.
+        older_bundle: Whether the bundle may be older than the last one of a host.
         batch: Hosts that change at a time: a number or a percentage.
         max_fail: Failed hosts with which the next batch still begins: a number or a percentage.
         **policy: Settings of hosts by name; those that are None are left out.
@@ -112,6 +117,11 @@ def asked(
         raise UsageError(
             "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
         )
+    if older_bundle and bundle is None:
+        raise UsageError(
+            "--older-bundle accepts a bundle, and there is no --bundle",
+            hint="add --bundle FILE, or leave --older-bundle out",
+        )
     password = None
     if ask_become_pass:
         import getpass
@@ -122,7 +132,7 @@ def asked(
             raise UsageError(
                 "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
             ) from None
-    flags = {"-K": ask_become_pass, "--refresh": refresh}
+    flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
     named = {"--bundle": str(bundle) if bundle else None, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {f"--{name.replace('_', '-')}": value for name, value in policy.items()} | named
     return CommandRequest(
@@ -134,6 +144,7 @@ def asked(
         refresh=refresh,
         bundle=bundle,
         trust=trust,
+        older_bundle=older_bundle,
         batching=Batching.parse(batch, max_fail),
         logs=LOGS,
         arguments=tuple(sys.argv[1:]),

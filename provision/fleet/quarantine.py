@@ -15,6 +15,7 @@ from provision.core.models.quarantine import Quarantine
 from provision.core.models.settings import Host
 from provision.core.redaction import scrub
 from provision.core.run_folder import write_atomically
+from provision.fleet.place import place_of
 
 UNKNOWN_TIME = "an unknown time"
 
@@ -37,7 +38,7 @@ class QuarantineStore:
 
     def put(self, host: Host, mark: Quarantine, *, on_host: bool) -> None:
         """Keep a mark; after a power failure the old or the new state is there."""
-        kept = KeptMark(address=_address(host), on_host=on_host, mark=mark)
+        kept = KeptMark(address=place_of(host), on_host=on_host, mark=mark)
         text = json.dumps(scrub(kept.model_dump(mode="json")), indent=2) + "\n"
         write_atomically(self._path(host), text)
 
@@ -49,8 +50,8 @@ class QuarantineStore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            return KeptMark(address=_address(host), on_host=False, mark=unreadable(str(path)))
-        return kept if kept.address == _address(host) else None
+            return KeptMark(address=place_of(host), on_host=False, mark=unreadable(str(path)))
+        return kept if kept.address == place_of(host) else None
 
     def forget(self, host: Host) -> None:
         """Remove the mark of a host."""
@@ -59,11 +60,6 @@ class QuarantineStore:
 
     def _path(self, host: Host) -> Path:
         return self._folder / f"{host.name}.json"
-
-
-def _address(host: Host) -> str:
-    where = host.connection
-    return "local" if where.kind == "local" else f"{where.address or host.name}:{where.port}"
 
 
 def unreadable(path: str) -> Quarantine:

@@ -29,6 +29,8 @@ class CommandRequest:
     """The file that replaces the network."""
     trust: str | None = None
     """The key that must have signed the bundle: a file, or the key itself."""
+    older_bundle: bool = False
+    """Whether the bundle may be older than the last one of a host."""
     batching: Batching | None = None
     """How hosts are changed batch by batch; all at once when None."""
     arguments: tuple[str, ...] = ()

@@ -77,6 +77,8 @@ class RunContext:
     refresh: bool = False
     client: ClientSettings | None = None
     """Index settings that `stage` uses instead of the user's."""
+    older_bundle: bool = False
+    """Whether their bundle may be older than the last one of a host."""
     recording_store: RecordingStore | None = None
     """The file store of a run that makes a bundle."""
     package_sources: dict[str, bool | None] | None = None

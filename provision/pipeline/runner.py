@@ -87,6 +87,7 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
             find_gateways=partial(_gateways, request, inventory),
             refresh=request.refresh,
             client=client,
+            older_bundle=request.older_bundle,
             stack=stack,
         )
         if before is not None:
@@ -117,10 +118,12 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
         )
     from provision.phases.stage import Store
     from provision.phases.stage.bundle import open_bundle
+    from provision.phases.stage.bundle.product_files import require_product
 
     assert request.bundle is not None
     progress = partial(report_progress, request.bundle.name)
     opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=progress)
+    require_product(opened.manifest)
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 

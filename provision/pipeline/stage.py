@@ -19,6 +19,7 @@ from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.verify.tool import build_zipapp
 from provision.pipeline import desired_state, spans
 from provision.pipeline.background_packages import package_sources
+from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.results import PlannedHosts, StagedHosts
@@ -95,11 +96,13 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
     for name, files in staged.items():
         facts = planned.facts[name]
         try:
-            desired[name] = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
+            state = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
+            _accept_bundle(context, name, facts, state)
         except FirstlightError as error:
             context.fail(name, "stage", error, context.results[name]["stage"].seconds)
             continue
-        if text := rebuild_reason(desired[name].environment, facts.installed):
+        desired[name] = state
+        if text := rebuild_reason(state.environment, facts.installed):
             context.record(context.results[name]["stage"].model_copy(update={"text": text}))
     parts = {
         name: {"the environment": state.environment, "what is served": state.agreement}
@@ -114,6 +117,15 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
     )
     up_to_date = spans.whole(context, up_to_date)
     return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
+
+
+def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
+    """Refuse an environment from a bundle that is older than the last one of the host. Raises BundleError."""
+    bundle = context.client.bundled if context.client else None
+    if bundle is None or (facts.installed and facts.installed.current == state.environment):
+        return
+    lasts = LastBundles(context.run.folder.parent)
+    accept_bundle(bundle, context.host(name), lasts, accepts_older=context.older_bundle)
 
 
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:

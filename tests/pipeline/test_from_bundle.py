@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.stage.bundle import product_files
+from provision.core.errors import BundleError
+from provision.core.models.settings import Connection, Host, Settings
+from provision.phases.stage.bundle import Bundled, Manifest, product_files
+from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
+from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.runner import open_run
 from tests.house.test_tracked_files import tracked
 from tests.stage.test_bundle import make
@@ -98,3 +102,64 @@ def test_a_bundle_has_the_inventories_of_the_release() -> None:
     assert shipped
     packed = {paths for paths, _ in product_files.product_files(ROOT)}
     assert packed >= shipped
+
+
+@pytest.fixture
+def unpacked(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Manifest]:
+    """A product as `tar -xf BUNDLE product` leaves it, and the manifest of that bundle."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    made = make(tmp_path / "maker", product=[*product_files.product_files(checkout)][1:])
+    with tarfile.open(made.path) as tar:
+        tar.extractall(tmp_path, [name for name in tar if name.name.startswith("product/")], filter="data")
+    return tmp_path / "product", made.open(Store(tmp_path / "there")).manifest
+
+
+def test_an_unpacked_product_is_the_signed_one(unpacked: tuple[Path, Manifest]) -> None:
+    root, manifest = unpacked
+    product_files.require_product(manifest, root)
+    (root / "inventory" / "site").mkdir(parents=True)
+    (root / "inventory" / "site" / "hosts.yml").write_text("all: {}\n")  # the user's own
+    product_files.require_product(manifest, root)
+
+
+def test_files_that_differ_from_the_signed_product_are_named(unpacked: tuple[Path, Manifest]) -> None:
+    root, manifest = unpacked
+    (root / "README.md").write_text("# Another\n")
+    (root / "pyproject.toml").unlink()
+    (root / "playbooks" / "library").mkdir(parents=True)
+    (root / "playbooks" / "library" / "firstlight_more.py").write_text("pass\n")
+    with pytest.raises(BundleError) as refused:
+        product_files.require_product(manifest, root)
+    assert "README.md was changed" in refused.value.text
+    assert "playbooks/library/firstlight_more.py was added" in refused.value.text
+    assert "pyproject.toml is missing" in refused.value.text
+    (root / ".git").mkdir()
+    product_files.require_product(manifest, root)  # the user's own checkout
+
+
+OLDER = Bundled("older.bundle", "2026-01-02T00:00:00.000Z", ())
+NEWER = Bundled("newer.bundle", "2026-03-04T00:00:00.000Z", ())
+
+
+def test_a_host_gets_no_older_bundle_unless_that_is_accepted(tmp_path: Path) -> None:
+    host, lasts = (
+        Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings()),
+        LastBundles(tmp_path),
+    )
+    accept_bundle(OLDER, host, lasts, accepts_older=False)
+    accept_bundle(NEWER, host, lasts, accepts_older=False)
+    accept_bundle(NEWER, host, lasts, accepts_older=False)
+    with pytest.raises(BundleError) as refused:
+        accept_bundle(OLDER, host, lasts, accepts_older=False)
+    assert all(text in refused.value.text for text in (OLDER.name, OLDER.made_at, NEWER.name, NEWER.made_at, "`a`"))
+    accept_bundle(OLDER, host, lasts, accepts_older=True)
+    accept_bundle(OLDER, host, lasts, accepts_older=False)
+
+
+def test_another_host_of_the_same_name_may_get_an_older_bundle(tmp_path: Path) -> None:
+    lasts = LastBundles(tmp_path)
+    accept_bundle(
+        NEWER, Host(name="a", connection=Connection(kind="local"), settings=Settings()), lasts, accepts_older=False
+    )
+    other = Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings())
+    accept_bundle(OLDER, other, lasts, accepts_older=False)

@@ -46,6 +46,10 @@ class BundledContent(Protocol):
     def name(self) -> str:
         """The bundle's file name."""
 
+    @property
+    def made_at(self) -> str:
+        """When it was created: UTC, ISO 8601."""
+
     def difference(self, stack: Stack) -> str:
         """Describe the difference between a Stack and the nearest one of the bundle."""
 

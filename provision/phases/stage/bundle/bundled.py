@@ -14,6 +14,7 @@ class Bundled:
     """The classes of hosts that a bundle serves."""
 
     name: str
+    made_at: str
     classes: tuple[BundledClass, ...]
 
     def difference(self, stack: Stack) -> str:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from provision import __version__
 from provision.catalog.index.settings import ClientSettings
-from provision.core.errors import StageError
+from provision.core.errors import BundleError, StageError
 from provision.core.tables import own_table
+from provision.phases.stage.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
@@ -48,6 +50,32 @@ def list_user_files(root: Path = ROOT) -> list[str]:
     return [name for name, path in _files(root) if _is_own(name, path)]
 
 
+def require_product(manifest: Manifest, root: Path = ROOT) -> None:
+    """Compare a product that was unpacked from a bundle with that bundle's manifest.
+
+    This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
+    and a product of another version has other files: neither is compared.
+
+    Raises:
+        BundleError: A file was changed, added or removed.
+
+    """
+    signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
+    if (root / ".git").exists() or manifest.product != __version__:
+        return
+    present = {name: sha256_of(path) for name, path in _files(root) if not _has_variables(name)}
+    signed = {name: sha256 for name, sha256 in signed.items() if not _has_variables(name)}
+    wrong = [f"{name} was changed" for name in sorted(signed.keys() & present) if signed[name] != present[name]]
+    wrong += [f"{name} was added" for name in sorted(present.keys() - signed)]
+    wrong += [f"{name} is missing" for name in sorted(signed.keys() - present)]
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise BundleError(
+            f"`{root}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
+            hint="unpack it again into an empty folder: tar -xf BUNDLE product; for changes of your own use a git checkout",
+        )
+
+
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
     for name in _PRODUCT:
         start = root / name
@@ -58,8 +86,12 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
                 yield relative.as_posix(), path
 
 
+def _has_variables(name: str) -> bool:
+    return any(Path(name).is_relative_to(folder) for folder in _VARIABLES)
+
+
 def _is_own(name: str, path: Path) -> bool:
-    if not any(Path(name).is_relative_to(folder) for folder in _VARIABLES):
+    if not _has_variables(name):
         return False
     released: dict[str, str] = own_table(_INVENTORIES)["sha256"]
     return sha256_of(path) != released.get(name)

@@ -54,7 +54,9 @@ def open_bundle(
     model = _lay_out(manifest, store)
     for entry in manifest.cache_entries:
         store.put(entry.kind, entry.key, entry.value)
-    settings = ClientSettings(no_index=True, sealed=True, bundled=Bundled(path.name, manifest.classes))
+    settings = ClientSettings(
+        no_index=True, sealed=True, bundled=Bundled(path.name, manifest.made_at, manifest.classes)
+    )
     return OpenedBundle(manifest, settings, model)
 
 
