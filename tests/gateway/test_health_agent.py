@@ -22,6 +22,7 @@ from provision.phases.gateway import health_agent
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.onhost.health.engine import metrics, processes
 from provision.phases.gateway.onhost.health.evaluation import Evaluator, Look
+from provision.phases.serve.tools import ENGINE_TABLE
 from tests.gateway.running import KEY, Site, running, wait_until
 from tests.gateway.test_haproxy import installed, read_tokens
 from tests.verify.conftest import vllm_python
@@ -29,6 +30,7 @@ from tests.verify.conftest import vllm_python
 __all__ = ["installed", "vllm_python"]
 
 HEALTH = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())
+METRICS = tomllib.loads(ENGINE_TABLE.read_text())["metrics"]
 LIMITS = HEALTH["limits"]
 STEP: float = LIMITS["look_s"]
 
@@ -167,7 +169,7 @@ def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:
 def test_the_real_vllm_has_these_metrics_and_processes(vllm_python: Path) -> None:
     [package] = (vllm_python.parent.parent / "lib").glob("python3*/site-packages/vllm")
     loggers = (package / "v1/metrics/loggers.py").read_text()
-    for name in HEALTH["metrics"]["progress"]:
+    for name in METRICS["progress"]:
         assert f'name="{name.removesuffix("_total")}"' in loggers, name
     assert 'os.getenv("VLLM_PROCESS_NAME_PREFIX", "VLLM")' in (package / "envs.py").read_text()
     titles = (package / "v1/engine/core.py").read_text() + (package / "v1/executor/multiproc_executor.py").read_text()

@@ -12,6 +12,7 @@ from provision.core.tables import own_table
 from provision.core.zipapp import pack_zipapp
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.gateway.backends import Served
+from provision.phases.serve.tools import ENGINE_TABLE
 
 UNIT = "firstlight-health-agent.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
@@ -23,7 +24,8 @@ _SOURCES = Path(__file__).parent / "onhost" / "health"
 def program() -> bytes:
     """Return the agent as one file; its table becomes JSON, since Python before 3.11 reads no TOML."""
     files = {f"health/{path.name}": path.read_bytes() for path in sorted(_SOURCES.glob("*.py"))}
-    files["health/health.json"] = json.dumps(own_table(_SOURCES / "health.toml")).encode()
+    tables = (_SOURCES / "health.toml", ENGINE_TABLE)
+    files |= {f"health/{path.stem}.json": json.dumps(own_table(path)).encode() for path in tables}
     return pack_zipapp(files, main="health.agent:main()")
 
 

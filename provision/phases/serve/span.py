@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from provision.core.models.base import Record
 from provision.core.models.settings import Settings, Span
+from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.options import options
 from provision.phases.serve.tools import SPAN
 
@@ -23,6 +24,8 @@ class SpanMember(Record):
     """Port of the head at which vLLM's processes meet."""
     agreement: str
     """Digest of what all hosts of the span have to have in common."""
+    engine: tuple[str, int]
+    """Address and port at which the head reaches its own server."""
 
     @property
     def is_headless(self) -> bool:
@@ -53,7 +56,9 @@ class SpanMember(Record):
         """
         python = (f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{SPAN}")
         span = ("--rank", str(self.rank), "--addresses", ",".join(self.addresses), "--port", str(self.port + 1))
-        return (*python, *span, "--agreement", self.agreement, "--")
+        address, port = self.engine
+        asked = () if self.is_headless else ("--engine", address, str(port))
+        return (*python, *span, "--agreement", self.agreement, *asked, "--")
 
 
 def member_of(span: Span, settings: Settings, *, name: str, agreed: Sequence[str]) -> SpanMember:
@@ -68,5 +73,10 @@ def member_of(span: Span, settings: Settings, *, name: str, agreed: Sequence[str
     digest = hashlib.sha256(json.dumps([span.model_dump(), *agreed], sort_keys=True).encode()).hexdigest()[:16]
     rank = span.members.index(name)
     return SpanMember(
-        rank=rank, names=span.members, addresses=span.addresses, port=settings.span_port, agreement=digest
+        rank=rank,
+        names=span.members,
+        addresses=span.addresses,
+        port=settings.span_port,
+        agreement=digest,
+        engine=(own_address(listened_on(settings.bind)), settings.port),
     )

@@ -14,6 +14,8 @@ SPAN = "span.pyz"
 ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()", SPAN: "span.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
+ENGINE_TABLE = _ONHOST / "span" / "engine.toml"
+"""What metrics of vLLM show; the health agent of a host behind a gateway has it too."""
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:

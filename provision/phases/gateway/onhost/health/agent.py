@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import pkgutil
 import socket
 import socketserver
 import sys
@@ -14,18 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .engine import Server, processes, values_of
+from .engine import Server, processes, table, values_of
 from .evaluation import Evaluator, Look
 
 SEND_S = 1.0
-
-
-def table() -> dict[str, Any]:
-    """Return health.toml, which the package has as JSON."""
-    data = pkgutil.get_data(__package__, "health.json")
-    if data is None:
-        raise FileNotFoundError("health.json")
-    return dict(json.loads(data))
 
 
 class Listener(socketserver.TCPServer):
@@ -101,10 +91,13 @@ def main() -> None:
     parser.add_argument("--unit", required=True)
     parser.add_argument("--processes", help="file with the engine's process numbers; default: that of the unit")
     options = parser.parse_args()
-    known = table()
+    known = {**table("engine"), **table("health")}
     groups = [options.processes] if options.processes else known["processes"]["groups"]
     key = os.environ.get("VLLM_API_KEY")
-    server = Server(options.engine_address, options.engine_port, key, known["limits"]["patience_s"])
+    limits = known["limits"]
+    server = Server(
+        options.engine_address, options.engine_port, key, answer_s=limits["answer_s"], patience_s=limits["patience_s"]
+    )
     with Listener(options.listen, options.port) as listener:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
         run(server, listener, [Path(group.format(unit=options.unit)) for group in groups], known)

@@ -1,11 +1,11 @@
 """Serve one model together with other hosts: start when all are there, end when one is gone.
 
-    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST -- COMMAND ...
+    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST [--engine ADDRESS PORT] -- COMMAND ...
 
 The server starts when every host of the span has said that it is there with the same release, and is killed with all its
 processes when another host's server ends, or the host hangs up or falls silent. A server with a process that a signal has stopped
-counts as one that ended. Then this program ends too, and whoever keeps the service running starts it again: nothing serves until all
-hosts have met anew.
+counts as one that ended, and so does one that answers at --engine, has computed before, and has computed nothing for too long. Then this
+program ends too, and whoever keeps the service running starts it again: nothing serves until all hosts have met anew.
 
 Exit status: 0 when it was stopped, 75 when another host was lost or stopped, else 1.
 """
@@ -20,6 +20,7 @@ import subprocess
 import time
 from types import FrameType
 
+from .hang import EngineWatch
 from .interface import interface_of
 from .link import Link, LostError
 from .meeting import TICK_S, Member, meet, note
@@ -47,19 +48,14 @@ class Stop:
         self.is_set = True
 
 
-def watch(server: subprocess.Popen[bytes], links: list[Link], member: Member, stop: Stop) -> int:
+def watch(
+    server: subprocess.Popen[bytes], links: list[Link], member: Member, stop: Stop, engine: EngineWatch | None
+) -> int:
     """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
     stopped = StoppedProcesses(server.pid)
-    while True:
-        if stop.is_set:
-            tell(links, STOPPED)
-            return 0
-        if (status := server.poll()) is not None:
-            note(f"ends on all hosts: the server of this one ended with status {status}")
-            tell(links, ENDED)
-            return 1
-        if (pid := stopped.look()) is not None:
-            note(f"ends on all hosts: a signal has stopped process {pid} of the server of this one")
+    while not stop.is_set:
+        if (why := fault_of(server, stopped, engine)) is not None:
+            note(f"ends on all hosts: {why}")
             tell(links, ENDED)
             return 1
         for link in links:
@@ -74,6 +70,19 @@ def watch(server: subprocess.Popen[bytes], links: list[Link], member: Member, st
             if STOPPED in words:
                 return part(links, link, member, STOPPED, "was stopped")
         time.sleep(TICK_S)
+    tell(links, STOPPED)
+    return 0
+
+
+def fault_of(server: subprocess.Popen[bytes], stopped: StoppedProcesses, engine: EngineWatch | None) -> str | None:
+    """Return why the server of this host is lost; None while it is not."""
+    if (status := server.poll()) is not None:
+        return f"the server of this one ended with status {status}"
+    if (pid := stopped.look()) is not None:
+        return f"a signal has stopped process {pid} of the server of this one"
+    if engine is not None and (silent_s := engine.hangs_for_s) is not None:
+        return f"the engine has computed nothing for {silent_s:.0f} s, and was asked to"
+    return None
 
 
 def part(links: list[Link], lost: Link, member: Member, word: str, why: str) -> int:
@@ -124,6 +133,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--addresses", required=True, help="of all hosts, the head first, divided by commas")
     parser.add_argument("--port", type=int, required=True, help="port of the head")
     parser.add_argument("--agreement", required=True)
+    parser.add_argument("--engine", nargs=2, metavar=("ADDRESS", "PORT"), help="where the server answers, on the head")
     parser.add_argument("command", nargs="+", help="after `--`: the server")
     return parser.parse_args(arguments)
 
@@ -149,9 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
     # A session of its own: one signal reaches all its processes, and none of them this one.
     server = subprocess.Popen(options.command, env=environment, start_new_session=True)
     guarded = guard(server.pid)
+    engine = EngineWatch(options.engine[0], int(options.engine[1])) if options.engine else None
     status = 1
     try:
-        status = watch(server, links, member, stop)
+        status = watch(server, links, member, stop, engine)
     finally:
         end(server, gently=stop.is_set)
         os.write(guarded, b".")
