@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import PurePosixPath
 from typing import Any
 
 from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
 from provision.core.models.settings import Host
 from provision.core.run_folder import utc_now
+from provision.fleet.rollout.answers import Comparison, compare
 from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, thresholds
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
@@ -36,7 +38,8 @@ def gate(
     """Observe hosts of the new release and one of the old one, by synthetic requests, their own counters and those of gateways.
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
-    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin. While the counters of a host or
+    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin. In the first round, greedy
+    answers of both releases are compared where they serve the same model. While the counters of a host or
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
@@ -51,13 +54,16 @@ def gate(
     watch = _Watch(context, probed, new, old)
     passed: str | None = None
     blind_since: float | None = None
-    wanted = thresholds()["sampling"]
+    wanted = thresholds()["sampling"] | {"replay": thresholds()["answers"]["tokens"]}
     while True:
         lost = watch.round(wanted)
+        wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             decision = Decision(step=step, at=utc_now(), verdict="roll back", text=f"{', '.join(lost)} cannot be asked")
             break
         verdict, text = decide(watch.window, watch.reference)
+        if watch.compared.is_bad and verdict != "roll back":
+            verdict, text = "roll back", f"{text}; {watch.compared.text}"
         shown = watch.window
         context.run.event(
             "observed", requests=shown.requests, failed=shown.failed, unread=watch.unread, verdict=verdict, text=text
@@ -75,13 +81,15 @@ def gate(
             passed, watch.window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
         if verdict == "roll back" or (passed is not None and time.monotonic() - started >= hold_s):
             is_bad = verdict == "roll back"
-            text = "; ".join([text, *watch.reasons[:1]]) if is_bad else str(passed)
+            text = "; ".join(filter(None, [text, *watch.reasons[:1]] if is_bad else [passed, watch.compared.text]))
             decision = watch.decision(step, "roll back" if is_bad else "go on", text)
             break
         if passed is not None:
             time.sleep(PAUSE_S)
     for host in context.hosts():
-        context.record(PhaseResult(host=host.name, phase="serve", status="ok", text="observed"))
+        differs = host.name in new and watch.compared.differing > 0
+        seen = watch.compared.text if differs else "observed"
+        context.record(PhaseResult(host=host.name, phase="serve", status="warn" if differs else "ok", text=seen))
     context.run.write("gate.json", decision)
     return GateResult(**vars(probed), decision=decision)
 
@@ -100,6 +108,8 @@ class _Watch:
         self._seen: dict[str, Observed] = {}
         self._counters: dict[str, dict[str, float]] = {}
         self._streams = BrokenStreams(context, new)
+        self.compared = Comparison()
+        """The answers of the new release and the old one."""
         self.window = Observed()
         """The new release since the test began."""
         self.reasons: list[str] = []
@@ -123,6 +133,7 @@ class _Watch:
             if name in self._new:
                 self.window = self.window.plus(shown)
                 self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
+        self._compare(found)
         broken, self.unread = self._streams.read()
         self.window = self.window.plus(Observed(broken, broken))
         self.unread += [
@@ -131,6 +142,22 @@ class _Watch:
         for name in self._new if self.unread else ():
             self._context.progress.note(name, f"the step holds: cannot read {', '.join(self.unread)}")
         return lost
+
+    def _compare(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """Compare the answers of a round, where a host of the new release serves the model of the old one.
+
+        The name of a model's folder on the host has a digest of its files, so it stands for the revision too.
+        """
+        if self._old is None or self._old not in found:
+            return
+        # A host whose tools are of an earlier version sends no answers.
+        theirs, model = found[self._old].get("answers", ()), self._model(self._old)
+        for name in self._new:
+            if name in found and self._model(name) == model:
+                self.compared = self.compared.plus(compare(found[name].get("answers", ()), theirs))
+
+    def _model(self, name: str) -> str | None:
+        return PurePosixPath(self._requests[name]["model_folder"]).name if name in self._requests else None
 
     def decision(self, step: int, verdict: Verdict, text: str) -> Decision:
         """Return the decision with all that was observed, also before the last test began."""
@@ -149,6 +176,8 @@ class _Watch:
             requests=together.requests + broken,
             failed=together.failed + broken,
             broken=broken,
+            answers=self.compared.answers,
+            differing=self.compared.differing,
             first_token_s=medians("first_token"),
             inter_token_s=medians("inter_token"),
         )

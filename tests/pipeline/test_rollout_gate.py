@@ -45,7 +45,13 @@ def answer(
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Decision, int]]:
-    def run(answers: Answers, *, hold_s: float = 0.0, gateway: Gateway | None = None) -> tuple[Decision, int]:
+    def run(
+        answers: Answers,
+        *,
+        hold_s: float = 0.0,
+        gateway: Gateway | None = None,
+        models: Mapping[str, str] = dict.fromkeys(NAMES, "m"),
+    ) -> tuple[Decision, int]:
         """Return the decision, and after how many rounds it was made; a round and a pause take as long as they say."""
         clock = SimpleNamespace(now=0.0, rounds=0)
 
@@ -72,7 +78,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
 
         monkeypatch.setattr(rollout_gate, "_ask", ask)
         monkeypatch.setattr(rollout_gate, "ask", ask_gateways)
-        monkeypatch.setattr(rollout_gate, "live_states", lambda *_: {})
+        states = {name: {"readiness": {"model_folder": f"/opt/firstlight/models/{models[name]}"}} for name in NAMES}
+        monkeypatch.setattr(rollout_gate, "live_states", lambda *_: states)
         monkeypatch.setattr(rollout_gate, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
         gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
         hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in NAMES)
@@ -170,3 +177,26 @@ def test_only_an_unreachable_new_host_stops_the_rollout(
     assert (decision.verdict, decision.text) == ("roll back", "new cannot be asked")
     decision, _ = run(lambda name, _: None if name == "old" else answer())
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
+
+
+def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
+    run: Callable[..., tuple[Decision, int]],
+) -> None:
+    def answers(name: str, number: int, wrong: int) -> dict[str, Any]:
+        texts = [whole(5 if name == "new" and text < wrong else 6) for text in range(8)]
+        return answer() | ({"answers": texts} if number == 1 else {})
+
+    decision, rounds = run(partial(answers, wrong=8))
+    assert (decision.verdict, rounds, decision.answers, decision.differing) == ("roll back", 1, 8, 8)
+    assert (
+        "8 of 8 greedy answers differ from those of the old release: text 1, token 1 is 5 instead of 6" in decision.text
+    )
+    decision, _ = run(partial(answers, wrong=2))
+    assert (decision.verdict, decision.differing) == ("go on", 2)
+    assert "2 of 8 greedy answers differ" in decision.text, "a warning"
+    decision, _ = run(partial(answers, wrong=8), models={"new": "m-2", "old": "m"})
+    assert (decision.verdict, decision.answers) == ("go on", 0), "another model answers otherwise"
+
+
+def whole(token: int) -> dict[str, Any]:
+    return {"tokens": [token] * 4, "logprobs": [-0.1] * 4, "runners_up": [9] * 4, "leads": [3.0] * 4}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
+from provision.phases.serve.onhost.ready.replay import PROMPTS
 from provision.phases.serve.onhost.ready.sample import count, load, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
@@ -47,12 +48,22 @@ class Service:
 
             def do_POST(self) -> None:
                 service.keys.add(self.headers["Authorization"])
-                self.rfile.read(int(self.headers["Content-Length"]))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 kind = service.answers.pop() if service.answers else "good"
                 if kind == "500":
                     self.send_error(500)
                     return
                 self.send_response(200)
+                if not body.get("stream"):
+                    self.end_headers()
+                    top = [{"token_id:7": -0.1, "token_id:8": -2.5}, {"token_id:8": -1.0, "token_id:9": -1.25}]
+                    found = {
+                        "tokens": ["token_id:7", "token_id:9"],
+                        "token_logprobs": [-0.1, -1.25],
+                        "top_logprobs": top,
+                    }
+                    self.wfile.write(json.dumps({"choices": [{"logprobs": found}]}).encode())
+                    return
                 self.send_header("Content-Length", "4000")
                 self.end_headers()
                 reason = {"error": "error"}.get(kind, "length")
@@ -127,6 +138,20 @@ def test_each_kind_of_failure_counts_and_is_named(
     found = sample(request_of(service.server.server_port), WANTED)
     assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 2, 10)
     assert found["reasons"][0].startswith(reason)
+
+
+def test_answers_of_a_replay_have_each_token_with_the_one_in_second_place(
+    service: Service, request_of: Callable[[int], ReadinessRequest]
+) -> None:
+    found = sample(request_of(service.server.server_port), {**WANTED, "replay": 2})["answers"]
+    assert len(found) == len(PROMPTS)
+    assert found[0] == {
+        "tokens": [7, 9],
+        "logprobs": [-0.1, -1.25],
+        "runners_up": [8, 8],
+        "leads": [pytest.approx(2.4), pytest.approx(-0.25)],
+    }
+    assert sample(request_of(1), {**WANTED, "requests": 1, "replay": 2})["answers"] == [None] * len(PROMPTS)
 
 
 def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:

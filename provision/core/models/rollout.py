@@ -47,6 +47,10 @@ class Decision(Record):
     """Median seconds between two tokens: `new`, and `old` where a host still serves the old release."""
     first_token_s: dict[str, float] = Field(default_factory=dict)
     """Median seconds to the first token: `new`, and `old` where a host still serves the old release."""
+    answers: int = 0
+    """Greedy answers that were compared with those of the old release."""
+    differing: int = 0
+    """Of these: by more than rounding explains."""
     run: str | None = None
 
 

@@ -72,10 +72,11 @@ def sample(
 
     Args:
         request: Result of `readiness_request`.
-        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer.
+        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `replay`, tokens of
+            answers to compare.
 
     Returns:
-        `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, and the server's `counters`.
+        `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, `answers`, and the server's `counters`.
 
     Raises:
         TransportError: The host cannot be reached.

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .answer import NotProvenError, Server
+from .replay import replay
 from .service import ReadinessRequest
 
 TIMEOUT_S = 60.0
@@ -34,13 +35,17 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
 
     Args:
         request: The service.
-        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer.
+        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `replay`, tokens of
+            the answers that are returned whole.
 
     Returns:
-        `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, and the server's counters after them.
+        `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay, and the
+        server's counters after them.
     """
     with ThreadPoolExecutor(wanted["concurrent"]) as pool:
         answers = list(pool.map(lambda _: one(request, wanted["tokens"]), range(wanted["requests"])))
+    length = wanted.get("replay", 0)
+    whole = replay(request, length, wanted["concurrent"]) if length else []
     times = [found for found in answers if isinstance(found, tuple)]
     reasons = [found for found in answers if isinstance(found, str)]
     return {
@@ -49,6 +54,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         "first_token_s": [first for first, _ in times],
         "inter_token_s": [between for _, between in times if between is not None],
         "reasons": list(dict.fromkeys(reasons))[:REASONS],
+        "answers": whole,
         "counters": counters(request),
     }
 

@@ -1,0 +1,82 @@
+"""Whether two releases answer alike: greedy answers to the same texts, compared token by token. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provision.fleet.rollout.gate import thresholds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many answers were compared, and how many of them differ."""
+
+    answers: int = 0
+    near_ties: int = 0
+    """They differ, and only after two tokens that rounding can exchange."""
+    differing: int = 0
+    first: str | None = None
+    """The first difference beyond rounding, in words."""
+
+    def plus(self, other: Comparison) -> Comparison:
+        """Return both together."""
+        return Comparison(
+            self.answers + other.answers,
+            self.near_ties + other.near_ties,
+            self.differing + other.differing,
+            self.first or other.first,
+        )
+
+    @property
+    def is_bad(self) -> bool:
+        """Return whether so many differ that the release has to go back."""
+        limits = thresholds()["answers"]
+        return bool(self.answers >= limits["least"] and self.differing >= limits["roll_back"] * self.answers)
+
+    @property
+    def text(self) -> str | None:
+        """Return what was found; None where nothing was compared."""
+        if not self.answers:
+            return None
+        if not self.differing:
+            ties = f", {self.near_ties} after a near tie" if self.near_ties else ""
+            return (
+                f"{self.answers - self.near_ties} of {self.answers} greedy answers equal those of the old release{ties}"
+            )
+        return f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
+
+
+def compare(new: Sequence[Mapping[str, Any] | None], old: Sequence[Mapping[str, Any] | None]) -> Comparison:
+    """Compare the answers of two hosts that serve the same model.
+
+    Up to the first token that differs both computed the same, so their log probabilities may differ by rounding alone. After
+    it they continue different texts, and nothing more can be said.
+
+    Args:
+        new: Answers of the new release, as `ready.pyz` sends them: `tokens`, `logprobs`, and for each the token in second
+            place (`runners_up`) with its distance in nats (`leads`). None stands for an answer that failed.
+        old: Those of the old release to the same texts.
+    """
+    found = Comparison()
+    for number, (ours, theirs) in enumerate(zip(new, old, strict=False), start=1):
+        if ours is not None and theirs is not None:
+            found = found.plus(_compare(number, ours, theirs))
+    return found
+
+
+def _compare(number: int, new: Mapping[str, Any], old: Mapping[str, Any]) -> Comparison:
+    """Compare two answers to one text."""
+    rounding = thresholds()["answers"]["rounding"]
+    for place, (token, before) in enumerate(zip(new["tokens"], old["tokens"], strict=False)):
+        where = f"text {number}, token {place + 1}"
+        if token != before:
+            if token == old["runners_up"][place] and old["leads"][place] <= rounding:
+                return Comparison(1, near_ties=1)
+            text = f"{where} is {token} instead of {before}, which led by {old['leads'][place]:.2f} nats"
+            return Comparison(1, differing=1, first=text)
+        moved = abs(new["logprobs"][place] - old["logprobs"][place])
+        if not moved <= rounding:
+            return Comparison(1, differing=1, first=f"{where} has another log probability by {moved:.2f} nats")
+    return Comparison(1)
