@@ -3,7 +3,7 @@
     python -m benchmarks.gateway_load [--requests 100000]
 
 A real HAProxy with the gateway's files and TLS stands before stub engines that answer at once. Streams are asked for in turn, directly and
-through the gateway, on kept connections; the time is that to the first token. Then clients that keep their connections, as OpenAI's do, send
+through the gateway, on kept connections; the time is that to the first token; so again with hosts chosen by prefixes. Then clients that keep their connections, as OpenAI's do, send
 requests while the gateway is reloaded every two seconds with another list of keys. Aim: 0.5 ms more in the median, 2 ms more at p99, none lost.
 """
 
@@ -135,8 +135,14 @@ def main() -> int:
         with running(folder, {"h1": "m", "h2": "m"}, certificate=certificate + key) as site:
             result["first_token"] = measure_latency(site, context)
             result["reload"] = measure_reloads(site, context, given.requests)
-    added = result["first_token"]["added"]
-    met = added["p50_ms"] <= AIM_P50_MS and added["p99_ms"] <= AIM_P99_MS and result["reload"]["lost"] == 0
+        by_prefixes = folder / "prefixes"
+        by_prefixes.mkdir()
+        with running(by_prefixes, {"h1": "m", "h2": "m"}, certificate=certificate + key, balance="prefixes") as site:
+            result["first_token_by_prefixes"] = measure_latency(site, context)
+    both = [result[name]["added"] for name in ("first_token", "first_token_by_prefixes")]
+    met = result["reload"]["lost"] == 0 and all(
+        added["p50_ms"] <= AIM_P50_MS and added["p99_ms"] <= AIM_P99_MS for added in both
+    )
     result["aim"] = {"added_p50_ms": AIM_P50_MS, "added_p99_ms": AIM_P99_MS, "lost": 0, "met": met}
     publish(result, "gateway-load")
     return 0 if met else 1

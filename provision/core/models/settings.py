@@ -357,6 +357,11 @@ class Settings(Record):
         ge=1,
         le=8192,
     )
+    gateway_balance: Literal["requests", "prefixes"] = _setting(
+        "requests",
+        "What decides which host of a model gets a request: the fewest requests, or the prefix of the prompt, whose keys a host has in its cache.",
+        allowed="requests or prefixes",
+    )
     gateway_requests_per_minute: Whole | None = _setting(
         None,
         "Requests a minute of one client that the gateway accepts. Default: no limit.",

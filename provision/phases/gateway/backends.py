@@ -121,6 +121,7 @@ def gateway_of(
         limits,
         run_folder=RUN_FOLDER,
         folder=folder,
+        balance=settings.gateway_balance,
         metrics=(metrics_bind(host, monitors), settings.gateway_metrics_port) if monitors else None,
     )
 

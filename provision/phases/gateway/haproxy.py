@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from provision.core.tables import own_table
+from provision.phases.gateway.beginnings import balance_rules, reading_rules, ring_ids
 from provision.phases.gateway.records import Backend, Gateway
 
 CONFIG = "haproxy.cfg"
@@ -231,6 +232,8 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
     yield f"    http-request return status 413 {large} if {{ req.hdr_val(content-length) gt {limits.body_mib * _MIB} }}"
     for header in ("authorization", "x-api-key", _HOST_HEADER):
         yield f"    http-request del-header {header}"
+    if gateway.balance == "prefixes":
+        yield from reading_rules()
     if len(models) == 1:
         yield "    default_backend model-0"
         return
@@ -245,7 +248,11 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
     yield ""
     yield f"# {backends[0].model}"
     yield f"backend model-{number}"
-    yield "    balance leastconn"
+    by_prefixes = gateway.balance == "prefixes"
+    if by_prefixes:
+        yield from balance_rules()
+    else:
+        yield "    balance leastconn"
     yield "    retries 2"
     yield "    option redispatch 1"
     yield "    retry-on conn-failure empty-response 503"
@@ -264,8 +271,10 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
         f"maxconn {most}"
     )
     yield from _canaries(gateway, number, backends)
+    ids = ring_ids(server for server, _ in _servers(backends)) if by_prefixes else {}
     for server, one in _servers(backends):
-        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check{_agent(one)}"
+        ring_id = f" id {ids[server]}" if by_prefixes else ""
+        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check{ring_id}{_agent(one)}"
 
 
 def _canaries(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:

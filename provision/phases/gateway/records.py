@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+Balance = Literal["requests", "prefixes"]
+"""What decides which host gets a request: that it has the fewest, or the beginning of the request's prompt."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Gateway:
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()
+    balance: Balance = "requests"
     metrics: tuple[str, int] | None = None
     """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
 
