@@ -86,12 +86,20 @@ def gate(
             break
         if passed is not None:
             time.sleep(PAUSE_S)
-    for host in context.hosts():
-        differs = host.name in new and watch.compared.differing > 0
-        seen = watch.compared.text if differs else "observed"
-        context.record(PhaseResult(host=host.name, phase="serve", status="warn" if differs else "ok", text=seen))
+    _record(context, new, decision)
     context.run.write("gate.json", decision)
     return GateResult(**vars(probed), decision=decision)
+
+
+def _record(context: RunContext, new: Sequence[str], decision: Decision) -> None:
+    """Let the summary say what was decided: a doubt about the new release is a warning of its hosts."""
+    is_doubted = decision.verdict != "go on" or decision.differing > 0
+    for host in context.hosts():
+        is_new = host.name in new
+        text = f"the gate says `{decision.verdict}`: {decision.text}" if is_new else "observed"
+        context.record(
+            PhaseResult(host=host.name, phase="serve", status="warn" if is_new and is_doubted else "ok", text=text)
+        )
 
 
 class _Watch:
