@@ -48,27 +48,26 @@ def versions(programs: Path) -> dict[str, str]:
     return found
 
 
-def environment() -> Path:
-    """Return the folder with the peers' programs; the first call makes it.
+def environment(lock: Path = LOCK) -> Path:
+    """Return the folder with the programs of a lock, the peers' if none is given; the first call makes it.
 
     Raises PeerError with uv's output if they cannot be installed.
     """
-    lock = LOCK.read_bytes()
-    digest = hashlib.sha256(lock + sys.version.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstlight-benchmarks"
     made, new = base / f"peers-{digest}", base / f"peers-{digest}.new"
     if made.exists():
         return made / "bin"
-    say("installing the peers")
+    say(f"installing {lock.name}")
     shutil.rmtree(new, ignore_errors=True)
     uv, variables = find_uv_bin(), {**os.environ, **index_settings()}
     for command in (
         [uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", sys.executable, str(new)],
-        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(new / "bin/python"), str(LOCK)],
+        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(new / "bin/python"), str(lock)],
     ):
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PeerError(f"uv could not install {LOCK.name}: {done.stderr.strip()[-800:]}")
+            raise PeerError(f"uv could not install {lock.name}: {done.stderr.strip()[-800:]}")
     new.rename(made)
     return made / "bin"
 

@@ -1,0 +1,166 @@
+"""A rollout of real vLLM behind a real gateway, under the load of OpenAI's own client: requests lost, streams broken, seconds.
+
+    .venv/bin/python -m benchmarks.rollout [--clients 4]
+
+Boots a gateway with Debian's HAProxy and two hosts that serve the built-in model with real vLLM on their processors. Clients of the package
+`openai`, without its retries, ask for streams all the time, while another setting is rolled out. Aim: nothing lost, no stream broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fleet import hosts_to_boot
+from benchmarks.machine import ROOT, header, publish
+from benchmarks.peers import environment
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import FleetHost
+
+LOCK = ROOT / "benchmarks" / "requirements-openai.txt"
+CURRENT = "/opt/firstlight/gateway/current"
+STEPS = "50,100"
+HOLD_S = 30.0
+"""Seconds that each step lasts at least, so that clients use the first host before the second one changes."""
+
+
+@dataclass
+class Sent:
+    """What became of the requests."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def ended(self, result: str) -> list[dict[str, Any]]:
+        """Return the requests with a result."""
+        return [row for row in self.rows if row["result"] == result]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts."""
+        errors = Counter(row["error"] for row in self.rows if row["error"])
+        return {
+            "requests": len(self.rows),
+            "lost": len(self.ended("lost")),
+            "broken": len(self.ended("broken")),
+            "longest_s": round(max(row["seconds"] for row in self.rows), 1),
+            "errors": dict(errors),
+        }
+
+
+@contextmanager
+def sending(python: Path, load: dict[str, Any]) -> Iterator[Sent]:
+    """Send requests all the time, as `openai_load.Load` says; at the end those that are open are waited for."""
+    process = subprocess.Popen(
+        [python, "-I", "-u", ROOT / "benchmarks" / "openai_load.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(load) + "\n")
+    process.stdin.flush()
+    sent, lines = Sent(), process.stdout
+    reader = threading.Thread(target=lambda: sent.rows.extend(json.loads(line) for line in lines))
+    reader.start()
+    try:
+        yield sent
+    finally:
+        process.stdin.close()
+        reader.join()
+        process.wait()
+
+
+class Site:
+    """A gateway and hosts that serve behind it."""
+
+    def __init__(self, folder: Path, gateway: FleetHost, hosts: list[FleetHost]) -> None:
+        self.folder, self.gateway, self.hosts = folder, gateway, hosts
+        self.command = CommandRunner(folder / "logs")
+
+    def inventory(self, **variables: Any) -> str:
+        """Write an inventory whose hosts serve with these settings; return its path."""
+        groups = {
+            "gateway": {"hosts": {self.gateway.name: self.gateway.inventory_entry()}},
+            "serving": {"hosts": {host.name: self._entry(host) for host in self.hosts}, "vars": variables},
+        }
+        path = self.folder / f"{len(list(self.folder.glob('*.yml')))}.yml"
+        path.write_text(json.dumps({"all": {"children": groups, "vars": {"firstlight_expose": True}}}))
+        return str(path)
+
+    def _entry(self, host: FleetHost) -> dict[str, Any]:
+        return {**host.inventory_entry(), "firstlight_bind": host.address}
+
+    def load(self, clients: int) -> dict[str, Any]:
+        """Return the load for the address that clients know."""
+        key = self.gateway.sh(f"cut -d' ' -f1 {CURRENT}/clients.map").split()[0]
+        pem = self.gateway.sh(f"openssl x509 -in {CURRENT}/certificate.pem")
+        return {
+            "base_url": f"https://{self.gateway.address}:8443/v1",
+            "key": key,
+            "certificate": pem,
+            "model": "builtin-1",
+            "clients": clients,
+            "tokens": 16,
+            "pause_s": 0.1,
+        }
+
+
+def roll_out(site: Site, python: Path, clients: int) -> dict[str, Any]:
+    """Roll out another setting under load."""
+    inventory = site.inventory(firstlight_max_model_len=512)
+    with sending(python, site.load(clients)) as sent:
+        started = time.monotonic()
+        done = site.command("rollout", "-i", inventory, "--steps", STEPS, "--hold", f"{HOLD_S:g}", "--json")
+        seconds = time.monotonic() - started
+    record, counts = json.loads(done.out), sent.as_json()
+    gates = [f"{one['verdict']}: {one['text']}" for one in record["decisions"]]
+    met = done.code == 0 and not counts["lost"] and not counts["broken"]
+    aim = {"lost": 0, "broken": 0, "met": met}
+    return {"state": record["state"], "seconds": round(seconds, 1), "gates": gates, **counts, "aim": aim}
+
+
+def versions(site: Site, python: Path) -> dict[str, str]:
+    """Return the versions of what took part."""
+    asked: list[str | Path] = [python, "-I", "-c", "import openai; print(openai.__version__)"]
+    ask = "from importlib.metadata import version; print(version('vllm'), version('torch'))"
+    vllm, torch = site.hosts[0].sh(f'/opt/firstlight/current/bin/python -I -c "{ask}"').split()
+    return {
+        "openai": subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip(),
+        "haproxy": site.gateway.sh("haproxy -v").split()[2],
+        "vllm": vllm,
+        "torch": torch,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=4)
+    given = parser.parse_args()
+    python = environment(LOCK) / "python"
+    result = header("rollout")
+    with hosts_to_boot() as fleet, tempfile.TemporaryDirectory() as scratch:
+        [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
+        site = Site(Path(scratch), gateway, fleet.boot(2))
+        made = site.command("provision", "-i", site.inventory())
+        if made.code:
+            sys.exit(made.output())
+        result["versions"] |= versions(site, python)
+        result |= {"hosts": len(site.hosts), "clients": given.clients, "steps": STEPS, "hold_s": HOLD_S}
+        result |= roll_out(site, python, given.clients)
+    publish(result, "rollout", always=True)
+    return 0 if result["aim"]["met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
