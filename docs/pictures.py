@@ -1,0 +1,141 @@
+"""Draws the pictures of the guides for rollouts and monitoring, with Chromium.
+
+    .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
+    .venv/bin/python -m docs.pictures page RUN NAME             # the top of the page of a run, from the run's folder
+    .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
+
+The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
+a card, its vLLM and its disk. Runs and hosts are given: those of the guides come from `benchmarks.rollout`, so from real vLLM on two booted hosts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+
+from benchmarks import alerts
+from provision.core.run_folder import RunFolder
+from provision.phases.monitoring import unit_sets
+from provision.phases.monitoring.records import Target
+from provision.pipeline import CommandRequest, watch
+from provision.pipeline.phases import PROBE
+from provision.pipeline.runner import execute
+from provision.report import page as run_page
+from provision.report.watch import table
+from tests.monitoring.hosts import host
+from tests.monitoring.running import ADDRESS, offering, prometheus
+
+IMAGES = Path(__file__).with_name("images")
+WIDTH = 1100
+WEB = (
+    "prometheus",
+    "libjs-bootstrap4",
+    "libjs-jquery",
+    "libjs-popper.js",
+    "fonts-glyphicons-halflings",
+)
+"""Debian's packages with the files of Prometheus' classic web interface."""
+SEPARATE = 'mount -t overlay overlay -o "lowerdir=$1/usr/share:/usr/share" /usr/share && shift && exec "$@"'
+READINGS = 15
+FIRING = len(alerts.FAULTS) + 1
+
+
+@contextmanager
+def browser_page(height: int) -> Iterator[Page]:
+    """Return an empty page of Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        yield browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme="light")
+        browser.close()
+
+
+def draw_alerts() -> None:
+    """Start over in a mount namespace of its own, where the packages' files lie as if they were installed."""
+    with tempfile.TemporaryDirectory() as name:
+        subprocess.run(["apt-get", "-qq", "download", *WEB], cwd=name, check=True)
+        for archive in Path(name).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", archive, name], check=True)
+        again = [sys.executable, "-m", "docs.pictures", "alerts-here"]
+        subprocess.run(["unshare", "--mount", "sh", "-c", SEPARATE, "sh", name, *again], check=True)
+
+
+def draw_alerts_here() -> None:
+    """Let a stub host break down, and draw the alerts when they fire."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        hosts, targets = [alerts.StubHost("gpu-1"), alerts.StubHost("gpu-2")], []
+        for one in hosts:
+            one.offer()
+            targets.append(Target("node", one.name, stack.enter_context(offering(one.node))))
+            targets.append(Target("vllm", one.name, stack.enter_context(offering(one.vllm))))
+        monitor = host("mon", "monitoring", address=ADDRESS, monitoring_bind=ADDRESS)
+        files = unit_sets.server_set(monitor, targets, name).files
+        server = stack.enter_context(prometheus(Path(name), files))
+        while len(server.query("up == 1")) < len(targets):
+            time.sleep(1)
+        hosts[0].break_down()
+        while len(server.query('ALERTS{alertstate="firing"}')) < FIRING:
+            time.sleep(1)
+        with browser_page(640) as seen:
+            seen.goto(f"http://{server.at}/classic/alerts")
+            seen.get_by_text("Inactive (").click()
+            seen.get_by_text("CardLost").first.click()
+            seen.screenshot(path=IMAGES / "prometheus-alerts.png")
+
+
+def draw_page(run: Path, name: str) -> None:
+    """Draw the top of a run's page."""
+    with browser_page(760) as seen:
+        seen.goto(run_page.write(RunFolder(run)).as_uri())
+        seen.screenshot(path=IMAGES / f"{name}.png")
+
+
+def draw_watch(inventory: Path) -> None:
+    """Read the metrics of all hosts for the time that the table is about, and draw it."""
+    with tempfile.TemporaryDirectory() as logs:
+        outcome = execute(CommandRequest("status", inventory, None, {}, Path(logs)), (PROBE,))
+        result = outcome.result
+        hosts = [
+            watch.WatchedHost(each, result.facts.get(each.name), result.install_paths.get(each.name))
+            for each in outcome.hosts
+            if each.is_provisioned
+        ]
+        for _ in range(READINGS):
+            for one in hosts:
+                one.take(one.read(), None)
+            time.sleep(watch.EVERY_S)
+        console = Console(record=True, width=92, highlight=False)
+        console.print(table([one.row() for one in hosts], height=24, seconds=watch.OBSERVED_S))
+        for one in hosts:
+            one.close()
+    with browser_page(400) as seen:
+        seen.set_content(console.export_svg(title="./firstlight status --watch"))
+        seen.locator("svg").first.screenshot(path=IMAGES / "status-watch.png")
+
+
+def main() -> int:
+    match sys.argv[1:]:
+        case ["alerts"]:
+            draw_alerts()
+        case ["alerts-here"]:
+            draw_alerts_here()
+        case ["page", run, name]:
+            draw_page(Path(run), name)
+        case ["watch", inventory]:
+            draw_watch(Path(inventory))
+        case _:
+            sys.stderr.write(__doc__ or "")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
