@@ -8,14 +8,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from provision.core.errors import ServeError
+from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.run_folder import RunFolder
+from provision.fleet.rollout.gate import Verdict
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import rollout_gate, traffic
 from provision.pipeline.context import RunContext
@@ -200,3 +202,15 @@ def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
 
 def whole(token: int) -> dict[str, Any]:
     return {"tokens": [token] * 4, "logprobs": [-0.1] * 4, "runners_up": [9] * 4, "leads": [3.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "differing", "status"), [("go on", 0, "ok"), ("go on", 1, "warn"), ("roll back", 0, "warn")]
+)
+def test_the_summary_says_what_was_decided(verdict: Verdict, differing: int, status: str) -> None:
+    records: list[PhaseResult] = []
+    context = SimpleNamespace(hosts=lambda: [SimpleNamespace(name=name) for name in NAMES], record=records.append)
+    decision = Decision(step=0, at="", verdict=verdict, text="5 of 64 requests failed", differing=differing)
+    rollout_gate._record(cast("RunContext", context), ["new"], decision)
+    assert [(one.host, one.status) for one in records] == [("new", status), ("old", "ok")]
+    assert records[0].text == f"the gate says `{verdict}`: 5 of 64 requests failed"
