@@ -49,6 +49,18 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
     return records
 
 
+def ask_in_order(
+    context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]
+) -> dict[str, ServeRecord]:
+    """Ask services as `ask` does, those of spans together.
+
+    Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
+    """
+    headless = {name: request for name, request in requests.items() if request.get("headless")}
+    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
+    return spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
+
+
 def prove(
     context: RunContext,
     probed: ProbedHosts,
@@ -68,10 +80,7 @@ def prove(
     Returns:
         The records of the services that answered.
     """
-    # Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
-    headless = {name: request for name, request in requests.items() if request.get("headless")}
-    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
-    records = spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
+    records = ask_in_order(context, probed, requests)
     for name, record in records.items():
         context.run.write(f"serve/{name}.json", record)
         if not record.ready:

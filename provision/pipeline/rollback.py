@@ -36,24 +36,32 @@ def require_digest(text: str) -> str:
     )
 
 
-def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | None = None) -> ProbedHosts:
+def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str, str] | None = None) -> ProbedHosts:
     """Switch each host to an earlier release, restart, and prove it.
 
     Args:
         context: The run.
         probed: The hosts.
-        to: Digest of the release; None for the one before.
+        to: Digest of the release, or of that of each host; None for the one before.
     """
     started = time.monotonic()
+    wanted = dict.fromkeys((host.name for host in context.hosts()), to) if isinstance(to, str) else to or {}
     for host in context.hosts():
-        if to is not None and (error := _missing(probed.facts[host.name], to)):
+        digest = wanted.get(host.name)
+        if digest is not None and (error := _missing(probed.facts[host.name], digest)):
             context.fail(host.name, "serve", error)
     spans.refuse_parts(context, "serve")
     playbooks.acquire_locks(context, probed, "serve", context.hosts())
     hosts = context.hosts()
-    options = {"service_rollback_to": to or ""}
     switched = playbooks.run_playbook(
-        context, "rollback", "serve", hosts, lambda host: {**probed.install_paths[host.name].ansible_vars(), **options}
+        context,
+        "rollback",
+        "serve",
+        hosts,
+        lambda host: {
+            **probed.install_paths[host.name].ansible_vars(),
+            "service_rollback_to": wanted.get(host.name, ""),
+        },
     )
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     for name, state in states.items():
@@ -70,7 +78,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | None = None
     proof.prove(context, probed, requests, switched, started)
     # A playbook that changed nothing before it failed has refused to switch: there is nothing to return from.
     begun = [host.name for host in hosts if host.name in switched or context.results[host.name]["serve"].changed]
-    tried = {name: states.get(name, {}).get("release", to) for name in begun}
+    tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     return_refused(context, probed, tried)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
     return probed
@@ -121,7 +129,7 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     back = {name: state for name, state in states.items() if state.get("release") not in (None, tried[name])}
     requests = {name: request for name, state in back.items() if (request := readiness_of(state)) is not None}
-    records = proof.ask(context, probed, requests)
+    records = proof.ask_in_order(context, probed, requests)
     for name in (host.name for host in hosts):
         first, last = refused[name], context.results[name]["serve"]
         former = back.get(name, {}).get("release")

@@ -8,7 +8,7 @@ them, so a killed controller loses nothing: `resume` goes on, `abort` takes back
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
     steps = parse_steps(options.steps)
     inventory = read_inventory(request)
     serving = _serving(request, inventory)
-    require_capacity(serving=len(serving), min_serving=options.min_serving)
+    require_capacity(serving=len({host.head for host in serving}), min_serving=options.min_serving)
     store = RolloutStore(request.logs)
     with store.locked():
         store.require_none_open()
@@ -151,12 +151,34 @@ def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
             f"the inventory `{request.inventory}` has no host that serves",
             hint="a rollout changes what hosts serve; look at firstlight_serve",
         )
-    if together := next((host.span for host in hosts if host.span), None):
-        raise InventoryError(
-            f"hosts {', '.join(map('`{}`'.format, together.members))} serve one model together, and a rollout changes single hosts",
-            hint="change them together: ./firstlight provision",
-        )
+    there = {host.name for host in hosts}
+    for span in (host.span for host in hosts if host.span):
+        if missing := [name for name in span.members if name not in there]:
+            raise InventoryError(
+                f"hosts {_listed(span.members)} serve one model together, and --limit leaves out {_listed(missing)}",
+                hint=f"name all of them: --limit {','.join(span.members)}",
+            )
     return hosts
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -> None:
+    """Check that hosts of a span can return to releases of before, or that none of them has one.
+
+    Raises:
+        InventoryError: Some have one.
+    """
+    for span in (host.span for host in hosts if host.span):
+        new = [name for name in span.members if before.get(name) is None]
+        if 0 < len(new) < len(span.members):
+            raise InventoryError(
+                f"hosts {_listed(span.members)} are to serve one model together, and {_listed(new)} served nothing before: "
+                "a rollout could not take them back",
+                hint="begin with ./firstlight provision; later releases go by rollout",
+            )
 
 
 def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts:
@@ -183,16 +205,21 @@ def _made(
     assert isinstance(result, StagedHosts)
     left_out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
     changing = [host for host in serving if host.name not in result.up_to_date | left_out]
-    staging = [host.name for host in changing if STAGING in host.groups]
+    # Hosts that serve one model together change as one: steps count those that answer requests.
+    heads = list(dict.fromkeys(host.head for host in changing))
+    staging = list(dict.fromkeys(host.head for host in changing if STAGING in host.groups))
     # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
-    first_alone = not staging and len(changing) > 1 and has_gateway
+    first_alone = not staging and len(heads) > 1 and has_gateway
     steps = (0, *steps) if staging or first_alone else steps
-    step_of = assign([host.name for host in changing], steps, staging, first_alone=first_alone)
+    step_of = assign(heads, steps, staging, first_alone=first_alone)
     installed = {name: facts.installed for name, facts in result.facts.items()}
     hosts = [
-        RolloutHost(name=name, step=step, before=there.release if (there := installed[name]) else None)
-        for name, step in sorted(step_of.items(), key=lambda item: item[1])
+        RolloutHost(name=host.name, step=step, before=there.release if (there := installed[host.name]) else None)
+        for head, step in sorted(step_of.items(), key=lambda item: item[1])
+        for host in changing
+        if host.head == head
     ]
+    _require_way_back(changing, {host.name: host.before for host in hosts})
     return Rollout(
         name=outcome.summary.run,
         inventory=str(request.inventory.resolve()),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
@@ -60,7 +59,9 @@ class RolloutDriver:
             )
         marks = QuarantineStore(request.logs)
         self._quarantined = {host.name for host in inventory.hosts if marks.get(host) is not None}
-        self._serving = sum(host.is_serving and host.name not in self._quarantined for host in inventory.hosts)
+        serving = [host for host in inventory.hosts if host.is_serving]
+        out = {host.head for host in serving if host.name in self._quarantined}
+        self._serving = len({host.head for host in serving} - out)
         self._gateways = any(host.is_gateway for host in inventory.hosts)
 
     def go_on(self) -> int:
@@ -98,16 +99,31 @@ class RolloutDriver:
         At the gateways its hosts are canaries before they serve the new release, and get their share when all of them do. In the
         last step there are none: nobody would be left for the other requests.
         """
-        names = [host.name for host in self.rollout.of_step(step) if host.state in ("waiting", "changing")]
+        names = self._whole(host.name for host in self.rollout.of_step(step) if host.state in ("waiting", "changing"))
         percent = self.rollout.steps[step]
         if percent == ALL:
             self._share([], percent=0)
         elif names:
-            self._share(self._updated(), joining=names, percent=self.rollout.steps[step - 1] if step else 0)
+            self._share(
+                self._answering(), joining=self._heads(names), percent=self.rollout.steps[step - 1] if step else 0
+            )
         reason = self._switch(names)
         if reason is None and percent < ALL:
-            self._share(self._updated(), percent=percent)
+            self._share(self._answering(), percent=percent)
         return reason
+
+    def _whole(self, names: Iterable[str]) -> list[str]:
+        """Return hosts of the rollout with all that serve one model with one of them: they change and return together."""
+        heads = {self._hosts[name].head for name in names}
+        return [host.name for host in self.rollout.hosts if self._hosts[host.name].head in heads]
+
+    def _heads(self, names: Iterable[str]) -> list[str]:
+        """Return the hosts that answer requests."""
+        return [name for name in names if self._hosts[name].head == name]
+
+    def _answering(self) -> list[str]:
+        """Return the hosts that answer requests with the new release."""
+        return self._heads(self._updated())
 
     def _updated(self) -> list[str]:
         return [host.name for host in self.rollout.hosts if host.state == "updated"]
@@ -135,7 +151,8 @@ class RolloutDriver:
 
     def _switch(self, names: Sequence[str]) -> str | None:
         """Switch hosts; return why all has to go back, None where nothing speaks against it."""
-        for batch in batches(names, serving=self._serving, min_serving=self.rollout.min_serving):
+        for heads in batches(self._heads(names), serving=self._serving, min_serving=self.rollout.min_serving):
+            batch = self._whole(heads)
             wish = self._store.take_wish()
             if wish == "abort":
                 return "aborted"
@@ -166,9 +183,9 @@ class RolloutDriver:
 
     def _decide(self, step: int) -> str | None:
         """Ask the gate; return why all has to go back, None where the next step may begin."""
-        new = self._updated()
-        waiting = [host for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
-        old = waiting[0].name if waiting else None
+        new = self._answering()
+        waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
+        old = next(iter(self._heads(waiting)), None)
         observe = Step("gate", partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s), "serve")
         outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
         if isinstance(outcome.result, GateResult):
@@ -194,24 +211,24 @@ class RolloutDriver:
         """
         self._keep(state="returning", text=reason)
         self._say(f"going back: {reason}")
-        touched = [host for host in self.rollout.hosts if host.state in ("changing", "updated", "failed")]
+        touched = [self.rollout.host(name) for name in self._whole(self._touched())]
         try:
             try:
-                self._share(self._touched(), percent=0)
+                self._share(self._heads(self._touched()), percent=0)
             except StoppedError as stop:
                 self._say(stop.text)  # the hosts go back all the same
-            for before, group in groupby(sorted(touched, key=lambda one: one.before or ""), lambda one: one.before):
-                names = [host.name for host in group]
-                if before is None:  # nothing served there before the rollout
-                    continue
+            # Hosts that served nothing before the rollout have nothing to return to.
+            before = {host.name: host.before for host in touched if host.before is not None}
+            names = list(before)
+            if names:
                 back = Step("rollback", partial(roll_back, to=before), "serve")
                 outcome = self._between_hooks(names, partial(self._run, names, (PROBE, back)))
                 for name in names:
                     fault = _failure(self._summary(outcome, name))
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
-                    self._say(f"{name}: {fault or f'serves release {before} again'}")
+                    self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
                 self._announce(out=())
-            self._share(self._touched(), percent=0)
+            self._share(self._heads(self._touched()), percent=0)
         except StoppedError as stop:
             self._say(stop.text)
             return self._end()

@@ -54,6 +54,8 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             lambda host: verified.desired[host.name].ansible_vars(),
             is_aside=len(waves) > 1,
         )
+        # One that failed keeps its release: the others of its span would wait for it.
+        spans.refuse_parts(context, "serve", switched=True)
         for host in hosts:
             # After a failed playbook nobody has seen which release the host has.
             release = releases[host.name] if host.name in done else None

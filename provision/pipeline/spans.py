@@ -12,8 +12,14 @@ from provision.core.models.stack import Stack
 from provision.pipeline.context import RunContext
 
 
-def refuse_parts(context: RunContext, phase: PhaseName) -> None:
-    """Fail the hosts of each span of which a host is missing in this run, or has failed."""
+def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = False) -> None:
+    """Fail the hosts of each span of which a host is missing in this run, or has failed.
+
+    Args:
+        context: The run.
+        phase: The phase that the failure is recorded under.
+        switched: Whether some of them serve another release by now.
+    """
     there = {host.name for host in context.hosts()}
     of_run = {host.name for host in context.inventory.hosts}
     for host in context.hosts():
@@ -22,7 +28,8 @@ def refuse_parts(context: RunContext, phase: PhaseName) -> None:
             continue
         named = ", ".join(f"`{name}`" for name in missing)
         if set(missing) <= of_run:
-            hint = "the reason is in the result of that host; nothing of this one was switched"
+            what = "this one waits for it" if switched else "nothing of this one was switched"
+            hint = f"the reason is in the result of that host; {what}"
             context.fail(
                 host.name, phase, ServeError(f"it serves a model together with {named}, which failed", hint=hint)
             )

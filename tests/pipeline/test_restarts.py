@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from provision.core.errors import ServeError
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
@@ -35,6 +36,7 @@ class Site:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.log = folder, list[str]()
         self.drained, self.fails, self.before = set[str](), set[str](), dict[str, dict[str, Any]]()
+        self.breaks = set[str]()
         self.gateway = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
         monkeypatch.setattr(restart, "ask", self.ask)
         monkeypatch.setattr(restart, "wait_until_empty", lambda context, gateways, names, limit_s: self.answers())
@@ -66,7 +68,10 @@ class Site:
     ) -> dict[str, PhaseResult]:
         names = [host.name for host in hosts]
         self.log += [f"{playbook} {' '.join(names)}{' aside' if options.get('is_aside') else ''}"] if names else []
-        return {name: PhaseResult(host=name, phase="serve", status="ok", changed=True) for name in names}
+        for name in self.breaks.intersection(names):
+            context.fail(name, "serve", ServeError("the unit did not start"))
+        whole = [name for name in names if name not in self.breaks]
+        return {name: PhaseResult(host=name, phase="serve", status="ok", changed=True) for name in whole}
 
     def prove(self, context: RunContext, verified: Any, requests: dict[str, Any], *_: Any) -> dict[str, ServeRecord]:
         self.log += [f"prove {' '.join(requests)}"] if requests else []
@@ -130,6 +135,13 @@ def test_hosts_behind_a_gateway_restart_in_turn(site: Site) -> None:
 def test_without_a_gateway_all_restart_at_once(site: Site) -> None:
     site.serve("abd", with_gateway=False)
     assert site.log == ["serve a b d", "prove a b d"]
+
+
+def test_a_host_is_not_proven_while_another_of_its_span_could_not_be_switched(site: Site) -> None:
+    site.breaks = {"e"}
+    context = site.serve("ade", together="ae")
+    assert site.log == ["serve d aside", "prove d", "drain a", "serve a e aside"]
+    assert context.results["a"]["serve"].text == "it serves a model together with `e`, which failed"
 
 
 def test_hosts_that_serve_one_model_restart_together_with_their_head(site: Site) -> None:

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from provision.core.errors import Exit, HostLockedError, UsageError
+from provision.core.errors import Exit, HostLockedError, InventoryError, UsageError
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.rollout import Decision, Rollout
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest, rollout, rollout_driver
@@ -41,6 +41,8 @@ class Site:
         self.logs = logs
         self.serves = dict.fromkeys(names, OLD)
         self.groups: dict[str, tuple[str, ...]] = {}
+        self.spans: tuple[tuple[str, ...], ...] = ()
+        """Hosts that serve one model together."""
         self.bad: set[str] = set()
         """Hosts on which the new release does not start."""
         self.stays_bad = False
@@ -58,8 +60,15 @@ class Site:
 
     def inventory(self, request: CommandRequest) -> Inventory:
         wanted = None if request.limit is None else request.limit.split(",")
+        spans = {name: Span(members=one, addresses=("10.0.0.1",) * len(one)) for one in self.spans for name in one}
         hosts = tuple(
-            Host(name=name, groups=self.groups.get(name, ()), connection=Connection(kind="local"), settings=Settings())
+            Host(
+                name=name,
+                groups=self.groups.get(name, ()),
+                connection=Connection(kind="local"),
+                settings=Settings(),
+                span=spans.get(name),
+            )
             for name in self.serves
             if wanted is None or name in wanted
         )
@@ -97,7 +106,9 @@ class Site:
             )
             result = GateResult(decision=decision)
         elif last.name == "rollback":
-            self.serves |= dict.fromkeys(names, cast("partial[Any]", last.run).keywords["to"])
+            told = cast("partial[Any]", last.run).keywords["to"]
+            assert [*told] == names
+            self.serves |= told
         elif last.name == "serve":
             failed = {name: "the unit did not start" for name in names if name in self.bad}
             changed = [name for name in names if name not in self.quarantined]
@@ -304,6 +315,76 @@ def test_no_more_hosts_change_at_once_than_the_load_allows(make: Callable[..., S
     site = make()
     assert site.start(rollout.RolloutOptions("100", 2, 0.0, None, None)) == Exit.OK
     assert site.runs[1:] == ["serve a,b", "serve c,d", "gate a,b,c,d"]
+
+
+def of_spans(make: Callable[..., Site]) -> Site:
+    """A site of which `a` and `b` serve one model together, `c` and `d` a second copy of it."""
+    site = make()
+    site.spans = (("a", "b"), ("c", "d"))
+    return site
+
+
+def test_hosts_that_serve_one_model_together_change_as_one(make: Callable[..., Site], tmp_path: Path) -> None:
+    site, path = of_spans(make), tmp_path / "targets.json"
+    site.has_gateway = True
+    seen = watched(site, path)
+    assert site.start(rollout.RolloutOptions("50,100", 1, 0.0, None, None, path)) == Exit.OK
+    assert site.runs[:-1] == [
+        "install a,b,c,d",
+        "share 0  +a",
+        "serve a,b",
+        "share 0 a +",
+        "gate a,c",
+        "share 50 a +",
+        "gate a,c",
+        "share 0  +",
+        "serve c,d",
+        "gate a,c",
+    ]
+    assert [targets for run, targets in seen if run.startswith("serve")] == ["c", "a"]
+    with pytest.raises(UsageError, match="--min-serving 2"):
+        site.start(rollout.RolloutOptions("100", 2, 0.0, None, None))
+
+
+def test_one_bad_host_returns_all_of_its_span_each_to_its_own_release(make: Callable[..., Site]) -> None:
+    site = of_spans(make)
+    site.serves["b"], site.bad, site.stays_bad = "2" * 16, {"b"}, True
+    assert site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None)) == Exit.RED
+    assert site.runs == ["install a,b,c,d", "serve a,b", "rollback a,b"]
+    assert site.serves == {"a": OLD, "b": "2" * 16, "c": OLD, "d": OLD}
+    assert [host.state for host in site.record().hosts] == ["returned", "returned", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize("end", ["resume", "abort"])
+def test_a_record_that_knows_one_host_of_a_span_changed_is_continued_for_all(
+    make: Callable[..., Site], end: str
+) -> None:
+    site = of_spans(make)
+
+    def kill(number: int) -> None:
+        if number == 3:
+            raise KilledError
+
+    site.before_run = kill
+    with pytest.raises(KilledError):
+        site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    store = RolloutStore(site.logs)
+    store.put(store.require_open().with_host("b", state="changing"))
+    site.runs.clear()
+    site.before_run = lambda _: None
+    assert getattr(rollout, end)(site.request(), as_json=False) == Exit.OK
+    assert site.runs[0] == ("serve a,b" if end == "resume" else "rollback a,b")
+    assert set(site.serves.values()) == {NEW if end == "resume" else OLD}
+
+
+def test_a_span_that_could_not_return_is_refused_before_a_host_changes(make: Callable[..., Site]) -> None:
+    site = of_spans(make)
+    site.serves["b"] = cast("str", None)
+    with pytest.raises(InventoryError, match="`b` served nothing before: a rollout could not take them back"):
+        site.start()
+    with pytest.raises(InventoryError, match="--limit leaves out `b`"):
+        rollout.start(replace(site.request(), limit="a,c,d"), OPTIONS, as_json=False)
+    assert site.runs == ["install a,b,c,d"]
 
 
 @pytest.mark.parametrize("stays", [False, True])

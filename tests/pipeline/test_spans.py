@@ -49,6 +49,15 @@ def test_a_host_whose_partner_failed_changes_nothing(tmp_path: Path) -> None:
     spans.refuse_parts(context, "serve")
     assert left(context) == "c"
     assert context.results["a"]["serve"].text == "it serves a model together with `b`, which failed"
+    assert str(context.results["a"]["serve"].hint).endswith("; nothing of this one was switched")
+
+
+def test_a_host_that_was_switched_does_not_wait_for_one_that_failed(tmp_path: Path) -> None:
+    context = run_of(tmp_path)
+    context.fail("b", "serve", ServeError("broken"))
+    spans.refuse_parts(context, "serve", switched=True)
+    assert left(context) == "c"
+    assert str(context.results["a"]["serve"].hint).endswith("; this one waits for it")
 
 
 def test_a_host_whose_partner_the_limit_leaves_out_is_a_wrong_usage(tmp_path: Path) -> None:

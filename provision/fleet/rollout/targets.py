@@ -11,7 +11,7 @@ from provision.fleet.inventory.addresses import with_port
 
 
 def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
-    """Return the file: one entry for each host that serves, without those that are out of rotation.
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation.
 
     Args:
         hosts: All hosts of the inventory.
@@ -20,7 +20,7 @@ def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
     entries = [
         {"targets": [_endpoint(host)], "labels": {"host": host.name}}
         for host in hosts
-        if host.is_serving and host.name not in out
+        if host.is_serving and host.name == host.head and host.name not in out
     ]
     return json.dumps(entries, indent=1) + "\n"
 
