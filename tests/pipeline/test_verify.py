@@ -12,7 +12,7 @@ import pytest
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
 from provision.core.run_folder import RunFolder
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
@@ -87,6 +87,34 @@ def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytes
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
     check(context, CheckOptions("standard"))
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "settings", "failed"),
+    [("ok", {"a": "eth0"}, ""), ("warn", {"a": "eth0"}, ""), ("error", {}, ""), ("warn", {}, "ab"), ("fail", {}, "ab")],
+)
+def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any, settings: dict[str, str], failed: str
+) -> None:
+    tried: list[list[str]] = []
+
+    def meet(openers: Any) -> dict[str, Any]:
+        tried.append(list(openers))
+        result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
+        return as_record(NETWORK, None, None, result, 0.1)
+
+    monkeypatch.setattr("provision.fleet.multihost.meet", meet)
+    monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
+    context = context_of(tmp_path, "a", "b", "c")
+    span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
+    hosts = [one.model_copy(update={"span": span if one.name in "ab" else None}) for one in context.inventory.hosts]
+    context.inventory = context.inventory.model_copy(update={"hosts": tuple(hosts)})
+    verify.verify(context, InstalledHosts(**vars(probed_hosts(context))))
+    assert tried == [["a", "b"]]
+    assert "".join(name for name in "abc" if context.has_failed(name)) == failed
+    if failed:
+        text = "hosts `a`, `b` are to serve one model together, and do not exchange numbers: ports are closed"
+        assert (context.results["a"]["verify"].text, context.results["a"]["verify"].hint) == (text, "open them")
 
 
 def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
