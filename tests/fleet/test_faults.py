@@ -126,7 +126,7 @@ def test_one_run_repairs_a_service_that_was_started_with_other_settings(
 ) -> None:
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.make)
-    # Stopping may take the unit's TimeoutStopSec of 60 s: an engine without its server ignores SIGTERM.
+    # The server itself may take the unit's TimeoutStopSec of 60 s to stop.
     sound.sh("systemctl daemon-reload; systemctl restart firstlight-vllm.service", timeout_s=RESTART_S)
     wait_until_healthy(sound)
     command = sound.sh("tr '\\0' ' ' < /proc/$(systemctl show -P MainPID firstlight-vllm)/cmdline")
