@@ -112,7 +112,7 @@ def work(trials: list[Trial], folder: Path, seed: int) -> None:
         for trial in trials:
             bench = bench or new_bench(fleet, folder)
             row = perform(bench, trial, seed)
-            keep(folder / "rows.jsonl", row)
+            keep(folder / "rows.jsonl", json.loads(json.dumps(row).replace(str(folder), "STATE")))
             if row["result"] not in (GOOD, "differs", *NOT_COUNTED):
                 bench.subject.remove()
                 bench = None
