@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from provision.core.json_text import parse_object
-from provision.core.models.base import Record
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.settings import Host
-from provision.core.redaction import scrub
-from provision.core.run_folder import write_atomically
-from provision.fleet.place import place_of
+from provision.fleet.host_records import HostRecord, HostRecords, address_of
 
 UNKNOWN_TIME = "an unknown time"
 
 
-class KeptMark(Record):
+class KeptMark(HostRecord):
     """A mark in the controller's state."""
 
-    address: str
-    """Where the host was reached: a host of another inventory may have the same name."""
     on_host: bool
     """Whether the host has the mark too."""
     mark: Quarantine
@@ -34,32 +27,24 @@ class QuarantineStore:
     """The marks that this controller knows of."""
 
     def __init__(self, logs: Path) -> None:
-        self._folder = logs / "quarantine"
+        self._records = HostRecords(logs / "quarantine", KeptMark)
 
     def put(self, host: Host, mark: Quarantine, *, on_host: bool) -> None:
         """Keep a mark; after a power failure the old or the new state is there."""
-        kept = KeptMark(address=place_of(host), on_host=on_host, mark=mark)
-        text = json.dumps(scrub(kept.model_dump(mode="json")), indent=2) + "\n"
-        write_atomically(self._path(host), text)
+        self._records.put(host, KeptMark(address=address_of(host), on_host=on_host, mark=mark))
 
     def get(self, host: Host) -> KeptMark | None:
         """Return the mark of a host; None without one. One that cannot be read is in force: nobody knows what it says."""
-        path = self._path(host)
         try:
-            kept = KeptMark.model_validate(parse_object(path.read_bytes()))
-        except FileNotFoundError:
-            return None
+            return self._records.get(host)
         except (OSError, ValueError):
-            return KeptMark(address=place_of(host), on_host=False, mark=unreadable(str(path)))
-        return kept if kept.address == place_of(host) else None
+            mark = unreadable(str(self._records.path(host)))
+            return KeptMark(address=address_of(host), on_host=False, mark=mark)
 
     def forget(self, host: Host) -> None:
         """Remove the mark of a host."""
         if self.get(host) is not None:
-            self._path(host).unlink(missing_ok=True)
-
-    def _path(self, host: Host) -> Path:
-        return self._folder / f"{host.name}.json"
+            self._records.remove(host)
 
 
 def unreadable(path: str) -> Quarantine:

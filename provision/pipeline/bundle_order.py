@@ -5,23 +5,17 @@ A signature says who created a bundle, not that it is the newest. An old one, wi
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from provision.catalog.index.settings import BundledContent
 from provision.core.errors import BundleError
-from provision.core.json_text import parse_object
-from provision.core.models.base import Record
 from provision.core.models.settings import Host
-from provision.core.run_folder import write_atomically
-from provision.fleet.place import place_of
+from provision.fleet.host_records import HostRecord, HostRecords, address_of
 
 
-class LastBundle(Record):
+class LastBundle(HostRecord):
     """The bundle that a host's environment was last prepared from."""
 
-    address: str
-    """Where the host was reached: a host of another inventory may have the same name."""
     name: str
     made_at: str
 
@@ -30,23 +24,18 @@ class LastBundles:
     """The last bundle of each host: LOGS/bundles/HOST.json on the controller."""
 
     def __init__(self, logs: Path) -> None:
-        self._folder = logs / "bundles"
+        self._records = HostRecords(logs / "bundles", LastBundle)
 
     def get(self, host: Host) -> LastBundle | None:
         """Return the last bundle of a host; None without one, and where the record cannot be read."""
         try:
-            last = LastBundle.model_validate(parse_object(self._path(host).read_bytes()))
+            return self._records.get(host)
         except (OSError, ValueError):
             return None
-        return last if last.address == place_of(host) else None
 
     def put(self, host: Host, bundle: BundledContent) -> None:
-        """Keep a bundle as the last one of a host; after a power failure the old or the new record is there."""
-        last = LastBundle(address=place_of(host), name=bundle.name, made_at=bundle.made_at)
-        write_atomically(self._path(host), json.dumps(last.model_dump(mode="json"), indent=2) + "\n")
-
-    def _path(self, host: Host) -> Path:
-        return self._folder / f"{host.name}.json"
+        """Keep a bundle as the last one of a host."""
+        self._records.put(host, LastBundle(address=address_of(host), name=bundle.name, made_at=bundle.made_at))
 
 
 def accept_bundle(bundle: BundledContent, host: Host, lasts: LastBundles, *, accepts_older: bool) -> None:

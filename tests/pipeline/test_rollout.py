@@ -106,9 +106,9 @@ class Site:
             )
             result = GateResult(decision=decision)
         elif last.name == "rollback":
-            told = cast("partial[Any]", last.run).keywords["to"]
-            assert [*told] == names
-            self.serves |= told
+            digests = cast("partial[Any]", last.run).keywords["to"]
+            assert [*digests] == names
+            self.serves |= digests
         elif last.name == "serve":
             failed = {name: "the unit did not start" for name in names if name in self.bad}
             changed = [name for name in names if name not in self.quarantined]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .engine import Server, processes, table, values_of
+from .engine import Server, processes, table
 from .evaluation import Evaluator, Look
 
 SEND_S = 1.0
@@ -45,8 +45,7 @@ class Answer(socketserver.BaseRequestHandler):
 
 def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     """Look at the engine once. Raises ConnectionRefusedError where none listens."""
-    text = server.metrics()
-    progress, values = values_of(text, known["metrics"]) if text is not None else (None, {})
+    progress, values = server.figures(known["metrics"])
     seen = processes(paths, known["processes"]["engine"])
     return Look(
         at=time.monotonic(),

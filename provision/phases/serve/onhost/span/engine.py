@@ -88,6 +88,15 @@ class Server:
         except (OSError, http.client.HTTPException):
             return None
 
+    def figures(self, names: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, dict[str, float]]:
+        """Return what `values_of` reads in its metrics; None and nothing where it does not answer in time.
+
+        Raises:
+            ConnectionRefusedError: Nothing listens there.
+        """
+        text = self.metrics()
+        return values_of(text, names) if text is not None else (None, {})
+
     def ask(self) -> None:
         """Ask for one token, and return at once. What becomes of it shows in `is_asked`, `answers` and `failures`."""
         self.is_asked = True

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from .engine import Server, table, values_of
+from .engine import Server, table
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class EngineWatch:
                 self._server.ask()
 
     def _look(self) -> Look:
-        text = self._server.metrics()
-        progress, values = values_of(text, self._metrics) if text is not None else (None, {})
+        progress, values = self._server.figures(self._metrics)
         return Look(
             at=time.monotonic(),
             progress=progress,

@@ -1,0 +1,67 @@
+"""What this controller keeps of single hosts: LOGS/KIND/HOST.json, one record each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from provision.core.json_text import parse_object
+from provision.core.models.base import Record
+from provision.core.models.settings import Host
+from provision.core.redaction import scrub
+from provision.core.run_folder import write_atomically
+
+
+class HostRecord(Record):
+    """A record of one host."""
+
+    address: str
+    """Where the host was reached: a host of another inventory may have the same name."""
+
+
+RecordT = TypeVar("RecordT", bound=HostRecord)
+
+
+class HostRecords(Generic[RecordT]):
+    """The records of one kind.
+
+    Args:
+        folder: Their folder.
+        model: What they are.
+    """
+
+    def __init__(self, folder: Path, model: type[RecordT]) -> None:
+        self._folder, self._model = folder, model
+
+    def put(self, host: Host, record: RecordT) -> None:
+        """Keep the record of a host; after a power failure the old or the new one is there."""
+        write_atomically(self.path(host), json.dumps(scrub(record.model_dump(mode="json")), indent=2) + "\n")
+
+    def get(self, host: Host) -> RecordT | None:
+        """Return the record of a host; None without one, and where it is that of a host at another address.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no such record.
+        """
+        try:
+            content = self.path(host).read_bytes()
+        except FileNotFoundError:
+            return None
+        record = self._model.model_validate(parse_object(content))
+        return record if record.address == address_of(host) else None
+
+    def remove(self, host: Host) -> None:
+        """Remove the record of a host."""
+        self.path(host).unlink(missing_ok=True)
+
+    def path(self, host: Host) -> Path:
+        """Return the file of a host."""
+        return self._folder / f"{host.name}.json"
+
+
+def address_of(host: Host) -> str:
+    """Return address and port at which a host is reached; `local` for this machine."""
+    where = host.connection
+    return "local" if where.kind == "local" else f"{where.address or host.name}:{where.port}"
