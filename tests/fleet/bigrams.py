@@ -21,13 +21,13 @@ LAYERS, HEADS, HEAD_SIZE, INNER = 2, 8, 64, 512
 SMOOTHING = 0.05
 
 
-def write_model(folder: Path, text: str) -> None:
+def write_model(folder: Path, text: str, *, layers: int = LAYERS) -> None:
     """Write the model that counts the pairs of bytes in a text."""
     folder.mkdir()
     config = builtin_model.configuration() | {
         "hidden_size": SIZE,
         "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": HEADS,
         "torch_dtype": "float32",
@@ -38,17 +38,17 @@ def write_model(folder: Path, text: str) -> None:
         "config.json": builtin_model.json_bytes(config),
         "tokenizer.json": builtin_model.json_bytes(tokenizer),
         "tokenizer_config.json": builtin_model.json_bytes(builtin_model.TOKENIZER_CONFIGURATION),
-        "model.safetensors": _weights(text.encode()),
+        "model.safetensors": _weights(text.encode(), layers),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
-def _weights(text: bytes) -> bytes:
+def _weights(text: bytes, layers: int) -> bytes:
     unit = array("f", (float(row == column) for row in range(SIZE) for column in range(SIZE)))
     ones, zeros = array("f", [1.0]) * SIZE, array("f", [0.0]) * (SIZE * SIZE)
     tensors = {"model.embed_tokens.weight": unit, "model.norm.weight": ones, "lm_head.weight": _logits(text)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         stem = f"model.layers.{layer}"
         tensors |= {f"{stem}.{name}_layernorm.weight": ones for name in ("input", "post_attention")}
         tensors |= {f"{stem}.self_attn.{name}_proj.weight": unit for name in "qkv"}

@@ -62,12 +62,14 @@ class CommandRunner:
     """Runs commands with a folder of runs of their own."""
 
     logs: Path
+    module: str = "provision"
+    """What Python runs."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own, as a terminal does."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(self.logs), "TERM": "dumb"}
         return subprocess.Popen(
-            [sys.executable, "-m", "provision", *arguments],
+            [sys.executable, "-m", self.module, *arguments],
             cwd=self.logs.parent,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -91,8 +91,11 @@ class Fleet:
     def __init__(self) -> None:
         self.name = f"flt{os.getpid() % 0xFFFFF:05x}"
         self.folder = _running() / self.name
-        self.folder.mkdir(parents=True)
-        (self.folder / "owner").write_text(_identity(os.getpid()))
+        # Another session that starts now must not see the folder without its owner, and remove it.
+        draft = self.folder.with_name(f".{self.name}")
+        draft.mkdir(parents=True)
+        (draft / "owner").write_text(_identity(os.getpid()))
+        draft.rename(self.folder)
         self.disk = self.folder / "disk"
         disk.attach(self.disk)
         self.key_file = self.folder / "id_ed25519"
@@ -209,11 +212,12 @@ def remove_session(folder: Path) -> None:
 
 
 def sweep(name: str) -> None:
-    """Remove empty folders that nspawn leaves: its mount points, and control groups, which others may still use."""
+    """Remove empty folders that nspawn leaves: its mount points, and the control groups of the machines."""
     for point in Path("/run/systemd/nspawn/propagate").glob(f"{name}*"):
         with contextlib.suppress(OSError):
             point.rmdir()
-    for group in [*Path("/sys/fs/cgroup").glob("*/payload"), *Path("/sys/fs/cgroup").glob("*/supervisor")]:
+    control_groups = Path("/sys/fs/cgroup")
+    for group in [*control_groups.glob(f"*/{name}*"), *control_groups.glob(f"{name}*")]:
         below = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
         for path in [*below, group]:
             with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.inventory import load
 
 

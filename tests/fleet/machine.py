@@ -14,8 +14,15 @@ from pathlib import Path
 from tests.fleet.commands import command
 
 BOOT_S = 120
-_POWER_SUPPLY = 'while "$@"; [ $? -eq 133 ]; do :; done'
-"""With --keep-unit, nspawn ends with this exit status when its caller must do a reboot."""
+_POWER_SUPPLY = """
+group=$1; shift
+for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    [ ! -e "$root/cgroup.procs" ] || { mkdir -p "$root/$group" && echo $$ >"$root/$group/cgroup.procs"; }
+done
+while "$@"; [ $? -eq 133 ]; do :; done
+"""
+"""A control group of its own, as otherwise the units of all machines would be in one tree, and each systemd would count the processes of the
+others. With --keep-unit, nspawn ends with this exit status when its caller must do a reboot."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -67,7 +74,7 @@ class Machine:
         ]
         with (self.folder / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
-                ["sh", "-c", _POWER_SUPPLY, "sh", *nspawn],
+                ["sh", "-c", _POWER_SUPPLY, "sh", self.name, *nspawn],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

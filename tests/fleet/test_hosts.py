@@ -30,6 +30,14 @@ def test_a_booted_host_is_a_real_host(pair: list[FleetHost], session: Session) -
     assert pair[0].sh("command -v pip3 gcc g++ uv || true") == ""
 
 
+def test_units_of_one_name_on_two_hosts_have_control_groups_of_their_own(pair: list[FleetHost]) -> None:
+    for host in pair:
+        host.sh("systemd-run --quiet --unit=same sleep 987")
+    found = [host.sh("cat $(find /sys/fs/cgroup -path '*/same.service/cgroup.procs')").split() for host in pair]
+    mains = [host.sh("systemctl show -P MainPID same; systemctl stop same").strip() for host in pair]
+    assert [set(pids) for pids in found] == [{main} for main in mains]
+
+
 def test_output_error_output_and_status_of_a_command_are_separate(session: Session) -> None:
     done = session.run("cat; echo oops >&2; exit 7", stdin="a 'quoted' \"text\" $HOME\n")
     assert (done.rc, done.stdout, done.stderr) == (7, "a 'quoted' \"text\" $HOME\n", "oops\n")

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.install.host_results import install
 from provision.phases.install.target import Target

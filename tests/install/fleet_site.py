@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from tests.fleet.hosts import FleetHost
 from tests.install.conftest import Site, make_site
 

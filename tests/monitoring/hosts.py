@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 
 
 def host(name: str, *groups: str, address: str = "192.0.2.1", **settings: Any) -> Host:

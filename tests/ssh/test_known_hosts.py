@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import HostKeyError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
 from provision.fleet.ssh.known_hosts import add_known_key, fingerprint, known_keys, lookup_name
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.shell import RUN_BYTES
 from provision.phases.probe import probe

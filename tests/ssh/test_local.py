@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import RemoteCommandError, StageError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh import Session, open_session
 from tests.ssh.files import staged

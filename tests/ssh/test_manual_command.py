@@ -15,7 +15,8 @@ import paramiko
 import pytest
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.models.settings import Host, Settings
+from provision.core.models.inventory import Host
+from provision.core.models.settings import Settings
 from provision.fleet.inventory.openssh import SshTarget, resolve
 from provision.fleet.ssh import open_session
 

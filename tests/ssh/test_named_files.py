@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.sudo import become_password
 

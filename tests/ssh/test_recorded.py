@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.recorded import RecordedSession

@@ -24,6 +24,7 @@ from provision.fleet.ssh.upload import (
     checked_names,
     damage_error,
     part_name,
+    require_here,
     tar_stream,
 )
 
@@ -175,3 +176,12 @@ def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: S
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
         Upload(shell, shell, [wrong], str(tmp_path / "in"), None).send()
     assert not (tmp_path / "in" / "a.whl").exists()
+
+
+def test_what_the_controller_has_no_copy_of_must_have_come_from_elsewhere(tmp_path: Path) -> None:
+    here = staged("config.json", b"{}", tmp_path)
+    weights = staged("model.safetensors", b"12345", tmp_path).model_copy(update={"path": ""})
+    require_here("n1", [here])
+    with pytest.raises(StageError, match=r"host n1 did not get model.safetensors from its own source") as raised:
+        require_here("n1", [here, weights])
+    assert "firstlight_source" in str(raised.value.hint)
