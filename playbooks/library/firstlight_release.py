@@ -75,10 +75,6 @@ restart:
   description: Whether the service must be restarted.
   type: bool
   returned: always
-failing:
-  description: Whether the unit failed or is between two starts.
-  type: bool
-  returned: always
 former:
   description: What served before under another supervisor or name, in the form of M(firstlight_release_info). None where nothing did.
   type: dict
@@ -240,7 +236,7 @@ def activate(prefix, target, *, check):
     former = service_of(before) if before else None
     if former == now or (former and former["supervisor"] == "none"):
         former = None
-    result = {"changed": bool(paths), "paths": paths, "former": former, "failing": failing}
+    result = {"changed": bool(paths), "paths": paths, "former": former}
     return {**now, **result, "release": target["digest"], "restart": restart or other or failing}, diff
 
 
@@ -309,7 +305,7 @@ def main():
     prefix, kind = module.params["prefix"], module.params["rollback"]
     try:
         if kind == "unproven" and not can_return(prefix):
-            nothing = {"paths": [], "former": None, "failing": False, "restart": False}
+            nothing = {"paths": [], "former": None, "restart": False}
             module.exit_json(changed=False, release=None, **service_of(linked(prefix, "current")), **nothing)
         if kind is None:
             target = planned_release(module)

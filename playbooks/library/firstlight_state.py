@@ -13,7 +13,7 @@ description:
     and large files; columns are mode, uid, gid, size, time of modification, time of change, path; C(-) is not compared),
     and C(state.unit) (the unit as systemd would start it).
   - Removes releases other than C(current), C(previous), and both ends of a switch that is not proven yet; then environments,
-    models and interpreters that none of these needs, and units of earlier releases.
+    models, start caches and interpreters that none of these needs, and units of earlier releases.
 options:
   prefix:
     description: Absolute folder that holds everything of this product on the host.
@@ -43,7 +43,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_releases import RECORD, folder_of, linked, needed, service_of
+from ansible.module_utils.firstlight_releases import RECORD, folder_of, linked, needed, service_of, start_caches
 from ansible.module_utils.firstlight_unit import UNITS_BESIDE, find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
@@ -148,7 +148,7 @@ def subfolders(prefix, name):
 
 
 def prune_folders(prefix, changes):
-    """Remove releases, environments, models and interpreters that are no longer needed."""
+    """Remove releases, environments, models, start caches and interpreters that are no longer needed."""
     releases = needed(prefix)
     digests = {release["digest"] for release in releases}
     environments = {release["environment"] for release in releases}
@@ -166,9 +166,19 @@ def prune_folders(prefix, changes):
         if entry.name not in models and os.path.exists(listed := f"{entry.path}.manifest.txt"):
             changes.remove(entry.path)
             changes.remove(listed)
+    prune_start_caches(prefix, start_caches(releases), changes)
     homes = list(interpreter_homes(os.path.join(prefix, "envs", name) for name in sorted(environments)))
     for entry in subfolders(prefix, "python"):
         if not any(home.startswith(os.path.realpath(entry.path) + os.sep) for home in homes):
+            changes.remove(entry.path)
+
+
+def prune_start_caches(prefix, names, changes):
+    """Remove start caches but those of some names, and what an unpacking that was cut off left."""
+    folder = os.path.join(prefix, "cache")
+    for entry in sorted(os.scandir(folder) if os.path.isdir(folder) else (), key=lambda entry: entry.name):
+        # The service may write here: a link is not followed.
+        if entry.name.startswith(("start-", ".start-")) and entry.name not in names and not entry.is_symlink():
             changes.remove(entry.path)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 
 from ansible.module_utils.firstlight_files import read
 
@@ -127,6 +128,12 @@ def needed(prefix):
     names = [linked_digest(prefix, name) for name in ("current", "previous")]
     names += (open_switch(prefix) or {}).values()
     return [found for digest in dict.fromkeys(filter(None, names)) for found in [load(prefix, digest)] if found]
+
+
+def start_caches(releases):
+    """Return the names of the folders below PREFIX/cache that the services of releases compile into."""
+    values = [value for one in releases for value in (one["record"]["service"].get("environment") or {}).values()]
+    return {name for value in values for name in re.findall(r"/cache/(start-[0-9a-f]+)(?:/|$)", str(value))}
 
 
 def service_of(found):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.inventory import load

@@ -15,7 +15,7 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from tests.fleet.commands import command
 from tests.fleet.hosts import FleetHost, authorize
 from tests.fleet.layers import RPM_TOOLS

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.facts import OperatingSystem
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import OWN, facts, stack
 from tests.fleet.package_roots import AptRoot, bare

@@ -159,6 +159,9 @@ def test_drift_is_found_by_the_probe_and_repaired(hosts: list[FleetHost], tmp_pa
     host.sh(f"systemctl disable -q {UNIT}")
     assert [kind for kind, _ in drift_of(host, tmp_path)] == ["unit"]
     assert played(site)
+    host.sh(
+        f"systemctl reset-failed {UNIT}; for i in 1 2 3 4 5; do systemctl restart {UNIT}; done"
+    )  # as many as systemd allows
     pid = host.sh(f"systemctl show -P MainPID {UNIT}").strip()
     host.sh(f"kill -STOP {pid}")
     assert drift_of(host, tmp_path) == [("process", f"/proc/{pid}")]
@@ -176,12 +179,25 @@ def test_drift_is_found_by_the_probe_and_repaired(hosts: list[FleetHost], tmp_pa
     assert played(site, "uninstall")
 
 
+def plan_with_first_command(site: FleetSite, command: str) -> None:
+    """Plan a unit that runs a shell command before each start."""
+    service = site.variables["firstlight_service"]
+    first = f"ExecStartPre=/bin/sh -c '{command}'\nExecStart="
+    site.plan(firstlight_service={**service, "unit": service["unit"].replace("ExecStart=", first)})
+    site.send()
+
+
+def test_a_unit_whose_first_start_fails_is_started_again(hosts: list[FleetHost], tmp_path: Path) -> None:
+    site = make_fleet_site(tmp_path, hosts[0])
+    plan_with_first_command(site, "test -e /opt/firstlight/run/once || ! touch /opt/firstlight/run/once")
+    assert played(site)
+    assert hosts[0].sh(f"systemctl is-active {UNIT}").strip() == "active"
+    assert played(site, "uninstall")
+
+
 def test_the_reason_why_a_unit_does_not_start_is_reported(hosts: list[FleetHost], tmp_path: Path) -> None:
     site = make_fleet_site(tmp_path, hosts[0])
-    service = site.variables["firstlight_service"]
-    refusal = "ExecStartPre=/bin/sh -c 'echo preflight refuses: port 8000 is held by nginx >&2; exit 1'\nExecStart="
-    site.plan(firstlight_service={**service, "unit": service["unit"].replace("ExecStart=", refusal)})
-    site.send()
+    plan_with_first_command(site, "echo preflight refuses: port 8000 is held by nginx >&2; exit 1")
     result = site.play()
     assert result.status == "failed"
     assert result.text == f"task `Start the unit` failed on host {site.name}: port 8000 is held by nginx"

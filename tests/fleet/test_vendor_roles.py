@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.facts import Amd, HostFacts
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.models.stack import CudaCompat, Stack
 from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import INSTALL_ROCM, MI300X, UPGRADE_ROCM, facts, stack

@@ -34,7 +34,8 @@ from pathlib import Path
 from pydantic import SecretStr
 from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 
 given = json.load(sys.stdin)

@@ -33,6 +33,7 @@ def activate(
     unit: str = "[Service]\n",
     model: str | None = None,
     supervisor: str = "test",
+    start_cache: str = "",
     **options: Any,
 ) -> dict[str, Any]:
     """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`, so none is used."""
@@ -41,9 +42,9 @@ def activate(
         "name": "firstlight-vllm.service",
         "unit": unit,
         "unit_path": str(prefix / "units" / "firstlight-vllm.service"),
-        "environment": {"HF_HUB_OFFLINE": "1"},
+        "environment": {"VLLM_CACHE_ROOT": f"{prefix}/cache/start-{start_cache}/vllm"} if start_cache else {},
         "api_key": True,
-        "digest": f"of {unit}",
+        "digest": f"of {unit}{start_cache}",
     }
     record = {"format": 1, "environment": folder.partition("-")[0], "model": {"folder": model} if model else None}
     readiness = {"model_folder": str(prefix / "models" / model)} if model else None
@@ -174,6 +175,21 @@ def test_a_changed_setting_is_rolled_back_in_the_same_environment(prefix: Path) 
     prove(prefix)
     assert rollback(prefix)["release"] == second
     assert unit_of(prefix) == "[Service]\nNice=5\n"
+
+
+def test_start_caches_of_the_current_and_the_previous_release_stay(prefix: Path) -> None:
+    (prefix / "cache/huggingface").mkdir(parents=True)
+    (prefix / "elsewhere").mkdir()
+    (prefix / "cache/start-f").symlink_to(prefix / "elsewhere")
+    for number in "abc":
+        (prefix / f"cache/start-{number}").mkdir()
+        (prefix / f"cache/.start-{number}.new").mkdir()
+        served(prefix, start_cache=number)
+    left = {path.name for path in (prefix / "cache").iterdir()}
+    assert left == {"huggingface", "start-b", "start-c", "start-f"}
+    rollback(prefix)
+    record(prefix)
+    assert {path.name for path in (prefix / "cache").iterdir()} == left
 
 
 def test_a_rollback_brings_back_the_environment(prefix: Path) -> None:

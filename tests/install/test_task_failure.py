@@ -47,6 +47,9 @@ RESULTS: dict[str, dict[str, Any]] = {
     "unit": {
         "msg": "Unable to start service firstlight-vllm.service: Job for firstlight-vllm.service failed because the control process exited with error code.\npreflight refuses: port 8000 is held by PID 4711 (nginx)\nfirstlight-hint: see the whole log on gpu-1: journalctl -u firstlight-vllm.service"
     },
+    "unit-without-words": {
+        "msg": "Unable to restart service firstlight-vllm.service: Job for firstlight-vllm.service failed because the control process exited with error code.\nfirstlight-vllm.service: Control process exited, code=exited, status=219/CGROUP\nfirstlight-vllm.service: Failed with result 'exit-code'.\nfirstlight-hint: see the whole log on gpu-1: journalctl -u firstlight-vllm.service"
+    },
     "own-module": {
         "msg": "model file weights is not in /var/tmp/firstlight-0",
         "hint": "run ./firstlight provision: it sends what is missing",

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from provision.core.models.inventory import Connection
 from provision.core.models.records import ServeRecord
-from provision.core.models.settings import Connection, Settings
+from provision.core.models.settings import Settings
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel, reference_path

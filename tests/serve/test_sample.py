@@ -1,4 +1,4 @@
-"""Synthetic requests to a service, over real HTTP to a server of this test; tests/fleet/test_rollout.py sends them to a real vLLM."""
+"""Synthetic requests to a service, over real HTTP to a server of this test; tests/fleet/test_releases.py sends them to a real vLLM."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_answers_are_counted_and_timed(service: Service, request_of: Callable[[i
     assert all(0 < seconds < module.TIMEOUT_S for seconds in found["first_token_s"])
     assert len(found["inter_token_s"]) == 12
     assert all(0 <= seconds < module.TIMEOUT_S for seconds in found["inter_token_s"])
-    assert found["counters"] == {"finished": 17.0, "failed": 3.0}
+    assert found["counters"] == found["counters_before"] == {"finished": 17.0, "failed": 2.0}
     assert service.keys == {"Bearer sk-only-for-this-test"}
 
 
@@ -152,6 +152,13 @@ def test_answers_of_a_replay_have_each_token_with_the_one_in_second_place(
         "leads": [pytest.approx(2.4), pytest.approx(-0.25)],
     }
     assert sample(request_of(1), {**WANTED, "requests": 1, "replay": 2})["answers"] == [None] * len(PROMPTS)
+
+
+def test_no_request_is_begun_after_the_time_of_a_round(
+    service: Service, request_of: Callable[[int], ReadinessRequest]
+) -> None:
+    found = sample(request_of(service.server.server_port), {**WANTED, "seconds": 0})
+    assert (found["sent"], found["failed"], len(found["first_token_s"])) == (3, 0, 3), "those that began at once"
 
 
 def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:

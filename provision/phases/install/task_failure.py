@@ -15,7 +15,8 @@ TABLE = Path(__file__).with_name("known_failures.toml")
 
 _CAUSE = re.compile(r"^\s*(error:|fatal:|E:|\u00d7|Caused by|╰─▶|\w*(Error|Exception):)", re.IGNORECASE)
 """Lines that programs (apt, uv, Python) mark as the cause."""
-_LIKELY = re.compile(r"\b(cannot|failed|refused|denied)\b", re.IGNORECASE)
+_LIKELY = re.compile(r"\b(cannot|failed|refused|denied|too quickly)\b|\bstatus=(?!0/)\d+/", re.IGNORECASE)
+"""Words of a failure; also how systemd gives the status of a program that ended."""
 _OWN_ERROR = re.compile(r"^(?:firstlight-error|preflight refuses): (.+?)\s*$", re.MULTILINE)
 _OWN_HINT = re.compile(r"^firstlight-hint: (.+?)\s*$", re.MULTILINE)
 _NOISE = ("Shared connection to ", "non-zero return code")

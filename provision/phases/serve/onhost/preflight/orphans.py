@@ -12,8 +12,9 @@ from pathlib import Path
 
 from .processes import Process, all_processes, read_process
 
-ORPHAN_GRACE_S = 2.0
-"""An engine without its server ignores SIGTERM (vLLM 0.32.0), so waiting longer does not help."""
+TERMINATE_S, KILL_S = 2.0, 30.0
+"""Seconds until a signal has ended a process. An engine without its server ignores SIGTERM (vLLM 0.32.0), so waiting longer does not
+help; after SIGKILL the kernel still gives back the memory of the process and of its GPUs."""
 SERVICE_ACCOUNT = "firstlight"
 """The account that a system-wide installation creates: nothing else runs as it."""
 
@@ -80,10 +81,10 @@ def find_orphans(prefix: Path, user: str) -> list[Process]:
 
 def end_processes(processes: list[Process]) -> list[Process]:
     """End processes, first by SIGTERM, then by SIGKILL. Return those that are still there."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, KILL_S)):
         for process in processes:
             send_signal(process, number)
-        deadline = time.monotonic() + ORPHAN_GRACE_S
+        deadline = time.monotonic() + wait_s
         while processes and time.monotonic() < deadline:
             processes = [process for process in processes if read_process(process.pid) == process]
             time.sleep(0.05)

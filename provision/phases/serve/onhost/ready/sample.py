@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,15 +36,23 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
 
     Args:
         request: The service.
-        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `replay`, tokens of
-            the answers that are returned whole.
+        wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `seconds`, the time after
+            which none is begun any more; with `replay`, tokens of the answers that are returned whole.
 
     Returns:
         `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay, and the
-        server's counters after them.
+        server's counters before and after them.
     """
+    before = counters(request)
+    until = time.monotonic() + wanted.get("seconds", math.inf)
+
+    def ask(number: int) -> tuple[float, float | None] | str | None:
+        is_late = number >= wanted["concurrent"] and time.monotonic() >= until
+        return None if is_late else one(request, wanted["tokens"])
+
     with ThreadPoolExecutor(wanted["concurrent"]) as pool:
-        answers = list(pool.map(lambda _: one(request, wanted["tokens"]), range(wanted["requests"])))
+        asked = list(pool.map(ask, range(wanted["requests"])))
+    answers = [found for found in asked if found is not None]
     length = wanted.get("replay", 0)
     whole = replay(request, length, wanted["concurrent"]) if length else []
     times = [found for found in answers if isinstance(found, tuple)]
@@ -55,6 +64,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         "inter_token_s": [between for _, between in times if between is not None],
         "reasons": list(dict.fromkeys(reasons))[:REASONS],
         "answers": whole,
+        "counters_before": before,
         "counters": counters(request),
     }
 
@@ -99,15 +109,20 @@ def metrics(request: ReadinessRequest) -> str:
 
 
 def count(text: str) -> dict[str, float]:
-    """Return what the server's metrics say of requests, all labels together."""
-    totals = {"finished": 0.0, "failed": 0.0}
+    """Return what the server's metrics say of requests, all labels together.
+
+    A request that the engine ended with an error is answered 5xx too, unless it was a stream: the larger count is taken, not both.
+    """
+    finished = errors = answered_5xx = 0.0
     found = COUNTER.findall(text)
     for name, labels, value in found:
-        if name == "vllm:request_success_total":
-            totals["failed" if 'finished_reason="error"' in labels else "finished"] += float(value)
-        elif 'status="5' in labels:
-            totals["failed"] += float(value)
-    return totals if found else {}
+        if name == "http_requests_total":
+            answered_5xx += float(value) if 'status="5' in labels else 0.0
+        elif 'finished_reason="error"' in labels:
+            errors += float(value)
+        else:
+            finished += float(value)
+    return {"finished": finished, "failed": max(errors, answered_5xx)} if found else {}
 
 
 def load(text: str) -> dict[str, Any]:
