@@ -6,8 +6,10 @@ The tests run in order on the same hosts; each continues from the state that the
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +18,14 @@ from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
 
 UNIT = "firstlight-vllm.service"
+OTHER_NAME = "first-light-2"
 PATIENCE_S = 120.0
 """A limit, not an expectation."""
 
 
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet) -> list[FleetHost]:
-    return fleet.boot(2)
+    return fleet.boot(2, packages=("nftables",))
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +35,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inventory(hosts: list[FleetHost], folder: Path) -> str:
-    return str(write_inventory(folder, hosts, firstlight_span=2, firstlight_expose=True))
+    return span_of(folder, hosts)
 
 
 @pytest.fixture(scope="module")
 def firstlight(folder: Path) -> CommandRunner:
     return CommandRunner(folder / "logs")
+
+
+def span_of(folder: Path, hosts: list[FleetHost], **settings: Any) -> str:
+    """Write an inventory whose hosts are one span, with further settings."""
+    span: dict[str, Any] = {"firstlight_span": len(hosts), "firstlight_expose": True, "firstlight_firewall": "set"}
+    return str(write_inventory(folder, hosts, **span, **settings))
+
+
+def releases(firstlight: CommandRunner, inventory: str) -> dict[str, str]:
+    found = json.loads(firstlight("status", "-i", inventory, "--json").out)
+    return {name: each["release"] for name, each in found.items()}
 
 
 def main_process(host: FleetHost) -> str:
@@ -48,6 +62,13 @@ def engines(host: FleetHost) -> set[str]:
     """Return the processes of vLLM on a host, with their starts."""
     lines = host.sh("ps -ww -eo pid=,lstart=,args=").splitlines()
     return {line for line in lines if "VLLM::" in line or "/bin/vllm serve" in line}
+
+
+def listening(host: FleetHost) -> list[tuple[str, int]]:
+    """Return the addresses and ports at which vLLM's processes listen for other hosts."""
+    lines = [line.split() for line in host.sh("ss -Hltnp").splitlines() if "VLLM::" in line]
+    found = [fields[3].rpartition(":") for fields in lines]
+    return [(address, int(port)) for address, _, port in found if address in (host.address, "*", "0.0.0.0")]
 
 
 def state_of(host: FleetHost) -> str:
@@ -75,6 +96,19 @@ def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
     assert hosts[1].sh("ss -Hltn sport = :8000") == "", "the other host answers nobody"
     again = firstlight("provision", "-i", inventory)
     assert (again.code, again.summary["changed"]) == (0, 0), again.output()
+
+
+def test_only_the_two_hosts_reach_the_ports_at_which_their_processes_speak(hosts: list[FleetHost]) -> None:
+    for host in hosts:
+        found = listening(host)
+        assert found
+        assert {address for address, port in found if not 32768 <= port <= 60999} <= {"*", "0.0.0.0"}, found
+        for _, port in found:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host.address, port), timeout=PATIENCE_S).close()
+    assert 29501 in {port for _, port in listening(hosts[0])}
+    head, meeting = hosts[0].address, "socket.create_connection(('{}', 29501), 9).close()"
+    hosts[1].sh(f'python3 -c "import socket; {meeting.format(head)}"')
 
 
 def test_a_part_of_a_span_is_refused_before_anything_changes(
@@ -113,3 +147,31 @@ def test_after_it_a_run_proves_both_anew_and_restarts_nothing(
     assert done.code == 0, done.output()
     assert [done.host(host.name)["serve"]["ready"] for host in hosts] == [True, True]
     assert [main_process(host) for host in hosts] == before
+
+
+def test_a_rollout_changes_both_hosts_together(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
+) -> None:
+    before = releases(firstlight, inventory)
+    changed = span_of(folder / "changed", hosts, firstlight_served_model_name=OTHER_NAME)
+    ended = firstlight("rollout", "-i", changed, "--steps", "100")
+    assert ended.code == 0, ended.output()
+    record = json.loads(firstlight("rollout", "status", "--json").out)
+    assert (record["state"], [host["state"] for host in record["hosts"]]) == ("done", ["updated", "updated"])
+    assert [decision["verdict"] for decision in record["decisions"]] == ["go on"]
+    after = releases(firstlight, inventory)
+    assert all(after[name] != before[name] for name in after)
+    assert ask(hosts[0])["with"][1]["data"][0]["id"] == OTHER_NAME
+
+
+def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
+) -> None:
+    before = releases(firstlight, inventory)
+    bad = span_of(folder / "bad", hosts, firstlight_vllm_args=["--no-such-option"])
+    ended = firstlight("rollout", "-i", bad, "--steps", "100")
+    assert ended.code == 1, ended.output()
+    record = json.loads(firstlight("rollout", "status", "--json").out)
+    assert (record["state"], [host["state"] for host in record["hosts"]]) == ("rolled back", ["returned", "returned"])
+    assert releases(firstlight, inventory) == before
+    assert ask(hosts[0])["with"][1]["data"][0]["id"] == OTHER_NAME

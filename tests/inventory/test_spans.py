@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.inventory import load
 from provision.fleet.inventory.conflicts import conflicts
-from provision.fleet.inventory.spans import with_spans
+from provision.fleet.inventory.spans import ports_between, with_spans
 from tests.inventory.conftest import Make
 
 HOSTS = """
@@ -55,6 +56,14 @@ def test_hosts_of_a_group_form_spans_in_inventory_order_and_a_limit_changes_none
 def test_hosts_of_other_groups_or_sizes_form_spans_of_their_own() -> None:
     assert heads(host("a", "x"), host("c", "y"), host("b", "x"), host("d", "y")) == "acac"
     assert heads(host("a"), host("b", span=3), host("c"), *(host(name, span=3) for name in "de")) == "ababb"
+
+
+def test_the_ports_of_a_span_are_named_with_those_of_ray() -> None:
+    chosen = "32768 to 60999 of each, from these hosts alone: the run says what to type"
+    assert ports_between(Settings(span=2)) == f"TCP 29501 and 29502 of the first host, {chosen}"
+    with_ray = f"TCP 29501 and 29502 of the first host, 29503 to 29582 and {chosen}"
+    assert ports_between(Settings(span=2, executor="ray")) == with_ray
+    assert conflicts(Settings(span=2, expose=True, executor="ray", span_port=65454)) == []
 
 
 def test_that_a_host_is_a_gateway_or_monitors_does_not_count() -> None:
@@ -107,6 +116,26 @@ def test_hosts_of_a_span_may_differ_in_what_only_concerns_themselves() -> None:
         ({"span_address": "127.0.0.1"}, "span_address", "is no IP address at which other hosts reach this one"),
         ({"span_address": "gpu-1"}, "span_address", "is no IP address at which other hosts reach this one"),
         ({"vllm_args": ("--nnodes", "2")}, "vllm_args", "'--nnodes' is decided by firstlight_span"),
+        (
+            {"vllm_args": ("--distributed-exec=ray",)},
+            "vllm_args",
+            "firstlight_executor decides what starts the processes",
+        ),
+        (
+            {"executor": "ray", "span_port": 65455},
+            "span_port",
+            "65455 leaves too few ports for Ray, which listens on 80",
+        ),
+        (
+            {"executor": "ray", "env": {"RAY_ADDRESS": "10.0.0.9:1"}},
+            "env",
+            "RAY_ADDRESS is decided by firstlight_executor",
+        ),
+        (
+            {"executor": "ray", "span": 1},
+            "executor",
+            "'ray' starts the processes of a model over several hosts, and one",
+        ),
         ({"env": {"VLLM_HOST_IP": "10.0.0.1"}}, "env", "VLLM_HOST_IP is decided by firstlight_span_address"),
         ({"gpus": (0,), "tensor_parallel": 2}, "gpus", "2 cards on 2 hosts are named, and tensor, pipeline and data"),
     ],

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit, ServeError
+from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import ServeRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext

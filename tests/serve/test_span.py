@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.settings import Settings, Span
+from provision.core.models.inventory import Span
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
+from provision.phases.serve.onhost.span.watched import LOOK_S
 from provision.phases.serve.tools import serve_tools
 from provision.phases.serve.unit import render_service
 from tests.serve.conftest import card, facts, stack
@@ -46,6 +48,20 @@ def test_the_head_serves_and_the_other_host_is_headless() -> None:
     assert [each.environment["VLLM_HOST_IP"] for each in (head, other)] == ["10.0.0.1", "10.0.0.2"]
     assert head.environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert head.devices.processes == 1
+
+
+def test_with_ray_the_head_alone_has_a_server_and_each_host_its_part_of_ray(cuda_stack: Stack) -> None:
+    made = [command(name, made=cuda_stack, cards=8, executor="ray") for name in TWO.members]
+    assert made[0].argv[-2:] == ("--distributed-executor-backend", "ray")
+    assert "--nnodes" not in made[0].argv
+    settings = Settings(span=2, executor="ray")
+    starts = []
+    for each in made:
+        unit = render_service(each, settings, prefix=PREFIX, supervisor="systemd", user="firstlight", home="/root").unit
+        [start] = [line for line in (unit or "").splitlines() if line.startswith("ExecStart=")]
+        starts.append(start)
+    assert "--engine 127.0.0.1 8000 --ray 8 29501 29503 29582 -- /opt/firstlight/current/bin/vllm serve" in starts[0]
+    assert starts[1].endswith(" --ray 8 29501 29503 29582")
 
 
 def test_layers_are_split_over_the_hosts_and_each_layer_over_the_cards_of_one(cuda_stack: Stack) -> None:
@@ -89,6 +105,7 @@ def test_the_unit_starts_the_server_with_the_other_hosts() -> None:
     start = f"ExecStart={PREFIX}/current/bin/python -I -S {PREFIX}/bin/span.pyz --rank 1 --addresses 10.0.0.1,10.0.0.2 --port 29502"
     assert start in units[1]
     assert f"-- {PREFIX}/current/bin/vllm serve" in units[1]
+    assert "RestartSec=1\n" in units[1]
     assert ["--port 8000" in line for unit in units for line in unit.splitlines() if "preflight.pyz" in line] == [
         True,
         False,
@@ -109,8 +126,12 @@ class Hosts:
             self._port = free.getsockname()[1]
         self.running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, rank: int, *, hosts: int = 2, agreement: str = "same") -> subprocess.Popen[bytes]:
-        server = f"echo $GLOO_SOCKET_IFNAME >{self.folder}/interface-{rank}; sleep 600 & echo $$ $! >{self.folder}/server-{rank}; wait"
+    def start(
+        self, rank: int, *, hosts: int = 2, agreement: str = "same", title: str = "sleep"
+    ) -> subprocess.Popen[bytes]:
+        below = f"bash -c 'exec -a {title} sleep 600' &"
+        after = "exec sleep 600" if title != "sleep" else "wait"
+        server = f"echo $GLOO_SOCKET_IFNAME >{self.folder}/interface-{rank}; {below} echo $$ $! >{self.folder}/server-{rank}; {after}"
         words = ["--rank", str(rank), "--addresses", ",".join(["127.0.0.1"] * hosts), "--port", str(self._port)]
         words += ["--agreement", agreement, "--", "sh", "-c", server]
         with self._log(rank).open("w") as log:
@@ -205,6 +226,18 @@ def test_a_stopped_process_counts_as_the_end_of_its_server(hosts: Hosts, part: i
     wait_until(lambda: all(map(is_gone, [*servers[0], *servers[1]])))
     assert f"a signal has stopped process {servers[1][part]} of the server of this one" in hosts.said(1)
     assert "host 1 (127.0.0.1) reports that a server has ended" in hosts.said(0)
+
+
+def test_a_process_of_the_engine_that_ended_counts_as_the_end_of_its_server(hosts: Hosts) -> None:
+    """As vLLM's processes, it has a title; its parent outlives it, and waits for it late."""
+    head, other = hosts.start(0, title="VLLM::Worker_TP0"), hosts.start(1)
+    servers = [hosts.servers(rank) for rank in range(2)]
+    time.sleep(2 * LOOK_S)
+    assert head.poll() is None, hosts.said(0)
+    os.kill(servers[0][1], signal.SIGKILL)
+    assert (head.wait(PATIENCE_S), other.wait(PATIENCE_S)) == (1, 1)
+    wait_until(lambda: all(map(is_gone, [*servers[0], *servers[1]])))
+    assert f"process {servers[0][1]} (VLLM::Worker_TP0) of the server of this one has ended" in hosts.said(0)
 
 
 def test_a_host_with_another_release_is_not_let_in(hosts: Hosts) -> None:

@@ -6,15 +6,18 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 
 from __future__ import annotations
 
+from functools import partial
+
 from provision.catalog.versions import numbers
 from provision.core.errors import ServeError
 from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Settings, Span
+from provision.core.models.inventory import Span
+from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, ModelPlan, Stack
 from provision.core.models.staged import CHAT_TEMPLATE
-from provision.phases.serve import peer_access
+from provision.phases.serve import peer_access, start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
 from provision.phases.serve.options import has, options
@@ -34,6 +37,8 @@ class ServeCommand(Record):
     served_name: str
     span: SpanMember | None = None
     """This host's part in a span; None where the host serves alone."""
+    start_cache: str | None = None
+    """Key of what it compiles when it starts; None where it compiles nothing."""
 
 
 def serve_command(
@@ -91,22 +96,32 @@ def serve_command(
         *manner,
         *(member.options if member else ()),
     ]
-    environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    given, switches = settings.vllm_args, {}
+    if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
+        given = peer_access.words(stack.vllm.version, given)
+        switches = peer_access.switches(stack.vllm.version)
+    place = () if member is None else (str(member.rank), str(len(member.names)))
+    variables = partial(_environment, stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    key = start_cache.key_of(
+        facts,
+        devices,
+        prefix=prefix,
+        served=(content, model.name, *place, *split, *manner, *given),
+        variables=switches | variables(start=""),
+    )
+    environment = switches | variables(start=start_cache.folder_of(prefix, key))
     if member is not None:
         environment |= {
             **member.environment(on_cpu=devices.platform == "cpu"),
             **{name: environment[name] for name in settings.env},
         }
-    given = settings.vllm_args
-    if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
-        given = peer_access.words(stack.vllm.version, given)
-        environment = peer_access.switches(stack.vllm.version) | environment
     return ServeCommand(
         argv=(*argv, *given),
         environment=dict(sorted(environment.items())),
         devices=devices,
         served_name=served_name,
         span=member,
+        start_cache=None if devices.platform == "cpu" and "--enforce-eager" in (*manner, *given) else key,
     )
 
 
@@ -176,18 +191,16 @@ def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
 
 
 def _environment(
-    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices, start: str
 ) -> dict[str, str]:
-    """Return our variables overridden by the user's; a list of allowed plugins always includes ours."""
+    """Return our variables overridden by the user's; a list of allowed plugins always includes ours. `start` is the start cache."""
     assert stack.vllm is not None
     assert stack.attention is not None
     cache = f"{prefix}/cache"
     values = {
         # Default for caches that are not named below; the service's account has no writable home.
         "HOME": cache,
-        "VLLM_CACHE_ROOT": f"{cache}/vllm",
-        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torchinductor",
-        "TRITON_CACHE_DIR": f"{cache}/triton",
+        **start_cache.variables_of(start),
         "HF_HOME": f"{cache}/huggingface",
         # Byte code is listed when the environment is built; a service with write permission must not add any.
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -199,8 +212,8 @@ def _environment(
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # All processes are on one host; loopback does not depend on addresses that come and go.
         "VLLM_HOST_IP": "127.0.0.1",
-        **_device_environment(devices, cache),
-        **attention_environment(stack.attention, prefix),
+        **_device_environment(devices, start),
+        **attention_environment(stack.attention, start),
     }
     if not has("attention", stack.vllm.version):
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
@@ -208,7 +221,7 @@ def _environment(
         values |= options()["flashinfer"]["off"]
     if devices.platform == "cpu":
         if model.kind == "builtin":
-            values["VLLM_CPU_OMP_THREADS_BIND"] = options()["builtin"]["cpu_threads"]
+            values |= options()["builtin"]["cpu_environment"]
         if _is_eager(model, devices):
             values |= options()["builtin"]["eager_environment"]
         cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
@@ -225,14 +238,14 @@ def _environment(
     return values
 
 
-def attention_environment(attention: AttentionPlan, prefix: str) -> dict[str, str]:
-    """Return the variables that the back end needs, for an installation under a prefix."""
-    return {name: value.replace("{cache}", f"{prefix}/cache") for name, value in attention.environment.items()}
+def attention_environment(attention: AttentionPlan, start: str) -> dict[str, str]:
+    """Return the variables that the back end needs; `start` is the folder of what the engine compiles."""
+    return {name: value.replace("{cache}", start) for name, value in attention.environment.items()}
 
 
-def _device_environment(devices: Devices, cache: str) -> dict[str, str]:
+def _device_environment(devices: Devices, start: str) -> dict[str, str]:
     """Select GPUs by index: vLLM parses the list as numbers and fails for identifiers of GPUs or slices."""
     listed = ",".join(map(str, devices.indexes))
     if devices.platform == "cuda":
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{cache}/cuda"}
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{start}/cuda"}
     return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 
 from provision.core.models.base import Record
-from provision.core.models.settings import Settings, Span
+from provision.core.models.inventory import Span
+from provision.core.models.settings import Settings
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.options import options
 from provision.phases.serve.tools import SPAN
@@ -26,6 +27,8 @@ class SpanMember(Record):
     """Digest of what all hosts of the span have to have in common."""
     engine: tuple[str, int]
     """Address and port at which the head reaches its own server."""
+    ray_ports: tuple[int, int] | None = None
+    """First and last port of Ray on each host; None where vLLM starts its processes on all hosts by itself."""
 
     @property
     def is_headless(self) -> bool:
@@ -34,7 +37,9 @@ class SpanMember(Record):
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Return the arguments of `vllm serve`."""
+        """Return the arguments of `vllm serve`, which Ray's hosts run on the head alone."""
+        if self.ray_ports:
+            return ("--distributed-executor-backend", "ray")
         hosts = ("--nnodes", str(len(self.addresses)), "--node-rank", str(self.rank))
         meeting = ("--master-addr", self.addresses[0], "--master-port", str(self.port))
         return (*hosts, *meeting, *(("--headless",) if self.is_headless else ()))
@@ -48,17 +53,21 @@ class SpanMember(Record):
         threads = {"VLLM_CPU_OMP_THREADS_BIND": str(options()["span"]["cpu_threads"])} if on_cpu else {}
         return {"VLLM_HOST_IP": self.addresses[self.rank], **threads}
 
-    def program(self, prefix: str) -> tuple[str, ...]:
-        """Return the command that vLLM's is appended to.
+    def started(self, prefix: str, server: Sequence[str], processes: int) -> tuple[str, ...]:
+        """Return the command of the program that starts the server with those of the other hosts.
 
         Args:
             prefix: Folder of the installation.
+            server: Command of vLLM's server.
+            processes: Number of vLLM's processes on this host, which Ray starts.
         """
         python = (f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{SPAN}")
         span = ("--rank", str(self.rank), "--addresses", ",".join(self.addresses), "--port", str(self.port + 1))
         address, port = self.engine
         asked = () if self.is_headless else ("--engine", address, str(port))
-        return (*python, *span, "--agreement", self.agreement, *asked, "--")
+        ray = ("--ray", *map(str, (processes, self.port, *self.ray_ports))) if self.ray_ports else ()
+        command = ("--", *server) if not (self.ray_ports and self.is_headless) else ()
+        return (*python, *span, "--agreement", self.agreement, *asked, *ray, *command)
 
 
 def member_of(span: Span, settings: Settings, *, name: str, agreed: Sequence[str]) -> SpanMember:
@@ -79,4 +88,5 @@ def member_of(span: Span, settings: Settings, *, name: str, agreed: Sequence[str
         port=settings.span_port,
         agreement=digest,
         engine=(own_address(listened_on(settings.bind)), settings.port),
+        ray_ports=settings.ray_ports if settings.executor == "ray" else None,
     )

@@ -20,8 +20,8 @@ PROGRAM = "firstlight-vllm"
 
 Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
 
-STOP_S = 60
-"""Seconds that a server has to end in."""
+STOP_S, RESTART_S = 60, 10
+"""Seconds that a server has to end in, and between its end and its next start."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -120,7 +120,7 @@ def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user:
         prepare="".join(f"{line}\n" for line in _PREPARE.get(platform, ())),
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
         command=systemd_line(started(command, prefix)),
-        stop_s=str(options()["span"]["stop_s"] if command.span else STOP_S),
+        **_seconds(command),
         protect_home="read-only" if _under_home(prefix) or _under_home(settings.model_on_host or "") else "yes",
         system_calls="".join(f" {name}" for name in _SYSTEM_CALLS.get(platform, ())),
         devices="\n".join((*_DEVICES[platform], *(_BETWEEN_HOSTS if command.span and platform != "cpu" else ()))),
@@ -134,7 +134,7 @@ def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: s
         prefix=prefix,
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
         command=systemd_line(started(command, prefix)),
-        stop_s=str(options()["span"]["stop_s"] if command.span else STOP_S),
+        **_seconds(command),
     )
 
 
@@ -155,7 +155,9 @@ def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str,
 
 def started(command: ServeCommand, prefix: str) -> tuple[str, ...]:
     """Return the command that the service starts: the server's, or that of the program which starts it with other hosts."""
-    return (*(command.span.program(prefix) if command.span else ()), *command.argv)
+    if command.span is None:
+        return command.argv
+    return command.span.started(prefix, command.argv, command.devices.processes)
 
 
 def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> tuple[str, ...]:
@@ -194,6 +196,12 @@ def _quoted(word: str) -> str:
     if word and set(word) <= _PLAIN:
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _seconds(command: ServeCommand) -> dict[str, str]:
+    """Return the times of a unit."""
+    given = options()["span"] if command.span else {"stop_s": STOP_S, "restart_s": RESTART_S}
+    return {name: str(given[name]) for name in ("stop_s", "restart_s")}
 
 
 def _mounts(settings: Settings) -> str:

@@ -118,7 +118,9 @@ class Server:
 
     def _completion(self) -> int:
         if self._model is None:
-            _, listed = self._request("GET", "/v1/models", None, self._patience_s)
+            status, listed = self._request("GET", "/v1/models", None, self._patience_s)
+            if status != http.client.OK:
+                return status
             self._model = str(json.loads(listed)["data"][0]["id"])
         body = {"model": self._model, "prompt": "a", "max_tokens": 1}
         status, _ = self._request("POST", "/v1/completions", body, self._patience_s)

@@ -1,11 +1,12 @@
 """Serve one model together with other hosts: start when all are there, end when one is gone.
 
-    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST [--engine ADDRESS PORT] -- COMMAND ...
+    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST [--engine ADDRESS PORT] [--ray ...] [-- COMMAND ...]
 
 The server starts when every host of the span has said that it is there with the same release, and is killed with all its
-processes when another host's server ends, or the host hangs up or falls silent. A server with a process that a signal has stopped
-counts as one that ended, and so does one that answers at --engine, has computed before, and has computed nothing for too long. Then this
-program ends too, and whoever keeps the service running starts it again: nothing serves until all hosts have met anew.
+processes when another host's server ends, or the host hangs up or falls silent. A server counts as ended when a process of its
+engine has ended, when a signal has stopped one of its processes, and when it answers at --engine, has computed before, and has
+computed nothing for too long. With --ray, Ray starts on each host with the server, which the head alone has, and counts as a part of it. Then this program ends too, and whoever keeps the service running starts it again: nothing serves
+until all hosts have met anew.
 
 Exit status: 0 when it was stopped, 75 when another host was lost or stopped, else 1.
 """
@@ -16,7 +17,6 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from types import FrameType
 
@@ -24,13 +24,12 @@ from .hang import EngineWatch
 from .interface import interface_of
 from .link import Link, LostError
 from .meeting import TICK_S, Member, meet, note
-from .stopped import StoppedProcesses
+from .ray import Ray
+from .server import Programs
 
 ENDED, STOPPED = "ended", "stopped"
 AGAIN = 75
 """EX_TEMPFAIL: nothing is wrong with this host."""
-GRACE_S = 8.0
-"""Time that a server has to end in when the service is stopped."""
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Variables that name the interface to the other hosts, where the settings name none."""
 
@@ -48,13 +47,10 @@ class Stop:
         self.is_set = True
 
 
-def watch(
-    server: subprocess.Popen[bytes], links: list[Link], member: Member, stop: Stop, engine: EngineWatch | None
-) -> int:
+def watch(programs: Programs, links: list[Link], member: Member, stop: Stop, engine: EngineWatch | None) -> int:
     """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
-    stopped = StoppedProcesses(server.pid)
     while not stop.is_set:
-        if (why := fault_of(server, stopped, engine)) is not None:
+        if (why := fault_of(programs, engine)) is not None:
             note(f"ends on all hosts: {why}")
             tell(links, ENDED)
             return 1
@@ -74,12 +70,10 @@ def watch(
     return 0
 
 
-def fault_of(server: subprocess.Popen[bytes], stopped: StoppedProcesses, engine: EngineWatch | None) -> str | None:
+def fault_of(programs: Programs, engine: EngineWatch | None) -> str | None:
     """Return why the server of this host is lost; None while it is not."""
-    if (status := server.poll()) is not None:
-        return f"the server of this one ended with status {status}"
-    if (pid := stopped.look()) is not None:
-        return f"a signal has stopped process {pid} of the server of this one"
+    if (lost := programs.look()) is not None:
+        return lost
     if engine is not None and (silent_s := engine.hangs_for_s) is not None:
         return f"the engine has computed nothing for {silent_s:.0f} s, and was asked to"
     return None
@@ -99,34 +93,6 @@ def tell(links: list[Link], word: str) -> None:
             link.say(word)
 
 
-def guard(group: int) -> int:
-    """Leave a process that kills a process group when this one is gone without a word, also where no control group does that.
-
-    Returns:
-        The descriptor to write to when the group has ended.
-    """
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        os.close(writing)
-        if not os.read(reading, 1):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        os._exit(0)
-    os.close(reading)
-    return writing
-
-
-def end(server: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """End the server and every process of its group."""
-    if gently and server.poll() is None:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="span", description="Serve one model together with other hosts.")
     parser.add_argument("--rank", type=int, required=True)
@@ -134,7 +100,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True, help="port of the head")
     parser.add_argument("--agreement", required=True)
     parser.add_argument("--engine", nargs=2, metavar=("ADDRESS", "PORT"), help="where the server answers, on the head")
-    parser.add_argument("command", nargs="+", help="after `--`: the server")
+    parser.add_argument(
+        "--ray",
+        nargs=4,
+        type=int,
+        metavar=("PROCESSES", "PORT", "FIRST", "LAST"),
+        help="start Ray for so many processes; its port on the head, and its ports on each host",
+    )
+    parser.add_argument("command", nargs="*", help="after `--`: the server")
     return parser.parse_args(arguments)
 
 
@@ -156,14 +129,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     note(f"all {len(member.addresses)} hosts are there; starts the server, which speaks over {interface}")
     environment = {**dict.fromkeys(INTERFACES, interface), **os.environ}
-    # A session of its own: one signal reaches all its processes, and none of them this one.
-    server = subprocess.Popen(options.command, env=environment, start_new_session=True)
-    guarded = guard(server.pid)
-    engine = EngineWatch(options.engine[0], int(options.engine[1])) if options.engine else None
-    status = 1
+    ray = Ray(member, *options.ray) if options.ray else None
+    programs = Programs(options.command, environment, ray)
     try:
-        status = watch(server, links, member, stop, engine)
+        engine = EngineWatch(options.engine[0], int(options.engine[1])) if options.engine else None
+        return watch(programs, links, member, stop, engine)
     finally:
-        end(server, gently=stop.is_set)
-        os.write(guarded, b".")
-    return status
+        programs.end(gently=stop.is_set)

@@ -1,0 +1,74 @@
+"""Processes of a server that have ended, or that a signal has stopped: the others wait for them, some of them without an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+LOOK_S = 1.0
+"""Interval between two looks."""
+PATIENCE_S = 5.0
+"""A process that is stopped for longer counts as lost, as a silent host does."""
+
+
+class WatchedProcesses:
+    """Looks at a process and those below it from time to time.
+
+    A process under a debugger has another state than a stopped one, and is left alone.
+
+    Args:
+        pid: The process.
+        titles: How the titles of those below it begin that may not end alone.
+    """
+
+    def __init__(self, pid: int, titles: Sequence[str]) -> None:
+        self._pid, self._titles = pid, tuple(titles)
+        self._next = 0.0
+        self._since: dict[int, float] = {}
+        self._needed: dict[int, str] = {}
+
+    def look(self) -> str | None:
+        """Return what is wrong with one of the processes; None while nothing is."""
+        now = time.monotonic()
+        if now < self._next:
+            return None
+        self._next = now + LOOK_S
+        found = set(below(self._pid))
+        # One that ended, and that nobody has waited for, has no title any more.
+        titles = {pid: title for pid in found if (title := title_of(pid)).startswith(self._titles)}
+        ended = next((pid for pid in self._needed if pid not in titles), None)
+        if ended is not None:
+            return f"process {ended} ({self._needed[ended]}) of the server of this one has ended"
+        self._needed = titles
+        self._since = {pid: self._since.get(pid, now) for pid in found if state_of(pid) == "T"}
+        stopped = next((pid for pid, since in self._since.items() if now - since >= PATIENCE_S), None)
+        return f"a signal has stopped process {stopped} of the server of this one" if stopped is not None else None
+
+
+def below(pid: int) -> Iterator[int]:
+    """Yield a process and those below it. A kernel without lists of children has only the process itself."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = path.read_text().split()
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            yield from below(int(child))
+
+
+def state_of(pid: int) -> str | None:
+    """Return the letter of a process's state (proc(5)); None where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def title_of(pid: int) -> str:
+    """Return how a process calls itself; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,87 @@
+"""A rollout over hosts that serve one model together: runs on hosts are substitutes, its record is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from provision.core.errors import Exit, InventoryError, UsageError
+from provision.fleet.rollout.store import RolloutStore
+from provision.pipeline import rollout
+from tests.pipeline.rollout_site import NEW, OLD, OPTIONS, KilledError, Site, make, watched
+
+__all__ = ["make"]
+
+
+def of_spans(make: Callable[..., Site]) -> Site:
+    """A site of which `a` and `b` serve one model together, `c` and `d` a second copy of it."""
+    site = make()
+    site.spans = (("a", "b"), ("c", "d"))
+    return site
+
+
+def test_hosts_that_serve_one_model_together_change_as_one(make: Callable[..., Site], tmp_path: Path) -> None:
+    site, path = of_spans(make), tmp_path / "targets.json"
+    site.has_gateway = True
+    seen = watched(site, path)
+    assert site.start(rollout.RolloutOptions("50,100", 1, 0.0, None, None, path)) == Exit.OK
+    assert site.runs[:-1] == [
+        "install a,b,c,d",
+        "share 0  +a",
+        "serve a,b",
+        "share 0 a +",
+        "gate a,c",
+        "share 50 a +",
+        "gate a,c",
+        "share 0  +",
+        "serve c,d",
+        "gate a,c",
+    ]
+    assert [targets for run, targets in seen if run.startswith("serve")] == ["c", "a"]
+    with pytest.raises(UsageError, match="--min-serving 2"):
+        site.start(rollout.RolloutOptions("100", 2, 0.0, None, None))
+
+
+def test_one_bad_host_returns_all_of_its_span_each_to_its_own_release(make: Callable[..., Site]) -> None:
+    site = of_spans(make)
+    site.serves["b"], site.bad, site.stays_bad = "2" * 16, {"b"}, True
+    assert site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None)) == Exit.RED
+    assert site.runs == ["install a,b,c,d", "serve a,b", "rollback a,b"]
+    assert site.serves == {"a": OLD, "b": "2" * 16, "c": OLD, "d": OLD}
+    assert [host.state for host in site.record().hosts] == ["returned", "returned", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize("end", ["resume", "abort"])
+def test_a_record_that_knows_one_host_of_a_span_changed_is_continued_for_all(
+    make: Callable[..., Site], end: str
+) -> None:
+    site = of_spans(make)
+
+    def kill(number: int) -> None:
+        if number == 3:
+            raise KilledError
+
+    site.before_run = kill
+    with pytest.raises(KilledError):
+        site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    store = RolloutStore(site.logs)
+    store.put(store.require_open().with_host("b", state="changing"))
+    site.runs.clear()
+    site.before_run = lambda _: None
+    assert getattr(rollout, end)(site.request(), as_json=False) == Exit.OK
+    assert site.runs[0] == ("serve a,b" if end == "resume" else "rollback a,b")
+    assert set(site.serves.values()) == {NEW if end == "resume" else OLD}
+
+
+def test_a_span_that_could_not_return_is_refused_before_a_host_changes(make: Callable[..., Site]) -> None:
+    site = of_spans(make)
+    site.serves["b"] = cast("str", None)
+    with pytest.raises(InventoryError, match="`b` served nothing before: a rollout could not take them back"):
+        site.start()
+    with pytest.raises(InventoryError, match="--limit leaves out `b`"):
+        rollout.start(replace(site.request(), limit="a,c,d"), OPTIONS, as_json=False)
+    assert site.runs == ["install a,b,c,d"]
