@@ -1,17 +1,17 @@
-"""Firewall of the hosts behind a gateway: rules are loaded where the settings say so, else the run says what to type."""
+"""Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run says what to type."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from provision.core.errors import InventoryError, ServeError
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.run_folder import write_atomically
 from provision.fleet.inventory.addresses import address_from
 from provision.phases.gateway.backends import Served
@@ -20,6 +20,8 @@ from provision.phases.gateway.firewall import (
     UNIT,
     Firewall,
     Opening,
+    chosen_command,
+    chosen_of,
     commands,
     find_command,
     firewall_of,
@@ -28,6 +30,8 @@ from provision.phases.gateway.firewall import (
     reach_command,
     source_command,
     sources_of,
+    span_openings,
+    taken_ports,
 )
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
@@ -46,7 +50,8 @@ class _Rules:
     """What one host is to accept."""
 
     host: Host
-    served: Served
+    served: Served | None
+    """What it serves; None where another host of its span answers for it."""
     openings: tuple[Opening, ...]
 
 
@@ -70,8 +75,8 @@ class _Setup:
     def run(self) -> None:
         hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
         serving = [host for host in hosts if host.is_serving]
-        chosen = [host for host in serving if host.settings.firewall == "set" and self._viewers]
-        advised = [host for host in serving if host.settings.firewall == "tell" and self._gateways]
+        chosen = [host for host in serving if host.settings.firewall == "set" and (self._viewers or host.span)]
+        advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
         gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
         if gone:
             self._remove(gone)
@@ -86,16 +91,19 @@ class _Setup:
         installed = self._probed.facts[host.name].installed
         return installed is not None and installed.firewall
 
-    def _rules(self, hosts: Sequence[Host], served: dict[str, Served | None]) -> list[_Rules]:
+    def _rules(self, hosts: Sequence[Host], served: Mapping[str, Served | None]) -> list[_Rules]:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
         found = []
         known = self._sources(hosts, served)
+        chosen = self._chosen_ports([host for host in hosts if host.span])
         for host in hosts:
-            one = served[host.name]
-            if one is None or not self._is_well(host):
+            if not self._is_well(host):
                 continue
-            needed = [viewer for viewer in self._viewers if self._reaches(viewer, host, one)]
-            unknown = [viewer.name for viewer in needed if not known.get(viewer.name, {}).get(host.name)]
+            one, own = served[host.name], self._own_address(host)
+            needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
+            others = [other for other in self._others(host) if not self._known(known, other, own)]
+            unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
+            unknown += [other.name for other in others if other.name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
                     text = (
@@ -103,13 +111,18 @@ class _Setup:
                     )
                     self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
                 continue
+            listening = self._probed.facts[host.name].ports
+            sources = [source for other in self._others(host) for source in self._known(known, other, own)]
             try:
-                openings = openings_of(
-                    host,
-                    one.port,
-                    self._of(self._gateways, needed, known, host.name),
-                    self._of(self._monitors, needed, known, host.name),
-                    ssh_ports=[port.port for port in self._probed.facts[host.name].ports if port.process == SSH_SERVER],
+                openings = (
+                    *openings_of(
+                        host,
+                        one.port if one else None,
+                        self._of(self._gateways, needed, known, host.name),
+                        self._of(self._monitors, needed, known, host.name),
+                        ssh_ports=[port.port for port in listening if port.process == SSH_SERVER],
+                    ),
+                    *span_openings(host, sources, chosen_of(chosen.get(host.name, "")), taken_ports(host, listening)),
                 )
             except InventoryError as error:
                 if host.settings.firewall == "set":
@@ -120,22 +133,54 @@ class _Setup:
         return found
 
     def _sources(
-        self, hosts: Sequence[Host], served: dict[str, Served | None]
+        self, hosts: Sequence[Host], served: Mapping[str, Served | None]
     ) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Return from which addresses gateways and monitoring hosts connect, by their name and that of the host."""
+        """Return from which addresses others connect to hosts.
+
+        Returns:
+            By the name of who connects, and what it connects to: a gateway or monitoring host to a host by its name, a host of a span
+            to another by that one's address.
+        """
         ready = {host.name for host in self._context.hosts()}
 
         def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
             targets = {
                 host.name: address
                 for host in hosts
-                if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
+                if viewer in self._viewers
+                and (one := served[host.name])
+                and (address := self._reaches(viewer, host, one))
             }
+            targets |= {self._own_address(other): self._own_address(other) for other in self._others(viewer)}
             said = self._context.session(viewer).run(source_command(targets)).stdout if targets else ""
             return sources_of(said)
 
-        viewers = [viewer for viewer in self._viewers if viewer.name in ready]
+        asked = {host.name: host for host in (*self._viewers, *(host for host in hosts if host.span))}
+        viewers = [viewer for viewer in asked.values() if viewer.name in ready]
         return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+
+    def _chosen_ports(self, hosts: Sequence[Host]) -> dict[str, str]:
+        """Return what hosts say of the ports that their systems choose from."""
+        return self._context.run_on_hosts(
+            "serve",
+            hosts,
+            lambda host: self._context.session(host).run(chosen_command()).stdout,
+            deadline_s=READ_DEADLINE_S,
+        )
+
+    def _others(self, host: Host) -> list[Host]:
+        """Return the other hosts of a host's span."""
+        members = host.span.members if host.span else ()
+        return [one for one in self._context.inventory.hosts if one.name in members and one.name != host.name]
+
+    @staticmethod
+    def _own_address(host: Host) -> str:
+        """Return the address of a host in its span; empty without one."""
+        return host.span.address_of(host.name) if host.span else ""
+
+    @staticmethod
+    def _known(known: Mapping[str, Mapping[str, tuple[str, ...]]], viewer: Host, target: str) -> tuple[str, ...]:
+        return known.get(viewer.name, {}).get(target, ())
 
     @staticmethod
     def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
@@ -152,21 +197,28 @@ class _Setup:
         return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
 
     def _advise(self, rules: Sequence[_Rules]) -> None:
-        """Say at the gateway what to type on the hosts; equal hosts are named together."""
-        gateway = next((host for host in self._gateways if "serve" in self._context.results.get(host.name, {})), None)
-        if gateway is None or not rules:
-            return
-        found = self._firewalls([one.host for one in rules])
+        """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
+        gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
+        advised = [one for one in rules if one.host.span or gateway]
+        found = self._firewalls([one.host for one in advised])
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for one in [one for one in rules if one.host.name in found]:
+        for one in [one for one in advised if one.host.name in found]:
             groups[commands(found[one.host.name], one.openings)].append(one.host.name)
-        notes = tuple(
-            f"no firewall was changed; so that only the gateway reaches {fold_names(names)}: firstlight_firewall: set, "
-            f"or as root there what is in {self._write(names, lines)}"
-            for lines, names in groups.items()
-        )
-        result = self._context.results[gateway.name]["serve"]
-        self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))
+        for lines, names in groups.items():
+            host = self._context.host(names[0])
+            at = host.name if host.span else gateway
+            if at is None or not self._has_result(at):
+                continue
+            who = " and ".join([*(["the gateway"] if self._gateways else []), *(["its span"] if host.span else [])])
+            note = (
+                f"no firewall was changed; so that only {who} reaches {fold_names(names)}: firstlight_firewall: set, "
+                f"or as root there what is in {self._write(names, lines)}"
+            )
+            result = self._context.results[at]["serve"]
+            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+
+    def _has_result(self, name: str) -> bool:
+        return "serve" in self._context.results.get(name, {})
 
     def _write(self, names: Sequence[str], lines: Sequence[str]) -> Path:
         """Write what a person may run on hosts into the run's folder: long lines of a summary are folded."""
@@ -209,47 +261,61 @@ class _Setup:
         before = self._reached(new)
         results = play_differing(context, self._probed, "firewall", {one.host.name: sets[one.host.name] for one in new})
         lost = before - self._reached([one for one in new if one.host.name in results])
-        self._take_back([one for one in new if one.host.name in {name for _, name in lost}], lost)
+        self._take_back([one for one in new if one.host.name in {name for _, name, _ in lost}], lost)
         found = self._firewalls([one.host for one in new if one.host.name in results and self._is_well(one.host)])
         for one in [one for one in new if one.host.name in found]:
-            ports = ", ".join(str(opening.port) for opening in one.openings)
+            parts = {
+                "only gateways and monitoring reach port": [one.ports() for one in one.openings if not one.for_span],
+                "only its span reaches port": [one.ports() for one in one.openings if one.for_span],
+            }
+            text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
             firewall = found[one.host.name]
             notes: tuple[str, ...] = ()
             if firewall != "nftables":
                 path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
                 notes = (
-                    f"{firewall} decides there as well; where it refuses the gateway, as root there what is in {path}",
+                    f"{firewall} decides there as well; where it refuses one of them, as root there what is in {path}",
                 )
-            self._record(results[one.host.name], f"only gateways and monitoring reach port {ports}", notes)
+            self._record(results[one.host.name], text, notes)
 
     def _is_well(self, host: Host) -> bool:
         return not self._context.has_failed(host.name)
 
-    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str]]:
-        """Return which gateway gets connections to which host."""
+    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str, int]]:
+        """Return which gateways get connections to which hosts, and other hosts of a span to the first: who, to whom, and the port."""
         ready = {host.name for host in self._context.hosts()}
 
-        def ask(gateway: Host) -> list[str]:
-            targets = {
-                one.host.name: (address, one.served.port)
+        def ask(viewer: Host) -> list[tuple[str, int]]:
+            targets = [
+                (one.host.name, address, one.served.port)
                 for one in rules
-                if (address := self._reaches(gateway, one.host, one.served))
-            }
-            return self._context.session(gateway).run(reach_command(targets)).stdout.split() if targets else []
+                if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
+            ]
+            targets += [
+                (one.host.name, self._own_address(one.host), one.host.settings.span_port)
+                for one in rules
+                if one.host.name == viewer.head != viewer.name
+            ]
+            asked = {f"{name}:{port}": (address, port) for name, address, port in targets}
+            said = self._context.session(viewer).run(reach_command(asked)).stdout.split() if targets else []
+            return [(name, int(port)) for name, _, port in (word.rpartition(":") for word in said)]
 
-        gateways = [host for host in self._gateways if host.name in ready]
-        said = self._context.run_on_hosts("serve", gateways, ask, deadline_s=READ_DEADLINE_S)
-        return {(gateway, name) for gateway, names in said.items() for name in names}
+        asked = {host.name: host for host in (*self._gateways, *(one.host for one in rules if one.host.span))}
+        viewers = [viewer for viewer in asked.values() if viewer.name in ready]
+        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+        return {(viewer, name, port) for viewer, found in said.items() for name, port in found}
 
-    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str]]) -> None:
+    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
         if not rules:
             return
         self._play_removal([one.host for one in rules])
         for one in rules:
-            gateways = ", ".join(sorted(gateway for gateway, name in lost if name == one.host.name))
+            viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
+            port = min(port for _, name, port in lost if name == one.host.name)
             error = ServeError(
-                f"host `{one.host.name}`: with the rules of its firewall, {gateways} did not reach port {one.served.port} any more; they were removed",
-                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]",
+                f"host `{one.host.name}`: with the rules of its firewall, {viewers} did not reach port {port} any more; they were removed",
+                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]; that of a host of its span is "
+                "firstlight_span_address",
             )
             self._context.fail(one.host.name, "serve", error)
 

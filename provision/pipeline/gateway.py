@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from provision.core.errors import FirstlightError, InventoryError
+from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
-from provision.core.models.settings import Host
 from provision.core.redaction import register_secret
 from provision.fleet.ssh import Session
 from provision.phases.gateway import shared_address

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from provision.core.errors import FirstlightError
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.phases.gateway import shared_address
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

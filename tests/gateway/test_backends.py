@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.phases.gateway import backends
 from provision.phases.gateway.backends import Served
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit, ServeError
+from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
-from provision.core.models.settings import GATEWAY
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest
 from provision.pipeline.canary import set_shares, shares, without_shares

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from provision.core.errors import FirstlightError
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.pipeline import CommandRequest, restart, traffic_commands
 from provision.pipeline.context import RunContext

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.facts import Port
+from provision.core.models.inventory import Connection, Host, Span
+from provision.core.models.settings import Settings
 from provision.fleet.inventory.conflicts import conflicts
 from provision.phases.gateway.firewall import (
     RULES,
     TABLE,
     UNIT,
     Opening,
+    chosen_of,
     commands,
     find_command,
     firewall_of,
@@ -29,6 +32,8 @@ from provision.phases.gateway.firewall import (
     render,
     source_command,
     sources_of,
+    span_openings,
+    taken_ports,
 )
 
 OPENINGS = (Opening(8000, ("127.0.0.2", "fd00::2")), Opening(8009, ("127.0.0.2",)))
@@ -81,6 +86,70 @@ def test_a_setting_that_is_no_address_is_found() -> None:
 def test_the_port_of_ssh_is_never_closed(one: Host, port: int, ssh: tuple[int, ...]) -> None:
     with pytest.raises(InventoryError, match="is the port of SSH, which no rule may close"):
         openings_of(one, port, ["10.0.0.1"], None, ssh_ports=ssh)
+
+
+def member(name: str, **settings: Any) -> Host:
+    span = Span(members=("gpu-1", "gpu-2", "gpu-3"), addresses=("10.1.0.1", "10.1.0.2", "fd01::3"))
+    return host(**settings).model_copy(update={"name": name, "span": span})
+
+
+def test_hosts_of_a_span_reach_one_another_at_their_own_addresses() -> None:
+    others = ("10.1.0.2", "10.1.0.3")
+    assert span_openings(member("gpu-1"), others, (32768, 60999), {22}) == (
+        Opening(29501, others, address="10.1.0.1", for_span=True),
+        Opening(29502, others, address="10.1.0.1", for_span=True),
+        Opening(32768, others, last=60999, address="10.1.0.1", for_span=True),
+    )
+    assert span_openings(member("gpu-3"), ["fd01::1"], (50000, 50001), {22}) == (
+        Opening(50000, ("fd01::1",), last=50001, address="fd01::3", for_span=True),
+    ), "processes meet at the first host"
+    assert span_openings(host(), [], (32768, 60999), {22}) == ()
+
+
+def test_ray_is_reached_by_the_other_hosts_alone_at_every_address() -> None:
+    head, other = member("gpu-1", executor="ray"), member("gpu-2", executor="ray")
+    assert span_openings(head, ["10.1.0.2"], (50000, 50001), {22}) == (
+        Opening(29501, ("10.1.0.2",), for_span=True),
+        Opening(29502, ("10.1.0.2",), for_span=True),
+        Opening(29503, ("10.1.0.2",), last=29582, for_span=True),
+        Opening(50000, ("10.1.0.2",), last=50001, address="10.1.0.1", for_span=True),
+    )
+    found = span_openings(other, ["10.1.0.1"], (50000, 50001), {22})
+    assert [one.ports() for one in found] == ["29503-29582", "50000-50001"]
+    assert "        tcp dport 29503-29582 tcp flags & (syn | ack) == syn reject with tcp reset" in render(found)
+    with pytest.raises(InventoryError, match="port 29510 of a service is the port of SSH"):
+        span_openings(member("gpu-2", executor="ray", port=29510), [], (50000, 50001), {22})
+    started = (Port(port=22, address="*", process="sshd"), Port(port=40000, address="*", process="ray::RayWorker"))
+    assert taken_ports(other, started) == {22}
+    assert taken_ports(member("gpu-2"), started) == {22, 40000}
+
+
+def test_other_services_among_the_chosen_ports_stay_as_they_are() -> None:
+    listening = (
+        Port(port=22, address="0.0.0.0", process="sshd"),
+        Port(port=32768, address="*", process="grpc-server"),
+        Port(port=32770, address="10.1.0.2"),
+        Port(port=32771, address="10.1.0.2", process="VLLM::Worker_TP"),
+        Port(port=32772, address="127.0.0.1", process="containerd"),
+        Port(port=32773, address="10.0.0.5", process="prometheus"),
+        Port(port=32775, address="::", process="sshd"),
+    )
+    taken = taken_ports(member("gpu-2"), listening)
+    assert taken == {22, 32768, 32770, 32775}
+    found = span_openings(member("gpu-2"), ["10.1.0.1"], (32768, 32775), taken)
+    assert [one.ports() for one in found] == ["32769", "32771-32774"]
+    unknown = [one.model_copy(update={"process": None}) for one in listening]
+    assert taken_ports(member("gpu-2"), unknown) == {22}
+
+
+def test_hosts_of_a_span_do_not_meet_at_the_port_of_ssh() -> None:
+    with pytest.raises(InventoryError, match="port 2222 of a service is the port of SSH"):
+        span_openings(member("gpu-1", port=2222, span_port=2221), [], (32768, 60999), {22})
+
+
+@pytest.mark.parametrize(("said", "expected"), [("1024\t65535\n", (1024, 65535)), ("", (32768, 60999))])
+def test_the_ports_that_a_system_chooses_from_are_read(said: str, expected: tuple[int, int]) -> None:
+    assert chosen_of(said) == expected
 
 
 def test_equal_rules_are_equal_bytes() -> None:
@@ -141,6 +210,16 @@ def test_what_is_typed_for_other_firewalls() -> None:
         'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" port port="8000" protocol="tcp" reject\'',
         "firewall-cmd --reload",
     )
+    ports = (Opening(32768, ("10.1.0.2",), last=60999, address="10.1.0.1"),)
+    assert commands("ufw", ports) == (
+        "ufw prepend deny proto tcp to 10.1.0.1 port 32768:60999",
+        "ufw prepend allow proto tcp from 10.1.0.2 to 10.1.0.1 port 32768:60999",
+    )
+    to = 'destination address="10.1.0.1" port port="32768-60999" protocol="tcp"'
+    assert commands("firewalld", ports)[:2] == (
+        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-20" family="ipv4" source address="10.1.0.2" {to} accept\'',
+        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" family="ipv4" {to} reject\'',
+    )
     assert not [line for line in commands("ufw", opening, refuse=False) if "deny" in line]
     assert not [line for line in commands("firewalld", opening, refuse=False) if "reject" in line]
 
@@ -186,7 +265,7 @@ def listen(port):
             connection.sendall(data)
     threading.Thread(target=serve, daemon=True).start()
 
-for port in (22, 8000, 8009):
+for port in (22, 8000, 8009, 8150):
     listen(port)
 
 CONNECT = '''
@@ -210,6 +289,8 @@ def look():
         "gateway agent": connect(8009, "10.9.0.2"), "other agent": connect(8009, "10.9.0.3"),
         "gateway 6": connect(8000, "fd09::2", "fd09::1"), "other 6": connect(8000, "fd09::3", "fd09::1"),
         "other ssh": connect(22, "10.9.0.3"), "other ssh 6": connect(22, "fd09::3", "fd09::1"),
+        "member": connect(8150, "10.9.0.2"), "no member": connect(8150, "10.9.0.3"),
+        "another address": connect(8150, "fd09::3", "fd09::1"),
         "itself": connect(8000, "", "10.9.0.1", ()), "loopback": connect(8000, "", "127.0.0.1", ()),
     }
 
@@ -255,8 +336,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             pytest.fail(f"not root, or without {lacking}")
         pytest.skip(f"not root, or without {lacking}: rules of the firewall are NOT TESTED in a kernel")
     gateway, other = ("10.9.0.2", "fd09::2"), ("10.9.0.3", "fd09::3")
-    rules = [render((Opening(8000, sources), Opening(8009, sources[:1]))) for sources in (gateway, other)]
-    typed = " && ".join(commands("nftables", (Opening(8000, gateway), Opening(8009, gateway[:1]))))
+
+    def openings(sources: tuple[str, str]) -> tuple[Opening, ...]:
+        ports = Opening(8100, sources[:1], last=8200, address="10.9.0.1")
+        return Opening(8000, sources), Opening(8009, sources[:1]), ports
+
+    rules = [render(openings(sources)) for sources in (gateway, other)]
+    typed = " && ".join(commands("nftables", openings(gateway)))
     source = source_command({"gpu-1": "10.9.0.1", "gpu-2": "fd09::1"})
     reach = reach_command({"gpu-1": ("10.9.0.1", 8000), "gpu-2": ("10.9.0.1", 8010)})
     script = tmp_path_factory.mktemp("namespace") / "try.py"
@@ -283,9 +369,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 OPEN = "accepted"
-ACCEPTED = {"gateway", "gateway agent", "gateway 6"}
-REFUSED = {"other", "other agent", "other 6", "gateway agent 6"}
-ALWAYS = {"other ssh", "other ssh 6", "itself", "loopback"}
+ACCEPTED = {"gateway", "gateway agent", "gateway 6", "member"}
+REFUSED = {"other", "other agent", "other 6", "gateway agent 6", "no member"}
+ALWAYS = {"other ssh", "other ssh 6", "itself", "loopback", "another address"}
 
 
 def test_only_the_gateway_the_host_itself_and_ssh_are_accepted(found: dict[str, Any]) -> None:
@@ -303,6 +389,7 @@ def test_another_gateway_takes_the_place_of_the_first_and_running_streams_go_on(
         "other",
         "other agent",
         "other 6",
+        "no member",
     } | ALWAYS
     assert found["stream"] == "word"
 

@@ -30,7 +30,8 @@ from tests.verify.conftest import vllm_python
 __all__ = ["installed", "vllm_python"]
 
 HEALTH = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())
-METRICS = tomllib.loads(ENGINE_TABLE.read_text())["metrics"]
+ENGINE = tomllib.loads(ENGINE_TABLE.read_text())
+METRICS = ENGINE["metrics"]
 LIMITS = HEALTH["limits"]
 STEP: float = LIMITS["look_s"]
 
@@ -173,8 +174,10 @@ def test_the_real_vllm_has_these_metrics_and_processes(vllm_python: Path) -> Non
         assert f'name="{name.removesuffix("_total")}"' in loggers, name
     assert 'os.getenv("VLLM_PROCESS_NAME_PREFIX", "VLLM")' in (package / "envs.py").read_text()
     titles = (package / "v1/engine/core.py").read_text() + (package / "v1/executor/multiproc_executor.py").read_text()
-    for title in HEALTH["processes"]["engine"]:
-        assert f'"{title.removeprefix("VLLM::")}"' in titles, title
+    by_ray = (package / "v1/executor/ray_executor_v2.py").read_text()
+    for title in ENGINE["titles"]:
+        start, _, name = title.partition("::")
+        assert f'"{name}"' in titles if start == "VLLM" else f"class {name}(" in by_ray, title
 
 
 def test_the_unit_belongs_to_that_of_the_engine() -> None:
@@ -264,6 +267,15 @@ def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
 @pytest.mark.slow
 def test_errors_of_the_engine_take_it_out(site: Site) -> None:
     site.stubs["h1"].mode("fail")
+    site.wait("h1", "DOWN")
+    site.stubs["h1"].mode("ok")
+    site.wait("h1", "UP")
+
+
+@pytest.mark.slow
+def test_errors_from_its_first_request_on_take_it_out(site: Site) -> None:
+    site.stubs["h1"].mode("fail")
+    site.restart_agent("h1")  # it does not know the model's name yet
     site.wait("h1", "DOWN")
     site.stubs["h1"].mode("ok")
     site.wait("h1", "UP")

@@ -6,11 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.phases.gateway.beginnings import BOUND_PERCENT, COMPARED, ring_ids
+from provision.core.tables import rows_of
+from provision.phases.gateway import beginnings
+from provision.phases.gateway.beginnings import BOUND_PERCENT, COMPARED, Text, ring_ids
 from tests.gateway.running import Site, running, wait_until
 from tests.gateway.test_haproxy import installed
 
@@ -89,6 +92,12 @@ def filled(value: Any, text: str) -> Any:
     if isinstance(value, list):
         return [filled(one, text) for one in value]
     return value.replace("{}", text)
+
+
+def test_paths_into_a_list_are_tried_before_the_list_itself_without_a_new_haproxy() -> None:
+    """HAProxy 3.0 finds the text of a whole list, which has no equal in a request whose text is no list."""
+    for text in rows_of(Path(beginnings.__file__).with_name("beginnings.toml"), "text", Text):
+        assert list(text.paths) == sorted(text.paths, key=len, reverse=True)
 
 
 @pytest.mark.slow

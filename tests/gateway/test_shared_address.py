@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.inventory.conflicts import conflicts
 from provision.phases.gateway.backends import certificate_names, endpoint_of, reached_at
 from provision.phases.gateway.shared_address import CONFIG, KNOWN, address_set, interface_of, require_free, sharing

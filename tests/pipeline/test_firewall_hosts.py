@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.session import Completed
 from provision.phases.gateway.firewall import RULES, UNIT
@@ -44,9 +46,11 @@ class FakeHost:
 
     def _answer(self, command: str) -> str:
         if "getent" in command:
-            return "".join(f"gpu-{number} 10.0.0.5 dev eth0 src {self.sources}\n" for number in (1, 2) if self.sources)
+            asked = re.findall(r"do echo (\S+) ", command)
+            return "".join(f"{name} 10.0.0.5 dev eth0 src {self.sources}\n" for name in asked if self.sources)
         if "/dev/tcp" in command:
-            return "\n".join(name for name in ("gpu-1", "gpu-2") if name in command and name not in self.refused)
+            asked = re.findall(r"&& echo (\S+)\)", command)
+            return "\n".join(name for name in asked if name.partition(":")[0] not in self.refused)
         if "ufw status" in command:
             return self.firewall
         if "sha256sum" in command and self.units:
@@ -101,7 +105,9 @@ class Fleet:
             self.played.append(("remove" if removes else "load", [host.name for host in hosts]))
         return results
 
-    def run(self, *, limited: bool = False, root: bool = True, gateway: bool = True, **settings: Any) -> RunContext:
+    def run(
+        self, *, limited: bool = False, root: bool = True, gateway: bool = True, span: bool = False, **settings: Any
+    ) -> RunContext:
         """Run the step once; return its context."""
         self.played.clear()
 
@@ -111,6 +117,9 @@ class Fleet:
 
         hosts = [host("gate", "gateway")] if gateway else []
         hosts += [host("gpu-1", "serving"), host("gpu-2", "serving")]
+        if span:
+            two = Span(members=("gpu-1", "gpu-2"), addresses=("10.1.0.1", "10.1.0.2"))
+            hosts = [one.model_copy(update={"span": two}) if one.name in two.members else one for one in hosts]
         context = RunContext(
             run=RunFolder.create(self.folder / "logs", command="gateway"),
             inventory=Inventory(source="test", hosts=tuple(hosts)),
@@ -120,6 +129,8 @@ class Fleet:
         )
         if gateway:
             context.record(PhaseResult(host="gate", phase="serve", status="ok", text="gateway to 2 hosts"))
+        for name in ("gpu-1", "gpu-2") if span else ():
+            context.record(PhaseResult(host=name, phase="serve", status="ok", text="serves"))
         facts = {
             one.name: HostFacts(
                 host=one.name,
@@ -200,7 +211,7 @@ def test_a_firewall_that_decides_as_well_is_named(fleet: Fleet) -> None:
     fleet.hosts["gpu-1"].firewall = "firewalld: running\n"
     context = fleet.run(firewall="set")
     (note,) = serve(context, "gpu-1").notes
-    assert note.startswith("firewalld decides there as well; where it refuses the gateway")
+    assert note.startswith("firewalld decides there as well; where it refuses one of them")
     assert lines_of(note)[-1] == "firewall-cmd --reload"
     assert not [line for line in lines_of(note) if "reject" in line]
     assert serve(context, "gpu-2").notes == ()
@@ -222,7 +233,7 @@ def test_rules_that_lock_a_gateway_out_are_taken_back(fleet: Fleet, monkeypatch:
     def answer(command: str) -> str:
         said = FakeHost._answer(gate, command)
         if "/dev/tcp" in command:
-            return "\n".join(name for name in said.split() if not fleet.hosts[name].units or name != "gpu-2")
+            return "\n".join(word for word in said.split() if word != "gpu-2:8000" or not fleet.hosts["gpu-2"].units)
         return said
 
     monkeypatch.setattr(gate, "_answer", answer)
@@ -268,3 +279,46 @@ def test_a_port_of_ssh_is_refused(fleet: Fleet) -> None:
     context = fleet.run(firewall="set", health_port=22)
     assert fleet.played == []
     assert "is the port of SSH" in str(serve(context, "gpu-1").text)
+
+
+def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(fleet: Fleet) -> None:
+    fleet.hosts["gpu-1"].sources, fleet.hosts["gpu-2"].sources = "10.1.0.1", "10.1.0.9"
+    context = fleet.run(firewall="set", span=True, gateway=False)
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    new = "tcp flags & (syn | ack) == syn"
+    for port in ("29501", "29502", "32768-60999"):
+        assert f"ip daddr 10.1.0.1 tcp dport {port} {new} ip saddr {{ 10.1.0.9 }} accept" in fleet.rules("gpu-1")
+        assert f"ip daddr 10.1.0.1 tcp dport {port} {new} reject with tcp reset" in fleet.rules("gpu-1")
+    assert "29501" not in fleet.rules("gpu-2")
+    assert f"ip daddr 10.1.0.2 tcp dport 32768-60999 {new} ip saddr {{ 10.1.0.1 }} accept" in fleet.rules("gpu-2")
+    assert "8000" not in fleet.rules("gpu-1"), "anybody may use the server"
+    assert str(serve(context, "gpu-1").text).endswith("only its span reaches port 29501, 29502, 32768-60999")
+    fleet.run(firewall="set", span=True, gateway=False)
+    assert fleet.played == []
+    fleet.run(firewall="set", gateway=False)
+    assert fleet.played == [("remove", ["gpu-1", "gpu-2"])], "they are in no span any more"
+
+
+def test_what_to_type_for_a_span_is_said_at_each_of_its_hosts(fleet: Fleet) -> None:
+    context = fleet.run(span=True, gateway=False)
+    assert fleet.played == []
+    for name in ("gpu-1", "gpu-2"):
+        (note,) = serve(context, name).notes
+        assert note.startswith(
+            f"no firewall was changed; so that only its span reaches {name}: firstlight_firewall: set"
+        )
+        (typed,) = lines_of(note)
+        assert "tcp dport 32768-60999" in typed
+
+
+def test_rules_that_lock_a_host_of_a_span_out_are_taken_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = fleet.hosts["gpu-2"]
+
+    def answer(command: str) -> str:
+        return "" if "/dev/tcp" in command and fleet.hosts["gpu-1"].units else FakeHost._answer(other, command)
+
+    monkeypatch.setattr(other, "_answer", answer)
+    context = fleet.run(firewall="set", span=True)
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"]), ("remove", ["gpu-1"])]
+    assert "gpu-2 did not reach port 29501 any more; they were removed" in str(serve(context, "gpu-1").text)
+    assert "firstlight_span_address" in str(serve(context, "gpu-1").hint)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, Installed
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import GatewayRecord, PhaseResult
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.text import render

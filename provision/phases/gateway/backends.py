@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import (
     EVERYWHERE,
     address_from,

@@ -39,7 +39,7 @@ class Text:
 def reading_rules() -> Iterator[str]:
     """Yield the rules that read a request's beginning into `txn.beginning`.
 
-    HAProxy's json_query finds an empty text where there is a list, so lengths decide.
+    The json_query of HAProxy 2.6 finds an empty text where there is a list, so lengths decide.
 
     A request without one, such as for an embedding, gets a random value. So does one whose text goes beyond what HAProxy keeps of a request.
     """

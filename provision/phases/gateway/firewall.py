@@ -12,13 +12,21 @@ from string import Template
 from typing import Literal, TypeAlias
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Host
+from provision.core.models.facts import Port
+from provision.core.models.inventory import Host
+from provision.core.models.settings import Settings
 from provision.core.unit_set import UnitSet
+from provision.fleet.inventory.addresses import EVERYWHERE
+from provision.fleet.inventory.spans import CHOSEN_PORTS
 
 NAME = "firewall"
 UNIT = "firstlight-firewall.service"
 RULES = "rules.nft"
 TABLE = "inet firstlight"
+ENGINE_TITLES = "VLLM::"
+"""How the titles of vLLM's processes begin, to which the chosen ports belong (vllm/utils/system_utils.py of 0.32.0)."""
+RAY_TITLES = "ray::"
+"""How the titles of processes begin that Ray starts (python/ray/_private/ray_constants.py of 2.60.0)."""
 REACH_S = 3
 """Seconds in which a connection is accepted, or counts as refused."""
 
@@ -28,11 +36,21 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True)
 class Opening:
-    """A port, and who may connect to it besides the host itself."""
+    """Ports, and who may connect to them besides the host itself."""
 
     port: int
     sources: tuple[str, ...]
     """IP addresses and networks, each once."""
+    last: int | None = None
+    """The last port where `port` is the first of several."""
+    address: str | None = None
+    """The address of the host that it is about; None for all."""
+    for_span: bool = False
+    """Whether it is for the other hosts of a span."""
+
+    def ports(self, to: str = "-") -> str:
+        """Return the port, or the first and the last one with a sign between."""
+        return str(self.port) if self.last in (None, self.port) else f"{self.port}{to}{self.last}"
 
 
 def openings_of(
@@ -62,12 +80,75 @@ def openings_of(
         accepted[settings.health_port] = [*gateways, *settings.firewall_accept]
     if monitors is not None:
         accepted.setdefault(settings.metrics_port, []).extend((*monitors, *settings.firewall_accept))
-    for closed in sorted({22, host.connection.port, *ssh_ports} & accepted.keys()):
+    _require_ssh_open(host, accepted, ssh_ports)
+    return tuple(Opening(port, _networks(sources)) for port, sources in sorted(accepted.items()))
+
+
+def span_openings(
+    host: Host, sources: Collection[str], chosen: tuple[int, int], taken: Collection[int]
+) -> tuple[Opening, ...]:
+    """Return the ports at which the other hosts of a span connect to one, in order: of its address in the span, Ray's of all.
+
+    Args:
+        host: The host.
+        sources: Addresses from which the others connect.
+        chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
+        taken: Ports of other services there; those among the chosen ones stay as they are.
+
+    Raises:
+        InventoryError: A port at which the processes meet is the port of SSH.
+    """
+    if host.span is None:
+        return ()
+    own, allowed = host.span.address_of(host.name), _networks(sources)
+    meeting = host.settings.span_ports if host.name == host.head else ()
+    with_ray = host.settings.executor == "ray"
+    ray = _ports_of_ray(host.settings) if with_ray else range(0)
+    _require_ssh_open(host, {*meeting, *ray}, ())
+    # Ray listens at all addresses, and runs what it is sent.
+    found = [Opening(port, allowed, address=None if with_ray else own, for_span=True) for port in meeting]
+    if ray:
+        found.append(Opening(ray[0], allowed, last=ray[-1], for_span=True))
+    first, last = chosen
+    for port in [*sorted(port for port in taken if first <= port <= last), last + 1]:
+        if first < port:
+            found.append(Opening(first, allowed, last=port - 1, address=own, for_span=True))
+        first = port + 1
+    return tuple(found)
+
+
+def _ports_of_ray(settings: Settings) -> range:
+    first, last = settings.ray_ports
+    return range(first, last + 1)
+
+
+def _require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[int]) -> None:
+    """Raise InventoryError if one of the ports is a port of SSH."""
+    for closed in sorted({22, host.connection.port, *ssh_ports} & {*ports}):
         raise InventoryError(
             f"host `{host.name}`: port {closed} of a service is the port of SSH, which no rule may close",
-            hint="set firstlight_port, firstlight_health_port and firstlight_metrics_port to other ports",
+            hint="set firstlight_port, firstlight_health_port, firstlight_metrics_port and firstlight_span_port to other ports",
         )
-    return tuple(Opening(port, _networks(sources)) for port, sources in sorted(accepted.items()))
+
+
+def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
+    """Return the ports of a host on which other services listen where those of its span do.
+
+    Args:
+        host: The host.
+        listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
+    """
+    own = host.span.address_of(host.name) if host.span else ""
+    with_ray = host.settings.executor == "ray"
+    titles = (ENGINE_TITLES, RAY_TITLES) if with_ray else (ENGINE_TITLES,)
+    known = any(one.process for one in listening)
+    others = {
+        one.port
+        for one in listening
+        if known and one.address in (*EVERYWHERE, "*", own) and not (one.process or "").startswith(titles)
+    }
+    ours = {*host.settings.span_ports, *(_ports_of_ray(host.settings) if with_ray else ())}
+    return frozenset(others - ours | {22, host.connection.port})
 
 
 def _networks(sources: Iterable[str]) -> tuple[str, ...]:
@@ -108,7 +189,8 @@ table {TABLE} {{
 def _rules(openings: Iterable[Opening]) -> Iterator[str]:
     yield 'iifname "lo" accept'
     for opening in openings:
-        new = f"tcp dport {opening.port} tcp flags & (syn | ack) == syn"
+        to = f"{_family(opening.address)} daddr {opening.address} " if opening.address else ""
+        new = f"{to}tcp dport {opening.ports()} tcp flags & (syn | ack) == syn"
         for family, sources in _by_family(opening.sources).items():
             yield f"{new} {family} saddr {{ {', '.join(sources)} }} accept"
         yield f"{new} reject with tcp reset"
@@ -117,8 +199,12 @@ def _rules(openings: Iterable[Opening]) -> Iterator[str]:
 def _by_family(sources: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for source in sources:
-        found.setdefault("ip6" if ":" in source else "ip", []).append(source)
+        found.setdefault(_family(source), []).append(source)
     return found
+
+
+def _family(address: str) -> str:
+    return "ip6" if ":" in address else "ip"
 
 
 def firewall_set(openings: Sequence[Opening], prefix: str) -> UnitSet:
@@ -168,24 +254,24 @@ def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = 
     """
     if firewall == "ufw":
         # A rule that is put in front of all others comes last here.
-        closed = [f"ufw prepend deny proto tcp to any port {one.port}" for one in openings if refuse]
+        closed = [f"ufw prepend deny proto tcp to {_ufw(one)}" for one in openings if refuse]
         return (
             *closed,
             *(
-                f"ufw prepend allow proto tcp from {source} to any port {one.port}"
+                f"ufw prepend allow proto tcp from {source} to {_ufw(one)}"
                 for one in openings
                 for source in one.sources
             ),
         )
     if firewall == "firewalld":
         rich = [
-            f'rule priority="-20" family="{"ipv6" if ":" in source else "ipv4"}" source address="{source}" '
-            f'port port="{one.port}" protocol="tcp" accept'
+            f'rule priority="-20" {_firewalld_family(source)} source address="{source}" {_firewalld(one)} accept'
             for one in openings
             for source in one.sources
         ]
         if refuse:
-            rich += [f'rule priority="-10" port port="{one.port}" protocol="tcp" reject' for one in openings]
+            family = {one: f"{_firewalld_family(one.address)} " if one.address else "" for one in openings}
+            rich += [f'rule priority="-10" {family[one]}{_firewalld(one)} reject' for one in openings]
         return (
             *(f"firewall-cmd --permanent --add-rich-rule={shlex.quote(rule)}" for rule in rich),
             "firewall-cmd --reload",
@@ -193,6 +279,30 @@ def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = 
     chain = f"add chain {TABLE} input {{ type filter hook input priority 0; policy accept; }}"
     rules = [f"add rule {TABLE} input {rule}" for rule in _rules(openings)]
     return (f"nft {shlex.quote('; '.join((f'add table {TABLE}', f'flush table {TABLE}', chain, *rules)))}",)
+
+
+def _ufw(opening: Opening) -> str:
+    return f"{opening.address or 'any'} port {opening.ports(':')}"
+
+
+def _firewalld_family(address: str) -> str:
+    return f'family="{"ipv6" if ":" in address else "ipv4"}"'
+
+
+def _firewalld(opening: Opening) -> str:
+    to = f'destination address="{opening.address}" ' if opening.address else ""
+    return f'{to}port port="{opening.ports()}" protocol="tcp"'
+
+
+def chosen_command() -> str:
+    """Return a command that prints from which ports a host's system chooses for processes that ask for any."""
+    return "cat /proc/sys/net/ipv4/ip_local_port_range"
+
+
+def chosen_of(said: str) -> tuple[int, int]:
+    """Return the first and the last of these ports, from what `chosen_command` printed; Linux's default where it printed none."""
+    found = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", said)
+    return (int(found[1]), int(found[2])) if found else CHOSEN_PORTS
 
 
 def source_command(targets: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import is_ip
 

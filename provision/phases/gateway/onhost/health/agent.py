@@ -46,7 +46,7 @@ class Answer(socketserver.BaseRequestHandler):
 def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     """Look at the engine once. Raises ConnectionRefusedError where none listens."""
     progress, values = server.figures(known["metrics"])
-    seen = processes(paths, known["processes"]["engine"])
+    seen = processes(paths, known["titles"])
     return Look(
         at=time.monotonic(),
         progress=progress,
