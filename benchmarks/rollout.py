@@ -1,9 +1,9 @@
 """A rollout of real vLLM behind a real gateway, under the load of OpenAI's own client: requests lost, streams broken, seconds.
 
-    .venv/bin/python -m benchmarks.rollout [--clients 4]
+    .venv/bin/python -m benchmarks.rollout [--clients 4] [--folder FOLDER]
 
 Boots a gateway with Debian's HAProxy and two hosts that serve the built-in model with real vLLM on their processors. Clients of the package
-`openai`, without its retries, ask for streams all the time, while another setting is rolled out. Aim: nothing lost, no stream broken.
+`openai`, without its retries, ask for streams all the time, while another setting is rolled out. Aim: nothing lost, no stream broken. FOLDER keeps inventory and runs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 
 LOCK = ROOT / "benchmarks" / "requirements-openai.txt"
+INVENTORY = "inventory/hosts.yml"
 CURRENT = "/opt/firstlight/gateway/current"
 STEPS = "50,100"
 HOLD_S = 30.0
@@ -89,14 +90,15 @@ class Site:
         self.command = CommandRunner(folder / "logs")
 
     def inventory(self, **variables: Any) -> str:
-        """Write an inventory whose hosts serve with these settings; return its path."""
+        """Write an inventory whose hosts serve with these settings; return its path, seen from the folder of the commands."""
         groups = {
             "gateway": {"hosts": {self.gateway.name: self.gateway.inventory_entry()}},
             "serving": {"hosts": {host.name: self._entry(host) for host in self.hosts}, "vars": variables},
         }
-        path = self.folder / f"{len(list(self.folder.glob('*.yml')))}.yml"
-        path.write_text(json.dumps({"all": {"children": groups, "vars": {"firstlight_expose": True}}}))
-        return str(path)
+        path = self.folder / INVENTORY
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"all": {"children": groups, "vars": {"firstlight_expose": True}}}, indent=2))
+        return INVENTORY
 
     def _entry(self, host: FleetHost) -> dict[str, Any]:
         return {**host.inventory_entry(), "firstlight_bind": host.address}
@@ -143,18 +145,30 @@ def versions(site: Site, python: Path) -> dict[str, str]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=4)
-    given = parser.parse_args()
-    python = environment(LOCK) / "python"
-    result = header("rollout")
+@contextmanager
+def provisioned(folder: Path | None) -> Iterator[Site]:
+    """Boot a gateway and two hosts, and provision them; ends the program where that fails.
+
+    Args:
+        folder: Keeps inventory and runs; None: nothing is kept.
+    """
     with hosts_to_boot() as fleet, tempfile.TemporaryDirectory() as scratch:
         [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
-        site = Site(Path(scratch), gateway, fleet.boot(2))
+        site = Site(folder or Path(scratch), gateway, fleet.boot(2))
         made = site.command("provision", "-i", site.inventory())
         if made.code:
             sys.exit(made.output())
+        yield site
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    python = environment(LOCK) / "python"
+    result = header("rollout")
+    with provisioned(given.folder) as site:
         result["versions"] |= versions(site, python)
         result |= {"hosts": len(site.hosts), "clients": given.clients, "steps": STEPS, "hold_s": HOLD_S}
         result |= roll_out(site, python, given.clients)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
+from provision.core.models.inventory import Host, Inventory
 from provision.core.models.rollout import Rollout, RolloutHost
-from provision.core.models.settings import Host, Inventory
 from provision.core.run_folder import utc_now
 from provision.fleet.rollout.steps import STAGING, assign, parse_steps, require_capacity
 from provision.fleet.rollout.store import RolloutStore
@@ -233,4 +233,5 @@ def _made(
         targets=str(options.targets.resolve()) if options.targets is not None else None,
         started_at=utc_now(),
         hosts=tuple(hosts),
+        runs=(outcome.summary.run,),
     )

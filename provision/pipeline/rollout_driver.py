@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
+from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
+from provision.core.models.inventory import Inventory
 from provision.core.models.records import HostSummary
 from provision.core.models.rollout import Decision, Rollout
-from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
-from provision.core.models.settings import Inventory
 from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now, write_atomically
@@ -30,6 +30,7 @@ from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
 from provision.pipeline.rollout_gate import GateResult, gate
 from provision.pipeline.runner import RunOutcome, execute
+from provision.report.layout import count
 from provision.report.rollout import described
 
 ALL = 100
@@ -77,7 +78,10 @@ class RolloutDriver:
                     if reason is not None:
                         return self.take_back(reason)
             self._refresh_gateways()
-            self._keep(state="done", text=f"{len(self._updated())} hosts serve the new release")
+            updated = len(self._updated())
+            self._keep(
+                state="done", text=f"{count(updated, 'host')} {'serves' if updated == 1 else 'serve'} the new release"
+            )
         except StoppedError as stop:
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
@@ -140,9 +144,7 @@ class RolloutDriver:
         if not self._gateways:
             return
         step = Step("canary", partial(set_shares, names=names, joining=joining, percent=percent), "serve", "all")
-        outcome = execute(replace(self._request, limit=GATEWAY_GROUP), (step,))
-        if outcome.exit_code == Exit.INTERRUPTED:
-            raise KeyboardInterrupt
+        outcome = self._execute(GATEWAY_GROUP, (step,))
         error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be asked"
         if error is not None:
             raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
@@ -186,7 +188,9 @@ class RolloutDriver:
         new = self._answering()
         waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
         old = next(iter(self._heads(waiting)), None)
-        observe = Step("gate", partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s), "serve")
+        has_changed = bool(self.rollout.of_step(step))
+        observed = partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s, has_changed=has_changed)
+        observe = Step("gate", observed, "serve")
         outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
         if isinstance(outcome.result, GateResult):
             decision = outcome.result.decision
@@ -242,8 +246,17 @@ class RolloutDriver:
         return Exit.OK if wanted and not left else code
 
     def _run(self, names: Sequence[str], steps: Sequence[Step]) -> RunOutcome:
-        """Make one run over some hosts. An interrupted one changes nothing in the record: the hosts are still at work there."""
-        outcome = execute(replace(self._request, limit=",".join(names)), steps)
+        """Make one run over some hosts. An interrupted one changes no host of the record: they are still at work there."""
+        return self._execute(",".join(names), steps)
+
+    def _execute(self, limit: str | None, steps: Sequence[Step]) -> RunOutcome:
+        """Make one run, and keep its name.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted.
+        """
+        outcome = execute(replace(self._request, limit=limit), steps)
+        self._keep(runs=(*self.rollout.runs, outcome.summary.run))
         if outcome.exit_code == Exit.INTERRUPTED:
             raise KeyboardInterrupt
         return outcome
@@ -308,8 +321,7 @@ class RolloutDriver:
     def _refresh_gateways(self) -> None:
         """Let the gateways of the inventory know what the hosts serve now."""
         if self._gateways:
-            steps = (PROBE, QUARANTINE, GATEWAY, MONITORING, FIREWALL)
-            outcome = execute(replace(self._request, limit=None), steps)
+            outcome = self._execute(None, (PROBE, QUARANTINE, GATEWAY, MONITORING, FIREWALL))
             if outcome.exit_code != Exit.OK:
                 raise StoppedError("all hosts serve the new release, and a gateway could not be set up for it")
 

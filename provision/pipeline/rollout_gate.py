@@ -9,12 +9,12 @@ from functools import reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
-from provision.core.models.settings import Host
 from provision.core.run_folder import utc_now
 from provision.fleet.rollout.answers import Comparison, compare
-from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, thresholds
+from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.rollback import live_states, readiness_of
@@ -33,12 +33,20 @@ class GateResult(ProbedHosts):
 
 
 def gate(
-    context: RunContext, probed: ProbedHosts, *, new: Sequence[str], old: str | None, step: int, hold_s: float
+    context: RunContext,
+    probed: ProbedHosts,
+    *,
+    new: Sequence[str],
+    old: str | None,
+    step: int,
+    hold_s: float,
+    has_changed: bool = True,
 ) -> GateResult:
     """Observe hosts of the new release and one of the old one, by synthetic requests, their own counters and those of gateways.
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
-    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin. In the first round, greedy
+    anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin; those of clients
+    are tested alone too, so that others do not hide their failures. In the first round, greedy
     answers of both releases are compared where they serve the same model. While the counters of a host or
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
@@ -49,19 +57,20 @@ def gate(
         old: A host that still serves the old one; None where there is none.
         step: Index of the step in the rollout.
         hold_s: Seconds that the step lasts at least.
+        has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
     """
     started = time.monotonic()
     watch = _Watch(context, probed, new, old)
     passed: str | None = None
     blind_since: float | None = None
-    wanted = thresholds()["sampling"] | {"replay": thresholds()["answers"]["tokens"]}
+    wanted = thresholds()["sampling"] | ({"replay": thresholds()["answers"]["tokens"]} if has_changed else {})
     while True:
         lost = watch.round(wanted)
         wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             decision = Decision(step=step, at=utc_now(), verdict="roll back", text=f"{', '.join(lost)} cannot be asked")
             break
-        verdict, text = decide(watch.window, watch.reference)
+        verdict, text = decide(watch.window, watch.reference, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
             verdict, text = "roll back", f"{text}; {watch.compared.text}"
         shown = watch.window
@@ -120,6 +129,8 @@ class _Watch:
         """The answers of the new release and the old one."""
         self.window = Observed()
         """The new release since the test began."""
+        self.clients = Observed()
+        """Requests of clients alone, since they last passed the test."""
         self.reasons: list[str] = []
         self.unread: list[str] = []
         """What could not be read in the last round."""
@@ -131,6 +142,8 @@ class _Watch:
 
     def round(self, wanted: Mapping[str, int]) -> list[str]:
         """Ask all hosts and gateways once; return hosts of the new release that cannot be asked."""
+        if failed_requests(self.clients.requests, self.clients.failed) == "go on":
+            self.clients = Observed()
         found = _ask(self._context, self._probed, self._requests, wanted)
         lost = [name for name in self._new if name not in found]
         for name, answer in found.items():
@@ -140,10 +153,12 @@ class _Watch:
             self._counters[name] = answer["counters"] or self._counters.get(name, {})
             if name in self._new:
                 self.window = self.window.plus(shown)
+                self.clients = self.clients.plus(of_clients(shown, answer))
                 self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
         self._compare(found)
         broken, self.unread = self._streams.read()
         self.window = self.window.plus(Observed(broken, broken))
+        self.clients = self.clients.plus(Observed(broken, broken))
         self.unread += [
             f"the metrics of {name}" for name in self._new if name not in lost and not found[name]["counters"]
         ]
@@ -245,11 +260,17 @@ def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observe
 
     Args:
         answer: What the host answered to a round.
-        before: The server's counters after the round before; None in the first round, or where it has none.
+        before: The server's counters after the round before; None in the first round, which has its own, or where it has none.
     """
-    now = answer["counters"]
+    # A host whose tools are of an earlier version does not read its counters before a round.
+    now, before = answer["counters"], before or answer.get("counters_before")
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}
     failed = max(answer["failed"], int(grown.get("failed", 0)))
     requests = max(answer["sent"], int(grown.get("finished", 0) + grown.get("failed", 0)), failed)
     # A host whose tools are of an earlier version does not time what is between tokens.
     return Observed(requests, failed, tuple(answer["first_token_s"]), tuple(answer.get("inter_token_s", ())))
+
+
+def of_clients(shown: Observed, answer: dict[str, Any]) -> Observed:
+    """Return the requests of clients in a round: what it has shown without the synthetic requests."""
+    return Observed(max(shown.requests - answer["sent"], 0), max(shown.failed - answer["failed"], 0))

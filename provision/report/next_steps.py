@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from urllib.parse import urlsplit
 
+from provision.core.install_paths import default_prefix
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import HostSummary
-from provision.core.models.settings import Connection, Host, default_prefix
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_REPAIRS = 3

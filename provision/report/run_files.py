@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Inventory
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
     CheckRecord,
@@ -26,7 +27,6 @@ from provision.core.models.records import (
     ServeRecord,
     Transfers,
 )
-from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder

@@ -243,7 +243,7 @@ def _state(
         state = "unchanged"
     elif reached and (undone := _undone(command)):
         state = undone
-    elif done.get("serve") in ("ok", "warn") and ready:
+    elif done.get("serve") in ("ok", "warn") and (ready or "install" not in done):
         state = "serving"
     elif reached:
         state = "installed"

@@ -290,12 +290,18 @@ def _wheelhouse(figures: Mapping[str, float]) -> str | None:
 
 
 def describe_transfers(found: Transfers | None) -> str | None:
-    """Return the bytes that hosts were sent, by source, and why."""
-    if found is None or not found.controller + found.peers:
+    """Return the bytes that hosts were sent or got, by source, and why."""
+    if found is None or not found.controller + found.peers + found.host + found.path:
         return None
     text = f"sent: {format_bytes(found.controller)} by the controller"
     if found.from_peers:
         text += f", {format_bytes(found.peers)} from host to host (to {fold_names(found.from_peers)})"
+    if found.host:
+        text += f", {format_bytes(found.host)} fetched by hosts from their index or hub"
+    if found.path:
+        text += f", {format_bytes(found.path)} copied by hosts from a folder"
     if found.refused:
         text += f"; no host could serve {fold_names(found.refused)}, so the controller sent them the rest"
+    if found.short:
+        text += f"; {fold_names(found.short)} did not get all from their own source, so the controller sent the rest"
     return f"{text}; {found.reason}" if found.reason else text

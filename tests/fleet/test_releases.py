@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ import pytest
 
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
+from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import PREFIX, ask
 
 OTHER_NAME = "another-name"
 
 
 @pytest.fixture(scope="module")
-def hosts(fleet: Fleet) -> list[FleetHost]:
-    return fleet.boot(2)
+def hosts(fleet: Fleet) -> Iterator[list[FleetHost]]:
+    booted = fleet.boot(2, packages=FOR_A_USER)
+    yield booted
+    for host in booted:
+        host.remove()
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +214,9 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
     both = str(write_inventory(folder / "rolled", hosts, firstlight_max_model_len=512))
-    killed = firstlight.start("rollout", "-i", both, "--steps", "50,100")
-    firstlight.wait_for(killed, lambda run: (run / "gate.json").exists())
+    rolling = CommandRunner(firstlight.logs, "tests.fleet.times_not_compared")
+    killed = rolling.start("rollout", "-i", both, "--steps", "50,100")
+    rolling.wait_for(killed, lambda run: (run / "gate.json").exists())
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     record = rollout_of(firstlight)
@@ -220,7 +226,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert "no process drives it" in firstlight("rollout", "status").out
     assert firstlight("rollout", "-i", both).code == 2, "a second rollout is refused"
 
-    ended = firstlight("rollout", "resume")
+    ended = rolling("rollout", "resume")
     assert ended.code == 0, ended.output()
     record = rollout_of(firstlight)
     assert (record["state"], {host["state"] for host in record["hosts"]}) == ("done", {"updated"})

@@ -13,9 +13,10 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import ServeError
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.rollout.gate import Verdict
 from provision.phases.gateway.traffic import HostTraffic, Traffic
@@ -53,6 +54,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         hold_s: float = 0.0,
         gateway: Gateway | None = None,
         models: Mapping[str, str] = dict.fromkeys(NAMES, "m"),
+        has_changed: bool = True,
     ) -> tuple[Decision, int]:
         """Return the decision, and after how many rounds it was made; a round and a pause take as long as they say."""
         clock = SimpleNamespace(now=0.0, rounds=0)
@@ -73,6 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             clock.now, clock.rounds = clock.now + 1.0, clock.rounds + 1
             found = {host.name: answers(host.name, clock.rounds) for host in context.hosts()}
             assert wanted["requests"] > 0
+            assert ("replay" in wanted) == (has_changed and clock.rounds == 1)
             return {name: one for name, one in found.items() if one is not None}
 
         def sleep(seconds: float) -> None:
@@ -92,7 +95,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             cache=tmp_path,
             find_gateways=lambda: [gate] if gateway is not None else [],
         )
-        found = rollout_gate.gate(context, ProbedHosts(), new=["new"], old="old", step=1, hold_s=hold_s)
+        found = rollout_gate.gate(
+            context, ProbedHosts(), new=["new"], old="old", step=1, hold_s=hold_s, has_changed=has_changed
+        )
         return found.decision, clock.rounds
 
     return run
@@ -115,6 +120,17 @@ def test_failures_stop_at_once_with_the_first_reason(run: Callable[..., tuple[De
     assert decision.text == "5 of 64 requests failed; a healthy release fails at most 0.1%; the server answered 500"
 
 
+def test_synthetic_requests_do_not_hide_failures_of_clients(run: Callable[..., tuple[Decision, int]]) -> None:
+    def answers(name: str, number: int) -> dict[str, Any]:
+        """Each round has 64 synthetic requests, and at the new host 10 of clients, of which one fails."""
+        rounds = number if name == "new" else 0
+        return answer() | {"counters": {"finished": 64.0 * number + 9.0 * rounds, "failed": 1.0 * rounds}}
+
+    decision, rounds = run(answers)
+    assert (decision.verdict, rounds) == ("roll back", 5)
+    assert decision.text == "4 of 40 requests of clients failed; a healthy release fails at most 0.1%"
+
+
 def test_failures_of_the_old_release_stop_nothing(run: Callable[..., tuple[Decision, int]]) -> None:
     decision, _ = run(lambda name, _: answer(failed=5 if name == "old" else 0))
     assert decision.verdict == "go on"
@@ -133,8 +149,8 @@ def test_a_release_with_slower_tokens_than_the_old_one_is_stopped(run: Callable[
 
 def test_streams_that_break_at_the_gateway_count_as_failed(run: Callable[..., tuple[Decision, int]]) -> None:
     decision, rounds = run(lambda *_: answer(), gateway=lambda number: 100 + 3 * number)
-    assert (decision.verdict, decision.broken, rounds) == ("roll back", 6, 2)
-    assert decision.text.startswith("6 of 134 requests failed")
+    assert (decision.verdict, decision.broken, rounds) == ("roll back", 3, 1)
+    assert decision.text.startswith("3 of 3 requests of clients failed")
     decision, _ = run(lambda *_: answer(), gateway=lambda _: 100)
     assert (decision.verdict, decision.broken) == ("go on", 0), "those of before say nothing"
     decision, _ = run(lambda *_: answer(), gateway=lambda number: 100 if number < 2 else 5)
@@ -198,6 +214,11 @@ def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
     assert "2 of 8 greedy answers differ" in decision.text, "a warning"
     decision, _ = run(partial(answers, wrong=8), models={"new": "m-2", "old": "m"})
     assert (decision.verdict, decision.answers) == ("go on", 0), "another model answers otherwise"
+
+
+def test_a_step_that_changes_no_host_compares_no_answers(run: Callable[..., tuple[Decision, int]]) -> None:
+    decision, _ = run(lambda *_: answer(), has_changed=False)
+    assert (decision.verdict, decision.answers) == ("go on", 0)
 
 
 def whole(token: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import OperatingSystem, Port, User
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.report import summarise, write
 from provision.report.history.bundle import LARGEST, LIST, bundle, render
 from provision.report.history.pseudonyms import Pseudonyms

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import MonitoringRecord, PhaseResult
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.text import render

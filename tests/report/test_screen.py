@@ -12,8 +12,8 @@ import pytest
 
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
+from provision.core.models.inventory import Inventory
 from provision.core.models.records import HostSummary, PhaseName, Summary
-from provision.core.models.settings import Inventory
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
 from provision.pipeline.results import CheckedHosts, ProbedHosts
@@ -120,7 +120,7 @@ ENDINGS: tuple[tuple[PhaseName, str], ...] = (
     ("install", "failed"),
     ("verify", "failed"),
     ("probe", "unreachable"),
-    ("serve", "ok"),
+    ("install", "ok"),
 )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
+from provision.core.models.inventory import Connection
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import Finding, HostSummary, PhaseName
-from provision.core.models.settings import Connection
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.markdown import render as markdown
@@ -173,6 +173,8 @@ def test_drift_is_reported_with_the_user_who_changed_it(
         # Without a proof of a service no host counts as serving; the command did not ask for it.
         ("provision --limit a", ("probe", "plan", "stage", "install", "verify", "serve"), "installed"),
         ("install", ("probe", "plan", "stage", "install"), "installed"),
+        # Shares of requests at a gateway: nothing was installed.
+        ("rollout", ("serve",), "serving"),
         ("stop", ("probe", "serve"), "stopped"),
         ("uninstall", ("probe", "install"), "removed"),
         ("verify", ("probe", "verify"), "unchanged"),

@@ -38,6 +38,17 @@ def test_the_newest_rollout_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert store.newest() == later
 
 
+def test_the_rollout_of_a_run_is_found_by_the_names_that_it_keeps(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    assert store.with_run("20260101T000000Z") is None
+    first = ROLLOUT.model_copy(update={"runs": ("20260101T000000Z", "20260101T000100Z")})
+    store.put(first)
+    store.put(ROLLOUT.model_copy(update={"name": "20260102T000000Z", "runs": ("20260102T000000Z",)}))
+    assert store.with_run("20260101T000100Z") == first
+    assert store.with_run("20260101T000200Z") is None, "a run between two rollouts"
+    assert store.with_run("20251231T000000Z") is None
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "x"}', b"\xff"])
 def test_a_damaged_record_is_refused_by_its_path(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rollouts" / "20260101T000000Z.json"

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.rollout.targets import targets_text
 
 

@@ -78,6 +78,8 @@ class Rollout(Record):
     """Why it is in this state."""
     hosts: tuple[RolloutHost, ...]
     decisions: tuple[Decision, ...] = ()
+    runs: tuple[str, ...] = ()
+    """All runs of it so far, in order; the first has its name."""
 
     def host(self, name: str) -> RolloutHost:
         """Return a host by its name."""

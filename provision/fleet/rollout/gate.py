@@ -102,16 +102,19 @@ def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
     return 1 - statistics.NormalDist().cdf(surplus / math.sqrt(variance)) if variance > 0 else 1.0
 
 
-def decide(new: Observed, old: Observed | None) -> tuple[Verdict, str]:
+def decide(new: Observed, old: Observed | None, clients: Observed = Observed()) -> tuple[Verdict, str]:
     """Return the verdict on a step, and the sentence that explains it with its numbers.
 
     Args:
         new: The hosts of the new release.
         old: A host of the old one, observed at the same time; None where none is left.
+        clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
     limits = thresholds()
     counted = f"{new.failed} of {new.requests} requests failed"
     verdict = failed_requests(new.requests, new.failed)
+    if verdict != "roll back" and failed_requests(clients.requests, clients.failed) == "roll back":
+        verdict, counted = "roll back", f"{clients.failed} of {clients.requests} requests of clients failed"
     if verdict == "undecided":
         return verdict, counted
     if verdict == "roll back":

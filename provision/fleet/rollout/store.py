@@ -38,16 +38,18 @@ class RolloutStore:
             UsageError: Its file is damaged.
         """
         paths = sorted(self._folder.glob("*.json"))
-        if not paths:
-            return None
-        try:
-            return Rollout.model_validate_json(paths[-1].read_bytes())
-        except (ValidationError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no record of a rollout"
-            raise UsageError(
-                f"`{paths[-1]}` cannot be read: {reason}",
-                hint="move it away; ./firstlight status names the release of each host, ./firstlight rollback returns",
-            ) from None
+        return _read(paths[-1]) if paths else None
+
+    def with_run(self, run: str) -> Rollout | None:
+        """Return the rollout that a run belongs to; None where it belongs to none.
+
+        Raises:
+            UsageError: The file of the rollout is damaged.
+        """
+        # A rollout has the name of its first run, and there is one at a time.
+        begun_before = [path for path in sorted(self._folder.glob("*.json")) if path.stem <= run]
+        found = _read(begun_before[-1]) if begun_before else None
+        return found if found and run in found.runs else None
 
     def require_open(self) -> Rollout:
         """Return the newest rollout, which has work left.
@@ -112,3 +114,15 @@ class RolloutStore:
             path.unlink()
             return "abort" if text == "abort" else "pause"
         return None
+
+
+def _read(path: Path) -> Rollout:
+    """Return the rollout of a file. Raises UsageError when it is damaged."""
+    try:
+        return Rollout.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no record of a rollout"
+        raise UsageError(
+            f"`{path}` cannot be read: {reason}",
+            hint="move it away; ./firstlight status names the release of each host, ./firstlight rollback returns",
+        ) from None

@@ -6,7 +6,7 @@ import ipaddress
 import json
 from collections.abc import Collection, Iterable
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import with_port
 
 

@@ -31,6 +31,7 @@ def render(run: RunFolder) -> str:
     from provision.report.difference import since_green
     from provision.report.page import template
     from provision.report.page.compared import comparisons
+    from provision.report.page.rollout import rollout_of
     from provision.report.page.view import view
 
     summary = _summary(run)
@@ -40,6 +41,7 @@ def render(run: RunFolder) -> str:
         scrub(list(run.events())),
         changed=since_green(run.folder.parent, run.name, names),
         compared=comparisons(run),
+        rollout=rollout_of(run),
         files=files_of_run(run),
         files_of={name: files_of(run, name) for name in names},
     )

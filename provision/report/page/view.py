@@ -17,6 +17,7 @@ from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
 from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
 from provision.report.page.plot import Chart
+from provision.report.page.rollout import RolloutView
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
 from provision.report.page.timeline import Timeline, read_clock, timeline
@@ -45,6 +46,8 @@ class Page:
     figures: tuple[FigureRow, ...]
     compared: tuple[tuple[str, Comparison], ...]
     """Hosts whose service was measured with two choices."""
+    rollout: RolloutView | None
+    """The rollout that the run belongs to."""
     files: tuple[str, ...]
 
     MAP_FROM = MAP_FROM
@@ -60,6 +63,7 @@ class Page:
     def sections(self) -> tuple[tuple[str, str], ...]:
         """Return id and title of the sections with content."""
         has = {
+            "rollout": self.rollout,
             "failed": self.problems,
             "warnings": self.warnings,
             "next": self.next_commands,
@@ -97,6 +101,7 @@ class Page:
 
 
 TITLES = {
+    "rollout": "Rollout",
     "failed": "What failed",
     "warnings": "Warnings",
     "next": "Next",
@@ -117,6 +122,7 @@ def view(
     *,
     changed: Mapping[str, HostDifference] | None = None,
     compared: tuple[tuple[str, Comparison], ...] = (),
+    rollout: RolloutView | None = None,
     files: tuple[str, ...] = (),
     files_of: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Page:
@@ -127,6 +133,7 @@ def view(
         events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
         compared: Hosts whose service was measured with two choices.
+        rollout: The rollout that the run belongs to.
         files: Files of the whole run, relative to its folder.
         files_of: Files of each host, relative to the run's folder.
     """
@@ -151,6 +158,7 @@ def view(
         charts=tuple(chart for chart in drawn if chart is not None),
         figures=figure_rows(numbered),
         compared=compared,
+        rollout=rollout,
         files=files,
     )
 

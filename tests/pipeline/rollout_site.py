@@ -1,0 +1,182 @@
+"""Hosts that serve a release each, with substitutes for the runs that change them; the record and the hooks of a rollout are real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import Exit
+from provision.core.models.inventory import Connection, Host, Inventory, Span
+from provision.core.models.records import HostSummary, PhaseResult, Summary
+from provision.core.models.rollout import Decision, Rollout
+from provision.core.models.settings import Settings
+from provision.fleet.rollout.store import RolloutStore
+from provision.pipeline import CommandRequest, rollout, rollout_driver
+from provision.pipeline.canary import CanaryHosts
+from provision.pipeline.phases import Step
+from provision.pipeline.results import StagedHosts
+from provision.pipeline.rollout_gate import GateResult
+from provision.pipeline.runner import RunOutcome
+
+OLD, NEW = "0" * 16, "1" * 16
+OPTIONS = rollout.RolloutOptions("25,50,100", 0, 0.0, None, None)
+
+
+class KilledError(BaseException):
+    """A substitute for SIGKILL: no code of the process runs after it."""
+
+
+class Site:
+    """Hosts that serve a release each, and runs that change it."""
+
+    def __init__(self, logs: Path, names: Sequence[str]) -> None:
+        self.logs = logs
+        self.serves = dict.fromkeys(names, OLD)
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.spans: tuple[tuple[str, ...], ...] = ()
+        """Hosts that serve one model together."""
+        self.bad: set[str] = set()
+        """Hosts on which the new release does not start."""
+        self.stays_bad = False
+        """Whether they do not return to their release automatically."""
+        self.gates: list[str] = []
+        """Verdicts of the next gates; then all say `go on`."""
+        self.runs: list[str] = []
+        self.has_gateway = False
+        self.canaries: dict[str, float] = {}
+        """What the gateway got last: the percentage that hosts share, 0 for those that join."""
+        self.quarantined: set[str] = set()
+        self.silent: set[int] = set()
+        """Runs, by their number, in which the gateway does not answer."""
+        self.before_run: Callable[[int], None] = lambda _: None
+
+    def inventory(self, request: CommandRequest) -> Inventory:
+        wanted = None if request.limit is None else request.limit.split(",")
+        spans = {name: Span(members=one, addresses=("10.0.0.1",) * len(one)) for one in self.spans for name in one}
+        hosts = tuple(
+            Host(
+                name=name,
+                groups=self.groups.get(name, ()),
+                connection=Connection(kind="local"),
+                settings=Settings(),
+                span=spans.get(name),
+            )
+            for name in self.serves
+            if wanted is None or name in wanted
+        )
+        if self.has_gateway and wanted in (None, ["gateway"]):
+            gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
+            hosts = (*hosts, gate)
+        return Inventory(source="test", hosts=hosts)
+
+    def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
+        names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
+        last = steps[-1]
+        if last.name == "canary":
+            given = cast("partial[Any]", last.run).keywords
+            self.runs.append(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")
+            self.before_run(len(self.runs))
+            if len(self.runs) in self.silent:
+                return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
+            self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
+            return self.outcome([], {}, CanaryHosts())
+        self.runs.append(f"{last.name} {','.join(names)}")
+        self.before_run(len(self.runs))
+        failed: dict[str, str] = {}
+        result: Any = StagedHosts(
+            facts=cast(
+                "Any", {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
+            ),
+            desired=cast("Any", {name: SimpleNamespace(state={"release": NEW}) for name in names}),
+            up_to_date=frozenset(name for name in names if self.serves[name] == NEW),
+        )
+        if last.name == "gate":
+            verdict = self.gates.pop(0) if self.gates else "go on"
+            step = cast("partial[Any]", last.run).keywords["step"]
+            decision = Decision(
+                step=step, at="2026-01-01T00:00:00Z", verdict=cast("Any", verdict), text="3 of 600 requests failed"
+            )
+            result = GateResult(decision=decision)
+        elif last.name == "rollback":
+            digests = cast("partial[Any]", last.run).keywords["to"]
+            assert [*digests] == names
+            self.serves |= digests
+        elif last.name == "serve":
+            failed = {name: "the unit did not start" for name in names if name in self.bad}
+            changed = [name for name in names if name not in self.quarantined]
+            self.serves |= {name: NEW for name in changed if name not in failed or self.stays_bad}
+        return self.outcome(names, failed, result)
+
+    def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
+        summary = Summary(
+            run=f"20260101T0000{len(self.runs):02}Z",
+            command="rollout",
+            started_at="2026-01-01T00:00:00Z",
+            verdict="red" if failed else "green",
+            changed=0,
+            seconds=1.0,
+            hosts=tuple(
+                HostSummary(
+                    name=name,
+                    state="failed" if name in failed else "quarantined" if name in self.quarantined else "serving",
+                    changed=True,
+                    phases={
+                        "plan": PhaseResult(
+                            host=name, phase="plan", status="quarantined" if name in self.quarantined else "ok"
+                        ),
+                        "serve": PhaseResult(
+                            host=name, phase="serve", status="failed" if name in failed else "ok", text=failed.get(name)
+                        ),
+                    },
+                    release=self.serves[name],
+                )
+                for name in names
+            ),
+        )
+        return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
+
+    def request(self) -> CommandRequest:
+        return CommandRequest(command="rollout", inventory=Path("/site"), limit=None, overrides={}, logs=self.logs)
+
+    def start(self, options: rollout.RolloutOptions = OPTIONS) -> int:
+        return rollout.start(self.request(), options, as_json=False)
+
+    def record(self) -> Rollout:
+        found = RolloutStore(self.logs).newest()
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+    def make(*names: str, folder: str = "logs") -> Site:
+        site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
+        for module in (rollout, rollout_driver):
+            monkeypatch.setattr(module, "execute", site.execute)
+        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
+        return site
+
+    return make
+
+
+def watched(site: Site, path: Path) -> list[tuple[str, str]]:
+    """Return a list that gets each run with the targets that were named during it."""
+    seen: list[tuple[str, str]] = []
+
+    def look(_count: int) -> None:
+        if path.exists():
+            seen.append((site.runs[-1], named(path)))
+
+    site.before_run = look
+    return seen
+
+
+def named(path: Path) -> str:
+    """Return the hosts of a file of targets."""
+    return "".join(entry["labels"]["host"] for entry in json.loads(path.read_text()))
