@@ -1,0 +1,247 @@
+"""The start cache of a service: what its engine compiles when it starts, in a folder that is named by all that changes it.
+
+The folder is never used for another key. It may be packed on one host and unpacked on another with the same key, by
+`start_cache_archive.py` there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from provision.core.errors import RemoteCommandError, ServeError
+from provision.core.install_paths import InstallPaths
+from provision.core.json_text import parse_object
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.session import Session
+from provision.phases.serve.devices import Devices
+from provision.phases.serve.onhost.start_cache_archive import MOST_BYTES
+from provision.phases.serve.options import options
+
+KEY_LENGTH = 16
+MOST_ARCHIVES = 16
+"""Of one inventory on the controller."""
+PROGRAM = "start_cache_archive.py"
+ARCHIVE_BYTES = 2 * MOST_BYTES
+"""What a host may answer with: the content, its manifest and the blocks of the tar."""
+LOOK_S, MOVE_S = 60.0, 300.0
+
+
+def key_of(
+    facts: HostFacts, devices: Devices, *, prefix: str, served: Sequence[str], variables: Mapping[str, str]
+) -> str:
+    """Return the key of a service's start cache: a digest of all that may change compiled code.
+
+    Packages of the system are left out: an update of its compiler would rename the folder, and restart the service for that.
+
+    Args:
+        facts: The host.
+        devices: The devices that it serves on.
+        prefix: Folder of the installation, whose paths compiled code contains.
+        served: Environment, model, and arguments of the server without its address and its name.
+        variables: Environment variables of the server, without the paths of its caches.
+    """
+    sets = tuple(options()["start_cache"]["instruction_sets"])
+    content = [
+        _cards(facts, devices),
+        [facts.os.machine, facts.os.libc, facts.os.libc_version],
+        [facts.cpu.model, facts.cpu.logical, sorted(flag for flag in facts.cpu.flags if flag.startswith(sets))],
+        [prefix, devices.model_dump(), *served],
+        dict(variables),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _cards(facts: HostFacts, devices: Devices) -> list[Any]:
+    """Return the driver, and each kind of card that is served on."""
+    if devices.platform == "cuda" and facts.nvidia:
+        kinds = {(gpu.name, gpu.compute_capability) for gpu in facts.nvidia.gpus if gpu.index in devices.indexes}
+        return [facts.nvidia.driver_version, sorted(kinds, key=str)]
+    if devices.platform == "rocm" and facts.amd:
+        kinds = {(gpu.name, gpu.gfx) for gpu in facts.amd.gpus if gpu.index in devices.indexes}
+        return [facts.amd.driver_version, sorted(kinds, key=str)]
+    return []
+
+
+def folder_of(prefix: str, key: str) -> str:
+    """Return the folder of a key on a host."""
+    return f"{prefix}/cache/start-{key}"
+
+
+def variables_of(folder: str) -> dict[str, str]:
+    """Return the variables by which vLLM and its libraries keep in a folder what they compile."""
+    return {
+        "VLLM_CACHE_ROOT": f"{folder}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/torchinductor",
+        "TRITON_CACHE_DIR": f"{folder}/triton",
+        "FLASHINFER_WORKSPACE_BASE": folder,
+    }
+
+
+class Look(Record):
+    """What is in a cache."""
+
+    code: int
+    """Files of compiled code."""
+    new: int
+    """Those of them that were written after a moment."""
+    names: tuple[str, ...]
+    """Some of these."""
+    now: int
+    """Moment of the host's clock, in nanoseconds."""
+
+
+class Packed(Record):
+    """An archive on a host."""
+
+    files: int
+    bytes: int
+    size: int
+    sha256: str
+
+
+class Unpacked(Record):
+    """A cache that was unpacked."""
+
+    files: int
+    now: int
+
+
+AnswerT = TypeVar("AnswerT", bound=Record)
+
+
+@dataclass(frozen=True)
+class HostCache:
+    """The start cache of one host."""
+
+    session: Session
+    paths: InstallPaths
+    environment: str
+    """Folder below PREFIX/envs whose Python runs the program."""
+    key: str
+
+    def look(self, *, since: int = 0) -> Look:
+        """Ask for what is in it.
+
+        Args:
+            since: A moment of the host's clock, in nanoseconds.
+
+        Raises:
+            TransportError: The host cannot be reached.
+            RemoteCommandError: The host cannot run the program.
+            ServeError: The answer has another form.
+        """
+        return self._ask(Look, "look", "--since", str(since), timeout_s=LOOK_S)
+
+    def fetch(self) -> bytes:
+        """Return its archive.
+
+        Raises:
+            TransportError: The connection broke.
+            RemoteCommandError: The host cannot pack it.
+            ServeError: What arrived is not what the host has packed.
+        """
+        # Only root, or the one account that there is, can write in this folder.
+        archive = f"{self.paths.prefix}/verify/start-{self.key}.tar"
+        self._remove(archive, root=self.paths.root)
+        try:
+            packed = self._ask(Packed, "pack", "--archive", archive)
+            content = self.session.read(archive, root=self.paths.root, timeout_s=MOVE_S, limit_bytes=ARCHIVE_BYTES)
+        finally:
+            self._remove(archive, root=self.paths.root)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != packed.sha256:
+            raise ServeError(
+                f"the start cache of host {self.session.host} has SHA-256 {digest} here, {packed.sha256} there",
+                hint="check that host's disk and network; the other hosts compile for themselves",
+            )
+        return content
+
+    def send(self, archive: StagedFile) -> tuple[int, int]:
+        """Give the host the cache of its key, where it has none.
+
+        Args:
+            archive: An archive of that key.
+
+        Returns:
+            The bytes that were sent, and the moment of the host's clock, in nanoseconds, at which the cache was there.
+
+        Raises:
+            StageError: It cannot be sent.
+            TransportError: The connection broke.
+            RemoteCommandError: The host refused it.
+            ServeError: The answer has another form.
+        """
+        arrived = f"{self.paths.incoming}/{archive.name}"
+        try:
+            report = self.session.send([archive], self.paths.incoming)
+            answer = self._ask(Unpacked, "unpack", "--archive", arrived)
+        finally:
+            self._remove(arrived, root=False)
+        return report.bytes_sent, answer.now
+
+    def _remove(self, path: str, *, root: bool) -> None:
+        self.session.run(f"rm -f -- {shlex.quote(path)}", root=root)
+
+    def _ask(self, answer: type[AnswerT], action: str, *words: str, timeout_s: float = MOVE_S) -> AnswerT:
+        prefix = self.paths.prefix
+        owner = ("--owner", self.paths.owner) if self.paths.root else ()
+        argv = [f"{prefix}/envs/{self.environment}/bin/python", "-I", "-S", f"{prefix}/bin/{PROGRAM}", action]
+        argv += ["--folder", folder_of(prefix, self.key), *owner, *words]
+        done = self.session.run(shlex.join(argv), timeout_s=timeout_s, root=self.paths.root)
+        if done.rc != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise RemoteCommandError(
+                f"{PROGRAM} {action} ended with {done.rc} on host {self.session.host}: {last}",
+                hint="the service starts without it, and compiles for itself",
+            )
+        try:
+            return answer.model_validate(parse_object(done.stdout))
+        except ValueError as error:
+            raise ServeError(
+                f"{PROGRAM} {action} on host {self.session.host} answered {done.stdout[:200]!r}"
+            ) from error
+
+
+class Archives:
+    """Archives of start caches on the controller, of the hosts of one inventory.
+
+    Args:
+        cache: Folder of the controller's caches.
+        inventory: Source of the inventory: what hosts of one inventory compiled never goes to hosts of another.
+    """
+
+    def __init__(self, cache: Path, inventory: str) -> None:
+        self._folder = cache / "start-caches" / hashlib.sha256(inventory.encode()).hexdigest()[:KEY_LENGTH]
+
+    def find(self, key: str) -> StagedFile | None:
+        """Return the archive of a key; None where there is none. Its SHA-256 is in the name of its file."""
+        found = next(iter(sorted(self._folder.glob(f"{key}-*.tar"))), None)
+        if found is None:
+            return None
+        return StagedFile(
+            name=f"start-{key}.tar",
+            path=str(found),
+            sha256=found.stem.partition("-")[2],
+            size=found.stat().st_size,
+            kind="cache",
+        )
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep the archive of a key, and remove the oldest ones beyond the number that is kept."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{key}-{hashlib.sha256(content).hexdigest()}.tar"
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_bytes(content)
+        new.replace(path)
+        by_age = sorted(self._folder.glob("*.tar"), key=lambda one: one.stat().st_mtime_ns, reverse=True)
+        for old in by_age[MOST_ARCHIVES:]:
+            old.unlink(missing_ok=True)
