@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from provision.core.json_text import parse_object
 from provision.core.models.base import Record
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.redaction import scrub
 from provision.core.run_folder import write_atomically
 

@@ -1,9 +1,9 @@
 """Host lock: at most one run changes a host at a time.
 
-A process on the host takes `flock` on PREFIX/lock and reads its standard input. The kernel keeps the lock for as long as
-the controller's connection lives. When the controller releases the lock, dies or loses the connection, the input ends,
-the process ends and the lock is free, so there is never a stale lock. PREFIX/lock.json names the run that has the lock;
-it is information for people and decides nothing.
+A process on the host takes `flock` on PREFIX/lock and answers each line of its standard input. The kernel keeps the lock for as
+long as the controller's connection lives. When the controller releases the lock, dies or loses the connection, the input ends,
+the process ends and the lock is free, so there is never a stale lock. A host that loses its power keeps both files; the next
+run removes them. PREFIX/lock.json names the run that has the lock; it is information for people and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
+from typing import Any, Self
 
 from provision.core.errors import HostLockedError, RemoteCommandError
 from provision.core.run_folder import account, utc_now
 from provision.fleet.ssh import Session
+from provision.fleet.ssh.channel import Channel
 
 _SCRIPT = """
 set -u
@@ -36,7 +36,7 @@ done
 if [ "$locked" = yes ]; then
   printf '%s\\n' {holder} > "$prefix/lock.json"
   echo locked
-  while read -r _; do :; done
+  while read -r _; do echo held; done
   rm -f "$prefix/lock.json" "$prefix/lock"
 else
   echo busy
@@ -67,9 +67,8 @@ def describe_holder(holder: dict[str, Any]) -> str:
     )
 
 
-@contextmanager
-def lock_host(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[None]:
-    """Lock a host for the duration of the `with` block.
+class HostLock:
+    """The lock that a run has on a host, taken when this is made; free after the `with` block.
 
     Args:
         session: Connection to the host; it must stay open for as long as the lock is needed.
@@ -80,25 +79,66 @@ def lock_host(session: Session, *, prefix: str, run: str, root: bool) -> Iterato
     Raises:
         HostLockedError: Another run has the lock.
         RemoteCommandError: The prefix cannot be written, or the host has no `flock`.
-
+        TransportError: The host cannot be reached.
     """
-    script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(lock_record(run))))
-    channel = session.open_channel(script, root=root)
-    try:
+
+    def __init__(self, session: Session, *, prefix: str, run: str, root: bool) -> None:
+        self._session, self._prefix, self._root = session, prefix, root
+        self._script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(lock_record(run))))
+        self._channel = self._take()
+        self._renewing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; may be called again."""
+        self._channel.close()
+
+    def renew(self) -> bool:
+        """Take the lock anew if the host has released it: it was restarted, or the connection broke.
+
+        Returns:
+            Whether it had to be taken.
+
+        Raises:
+            HostLockedError: Another run has the lock now.
+            RemoteCommandError: As when it is made.
+            TransportError: The host cannot be reached.
+        """
+        with self._renewing:  # a playbook in the background may begin at the same time
+            with contextlib.suppress(OSError, EOFError):
+                self._channel.writeline("")
+                if self._channel.readline(timeout_s=ANSWER_DEADLINE_S) == "held":
+                    return False
+            self.close()
+            self._channel = self._take()
+            return True
+
+    def _take(self) -> Channel:
+        channel = self._session.open_channel(self._script, root=self._root)
+        try:
+            self._check_taken(channel)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def _check_taken(self, channel: Channel) -> None:
         answer = channel.readline(timeout_s=ANSWER_DEADLINE_S).strip()
         if answer == "busy":
             holder: dict[str, Any] = {}
             with contextlib.suppress(ValueError):
                 holder = json.loads(channel.readline(timeout_s=ANSWER_DEADLINE_S))
             raise HostLockedError(
-                f"host `{session.host}` is locked by {describe_holder(holder)}",
+                f"host `{self._session.host}` is locked by {describe_holder(holder)}",
                 hint="wait for that run, or end its process on the controller named; the lock ends with it",
             )
         if answer != "locked":
             raise RemoteCommandError(
-                f"host `{session.host}`: the lock in `{prefix}` could not be taken: {answer or channel.error_text()}",
+                f"host `{self._session.host}`: the lock in `{self._prefix}` could not be taken: {answer or channel.error_text()}",
                 hint="check that the prefix can be written and that `flock` (util-linux) is installed there",
             )
-        yield
-    finally:
-        channel.close()

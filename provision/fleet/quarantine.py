@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from provision.core.models.inventory import Host
 from provision.core.models.quarantine import Quarantine
-from provision.core.models.settings import Host
 from provision.fleet.host_records import HostRecord, HostRecords, address_of
 
 UNKNOWN_TIME = "an unknown time"

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Installed
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.peers.relay import FIRST
+from provision.fleet.sources.choice import choose
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
-from provision.pipeline.peers import choose, in_order
+from provision.pipeline.distribution import in_order
 from provision.pipeline.results import PlannedHosts
 
 DISK_FACTOR = 8
@@ -34,7 +35,9 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
     bare = [
         host
         for host in context.hosts()
-        if host.connection.kind != "local" and _is_bare(planned.facts[host.name].installed)
+        if host.connection.kind != "local"
+        and host.source_of("wheels") not in ("host", "path")
+        and _is_bare(planned.facts[host.name].installed)
     ]
     playbooks.acquire_locks(context, planned, "install", bare)
     bare = [host for host in bare if host.name in context.locked]
@@ -50,7 +53,7 @@ def first_of_classes(context: RunContext, planned: PlannedHosts, bare: Sequence[
     counts: Counter[str] = Counter()
     first = []
     for host in in_order(context, bare):
-        if host.name in names:
+        if host.name in names and host.source_of("wheels") != "controller":
             group = planned.plan.for_host(host.name).hosts[0]
             counts[group] += 1
             if counts[group] > FIRST:
@@ -132,13 +135,15 @@ class BackgroundUpload:
             except FirstlightError as error:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
+            ended = time.monotonic()
             self._context.count_bytes(report.bytes_sent)
+            self._context.bandwidth.add(report.bytes_sent, started, ended)
             self._context.run.event(
                 "background-upload",
                 host=host.name,
                 phase="stage",
                 bytes=report.bytes_sent,
-                seconds=round(time.monotonic() - started, 3),
+                seconds=round(ended - started, 3),
             )
 
     def _has_ample_disk_space(self, host: Host, total: int) -> bool:

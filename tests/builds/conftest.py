@@ -13,7 +13,8 @@ import pytest
 
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.sources import find_sources
-from provision.core.models.settings import Connection, Settings
+from provision.core.models.inventory import Connection
+from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.core.models.staged import Staged, StagedFile
 from provision.fleet.ssh.local import LocalSession

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import User
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.builds.build_cache import BuildCache

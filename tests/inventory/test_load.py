@@ -219,6 +219,12 @@ WRONG = {
     "Prometheus for everybody": "firstlight_monitoring_bind: 0.0.0.0",
     "no configuration of Alertmanager": "firstlight_alertmanager_config: none.yml",
     "no days": "firstlight_monitoring_days: 0",
+    "source": "firstlight_source: mirror",
+    "source of a kind": "firstlight_source: {wheels: hots}",
+    "source of no kind": "firstlight_source: {weels: host}",
+    "source without a folder": "firstlight_source: {model: path}",
+    "interpreter from an index": "firstlight_source: {interpreter: host}",
+    "index without an address": "firstlight_source_index: [mirror]",
     "cards": "{firstlight_gpus: [0, 1], firstlight_tensor_parallel: 4}",
     "no folder": "firstlight_model: ./models/none",
     "no model": "firstlight_model: 'two words'",
@@ -254,6 +260,9 @@ def test_options_override_settings_and_are_checked_in_the_same_way(make: Make, t
     hosts = load(path, overrides={"port": "9000", "model": None}).hosts
     assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a@v1.2")}
     assert "--max-model-len: 0 is not allowed" in error_text(path, tmp_path, overrides={"max_model_len": 0})
+    shown = error_text(path, tmp_path, overrides={"model": {"token": "hf_secret"}})
+    assert "a mapping of token is not allowed" in shown
+    assert "hf_secret" not in shown
 
 
 def test_a_relative_model_folder_is_resolved_from_the_inventory_or_the_working_folder(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from provision.fleet.peers.access import PROGRAM
 from provision.fleet.peers.onhost import peer
+from tests.sources.programs import answers_of
 
 LINE = "restrict ssh-ed25519 AAAA"
 CONTENT = {"a.whl": b"0123456789" * 1000, "model/config": b"{}"}
@@ -175,17 +176,8 @@ def fetch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
             "ssh": ["--", "x"],
             "files": files,
         }
-        with subprocess.Popen(
-            [sys.executable, "-I", str(own / "peer.py"), "fetch"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PATH": f"{ssh.parent}:{os.environ['PATH']}"},
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            answers = [json.loads(line) for line in process.stdout]
+        path = f"{ssh.parent}:{os.environ['PATH']}"
+        answers = answers_of(own / "peer.py", "fetch", request, os.environ | {"PATH": path})
         assert not own.exists(), "neither the key nor the program is left"
         return answers
 

@@ -12,7 +12,8 @@ import pytest
 from provision.core.errors import TransportError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport

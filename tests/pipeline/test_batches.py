@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import Exit, UsageError
+from provision.core.models.inventory import Connection, Host, Span
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.settings import Connection, Host, Settings, Span
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Amount, Batching

@@ -12,8 +12,9 @@ import yaml
 
 from provision.cli.consent import consent
 from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Settings
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe import collect
 from provision.pipeline import CommandRequest, diagnosis, repair

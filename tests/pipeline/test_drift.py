@@ -10,7 +10,7 @@ import pytest
 
 from provision.core.errors import RemoteCommandError, UsageError
 from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.pipeline import CommandRequest, probe
 from provision.pipeline.drift import DriftOptions, drift
 

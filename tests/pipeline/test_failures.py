@@ -11,8 +11,9 @@ import pytest
 
 from provision.core.errors import IndexUnreachableError, NoStackError
 from provision.core.install_paths import InstallPaths
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe import Source

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import BundleError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.phases.stage.bundle import Bundled, Manifest, product_files
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest

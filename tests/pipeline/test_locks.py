@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from provision.core.errors import Exit, HostLockedError, RemoteCommandError
-from provision.core.models.settings import Connection
-from provision.fleet.locks import lock_host
+from provision.core.models.inventory import Connection
+from provision.fleet.locks import HostLock
 from provision.fleet.ssh.local import LocalSession
 
 HOLDER = """
 import sys, time
-from provision.fleet.locks import lock_host
-from provision.core.models.settings import Connection
+from provision.fleet.locks import HostLock
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.local import LocalSession
-with lock_host(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
+with HostLock(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
     print("locked", flush=True)
     time.sleep(600)
 """
@@ -33,13 +35,13 @@ def session() -> LocalSession:
 
 def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> None:
     prefix = str(tmp_path / "a prefix")
-    with lock_host(session(), prefix=prefix, run="first", root=False):
-        with pytest.raises(HostLockedError) as refused, lock_host(session(), prefix=prefix, run="second", root=False):
+    with HostLock(session(), prefix=prefix, run="first", root=False):
+        with pytest.raises(HostLockedError) as refused, HostLock(session(), prefix=prefix, run="second", root=False):
             pass
         assert refused.value.exit_code == Exit.LOCKED
         assert "run first" in refused.value.text
         assert f"(process {os.getpid()}) since 20" in refused.value.text
-    with lock_host(session(), prefix=prefix, run="second", root=False):
+    with HostLock(session(), prefix=prefix, run="second", root=False):
         pass
     assert not (tmp_path / "a prefix" / "lock.json").exists()
 
@@ -48,13 +50,13 @@ def test_the_lock_of_a_killed_controller_is_released(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(HostLockedError), lock_host(session(), prefix=str(tmp_path), run="next", root=False):
+        with pytest.raises(HostLockedError), HostLock(session(), prefix=str(tmp_path), run="next", root=False):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     for _ in range(50):
         try:
-            with lock_host(session(), prefix=str(tmp_path), run="next", root=False):
+            with HostLock(session(), prefix=str(tmp_path), run="next", root=False):
                 return
         except HostLockedError:
             continue
@@ -76,9 +78,9 @@ exec {shutil.which("flock")} "$@"
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     with (
-        lock_host(session(), prefix=str(prefix), run="first", root=False),
+        HostLock(session(), prefix=str(prefix), run="first", root=False),
         pytest.raises(HostLockedError, match="run first"),
-        lock_host(session(), prefix=str(prefix), run="second", root=False),
+        HostLock(session(), prefix=str(prefix), run="second", root=False),
     ):
         pass
     assert (tmp_path / "went").exists()
@@ -88,7 +90,7 @@ def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(RemoteCommandError) as refused,
-        lock_host(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
+        HostLock(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
     ):
         pass
     assert "could not be taken" in refused.value.text
@@ -102,10 +104,41 @@ def test_a_holder_without_an_account_name_is_named_by_its_number(
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    with lock_host(session(), prefix=str(tmp_path), run="first", root=False):
+    with HostLock(session(), prefix=str(tmp_path), run="first", root=False):
         with (
             pytest.raises(HostLockedError) as refused,
-            lock_host(session(), prefix=str(tmp_path), run="second", root=False),
+            HostLock(session(), prefix=str(tmp_path), run="second", root=False),
         ):
             pass
         assert f"run first of {os.getuid()}@" in refused.value.text
+
+
+def test_a_lock_that_its_host_released_is_taken_anew(tmp_path: Path) -> None:
+    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
+        assert not lock.renew()
+        end_holder(tmp_path)
+        assert lock.renew()
+        assert not lock.renew()
+        with pytest.raises(HostLockedError, match="run first"):
+            HostLock(session(), prefix=str(tmp_path), run="second", root=False)
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_another_run_took_meanwhile_is_not_taken_anew(tmp_path: Path) -> None:
+    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
+        end_holder(tmp_path)
+        with (
+            HostLock(session(), prefix=str(tmp_path), run="second", root=False),
+            pytest.raises(HostLockedError, match="run second"),
+        ):
+            lock.renew()
+
+
+def end_holder(prefix: Path) -> None:
+    """Kill what holds a lock on this machine, as a loss of power does: it removes no file."""
+    for opened in Path("/proc").glob("[0-9]*/fd/9"):
+        with contextlib.suppress(OSError):
+            if opened.readlink() == prefix / "lock":
+                os.killpg(os.getpgid(int(opened.parts[2])), signal.SIGKILL)
+    while f":{(prefix / 'lock').stat().st_ino} " in Path("/proc/locks").read_text():
+        time.sleep(0.01)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from provision.core.errors import RemoteCommandError
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import Summary
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.ssh import SshSession
 from provision.pipeline import context as context_module
@@ -94,12 +95,22 @@ def test_connections_of_a_small_fleet_stay_open_for_the_next_phase(
     assert fleet.open == {"gpu-0", "gpu-1", "gpu-2"}
 
 
+class KnownLock(HostLock):
+    """A lock without a host; it notes its release."""
+
+    def __init__(self, host: str, released: list[str]) -> None:
+        self._host, self._released = host, released
+
+    def close(self) -> None:
+        self._released.append(self._host)
+
+
 def test_sessions_and_locks_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet(tmp_path, 8, monkeypatch)
     fleet.ask_all()
     released: list[str] = []
     for host in fleet.context.hosts()[:4]:
-        fleet.context.locks.setdefault(host.name, ExitStack()).callback(released.append, host.name)
+        fleet.context.locks[host.name] = KnownLock(host.name, released)
     # Each waits for all others: one after the other they would wait in vain.
     fleet.together = threading.Barrier(8)
     fleet.context.stack.close()

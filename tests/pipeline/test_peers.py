@@ -11,21 +11,23 @@ from typing import Any, Literal
 
 import pytest
 
-from provision.core.errors import PeerError, TransportError
+from provision.core.errors import SourceError, TransportError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem, User
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import Transfers
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.peers import access
 from provision.fleet.peers.relay import FIRST
+from provision.fleet.sources.choice import ENOUGH_HOSTS, choose
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
 from provision.pipeline import background_upload
 from provision.pipeline.context import RunContext
-from provision.pipeline.peers import ENOUGH_HOSTS, Distribution, choose
+from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
 from provision.report.live import open_progress
 from provision.report.text import describe_transfers
@@ -147,7 +149,7 @@ def test_hosts_that_cannot_reach_each_other_get_everything_from_the_controller(
     context: RunContext, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(*_: Any) -> int:
-        raise PeerError("no route to host")
+        raise SourceError("no route to host")
 
     monkeypatch.setattr(access, "fetch", fetch)
     assert distribute(context) == dict.fromkeys(NAMES, SIZE)
@@ -160,7 +162,7 @@ def test_hosts_that_grant_nothing_get_everything_from_the_controller(
     context: RunContext, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def grant(*_: Any) -> None:
-        raise PeerError("authorized_keys cannot be written")
+        raise SourceError("authorized_keys cannot be written")
 
     monkeypatch.setattr(access, "grant", grant)
     distribute(context)
@@ -187,7 +189,7 @@ def test_a_run_that_is_interrupted_does_not_wait_for_hosts_that_wait(context: Ru
     def call(one: Host) -> None:
         try:
             handing_on.send(one, lambda _: None)
-        except PeerError as error:
+        except SourceError as error:
             ended.append(error)
 
     threads = [threading.Thread(target=call, args=(one,)) for one in context.hosts()]
@@ -245,4 +247,9 @@ def test_the_summary_names_bytes_by_source() -> None:
     assert describe_transfers(found) == (
         "sent: 2.0 GiB by the controller, 6.0 GiB from host to host (to gpu-3, gpu-4); "
         "no host could serve gpu-4, so the controller sent them the rest; why"
+    )
+    own = Transfers(host=3 << 30, path=1 << 30, short=("gpu-1",), reason="why")
+    assert describe_transfers(own) == (
+        "sent: 0 B by the controller, 3.0 GiB fetched by hosts from their index or hub, 1.0 GiB copied by hosts from a folder; "
+        "gpu-1 did not get all from their own source, so the controller sent the rest; why"
     )

@@ -12,9 +12,10 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import CheckRecord, PhaseResult
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import write_atomically
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
 from provision.phases.gateway.backends import Served

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 
 from provision.core.errors import ServeError
 from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
-from provision.core.run_folder import RunFolder
+from provision.core.models.settings import Settings
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, playbooks, restart, rollback
 from provision.pipeline import serve as phase
@@ -23,9 +22,9 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts
 from provision.pipeline.runner import open_run
 from provision.pipeline.traffic import Answers
-from provision.report.live import open_progress
 from provision.report.run_files import read
 from provision.report.summary_builder import build
+from tests.pipeline.local_context import local_context
 
 READY = {"served_name": "m", "host": "10.0.0.1", "port": 8000}
 
@@ -82,28 +81,15 @@ class Site:
 
     def serve(self, names: str, *, with_gateway: bool = True, again: str = "", together: str = "") -> RunContext:
         """Let a run restart hosts; those of `together` serve one model."""
-        span = Span(members=tuple(together), addresses=tuple(together)) if together else None
-        hosts = [
-            Host(
-                name=name,
-                connection=Connection(kind="local"),
-                settings=Settings(),
-                span=span if name in together else None,
-            )
-            for name in names
-        ]
-        context = RunContext(
-            run=RunFolder.create(self.folder / "logs", command="provision"),
-            inventory=Inventory(source="test", hosts=tuple(hosts)),
-            progress=open_progress([*names], stream=io.StringIO(), environment={}),
-            cache=self.folder,
-            find_gateways=lambda: [self.gateway] if with_gateway else [],
+        context = local_context(
+            self.folder, names, together=together, find_gateways=lambda: [self.gateway] if with_gateway else []
         )
         context.run.write("inventory.json", context.inventory)
         desired = SimpleNamespace(
             state={"release": "1" * 16, "readiness": READY},
             readiness=READY,
             service=SimpleNamespace(supervisor="systemd"),
+            start_cache=None,
         )
         facts = {
             name: HostFacts(

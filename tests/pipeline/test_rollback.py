@@ -12,8 +12,9 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.pipeline import playbooks, proof
 from provision.pipeline.context import RunContext

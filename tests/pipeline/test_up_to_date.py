@@ -21,7 +21,8 @@ from provision.core.models.facts import (
     OperatingSystem,
     User,
 )
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.core.run_folder import RunFolder

@@ -11,8 +11,9 @@ import pytest
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import CheckRecord
-from provision.core.models.settings import Connection, Host, Inventory, Settings, Span
+from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified

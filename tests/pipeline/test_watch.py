@@ -9,7 +9,8 @@ import pytest
 
 from provision.core.errors import TransportError
 from provision.core.models.facts import HostFacts, Installed
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.pipeline import watch
 from provision.pipeline.watch import WatchedHost
 

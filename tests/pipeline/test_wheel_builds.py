@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
-from provision.core.models.settings import Inventory
+from provision.core.models.inventory import Inventory
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.local import LocalSession

@@ -301,6 +301,7 @@ def test_a_key_of_minisign_signs_a_bundle(tmp_path: Path) -> None:
             "flash-attn 2.8.3 for 9.0 is wanted, the bundle has none",
         ),
         ({"supervisor": "supervisor"}, "service manager supervisor is wanted, the bundle has that of the system"),
+        ({"executor": "ray"}, "executor ray is wanted, the bundle has mp"),
     ],
 )
 def test_another_class_of_host_is_refused_with_the_difference(

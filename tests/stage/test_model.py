@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -186,6 +187,17 @@ def test_weights_that_hosts_have_are_not_fetched(hub: Site, store: Store) -> Non
     sent, fetched = take(store, "org/tiny")
     assert sent != name, "a folder of links is another one"
     assert all(Path(file.path).is_file() for file in fetched)
+
+
+@pytest.mark.parametrize("source", ["host", "path"])
+def test_weights_that_hosts_get_themselves_are_not_fetched_and_named_by_their_place_at_the_hub(
+    hub: Site, store: Store, source: Literal["host", "path"]
+) -> None:
+    name, files = stage_model(Settings(model="org/tiny", source={"model": source}), ClientSettings(), store)
+    assert {file.name for file in files if not file.path} == set(SHARDS)
+    assert {file.hub_path for file in files} == {f"org/tiny/resolve/c0ffee/{path}" for path in MODEL}
+    assert not any(shard in path for path in hub.requests for shard in SHARDS)
+    assert take(store, "org/tiny")[0] == name, "another source is no other model"
 
 
 def test_an_interrupted_shard_is_resumed(hub: Site, store: Store) -> None:

@@ -46,3 +46,11 @@ def test_the_torch_of_a_rocm_build_is_requested_without_its_variant() -> None:
     assert "+" not in torch.version
     location = IndexLocation("https://wheels.example/rocm/0.20.1/rocm721")
     assert torch.fits(Version(f"{torch.version}+git8514f05"), location)
+
+
+def test_ray_is_requested_where_it_starts_the_processes_and_nowhere_else() -> None:
+    stack = make_stack(None, None)
+    with_ray = stack.model_copy(update={"executor": "ray"})
+    plain, asked = (make_request(each, target_of(each), {}, {}).requirements for each in (stack, with_ray))
+    assert set(asked) - set(plain) == {"ray>=2.55.1"}
+    assert not set(plain) - set(asked)

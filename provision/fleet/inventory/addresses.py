@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
 """Addresses of a server that listens on all interfaces."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from provision.core.models.settings import Settings, option_of
+from provision.core.models.setting_types import SourceKind
+from provision.core.models.settings import RAY_PORTS, Settings, option_of
 from provision.core.models.staged import CHAT_TEMPLATE
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
 
+LAST_PORT = 65535
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
 
@@ -37,6 +39,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_arguments(settings),
         *_environment(settings),
         *_model(settings),
+        *_sources(settings),
         *_parallel(settings),
         *_span(settings),
         *_gateway(settings),
@@ -90,6 +93,22 @@ def _model(settings: Settings) -> Iterator[Conflict]:
             "chat_template",
             f"it is sent with the model, and the model is linked from {settings.model_on_host}",
             f"put it there as {CHAT_TEMPLATE}, also beside the model of firstlight_model, and leave this setting out",
+        )
+
+
+def _sources(settings: Settings) -> Iterator[Conflict]:
+    sources = {kind: settings.source_of(kind) for kind in get_args(SourceKind)}
+    if "path" in sources.values() and settings.source_folder is None:
+        yield Conflict(
+            "source",
+            "`path` copies from a folder of the host, and no folder is named",
+            "set firstlight_source_folder to its path on the hosts, such as /mnt/share/firstlight",
+        )
+    if isinstance(settings.source, dict) and sources["interpreter"] == "host":
+        yield Conflict(
+            "source",
+            "{interpreter: host} cannot be: the interpreter's archive is packed by the controller, and no index has it",
+            "leave interpreter out, or set it to controller, peers or path",
         )
 
 
@@ -154,7 +173,7 @@ def _monitoring(settings: Settings) -> Iterator[Conflict]:
 def _arguments(settings: Settings) -> Iterator[Conflict]:
     table = _table()
     owned, refused, secret = table["owned"], table["refused"], table["secret"]["arguments"]
-    for argument, following in zip(settings.vllm_args, (*settings.vllm_args[1:], ""), strict=False):
+    for argument, following in _with_following(settings.vllm_args):
         option = _named(argument, following, (*owned, *refused, *secret))
         shown = argument if option in (None, option_of(argument)) else f"{argument} (short for {option})"
         if option in secret:
@@ -177,6 +196,11 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
             )
         elif option in refused:
             yield Conflict("vllm_args", f"{shown!r}: {refused[option]['why']}", refused[option]["do"])
+
+
+def _with_following(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each argument with the one behind it; the last one with an empty text."""
+    return zip(arguments, (*arguments[1:], ""), strict=False)
 
 
 def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
@@ -235,7 +259,19 @@ def _span(settings: Settings) -> Iterator[Conflict]:
             "name the host's address in the network between the hosts",
         )
     if settings.span == 1:
+        if settings.executor == "ray":
+            yield Conflict(
+                "executor",
+                "'ray' starts the processes of a model over several hosts, and one host is to serve the model",
+                "set firstlight_span too, or leave firstlight_executor out",
+            )
         return
+    if settings.executor == "ray" and settings.ray_ports[1] > LAST_PORT:
+        yield Conflict(
+            "span_port",
+            f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after the two of the span",
+            f"name one of at most {LAST_PORT - 1 - RAY_PORTS}",
+        )
     if settings.data_parallel > 1:
         yield Conflict(
             "data_parallel",
@@ -248,6 +284,10 @@ def _span(settings: Settings) -> Iterator[Conflict]:
             "the engine's processes listen on the network between the hosts, and ask nobody for a key",
             "set firstlight_expose: true if only the hosts of the span reach one another there, or if that network is trusted",
         )
+    refused = _table()["refused_of_spans"]
+    for argument, following in _with_following(settings.vllm_args):
+        if option := _named(argument, following, refused):
+            yield Conflict("vllm_args", f"{argument!r}: {refused[option]['why']}", refused[option]["do"])
     # A size that is not given is chosen so that it fits.
     asked = (settings.tensor_parallel or settings.span) * (settings.pipeline_parallel or settings.span)
     if asked % settings.span:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.user_path import expand_user
 from provision.fleet.inventory.openssh import SshConfigReader, SshTarget, read_ssh_config, resolve
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from provision.core.errors import InventoryError, UsageError
-from provision.core.models.settings import Connection, Host, Inventory
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
+from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
@@ -224,7 +224,7 @@ def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
+    with scratch_folder() as scratch:
         done = _run_reader(path, limit, scratch)
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
     try:
@@ -243,10 +243,10 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     return answer
 
 
-def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.CompletedProcess[str]:
+def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.CompletedProcess[str]:
     """Run Ansible's reader; `scratch` is its temporary folder, because the home may not be writable."""
     environment = os.environ | {
-        "ANSIBLE_LOCAL_TEMP": scratch,
+        "ANSIBLE_LOCAL_TEMP": str(scratch),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
         "ANSIBLE_DEPRECATION_WARNINGS": "0",

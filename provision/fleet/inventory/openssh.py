@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.process import run_program
 from provision.core.tables import own_table
 

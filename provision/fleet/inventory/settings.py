@@ -74,7 +74,7 @@ def settings_of(
         settings = Settings.model_validate(given)
     except ValidationError as error:
         for name in _at_fault(error):
-            note(name, f"{_shown(given[name])} is not allowed")
+            note(name, f"{_shown(name, given[name])} is not allowed")
         return None
     for conflict in conflicts(settings):
         note(conflict.setting, conflict.text, conflict.hint)
@@ -153,9 +153,13 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _shown(value: Any) -> str:
-    # only names of a mapping: a value may be a secret
-    text = f"a mapping of {', '.join(map(str, value)) or 'nothing'}" if isinstance(value, Mapping) else repr(value)
+def _shown(name: str, value: Any) -> str:
+    if (
+        isinstance(value, Mapping) and name != "source"
+    ):  # only names: a value may be a secret, also where no mapping is allowed
+        text = f"a mapping of {', '.join(map(str, value)) or 'nothing'}"
+    else:
+        text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

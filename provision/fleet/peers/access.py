@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from provision.core.errors import PeerError, RemoteCommandError
-from provision.core.json_text import parse_object
-from provision.core.models.settings import Connection
+from provision.core.errors import SourceError
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
+from provision.fleet.ssh import program
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.host_keys import name_of
 from provision.fleet.ssh.known_hosts import known_keys
 from provision.fleet.ssh.session import Session
-from provision.fleet.ssh.upload import PEER_FOLDER, check_space, list_remote, part_name
+from provision.fleet.ssh.upload import check_space, list_remote, part_name
 
 PROGRAM = Path(__file__).parent / "onhost" / "peer.py"
 KEY_LIFE_S = 6 * 3600
 """After that sshd refuses the key, even on a host that lost its power before it could remove it. Longer than a run may send."""
-ANSWER_S = 30.0
-SILENCE_S = 60.0
-"""A transfer that moves nothing for so long is broken off. OpenSSH itself notices a dead host after as long."""
 _ALIAS = "peer"
 _OPTIONS = {
     "BatchMode": "yes",
@@ -113,19 +107,19 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
     """Let the holders of the run's key read verified files of a host, for as long as the channel is open.
 
     Raises:
-        PeerError: The host does not allow it.
+        SourceError: The host does not allow it.
         TransportError: The connection broke.
     """
-    channel = _start(session, folder, "grant")
+    channel = program.start(session, folder, PROGRAM, "grant")
     try:
-        answer = _exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
+        answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
         problem = "" if answer == "granted" else answer or channel.error_text() or "no answer"
     except BaseException:
         channel.close()
         raise
     if problem:
         channel.close()
-        raise PeerError(f"host {session.host} hands nothing on: {problem}")
+        raise SourceError(f"host {session.host} hands nothing on: {problem}")
     return channel
 
 
@@ -142,7 +136,7 @@ def fetch(
         The bytes that came from the other host.
 
     Raises:
-        PeerError: The other host cannot be reached, or broke off.
+        SourceError: The other host cannot be reached, or broke off.
         StageError: The disk is too small, or the folder cannot be used.
         TransportError: The connection from here broke.
     """
@@ -161,43 +155,8 @@ def fetch(
             for file, offset in wanted
         ],
     }
-    channel, moved = _start(session, folder, "fetch"), 0
+    channel = program.start(session, folder, PROGRAM, "fetch")
     try:
-        record = _record(_exchange(session, channel, request, timeout_s=SILENCE_S))
-        while isinstance(count := record.get("bytes"), int):
-            moved += count
-            progress(count)
-            record = _record(channel.readline(timeout_s=SILENCE_S))
-        if "done" not in record:
-            problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
-            raise PeerError(f"host {session.host} got no files from host {source.name}: {problem}")
-    finally:
-        channel.close()
-    return moved
-
-
-def _start(session: Session, folder: str, word: str) -> Channel:
-    own = f"{folder}/{PEER_FOLDER}"
-    done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
-    if done.rc != 0:
-        raise PeerError(f"host {session.host} has no python3 or no room: {done.stderr.strip() or 'not found'}")
-    try:
-        session.write(f"{own}/{PROGRAM.name}", PROGRAM.read_bytes(), mode=0o600)
-    except RemoteCommandError as error:
-        raise PeerError(error.text, hint=error.hint) from None
-    return session.open_channel(f"exec python3 -I {shlex.quote(f'{own}/{PROGRAM.name}')} {word}")
-
-
-def _exchange(session: Session, channel: Channel, request: dict[str, Any], *, timeout_s: float = ANSWER_S) -> str:
-    try:
-        channel.writeline(json.dumps(request))
-    except OSError as error:
-        raise PeerError(f"host {session.host} does not hand files on: {error}") from None
-    return channel.readline(timeout_s=timeout_s)
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        return parse_object(line)
-    except ValueError:
-        return {}
+        return program.follow(session, channel, request, progress)
+    except SourceError as error:
+        raise SourceError(f"host {session.host} got no files from host {source.name}: {error.text}") from None

@@ -16,7 +16,7 @@ from paramiko.agent import AgentSSH
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, NoneAuth, OnDiskPrivateKey, Password
 from paramiko.pkey import PublicBlob
 
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 
 
 class _Agent(AgentSSH):

@@ -13,7 +13,7 @@ import paramiko
 from paramiko.auth_strategy import AuthFailure
 
 from provision.core.errors import TransportError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
 from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds

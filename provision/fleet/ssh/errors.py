@@ -6,7 +6,7 @@ import errno
 import socket
 
 from provision.core.errors import TransportError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.openssh import manual_command
 
 

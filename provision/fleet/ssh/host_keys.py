@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 
 from provision.core.errors import HostKeyError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.known_hosts import KnownKey, add_known_key, fingerprint, known_keys, lookup_name
 from provision.fleet.ssh.openssh import manual_command_with_key_prompt
 

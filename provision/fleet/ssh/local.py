@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, LocalChannel, wrapped
 from provision.fleet.ssh.session import Progress, SendReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 
 
 def ssh_command(connection: Connection, *, options: tuple[str, ...] = ()) -> list[str]:

@@ -14,7 +14,7 @@ import tempfile
 from typing import IO
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.host_keys import name_of, renewal_hint
 from provision.fleet.ssh.openssh import manual_command, manual_command_with_key_prompt
 

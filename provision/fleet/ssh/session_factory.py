@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.ssh.session import Session
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import paramiko
 
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, SshChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, alive, connect

@@ -7,10 +7,10 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from provision.core.errors import HostKeyError, StageError, TransportError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
+from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.errors import AuthenticationError, where
 from provision.fleet.ssh.openssh import ssh_command
 
@@ -101,8 +101,8 @@ def _environment(connection: Connection) -> Iterator[dict[str, str]]:
     if connection.password is None:
         yield dict(os.environ)
         return
-    with tempfile.TemporaryDirectory(prefix="firstlight-askpass-") as folder:
-        script = Path(folder, "askpass")
+    with scratch_folder() as folder:
+        script = folder / "askpass"
         script.write_text("#!/bin/sh\nprintf '%s\\n' \"$FIRSTLIGHT_ASKPASS\"\n", encoding="utf-8")
         script.chmod(0o700)
         yield os.environ | {

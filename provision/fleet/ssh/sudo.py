@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.core.redaction import register_secret
 
 GRACE_S = 5

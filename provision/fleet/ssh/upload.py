@@ -166,10 +166,12 @@ class Upload:
         resumed = sum(remote.part(file) for file in missing)
         need = sum(file.size for file in missing) - resumed
         check_space(f"host {self._session.host}", self._folder, need, remote.free)
+        require_here(self._session.host, [file for file in missing if remote.part(file) < file.size])
         self._progress(sum(file.size for file in present) + resumed)
         damaged = self._transfer(missing, remote.part)
         if damaged:
             again = [file for file in missing if file.name in damaged]
+            require_here(self._session.host, again)
             self._progress(-sum(file.size for file in again))
             twice = self._transfer(again, lambda _: 0)
             for file in again:
@@ -270,6 +272,20 @@ def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
         if by_name.setdefault(file.name, file).sha256 != file.sha256:
             raise StageError(f"two different files are to be sent as {file.name}", hint="stage again")
     return list(by_name.values())
+
+
+def require_here(host: str, files: Sequence[StagedFile]) -> None:
+    """Check that the controller has files that it is to send.
+
+    Raises:
+        StageError: It left them to the host's own source.
+    """
+    absent = [file.name for file in files if not file.path]
+    if absent:
+        raise StageError(
+            f"host {host} did not get {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''} from its own source, and the controller has no copy",
+            hint="see why in the run's events (./firstlight logs show --full), or set firstlight_source: {model: controller}",
+        )
 
 
 def check_space(at: str, folder: str, need: int, free: int) -> None:

@@ -1,0 +1,38 @@
+"""Temporary folders that leave nothing behind: where a process was killed, the next run of the same account removes its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX, _NEW, _HELD = "firstlight-", "new-firstlight-", ".held"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Provide a folder that only this account can read; it is removed with the block. It has no file but its lock's."""
+    made = Path(tempfile.mkdtemp(prefix=_NEW))
+    with (made / _HELD).open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Only from here on may others take it for one that was left.
+        folder = made.rename(made.with_name(made.name.replace(_NEW, _PREFIX, 1)))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_folders() -> None:
+    """Remove the folders of this account whose processes were killed: the kernel released their locks."""
+    for held in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_HELD}"):
+        # Another process may remove the same one, or still use it.
+        with contextlib.suppress(OSError), held.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid == os.getuid() and not held.parent.is_symlink():
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(held.parent)

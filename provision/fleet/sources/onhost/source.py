@@ -1,0 +1,371 @@
+"""A host that gets files by itself: `python3 source.py host | path | compare`. Standard library only.
+
+`host` fetches from package indexes and a model hub, `path` copies from a folder that the host has, both under the names in transfer;
+hashes are checked afterwards, as those of files that the controller sends. `compare` looks for files in a folder, by name and size. What does
+not come is named, and nothing else is lost by it. The end of the input ends the program.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import ssl
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
+
+OWN = Path(__file__).resolve().parent
+"""Folder of this program, inside of the incoming folder; it is gone when the program has ended."""
+INCOMING = OWN.parent
+PIECE = 1 << 20
+REPORT_EVERY_S = 0.5
+SILENCE_S = 30.0
+AT_ONCE = 4
+"""Files that are fetched at a time."""
+TRIES = 2
+LONGEST_PAGE = 64 << 20
+ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
+
+File = dict[str, Any]
+
+
+class SourceError(Exception):
+    """A file cannot be had."""
+
+
+def main(word: str) -> None:
+    os.umask(0o077)
+    try:
+        request = json.loads(sys.stdin.readline())
+        threading.Thread(target=end_with_input, daemon=True).start()
+        report = Report()
+        {"host": host, "path": path, "compare": compare}[word](request, report)
+        report.tell()
+        say({"done": True})
+    except (OSError, SourceError) as error:
+        say({"problem": str(error)})
+    finally:
+        shutil.rmtree(str(OWN), ignore_errors=True)
+
+
+def host(request: dict[str, Any], report: Report) -> None:
+    """Fetch files from indexes and a hub."""
+    client = Client(request)
+
+    def fetch(file: File) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                client.fetch(file, report)
+            except (OSError, ValueError, SourceError) as error:
+                if attempt == TRIES:
+                    report.lack(file["sha256"], plain(str(error)))
+            else:
+                return
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(fetch, request["files"]))
+
+
+def path(request: dict[str, Any], report: Report) -> None:
+    """Copy files from a folder, after a sample of them was hashed."""
+    folder = Path(request["folder"])
+    for file in request["files"]:
+        if file["sha256"] in request["sample"] and digest(place(folder, file)) != file["sha256"]:
+            raise SourceError(f"{place(folder, file)} has another SHA-256 than {file['sha256']}")
+    for file in request["files"]:
+        try:
+            with place(folder, file).open("rb") as content:
+                content.seek(file["offset"])
+                save(content, file, report)
+        except (OSError, SourceError) as error:
+            report.lack(file["sha256"], str(error))
+
+
+def compare(request: dict[str, Any], report: Report) -> None:
+    """Name the files that a folder does not have in their size."""
+    for file in request["files"]:
+        try:
+            place(Path(request["folder"]), file)
+        except (OSError, SourceError) as error:
+            report.lack(file["sha256"], str(error))
+
+
+def place(folder: Path, file: File) -> Path:
+    """Return where a folder has a file: under its name, or as the controller's cache has it, under its hash."""
+    name, sha256 = str(file["name"]), str(file["sha256"])
+    kept = folder / "files" / sha256[:2] / sha256
+    names = [folder / name, kept / name.replace("/", "--")]
+    found = next((name for name in names if name.is_file()), None)
+    if found is None:
+        raise SourceError(f"{folder} does not have {name}")
+    if found.stat().st_size != file["size"]:
+        raise SourceError(f"{found} has {found.stat().st_size} bytes, not {file['size']}")
+    return found
+
+
+def digest(found: Path) -> str:
+    sha256 = hashlib.sha256()
+    with found.open("rb") as content:
+        for block in iter(lambda: content.read(PIECE), b""):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def save(source: io.BufferedIOBase, file: File, report: Report, *, again: bool = False) -> None:
+    """Write the rest of a file under its name in transfer; `again`: the source begins at the first byte."""
+    part = INCOMING / file["part"]
+    with part.open("wb" if again or not file["offset"] else "ab") as target:
+        at = target.seek(0, os.SEEK_END)
+        if at != (0 if again else file["offset"]):
+            raise SourceError(f"{file['part']} was changed during the transfer")
+        try:
+            while at < file["size"]:
+                block = source.read1(min(PIECE, file["size"] - at))
+                if not block:
+                    raise SourceError(f"{file['name']} ended after {at} of {file['size']} bytes")
+                target.write(block)
+                at += len(block)
+                report.add(len(block))
+        finally:
+            file["offset"] = at
+
+
+class Client:
+    """The indexes and the hub of a request; where it names none, those of the host's own settings."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        own = own_settings()
+        indexes = request["indexes"] or [*own["index"], *own["extra"]]
+        if not request["indexes"] and not own["index"]:
+            indexes = [*request["default_indexes"], *indexes]
+        self._locations = [(url, False) for url in indexes]
+        if not request["indexes"]:
+            self._locations += [(url, True) for url in own["links"]]
+        self._hub = (request["hub"] or os.environ.get("HF_ENDPOINT") or request["default_hub"]).rstrip("/")
+        handlers: list[urllib.request.BaseHandler] = []
+        if own["cert"]:
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=own["cert"][0])))
+        if own["proxy"]:
+            handlers.append(urllib.request.ProxyHandler({"http": own["proxy"][0], "https": own["proxy"][0]}))
+        self._opener = urllib.request.build_opener(*handlers)
+        self._pages: dict[str, dict[str, tuple[str, str]]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def fetch(self, file: File, report: Report) -> None:
+        """Get a file. Raises OSError, ValueError, SourceError."""
+        if file["hub_path"]:
+            address, headers = f"{self._hub}/{file['hub_path']}", hub_headers()
+        else:
+            address, headers = self._address(file), {}
+        if (local := local_path(address)) is not None:
+            with local.open("rb") as content:
+                content.seek(file["offset"])
+                save(content, file, report)
+            return
+        if file["offset"]:
+            headers["Range"] = f"bytes={file['offset']}-"
+        with self._open(address, headers) as answer:
+            save(answer, file, report, again=answer.status != 206)
+
+    def _address(self, file: File) -> str:
+        """Return the address of a wheel: that of the first location whose page has its name, and no other hash."""
+        problems = []
+        for url, flat in self._locations:
+            package = re.sub(r"[-_.]+", "-", file["name"].partition("-")[0]).lower()
+            page = url if flat else f"{url.rstrip('/')}/{package}/"
+            try:
+                address, sha256 = self._page(page).get(file["name"], ("", ""))
+            except (OSError, ValueError) as error:
+                problems.append(f"{page}: {error}")
+                continue
+            if address and sha256 in ("", file["sha256"]):
+                return address
+            if address:
+                problems.append(f"{page} has it with another SHA-256, {sha256}")
+        raise SourceError("; ".join(problems) or f"no index has {file['name']}")
+
+    def _page(self, address: str) -> dict[str, tuple[str, str]]:
+        """Return address and hash by file name."""
+        with self._locks.setdefault(address, threading.Lock()):
+            if address not in self._pages:
+                self._pages[address] = self._read_page(address)
+            return self._pages[address]
+
+    def _read_page(self, address: str) -> dict[str, tuple[str, str]]:
+        local = local_path(address)
+        if local is not None:
+            index = local / "index.html"
+            if local.is_dir() and not index.is_file():
+                return {entry.name: (entry.as_uri(), "") for entry in local.iterdir()}
+            if not local.exists():
+                return {}
+            text = (index if local.is_dir() else local).read_text(encoding="utf-8")
+            return linked(text, local.as_uri() + ("/" if local.is_dir() else ""))
+        try:
+            with self._open(address, {"Accept": ACCEPT}) as answer:
+                content, kind = answer.read(LONGEST_PAGE), answer.headers.get("content-type", "")
+                address = answer.url
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 410):
+                return {}
+            raise
+        if "json" not in kind:
+            return linked(content.decode(errors="replace"), address)
+        return {
+            str(file["filename"]): (urljoin(address, file["url"]), (file.get("hashes") or {}).get("sha256", ""))
+            for file in json.loads(content)["files"]
+        }
+
+    def _open(self, address: str, headers: dict[str, str]) -> Any:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https"):
+            raise SourceError(f"{plain(address)} is no address of a server")
+        login, _, place = parts.netloc.rpartition("@")
+        request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)))  # noqa: S310 - checked above
+        for name, value in headers.items():
+            request.add_header(name, value) if name != "Authorization" else request.add_unredirected_header(name, value)
+        if login:
+            request.add_unredirected_header(
+                "Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+            )
+        return self._opener.open(request, timeout=SILENCE_S)
+
+
+def local_path(address: str) -> Path | None:
+    """Return the path of a local address, `file:///` or a plain path; None for that of a server."""
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(address).expanduser()
+
+
+def hub_headers() -> dict[str, str]:
+    """Return the headers for a hub: the host's own token, where it has one. It is not sent on where the hub redirects."""
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    token = os.environ.get("HF_TOKEN", "")
+    with contextlib.suppress(OSError):
+        token = token or Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser().read_text(
+            encoding="ascii"
+        )
+    return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+
+
+def own_settings() -> dict[str, list[str]]:
+    """Return the package settings of this host: uv's variables, else pip's variables and files."""
+    home, environ = Path.home(), os.environ
+    files: list[str | Path] = [
+        "/etc/xdg/pip/pip.conf",
+        "/etc/pip.conf",
+        home / ".pip/pip.conf",
+        home / ".config/pip/pip.conf",
+    ]
+    files += [environ["PIP_CONFIG_FILE"]] if "PIP_CONFIG_FILE" in environ else []
+    found: dict[str, str] = {}
+    for section in ("global", "install"):
+        for file in files:
+            parser = configparser.RawConfigParser()
+            with contextlib.suppress(configparser.Error, UnicodeDecodeError, OSError):
+                parser.read(file, encoding="utf-8")
+                found.update(parser.items(section) if parser.has_section(section) else ())
+    found.update((name[4:].lower().replace("_", "-"), text) for name, text in environ.items() if name[:4] == "PIP_")
+
+    def words(key: str, *variables: str) -> list[str]:
+        values = [environ[name] for name in variables if environ.get(name)] or [found.get(key, "")]
+        return [word for value in values for word in re.split(r"[\s,]+", value) if word]
+
+    return {
+        "index": words("index-url", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+        "extra": [
+            word.partition("=")[2] if re.match(r"[\w.-]+=", word) else word
+            for word in words("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+        ],
+        "links": words("find-links", "UV_FIND_LINKS"),
+        "cert": [environ["SSL_CERT_FILE"]] if environ.get("SSL_CERT_FILE") else words("cert"),
+        "proxy": words("proxy"),
+    }
+
+
+def linked(text: str, address: str) -> dict[str, tuple[str, str]]:
+    """Return address and hash by name of the files that an HTML page links."""
+    anchors = Anchors()
+    anchors.feed(text)
+    found = {}
+    for link in anchors.links:
+        url, fragment = urldefrag(urljoin(address, link))
+        name = unquote(urlsplit(url).path).rpartition("/")[2]
+        found[name] = (url, fragment[7:] if fragment.startswith("sha256=") else "")
+    return found
+
+
+class Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Iterable[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def plain(text: str) -> str:
+    """Remove credentials from addresses."""
+    return re.sub(r"(?<=://)[^/@\s`'\"]+@", "***@", text)
+
+
+class Report:
+    """Reports received bytes, and files that did not come, to the controller."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._told = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._bytes += count
+            if time.monotonic() - self._told >= REPORT_EVERY_S:
+                self._tell()
+
+    def lack(self, sha256: str, problem: str) -> None:
+        with self._lock:
+            say({"lacks": sha256, "why": problem})
+
+    def tell(self) -> None:
+        with self._lock:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._bytes:
+            say({"bytes": self._bytes})
+        self._bytes, self._told = 0, time.monotonic()
+
+
+def say(record: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the controller is gone
+        sys.stdout.write(f"{json.dumps(record)}\n")
+        sys.stdout.flush()
+
+
+def end_with_input() -> None:
+    while os.read(0, PIECE):  # not sys.stdin, whose lock this thread would hold when the program ends
+        pass
+    shutil.rmtree(str(OWN), ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,96 @@
+"""A program of this product in a host's incoming folder, which reports what it moves as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from provision.core.errors import RemoteCommandError, SourceError
+from provision.core.json_text import parse_object
+from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.session import Session
+from provision.fleet.ssh.upload import PEER_FOLDER
+
+ANSWER_S = 30.0
+SILENCE_S = 60.0
+"""A transfer that moves nothing for so long is broken off. OpenSSH itself notices a dead host after as long."""
+
+
+def start(session: Session, folder: str, program: Path, word: str) -> Channel:
+    """Start a program in a host's incoming folder.
+
+    Raises:
+        SourceError: The host cannot run it.
+        TransportError: The connection broke.
+    """
+    own = f"{folder}/{PEER_FOLDER}"
+    done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
+    if done.rc != 0:
+        raise SourceError(
+            f"host {session.host} cannot run {program.name}: {done.stderr.strip() or 'python3 is not found'}"
+        )
+    try:
+        session.write(f"{own}/{program.name}", program.read_bytes(), mode=0o600)
+    except RemoteCommandError as error:
+        raise SourceError(error.text, hint=error.hint) from None
+    return session.open_channel(f"exec python3 -I {shlex.quote(f'{own}/{program.name}')} {word}")
+
+
+def exchange(session: Session, channel: Channel, request: dict[str, Any], *, timeout_s: float = ANSWER_S) -> str:
+    """Send a program its request, and return its first line.
+
+    Raises:
+        SourceError: The program has ended.
+    """
+    try:
+        channel.writeline(json.dumps(request))
+    except OSError as error:
+        raise SourceError(f"a program on host {session.host} ended: {error}") from None
+    return channel.readline(timeout_s=timeout_s)
+
+
+def follow(
+    session: Session,
+    channel: Channel,
+    request: dict[str, Any],
+    progress: Callable[[int], None],
+    lacks: Callable[[str, str], None] | None = None,
+) -> int:
+    """Let a program move files; return the bytes. The channel is closed at the end.
+
+    Args:
+        session: The host.
+        channel: The running program.
+        request: What it is to do.
+        progress: Called with the bytes that came since the last call.
+        lacks: Called with the hash of a file that did not come, and why.
+
+    Raises:
+        SourceError: It did not come to its end.
+    """
+    moved = 0
+    try:
+        record = _record(exchange(session, channel, request, timeout_s=SILENCE_S))
+        while not record.keys().isdisjoint({"bytes", "lacks"}):
+            if isinstance(count := record.get("bytes"), int):
+                moved += count
+                progress(count)
+            elif lacks is not None:
+                lacks(str(record["lacks"]), str(record.get("why")))
+            record = _record(channel.readline(timeout_s=SILENCE_S))
+        if "done" not in record:
+            problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
+            raise SourceError(str(problem))
+    finally:
+        channel.close()
+    return moved
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        return parse_object(line)
+    except ValueError:
+        return {}
