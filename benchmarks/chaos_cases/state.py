@@ -132,7 +132,10 @@ def settled(host: FleetHost, reference: State | None, *, logs: Path, scratch: Pa
 
 
 def compare(reference: State, state: State) -> list[str]:
-    """Return how a state differs from that of an undisturbed host, part by part. Fewer processes are no difference."""
+    """Return how a state differs from that of an undisturbed host, part by part.
+
+    Fewer processes or temporary files are no difference: a restart ends and removes them.
+    """
     found = []
     for part in reference.keys() | state.keys():
         before, after = (_normal(part, each.get(part, {})) for each in (reference, state))
@@ -147,6 +150,8 @@ def compare(reference: State, state: State) -> list[str]:
             }
         else:
             names = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+            if part == "temporary files":
+                names = [name for name in names if name in after]
             changed = {name: (before.get(name), after.get(name)) for name in names}
         found += [f"{part}: {name}: {old or ABSENT} -> {new or ABSENT}" for name, (old, new) in changed.items()]
     return sorted(found)

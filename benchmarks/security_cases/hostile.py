@@ -34,7 +34,8 @@ MARKUP = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 RUN = """
 from provision.core.errors import FirstlightError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 session = open_session(Host(name="here", connection=Connection(kind="local"), settings=Settings()))
 try:

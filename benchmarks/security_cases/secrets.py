@@ -27,8 +27,9 @@ from benchmarks.security_cases.rows import (
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Configuration, OperatingSystem
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import Finding
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
 from provision.phases.install.host_results import install

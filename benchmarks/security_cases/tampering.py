@@ -15,7 +15,8 @@ from minisign import KeyPair
 from benchmarks.security_cases.rows import AcceptedError, Outcome, case, firstlight, refused
 from provision.catalog.index.settings import ClientSettings
 from provision.core.models.facts import Installed
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.ssh.host_keys import check_host_key

@@ -15,13 +15,13 @@ from benchmarks.chaos_cases.draw import draw, to_do
 from benchmarks.chaos_cases.faults import FAULTS
 from benchmarks.chaos_cases.on_controller import flip
 from benchmarks.chaos_cases.state import State, compare, left_in, shortened
-from benchmarks.chaos_cases.table import keep, kept, totals
+from benchmarks.chaos_cases.table import failed_before, keep, kept, made, restore, totals
 
 KEY = "etc/service.env"
 
 
 def row(number: int, result: str = "as undisturbed", **values: Any) -> dict[str, Any]:
-    return {"run": number, "seed": 1, "fault": "disk full", "result": result, "left": [], **values}
+    return {"run": number, "seed": 1, "fault": "disk full", "commit": "a", "result": result, "left": [], **values}
 
 
 def test_a_seed_draws_the_same_runs_again_and_another_one_others() -> None:
@@ -71,6 +71,34 @@ def test_rows_outlive_the_process_and_a_half_written_one_is_done_again(tmp_path:
     assert kept(path, 1) == [row(0)]
     keep(path, row(1))
     assert kept(path, 1) == [row(0), row(1)]
+
+
+def test_a_run_whose_fault_was_not_made_is_done_again_and_its_newest_row_counts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    keep(path, row(0, "not made"))
+    keep(path, row(1))
+    assert made(kept(path, 1), "a") == {1}
+    keep(path, row(0, "differs"))
+    assert kept(path, 1) == [row(0, "differs"), row(1)]
+
+
+def test_a_run_that_failed_is_done_again_with_another_product_and_stays_in_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    failed = row(0, "differs")
+    keep(path, failed)
+    assert (made(kept(path, 1), "a"), made(kept(path, 1), "b")) == ({0}, set())
+    assert failed_before(path, 1) == []
+    keep(path, row(0, commit="b"))
+    assert (kept(path, 1), failed_before(path, 1)) == ([row(0, commit="b")], [failed])
+
+
+def test_a_machine_without_rows_goes_on_from_the_published_table(tmp_path: Path) -> None:
+    path, published = tmp_path / "rows.jsonl", tmp_path / "chaos.json"
+    restore(path, published)
+    assert kept(path, 1) == []
+    published.write_text(json.dumps({"seed": 1, "rows": [row(0), row(1, "not made")]}))
+    restore(path, published)
+    assert kept(path, 1) == [row(0), row(1, "not made")]
 
 
 def test_runs_that_ended_before_their_fault_are_not_counted() -> None:
