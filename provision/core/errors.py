@@ -74,8 +74,8 @@ class HostKeyError(TransportError):
     """The host's key has changed or is unknown."""
 
 
-class PeerError(FirstlightError):
-    """A host does not hand files on, or cannot be reached by another one; the controller sends them."""
+class SourceError(FirstlightError):
+    """A source of files other than the controller gives none: another host, an index, a folder. The controller sends them."""
 
 
 class RemoteCommandError(FirstlightError):

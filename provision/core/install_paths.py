@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host, default_prefix
+from provision.core.models.inventory import Host
 
 SERVICE_USER = "firstlight"
+
+
+def default_prefix(*, uid: int, home: str) -> PurePosixPath:
+    """Return the default prefix of a user's installation."""
+    return PurePosixPath("/opt/firstlight") if uid == 0 else PurePosixPath(home) / ".local/share/firstlight"
 
 
 class InstallPaths(Record):

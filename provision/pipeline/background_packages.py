@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.pipeline import desired_state, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts

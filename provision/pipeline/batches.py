@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from provision.core.errors import UsageError
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
         The staged files and the model, or the exit code of a run that failed.
     """
     # A bundle has the whole model, so that a controller without a network can read it.
-    request = replace(request, overrides={**request.overrides, "model_on_host": None})
+    request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
         print_summary(outcome)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision.catalog.index.settings import BundledContent
 from provision.core.errors import BundleError
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.host_records import HostRecord, HostRecords, address_of
 
 

@@ -55,19 +55,21 @@ def set_shares(
         joining: Hosts that are about to.
         percent: Share of all hosts in `names`.
     """
-    gateways = context.hosts()
+    gateways, text = context.hosts(), ""
     answers = ask(context, gateways)
     if not answers.errors:
         wanted = shares(answers.traffics.values(), names, joining, percent)
         answers = ask(context, gateways, by="run", canary=wanted)
         context.run.event("canary", shares=wanted)
+        given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
+        text = ", ".join(given) or "no host has a share of its own"
         errors = answers.errors | without_shares(answers.traffics.values(), wanted)
     else:
         errors = answers.errors
     for name, error in errors.items():
         context.fail(name, "serve", error)
     for name in answers.traffics.keys() - errors.keys():
-        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True))
+        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text))
     return CanaryHosts(**vars(probed), error="; ".join(map(str, errors.values())) or None)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
+from provision.core.models.inventory import MONITORING as MONITORING_GROUP
+from provision.core.models.inventory import Inventory
 from provision.core.models.records import PhaseName, Summary
-from provision.core.models.settings import GATEWAY as GATEWAY_GROUP
-from provision.core.models.settings import MONITORING as MONITORING_GROUP
-from provision.core.models.settings import Inventory, Settings
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest

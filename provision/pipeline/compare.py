@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from provision.core.errors import Exit
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout

@@ -12,11 +12,13 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
+from provision.core.models.inventory import Host, Inventory
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import PhaseName, PhaseResult, Transfers
-from provision.core.models.settings import Host, Inventory
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
+from provision.fleet.locks import HostLock
+from provision.fleet.sources.choice import Bandwidth
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
 from provision.pipeline.phase_results import PhaseResultsFile
@@ -88,8 +90,8 @@ class RunContext:
     result: ProbedHosts = field(default_factory=ProbedHosts)
     """What the last phase that came to its end handed on."""
     results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
-    locks: dict[str, ExitStack] = field(default_factory=dict)
-    """What holds the lock of each host, by its name."""
+    locks: dict[str, HostLock] = field(default_factory=dict)
+    """The lock that the run has on each host, by its name."""
     locked: set[str] = field(default_factory=set)
     """Hosts that no other run may change until this one ends."""
     targets: dict[str, Target] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class RunContext:
     entered: dict[PhaseName, float] = field(default_factory=dict)
     """Seconds from the start of the run to the start of a phase."""
     transfers: Transfers = field(default_factory=Transfers)
+    bandwidth: Bandwidth = field(default_factory=Bandwidth)
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
@@ -227,16 +230,28 @@ class RunContext:
             to: The host that got them from another one.
             refused: A host that another one did not serve.
         """
+        self._add_to_transfers(
+            {"controller": controller, "peers": peers}, {"from_peers": to if peers else None, "refused": refused}
+        )
+
+    def count_own_bytes(self, host: int, path: int, *, short: str | None = None) -> None:
+        """Add to the bytes that hosts got by themselves.
+
+        Args:
+            host: Bytes from an index or a hub.
+            path: Bytes from a folder.
+            short: A host whose source did not give all.
+        """
+        self._add_to_transfers({"host": host, "path": path}, {"short": short})
+
+    def _add_to_transfers(self, counts: Mapping[str, int], hosts: Mapping[str, str | None]) -> None:
         with self._lock:
             seen = self.transfers
-            self.transfers = seen.model_copy(
-                update={
-                    "controller": seen.controller + controller,
-                    "peers": seen.peers + peers,
-                    "from_peers": tuple(dict.fromkeys(filter(None, (*seen.from_peers, to if peers else None)))),
-                    "refused": tuple(dict.fromkeys(filter(None, (*seen.refused, refused)))),
-                }
-            )
+            sums = {name: getattr(seen, name) + count for name, count in counts.items()}
+            lists = {
+                name: tuple(dict.fromkeys(filter(None, (*getattr(seen, name), host)))) for name, host in hosts.items()
+            }
+            self.transfers = seen.model_copy(update={**sums, **lists})
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""

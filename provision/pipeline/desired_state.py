@@ -19,7 +19,8 @@ from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host, Settings
+from provision.core.models.inventory import Host
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.phases.serve.command_line import ServeCommand, serve_command
@@ -62,6 +63,8 @@ class Desired(Record):
     """What its service has to answer, or hold; None where nothing is served."""
     agreement: str | None = None
     """Digest of what the hosts of its span have in common; None where it serves alone."""
+    start_cache: str | None = None
+    """Key of the start cache that it shares with its equals; None where it shares none."""
     release: dict[str, Any]
     """Record of the release, without its service; the state has its digest."""
     state: dict[str, Any]
@@ -186,6 +189,7 @@ def desired_state_of(
         service=service,
         readiness=readiness,
         agreement=command.span.agreement if command and command.span else None,
+        start_cache=command.start_cache if command and settings.start_caches == "share" else None,
         release=release,
         state={
             "format": STATE_FORMAT,

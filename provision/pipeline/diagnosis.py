@@ -11,7 +11,7 @@ from typing import Any
 
 from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.run_folder import RunFolder
 from provision.phases.probe import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.redaction import redact
 from provision.core.run_folder import write_atomically
 from provision.fleet.ssh import Task, fan_out

@@ -9,13 +9,14 @@ from provision.core.damage import damaged_model_files
 from provision.core.errors import DamagedSourceError, FirstlightError, InstallError
 from provision.core.formatting import format_bytes
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
+from provision.fleet.sources.choice import choose
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
-from provision.pipeline.peers import Distribution, choose, in_order
+from provision.pipeline.distribution import Distribution, in_order
 from provision.pipeline.results import InstalledHosts, StagedHosts
 from provision.report.run_files import TRANSFERS_FILE
 
@@ -28,7 +29,9 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
         if host.name in staged.up_to_date:
             text = "in the desired state already"
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
-    playbooks.acquire_locks(context, staged, "install", changing(context, staged))
+    playbooks.acquire_locks(
+        context, staged, "install", [host for host in context.hosts() if _needs_lock(staged, host.name)]
+    )
     write_sboms(context, staged)
     context.wait_for("upload")
     _send(context, staged)
@@ -43,6 +46,12 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
     for result in results.values():
         context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
     return InstalledHosts(**vars(staged), installed=results)
+
+
+def _needs_lock(staged: StagedHosts, name: str) -> bool:
+    """Return whether a host will be changed, or has the files of a lock whose host lost its power: releasing the lock removes them."""
+    installed = staged.facts[name].installed
+    return name not in staged.up_to_date or (installed is not None and installed.lock_is_left)
 
 
 def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
@@ -86,7 +95,8 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
         for host in hosts
     }
-    choice = choose([host for host in hosts if files[host.name]])
+    bytes_s = context.bandwidth.bytes_s
+    choice = choose([host for host in hosts if files[host.name]], files, bytes_s)
     distribution = Distribution(context, staged, files, choice)
 
     def call(host: Host) -> None:
@@ -102,9 +112,11 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         except DamagedSourceError as error:
             Store(context.cache).distrust(Path(error.path))
             raise
-        peer = {"peer": sent.peer, "peer_bytes": sent.peer_bytes} if sent.peer else {}
+        others = {"peer": sent.peer, "peer_bytes": sent.peer_bytes} if sent.peer else {}
+        others |= {"own_bytes": sent.own_bytes} if sent.own_bytes else {}
         seconds = round(sent.seconds, 3)
-        context.run.event("sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=seconds, **peer)
+        context.run.event("sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=seconds, **others)
+        context.progress.note(host.name, sent.by_source())
 
     try:
         context.run_on_hosts("install", hosts, call, deadline_s=SEND_DEADLINE_S, cancel=distribution.abandon)
@@ -113,7 +125,9 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         # of this step and, with batches, of those before
         seen = context.transfers
         from_peers = tuple(host.name for host in context.inventory.hosts if host.name in seen.from_peers)
-        context.transfers = seen.model_copy(update={"reason": choice.reason, "from_peers": from_peers})
+        context.transfers = seen.model_copy(
+            update={"reason": choice.reason, "from_peers": from_peers, "bytes_s": bytes_s and round(bytes_s)}
+        )
         context.run.write(TRANSFERS_FILE, context.transfers)
 
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import MonitoringRecord, PhaseResult
-from provision.core.models.settings import Host
 from provision.core.redaction import register_secret
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import own_address, with_port

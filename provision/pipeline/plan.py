@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from provision.core.errors import FirstlightError, NoStackError
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.settings import Host
-from provision.fleet.locks import lock_host
+from provision.fleet.locks import HostLock
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 
@@ -25,11 +24,9 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         hosts: The hosts to lock; those that the run has locked already are left out.
     """
 
-    def call(host: Host) -> ExitStack:
+    def call(host: Host) -> HostLock:
         paths = probed.install_paths[host.name]
-        lock = ExitStack()
-        lock.enter_context(lock_host(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
-        return lock
+        return HostLock(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root)
 
     new = [host for host in hosts if host.name not in context.locked]
     for name, lock in context.run_on_hosts(phase, new, call, deadline_s=LOCK_DEADLINE_S).items():
@@ -37,6 +34,26 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
         context.locks[name] = lock
+
+
+def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
+    """Return the hosts that the run may still change.
+
+    A host that was restarted, or whose connection broke, has released its lock: it is locked again. One that another run has locked
+    since, or that cannot be reached, fails.
+
+    Args:
+        context: The run.
+        phase: The phase that a failure is recorded under.
+        hosts: The hosts; those that the run never locked are returned as they are.
+    """
+    with_lock = [host for host in hosts if host.name in context.locks]
+    renewed = context.run_on_hosts(
+        phase, with_lock, lambda host: context.locks[host.name].renew(), deadline_s=LOCK_DEADLINE_S
+    )
+    for name in (name for name, was_lost in renewed.items() if was_lost):
+        context.run.event("locked", host=name, phase=phase)
+    return [host for host in hosts if host.name in renewed or host.name not in context.locks]
 
 
 def run_playbook(
@@ -69,7 +86,7 @@ def run_playbook(
     from provision.phases.install.host_results import install
     from provision.phases.install.target import Target
 
-    targets = [Target(host, variables(host)) for host in hosts]
+    targets = [Target(host, variables(host)) for host in renew_locks(context, phase, hosts)]
     if not is_aside:
         context.targets |= {target.host.name: target for target in targets}
     results = (

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.phases.probe import probe as probe_host
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from provision.core.errors import Exit
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Host
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.run_folder import utc_now
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
 from provision.pipeline.context import RunContext

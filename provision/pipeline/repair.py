@@ -12,8 +12,8 @@ from typing import Any
 from provision.catalog.load import catalog
 from provision.catalog.system import os_packages
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Sequence
 
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.phases.gateway.traffic import Traffic, sessions_of, waves
 from provision.pipeline.context import RunContext
 from provision.pipeline.traffic import NotSetUpError, ask, wait_until_empty

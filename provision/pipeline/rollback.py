@@ -10,8 +10,8 @@ from typing import Any
 from provision.core.errors import ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
-from provision.core.models.settings import Host
 from provision.fleet.ssh import Session
 from provision.pipeline import playbooks, proof, spans
 from provision.pipeline.context import RunContext
@@ -178,6 +178,8 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
     hosts = [
         host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
     ]
+    playbooks.acquire_locks(context, probed, "serve", hosts)
+    hosts = [host for host in hosts if not context.has_failed(host.name)]
     playbooks.run_playbook(
         context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars(), is_aside=True
     )

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.records import PhaseResult, Summary
-from provision.core.models.settings import GATEWAY, Host, Inventory
 from provision.core.redaction import register_secret
 from provision.core.run_folder import RunFolder, is_running
+from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
@@ -70,6 +71,7 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
+    remove_left_folders()
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)

@@ -14,6 +14,7 @@ from provision.pipeline.install import changing
 from provision.pipeline.proof import prove
 from provision.pipeline.restart import Restarts
 from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
+from provision.pipeline.start_caches import StartCaches
 from provision.pipeline.verify import check_again
 
 
@@ -41,10 +42,12 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
     restarts = Restarts(context)
     moving = {host.name for host in switching if moves(verified.desired[host.name], verified.facts[host.name])}
-    waves = restarts.waves(switching, still=again, moving=moving)
+    caches = StartCaches(context, verified, switching, still=again)
+    waves = [turn for wave in restarts.waves(switching, still=again, moving=moving) for turn in caches.turns(wave)]
     restarted: dict[str, PhaseResult] = {}
     records: dict[str, ServeRecord] = {}
     for wave in waves:
+        caches.send(wave)
         hosts = restarts.drain(wave)
         done = playbooks.run_playbook(
             context,
@@ -71,6 +74,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             if host.name in names and (request := verified.desired[host.name].readiness) is not None
         }
         records |= prove(context, verified, requests, done, started)
+        caches.keep(hosts, {name for name, record in records.items() if record.ready})
         settled = [*hosts, *(unchanged if wave is waves[0] else ())]
         former = rollback.return_refused(context, verified, {host.name: releases[host.name] for host in settled})
         restarts.bring_back(

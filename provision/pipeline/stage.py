@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.phases.serve.tools import serve_tools
@@ -40,7 +40,8 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
                 # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
                 settings = hosts[name].settings
-                key = (settings.model, settings.model_on_host, settings.chat_template, alone)
+                source = hosts[name].source_of("model")
+                key = (settings.model, settings.model_on_host, source, settings.chat_template, alone)
                 groups.setdefault(key, []).append(hosts[name])
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
@@ -67,7 +68,7 @@ def _stage_group(
     try:
         staged: Staged = lock_and_fetch(
             resolution.model_copy(update={"hosts": tuple(member.name for member in members)}),
-            first.settings,
+            first.settings.model_copy(update={"source": first.source_of("model")}),
             facts,
             store=context.wheelhouse(),
             client=context.client,

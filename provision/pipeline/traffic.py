@@ -10,8 +10,9 @@ from functools import partial
 from typing import Literal
 
 from provision.core.errors import FirstlightError, ServeError
+from provision.core.install_paths import default_prefix
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host, default_prefix
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.phases.gateway.traffic import (
     By,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from provision.core.errors import Exit, FirstlightError
-from provision.core.models.settings import GATEWAY
+from provision.core.models.inventory import GATEWAY
 from provision.core.redaction import redact, scrub
 from provision.phases.gateway.traffic import Traffic, document, render, sessions_of
 from provision.pipeline import CommandRequest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Host
 from provision.core.unit_set import UnitSet
 from provision.fleet.ssh import Session
 from provision.pipeline import playbooks

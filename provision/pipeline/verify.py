@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import ServeError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
-from provision.core.models.settings import Host
 from provision.fleet.ssh.channel import Channel
 from provision.pipeline import playbooks, quarantine
 from provision.pipeline.context import RunContext

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from provision.core.errors import Exit, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.phases.serve.readiness import load
 from provision.pipeline import CommandRequest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
-from provision.core.models.settings import Connection, Host
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.stack import FlashAttnPackage, Plan
 from provision.core.models.staged import StagedFile
 from provision.fleet.inventory import load

@@ -15,7 +15,7 @@ import typer.main
 from docs.generate import ROOT
 from docs.generators.first_users import Promise, find, promises
 from provision.cli.main import app
-from provision.core.models.settings import default_prefix
+from provision.core.install_paths import default_prefix
 from provision.pipeline.host_summary import NAME
 from verify import upgrade_cli
 

@@ -10,7 +10,8 @@ from provision.catalog import catalog
 from provision.catalog.packages import package_system, repository_of_component
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,
     CudaCompat,

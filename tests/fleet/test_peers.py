@@ -1,4 +1,4 @@
-"""Files that hosts hand on: what arrives, what the key of a run allows, and what is left of it."""
+"""Files that hosts hand on or get by themselves: what arrives, what the key of a run allows, and what is left of it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from provision.core.errors import PeerError
+from provision.core.errors import SourceError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem, User
-from provision.core.models.settings import Host, Inventory
+from provision.core.models.inventory import Host, Inventory
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.peers import access, relay
+from provision.fleet.sources.choice import Choice
 from provision.fleet.ssh import Session, open_session
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.upload import list_remote
 from provision.pipeline.context import RunContext
-from provision.pipeline.peers import Choice, Distribution
+from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
 from provision.report.live import open_progress
-from tests.fleet.hosts import FleetHost, write_inventory
+from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged
 
@@ -69,7 +74,7 @@ def hosts(pair: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) -> li
 def site(pair: list[FleetHost], hosts: list[Host], tmp_path: Path) -> Iterator[Site]:
     contents = {"a.whl": bytes_of(3_000_000, 1), "b.whl": b"", "model/weights": bytes_of(6_000_000, 2)}
     files = [staged(tmp_path, name, content) for name, content in contents.items()]
-    made = Site(pair, hosts, files, tmp_path / "logs")
+    made = Site(pair, [*hosts], files, tmp_path / "logs")
     before = [made.authorized(number) for number in (0, 1)]
     yield made
     left = [host.sh(f"pgrep -fa '[p]eer.py' || true; rm -rf {made.folder}") for host in pair]
@@ -87,6 +92,18 @@ def sessions(hosts: list[Host]) -> Iterator[list[Session]]:
 def facts(host: str) -> HostFacts:
     user, system = User(name="root", uid=0, home="/root"), OperatingSystem(id="debian", version_id="12")
     return HostFacts(host=host, probed_at="2026-11-20T08:00:00.000Z", os=system, user=user)
+
+
+@contextmanager
+def index(folder: Path, address: str) -> Iterator[str]:
+    """Serve a folder at an address of this machine, as an index whose pages are lists of files."""
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer((address, 0), partial(quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{address}:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager
@@ -134,6 +151,40 @@ def test_the_second_host_gets_its_files_from_the_first_and_no_access_is_left(
     assert site.has_all(0)
     assert site.has_all(1)
     assert "PRIVATE KEY" not in records
+
+
+def test_hosts_get_files_by_themselves_and_the_controller_sends_what_is_wrong_or_missing(
+    site: Site, tmp_path: Path, fleet: Fleet
+) -> None:
+    """One from an index on this machine that lacks a file, one from a folder of its own that has wrong bytes in one."""
+    a, b, weights = site.files
+    (tmp_path / "index" / "a-whl").mkdir(parents=True)
+    (tmp_path / "index" / "a-whl" / a.name).write_bytes(Path(a.path).read_bytes())
+    share = site.pair[1].machine.root / "srv/share"
+    (share / "model").mkdir(parents=True)
+    (share / a.name).write_bytes(b"x" * a.size)
+    (share / b.name).touch()
+    (share / weights.name).write_bytes(Path(weights.path).read_bytes())
+    with index(tmp_path / "index", fleet.network.gateway) as url:
+        asks = Settings(source="host", source_index=(url,))
+        copies = Settings(source="path", source_folder="/srv/share")
+        site.hosts[:] = [
+            host.model_copy(update={"settings": settings})
+            for host, settings in zip(site.hosts, (asks, copies), strict=True)
+        ]
+        with distribution(site) as (context, getting), pytest.MonkeyPatch.context() as patch:
+            # the first whole hash that finds the wrong bytes is the one on arrival
+            patch.setattr("provision.pipeline.distribution.sample", lambda *_: frozenset())
+            send_to_all(context, getting)
+            seen, events = context.transfers, context.run.path("events.jsonl").read_text()
+    assert (seen.host, seen.path) == (a.size, a.size + weights.size)
+    assert seen.controller == weights.size + a.size
+    assert set(seen.short) == {host.name for host in site.hosts}
+    assert "no index has model/weights" in events
+    assert "gave wrong bytes" in events
+    assert site.has_all(0)
+    assert site.has_all(1)
+    assert "firstlight-peers" not in site.authorized(0) + site.authorized(1)
 
 
 def test_a_host_with_another_key_is_no_source_and_the_controller_sends(
@@ -222,7 +273,7 @@ def test_a_key_ends_with_a_killed_controller(site: Site, tmp_path: Path) -> None
     script = f"""
         import os, signal, sys
         from pathlib import Path
-        from provision.core.models.settings import Host
+        from provision.core.models.inventory import Host
         from provision.fleet.peers import access
         from provision.fleet.ssh import open_session
         from provision.fleet.ssh.upload import list_remote
@@ -256,7 +307,7 @@ def test_the_next_run_removes_what_a_power_cut_left_and_until_then_the_key_expir
         channel = access.grant(first, site.folder, key)
         site.pair[0].sh("pkill -KILL -f '^[^ ]*python3 -I .*peer.py grant'")
         assert "firstlight-peers" in site.authorized()
-        with pytest.raises(PeerError, match="Permission denied"):
+        with pytest.raises(SourceError, match="Permission denied"):
             access.fetch(second, site.folder, site.files, source, lambda _: None)
         channel.close()
         list_remote(first, site.folder)

@@ -38,6 +38,7 @@ ON_HOST = (
     "provision/phases/gateway/onhost",
     "provision/phases/serve/plugin",
     "provision/fleet/peers/onhost",
+    "provision/fleet/sources/onhost",
 )
 """Programs that run on the host, where no module of the controller exists."""
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import RemoteCommandError
-from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.fleet.ssh import Completed, Session
 from provision.phases.probe import probe
 

@@ -300,9 +300,9 @@ def test_a_locked_host_names_the_holder_and_a_stale_file_does_not(tmp_path: Path
         for pid in [*map(int, children), holder.pid]:
             os.kill(pid, 9)
     assert stale is not None
-    assert stale.locked_by is None
+    assert (stale.locked_by, stale.lock_is_left) == (None, True)
     assert held is not None
-    assert held.locked_by == {"run": "r1"}
+    assert (held.locked_by, held.lock_is_left) == ({"run": "r1"}, False)
 
 
 def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from provision.core.errors import TransportError
+from provision.core.models.inventory import Connection
 from provision.core.models.records import CheckRecord
-from provision.core.models.settings import Connection
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify.run_checks import time_limit_s, verify

@@ -117,6 +117,8 @@ class Front(ThreadingHTTPServer):
     daemon_threads = True
     tokens: tuple[int, ...] = (5, 6, 7, 8)
     stops_after = 99
+    stopping = math.inf
+    """How many requests it stops in; it answers those after them."""
     counts = False
     count = 0
 
@@ -134,8 +136,10 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.end_headers()
+        self.server.stopping -= 1
+        is_stopping = self.server.stopping >= 0
         for place, token in enumerate(self.server.tokens[: asked["max_tokens"]]):
-            if place >= self.server.stops_after:
+            if is_stopping and place >= self.server.stops_after:
                 time.sleep(30)
             logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [REFERENCE["logprobs"][place]]}
             event = {"choices": [{"logprobs": logprobs}]}
@@ -156,6 +160,7 @@ def front() -> Iterator[Front]:
 def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Service:
     limits = table("serving")["answer"]
     monkeypatch.setitem(limits, "silence_s", 0.5)
+    monkeypatch.setitem(limits, "working_silence_s", 1.0)
     monkeypatch.setitem(limits, "watch_s", 0.2)
     monkeypatch.setitem(limits, "tokens", 4)
     for folder in ("etc", "run", "verify"):
@@ -172,8 +177,27 @@ def test_a_silent_engine_is_reported_as_frozen_within_the_limit(service: Service
     assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
 
 
+@pytest.mark.parametrize(
+    ("cores", "stopping", "reason"),
+    [
+        (1.0, 1, None),
+        (1.0, math.inf, "its engine is frozen: /v1/completions: nothing came for 1 s"),
+        (0.1, 1, "its engine is frozen: /v1/completions: nothing came for 0.5 s"),
+    ],
+    ids=["compiles", "never ends", "idle"],
+)
+def test_an_engine_at_work_is_given_a_second_request(
+    service: Service, front: Front, *, cores: float, stopping: float, reason: str | None
+) -> None:
+    front.stops_after, front.stopping = 0, stopping
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Service, "cores", lambda *_: cores)
+        outcome = evaluate(collect(service))
+    assert (outcome.status, outcome.reason if reason else None) == ("fail" if reason else "ok", reason)
+
+
 def test_an_engine_that_is_busy_with_other_requests_is_no_failure(service: Service, front: Front) -> None:
-    front.stops_after, front.counts = 0, True
+    front.stops_after, front.counts = 0, True  # the second request waits too
     outcome = evaluate(collect(service))
     assert outcome.status == "warn"
     assert "answers others and left this request waiting" in outcome.reason

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from provision.catalog.index.settings import without_credentials
 from provision.core.errors import StageError
 from provision.core.process import run_program
+from provision.core.scratch import scratch_folder
 
 TIMEOUT_S = 600.0
 
@@ -35,11 +35,11 @@ def uv_program() -> str:
 
 def read_uv_locations(variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the indexes, the main one first, and the find-links locations of uv's merged settings, with credentials."""
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
-        empty = Path(folder) / "requirements.in"
+    with scratch_folder() as folder:
+        empty = folder / "requirements.in"
         empty.touch()
         command = ["pip", "compile", "--quiet", "--no-header", "--offline", "--emit-index-url", "--emit-find-links"]
-        output = run_uv([*command, "--python", sys.executable, str(empty)], Path(folder), variables)
+        output = run_uv([*command, "--python", sys.executable, str(empty)], folder, variables)
     indexes = [
         url
         for option in ("index-url", "extra-index-url")

@@ -48,7 +48,7 @@ class PlatformBackend(Row):
     kernels: str | None = None
     """Whose they are, where a platform has several."""
     environment: dict[str, str] | None = None
-    """The variables that the service needs for it; `{cache}` stands for the service's folder of caches."""
+    """The variables that the service needs for it; `{cache}` stands for the service's start cache."""
 
 
 @table_row

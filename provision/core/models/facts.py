@@ -273,6 +273,8 @@ class Installed(Record):
     """Supervisor of the service: systemd, systemd-user, supervisor; None without one."""
     locked_by: dict[str, Any] | None = None
     """Run that has the host lock: run, controller, user, since."""
+    lock_is_left: bool = False
+    """Whether the lock's file is there though no run has the lock, since the host lost its power."""
     last_verify: dict[str, Any] | None = None
     """PREFIX/verify/last.json: status and time of the last verification."""
     last_ready: dict[str, Any] | None = None

@@ -240,6 +240,8 @@ class Stack(Record):
     system_packages: tuple[str, ...] = ()
     """Packages by their names in catalog/system.toml (`libnuma`, `cxx-compiler`) that the host lacks."""
     supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
+    executor: Literal["mp", "ray"] = "mp"
+    """What starts the processes of a model over several hosts; Ray is then part of the environment."""
     model: ModelPlan | None = None
     """None for the built-in model, which fits everywhere."""
     serving: ServingPlan | None = None

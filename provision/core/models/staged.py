@@ -11,7 +11,7 @@ from provision.core.models.stack import Interpreter, Reason, Stack
 
 CHAT_TEMPLATE = "chat_template.jinja"
 """A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
-FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source"]
+FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source", "cache"]
 
 
 class StagedFile(Record):
@@ -19,10 +19,12 @@ class StagedFile(Record):
 
     name: str
     path: str
-    """Empty for weights that only the hosts have; their hash is that of the hub's listing."""
+    """Empty for weights that hosts have or get themselves; their hash is that of the hub's listing."""
     sha256: str
     size: int
     kind: FileKind
+    hub_path: str = ""
+    """Where a hub has it, below the hub's address; empty where it is no file of a hub."""
 
 
 class Staged(Record):

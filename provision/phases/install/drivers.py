@@ -22,7 +22,7 @@ from provision.catalog.rows.packages import DistributionDriver
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan import fabric, rocm
 

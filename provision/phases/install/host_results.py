@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from provision.core.models.inventory import Connection
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Connection
 from provision.core.run_folder import RunFolder, utc_now, write_atomically
+from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.host_outcome import HostOutcome
 from provision.phases.install.hosts_file import render, render_secrets
@@ -70,7 +70,7 @@ def install(
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
     remove_left_passwords()
     with (
-        tempfile.TemporaryDirectory(prefix="firstlight-") as folder,
+        scratch_folder() as folder,
         _passwords(targets) as passwords,
         remembered_signals() as signalled,
     ):
@@ -80,7 +80,7 @@ def install(
             [path, *passwords],
             tags=tags,
             hosts=len(targets),
-            scratch=Path(folder),
+            scratch=folder,
             log=run.path(LOG_FILE),
             on_event=recorder.take,
             cancellation=cancellation,

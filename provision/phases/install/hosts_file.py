@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from provision.core.models.settings import Connection
+from provision.core.models.inventory import Connection
 from provision.fleet.ssh.openssh import ansible_variables
 from provision.phases.install.target import Target
 

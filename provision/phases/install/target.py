@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 
 Progress = Callable[[str, str], None]
 """Called with host and current task, from the thread that called `install`."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import address_from, metrics_bind, with_port
 from provision.phases.gateway.backends import Served, endpoint_of
 from provision.phases.monitoring.records import Job, Target

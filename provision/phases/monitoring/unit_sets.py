@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 
-from provision.core.models.settings import Host
+from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import listened_on, metrics_bind, own_address, with_port
 from provision.phases.monitoring.records import JOBS, Target

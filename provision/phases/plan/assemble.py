@@ -46,6 +46,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         platform=platform(machine, profile.glibc or floor(option)[0]),
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
+        executor=profile.policy.executor,
         model=_model(profile),
         serving=_serving(option, profile),
     )

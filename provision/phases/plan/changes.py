@@ -6,8 +6,9 @@ from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.system import os_packages
 from provision.catalog.versions import platform_of
+from provision.core.install_paths import default_prefix
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Settings, default_prefix
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.phases.plan import fabric, rocm
 

@@ -8,6 +8,7 @@ from provision.core.formatting import GIB
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
+from provision.fleet.inventory.spans import ports_between
 from provision.phases.plan.changes import changes
 from provision.phases.plan.trace import render_trace
 
@@ -56,6 +57,7 @@ def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, expl
             for reason in resolution.reasons
             if (reason.rule, reason.verdict) == ("span", "accept")
         ]
+        span += [("ports", ports_between(settings))] if span else []
         lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
     if stack is not None:
         lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]

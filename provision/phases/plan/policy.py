@@ -48,6 +48,8 @@ class Policy:
     """Hosts that one model is spread over."""
     pipeline: int | None = None
     """The requested pipeline parallel size of a span."""
+    executor: Literal["mp", "ray"] = "mp"
+    """What starts the processes of a span."""
 
     @property
     def driver_setting(self) -> str:
@@ -101,6 +103,7 @@ def policy_of(settings: Settings) -> Policy:
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),
         span=settings.span,
         pipeline=settings.pipeline_parallel if settings.span > 1 else None,
+        executor=settings.executor,
     )
     _check_vllm(policy.vllm)
     if policy.driver_source == "distribution" and policy.driver_mirror:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from provision.catalog import catalog
 from provision.core.formatting import GIB
+from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts
-from provision.core.models.settings import Settings, default_prefix
+from provision.core.models.settings import Settings
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
 from provision.phases.plan.environment import Environment, environment_of
 from provision.phases.plan.family.choices import choice_settings_of

@@ -469,7 +469,7 @@ installed() {
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
         inode=$(ls -i "$FL_PREFIX/lock")
         inode=${inode%% *}
-        if grep -q "FLOCK.*:$inode " /proc/locks; then product_file lock.json; fi
+        if grep -q "FLOCK.*:$inode " /proc/locks; then product_file lock.json; else say lock_left yes; fi
     fi
     product_file state.json
     product_file verify/last.json

@@ -10,13 +10,13 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
+from provision.core.install_paths import default_prefix
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import default_prefix
 from provision.phases.probe.assemble import CUT, parse
 from provision.phases.probe.parsers.configuration import sysctl_files
 
 if TYPE_CHECKING:
-    from provision.core.models.settings import Host
+    from provision.core.models.inventory import Host
     from provision.fleet.ssh import Session
 
 DEADLINE_S = 20.0

@@ -31,6 +31,7 @@ from provision.phases.stage.host_uv import LOCK, locked_hashes
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.prefetch import Prefetch
+from provision.phases.stage.solve_request import executor_requirements
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
         "dependencies": stack.dependencies.model_dump() if stack.dependencies else None,
         "package": package.model_dump(mode="json") if (package := stack.flash_attn.package) else None,
     }
+    if stack.executor != "mp":  # the keys of all other environments stay as they are
+        parts["executor"] = executor_requirements(stack)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     return _Attempt(candidate, stack, own, key)
 

@@ -12,12 +12,12 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from provision.core.errors import StageError
 from provision.core.models.facts import OperatingSystem
 from provision.core.models.staged import StagedFile
 from provision.core.process import run_program
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.apt_sources import read_release, release_sources
 from provision.phases.stage.wheelhouse import Store
 
@@ -68,8 +68,8 @@ def fetch_debs(
             hint="install these packages on the host by hand, or create the bundle with -i and this host in the inventory",
         )
     sources = _sources(names, host, read_release() if controller is None else controller, etc_apt)
-    with TemporaryDirectory(prefix="firstlight-") as folder:
-        archives = _Apt(Path(folder), sources, dpkg_status, architecture).download(names)
+    with scratch_folder() as folder:
+        archives = _Apt(folder, sources, dpkg_status, architecture).download(names)
         # apt writes the colon of an epoch as %3a; the name on a host has no escapes.
         staged = [store.staged(store.add(path, name=path.name.replace("%3a", "+")), "deb") for path in archives]
     store.put("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})

@@ -6,11 +6,11 @@ import platform
 import re
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.wheelhouse import Store
 
 LOCK = Path(__file__).parents[3] / "requirements" / "run.txt"
@@ -79,6 +79,6 @@ def _fetch(host_platform: str, version: str, hashes: frozenset[str], settings: C
                 hint="the index serves another file than the locked one; use another index",
             )
     paths = fetch_wheels(wheels, settings, sources.indexes, store)
-    with TemporaryDirectory(prefix="firstlight-") as folder, zipfile.ZipFile(next(iter(paths.values()))) as archive:
+    with scratch_folder() as folder, zipfile.ZipFile(next(iter(paths.values()))) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

@@ -12,13 +12,13 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from provision.catalog.index.settings import ClientSettings, uv_variables, without_credentials
 from provision.catalog.index.uv import refusal, uv_program
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.core.process import run_program
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.host_uv import LOCK, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
@@ -52,10 +52,10 @@ def stage_interpreter(
             f"`{settings.bundled.name}` has no `{wanted}`, and this class of host has no Python that fits",
             hint="create a bundle for it on a machine with a network: ./firstlight bundle create -i INVENTORY",
         )
-    with TemporaryDirectory(prefix="firstlight-") as name:
-        folder = _install(wanted, Path(name) / "python", settings)
+    with scratch_folder() as scratch:
+        folder = _install(wanted, scratch / "python", settings)
         version = folder.name.split("-")[1]
-        archive = Path(name) / f"{folder.name}.tar.gz"
+        archive = scratch / f"{folder.name}.tar.gz"
         pack(folder, archive)
         path = store.add(archive)
     store.put("interpreters", key, {"version": version, "sha256": path.parent.name, "name": path.name})

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provision.core.errors import StageError
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 
@@ -60,14 +60,14 @@ def build_local_wheel(source: LocalSource, store: Store) -> LockedWheel:
     known = store.get("own", source.digest())
     if known and store.find(known["sha256"], known["name"]):
         return LockedWheel(**known)
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
-        root = Path(name) / "project"
+    with scratch_folder() as scratch:
+        root = scratch / "project"
         for relative, content in source.files:
             path = root / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             path.chmod(0o644)
-        wheel = _build(root, Path(name) / "out")
+        wheel = _build(root, scratch / "out")
         path = store.add(wheel)
         distribution, version = path.name.split("-")[:2]
         built = LockedWheel(distribution, version, path.name, path.parent.name, "", path.stat().st_size)

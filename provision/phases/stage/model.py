@@ -28,7 +28,7 @@ def stage_model(
 ) -> tuple[str, list[StagedFile]]:
     """Return the name of the model's folder on the host, and its files.
 
-    Weights of a hub id that the host has already are not fetched: their hashes are in the hub's listing.
+    Weights of a hub id that the host has already, or gets itself, are not fetched: their hashes are in the hub's listing.
 
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
@@ -47,7 +47,7 @@ def stage_model(
             settings.hf_token_file,
             client,
             store,
-            weights=settings.model_on_host is None,
+            weights=settings.model_on_host is None and settings.source_of("model") not in ("host", "path"),
             progress=progress,
             refresh=refresh,
         )

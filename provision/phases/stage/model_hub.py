@@ -9,10 +9,9 @@ import hashlib
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from provision.core.errors import StageError
 from provision.core.json_text import parse_object
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
+from provision.core.scratch import scratch_folder
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.hub_responses import HubModel, HubRevision, ListedFile, parse_revision
@@ -91,7 +91,12 @@ def stage_hub_model(
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
     return [
         StagedFile(
-            name=file.path, path=str(paths.get(file.sha256, "")), sha256=file.sha256, size=file.size, kind="model"
+            name=file.path,
+            path=str(paths.get(file.sha256, "")),
+            sha256=file.sha256,
+            size=file.size,
+            kind="model",
+            hub_path=file.url.removeprefix(f"{endpoint()}/"),
         )
         for file in files
     ]
@@ -186,8 +191,8 @@ class _Hub:
                 hint="try again, or use another hub (HF_ENDPOINT)",
             )
         file = HubFile(path, self._endpoint + address, hashlib.sha256(content).hexdigest(), len(content))
-        with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
-            temporary = Path(folder) / file.name
+        with scratch_folder() as folder:
+            temporary = folder / file.name
             temporary.write_bytes(content)
             store.add(temporary, sha256=file.sha256)
         return file

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from provision.catalog.index.uv import run_uv
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.solve_request import SolveRequest
 
 
@@ -22,8 +21,7 @@ def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
         StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
 
     """
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         (folder / "pyproject.toml").write_text(_project(request), encoding="utf-8")
         excludes = folder / "excludes.txt"
         excludes.write_text("".join(f"{name}\n" for name in request.excluded), encoding="utf-8")

@@ -83,6 +83,12 @@ def companions_of(stack: Stack) -> list[str]:
     return [] if stack.interpreter.torch else list(_companions(stack.variant)["pinned"])
 
 
+def executor_requirements(stack: Stack) -> list[str]:
+    """Return what starts vLLM's processes on several hosts, where vLLM does not do that itself: its wheel names no Ray."""
+    table = own_table(Path(__file__).with_name("executors.toml"))
+    return list(table[stack.executor]["requirements"]) if stack.executor in table else []
+
+
 @dataclass(frozen=True)
 class LocatedBuild:
     """The location of a pinned build, and its full version there."""
@@ -160,6 +166,7 @@ def make_request(
             excluded.append(name)
     if stack.supervisor == "supervisor":
         requirements.append("supervisor")
+    requirements += executor_requirements(stack)
     # A CPU build of vLLM pins the CPU build of torch by its local version; override that.
     overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
     limits = stack.dependencies or DependencyPlan()

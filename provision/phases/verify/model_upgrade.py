@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provision.core.errors import UsageError
-from provision.core.models.settings import default_prefix
+from provision.core.install_paths import default_prefix
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """\

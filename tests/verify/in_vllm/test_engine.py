@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,24 +51,6 @@ def test_the_engine_answers_and_samples_like_the_reference(
 ) -> None:
     assert problems(engine, model, asked) == []
     assert answers._drawn(engine, model, asked[1]) <= 1
-
-
-WHOLE = """
-import sys
-from pathlib import Path
-from verify.checks.engine.answers import CHECK
-from verify.records import CheckContext
-outcome = CHECK.run(CheckContext(level="full", prefix=Path(sys.argv[1])))
-print(outcome.status, outcome.reason)
-"""
-
-
-def test_the_whole_check_runs_one_engine_after_the_other(folder: Path, tmp_path: Path) -> None:
-    """In a process of its own, as in `verify`: an engine that ends destroys the groups of its process."""
-    (tmp_path / "models").symlink_to(folder.parent)
-    done = subprocess.run([sys.executable, "-c", WHOLE, tmp_path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1].startswith("ok "), done.stdout
 
 
 def test_angles_that_are_wrong_from_position_200_are_noticed_in_long_prompts(

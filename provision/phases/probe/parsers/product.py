@@ -62,6 +62,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         service_start_ticks=integer(service.main_stat[19]) if len(service.main_stat) > 19 else None,
         supervisor=service.supervisor,
         locked_by=json_object(files.get("lock.json", "")),
+        lock_is_left=section.value("lock_left") is not None,
         last_verify=json_object(files.get("verify/last.json", "")),
         last_ready=json_object(files.get("verify/ready.json", "")),
         firewall=section.value("firewall") is not None,

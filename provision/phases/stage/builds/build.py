@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now, write_atomically
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.builds.build_host import BuildHost, BuildRequest, BuildResult
 from provision.phases.stage.builds.build_inputs import BuildInputs, fetch_build_inputs
@@ -114,8 +114,8 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
 
 def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildResult) -> BuiltWheel:
     """Fetch the wheel into the wheelhouse, check it against its key, and record it."""
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
-        file = Path(folder) / Path(result.wheel).name
+    with scratch_folder() as folder:
+        file = folder / Path(result.wheel).name
         file.write_bytes(build_host.fetch(result.wheel))
         path = job.store.add(file, sha256=result.sha256)
     extension = read_extension(path)

@@ -5,7 +5,6 @@ Authors publish no hashes. The hash of the first download is in the lock, and la
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from provision.catalog.index.local_path import local_path
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
+from provision.core.scratch import scratch_folder
 from provision.phases.stage.builds.extension import Extension, read_extension
 from provision.phases.stage.builds.github_releases import HINT, find_released
 from provision.phases.stage.wheelhouse import Store, sha256_of
@@ -36,8 +36,8 @@ def fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Sto
     if local := _find_local(package.file, sources.find_links):
         return _keep(local, package.file, expected, store)
     url, announced = _where(package, sources)
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
-        part = Path(folder) / package.file
+    with scratch_folder() as folder:
+        part = folder / package.file
         _download(url, part, sources)
         if announced and (found := sha256_of(part)) != announced:
             raise StageError(

@@ -31,6 +31,7 @@ def _differences(wanted: Stack, present: Stack) -> list[str]:
         ("platform", wanted.platform, present.platform),
         ("flash-attn", _package(wanted), _package(present)),
         ("service manager", _supervisor(wanted), _supervisor(present)),
+        ("executor", wanted.executor, present.executor),
     ]
     return [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
 

@@ -1,0 +1,122 @@
+"""The inventory: its hosts, how each is reached, and the spans that some of them form."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from provision.core.models.base import Record
+from provision.core.models.setting_types import Source, SourceKind
+from provision.core.models.settings import Settings
+
+GATEWAY = "gateway"
+"""Group of the hosts in front of all that serve."""
+MONITORING = "monitoring"
+"""Group of the hosts that read the metrics of all others."""
+
+
+class Connection(Record):
+    """How one host is reached, resolved once from the inventory and the user's ssh configuration.
+
+    `kind` is `local` for this machine; then only the `become` fields and `python_interpreter` mean anything.
+    """
+
+    kind: Literal["local", "ssh"]
+    address: str | None = None
+    port: int = 22
+    user: str | None = None
+    password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """Of the login user; in memory only."""
+    identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str | None = None
+    """Socket of the ssh agent; None: SSH_AUTH_SOCK; `none`: no agent."""
+    known_hosts_files: tuple[str, ...] = ()
+    """In OpenSSH's order; new keys are added to the first."""
+    host_key_alias: str | None = None
+    accept_new_host_keys: bool = False
+    """Whether unknown hosts are trusted once and stored; a changed key is always refused."""
+    hash_known_hosts: bool = False
+    address_family: Literal["any", "inet", "inet6"] = "any"
+    bind_address: str | None = None
+    algorithms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Algorithms that the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
+    proxy_jump: tuple[Connection, ...] = ()
+    """Jump hosts in connection order; `proxy_command` connects through all of them."""
+    proxy_command: str | None = None
+    connect_timeout_s: float = 10.0
+    openssh_options: tuple[str, ...] = ()
+    """The connection as OpenSSH arguments, for Ansible and uploads; the user's configuration is not read again."""
+    become: bool = False
+    become_method: Literal["sudo"] = "sudo"
+    become_password_file: str | None = None
+    become_password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """For sudo; in memory only."""
+    python_interpreter: str | None = None
+
+
+class Span(Record):
+    """The hosts that one model is spread over."""
+
+    members: tuple[str, ...]
+    """Their names; the first one, the head, answers requests."""
+    addresses: tuple[str, ...]
+    """Their IP addresses, in the same order."""
+
+    @property
+    def head(self) -> str:
+        """Return the host that answers requests."""
+        return self.members[0]
+
+    def address_of(self, name: str) -> str:
+        """Return the IP address of one of the hosts."""
+        return self.addresses[self.members.index(name)]
+
+
+class Host(Record):
+    """A host of the inventory."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    connection: Connection
+    settings: Settings
+    span: Span | None = None
+    """The hosts that its model is spread over; None where it serves alone."""
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether clients reach other hosts through it."""
+        return GATEWAY in self.groups
+
+    @property
+    def is_provisioned(self) -> bool:
+        """Whether an environment is installed there: not on a host that is a gateway, or monitors, and nothing else."""
+        return not self.groups or not set(self.groups) <= {GATEWAY, MONITORING}
+
+    @property
+    def is_monitoring(self) -> bool:
+        """Whether it reads the metrics of all hosts."""
+        return MONITORING in self.groups
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a model is served there, as its settings say."""
+        return self.is_provisioned and self.settings.serve
+
+    def source_of(self, kind: SourceKind) -> Source:
+        """Return where a kind of file comes from: on this machine there is nothing but the controller's own."""
+        return "controller" if self.connection.kind == "local" else self.settings.source_of(kind)
+
+    @property
+    def head(self) -> str:
+        """Return the host that answers requests to its model: itself, or the head of its span."""
+        return self.span.head if self.span else self.name
+
+
+class Inventory(Record):
+    """All hosts of a run, in inventory order, after `--limit`."""
+
+    source: str
+    hosts: tuple[Host, ...]
