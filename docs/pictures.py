@@ -5,7 +5,8 @@
     .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
 The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
-a card, its vLLM and its disk. Runs and hosts are given: those of the guides come from `benchmarks.rollout`, so from real vLLM on two booted hosts.
+a card, its vLLM and its disk. Runs and hosts are given: those of the guides come from `benchmarks.rollout` and
+`benchmarks.bad_canary` with a folder outside the checkout, so from real vLLM on two booted hosts.
 """
 
 from __future__ import annotations
