@@ -195,6 +195,24 @@ def test_a_unit_whose_first_start_fails_is_started_again(hosts: list[FleetHost],
     assert played(site, "uninstall")
 
 
+def test_a_repair_restarts_the_service_and_reports_why_that_failed(hosts: list[FleetHost], tmp_path: Path) -> None:
+    host, site = hosts[0], make_fleet_site(tmp_path, hosts[0])
+    plan_with_first_command(
+        site, "test ! -e /opt/firstlight/run/held || { echo preflight refuses: port 8000 is held by nginx; exit 1; }"
+    )
+    assert played(site)
+    pid = host.sh(f"systemctl show -p MainPID --value {UNIT}")
+    for _ in range(6):  # one more than systemd allows in a short time
+        result = site.play("repair", tags=["service"])
+        assert result.status == "ok", result
+    assert host.sh(f"systemctl show -p MainPID --value {UNIT}") != pid
+
+    host.sh("touch /opt/firstlight/run/held")
+    result = site.play("repair", tags=["service"])
+    assert result.text == f"task `Start the unit` failed on host {site.name}: port 8000 is held by nginx"
+    assert played(site, "uninstall")
+
+
 def test_the_reason_why_a_unit_does_not_start_is_reported(hosts: list[FleetHost], tmp_path: Path) -> None:
     site = make_fleet_site(tmp_path, hosts[0])
     plan_with_first_command(site, "echo preflight refuses: port 8000 is held by nginx >&2; exit 1")
