@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,13 @@ def remove_left_folders() -> None:
     """Remove the folders of this account whose processes were killed: the kernel released their locks."""
     for held in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_HELD}"):
         # Another process may remove the same one, or still use it.
-        with contextlib.suppress(OSError), held.open("rb") as file:
-            if os.fstat(file.fileno()).st_uid == os.getuid() and not held.parent.is_symlink():
+        with contextlib.suppress(OSError), open(_opened(held), "rb") as file:
+            about = os.fstat(file.fileno())
+            if about.st_uid == os.getuid() and stat.S_ISREG(about.st_mode) and not held.parent.is_symlink():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(held.parent)
+
+
+def _opened(path: Path) -> int:
+    # Whoever may write in the folder of temporary files can make a pipe of this name, on which a plain open waits without end.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -2,7 +2,7 @@
 
 A process on the host takes `flock` on PREFIX/lock and answers each line of its standard input. The kernel keeps the lock for as
 long as the controller's connection lives. When the controller releases the lock, dies or loses the connection, the input ends,
-the process ends and the lock is free, so there is never a stale lock. A host that loses its power keeps both files; the next
+the process ends and the lock is free; where only the controller notices that a connection broke, once the host does. A host that loses its power keeps both files; the next
 run removes them. PREFIX/lock.json names the run that has the lock; it is information for people and decides nothing.
 """
 
@@ -67,6 +67,10 @@ def describe_holder(holder: dict[str, Any]) -> str:
     )
 
 
+class _HeldByThisRunError(HostLockedError):
+    """The lock is this run's, by a connection that broke here and not yet on the host."""
+
+
 class HostLock:
     """The lock that a run has on a host, taken when this is made; free after the `with` block.
 
@@ -84,7 +88,8 @@ class HostLock:
 
     def __init__(self, session: Session, *, prefix: str, run: str, root: bool) -> None:
         self._session, self._prefix, self._root = session, prefix, root
-        self._script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(lock_record(run))))
+        self._record = lock_record(run)
+        self._script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(self._record)))
         self._channel = self._take()
         self._renewing = threading.Lock()
 
@@ -110,12 +115,15 @@ class HostLock:
             TransportError: The host cannot be reached.
         """
         with self._renewing:  # a playbook in the background may begin at the same time
-            with contextlib.suppress(OSError, EOFError):
+            with contextlib.suppress(OSError, EOFError, ValueError):  # the last one: it was closed here before
                 self._channel.writeline("")
                 if self._channel.readline(timeout_s=ANSWER_DEADLINE_S) == "held":
                     return False
             self.close()
-            self._channel = self._take()
+            try:
+                self._channel = self._take()
+            except _HeldByThisRunError:
+                return False
             return True
 
     def _take(self) -> Channel:
@@ -133,7 +141,8 @@ class HostLock:
             holder: dict[str, Any] = {}
             with contextlib.suppress(ValueError):
                 holder = json.loads(channel.readline(timeout_s=ANSWER_DEADLINE_S))
-            raise HostLockedError(
+            kind = _HeldByThisRunError if holder == self._record else HostLockedError
+            raise kind(
                 f"host `{self._session.host}` is locked by {describe_holder(holder)}",
                 hint="wait for that run, or end its process on the controller named; the lock ends with it",
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,6 +39,15 @@ def open_indexes(context: RunContext) -> tuple[str, ...]:
 def in_order(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
     """Return hosts in the order in which their transfers begin: those that failed in the run before come first."""
     return sorted(hosts, key=lambda host: host.name not in context.first)
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Add the reason to a list where a source gives nothing."""
+    try:
+        yield
+    except SourceError as error:
+        problems.append(error.text)
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,6 @@ class Distribution:
                 if name in choice.names
             ]
         )
-        self._folders: dict[str, frozenset[str]] = {}
-        self._folders_lock = threading.Lock()
         self._changed = threading.Condition()
         self._abandoned: set[str] = set()
         self._grants: dict[str, Channel] = {}
@@ -195,29 +203,31 @@ class Distribution:
 
     def _get(self, host: Host, progress: Progress) -> int:
         """Let a host get files by itself, where its settings say so; return the bytes, and leave to the controller what did not come."""
-        fetched, copied = self._coming(host.name, "host"), self._coming(host.name, "path")
         moved, problems = Counter[str](), list[str]()
 
-        def files_of(way: Way, files: Sequence[StagedFile]) -> own.OwnFiles:
+        def files_of(way: Way) -> own.OwnFiles:
             def report(count: int) -> None:
                 moved[way] += count
                 progress(count)
 
-            return self._own_files(host, files, report, lambda _, why: problems.append(why))
+            incoming = self._planned.install_paths[host.name].incoming
+            files = self._coming(host.name, way)
+            return own.OwnFiles(
+                self._context.session(host), incoming, files, report, lambda _, why: problems.append(why)
+            )
 
+        folder = str(host.settings.source_folder)
+        fetched, copied = files_of("host"), files_of("path")
         try:
-            if fetched:
-                self._context.progress.note(host.name, "fetches its files")
-                files_of("host", fetched).fetch(host.settings, self._defaults(host))
-            if copied:
-                folder = str(host.settings.source_folder)
-                self._context.progress.note(host.name, f"copies its files from {folder}")
-                missing = self._missing(host, folder)
-                problems += [f"{folder} lacks {file.name}" for file in copied if file.sha256 in missing]
-                there = [file for file in copied if file.sha256 not in missing]
-                files_of("path", there).copy(folder, sample(there, host.name))
-        except SourceError as error:
-            problems.append(error.text)
+            # Each by itself: without its index a host may still have the folder.
+            with collected(problems):
+                if fetched.files:
+                    self._context.progress.note(host.name, "fetches its files")
+                    fetched.fetch(host.settings, self._defaults(host))
+            with collected(problems):
+                if copied.files:
+                    self._context.progress.note(host.name, f"copies its files from {folder}")
+                    copied.copy(folder, sample(copied.files, host.name))
         finally:
             # `send` reports what is there already
             progress(-moved.total())
@@ -225,25 +235,6 @@ class Distribution:
         if problems:
             self._note_short(host, problems)
         return moved.total()
-
-    def _own_files(self, host: Host, files: Sequence[StagedFile], progress: Progress, lacks: own.Lacks) -> own.OwnFiles:
-        incoming = self._planned.install_paths[host.name].incoming
-        return own.OwnFiles(self._context.session(host), incoming, files, progress, lacks)
-
-    def _missing(self, host: Host, folder: str) -> frozenset[str]:
-        """Return the hashes of files that a folder lacks. The first host that gets there compares it with what all hosts need."""
-        with self._folders_lock:
-            if folder not in self._folders:
-                users = [name for name in self._files if self._context.host(name).settings.source_folder == folder]
-                wanted = {file.sha256: file for name in users for file in self._coming(name, "path")}
-                found: dict[str, str] = {}
-                self._own_files(host, [*wanted.values()], lambda _: None, found.__setitem__).compare(folder)
-                self._folders[folder] = frozenset(found)
-                lacks = sorted(found.values())
-                self._context.run.event(
-                    "folder-compared", host=host.name, phase="install", folder=folder, files=len(wanted), lacks=lacks
-                )
-            return self._folders[folder]
 
     def _note_short(self, host: Host, problems: Sequence[str]) -> None:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""

@@ -112,7 +112,13 @@ class _Setup:
                     self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
                 continue
             listening = self._probed.facts[host.name].ports
-            sources = [source for other in self._others(host) for source in self._known(known, other, own)]
+            sources = [
+                source
+                for other in self._others(host)
+                # Its program connects from its address in the span, its engine from the one that the route names.
+                for source in (*self._known(known, other, own), self._own_address(other))
+            ]
+            ssh_ports = [port.port for port in listening if port.process == SSH_SERVER]
             try:
                 openings = (
                     *openings_of(
@@ -120,9 +126,15 @@ class _Setup:
                         one.port if one else None,
                         self._of(self._gateways, needed, known, host.name),
                         self._of(self._monitors, needed, known, host.name),
-                        ssh_ports=[port.port for port in listening if port.process == SSH_SERVER],
+                        ssh_ports=ssh_ports,
                     ),
-                    *span_openings(host, sources, chosen_of(chosen.get(host.name, "")), taken_ports(host, listening)),
+                    *span_openings(
+                        host,
+                        sources,
+                        chosen_of(chosen.get(host.name, "")),
+                        taken_ports(host, listening),
+                        ssh_ports=ssh_ports,
+                    ),
                 )
             except InventoryError as error:
                 if host.settings.firewall == "set":

@@ -319,11 +319,13 @@ class RolloutDriver:
             raise StoppedError(f"the hook {when} host `{name}` ended with {done.returncode}: {last}")
 
     def _refresh_gateways(self) -> None:
-        """Let the gateways of the inventory know what the hosts serve now."""
-        if self._gateways:
-            outcome = self._execute(None, (PROBE, QUARANTINE, GATEWAY, MONITORING, FIREWALL))
-            if outcome.exit_code != Exit.OK:
-                raise StoppedError("all hosts serve the new release, and a gateway could not be set up for it")
+        """Let the gateways of the inventory, and the firewalls of hosts, know what the hosts serve now."""
+        steps = (GATEWAY, MONITORING, FIREWALL) if self._gateways else (FIREWALL,)
+        if not self._gateways and not any(host.settings.firewall == "set" for host in self._hosts.values()):
+            return
+        if self._execute(None, (PROBE, QUARANTINE, *steps)).exit_code != Exit.OK:
+            what = "a gateway" if self._gateways else "a firewall"
+            raise StoppedError(f"all hosts serve the new release, and {what} could not be set up for it")
 
     def _keep(self, **values: object) -> None:
         self.rollout = self.rollout.model_copy(update=values)

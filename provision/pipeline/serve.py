@@ -74,12 +74,13 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             if host.name in names and (request := verified.desired[host.name].readiness) is not None
         }
         records |= prove(context, verified, requests, done, started)
-        caches.keep(hosts, {name for name, record in records.items() if record.ready})
         settled = [*hosts, *(unchanged if wave is waves[0] else ())]
         former = rollback.return_refused(context, verified, {host.name: releases[host.name] for host in settled})
         restarts.bring_back(
             settled, {host.name for host in settled if host.name in former or not context.has_failed(host.name)}
         )
+        # Hosts take requests again first: to fetch a cache may take minutes.
+        caches.keep(hosts, {name for name, record in records.items() if record.ready})
         restarted |= done
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])

@@ -51,6 +51,10 @@ class StartCaches:
         }
         self._empty: set[str] = set()
         """Hosts without a cache."""
+        self._sent: set[str] = set()
+        """Hosts that got one in this run."""
+        self._made: set[str] = set()
+        """Keys of which a host starts, or has started, to make the cache."""
         self._notes: dict[str, str] = {}
         counted = Counter(self._keys.values())
         asked = [
@@ -75,10 +79,15 @@ class StartCaches:
         for head in dict.fromkeys(host.head for host in wave):
             members = [host for host in wave if host.head == head]
             missing = {
-                key for host in members if host.name in self._empty and not self._archive(key := self._keys[host.name])
+                key
+                for host in members
+                if host.name in self._empty
+                and (key := self._keys[host.name]) not in self._made
+                and not self._archive(key)
             }
             (later if missing and missing <= coming else first).extend(members)
             coming |= missing
+        self._made |= coming
         return [turn for turn in (first, later) if turn] or [[]]
 
     def send(self, hosts: Iterable[Host]) -> None:
@@ -102,6 +111,7 @@ class StartCaches:
 
         for name, (size, now) in self._ask(wanted, call, deadline_s=2 * MOVE_S).items():
             self._empty.discard(name)
+            self._sent.add(name)
             self._since[name] = now
             self._context.count_bytes(size)
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
@@ -110,10 +120,13 @@ class StartCaches:
     def keep(self, hosts: Iterable[Host], proven: Collection[str]) -> None:
         """Say of started hosts whether they used their caches, and keep one cache of each key for other hosts.
 
+        A cache that was sent to a host whose service was not proven then goes to no other one.
+
         Args:
             hosts: Hosts that were started.
             proven: The hosts whose services were proven.
         """
+        self._drop([host for host in hosts if host.name in self._sent and host.name not in proven])
         started = [host for host in hosts if host.name in self._keys and host.name in proven]
         before = [host for host in started if host.name in self._since]
         looks = self._ask(
@@ -140,6 +153,15 @@ class StartCaches:
         for name, size in self._ask(new, call, deadline_s=3 * MOVE_S, limit=FETCHED_AT_ONCE).items():
             self._tell(name, "kept", note=f"start cache kept for equal hosts ({format_bytes(size)})")
         for host in started:
+            self._add_note(host.name)
+
+    def _drop(self, hosts: Sequence[Host]) -> None:
+        """Remove caches that may be the reason why their hosts do not serve."""
+        for host in hosts:
+            self._archives.remove(self._keys[host.name])
+        for name in self._ask(hosts, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
+            self._tell(name, "removed", note="start cache of an equal host removed again: the service was not proven")
+        for host in hosts:
             self._add_note(host.name)
 
     def _is_wanted(self) -> bool:

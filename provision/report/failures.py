@@ -128,7 +128,8 @@ def _body(failure: Failure, detail: Detail) -> Iterable[str]:
             yield from shortened(f"fix: {fix}", detail.fix, first=first)
     for message, hint, evidence in failure.messages[: detail.failures]:
         yield from shortened(message, detail.message, first=first)
-        for line in evidence[: detail.evidence]:
+        # The last lines of an output are those that say why.
+        for line in evidence[max(len(evidence) - detail.evidence, 0) :]:
             yield from shortened(line, 1, first=f"{first}| ")
         if hint and detail.hint:
             yield from shortened(f"hint: {hint}", detail.hint, first=first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,3 +52,10 @@ def test_only_folders_of_killed_processes_are_removed(temporary: Path) -> None:
         holder.wait()
         remove_left_folders()
         assert {path.name for path in temporary.iterdir()} == {own.name, "firstlight-of-others"}
+
+
+def test_a_pipe_of_this_name_stops_nobody(temporary: Path) -> None:
+    (temporary / "firstlight-of-others").mkdir()
+    os.mkfifo(temporary / "firstlight-of-others" / ".held")
+    remove_left_folders()
+    assert (temporary / "firstlight-of-others" / ".held").exists()

@@ -93,11 +93,11 @@ def member(name: str, **settings: Any) -> Host:
     return host(**settings).model_copy(update={"name": name, "span": span})
 
 
-def test_hosts_of_a_span_reach_one_another_at_their_own_addresses() -> None:
+def test_hosts_of_a_span_reach_one_another_where_their_programs_listen() -> None:
     others = ("10.1.0.2", "10.1.0.3")
     assert span_openings(member("gpu-1"), others, (32768, 60999), {22}) == (
-        Opening(29501, others, address="10.1.0.1", for_span=True),
-        Opening(29502, others, address="10.1.0.1", for_span=True),
+        Opening(29501, others, for_span=True),
+        Opening(29502, others, for_span=True),
         Opening(32768, others, last=60999, address="10.1.0.1", for_span=True),
     )
     assert span_openings(member("gpu-3"), ["fd01::1"], (50000, 50001), {22}) == (
@@ -112,13 +112,18 @@ def test_ray_is_reached_by_the_other_hosts_alone_at_every_address() -> None:
         Opening(29501, ("10.1.0.2",), for_span=True),
         Opening(29502, ("10.1.0.2",), for_span=True),
         Opening(29503, ("10.1.0.2",), last=29582, for_span=True),
-        Opening(50000, ("10.1.0.2",), last=50001, address="10.1.0.1", for_span=True),
+        Opening(50000, ("10.1.0.2",), last=50001, for_span=True),
     )
     found = span_openings(other, ["10.1.0.1"], (50000, 50001), {22})
     assert [one.ports() for one in found] == ["29503-29582", "50000-50001"]
     assert "        tcp dport 29503-29582 tcp flags & (syn | ack) == syn reject with tcp reset" in render(found)
     with pytest.raises(InventoryError, match="port 29510 of a service is the port of SSH"):
         span_openings(member("gpu-2", executor="ray", port=29510), [], (50000, 50001), {22})
+    with pytest.raises(InventoryError, match="port 29503 of a service is the port of SSH"):
+        span_openings(other, [], (50000, 50001), {22}, ssh_ports=[29503])
+    elsewhere = (Port(port=50000, address="192.0.2.7", process="rpc.statd"),)
+    assert taken_ports(other, elsewhere) == {22, 50000}
+    assert taken_ports(member("gpu-2"), elsewhere) == {22}
     started = (Port(port=22, address="*", process="sshd"), Port(port=40000, address="*", process="ray::RayWorker"))
     assert taken_ports(other, started) == {22}
     assert taken_ports(member("gpu-2"), started) == {22, 40000}

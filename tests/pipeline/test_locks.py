@@ -142,3 +142,13 @@ def end_holder(prefix: Path) -> None:
                 os.killpg(os.getpgid(int(opened.parts[2])), signal.SIGKILL)
     while f":{(prefix / 'lock').stat().st_ino} " in Path("/proc/locks").read_text():
         time.sleep(0.01)
+
+
+def test_a_lock_whose_connection_broke_here_alone_is_this_runs_until_the_host_notices(tmp_path: Path) -> None:
+    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
+        kept = lock._channel
+        lock._channel = session().open_channel("exit 0")
+        assert not lock.renew(), "another run cannot have it"
+        kept.close()
+        assert lock.renew()
+        assert not lock.renew()

@@ -146,3 +146,16 @@ def test_weights_that_nobody_has_fail_with_the_reason(files: list[StagedFile], t
     ):
         distribution.send(host, lambda _: None)
     assert "does not have model/weights" in context.run.path("events.jsonl").read_text()
+
+
+def test_a_folder_is_used_though_no_index_answers(files: list[StagedFile], tmp_path: Path) -> None:
+    weights = files[2].model_copy(update={"path": "", "kind": "model"})
+    settings = {
+        "source": {"wheels": "host", "model": "path"},
+        "source_index": ["http://127.0.0.1:1/"],
+        "source_folder": str(share(tmp_path, files)),
+    }
+    with sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution):
+        distribution.send(host, lambda _: None)
+    assert (context.transfers.path, context.transfers.controller) == (files[2].size, files[0].size)
+    assert arrived(tmp_path) == contents(files)

@@ -93,7 +93,7 @@ def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site
     context = site.context("abc")
     caches = site.caches(context, dict.fromkeys("abc", KEY))
     assert names(caches.turns(context.hosts())) == ["a", "bc"]
-    run(site, context, caches)
+    run(site, context, site.caches(context, dict.fromkeys("abc", KEY)))
     assert states(context)[:1] == [("a", "kept")]
     assert sorted(states(context)[1:]) == [("b", "sent"), ("b", "used"), ("c", "sent"), ("c", "used")]
     assert (site.cache("b") / "vllm/kernel.so").read_bytes() == CODE
@@ -107,6 +107,28 @@ def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site
         for path in (site.folder / name).glob(f"{part}/*")
     }
     assert left == {".arrived"}
+
+
+def test_hosts_of_a_later_wave_wait_for_no_other_one(site: Site) -> None:
+    context = site.context("abcd")
+    caches = site.caches(context, dict.fromkeys("abcd", KEY))
+    hosts = context.hosts()
+    assert names(caches.turns(hosts[:2])) == ["a", "b"]
+    assert names(caches.turns(hosts[2:])) == ["cd"]
+
+
+def test_a_cache_whose_host_does_not_serve_with_it_goes_to_no_other_host(site: Site) -> None:
+    context = site.context("abc")
+    caches = site.caches(context, dict.fromkeys("abc", KEY))
+    first, second, third = context.hosts()
+    site.start("a")
+    caches.keep([first], {"a"})
+    caches.send([second])
+    caches.keep([second], set())
+    assert not site.cache("b").exists()
+    assert "removed again: the service was not proven" in notes(context, "b")
+    caches.send([third])
+    assert states(context) == [("a", "kept"), ("b", "sent"), ("b", "removed")]
 
 
 def test_a_host_that_compiles_more_is_named_with_a_file(site: Site) -> None:

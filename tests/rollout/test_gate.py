@@ -75,6 +75,13 @@ def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float)
     assert not any(is_slower(one, two, measure) for measure in MEASURES)
 
 
+def test_a_release_is_compared_before_it_passes_however_many_requests_clients_send() -> None:
+    slow, old = Observed(600, 0, (0.5,) * 40), Observed(600, 0, (0.1,) * 200)
+    assert decide(slow, old) == ("undecided", "0 of 600 requests failed; 40 of 64 synthetic requests were timed")
+    assert decide(slow.plus(slow), old)[0] == "roll back"
+    assert decide(slow, Observed(600, 0))[0] == "go on", "the old release has no times"
+
+
 def test_a_decision_names_its_numbers() -> None:
     good = Observed(600, 0, FAST)
     assert decide(good, good) == (

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provision.phases.serve.onhost.preflight import disk, processes
+from provision.phases.serve.onhost.preflight import disk, orphans, processes
 from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory, check_gpu_memory
 from provision.phases.serve.onhost.preflight.launch import read_environment
 from provision.phases.serve.onhost.preflight.report import Report
@@ -132,6 +132,28 @@ def test_an_orphan_of_our_service_is_ended(prefix: Path, free_port: int, orphan:
     assert f"ended orphans of an earlier start: VLLM::EngineCore 60 (pid {pid}, user {ME})" in done.stderr
     assert not alive(pid)
     assert list((prefix / "run").iterdir()) == []
+
+
+STUBBORN = """
+import os, signal, sys, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_that_outlives_its_engine_is_killed(to_end: list[int]) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        worker = int(engine.stdout.readline())
+        to_end.append(worker)
+        to_end.append(engine.pid)
+        found = [one for pid in (engine.pid, worker) if (one := processes.read_process(pid)) is not None]
+        left = orphans.end_processes(found)
+        engine.kill()
+    assert left == []
+    assert not alive(worker)
 
 
 def test_a_check_alone_ends_no_process(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:

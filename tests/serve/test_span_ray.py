@@ -58,13 +58,19 @@ def start(program: Path, tmp_path: Path) -> Iterator[Start]:
         words += ["--ray", "4", "29501", "29503", "29582"]
         words += ["--", "sh", "-c", f"echo $$ $RAY_ADDRESS >{tmp_path}/server; exec sleep 600"] if rank == 0 else []
         environment = {**os.environ, "VLLM_API_KEY": f"key-{rank}", "TMPDIR": str(tmp_path)}
-        running.append(subprocess.Popen([tmp_path / "python", "-I", "-S", program, *words], env=environment))
+        command = [tmp_path / "python", "-I", "-S", program, *words]
+        with (tmp_path / f"said-{rank}").open("wb") as log:
+            running.append(subprocess.Popen(command, env=environment, stderr=log))
         return running[-1]
 
     yield started
     for process in running:
         process.kill()
         process.wait()
+
+
+def said(folder: Path, rank: int) -> str:
+    return (folder / f"said-{rank}").read_text()
 
 
 def seen(path: Path) -> dict[str, Any]:
@@ -78,6 +84,8 @@ def test_ray_of_the_head_starts_first_then_that_of_the_others_and_the_server_and
 ) -> None:
     programs = [start(rank) for rank in (1, 0)]
     head = seen(tmp_path / "head")
+    wait_until(lambda: "span: the server waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 0))
+    wait_until(lambda: "span: Ray waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 1))
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / "server").exists()
     (tmp_path / "go").touch()

@@ -43,6 +43,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str, str]] = []
         self.ranges, self.breaks = True, 0
+        self.odd: bytes | None = None
+        """What it answers for the first wheel instead of HTTP of its kind."""
 
     @property
     def url(self) -> str:
@@ -55,6 +57,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         authorization, asked = self.headers.get("Authorization", ""), self.headers.get("Range", "")
         self.server.asked.append((self.path, asked, authorization))
+        if self.server.odd is not None and "a_b" in self.path.replace("-", "_"):
+            self.wfile.write(self.server.odd)
+            return
         parts = self.path.strip("/").split("/")
         name = next((name for name in WHEELS if name.startswith(parts[-1].replace("-", "_") + "-")), "")
         if parts[0] == "simple" and name:
@@ -162,14 +167,34 @@ def test_what_no_index_has_or_has_with_another_hash_is_named(server: Server, run
     assert arrived(tmp_path) == {}
 
 
-def test_a_login_goes_to_its_index_and_into_no_message(server: Server, run: Run) -> None:
-    index = server.url.replace("//", "//me:p%40ss@")
+@pytest.mark.parametrize("password", ["p%40ss", "p@ss"])
+def test_a_login_goes_to_its_index_with_its_files_and_into_no_message(password: str, server: Server, run: Run) -> None:
+    index = server.url.replace("//", f"//me:{password}@")
     absent = row("d-1-py3-none-any.whl", b"d", sha256="0" * 64)
-    answers = run(
-        "host", NOTHING | {"indexes": [f"{index}/simple", "http://me:p%40ss@127.0.0.1:1/"], "files": [absent]}
-    )
+    silent = f"http://me:{password}@127.0.0.1:1/"
+    answers = run("host", NOTHING | {"indexes": [f"{index}/simple", silent], "files": [absent, ROWS[1]]})
+    assert moved(answers) == ROWS[1]["size"]
     assert {authorization for path, _, authorization in server.asked} == {"Basic bWU6cEBzcw=="}
+    assert any(path.startswith("/files/") for path, _, _ in server.asked)
+    assert "ss@" not in json.dumps(answers)
     assert "p%40ss" not in json.dumps(answers)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nends",
+        b'HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{"errors": []}',
+        b"",
+    ],
+)
+def test_an_answer_of_another_form_loses_that_file_alone(odd: bytes, server: Server, run: Run, tmp_path: Path) -> None:
+    server.odd = odd
+    answers = run("host", NOTHING | {"indexes": [f"{server.url}/simple"], "files": ROWS})
+    assert answers[-1] == {"done": True}
+    assert [answer["lacks"] for answer in answers if "lacks" in answer] == [ROWS[0]["sha256"]]
+    assert arrived(tmp_path)[ROWS[1]["name"]] == WHEELS[ROWS[1]["name"]]
 
 
 def test_without_an_index_of_the_inventory_the_hosts_own_settings_are_asked(
@@ -229,14 +254,13 @@ def test_a_folder_whose_sample_is_wrong_is_not_copied(run: Run, tmp_path: Path) 
     assert arrived(tmp_path) == {}
 
 
-def test_files_of_a_wrong_size_or_none_are_named_before_and_while_they_are_copied(run: Run, tmp_path: Path) -> None:
+def test_files_of_a_wrong_size_or_none_are_named_and_the_others_copied(run: Run, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     (folder / ROWS[0]["name"]).write_bytes(b"short")
     absent = row("sub/d.json", b"d")
-    request = {"folder": str(folder), "sample": [], "files": [*ROWS, absent]}
+    request = {"folder": str(folder), "sample": [absent["sha256"]], "files": [*ROWS, absent]}
     whys = [f"{folder / ROWS[0]['name']} has 5 bytes, not 500000", f"{folder} does not have sub/d.json"]
-    for word in ("compare", "path"):
-        answers = run(word, request)
-        assert [answer["why"] for answer in answers if "lacks" in answer] == whys
-        assert answers[-1] == {"done": True}
+    answers = run("path", request)
+    assert [answer["why"] for answer in answers if "lacks" in answer] == whys
+    assert answers[-1] == {"done": True}
     assert arrived(tmp_path) == {ROWS[1]["name"]: WHEELS[ROWS[1]["name"]]}

@@ -122,6 +122,10 @@ def decide(new: Observed, old: Observed | None, clients: Observed = Observed()) 
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
     said = [counted]
     for measure in _WORDS:
+        timed = min(len(new.times(measure)), len(old.times(measure))) if old is not None else 0
+        if 0 < timed < (least := limits[measure]["least_samples"]):
+            return "undecided", f"{counted}; {timed} of {least} synthetic requests were timed"
+    for measure in _WORDS:
         times = _compared(measure, new, old)
         if times is not None and old is not None and is_slower(new.times(measure), old.times(measure), measure):
             return "roll back", f"{times}: more than {limits[measure]['factor']:g} times as long"

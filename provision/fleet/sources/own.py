@@ -57,15 +57,8 @@ class OwnFiles:
         )
 
     def copy(self, folder: str, sample: frozenset[str]) -> None:
-        """Let the host copy them from a folder that it has; those of the sample, by hash, are checked there first. Raises as `fetch`."""
+        """Let the host copy them from a folder that it has; those of the sample, by hash, are checked there first, as far as it has them. Raises as `fetch`."""
         self._get("path", {"folder": folder, "sample": sorted(sample)})
-
-    def compare(self, folder: str) -> None:
-        """Let the host look for them in a folder that it has, by name and size. Raises as `fetch`."""
-        list_remote(
-            self.session, self.incoming
-        )  # refuses an incoming folder of somebody else before the program is put there
-        self._run("compare", {"folder": folder, "files": [_row(file, 0) for file in self.files]})
 
     def _get(self, word: str, request: dict[str, Any]) -> None:
         remote = list_remote(self.session, self.incoming)
@@ -74,11 +67,9 @@ class OwnFiles:
         if wanted:
             need = sum(file.size - offset for file, offset in wanted)
             check_space(f"host {self.session.host}", self.incoming, need, remote.free)
-            self._run(word, {**request, "files": [_row(file, offset) for file, offset in wanted]})
-
-    def _run(self, word: str, request: dict[str, Any]) -> None:
-        channel = program.start(self.session, self.incoming, PROGRAM, word)
-        program.follow(self.session, channel, request, self.progress, self.lacks)
+            files = [_row(file, offset) for file, offset in wanted]
+            channel = program.start(self.session, self.incoming, PROGRAM, word)
+            program.follow(self.session, channel, {**request, "files": files}, self.progress, self.lacks)
 
 
 def _row(file: StagedFile, offset: int) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def follow(
     moved = 0
     try:
         record = _record(exchange(session, channel, request, timeout_s=SILENCE_S))
-        while not record.keys().isdisjoint({"bytes", "lacks"}):
-            if isinstance(count := record.get("bytes"), int):
+        while isinstance(count := record.get("bytes"), int) or "lacks" in record:
+            if isinstance(count, int):
                 moved += count
                 progress(count)
             elif lacks is not None:

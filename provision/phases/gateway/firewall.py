@@ -85,15 +85,21 @@ def openings_of(
 
 
 def span_openings(
-    host: Host, sources: Collection[str], chosen: tuple[int, int], taken: Collection[int]
+    host: Host,
+    sources: Collection[str],
+    chosen: tuple[int, int],
+    taken: Collection[int],
+    *,
+    ssh_ports: Collection[int] = (),
 ) -> tuple[Opening, ...]:
-    """Return the ports at which the other hosts of a span connect to one, in order: of its address in the span, Ray's of all.
+    """Return the ports at which the other hosts of a span connect to one, in order: of all its addresses where a program listens at all.
 
     Args:
         host: The host.
         sources: Addresses from which the others connect.
         chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
         taken: Ports of other services there; those among the chosen ones stay as they are.
+        ssh_ports: Ports on which an SSH server listens there.
 
     Raises:
         InventoryError: A port at which the processes meet is the port of SSH.
@@ -104,15 +110,16 @@ def span_openings(
     meeting = host.settings.span_ports if host.name == host.head else ()
     with_ray = host.settings.executor == "ray"
     ray = _ports_of_ray(host.settings) if with_ray else range(0)
-    _require_ssh_open(host, {*meeting, *ray}, ())
-    # Ray listens at all addresses, and runs what it is sent.
-    found = [Opening(port, allowed, address=None if with_ray else own, for_span=True) for port in meeting]
+    _require_ssh_open(host, {*meeting, *ray}, ssh_ports)
+    # The store at which vLLM's processes meet listens at all addresses (torch's TCPStore). With Ray its port is one of the chosen ones.
+    # Ray does so too, and runs what it is sent.
+    found = [Opening(port, allowed, for_span=True) for port in meeting]
     if ray:
         found.append(Opening(ray[0], allowed, last=ray[-1], for_span=True))
     first, last = chosen
     for port in [*sorted(port for port in taken if first <= port <= last), last + 1]:
         if first < port:
-            found.append(Opening(first, allowed, last=port - 1, address=own, for_span=True))
+            found.append(Opening(first, allowed, last=port - 1, address=None if with_ray else own, for_span=True))
         first = port + 1
     return tuple(found)
 
@@ -145,7 +152,7 @@ def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
     others = {
         one.port
         for one in listening
-        if known and one.address in (*EVERYWHERE, "*", own) and not (one.process or "").startswith(titles)
+        if known and (with_ray or one.address in (*EVERYWHERE, "*", own)) and not (one.process or "").startswith(titles)
     }
     ours = {*host.settings.span_ports, *(_ports_of_ray(host.settings) if with_ray else ())}
     return frozenset(others - ours | {22, host.connection.port})

@@ -202,8 +202,7 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
     yield "    option idle-close-on-response"
     yield "    option httplog"
     yield "    option dontlog-normal"
-    busy = _error("no host can take the request now; try again", "overloaded")
-    yield f"    http-error status 503 {busy} hdr Retry-After 2"
+    yield _busy()
     yield "    http-response set-header Retry-After 2 if { status 503 } !{ res.hdr(Retry-After) -m found }"
     ready = " ".join(f"{{ nbsrv(model-{number}) gt 0 }}" for number in range(len(models)))
     yield "    http-request set-var-fmt(txn.route) '%[method] %[path]'"
@@ -306,6 +305,7 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield "    option idle-close-on-response"
     yield "    # The first pass logs what failed, and asks for /health here twice a second."
     yield "    no log"
+    yield _busy()
     yield "    default_backend hosts"
     yield ""
     yield "backend hosts"
@@ -335,6 +335,12 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield "    use-server %[var(txn.host)] if TRUE"
     for server, one in _servers(gateway.backends):
         yield f"    server {server} {_address(one.address, one.port)}{' check' if one.health_port is None else ''}"
+
+
+def _busy() -> str:
+    """Return the answer where no host takes a request, or the one that is to take it does not accept the connection."""
+    busy = _error("no host can take the request now; try again", "overloaded")
+    return f"    http-error status 503 {busy} hdr Retry-After 2"
 
 
 def _metrics(address: tuple[str, int]) -> Iterator[str]:

@@ -30,6 +30,8 @@ KEY_LENGTH = 16
 MOST_ARCHIVES = 16
 """Of one inventory on the controller."""
 PROGRAM = "start_cache_archive.py"
+ARCHIVE = "start-cache.tar"
+"""Of each key: what a killed run left on a host is removed or replaced by the next one."""
 ARCHIVE_BYTES = 2 * MOST_BYTES
 """What a host may answer with: the content, its manifest and the blocks of the tar."""
 LOOK_S, MOVE_S = 60.0, 300.0
@@ -150,7 +152,7 @@ class HostCache:
             ServeError: What arrived is not what the host has packed.
         """
         # Only root, or the one account that there is, can write in this folder.
-        archive = f"{self.paths.prefix}/verify/start-{self.key}.tar"
+        archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)
         try:
             packed = self._ask(Packed, "pack", "--archive", archive)
@@ -188,8 +190,16 @@ class HostCache:
             self._remove(arrived, root=False)
         return report.bytes_sent, answer.now
 
+    def drop(self) -> None:
+        """Remove the cache from the host.
+
+        Raises:
+            TransportError: The connection broke.
+        """
+        self._remove(folder_of(self.paths.prefix, self.key), root=self.paths.root)
+
     def _remove(self, path: str, *, root: bool) -> None:
-        self.session.run(f"rm -f -- {shlex.quote(path)}", root=root)
+        self.session.run(f"rm -rf -- {shlex.quote(path)}", root=root)
 
     def _ask(self, answer: type[AnswerT], action: str, *words: str, timeout_s: float = MOVE_S) -> AnswerT:
         prefix = self.paths.prefix
@@ -220,20 +230,24 @@ class Archives:
     """
 
     def __init__(self, cache: Path, inventory: str) -> None:
-        self._folder = cache / "start-caches" / hashlib.sha256(inventory.encode()).hexdigest()[:KEY_LENGTH]
+        place = str(Path(inventory).resolve())  # the same words mean another inventory in another folder
+        self._folder = cache / "start-caches" / hashlib.sha256(place.encode()).hexdigest()[:KEY_LENGTH]
 
     def find(self, key: str) -> StagedFile | None:
         """Return the archive of a key; None where there is none. Its SHA-256 is in the name of its file."""
         found = next(iter(sorted(self._folder.glob(f"{key}-*.tar"))), None)
         if found is None:
             return None
-        return StagedFile(
-            name=f"start-{key}.tar",
-            path=str(found),
-            sha256=found.stem.partition("-")[2],
-            size=found.stat().st_size,
-            kind="cache",
-        )
+        try:
+            size = found.stat().st_size
+        except FileNotFoundError:  # another run removed it
+            return None
+        return StagedFile(name=ARCHIVE, path=str(found), sha256=found.stem.partition("-")[2], size=size, kind="cache")
+
+    def remove(self, key: str) -> None:
+        """Remove the archive of a key."""
+        for found in self._folder.glob(f"{key}-*.tar"):
+            found.unlink(missing_ok=True)
 
     def put(self, key: str, content: bytes) -> None:
         """Keep the archive of a key, and remove the oldest ones beyond the number that is kept."""

@@ -1,8 +1,8 @@
-"""A host that gets files by itself: `python3 source.py host | path | compare`. Standard library only.
+"""A host that gets files by itself: `python3 source.py host | path`. Standard library only.
 
 `host` fetches from package indexes and a model hub, `path` copies from a folder that the host has, both under the names in transfer;
-hashes are checked afterwards, as those of files that the controller sends. `compare` looks for files in a folder, by name and size. What does
-not come is named, and nothing else is lost by it. The end of the input ends the program.
+hashes are checked afterwards, as those of files that the controller sends. What does not come is named, and nothing else is lost by it. The
+end of the input ends the program.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import configparser
 import contextlib
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -34,7 +35,8 @@ OWN = Path(__file__).resolve().parent
 INCOMING = OWN.parent
 PIECE = 1 << 20
 REPORT_EVERY_S = 0.5
-SILENCE_S = 30.0
+SILENCE_S = 15.0
+"""Of a server. The controller breaks off after a minute without a word."""
 AT_ONCE = 4
 """Files that are fetched at a time."""
 TRIES = 2
@@ -42,6 +44,8 @@ LONGEST_PAGE = 64 << 20
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 File = dict[str, Any]
+UNEXPECTED = (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException)
+"""What a server can cause that breaks off, or answers in another form."""
 
 
 class SourceError(Exception):
@@ -54,7 +58,7 @@ def main(word: str) -> None:
         request = json.loads(sys.stdin.readline())
         threading.Thread(target=end_with_input, daemon=True).start()
         report = Report()
-        {"host": host, "path": path, "compare": compare}[word](request, report)
+        {"host": host, "path": path}[word](request, report)
         report.tell()
         say({"done": True})
     except (OSError, SourceError) as error:
@@ -71,9 +75,9 @@ def host(request: dict[str, Any], report: Report) -> None:
         for attempt in range(1, TRIES + 1):
             try:
                 client.fetch(file, report)
-            except (OSError, ValueError, SourceError) as error:
+            except (*UNEXPECTED, SourceError) as error:
                 if attempt == TRIES:
-                    report.lack(file["sha256"], plain(str(error)))
+                    report.lack(file["sha256"], plain(describe(error)))
             else:
                 return
 
@@ -84,23 +88,20 @@ def host(request: dict[str, Any], report: Report) -> None:
 def path(request: dict[str, Any], report: Report) -> None:
     """Copy files from a folder, after a sample of them was hashed."""
     folder = Path(request["folder"])
-    for file in request["files"]:
-        if file["sha256"] in request["sample"] and digest(place(folder, file)) != file["sha256"]:
-            raise SourceError(f"{place(folder, file)} has another SHA-256 than {file['sha256']}")
+    found: list[tuple[File, Path]] = []
     for file in request["files"]:
         try:
-            with place(folder, file).open("rb") as content:
-                content.seek(file["offset"])
-                save(content, file, report)
+            found.append((file, place(folder, file)))
         except (OSError, SourceError) as error:
             report.lack(file["sha256"], str(error))
-
-
-def compare(request: dict[str, Any], report: Report) -> None:
-    """Name the files that a folder does not have in their size."""
-    for file in request["files"]:
+    for file, at in found:
+        if file["sha256"] in request["sample"] and digest(at, report) != file["sha256"]:
+            raise SourceError(f"{at} has another SHA-256 than {file['sha256']}")
+    for file, at in found:
         try:
-            place(Path(request["folder"]), file)
+            with at.open("rb") as content:
+                content.seek(file["offset"])
+                save(content, file, report)
         except (OSError, SourceError) as error:
             report.lack(file["sha256"], str(error))
 
@@ -118,11 +119,12 @@ def place(folder: Path, file: File) -> Path:
     return found
 
 
-def digest(found: Path) -> str:
+def digest(found: Path, report: Report) -> str:
     sha256 = hashlib.sha256()
     with found.open("rb") as content:
         for block in iter(lambda: content.read(PIECE), b""):
             sha256.update(block)
+            report.add(0)  # the controller hears that this goes on
     return sha256.hexdigest()
 
 
@@ -163,6 +165,10 @@ class Client:
         if own["proxy"]:
             handlers.append(urllib.request.ProxyHandler({"http": own["proxy"][0], "https": own["proxy"][0]}))
         self._opener = urllib.request.build_opener(*handlers)
+        logins = (urlsplit(url) for url, _ in self._locations)
+        self._logins = {(parts.scheme, place_of(parts.netloc)): parts.netloc.rpartition("@")[0] for parts in logins}
+        self._silent: dict[str, str] = {}
+        """By location that did not answer: why."""
         self._pages: dict[str, dict[str, tuple[str, str]]] = {}
         self._locks: dict[str, threading.Lock] = {}
 
@@ -188,10 +194,16 @@ class Client:
         for url, flat in self._locations:
             package = re.sub(r"[-_.]+", "-", file["name"].partition("-")[0]).lower()
             page = url if flat else f"{url.rstrip('/')}/{package}/"
+            if url in self._silent:
+                problems.append(f"{page}: {self._silent[url]}")
+                continue
             try:
                 address, sha256 = self._page(page).get(file["name"], ("", ""))
-            except (OSError, ValueError) as error:
-                problems.append(f"{page}: {error}")
+            except UNEXPECTED as error:
+                problems.append(f"{page}: {describe(error)}")
+                # One that has answered, if only by an error, may have other packages.
+                if isinstance(error, OSError) and not isinstance(error, urllib.error.HTTPError):
+                    self._silent[url] = describe(error)
                 continue
             if address and sha256 in ("", file["sha256"]):
                 return address
@@ -235,8 +247,10 @@ class Client:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https"):
             raise SourceError(f"{plain(address)} is no address of a server")
-        login, _, place = parts.netloc.rpartition("@")
-        request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)))  # noqa: S310 - checked above
+        server = place_of(parts.netloc)
+        # The files of an index ask for its login too.
+        login = parts.netloc.rpartition("@")[0] or self._logins.get((parts.scheme, server), "")
+        request = urllib.request.Request(urlunsplit(parts._replace(netloc=server)))  # noqa: S310 - checked above
         for name, value in headers.items():
             request.add_header(name, value) if name != "Authorization" else request.add_unredirected_header(name, value)
         if login:
@@ -244,6 +258,11 @@ class Client:
                 "Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
             )
         return self._opener.open(request, timeout=SILENCE_S)
+
+
+def place_of(netloc: str) -> str:
+    """Return host and port of an address's part that may begin with a login."""
+    return netloc.rpartition("@")[2]
 
 
 def local_path(address: str) -> Path | None:
@@ -321,9 +340,14 @@ class Anchors(HTMLParser):
         self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
+def describe(error: Exception) -> str:
+    """Return the text of an error; its kind too where the text alone says nothing."""
+    return str(error) if isinstance(error, (OSError, SourceError)) else f"{type(error).__name__}: {error}"
+
+
 def plain(text: str) -> str:
-    """Remove credentials from addresses."""
-    return re.sub(r"(?<=://)[^/@\s`'\"]+@", "***@", text)
+    """Remove credentials from addresses; a password may contain `@`."""
+    return re.sub(r"(?<=://)[^/\s`'\"]+@", "***@", text)
 
 
 class Report:
@@ -349,8 +373,7 @@ class Report:
             self._tell()
 
     def _tell(self) -> None:
-        if self._bytes:
-            say({"bytes": self._bytes})
+        say({"bytes": self._bytes})
         self._bytes, self._told = 0, time.monotonic()
 
 

@@ -90,7 +90,7 @@ def pack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
     """Write the archive of a cache.
 
     Raises:
-        ArchiveError: It has no compiled code, or is too large to be sent.
+        ArchiveError: It has no compiled code, is too large to be sent, or an engine still writes in it.
     """
     listed: dict[str, list[Any]] = {}
     total = 0
@@ -99,10 +99,14 @@ def pack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in files_in(folder):
             with open_below(folder, name) as file:
+                before = os.fstat(file.fileno())
                 content = file.read(MOST_BYTES - total + 1)
+                after = os.fstat(file.fileno())
             total += len(content)
             if total > MOST_BYTES:
                 raise ArchiveError(f"{folder} has more than {MOST_BYTES >> 20} MiB, which is too much to send")
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
+                raise ArchiveError(f"{name} was written while it was read")
             listed[name] = [len(content), hashlib.sha256(content).hexdigest()]
             add(tar, BELOW + name, content)
         add(tar, MANIFEST, json.dumps({"format": FORMAT, "key": folder.name, "files": listed}).encode())

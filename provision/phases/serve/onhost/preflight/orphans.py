@@ -86,9 +86,15 @@ def end_processes(processes: list[Process]) -> list[Process]:
             send_signal(process, number)
         deadline = time.monotonic() + wait_s
         while processes and time.monotonic() < deadline:
-            processes = [process for process in processes if read_process(process.pid) == process]
+            processes = [process for process in processes if is_there(process)]
             time.sleep(0.05)
     return processes
+
+
+def is_there(process: Process) -> bool:
+    """Return whether a process has not ended; it may have got another parent, and another title."""
+    found = read_process(process.pid)
+    return found is not None and found.start_ticks == process.start_ticks
 
 
 def send_signal(process: Process, number: signal.Signals) -> None:
@@ -96,7 +102,7 @@ def send_signal(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         descriptor = os.pidfd_open(process.pid)
         try:
-            if read_process(process.pid) == process:
+            if is_there(process):
                 signal.pidfd_send_signal(descriptor, number)
         finally:
             os.close(descriptor)

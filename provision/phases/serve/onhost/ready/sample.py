@@ -43,6 +43,9 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay, and the
         server's counters before and after them.
     """
+    # First, so that the counters do not show them as requests of clients.
+    length = wanted.get("replay", 0)
+    whole = replay(request, length, wanted["concurrent"]) if length else []
     before = counters(request)
     until = time.monotonic() + wanted.get("seconds", math.inf)
 
@@ -53,8 +56,6 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
     with ThreadPoolExecutor(wanted["concurrent"]) as pool:
         asked = list(pool.map(ask, range(wanted["requests"])))
     answers = [found for found in asked if found is not None]
-    length = wanted.get("replay", 0)
-    whole = replay(request, length, wanted["concurrent"]) if length else []
     times = [found for found in answers if isinstance(found, tuple)]
     reasons = [found for found in answers if isinstance(found, str)]
     return {

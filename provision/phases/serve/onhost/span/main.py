@@ -28,6 +28,8 @@ from .ray import Ray
 from .server import Programs
 
 ENDED, STOPPED = "ended", "stopped"
+BOOT_S = 180.0
+"""Seconds after the boot in which networks come up. Each start that fails counts, and systemd refuses a sixth one."""
 AGAIN = 75
 """EX_TEMPFAIL: nothing is wrong with this host."""
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -68,6 +70,15 @@ def watch(programs: Programs, links: list[Link], member: Member, stop: Stop, eng
         time.sleep(TICK_S)
     tell(links, STOPPED)
     return 0
+
+
+def interface_after_boot(address: str, stop: Stop) -> str | None:
+    """Return the interface with an address; None where none has it. A host that has just booted may get the address a little later."""
+    if interface_of(address) is None and time.clock_gettime(time.CLOCK_BOOTTIME) < BOOT_S:
+        note(f"waits for an interface of this host with the address {address}")
+        while interface_of(address) is None and time.clock_gettime(time.CLOCK_BOOTTIME) < BOOT_S and not stop.is_set:
+            time.sleep(TICK_S)
+    return interface_of(address)
 
 
 def fault_of(programs: Programs, engine: EngineWatch | None) -> str | None:
@@ -116,7 +127,9 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     member = Member(options.rank, tuple(options.addresses.split(",")), options.port, options.agreement)
     own = member.addresses[member.rank]
-    interface = interface_of(own)
+    interface = interface_after_boot(own, stop)
+    if stop.is_set:
+        return 0
     if interface is None:
         note(f"refuses to start: no interface of this host has the address {own} (firstlight_span_address)")
         return 1

@@ -83,21 +83,23 @@ class Ray:
             "VLLM_CONFIG_ROOT": str(self._folder),
         }
 
-    def can_start(self) -> bool:
-        """Return whether it can start: on the head at once, on the others when that of the head is up."""
-        return self._member.rank == 0 or self._accepts(self._member.addresses[0])
+    def before_start(self) -> str:
+        """Return what it waits for to start: that of the head, on other hosts; empty when it can start."""
+        return "" if self._member.rank == 0 else self._silent(range(1))
 
-    def is_up(self) -> bool:
-        """Return whether it is up on all hosts."""
-        return all(map(self._accepts, self._member.addresses))
+    def before_server(self) -> str:
+        """Return on which host it is not up yet; empty when it is up on all."""
+        return self._silent(range(len(self._member.addresses)))
 
-    def _accepts(self, address: str) -> bool:
+    def _silent(self, ranks: range) -> str:
         port = self._first + self._table["ports"].index(self._table["last_up"])
-        try:
-            socket.create_connection((address, port), CONNECT_S).close()
-        except OSError:
-            return False
-        return True
+        for rank in ranks:
+            address = self._member.addresses[rank]
+            try:
+                socket.create_connection((address, port), CONNECT_S).close()
+            except OSError:
+                return f"Ray of {self._member.named(rank)}, {_joined(address, port)}"
+        return ""
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 from .engine import table
+from .meeting import note
 from .ray import Ray
 from .watched import WatchedProcesses, below
 
@@ -46,7 +47,7 @@ class Program:
 
     def end(self) -> None:
         """End every process of its group, and those below it: Ray gives each one that it starts a group of its own."""
-        others = list(below(self._process.pid))[1:]
+        others = [pid for pid in below(self._process.pid) if pid != self._process.pid]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pid in others:
@@ -68,18 +69,25 @@ class Programs:
     def __init__(self, server: Sequence[str], environment: Mapping[str, str], ray: Ray | None) -> None:
         self._ray = ray
         self._environment = ray.environment(environment) if ray is not None else environment
-        self._waiting: list[tuple[str, Sequence[str], Callable[[], bool]]] = []
+        self._waiting: list[tuple[str, Sequence[str], Callable[[], str]]] = []
+        """Name, command, and what says what it waits for."""
+        self._said = ""
         self._running: list[Program] = []
         if ray is not None:
-            self._waiting.append(("Ray", ray.command, ray.can_start))
+            self._waiting.append(("Ray", ray.command, ray.before_start))
         if server:
-            self._waiting.append(("the server", server, ray.is_up if ray is not None else lambda: True))
+            self._waiting.append(("the server", server, ray.before_server if ray is not None else str))
 
     def look(self) -> str | None:
         """Start the next one if it can start; return why one that runs is lost, None while none is."""
-        if self._waiting and self._waiting[0][2]():
-            name, command, _ = self._waiting.pop(0)
-            self._running.append(Program(name, command, self._environment))
+        if self._waiting:
+            name, command, before = self._waiting[0]
+            if not (missing := before()):
+                self._waiting.pop(0)
+                self._running.append(Program(name, command, self._environment))
+            elif missing != self._said:
+                note(f"{name} waits for {missing}")
+                self._said = missing
         return next((lost for program in self._running if (lost := program.fault()) is not None), None)
 
     def end(self, *, gently: bool) -> None:

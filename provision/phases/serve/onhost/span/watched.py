@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,13 +50,13 @@ class WatchedProcesses:
 def below(pid: int) -> Iterator[int]:
     """Yield a process and those below it. A kernel without lists of children has only the process itself."""
     yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = path.read_text().split()
-        except OSError:  # it has ended
-            continue
-        for child in children:
-            yield from below(int(child))
+    children: list[str] = []
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children += (thread / "children").read_text().split()
+    for child in children:
+        yield from below(int(child))
 
 
 def state_of(pid: int) -> str | None:
