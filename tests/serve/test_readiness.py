@@ -415,3 +415,9 @@ def test_an_exception_without_a_message_is_reported_with_its_code() -> None:
         prefix + "AssertionError",
     ]
     assert causes(log) == ["AssertionError at `assert loaded.shape[0] == self.vocabulary`"]
+
+
+def test_the_cause_of_a_refused_argument_is_the_line_that_names_it() -> None:
+    log = ["usage: vllm [-h] [-v]", "            {chat,complete,serve}", "            ...", ""]
+    refused = "vllm: error: unrecognized arguments: --no-such-argument 7"
+    assert causes([*log, refused]) == [refused]

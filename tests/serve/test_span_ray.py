@@ -58,7 +58,7 @@ def start(program: Path, tmp_path: Path) -> Iterator[Start]:
         words += ["--ray", "4", "29501", "29503", "29582"]
         words += ["--", "sh", "-c", f"echo $$ $RAY_ADDRESS >{tmp_path}/server; exec sleep 600"] if rank == 0 else []
         environment = {**os.environ, "VLLM_API_KEY": f"key-{rank}", "TMPDIR": str(tmp_path)}
-        command = [tmp_path / "python", "-I", "-S", program, *words]
+        command = [str(tmp_path / "python"), "-I", "-S", str(program), *words]
         with (tmp_path / f"said-{rank}").open("wb") as log:
             running.append(subprocess.Popen(command, env=environment, stderr=log))
         return running[-1]
