@@ -201,8 +201,8 @@ class Client:
                 address, sha256 = self._page(page).get(file["name"], ("", ""))
             except UNEXPECTED as error:
                 problems.append(f"{page}: {describe(error)}")
-                # One that has answered, if only by an error, may have other packages.
-                if isinstance(error, OSError) and not isinstance(error, urllib.error.HTTPError):
+                # Nobody waits for it again.
+                if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
                     self._silent[url] = describe(error)
                 continue
             if address and sha256 in ("", file["sha256"]):
