@@ -2,8 +2,8 @@
 
 A process on the host takes `flock` on PREFIX/lock and answers each line of its standard input. The kernel keeps the lock for as
 long as the controller's connection lives. When the controller releases the lock, dies or loses the connection, the input ends,
-the process ends and the lock is free; where only the controller notices that a connection broke, once the host does. A host that loses its power keeps both files; the next
-run removes them. PREFIX/lock.json names the run that has the lock; it is information for people and decides nothing.
+the process ends and the lock is free. A connection may break without a word to the host: then the lock is free when the host
+notices it. A host that loses its power keeps both files; the next run removes them. PREFIX/lock.json names the run that has the lock; it is information for people and decides nothing.
 """
 
 from __future__ import annotations

@@ -99,11 +99,11 @@ class _Setup:
         for host in hosts:
             if not self._is_well(host):
                 continue
-            one, own = served[host.name], self._own_address(host)
+            one, own, others = served[host.name], self._own_address(host), self._others(host)
             needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
-            others = [other for other in self._others(host) if not self._known(known, other, own)]
             unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
-            unknown += [other.name for other in others if other.name not in unknown]
+            silent = [other.name for other in others if not self._known(known, other, own)]
+            unknown += [name for name in silent if name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
                     text = (
@@ -114,7 +114,7 @@ class _Setup:
             listening = self._probed.facts[host.name].ports
             sources = [
                 source
-                for other in self._others(host)
+                for other in others
                 # Its program connects from its address in the span, its engine from the one that the route names.
                 for source in (*self._known(known, other, own), self._own_address(other))
             ]

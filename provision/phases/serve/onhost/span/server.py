@@ -76,7 +76,7 @@ class Programs:
         if ray is not None:
             self._waiting.append(("Ray", ray.command, ray.before_start))
         if server:
-            self._waiting.append(("the server", server, ray.before_server if ray is not None else str))
+            self._waiting.append(("the server", server, ray.before_server if ray is not None else lambda: ""))
 
     def look(self) -> str | None:
         """Start the next one if it can start; return why one that runs is lost, None while none is."""
