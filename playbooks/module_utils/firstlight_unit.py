@@ -17,7 +17,9 @@ from ansible.module_utils.firstlight_releases import ReleaseError
 UNITS_BESIDE = (
     "firstlight-alertmanager.service",
     "firstlight-blackbox-exporter.service",
+    "firstlight-firewall-start.service",
     "firstlight-firewall.service",
+    "firstlight-gateway-address.service",
     "firstlight-gateway.service",
     "firstlight-host-metrics.service",
     "firstlight-host-metrics.timer",
@@ -25,7 +27,7 @@ UNITS_BESIDE = (
     "firstlight-node-exporter.service",
     "firstlight-prometheus.service",
 )
-"""Units of a gateway, of the health agent and of monitoring, which may run on a host that serves; no release has them."""
+"""Units of a gateway, of the health agent, of firewalls and of monitoring, which may run on a host that serves; no release has them."""
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """

@@ -13,15 +13,15 @@ from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import write_atomically
+from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import address_from
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.firewall import (
-    NAME,
-    UNIT,
+    FIREWALL,
+    START,
     Firewall,
     Opening,
-    chosen_command,
-    chosen_of,
+    RuleSet,
     commands,
     find_command,
     firewall_of,
@@ -30,19 +30,16 @@ from provision.phases.gateway.firewall import (
     reach_command,
     source_command,
     sources_of,
-    span_openings,
-    taken_ports,
 )
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.gateway import ask_served
 from provision.pipeline.results import ProbedHosts
-from provision.pipeline.unit_sets import differing_sets, play_differing
+from provision.pipeline.span_rules import READ_DEADLINE_S, SpanAddresses, own_address, require_root, ssh_ports_of
+from provision.pipeline.unit_sets import differing_sets, play_differing, play_removal
 from provision.report.layout import fold_names
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
-READ_DEADLINE_S = 60.0
-SSH_SERVER = "sshd"
 
 
 @dataclass(frozen=True)
@@ -95,15 +92,14 @@ class _Setup:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
         found = []
         known = self._sources(hosts, served)
-        chosen = self._chosen_ports([host for host in hosts if host.span])
+        spans = SpanAddresses(self._context, "serve", hosts)
         for host in hosts:
             if not self._is_well(host):
                 continue
-            one, own, others = served[host.name], self._own_address(host), self._others(host)
+            one = served[host.name]
             needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
             unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
-            silent = [other.name for other in others if not self._known(known, other, own)]
-            unknown += [name for name in silent if name not in unknown]
+            unknown += [name for name in spans.silent(host) if name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
                     text = (
@@ -112,13 +108,6 @@ class _Setup:
                     self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
                 continue
             listening = self._probed.facts[host.name].ports
-            sources = [
-                source
-                for other in others
-                # Its program connects from its address in the span, its engine from the one that the route names.
-                for source in (*self._known(known, other, own), self._own_address(other))
-            ]
-            ssh_ports = [port.port for port in listening if port.process == SSH_SERVER]
             try:
                 openings = (
                     *openings_of(
@@ -126,15 +115,9 @@ class _Setup:
                         one.port if one else None,
                         self._of(self._gateways, needed, known, host.name),
                         self._of(self._monitors, needed, known, host.name),
-                        ssh_ports=ssh_ports,
+                        ssh_ports=ssh_ports_of(listening),
                     ),
-                    *span_openings(
-                        host,
-                        sources,
-                        chosen_of(chosen.get(host.name, "")),
-                        taken_ports(host, listening),
-                        ssh_ports=ssh_ports,
-                    ),
+                    *spans.openings(host, listening),
                 )
             except InventoryError as error:
                 if host.settings.firewall == "set":
@@ -147,48 +130,19 @@ class _Setup:
     def _sources(
         self, hosts: Sequence[Host], served: Mapping[str, Served | None]
     ) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Return from which addresses others connect to hosts.
-
-        Returns:
-            By the name of who connects, and what it connects to: a gateway or monitoring host to a host by its name, a host of a span
-            to another by that one's address.
-        """
+        """Return from which addresses gateways and monitoring hosts connect to hosts, by the names of both."""
         ready = {host.name for host in self._context.hosts()}
 
         def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
             targets = {
                 host.name: address
                 for host in hosts
-                if viewer in self._viewers
-                and (one := served[host.name])
-                and (address := self._reaches(viewer, host, one))
+                if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
             }
-            targets |= {self._own_address(other): self._own_address(other) for other in self._others(viewer)}
-            said = self._context.session(viewer).run(source_command(targets)).stdout if targets else ""
-            return sources_of(said)
+            return sources_of(self._context.session(viewer).run(source_command(targets)).stdout) if targets else {}
 
-        asked = {host.name: host for host in (*self._viewers, *(host for host in hosts if host.span))}
-        viewers = [viewer for viewer in asked.values() if viewer.name in ready]
+        viewers = [viewer for viewer in self._viewers if viewer.name in ready]
         return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
-
-    def _chosen_ports(self, hosts: Sequence[Host]) -> dict[str, str]:
-        """Return what hosts say of the ports that their systems choose from."""
-        return self._context.run_on_hosts(
-            "serve",
-            hosts,
-            lambda host: self._context.session(host).run(chosen_command()).stdout,
-            deadline_s=READ_DEADLINE_S,
-        )
-
-    def _others(self, host: Host) -> list[Host]:
-        """Return the other hosts of a host's span."""
-        members = host.span.members if host.span else ()
-        return [one for one in self._context.inventory.hosts if one.name in members and one.name != host.name]
-
-    @staticmethod
-    def _own_address(host: Host) -> str:
-        """Return the address of a host in its span; empty without one."""
-        return host.span.address_of(host.name) if host.span else ""
 
     @staticmethod
     def _known(known: Mapping[str, Mapping[str, tuple[str, ...]]], viewer: Host, target: str) -> tuple[str, ...]:
@@ -254,11 +208,9 @@ class _Setup:
         """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
         context = self._context
         for one in rules:
-            if not self._probed.install_paths[one.host.name].root:
-                error = InventoryError(
-                    f"host `{one.host.name}`: rules of its firewall need root",
-                    hint="log in as root, or set ansible_become: true; firstlight_firewall: tell changes nothing",
-                )
+            try:
+                require_root(one.host, root=self._probed.install_paths[one.host.name].root)
+            except InventoryError as error:
                 context.fail(one.host.name, "serve", error)
         playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in rules if self._is_well(one.host)])
         sets = {
@@ -268,8 +220,14 @@ class _Setup:
         }
         differing = differing_sets(context, self._probed, sets)
         new = [one for one in rules if differing.get(one.host.name)]
-        if not new:
-            return
+        if new:
+            self._load(new, sets)
+        loaded = [one.host for one in rules if one.host.name in differing and self._is_well(one.host)]
+        self._play_removal(self._with_start_rules(loaded), START)
+
+    def _load(self, new: Sequence[_Rules], sets: Mapping[str, Sequence[UnitSet]]) -> None:
+        """Load rules of hosts that have others or none, and say so."""
+        context = self._context
         before = self._reached(new)
         results = play_differing(context, self._probed, "firewall", {one.host.name: sets[one.host.name] for one in new})
         lost = before - self._reached([one for one in new if one.host.name in results])
@@ -304,7 +262,7 @@ class _Setup:
                 if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
             ]
             targets += [
-                (one.host.name, self._own_address(one.host), one.host.settings.span_port)
+                (one.host.name, own_address(one.host), one.host.settings.span_port)
                 for one in rules
                 if one.host.name == viewer.head != viewer.name
             ]
@@ -320,7 +278,7 @@ class _Setup:
     def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
         if not rules:
             return
-        self._play_removal([one.host for one in rules])
+        self._play_removal([one.host for one in rules], FIREWALL, START)
         for one in rules:
             viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
             port = min(port for _, name, port in lost if name == one.host.name)
@@ -335,22 +293,22 @@ class _Setup:
         """Remove the rules of hosts that are to have none."""
         playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
         locked = [host for host in hosts if host.name in self._context.locked]
-        for result in self._play_removal(locked).values():
+        for result in self._play_removal(locked, FIREWALL, START).values():
             self._record(result, "the rules of its firewall were removed")
 
-    def _play_removal(self, hosts: Sequence[Host]) -> dict[str, PhaseResult]:
-        return playbooks.run_playbook(
-            self._context,
-            "firewall",
+    def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
+        """Return the hosts of spans that have rules of a start."""
+        found = self._context.run_on_hosts(
             "serve",
-            hosts,
-            lambda host: {
-                **self._probed.install_paths[host.name].ansible_vars(),
-                "firstlight_unit_sets": [],
-                "firstlight_unit_sets_absent": [{"name": NAME, "units": [UNIT]}],
-            },
-            is_aside=True,
+            [host for host in hosts if host.span],
+            lambda host: self._context.session(host).run(f"test -e /etc/systemd/system/{START.unit}").rc == 0,
+            deadline_s=READ_DEADLINE_S,
         )
+        return [host for host in hosts if found.get(host.name)]
+
+    def _play_removal(self, hosts: Sequence[Host], *rule_sets: RuleSet) -> dict[str, PhaseResult]:
+        absent = [(one.name, (one.unit,)) for one in rule_sets]
+        return play_removal(self._context, self._probed, "firewall", hosts, absent)
 
     def _record(self, played: PhaseResult, text: str, notes: tuple[str, ...] = ()) -> None:
         result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)

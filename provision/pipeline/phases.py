@@ -45,7 +45,7 @@ class Step:
     name: str
     run: PhaseFunction
     phase: PhaseName
-    """The phase that its results are recorded under: drivers are a part of `install`, gateway and monitoring of `serve`."""
+    """The phase that its results are recorded under: drivers are a part of `install`, span-start of `verify`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
@@ -68,12 +68,13 @@ DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=T
 STAGE = Step("stage", LazyFunction("stage:stage"), "stage", in_batches=True)
 INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
 VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True)
+SPAN_START = Step("span-start", LazyFunction("span_start:prepare"), "verify", in_batches=True)
 SERVE = Step("serve", LazyFunction("serve:serve"), "serve", in_batches=True)
 GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all")
 MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all")
 FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all")
 
-STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE, GATEWAY, MONITORING, FIREWALL)
+STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SPAN_START, SERVE, GATEWAY, MONITORING, FIREWALL)
 
 BACKGROUND = (
     BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),

@@ -111,18 +111,21 @@ def write_inventory(context: RunContext) -> None:
         write_hosts_file(context.run, [*context.targets.values()])
 
 
-def added_to_earlier(context: RunContext, played: PhaseResult, text: str, seconds: float) -> PhaseResult:
-    """Return the result of a host; that of its own service, where it has one, is kept with it.
+def added_to_earlier(
+    context: RunContext, played: PhaseResult, text: str, seconds: float, *, phase: PhaseName = "serve"
+) -> PhaseResult:
+    """Return the result of a host; that of the phase itself, such as of its own service, is kept with it.
 
     Args:
         context: The run.
         played: How the playbook ended.
         text: One sentence on what was set up.
         seconds: How long it took.
+        phase: The phase that it is recorded under.
     """
-    earlier = context.results.get(played.host, {}).get("serve")
+    earlier = context.results.get(played.host, {}).get(phase)
     if earlier is None:
-        return played.model_copy(update={"phase": "serve", "text": text, "seconds": round(seconds, 3)})
+        return played.model_copy(update={"phase": phase, "text": text, "seconds": round(seconds, 3)})
     return earlier.model_copy(
         update={
             "status": "warn" if "warn" in (earlier.status, played.status) else earlier.status,

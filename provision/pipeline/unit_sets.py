@@ -44,7 +44,12 @@ def _runs(session: Session, prefix: str, one: UnitSet) -> bool:
 
 
 def play_differing(
-    context: RunContext, probed: ProbedHosts, playbook: str, sets: Mapping[str, Sequence[UnitSet]]
+    context: RunContext,
+    probed: ProbedHosts,
+    playbook: str,
+    sets: Mapping[str, Sequence[UnitSet]],
+    *,
+    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Send what differs, and play a playbook where something does.
 
@@ -53,6 +58,7 @@ def play_differing(
         probed: Installation paths of its hosts.
         playbook: Name of a playbook with role `unit_sets`.
         sets: What each host is to run, by its name; the run holds the locks of these hosts.
+        is_aside: Whether the run's hosts.yml stays the inventory of another playbook.
 
     Returns:
         The result of each host that answered.
@@ -82,6 +88,40 @@ def play_differing(
             "firstlight_system_packages": sorted({name for one in differing[host.name] for name in one.packages}),
             "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
         },
+        is_aside=is_aside,
+    )
+
+
+def play_removal(
+    context: RunContext,
+    probed: ProbedHosts,
+    playbook: str,
+    hosts: Sequence[Host],
+    absent: Sequence[tuple[str, Sequence[str]]],
+) -> dict[str, PhaseResult]:
+    """Stop units and remove them with their files; the run's hosts.yml stays the inventory of another playbook.
+
+    Args:
+        context: The run.
+        probed: Installation paths of its hosts.
+        playbook: Name of a playbook with role `unit_sets`.
+        hosts: The hosts; the run holds their locks.
+        absent: Name and units of each set.
+
+    Returns:
+        The result of each host where that succeeded.
+    """
+    return playbooks.run_playbook(
+        context,
+        playbook,
+        "serve",
+        hosts,
+        lambda host: {
+            **probed.install_paths[host.name].ansible_vars(),
+            "firstlight_unit_sets": [],
+            "firstlight_unit_sets_absent": [{"name": name, "units": [*units]} for name, units in absent],
+        },
+        is_aside=True,
     )
 
 

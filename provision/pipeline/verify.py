@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from provision.core.errors import ServeError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
@@ -72,33 +71,8 @@ def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
     documents, _ = check(
         context, installed, hosts, CheckOptions("standard", serve_follows=True), desired=installed.desired
     )
-    _try_spans(context, installed, hosts, documents)
     desired = {name: recompute_desired(context, installed, name, document) for name, document in documents.items()}
     return VerifiedHosts(**{**vars(installed), "desired": {**installed.desired, **desired}}, documents=documents)
-
-
-def _try_spans(
-    context: RunContext, installed: InstalledHosts, hosts: Sequence[Host], documents: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Fail the hosts of each span that exchange no numbers, or wrong ones: their servers would wait for each other.
-
-    A trial that could not tell fails nobody, nor does one of NCCL alone: the cards may be in use by what serves now.
-    """
-    with_torch = {host.name for host in hosts if documents.get(host.name, {}).get("torch")}
-    spans = {host.head: host.span for host in hosts if host.span and with_torch.issuperset(host.span.members)}
-    for head, span in spans.items():
-        if any(context.has_failed(name) for name in span.members):
-            continue
-        record = try_together(context, installed, [context.host(name) for name in span.members], installed.desired)
-        context.run.write(f"verify/span-{head}.json", {"checks": [record]})
-        is_wrong, is_closed = record["status"] == "fail", not record["evidence"].get("settings")
-        if is_wrong or (is_closed and record["status"] == "warn"):
-            error = ServeError(
-                f"hosts {', '.join(map('`{}`'.format, span.members))} are to serve one model together, and do not exchange numbers: {record['reason']}",
-                hint=record["remedy"] or "open all ports between them",
-            )
-            for name in span.members:
-                context.fail(name, "verify", error)
 
 
 def verify_live(

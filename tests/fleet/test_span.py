@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from provision.phases.gateway.firewall import FIREWALL, START, RuleSet
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
 
 UNIT = "firstlight-vllm.service"
 OTHER_NAME = "first-light-2"
+OTHER_PORT = 29701
 PATIENCE_S = 120.0
 """A limit, not an expectation."""
 
@@ -58,6 +60,17 @@ def main_process(host: FleetHost) -> str:
     return host.sh(f"systemctl show -P MainPID {UNIT}").strip()
 
 
+def events(host: FleetHost, unit: str) -> list[float]:
+    """Return the seconds since boot at which systemd said that a unit had started."""
+    lines = host.sh(f"journalctl -o json _PID=1 UNIT={unit} JOB_TYPE=start JOB_RESULT=done").splitlines()
+    return [int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6 for line in lines]
+
+
+def rules(host: FleetHost, rule_set: RuleSet) -> str:
+    """Return the rules of a host that are loaded; empty without any."""
+    return host.sh(f"nft list table {rule_set.table}", check=False)
+
+
 def engines(host: FleetHost) -> set[str]:
     """Return the processes of vLLM on a host, with their starts."""
     lines = host.sh("ps -ww -eo pid=,lstart=,args=").splitlines()
@@ -94,6 +107,9 @@ def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
         assert any(line.startswith("4 attention layers") for line in host["attention"]["evidence"]), host["attention"]
     assert ask(hosts[0])["with"][0] == 200
     assert hosts[1].sh("ss -Hltn sport = :8000") == "", "the other host answers nobody"
+    for one in hosts:
+        began = [events(one, unit) for unit in (START.unit, UNIT)]
+        assert began[0][0] < began[1][0], f"rules are loaded before vLLM starts: {began}"
     again = firstlight("provision", "-i", inventory)
     assert (again.code, again.summary["changed"]) == (0, 0), again.output()
 
@@ -153,7 +169,8 @@ def test_a_rollout_changes_both_hosts_together(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
 ) -> None:
     before = releases(firstlight, inventory)
-    changed = span_of(folder / "changed", hosts, firstlight_served_model_name=OTHER_NAME)
+    names = {"firstlight_served_model_name": OTHER_NAME, "firstlight_span_port": OTHER_PORT}
+    changed = span_of(folder / "changed", hosts, **names)
     ended = firstlight("rollout", "-i", changed, "--steps", "100")
     assert ended.code == 0, ended.output()
     record = json.loads(firstlight("rollout", "status", "--json").out)
@@ -162,6 +179,12 @@ def test_a_rollout_changes_both_hosts_together(
     after = releases(firstlight, inventory)
     assert all(after[name] != before[name] for name in after)
     assert ask(hosts[0])["with"][1]["data"][0]["id"] == OTHER_NAME
+    for host in hosts:
+        began = [events(host, unit)[-1] for unit in (START.unit, UNIT)]
+        assert began[0] < began[1], f"rules for the new ports are loaded before vLLM starts with them: {began}"
+        assert rules(host, START) == "", "those of the host have these ports"
+    assert f"tcp dport {OTHER_PORT} " in rules(hosts[0], FIREWALL)
+    assert "tcp dport 29501 " not in rules(hosts[0], FIREWALL)
 
 
 def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
@@ -175,3 +198,5 @@ def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
     assert (record["state"], [host["state"] for host in record["hosts"]]) == ("rolled back", ["returned", "returned"])
     assert releases(firstlight, inventory) == before
     assert ask(hosts[0])["with"][1]["data"][0]["id"] == OTHER_NAME
+    assert f"tcp dport {OTHER_PORT} " in rules(hosts[0], FIREWALL), "the release of before has its rules"
+    assert "tcp dport 29501 " in rules(hosts[0], START), "the one that failed was closed to others, too"

@@ -18,12 +18,14 @@ from provision.core.models.inventory import Connection, Host, Span
 from provision.core.models.settings import Settings
 from provision.fleet.inventory.conflicts import conflicts
 from provision.phases.gateway.firewall import (
+    FIREWALL,
     RULES,
-    TABLE,
-    UNIT,
+    START,
     Opening,
+    RuleSet,
     chosen_of,
     commands,
+    covers,
     find_command,
     firewall_of,
     firewall_set,
@@ -165,12 +167,23 @@ def test_equal_rules_are_equal_bytes() -> None:
     assert more.digest != firewall_set(one, "/opt/firstlight").digest
 
 
-def test_the_unit_loads_and_removes_the_rules() -> None:
-    one = firewall_set(OPENINGS, "/opt/firstlight")
-    assert one.running == (UNIT,)
-    assert f"ExecStart=nft -f /opt/firstlight/firewall/current/{RULES}\n" in one.units[UNIT]
-    assert f"ExecStop=-nft delete table {TABLE}\n" in one.units[UNIT]
-    assert "$" not in one.units[UNIT]
+@pytest.mark.parametrize("rule_set", [FIREWALL, START])
+def test_the_unit_loads_and_removes_the_rules(rule_set: RuleSet) -> None:
+    one = firewall_set(OPENINGS, "/opt/firstlight", rule_set)
+    unit = one.units[rule_set.unit]
+    assert one.running == (rule_set.unit,)
+    assert f"ExecStart=nft -f /opt/firstlight/{rule_set.name}/current/{RULES}\n" in unit
+    assert f"ExecStop=-nft delete table {rule_set.table}\n" in unit
+    assert f"\ntable {rule_set.table} {{\n" in one.files[RULES]
+    assert "$" not in unit
+
+
+def test_rules_cover_openings_that_are_all_among_them() -> None:
+    assert covers(render(OPENINGS), OPENINGS[:1])
+    assert covers(render(OPENINGS, START), OPENINGS)
+    assert not covers(render(OPENINGS[:1]), OPENINGS)
+    assert not covers(render([Opening(8000, ("127.0.0.2",))]), OPENINGS[:1]), "another address"
+    assert not covers("", OPENINGS)
 
 
 @pytest.mark.parametrize(

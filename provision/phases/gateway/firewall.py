@@ -19,10 +19,8 @@ from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import EVERYWHERE
 from provision.fleet.inventory.spans import CHOSEN_PORTS
 
-NAME = "firewall"
-UNIT = "firstlight-firewall.service"
 RULES = "rules.nft"
-TABLE = "inet firstlight"
+_UNIT_TEXT = "firstlight-firewall.service"
 ENGINE_TITLES = "VLLM::"
 """How the titles of vLLM's processes begin, to which the chosen ports belong (vllm/utils/system_utils.py of 0.32.0)."""
 RAY_TITLES = "ray::"
@@ -32,6 +30,24 @@ REACH_S = 3
 
 Firewall = Literal["ufw", "firewalld", "nftables"]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules in a table of their own, which a unit of their own loads."""
+
+    name: str
+    """Of its folder below the prefix."""
+    unit: str
+    table: str
+    """Family and name of the table in nftables."""
+
+
+FIREWALL = RuleSet("firewall", "firstlight-firewall.service", "inet firstlight")
+"""The rules of a host."""
+START = RuleSet("firewall-start", "firstlight-firewall-start.service", "inet firstlight_start")
+"""Rules for the ports of a span that is about to start, until those of the host have them. They are apart, so that a host which returns to
+its release of before still has the rules of that one."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,7 @@ def _is_within(one: Network, other: Network) -> bool:
     )
 
 
-def render(openings: Iterable[Opening]) -> str:
+def render(openings: Iterable[Opening], rule_set: RuleSet = FIREWALL) -> str:
     """Return the rules as a file of nftables, which replaces those of before in one step.
 
     Only packets that open a connection are looked at, and only those to the given ports: streams that run go on, and nothing
@@ -183,14 +199,29 @@ def render(openings: Iterable[Opening]) -> str:
     """
     lines = "".join(f"        {rule}\n" for rule in _rules(openings))
     return f"""# Made by Firstlight; a change here is undone by the next run.
-table {TABLE}
-delete table {TABLE}
-table {TABLE} {{
+table {rule_set.table}
+delete table {rule_set.table}
+table {rule_set.table} {{
     chain input {{
         type filter hook input priority 0; policy accept;
 {lines}    }}
 }}
 """
+
+
+def covers(rules: str, openings: Iterable[Opening]) -> bool:
+    """Return whether a text that `render` made has the rules of some openings, maybe among others."""
+    return {*_rules(openings)} <= {line.strip() for line in rules.splitlines()}
+
+
+def loaded_command(prefix: str) -> str:
+    """Return a command that prints the rules of a host as `render` made them; nothing where they are not loaded.
+
+    Args:
+        prefix: Folder of the installation on the host.
+    """
+    path = shlex.quote(f"{prefix}/{FIREWALL.name}/current/{RULES}")
+    return f"if nft list table {FIREWALL.table} >/dev/null 2>&1; then cat {path}; fi"
 
 
 def _rules(openings: Iterable[Opening]) -> Iterator[str]:
@@ -214,25 +245,29 @@ def _family(address: str) -> str:
     return "ip6" if ":" in address else "ip"
 
 
-def firewall_set(openings: Sequence[Opening], prefix: str) -> UnitSet:
+def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
     """Return the rules and the unit that loads them.
 
     Args:
         openings: The ports and who may connect to them.
         prefix: Folder of the installation on the host.
+        rule_set: Where they are.
     """
-    unit = Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix, table=TABLE)
+    text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))
+    unit = text.substitute(
+        folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=rule_set.unit.removesuffix(".service")
+    )
     return UnitSet(
-        name=NAME,
-        files={RULES: render(openings)},
-        units={UNIT: unit},
+        name=rule_set.name,
+        files={RULES: render(openings, rule_set)},
+        units={rule_set.unit: unit},
         packages=("nftables",),
         packaged=(),
         account="root",
         ports=(),
         ready=(),
         checks=(("nft", "-c", "-f", RULES),),
-        proofs=(("nft", "list", "table", *TABLE.split()),),
+        proofs=(("nft", "list", "table", *rule_set.table.split()),),
     )
 
 
@@ -283,9 +318,10 @@ def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = 
             *(f"firewall-cmd --permanent --add-rich-rule={shlex.quote(rule)}" for rule in rich),
             "firewall-cmd --reload",
         )
-    chain = f"add chain {TABLE} input {{ type filter hook input priority 0; policy accept; }}"
-    rules = [f"add rule {TABLE} input {rule}" for rule in _rules(openings)]
-    return (f"nft {shlex.quote('; '.join((f'add table {TABLE}', f'flush table {TABLE}', chain, *rules)))}",)
+    table = FIREWALL.table
+    chain = f"add chain {table} input {{ type filter hook input priority 0; policy accept; }}"
+    rules = [f"add rule {table} input {rule}" for rule in _rules(openings)]
+    return (f"nft {shlex.quote('; '.join((f'add table {table}', f'flush table {table}', chain, *rules)))}",)
 
 
 def _ufw(opening: Opening) -> str:

@@ -475,7 +475,9 @@ installed() {
     product_file verify/last.json
     product_file verify/ready.json
     product_file quarantine.json
-    [ ! -e /etc/systemd/system/firstlight-firewall.service ] || say firewall yes
+    for unit in /etc/systemd/system/firstlight-firewall.service /etc/systemd/system/firstlight-firewall-start.service; do
+        [ ! -e "$unit" ] || say firewall yes
+    done
     return 0
 }
 
