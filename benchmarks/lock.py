@@ -30,7 +30,8 @@ from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.candidate_lock import StageJob, lock_best_candidate
 from provision.phases.stage.extension_package import NoPackager
-from provision.phases.stage.host_uv import LOCK, locked_hashes
+from provision.phases.stage.host_uv import LOCK
+from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline.runner import cache_folder

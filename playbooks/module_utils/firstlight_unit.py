@@ -20,6 +20,7 @@ UNITS_BESIDE = (
     "firstlight-firewall-start.service",
     "firstlight-firewall.service",
     "firstlight-gateway-address.service",
+    "firstlight-gateway-router.service",
     "firstlight-gateway.service",
     "firstlight-host-metrics.service",
     "firstlight-host-metrics.timer",

@@ -12,7 +12,7 @@ from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
-from provision.pipeline import CommandRequest, background_packages
+from provision.pipeline import CommandRequest, background_packages, gateway_routers
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE, Step
@@ -122,6 +122,7 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     from provision.phases.stage.bundle import sealed
 
     context.client, context.recording_store = sealed(read_settings()), store
+    gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
     context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 

@@ -18,7 +18,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.fleet.ssh import Session
-from provision.phases.gateway import shared_address
+from provision.phases.gateway import router, shared_address
 from provision.phases.gateway.backends import (
     Served,
     backends_of,
@@ -45,7 +45,7 @@ from provision.phases.gateway.haproxy import (
     unit_text,
 )
 from provision.phases.gateway.records import Gateway
-from provision.pipeline import health_agents, playbooks, shared_addresses
+from provision.pipeline import gateway_routers, health_agents, playbooks, shared_addresses
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.unit_files import has, sums_command
@@ -67,6 +67,8 @@ class Before:
     """What `sums_command` printed."""
     shares: bool = False
     """Whether it shares an address with other gateways."""
+    routes: bool = False
+    """Whether it runs vllm-router."""
 
     def has(self, files: Files, unit: str, *, shares: bool) -> bool:
         """Return whether it runs with these files already, and shares no address that it is not to share."""
@@ -146,6 +148,10 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         },
     )
     ready = [host for host in gateways if host.name in results and not context.has_failed(host.name)]
+    gateway_records = {name: gateway for name, (gateway, _) in made.items()}
+    has_router = {name: one.routes for name, one in before.items()}
+    routers = gateway_routers.set_up(context, probed, ready, gateway_records, has_router)
+    ready = [host for host in ready if not context.has_failed(host.name)]
     shared = shared_addresses.set_up(context, probed, ready, interfaces)
     for host in [host for host in ready if not context.has_failed(host.name)]:
         prefix = probed.install_paths[host.name].prefix
@@ -154,9 +160,12 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         count = len({name for names in record.models.values() for name in names})
         text = f"gateway to {count} host{'s' if count != 1 else ''}"
         played = results[host.name]
+        if host.settings.gateway_balance == "router":
+            text += ", chosen by vllm-router"
         if host.name in shared:
             text += f", shares {host.settings.gateway_address}"
-            played = played.model_copy(update={"changed": played.changed or shared[host.name].changed})
+        added = [results[host.name] for results in (routers, shared) if host.name in results]
+        played = played.model_copy(update={"changed": any(one.changed for one in (played, *added))})
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
 
 
@@ -171,10 +180,11 @@ def _read_before(session: Session, prefix: str) -> Before:
     for name in (CLIENTS, SERVED):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
-    command = f"test -e {shared_address.UNIT_PATH} && echo {shared_address.KNOWN}; "
+    units = (shared_address.UNIT_PATH, router.UNIT_PATH)
+    command = "".join(f"test -e {path} && echo {path}; " for path in units)
     sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
-    shares = sums.startswith(shared_address.KNOWN)
-    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums, shares)
+    shares, routes = (path in sums.splitlines() for path in units)
+    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums, shares, routes)
     for key in (*found.clients.values(), *(one.key for one in found.served.values())):
         if key is not None:
             register_secret(key)

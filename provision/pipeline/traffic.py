@@ -104,9 +104,14 @@ def ask(
     return Answers(done.values, done.errors)
 
 
+def python_of(host: Host) -> str:
+    """Return the Python of a gateway."""
+    return host.connection.python_interpreter or HOST_PYTHON
+
+
 def _ask(session: Session, host: Host, request: str) -> Traffic:
     folder = folder_of(host)
-    command = command_of(host.connection.python_interpreter or HOST_PYTHON, folder, request)
+    command = command_of(python_of(host), folder, request)
     program = shlex.quote(f"{folder}/current/traffic.py")
     done = session.run(f"test -e {program} || exit {ABSENT}; {command}", root=True)
     if done.rc == ABSENT:

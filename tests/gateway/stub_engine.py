@@ -123,6 +123,10 @@ class Handler(BaseHTTPRequestHandler):
             threading.Event().wait()
         elif self.server.mode in STATUS:
             self.answer(STATUS[self.server.mode], {"error": {"message": self.server.mode}})
+        elif self.path.endswith("/render"):
+            texts = [str(one.get("content")) for one in body.get("messages", [])] or [str(body.get("prompt"))]
+            tokens: Any = {"token_ids": [*"".join(texts).encode()]}
+            self.answer(200, tokens if "messages" in body else [tokens])
         elif body.get("stream"):
             self.stream(body)
         elif self.path == "/v1/models":

@@ -10,7 +10,8 @@ import pytest
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
-from provision.phases.stage.host_uv import LOCK, locked_hashes, stage_uv
+from provision.phases.stage.host_uv import LOCK, stage_uv
+from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 
@@ -66,7 +67,8 @@ def test_a_wheel_that_is_not_in_our_lock_is_refused(
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
     uv_wheel(site, "9.8.7")
-    lock = tmp_path / "run.txt"
+    lock = tmp_path / "requirements/run.txt"
+    lock.parent.mkdir()
     lock.write_text(f"uv==9.8.7 \\\n    --hash=sha256:{'0' * 64}\n")
     with pytest.raises(StageError, match=r"which requirements/run\.txt does not know"):
         stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock)

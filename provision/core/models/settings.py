@@ -317,10 +317,13 @@ class Settings(Record):
         ge=1,
         le=8192,
     )
-    gateway_balance: Literal["requests", "prefixes"] = setting(
+    gateway_balance: Literal["requests", "prefixes", "router"] = setting(
         "requests",
-        "What decides which host of a model gets a request: the fewest requests, or the prefix of the prompt, whose keys a host has in its cache.",
-        allowed="requests or prefixes",
+        "What decides which host of a model gets a request: the fewest requests, the prefix of the prompt, whose keys a host has in its cache, or vllm-router.",
+        allowed="requests, prefixes or router",
+    )
+    gateway_router_port: Whole = port_setting(
+        8600, "Port of vllm-router and of what is behind it, at loopback addresses of a gateway that chooses by it."
     )
     gateway_requests_per_minute: Whole | None = setting(
         None,

@@ -122,6 +122,7 @@ def gateway_of(
         run_folder=RUN_FOLDER,
         folder=folder,
         balance=settings.gateway_balance,
+        router_port=settings.gateway_router_port,
         metrics=(metrics_bind(host, monitors), settings.gateway_metrics_port) if monitors else None,
     )
 

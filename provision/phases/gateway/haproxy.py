@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from provision.core.tables import own_table
+from provision.phases.gateway import router
 from provision.phases.gateway.beginnings import balance_rules, reading_rules, ring_ids
 from provision.phases.gateway.records import Backend, Gateway
 
@@ -34,7 +35,7 @@ CANARY_MAP = "canary.map"
 """Next to the folder of these files: the share of each host of a rollout, as `onhost/traffic.py` writes it."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
-SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
+SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE, router.KEY)
 """Files that only root may read."""
 _HEADER_ROOM = 64 * 1024
 """Bytes of a buffer beside the body: the head of a request, and what HAProxy keeps free."""
@@ -87,6 +88,8 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
+    if gateway.balance == "router":
+        files |= router.files(gateway, routed(gateway)[0])
     if len(models) > 1:
         files[MODELS] = _lines(f"{model} model-{number}" for number, model in enumerate(models))
         listed = [{"id": model, "object": "model", "owned_by": "firstlight"} for model in models]
@@ -132,6 +135,12 @@ def _servers(backends: tuple[Backend, ...] | list[Backend]) -> Iterator[tuple[st
         yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name), backend
 
 
+def routed(gateway: Gateway) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the model of each server by HAProxy's name of it, and the number of each model in HAProxy."""
+    servers = {server: one.model for server, one in _servers(gateway.backends)}
+    return servers, {model: number for number, model in enumerate(gateway.models())}
+
+
 def _error(message: str, kind: str) -> str:
     """Return the words of a refusal that clients of OpenAI's API can read, quoted for HAProxy."""
     body = json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
@@ -148,6 +157,9 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]
     yield from _clients(gateway, models)
     for number, backends in enumerate(models.values()):
         yield from _model(gateway, number, backends)
+    if gateway.balance == "router":
+        most = gateway.limits.host_requests
+        yield from router.routed_lines(gateway.router_port, most, *routed(gateway), f"{gateway.run_folder}/hosts.sock")
     yield from _second_pass(gateway)
     if gateway.metrics is not None:
         yield from _metrics(gateway.metrics)
@@ -233,6 +245,8 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
         yield f"    http-request del-header {header}"
     if gateway.balance == "prefixes":
         yield from reading_rules()
+    if gateway.balance == "router":
+        yield from router.passing_rules()
     if len(models) == 1:
         yield "    default_backend model-0"
         return
@@ -254,7 +268,8 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
         yield "    balance leastconn"
     yield "    retries 2"
     yield "    option redispatch 1"
-    yield "    retry-on conn-failure empty-response 503"
+    # The router says 502 where a host ended before it answered.
+    yield f"    retry-on conn-failure empty-response{' 502' if gateway.balance == 'router' else ''} 503"
     yield "    option abortonclose"
     yield "    option httpchk"
     yield "    # By way of the second pass, which also knows whether the host still computes."
@@ -265,15 +280,15 @@ def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[s
     yield f"    http-send-name-header {_HOST_HEADER}"
     most = gateway.limits.host_requests
     yield f"    http-request deny deny_status 503 if {{ queue ge {most * len(backends)} }}"
-    yield (
-        "    default-server weight 100 inter 500ms fastinter 100ms fall 2 rise 2 slowstart 30s on-marked-down shutdown-sessions "
-        f"maxconn {most}"
-    )
+    yield "    default-server weight 100 inter 500ms fastinter 100ms fall 2 rise 2"
     yield from _canaries(gateway, number, backends)
+    if gateway.balance == "router":
+        yield from router.choosing_rules(number, gateway.router_port, most * len(backends))
     ids = ring_ids(server for server, _ in _servers(backends)) if by_prefixes else {}
     for server, one in _servers(backends):
         ring_id = f" id {ids[server]}" if by_prefixes else ""
-        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check{ring_id}{_agent(one)}"
+        limits = f"slowstart 30s on-marked-down shutdown-sessions maxconn {most}"
+        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check {limits}{ring_id}{_agent(one)}"
 
 
 def _canaries(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
@@ -328,6 +343,7 @@ def _second_pass(gateway: Gateway) -> Iterator[str]:
     yield f"    http-request set-var(txn.host) req.hdr({_HOST_HEADER})"
     yield f"    http-request set-var(txn.key) var(txn.host),map_str({HOSTS})"
     yield f"    http-request del-header {_HOST_HEADER}"
+    yield "    http-request del-header authorization"
     yield "    http-request set-header authorization 'Bearer %[var(txn.key)]' if { var(txn.key) -m found }"
     for server, one in _servers(gateway.backends):
         if one.health_port is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Balance = Literal["requests", "prefixes"]
-"""What decides which host gets a request: that it has the fewest, or the beginning of the request's prompt."""
+Balance = Literal["requests", "prefixes", "router"]
+"""What decides which host gets a request: that it has the fewest, the beginning of the request's prompt, or vllm-router."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Gateway:
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()
     balance: Balance = "requests"
+    router_port: int = 8600
+    """Port of vllm-router, and of the listeners behind it, at loopback addresses."""
     metrics: tuple[str, int] | None = None
     """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
 

@@ -16,6 +16,8 @@ from provision.core.errors import FirstlightError, ServeError, UsageError
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
+COUNTED = ("model-", "routed-")
+"""How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
 COUNTERS = {"sessions": "scur", "requests": "stot", "errors_5xx": "hrsp_5xx", "broken": "eresp"}
 """Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names."""
 
@@ -148,9 +150,7 @@ def _host(
     servers, drained, canary = document["servers"], document["drained"], document["canary"]
     server = servers[name]
     own = [
-        (is_new, row)
-        for is_new, row in rows
-        if row["svname"] == server["server"] and row["pxname"].startswith("model-")
+        (is_new, row) for is_new, row in rows if row["svname"] == server["server"] and row["pxname"].startswith(COUNTED)
     ]
     now = next(
         (row for is_new, row in own if is_new and row["pxname"] == server["backend"]), {"status": "", "weight": ""}

@@ -27,9 +27,10 @@ from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Sta
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress
 from provision.phases.stage.extension_package import Packager, without_package
-from provision.phases.stage.host_uv import LOCK, locked_hashes
+from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
 from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve_request import executor_requirements
 from provision.phases.stage.wheelhouse import Store

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-import re
 import zipfile
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
-from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.core.scratch import scratch_folder
+from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
+from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
 LOCK = Path(__file__).parents[3] / "requirements" / "run.txt"
@@ -24,35 +24,14 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
         StageError: Its wheel cannot be had, or its hash is not in the lock.
 
     """
-    version, hashes = locked_hashes(lock, "uv")
+    version, _ = locked_hashes(lock, "uv")
     machine = host_platform.split("-", 1)[0]
     key = f"uv-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
         return store.staged(path, "tool")
-    path = (
-        _copy_own(store) if machine == platform.machine() else _fetch(host_platform, version, hashes, settings, store)
-    )
+    path = _copy_own(store) if machine == platform.machine() else _fetch(host_platform, settings, store, lock)
     store.put("tools", key, {"sha256": path.parent.name})
     return store.staged(path, "tool")
-
-
-def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
-    """Return the version and all hashes of a distribution in a requirements file.
-
-    Raises:
-        StageError: The file has none.
-
-    """
-    found = re.search(
-        rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
-        lock.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    if not found:
-        raise StageError(
-            f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
-        )
-    return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
 
 
 def _copy_own(store: Store) -> Path:
@@ -61,24 +40,8 @@ def _copy_own(store: Store) -> Path:
     return store.add(Path(uv_program()), name="uv")
 
 
-def _fetch(host_platform: str, version: str, hashes: frozenset[str], settings: ClientSettings, store: Store) -> Path:
-    from provision.catalog.index.sources import find_sources
-    from provision.phases.stage.platforms import Target
-    from provision.phases.stage.solve import solve
-    from provision.phases.stage.solve_request import SolveRequest
-    from provision.phases.stage.stack_lock import fetch_wheels
-    from provision.phases.stage.wheel_choice import choose_wheels
-
-    target = Target.of(host_platform, "3.11")
-    sources = find_sources(settings)
-    wheels = choose_wheels(solve(SolveRequest(target, (f"uv=={version}",)), sources.variables), target)
-    for wheel in wheels:
-        if wheel.sha256 not in hashes:
-            raise StageError(
-                f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which requirements/run.txt does not know",
-                hint="the index serves another file than the locked one; use another index",
-            )
-    paths = fetch_wheels(wheels, settings, sources.indexes, store)
-    with scratch_folder() as folder, zipfile.ZipFile(next(iter(paths.values()))) as archive:
+def _fetch(host_platform: str, settings: ClientSettings, store: Store, lock: Path) -> Path:
+    wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, lock)
+    with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

@@ -1,0 +1,73 @@
+"""One wheel of a program, by the hashes in a requirements file of this product."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import StageError
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.wheelhouse import Store
+
+
+def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
+    """Return the version and all hashes of a distribution in a requirements file.
+
+    Raises:
+        StageError: The file has none.
+
+    """
+    found = re.search(
+        rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
+        lock.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    if not found:
+        raise StageError(
+            f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
+        )
+    return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
+
+
+def fetch_locked_wheel(
+    distribution: str,
+    target: Target,
+    settings: ClientSettings,
+    store: Store,
+    lock: Path,
+    *,
+    excluded: Sequence[str] = (),
+) -> Path:
+    """Return the wheel of a distribution for a platform, in the wheelhouse.
+
+    Args:
+        distribution: Its name.
+        target: The platform and Python.
+        settings: The user's index.
+        store: The wheelhouse.
+        lock: A requirements file with its version and the hashes of all its wheels.
+        excluded: Distributions that it asks for and does without.
+
+    Raises:
+        StageError: It cannot be had, or its hash is not in the file.
+
+    """
+    from provision.catalog.index.sources import find_sources
+    from provision.phases.stage.solve import solve
+    from provision.phases.stage.solve_request import SolveRequest
+    from provision.phases.stage.stack_lock import fetch_wheels
+    from provision.phases.stage.wheel_choice import choose_wheels
+
+    version, hashes = locked_hashes(lock, distribution)
+    sources = find_sources(settings)
+    request = SolveRequest(target, (f"{distribution}=={version}",), excluded=tuple(excluded))
+    wheels = choose_wheels(solve(request, sources.variables), target)
+    for wheel in wheels:
+        if wheel.sha256 not in hashes:
+            raise StageError(
+                f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which {lock.parent.name}/{lock.name} does not know",
+                hint="the index serves another file than the locked one; use another index",
+            )
+    return next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))

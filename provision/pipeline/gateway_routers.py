@@ -1,0 +1,105 @@
+"""vllm-router on the gateways of a run whose settings choose it: its wheel is sent, and a unit runs it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from provision.core.errors import FirstlightError, InventoryError
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.core.models.staged import StagedFile
+from provision.phases.gateway.haproxy import routed
+from provision.phases.gateway.records import Gateway
+from provision.phases.gateway.router import NAME, UNIT, WHEELS, Wheel, router_set
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.traffic import python_of
+from provision.pipeline.unit_sets import play_differing, play_removal
+
+SEND_DEADLINE_S = 600.0
+
+
+def set_up(
+    context: RunContext,
+    probed: ProbedHosts,
+    gateways: Sequence[Host],
+    made: Mapping[str, Gateway],
+    before: Mapping[str, bool],
+) -> dict[str, PhaseResult]:
+    """Run the routers of gateways that run, and remove those of gateways that choose otherwise now.
+
+    Args:
+        context: The run.
+        probed: Facts and installation paths of its hosts.
+        gateways: Its gateways that did not fail.
+        made: What each gateway knows, by the name of its host.
+        before: Whether each of them has the unit.
+
+    Returns:
+        The result of each gateway where something was set up or removed, or was to be.
+    """
+    chosen = _choosing(gateways)
+    gone = [host for host in gateways if host not in chosen and before[host.name]]
+    results = play_removal(context, probed, "gateway_router", gone, [(NAME, (UNIT,))])
+    wheels = stage(context, probed, chosen)
+    sets = {
+        host.name: [
+            router_set(
+                made[host.name],
+                *routed(made[host.name]),
+                wheel=Wheel(wheels[host.name].name, wheels[host.name].sha256),
+                python=python_of(host),
+                prefix=probed.install_paths[host.name].prefix,
+            )
+        ]
+        for host in chosen
+        if host.name in wheels
+    }
+    sent = context.run_on_hosts(
+        "serve",
+        [host for host in chosen if host.name in sets],
+        lambda host: _send(context, probed, host, wheels[host.name]),
+        deadline_s=SEND_DEADLINE_S,
+    )
+    return results | play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
+
+
+def _choosing(gateways: Sequence[Host]) -> list[Host]:
+    return [host for host in gateways if host.is_gateway and host.settings.gateway_balance == "router"]
+
+
+def stage(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, StagedFile]:
+    """Return the wheel for each gateway that chooses by vllm-router, in the wheelhouse; a gateway without one fails."""
+    hosts = _choosing(gateways)
+    if not hosts:
+        return {}
+    from provision.catalog.index.settings import read_settings
+    from provision.phases.stage.router_wheel import MACHINES, stage_router
+
+    settings, found = context.client or read_settings(), {}
+    for host in hosts:
+        machine = probed.facts[host.name].os.machine
+        try:
+            if machine not in MACHINES:
+                raise InventoryError(
+                    f"gateway `{host.name}`: vllm-router has no wheel for its machine, {machine}",
+                    hint="firstlight_gateway_balance: prefixes chooses by the beginning of a prompt as well",
+                )
+            context.progress.note(host.name, "fetches vllm-router")
+            found[host.name] = stage_router(machine, settings, context.wheelhouse())
+        except FirstlightError as error:
+            context.fail(host.name, "serve", error)
+    return found
+
+
+def _send(context: RunContext, probed: ProbedHosts, host: Host, wheel: StagedFile) -> None:
+    """Send the wheel to a gateway that does not have it."""
+    session, folder = context.session(host), f"{probed.install_paths[host.name].prefix}/{NAME}/{WHEELS}"
+    path = f"{folder}/{wheel.name}"
+    said = session.run(f"mkdir -p -- {shlex.quote(folder)} && sha256sum -- {shlex.quote(path)}", root=True)
+    if said.stdout.split()[:1] != [wheel.sha256]:
+        context.progress.note(host.name, "gets vllm-router")
+        session.write(path, Path(wheel.path).read_bytes(), root=True)
+        context.count_bytes(wheel.size)
