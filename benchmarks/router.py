@@ -1,18 +1,24 @@
-"""vllm-router before stub engines, to compare the gateway with: a program of its own, installed from requirements-router.txt."""
+"""vllm-router alone before stub engines, to compare the gateway with."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.machine import ROOT
-from benchmarks.peers import environment
+from provision.phases.gateway.onhost.router import unpack
 from provision.phases.gateway.records import Backend
+from provision.phases.stage.locked_wheel import locked_hashes
+from provision.phases.stage.router_wheel import DISTRIBUTION, LOCK
+from tests.gateway.routers import wheel_of_router
 from tests.gateway.running import DEADLINE_S, ask, free_port, start_stub, wait_until
 
-LOCK = ROOT / "benchmarks" / "requirements-router.txt"
+PROGRAM = (
+    "import json, sys; from provision.phases.gateway.onhost.router import become; become(*json.loads(sys.argv[1]))"
+)
 ADDRESS = "127.0.9.20"
 KEY = "key-of-the-workers"
 """vllm-router hands on the client's key, so its hosts have one."""
@@ -20,9 +26,7 @@ KEY = "key-of-the-workers"
 
 def version() -> str:
     """Return the version of vllm-router in the lock."""
-    return next(
-        line.split()[0].partition("==")[2] for line in LOCK.read_text().splitlines() if line.startswith("vllm-router==")
-    )
+    return locked_hashes(LOCK, DISTRIBUTION)[0]
 
 
 @contextmanager
@@ -30,20 +34,32 @@ def routing(folder: Path, policy: str) -> Iterator[tuple[str, int]]:
     """Run vllm-router with a policy before two stub engines, and yield its address and port.
 
     Args:
-        folder: The folder of its log.
+        folder: The folder of its files.
         policy: `round_robin`, which reads no request, or `cache_aware`, which chooses by prefixes.
     """
     address = (ADDRESS, free_port(ADDRESS))
-    words = [str(environment(LOCK) / "vllm-router"), "--host", address[0], "--port", str(address[1])]
-    words += ["--prometheus-host", ADDRESS, "--prometheus-port", str(free_port(ADDRESS))]
-    words += ["--policy", policy, "--log-level", "warning", "--worker-urls"]
+    wheel = wheel_of_router()
+    wheels = folder / "wheels"
+    wheels.mkdir(exist_ok=True)
+    (wheels / wheel.name).write_bytes(wheel.read_bytes())
+    packages, urls = unpack(wheels, wheel.name, wheel.parent.name), []
+    arguments = {
+        "host": address[0],
+        "port": address[1],
+        "prometheus_host": ADDRESS,
+        "policy": policy,
+        "log_level": "warning",
+    }
     with ExitStack() as stack, (folder / "vllm-router.log").open("ab") as log:
         for number in (1, 2):
             host = f"127.0.9.2{number}"
             worker = Backend(f"w{number}", "m", host, free_port(host), KEY)
             stack.callback(_end, start_stub(worker))
-            words.append(f"http://{worker.address}:{worker.port}")
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            urls.append(f"http://{worker.address}:{worker.port}")
+        given = json.dumps([str(packages), arguments | {"worker_urls": urls}])
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         stack.callback(_end, process)
         wait_until(lambda: ask(address, "GET", "/health").status == 200, "vllm-router is never ready")
         yield address

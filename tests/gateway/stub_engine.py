@@ -167,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
         data = f"data: {text}\n\n".encode()
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def answer(self, status: int, document: dict[str, Any]) -> None:
+    def answer(self, status: int, document: Any) -> None:
         """Send one document."""
         self.send(status, "application/json", json.dumps(document).encode())
 

@@ -25,7 +25,7 @@ SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD}
 
 
 def unpack(folder: Path, name: str, sha256: str) -> Path:
-    """Return the folder that holds what a wheel holds. Raises ValueError if the wheel is another one."""
+    """Return the folder that holds what a wheel holds; those of other wheels go. Raises ValueError if the wheel is another one."""
     unpacked = folder / sha256
     if not unpacked.is_dir():
         wheel = folder / name
@@ -40,6 +40,8 @@ def unpack(folder: Path, name: str, sha256: str) -> Path:
     for other in folder.iterdir():
         if other.is_dir() and other != unpacked:
             shutil.rmtree(other, ignore_errors=True)
+        elif other.suffix == ".whl" and other.name != name:
+            other.unlink()
     return unpacked
 
 
