@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -10,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.core.errors import Exit, ServeError
+from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
 from provision.fleet.quarantine import QuarantineStore
+from provision.fleet.rollout.returns import Move, with_moves
+from provision.fleet.rollout.store import RolloutStore
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
 from provision.pipeline import CommandRequest, playbooks
@@ -28,7 +31,7 @@ from provision.pipeline.quarantine import mark_in_force
 from provision.pipeline.quarantine_release import release
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
-from provision.pipeline.runner import execute
+from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.last_verify import verified_line
@@ -308,5 +311,21 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     """
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
+    _note_in_rollout(request, outcome)
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
+
+
+def _note_in_rollout(request: CommandRequest, outcome: RunOutcome) -> None:
+    """Let the record of the newest rollout say which of its hosts this run has taken back."""
+    facts = outcome.result.facts
+    moves = {
+        host.name: Move(source=before.release, target=host.release)
+        for host in outcome.summary.hosts
+        if not any(result.has_failed for result in host.phases.values())
+        and host.name in facts
+        and (before := facts[host.name].installed) is not None
+    }
+    # The hosts are where they are, whatever becomes of the note.
+    with contextlib.suppress(UsageError, HostLockedError, OSError):
+        RolloutStore(request.logs).revise_newest(lambda rollout: with_moves(rollout, moves, outcome.summary.run))

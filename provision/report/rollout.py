@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from provision.core.models.rollout import Rollout, RolloutHost
 from provision.fleet.rollout.steps import STAGING
+from provision.report.layout import count
 
 
 def described(rollout: Rollout, *, driven: bool) -> list[str]:
     """Return the lines that tell a person where a rollout is."""
     stopped = " (no process drives it)" if rollout.state in ("running", "returning") and not driven else ""
-    lines = [f"rollout {rollout.name}: {rollout.state}{stopped}" + (f": {rollout.text}" if rollout.text else "")]
+    text = "; ".join(filter(None, (rollout.text, since(rollout))))
+    lines = [f"rollout {rollout.name}: {rollout.state}{stopped}" + (f": {text}" if text else "")]
     for index, percent in enumerate(rollout.steps):
         hosts = rollout.of_step(index)
         name = f"{percent} %" if percent else STAGING
@@ -22,9 +24,20 @@ def described(rollout: Rollout, *, driven: bool) -> list[str]:
     return lines
 
 
+def since(rollout: Rollout) -> str | None:
+    """Return what became of the hosts of a rollout after it; None where nothing did."""
+    back = len(rollout.taken_back())
+    if not back:
+        return None
+    were = "was" if back == 1 else "were"
+    return f"{back} of {count(len(rollout.hosts), 'host')} {were} taken back since, by ./firstlight rollback"
+
+
 def _state_of(host: RolloutHost) -> str:
     if host.state == "updated":
         return f"serves release {host.after}, before it {host.before or 'none'}"
+    if host.returned_to is not None:
+        return f"served release {host.after}, taken back to release {host.returned_to} by run {host.run}"
     if host.state == "returned":
         return f"went back to release {host.before}"
     return f"{host.state}, release before: {host.before or 'none'}"

@@ -17,7 +17,7 @@ from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.rollout import Decision, Rollout
 from provision.core.models.settings import Settings
 from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import CommandRequest, rollout, rollout_driver
+from provision.pipeline import CommandRequest, operations, rollout, rollout_driver
 from provision.pipeline.canary import CanaryHosts
 from provision.pipeline.phases import Step
 from provision.pipeline.results import StagedHosts
@@ -104,9 +104,14 @@ class Site:
             )
             result = GateResult(decision=decision)
         elif last.name == "rollback":
-            digests = cast("partial[Any]", last.run).keywords["to"]
+            # The command `rollback` names no release: the one before.
+            digests = cast("partial[Any]", last.run).keywords["to"] or {
+                name: OLD if self.serves[name] == NEW else NEW for name in names
+            }
             assert [*digests] == names
-            self.serves |= digests
+            bad = [name for name, digest in digests.items() if digest == NEW and name in self.bad]
+            failed = dict.fromkeys(bad, "the unit did not start")
+            self.serves |= {name: digest for name, digest in digests.items() if name not in failed}
         elif last.name == "serve":
             failed = {name: "the unit did not start" for name in names if name in self.bad}
             changed = [name for name in names if name not in self.quarantined]
@@ -141,8 +146,8 @@ class Site:
         )
         return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
 
-    def request(self) -> CommandRequest:
-        return CommandRequest(command="rollout", inventory=Path("/site"), limit=None, overrides={}, logs=self.logs)
+    def request(self, limit: str | None = None) -> CommandRequest:
+        return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
 
     def start(self, options: rollout.RolloutOptions = OPTIONS) -> int:
         return rollout.start(self.request(), options, as_json=False)
@@ -157,7 +162,7 @@ class Site:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
     def make(*names: str, folder: str = "logs") -> Site:
         site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
-        for module in (rollout, rollout_driver):
+        for module in (operations, rollout, rollout_driver):
             monkeypatch.setattr(module, "execute", site.execute)
         monkeypatch.setattr(rollout, "read_inventory", site.inventory)
         return site

@@ -13,7 +13,7 @@ from provision.core.errors import Exit, HostLockedError, UsageError
 from provision.core.models.quarantine import Quarantine
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import rollout
+from provision.pipeline import operations, rollout
 from provision.pipeline.rollout_gate import observed
 from tests.pipeline.rollout_site import NEW, OLD, KilledError, Site, make
 
@@ -338,6 +338,54 @@ def test_status_names_each_host_and_each_decision(
     rollout.status(site.request(), as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["driven"]) == ("rolled back", False)
+
+
+def test_status_says_which_hosts_a_rollback_took_back_after_the_rollout(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make("a", "b")
+    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+
+    def status() -> list[str]:
+        capsys.readouterr()
+        rollout.status(site.request(), as_json=False)
+        return [line for line in capsys.readouterr().out.splitlines() if "gate:" not in line]
+
+    done = f"rollout {site.record().name}: done: 2 hosts serve the new release"
+    host_a = f"      50 %  a  serves release {NEW}, before it {OLD}"
+    assert operations.rollback(site.request(limit="b")) == Exit.OK
+    taken_back = [
+        f"{done}; 1 of 2 hosts was taken back since, by ./firstlight rollback",
+        host_a,
+        f"     100 %  b  served release {NEW}, taken back to release {OLD} by run 20260101T000006Z",
+    ]
+    assert status() == taken_back
+    site.bad = {"b"}
+    assert operations.rollback(site.request(limit="b")) == Exit.RED
+    assert status() == taken_back, "the release of the rollout did not start"
+    site.bad = set()
+    assert operations.rollback(site.request(limit="b")) == Exit.OK
+    assert status() == [done, host_a, f"     100 %  b  serves release {NEW}, before it {OLD}"]
+
+
+def test_a_rollback_does_not_need_a_rollout_nor_a_readable_record(make: Callable[..., Site]) -> None:
+    site = make("a")
+    assert operations.rollback(site.request()) == Exit.OK
+    assert not (site.logs / "rollouts").exists()
+    (site.logs / "rollouts").mkdir(parents=True)
+    (site.logs / "rollouts/20260101T000000Z.json").write_text("{")
+    assert operations.rollback(site.request()) == Exit.OK
+
+
+def test_a_paused_rollout_goes_on_without_a_host_that_was_taken_back(make: Callable[..., Site]) -> None:
+    site = make("a", "b")
+    site.gates = ["go on", "undecided"]
+    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    assert site.record().state == "paused"
+    operations.rollback(site.request(limit="a"))
+    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert site.runs[-1] == "gate b", "the host of the old release is not observed as one of the new"
+    assert (site.serves, site.record().text) == ({"a": OLD, "b": NEW}, "1 host serves the new release")
 
 
 def test_requests_of_clients_and_broken_streams_count_in_addition_to_synthetic_ones() -> None:

@@ -38,6 +38,17 @@ def test_the_newest_rollout_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert store.newest() == later
 
 
+def test_the_newest_rollout_is_revised_while_no_other_process_drives_it(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    store.revise_newest(lambda rollout: rollout)
+    assert list(tmp_path.iterdir()) == []
+    store.put(ROLLOUT)
+    store.revise_newest(lambda rollout: rollout.with_host("a", state="updated"))
+    assert store.newest() == ROLLOUT.with_host("a", state="updated")
+    with store.locked(), pytest.raises(HostLockedError):
+        store.revise_newest(lambda rollout: rollout)
+
+
 def test_the_rollout_of_a_run_is_found_by_the_names_that_it_keeps(tmp_path: Path) -> None:
     store = RolloutStore(tmp_path)
     assert store.with_run("20260101T000000Z") is None

@@ -27,6 +27,8 @@ class RolloutHost(Record):
     after: str | None = None
     """Digest of the release that it serves since its step."""
     state: HostProgress = "waiting"
+    returned_to: str | None = None
+    """Digest of the release that `./firstlight rollback` has given it since; None where that has not taken it back."""
     run: str | None = None
     """The run that changed it last."""
 
@@ -84,6 +86,10 @@ class Rollout(Record):
     def host(self, name: str) -> RolloutHost:
         """Return a host by its name."""
         return next(host for host in self.hosts if host.name == name)
+
+    def taken_back(self) -> list[RolloutHost]:
+        """Return the hosts that `./firstlight rollback` has taken back."""
+        return [host for host in self.hosts if host.returned_to is not None]
 
     def of_step(self, step: int) -> list[RolloutHost]:
         """Return the hosts of a step."""

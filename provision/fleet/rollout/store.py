@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -39,6 +39,20 @@ class RolloutStore:
         """
         paths = sorted(self._folder.glob("*.json"))
         return _read(paths[-1]) if paths else None
+
+    def revise_newest(self, revise: Callable[[Rollout], Rollout]) -> None:
+        """Write the newest rollout as `revise` returns it; nothing where there is none, or it stays as it is.
+
+        Raises:
+            UsageError: Its file is damaged.
+            HostLockedError: Another process drives it, and keeps its record.
+        """
+        if self.newest() is None:
+            return
+        with self.locked():
+            found = self.newest()
+            if found is not None and (revised := revise(found)) != found:
+                self.put(revised)
 
     def with_run(self, run: str) -> Rollout | None:
         """Return the rollout that a run belongs to; None where it belongs to none.

@@ -14,6 +14,7 @@ from provision.fleet.rollout.steps import STAGING
 from provision.fleet.rollout.store import RolloutStore
 from provision.report.layout import fold_names
 from provision.report.page.hosts import Tone
+from provision.report.rollout import since
 
 STATE_TONES: dict[RolloutState, Tone] = {"done": "good", "paused": "warning", "rolled back": "bad", "failed": "bad"}
 GATE_TONES: dict[str, Tone] = {"go on": "good", "undecided": "warning", "roll back": "bad"}
@@ -85,7 +86,7 @@ def rollout_view(rollout: Rollout, run: str) -> RolloutView:
         part=f"run {rollout.runs.index(run) + 1} of {len(rollout.runs)}",
         state=rollout.state,
         tone=STATE_TONES.get(rollout.state, "neutral"),
-        text=rollout.text,
+        text="; ".join(filter(None, (rollout.text, since(rollout)))) or None,
         steps=tuple(_steps(rollout)),
         hosts=tuple(_hosts(rollout)),
     )
@@ -116,9 +117,11 @@ def _milliseconds(times: Mapping[str, float], side: str, digits: int) -> str:
 
 
 def _hosts(rollout: Rollout) -> Iterator[HostsRow]:
-    def alike(host: RolloutHost) -> tuple[HostProgress, str, str]:
-        return host.state, host.before or "", host.after or ""
+    def alike(host: RolloutHost) -> tuple[HostProgress, str, str, str]:
+        return host.state, host.before or "", host.after or "", host.returned_to or ""
 
-    for (state, before, after), hosts in groupby(sorted(rollout.hosts, key=alike), key=alike):
+    for (state, before, after, returned_to), hosts in groupby(sorted(rollout.hosts, key=alike), key=alike):
         tone, words = HOST_WORDS[state]
+        if returned_to:
+            words = f"taken back by rollback to {'the old release' if returned_to == before else returned_to}"
         yield HostsRow(fold_names([host.name for host in hosts]), tone, words, before, after)

@@ -26,7 +26,13 @@ GOOD = Decision(
 BAD = Decision(step=1, at="2026-11-20T10:17:00Z", verdict="roll back", text="5 of 64", requests=64, failed=5)
 
 
-def section(tmp_path: Path, state: RolloutState, *decisions: Decision, runs: tuple[str, ...] = (RUN,)) -> str:
+def section(
+    tmp_path: Path,
+    state: RolloutState,
+    *decisions: Decision,
+    runs: tuple[str, ...] = (RUN,),
+    taken_back: tuple[str, ...] = (),
+) -> str:
     """Return the section's HTML; empty where the page has none."""
     folder = Folder(tmp_path / RUN, [host("gpu-1")])
     folder.results(result("gpu-1", "serve"))
@@ -36,6 +42,10 @@ def section(tmp_path: Path, state: RolloutState, *decisions: Decision, runs: tup
     ]
     if state == "rolled back":
         hosts = [one.model_copy(update={"state": "returned" if one.step == 0 else "waiting"}) for one in hosts]
+    hosts = [
+        one.model_copy(update={"state": "returned", "returned_to": OLD} if one.name in taken_back else {})
+        for one in hosts
+    ]
     rollout = Rollout(
         name=RUN,
         inventory="/site",
@@ -71,6 +81,13 @@ def test_a_rollout_that_was_taken_back_shows_why_and_where_hosts_are(tmp_path: P
     assert "not asked" in found, "the last step"
     assert "back on the old release" in found
     assert '<th scope="row">gpu-[2:4]</th>' in found
+
+
+def test_hosts_that_were_taken_back_by_hand_are_named(tmp_path: Path) -> None:
+    found = section(tmp_path, "done", GOOD, taken_back=("gpu-2", "gpu-3"))
+    assert "2 of 4 hosts were taken back since, by ./firstlight rollback" in found
+    assert "taken back by rollback to the old release" in found
+    assert '<th scope="row">gpu-2, gpu-3</th>' in found
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["another run", "damaged"])

@@ -1,0 +1,52 @@
+"""Which hosts of a rollout a later `rollback` has taken back."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.core.models.rollout import Rollout, RolloutHost
+from provision.fleet.rollout.returns import Move, with_moves
+
+OLD, NEW, THIRD = "0" * 16, "1" * 16, "2" * 16
+RUN = "20260102T000000Z"
+ROLLOUT = Rollout(
+    name="20260101T000000Z",
+    inventory="/site",
+    steps=(50, 100),
+    started_at="2026-01-01T00:00:00Z",
+    state="done",
+    hosts=tuple(
+        RolloutHost(name=name, step=step, before=OLD, after=NEW, state="updated") for step, name in enumerate("ab")
+    ),
+)
+
+
+@pytest.mark.parametrize("target", [OLD, THIRD])
+def test_a_host_that_leaves_the_release_of_the_rollout_was_taken_back(target: str) -> None:
+    found = with_moves(ROLLOUT, {"b": Move(NEW, target)}, RUN)
+    assert found.taken_back() == [found.host("b")]
+    assert found.host("b") == ROLLOUT.host("b").model_copy(
+        update={"state": "returned", "returned_to": target, "run": RUN}
+    )
+    assert (found.state, found.host("a")) == ("done", ROLLOUT.host("a"))
+
+
+def test_a_host_that_comes_back_to_the_release_of_the_rollout_serves_it_again() -> None:
+    there = with_moves(ROLLOUT, {"b": Move(NEW, OLD)}, RUN)
+    back = with_moves(there, {"b": Move(OLD, NEW)}, "20260103T000000Z")
+    assert back.host("b") == ROLLOUT.host("b").model_copy(update={"run": "20260103T000000Z"})
+
+
+@pytest.mark.parametrize(
+    "move",
+    [Move(NEW, NEW), Move(NEW, None), Move(None, OLD), Move(THIRD, OLD)],
+    ids=["it stays", "unknown after", "unknown before", "something else changed it before"],
+)
+def test_other_moves_say_nothing_about_the_rollout(move: Move) -> None:
+    assert with_moves(ROLLOUT, {"b": move, "elsewhere": Move(NEW, OLD)}, RUN) == ROLLOUT
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed", "returned"])
+def test_a_host_that_the_rollout_did_not_leave_on_its_release_stays_as_it_is(state: str) -> None:
+    rollout = ROLLOUT.with_host("b", state=state)
+    assert with_moves(rollout, {"b": Move(NEW, OLD)}, RUN) == rollout
