@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
@@ -22,7 +21,7 @@ from provision.fleet.rollout.returns import Move, with_moves
 from provision.fleet.rollout.store import RolloutStore
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
-from provision.pipeline import CommandRequest, playbooks
+from provision.pipeline import CommandRequest, host_status, playbooks
 from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
@@ -34,7 +33,6 @@ from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
-from provision.report.last_verify import verified_line
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
 
@@ -173,19 +171,25 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:
-    """Print what is installed and serving, as the probe found it."""
+    """Print what is installed and serving, as the probe and the gateways say."""
     outcome = execute(request, (PROBE, Step("traffic", _read_traffic, "probe", "all")))
     found = outcome.result.facts
-    traffics = outcome.result.traffics if isinstance(outcome.result, TrafficHosts) else ()
+    seen = outcome.result if isinstance(outcome.result, TrafficHosts) else TrafficHosts()
+    traffics = {one.gateway: one for one in seen.traffics}
     store = QuarantineStore(request.logs)
     marks = {host.name: mark_in_force(store, host, found.get(host.name)) for host in outcome.hosts}
-    drained = {name: [one.gateway for one in traffics if name in one.drained()] for name in found}
+    drained = {name: [one.gateway for one in seen.traffics if name in one.drained()] for name in found}
+    reached = [host for host in outcome.hosts if host.name in found]
+    gateways = {host.name: host_status.gateway_of(host, traffics, seen.silent) for host in reached}
+    monitors = {host.name: host_status.monitoring_of(host, found[host.name]) for host in reached}
     if as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
                 "drained_at": drained[name],
                 "quarantine": mark.model_dump() if (mark := marks[name]) else None,
+                "gateway": gateways[name],
+                "monitoring": monitors[name],
             }
             if facts.installed
             else None
@@ -194,7 +198,11 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         write_stdout(json.dumps(scrub(installed), indent=2))
         return outcome.exit_code
     for host in outcome.hosts:
-        line = described(found[host.name]) if host.name in found else "not reached"
+        line = "not reached"
+        if host.name in found:
+            line = host_status.described(
+                host, found[host.name], gateway=gateways[host.name], monitoring=monitors[host.name]
+            )
         at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
         why = f"; {mark.sentence}" if (mark := marks[host.name]) else ""
         write_stdout(redact(f"{host.name}: {line}{at}{why}"))
@@ -202,29 +210,13 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
 
 
 def _read_traffic(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
-    """Read what gateways know of hosts; one that does not answer says nothing here, ./firstlight gateway status tells why."""
-    gateways = [host for host in context.hosts() if host.is_gateway]
-    return TrafficHosts(**vars(probed), traffics=tuple(ask(context, gateways).traffics.values()))
-
-
-def described(facts: HostFacts) -> str:
-    """Return one line of what is on a host."""
-    installed = facts.installed
-    if installed is None or (installed.state is None and not installed.environments):
-        return "nothing installed"
-    others = sorted(set(installed.releases) - {installed.release, installed.previous_release})
-    parts = [
-        f"release {installed.release or 'none'}",
-        *([f"previous release {installed.previous_release}"] if installed.previous_release else []),
-        *(f"release {digest} not in use" for digest in others),
-        f"environment {installed.current or 'none live'}",
-        f"service {installed.service or 'none'}",
-        verified_line(installed.last_verify, facts.probed_at, installed.current),
-    ]
-    parts += [f"drift: {drift.sentence}" for drift in installed.drift]
-    if installed.locked_by:
-        parts.append(f"locked by run {installed.locked_by.get('run', '?')}")
-    return "; ".join(parts)
+    """Read what gateways know of hosts. One that does not answer is no failure here: the command shows what is there."""
+    answers = ask(context, [host for host in context.hosts() if host.is_gateway])
+    return TrafficHosts(
+        **vars(probed),
+        traffics=tuple(answers.traffics.values()),
+        silent={name: str(error) for name, error in answers.errors.items()},
+    )
 
 
 def stop(request: CommandRequest, *, as_json: bool = False) -> int:

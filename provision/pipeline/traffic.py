@@ -53,6 +53,8 @@ class TrafficHosts(ProbedHosts):
     """Gateways that were asked."""
 
     traffics: tuple[Traffic, ...] = ()
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Why gateways did not answer, by name."""
     error: FirstlightError | None = None
     """Why nothing was changed."""
 
