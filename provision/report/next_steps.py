@@ -12,6 +12,19 @@ from provision.core.models.invocation import Invocation
 from provision.core.models.records import HostSummary
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TYPED_OTHERWISE = frozenset(
+    {
+        "HostName",
+        "Port",
+        "User",
+        "ConnectTimeout",
+        "ServerAliveInterval",
+        "ServerAliveCountMax",
+        "HashKnownHosts",
+        "StrictHostKeyChecking=yes",
+    }
+)
+"""Options that a person does not type: address, port and user have a short form, a program needs limits, and the rest are defaults."""
 MOST_REPAIRS = 3
 """Maximum number of repairable hosts that are named."""
 MOST_NAMED = 8
@@ -99,19 +112,11 @@ def call_commands(endpoint: str, file: str | None, host: Host, user: str | None)
 
 
 def ssh_words(connection: Connection) -> str:
-    """Return a short `ssh` command line for a host: address, user, port, key and jump hosts."""
+    """Return an `ssh` command line that reaches a host as this product does, whatever the configuration of who types it says."""
     words = ["ssh"]
-    if connection.port != 22:
-        words += ["-p", str(connection.port)]
-    for file in connection.identity_files[:1]:
-        words += ["-i", file]
-    if connection.proxy_jump:
-        words += ["-J", ",".join(_jump(jump) for jump in connection.proxy_jump)]
+    for flag, value in zip(connection.openssh_options[::2], connection.openssh_options[1::2], strict=False):
+        if value not in TYPED_OTHERWISE and value.partition("=")[0] not in TYPED_OTHERWISE:
+            words += [flag, value]
+    words += ["-p", str(connection.port)] if connection.port != 22 else []
     address = connection.address or ""
     return shlex.join([*words, f"{connection.user}@{address}" if connection.user else address])
-
-
-def _jump(connection: Connection) -> str:
-    user = f"{connection.user}@" if connection.user else ""
-    port = f":{connection.port}" if connection.port != 22 else ""
-    return f"{user}{connection.address}{port}"

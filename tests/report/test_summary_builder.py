@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.inventory import Connection
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import Finding, HostSummary, PhaseName
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
@@ -260,11 +259,9 @@ def test_another_user_than_root_reads_the_key_with_sudo() -> None:
 
 
 def test_a_tunnel_leads_to_a_remote_loopback() -> None:
-    jump = Connection(kind="ssh", address="gate.example.net", user="ops")
-    connection = Connection(kind="ssh", address="10.0.0.7", port=22, user="ops", proxy_jump=(jump,), become=True)
-    remote = host("b").model_copy(update={"connection": connection})
+    remote = host("b")
     tunnel, _ = call_commands("http://127.0.0.1:8000/v1", None, remote, "ops")
-    assert tunnel == "ssh -J ops@gate.example.net ops@10.0.0.7 -f -N -L 8000:127.0.0.1:8000"
+    assert tunnel == "ssh -p 2222 ops@b.example.net -f -N -L 8000:127.0.0.1:8000"
     assert len(call_commands("http://10.0.0.7:8000/v1", None, remote, "ops")) == 1
 
 

@@ -235,9 +235,12 @@ def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
         ("HashKnownHosts", "yes" if connection.hash_known_hosts else "no"),
         ("ServerAliveInterval", _number(options, "serveraliveinterval", ALIVE_INTERVAL_S)),
         ("ServerAliveCountMax", _number(options, "serveralivecountmax", ALIVE_COUNT)),
-        ("UserKnownHostsFile", " ".join(map(_quoted, connection.known_hosts_files)) or "none"),
-        ("GlobalKnownHostsFile", "none"),
     ]
+    if any(options.get(key) != _defaults().get(key) for key in ("userknownhostsfile", "globalknownhostsfile")):
+        settings += [
+            ("UserKnownHostsFile", " ".join(map(_quoted, connection.known_hosts_files)) or "none"),
+            ("GlobalKnownHostsFile", "none"),
+        ]
     if options.get("identityfile") != _defaults().get("identityfile"):
         settings += [("IdentityFile", _quoted(path)) for path in connection.identity_files]
     settings += [("CertificateFile", _quoted(path)) for path in connection.certificate_files]
