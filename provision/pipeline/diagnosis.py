@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.core.redaction import redact
 from provision.core.run_folder import RunFolder
+from provision.fleet.rollout.store import RolloutStore
 from provision.phases.probe import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
@@ -39,6 +43,8 @@ class HostDiagnosis:
     diagnosis: Diagnosis
     next_command: str
     """The command that brings the host into the desired state once the cause is removed."""
+    earlier_run: str
+    """Which earlier run was read, and why."""
 
     def document(self, *, top: int) -> dict[str, Any]:
         """Return what `--json` prints (docs/reference/doctor.md)."""
@@ -89,6 +95,7 @@ def diagnose_host(
         print_summary(outcome, as_json=as_json)
         return outcome.exit_code
     [first] = found
+    sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
     if not as_json:
         write_stdout(request.invocation.complete(first.text(top=top)))
     done = repair.repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
@@ -126,14 +133,15 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
     for name, error in failed.items():
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
-        sources = (failure_evidence.keep(context, name, earlier(request.logs, name)), *answer)
+        before = earlier(request.logs, name)
+        sources = (failure_evidence.keep(context, name, before.source), *answer)
         facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         next_command = request.invocation.suggest("provision", hosts=name)
         diagnosis = with_service(diagnosis, probed.facts[name], next_command)
         context.run.write(f"evidence/{name}.json", render.to_json(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
-        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
+        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command, before.choice))
     return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
 
 
@@ -147,22 +155,70 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> D
     return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NO_KNOWN_CAUSE)))
 
 
-def earlier(logs: Path, host: str) -> Source:
-    """Return the texts of the newest run that changed a host, where it failed there."""
-    for run in sorted(
-        (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest"), reverse=True
-    ):
+@dataclass(frozen=True)
+class EarlierRun:
+    """What an earlier run of this controller says of a failure of a host."""
+
+    source: Source
+    choice: str
+    """Which run that is and why, as a part of a sentence."""
+
+
+def earlier(logs: Path, host: str) -> EarlierRun:
+    """Return the texts of the newest run that worked on a host, where it failed there.
+
+    A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
+    host is read instead, or the decision of the gate.
+    """
+    newest = next(_worked_on(logs, host), None)
+    if newest is None:
+        return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
+    run, results = newest
+    failed = _failed(results)
+    if failed:
+        return EarlierRun(_source(run, failed), f"run {run.name}, the newest that worked on it")
+    sound = f"run {run.name} did not fail there"
+    return _in_rollout(logs, host, run.name) or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
+
+
+def _in_rollout(logs: Path, host: str, newest: str) -> EarlierRun | None:
+    """Return the failure of a host in the rollout that its newest run belongs to; None without one."""
+    try:
+        rollout = RolloutStore(logs).with_run(newest)
+    except UsageError:
+        return None
+    if rollout is None or rollout.state == "done":
+        return None
+    why = f"the newest that worked on it, {newest}, did not fail, and belongs to rollout {rollout.name}, which is not done"
+    for name in reversed(rollout.runs):
+        run = logs / name
+        if failed := _failed(results_of(RunFolder(run)).get(host, {})):
+            return EarlierRun(_source(run, failed), f"run {name}, in which it failed: {why}")
+    refused = next((one for one in reversed(rollout.decisions) if one.verdict == "roll back"), None)
+    if refused is None or not any(one.name == host and one.after for one in rollout.hosts):
+        return None
+    return EarlierRun(Source("last_run", f"{refused.text}\n"), f"run {refused.run}, in which the gate decided: {why}")
+
+
+def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseResult]]]:
+    """Yield runs that changed a host or were to, with how each phase ended there, newest first."""
+    runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
+    for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
-        if not {"install", "serve", "stage"} & set(results):
-            continue
-        failed = [result for result in results.values() if result.status == "failed"]
-        if not failed:
-            return Source("last_run", "", f"run {run.name} did not fail there")
-        lines = [line for result in failed for line in (result.text, *result.evidence) if line]
-        output = run / "install" / "ansible.log"
-        if "install" in {result.phase for result in failed} and output.exists():
-            with output.open("rb") as file:
-                file.seek(max(output.stat().st_size - LOG_BYTES, 0))
-                lines.append(file.read().decode(errors="replace").rstrip())
-        return Source("last_run", "\n".join(lines) + "\n")
-    return Source("last_run", "", "no earlier run worked on it")
+        if {"install", "serve", "stage"} & set(results):
+            yield run, results
+
+
+def _failed(results: Mapping[str, PhaseResult]) -> list[PhaseResult]:
+    return [result for result in results.values() if result.status == "failed"]
+
+
+def _source(run: Path, failed: Sequence[PhaseResult]) -> Source:
+    """Return what a run that failed has printed."""
+    lines = [line for result in failed for line in (result.text, *result.evidence) if line]
+    output = run / "install" / "ansible.log"
+    if "install" in {result.phase for result in failed} and output.exists():
+        with output.open("rb") as file:
+            file.seek(max(output.stat().st_size - LOG_BYTES, 0))
+            lines.append(file.read().decode(errors="replace").rstrip())
+    return Source("last_run", "\n".join(lines) + "\n")

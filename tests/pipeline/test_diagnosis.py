@@ -14,7 +14,9 @@ from provision.cli.consent import consent
 from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.rollout import Decision, Rollout, RolloutHost
 from provision.core.models.settings import Settings
+from provision.fleet.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe import collect
 from provision.pipeline import CommandRequest, diagnosis, repair
@@ -37,6 +39,7 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
     absent = {source["name"]: source["absent"] for source in document["sources"]}
     assert absent["disks"] is None
     assert absent["last_run"] == "no earlier run worked on it"
+    assert "localhost: reads no earlier run: none worked on it\n" in done.stderr
     kept = {path.stem for path in Path(document["folder"]).glob("*.txt")}
     assert kept == {name for name, reason in absent.items() if reason is None}
     assert "Available" in (Path(document["folder"]) / "disks.txt").read_text()
@@ -83,14 +86,64 @@ def result(phase: str, status: str, text: str = "") -> dict[str, Any]:
 
 
 def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
-    assert diagnosis.earlier(tmp_path, "here").absent == "no earlier run worked on it"
+    assert diagnosis.earlier(tmp_path, "here").source.absent == "no earlier run worked on it"
     run_folder(tmp_path, "20260101T000000Z", "here", {"install": result("install", "failed", "task x failed")}, BROKEN)
     run_folder(tmp_path, "20260102T000000Z", "here", {"probe": result("probe", "ok")})
     log = diagnosis.earlier(tmp_path, "here")
-    assert log.text.splitlines() == ["task x failed", BROKEN.strip()]
-    assert diagnosis.earlier(tmp_path, "elsewhere").absent
+    assert log.source.text.splitlines() == ["task x failed", BROKEN.strip()]
+    assert log.choice == "run 20260101T000000Z, the newest that worked on it"
+    assert diagnosis.earlier(tmp_path, "elsewhere").source.absent
     run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
-    assert diagnosis.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
+    sound = diagnosis.earlier(tmp_path, "here")
+    assert sound.source.absent == "run 20260103T000000Z did not fail there"
+    assert sound.choice == "no earlier run: run 20260103T000000Z did not fail there"
+
+
+def taken_back(logs: Path, *, failed: bool, **values: Any) -> None:
+    """Write a rollout of three runs: the second switched the host, the third took it back."""
+    runs = ("20260101T000000Z", "20260101T000100Z", "20260101T000200Z")
+    second = result("serve", "failed", "the unit did not start") if failed else result("serve", "ok")
+    for name, serve in zip(runs, (result("serve", "ok"), second, result("serve", "ok")), strict=True):
+        run_folder(logs, name, "here", {"serve": serve})
+    known = {"state": "rolled back", "runs": runs} | values
+    hosts = (RolloutHost(name="here", step=0, before="0" * 16, after="1" * 16, state="returned"),)
+    rollout = Rollout(name=runs[0], inventory="/site", steps=(100,), started_at="2026-01-01T00:00:00Z", hosts=hosts)
+    RolloutStore(logs).put(rollout.model_copy(update=known))
+
+
+def test_of_a_rollout_that_was_taken_back_the_run_that_failed_is_read(tmp_path: Path) -> None:
+    taken_back(tmp_path, failed=True)
+    found = diagnosis.earlier(tmp_path, "here")
+    assert found.source.text == "the unit did not start\n"
+    assert found.choice == (
+        "run 20260101T000100Z, in which it failed: the newest that worked on it, 20260101T000200Z, did not fail, "
+        "and belongs to rollout 20260101T000000Z, which is not done"
+    )
+
+
+def test_of_a_rollout_that_its_gate_took_back_the_decision_is_read(tmp_path: Path) -> None:
+    text = "5 of 75 requests failed; the server answered 500"
+    decision = Decision(step=0, at="2026-01-01T00:01:30Z", verdict="roll back", text=text, run="20260101T000150Z")
+    taken_back(tmp_path, failed=False, decisions=(decision,))
+    found = diagnosis.earlier(tmp_path, "here")
+    assert found.source.text == f"{text}\n"
+    assert found.choice.startswith("run 20260101T000150Z, in which the gate decided: ")
+
+
+@pytest.mark.parametrize(
+    "values", [{"state": "done"}, {"runs": ("20260101T000000Z",)}], ids=["done", "a run of its own"]
+)
+def test_an_older_failure_is_over_where_the_rollout_is_done_or_another_run_followed(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    taken_back(tmp_path, failed=True, **values)
+    assert diagnosis.earlier(tmp_path, "here").source.absent == "run 20260101T000200Z did not fail there"
+
+
+def test_a_damaged_record_of_a_rollout_hides_no_run(tmp_path: Path) -> None:
+    taken_back(tmp_path, failed=True)
+    (tmp_path / "rollouts/20260101T000000Z.json").write_text("{")
+    assert diagnosis.earlier(tmp_path, "here").source.absent == "run 20260101T000200Z did not fail there"
 
 
 @pytest.mark.parametrize(
