@@ -174,10 +174,17 @@ class _Watch:
         if self._old is None or self._old not in found:
             return
         # A host whose tools are of an earlier version sends no answers.
-        theirs, model = found[self._old].get("answers", ()), self._model(self._old)
+        theirs, model = found[self._old], self._model(self._old)
         for name in self._new:
             if name in found and self._model(name) == model:
-                self.compared = self.compared.plus(compare(found[name].get("answers", ()), theirs))
+                ours = found[name]
+                compared = compare(
+                    ours.get("answers", ()),
+                    theirs.get("answers", ()),
+                    new_left_out=ours.get("left_out", {}),
+                    old_left_out=theirs.get("left_out", {}),
+                )
+                self.compared = self.compared.plus(compared)
 
     def _model(self, name: str) -> str | None:
         return PurePosixPath(self._requests[name]["model_folder"]).name if name in self._requests else None
@@ -201,6 +208,7 @@ class _Watch:
             broken=broken,
             answers=self.compared.answers,
             differing=self.compared.differing,
+            left_out=self.compared.left_out,
             first_token_s=medians("first_token"),
             inter_token_s=medians("inter_token"),
         )

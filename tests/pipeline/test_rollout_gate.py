@@ -216,6 +216,18 @@ def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
     assert (decision.verdict, decision.answers) == ("go on", 0), "another model answers otherwise"
 
 
+def test_the_gate_says_why_a_text_was_not_compared(run: Callable[..., tuple[Decision, int]]) -> None:
+    def answers(name: str, number: int) -> dict[str, Any]:
+        texts = [whole(6) for _ in range(7)]
+        return answer() | ({"answers": [*texts, None], "left_out": {"8": "it is too long"}} if number == 1 else {})
+
+    decision, _ = run(answers)
+    assert (decision.verdict, decision.answers, decision.left_out) == ("go on", 7, 1)
+    assert decision.text.endswith(
+        "; 7 of 7 greedy answers equal those of the old release; 1 of 8 texts was left out: text 8: it is too long"
+    )
+
+
 def test_a_step_that_changes_no_host_compares_no_answers(run: Callable[..., tuple[Decision, int]]) -> None:
     decision, _ = run(lambda *_: answer(), has_changed=False)
     assert (decision.verdict, decision.answers) == ("go on", 0)

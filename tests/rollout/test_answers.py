@@ -52,7 +52,29 @@ def test_half_of_the_answers_stop_a_rollout_and_fewer_do_not() -> None:
     assert not compare([other] * 3, [answer()] * 3).is_bad, "too few to decide"
 
 
-def test_answers_that_failed_or_are_missing_are_not_compared() -> None:
-    assert compare([None, answer()], [answer(), None]) == Comparison()
+def test_a_text_without_an_answer_is_left_out_with_the_reason() -> None:
+    why = "the server answered 400 to /v1/completions: This model's maximum context length is 128 tokens."
+    reasons = {"8": why}
+    found = compare([answer()] * 7 + [None], [answer()] * 7 + [None], new_left_out=reasons, old_left_out=reasons)
+    assert (found.answers, found.left_out, found.is_bad) == (7, 1, False)
+    assert found.text == (
+        f"7 of 7 greedy answers equal those of the old release; 1 of 8 texts was left out: text 8: {why}"
+    )
+    both = found.plus(found)
+    assert both.text == (
+        f"14 of 14 greedy answers equal those of the old release; 2 of 16 texts were left out: text 8: {why}"
+    )
+
+
+def test_a_text_that_one_release_alone_has_not_answered_names_it() -> None:
+    found = compare([None, answer()], [answer(), None], new_left_out={"1": "it is too long"})
+    assert found.text == (
+        "no greedy answers were compared; 2 of 2 texts were left out: text 1 with the new release: it is too long"
+    )
+    found = compare([answer()], [None])
+    assert found.why == "text 1 with the old release: no answer", "its tools are of an earlier version"
+
+
+def test_without_answers_nothing_is_said() -> None:
     assert compare([], [answer()]) == Comparison()
     assert Comparison().text is None

@@ -33,6 +33,8 @@ class Service:
 
     def __init__(self) -> None:
         self.answers: list[str] = []
+        self.longest = 10_000
+        """Characters of a prompt that is not refused."""
         self.keys: set[str | None] = set()
         service = self
 
@@ -52,6 +54,13 @@ class Service:
                 kind = service.answers.pop() if service.answers else "good"
                 if kind == "500":
                     self.send_error(500)
+                    return
+                if len(body["prompt"]) > service.longest:
+                    self.send_response(400)
+                    self.end_headers()
+                    message = "This model's maximum context length is 128 tokens."
+                    error = {"error": {"message": message, "type": "BadRequestError", "code": 400}}
+                    self.wfile.write(json.dumps(error).encode())
                     return
                 self.send_response(200)
                 if not body.get("stream"):
@@ -151,7 +160,21 @@ def test_answers_of_a_replay_have_each_token_with_the_one_in_second_place(
         "runners_up": [8, 8],
         "leads": [pytest.approx(2.4), pytest.approx(-0.25)],
     }
-    assert sample(request_of(1), {**WANTED, "requests": 1, "replay": 2})["answers"] == [None] * len(PROMPTS)
+    gone = sample(request_of(1), {**WANTED, "requests": 1, "replay": 2})
+    assert gone["answers"] == [None] * len(PROMPTS)
+    assert gone["left_out"]["8"].startswith("the server did not answer /v1/completions: ConnectionRefusedError")
+
+
+def test_a_text_that_the_server_refuses_has_the_reason_of_the_server(
+    service: Service, request_of: Callable[[int], ReadinessRequest]
+) -> None:
+    service.longest = 300
+    found = sample(request_of(service.server.server_port), {**WANTED, "replay": 2})
+    assert [answer is None for answer in found["answers"]] == [False] * 7 + [True]
+    assert found["left_out"] == {
+        "8": "the server answered 400 to /v1/completions: This model's maximum context length is 128 tokens."
+    }
+    assert found["failed"] == 0, "no request of clients"
 
 
 def test_no_request_is_begun_after_the_time_of_a_round(

@@ -53,6 +53,8 @@ class Decision(Record):
     """Greedy answers that were compared with those of the old release."""
     differing: int = 0
     """Of these: by more than rounding explains."""
+    left_out: int = 0
+    """Texts whose answers were not compared, since one of the two releases has not answered; `text` has a reason."""
     run: str | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from provision.fleet.rollout.gate import thresholds
@@ -19,6 +20,10 @@ class Comparison:
     differing: int = 0
     first: str | None = None
     """The first difference beyond rounding, in words."""
+    left_out: int = 0
+    """Texts that were not compared, since one of the two releases has not answered them."""
+    why: str | None = None
+    """Of the first of these: the reason."""
 
     def plus(self, other: Comparison) -> Comparison:
         """Return both together."""
@@ -27,6 +32,8 @@ class Comparison:
             self.near_ties + other.near_ties,
             self.differing + other.differing,
             self.first or other.first,
+            self.left_out + other.left_out,
+            self.why or other.why,
         )
 
     @property
@@ -37,7 +44,15 @@ class Comparison:
 
     @property
     def text(self) -> str | None:
-        """Return what was found; None where nothing was compared."""
+        """Return what was found; None where nothing was to be compared."""
+        if not self.left_out:
+            return self._compared
+        were = "was" if self.left_out == 1 else "were"
+        left_out = f"{self.left_out} of {self.answers + self.left_out} texts {were} left out: {self.why}"
+        return f"{self._compared or 'no greedy answers were compared'}; {left_out}"
+
+    @property
+    def _compared(self) -> str | None:
         if not self.answers:
             return None
         if not self.differing:
@@ -48,7 +63,13 @@ class Comparison:
         return f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
 
 
-def compare(new: Sequence[Mapping[str, Any] | None], old: Sequence[Mapping[str, Any] | None]) -> Comparison:
+def compare(
+    new: Sequence[Mapping[str, Any] | None],
+    old: Sequence[Mapping[str, Any] | None],
+    *,
+    new_left_out: Mapping[str, str] = MappingProxyType({}),
+    old_left_out: Mapping[str, str] = MappingProxyType({}),
+) -> Comparison:
     """Compare the answers of two hosts that serve the same model.
 
     Up to the first token that differs both computed the same, so their log probabilities may differ by rounding alone. After
@@ -58,11 +79,19 @@ def compare(new: Sequence[Mapping[str, Any] | None], old: Sequence[Mapping[str, 
         new: Answers of the new release, as `ready.pyz` sends them: `tokens`, `logprobs`, and for each the token in second
             place (`runners_up`) with its distance in nats (`leads`). None stands for an answer that failed.
         old: Those of the old release to the same texts.
+        new_left_out: Why the new release has not answered, by the number of the text; a host whose tools are of an earlier version
+            names no reason.
+        old_left_out: The same of the old release.
     """
     found = Comparison()
     for number, (ours, theirs) in enumerate(zip(new, old, strict=False), start=1):
         if ours is not None and theirs is not None:
             found = found.plus(_compare(number, ours, theirs))
+            continue
+        reason = (new_left_out if ours is None else old_left_out).get(str(number), "no answer")
+        # Both refuse a text that is too long for the model; a reason of one release alone may be a fault of it.
+        of = "" if ours is theirs else f" with the {'new' if ours is None else 'old'} release"
+        found = found.plus(Comparison(left_out=1, why=f"text {number}{of}: {reason}"))
     return found
 
 

@@ -108,7 +108,8 @@ def _figures(decision: Decision) -> Iterator[str]:
     yield f"{decision.failed:,}"
     for times, digits in ((decision.first_token_s, 0), (decision.inter_token_s, 1)):
         yield from (_milliseconds(times, side, digits) for side in ("new", "old"))
-    yield str(decision.answers or "")
+    of = f" of {decision.answers + decision.left_out}" if decision.left_out else ""
+    yield f"{decision.answers}{of}" if decision.answers or of else ""
     yield str(decision.differing) if decision.answers else ""
 
 

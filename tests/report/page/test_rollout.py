@@ -68,6 +68,8 @@ def test_each_decision_is_a_row_with_its_numbers(tmp_path: Path) -> None:
     assert "".join(f"<td>{cell}</td>" for cell in [*cells, "8", "0"]) in found
     assert "".join(f"<td>{cell}</td>" for cell in [*cells, "", ""]) in found, "no answers were compared"
     assert found.count(">go on<") == 2
+    some = section(tmp_path / "some", "done", GOOD.model_copy(update={"answers": 7, "left_out": 1}))
+    assert "<td>7 of 8</td><td>0</td>" in some
     assert "run 1 of 1" in found
     assert "<td>no further one</td>" in found, "the last step gives more requests to the same hosts"
     assert '<th scope="row">gpu-[1:4]</th>' in found, "hosts of which the same is to be said"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,7 @@ from .answer import NotProvenError, Server
 from .service import ReadinessRequest
 
 TIMEOUT_S = 60.0
+LONGEST_REASON = 200
 PROMPTS = (
     "One, two, three, four,",
     "The capital of France is",
@@ -24,8 +26,8 @@ PROMPTS = (
 """Texts of several kinds and lengths: another kernel may be used for a long prompt than for a short one."""
 
 
-def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict[str, Any] | None]:
-    """Return the greedy answer to each text; None where the server refused or failed.
+def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict[str, Any] | str]:
+    """Return the greedy answer to each text, or why there is none: a server refuses a text that is too long for it.
 
     Args:
         request: The service.
@@ -36,8 +38,11 @@ def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict
         return list(pool.map(lambda prompt: one(Server(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS))
 
 
-def one(server: Server, prompt: str, tokens: int) -> dict[str, Any] | None:
-    """Return the `tokens` of a greedy answer, their `logprobs`, and for each the token in second place and how far it is behind."""
+def one(server: Server, prompt: str, tokens: int) -> dict[str, Any] | str:
+    """Return the `tokens` of a greedy answer, their `logprobs`, and for each the token in second place and how far it is behind.
+
+    Without an answer the reason is returned.
+    """
     body = {
         "prompt": prompt,
         "max_tokens": tokens,
@@ -54,14 +59,22 @@ def one(server: Server, prompt: str, tokens: int) -> dict[str, Any] | None:
             max((float(value), _id(name)) for name, value in top.items() if _id(name) != token)
             for token, top in zip(ids, found["top_logprobs"], strict=True)
         ]
-    except (NotProvenError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
+    except (NotProvenError, OSError) as problem:
+        return _reason(str(problem))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "the answer has no log probabilities of its tokens"
     return {
         "tokens": ids,
         "logprobs": logprobs,
         "runners_up": [token for _, token in seconds],
         "leads": [here - value for here, (value, _) in zip(logprobs, seconds, strict=True)],
     }
+
+
+def _reason(text: str) -> str:
+    """Return an error in one line, with the message of the server instead of its whole document."""
+    message = re.search(r'"message":\s*"((?:[^"\\]|\\.)+)', text)
+    return " ".join((f"{text.partition(': ')[0]}: {message[1]}" if message else text).split())[:LONGEST_REASON]
 
 
 def _id(token: str) -> int:

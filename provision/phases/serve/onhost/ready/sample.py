@@ -40,8 +40,8 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
             which none is begun any more; with `replay`, tokens of the answers that are returned whole.
 
     Returns:
-        `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay, and the
-        server's counters before and after them.
+        `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay with
+        None for those that are missing, by the number of their text why (`left_out`), and the server's counters before and after them.
     """
     # First, so that the counters do not show them as requests of clients.
     length = wanted.get("replay", 0)
@@ -64,7 +64,8 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         "first_token_s": [first for first, _ in times],
         "inter_token_s": [between for _, between in times if between is not None],
         "reasons": list(dict.fromkeys(reasons))[:REASONS],
-        "answers": whole,
+        "answers": [found if isinstance(found, dict) else None for found in whole],
+        "left_out": {str(number): found for number, found in enumerate(whole, start=1) if isinstance(found, str)},
         "counters_before": before,
         "counters": counters(request),
     }
