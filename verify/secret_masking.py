@@ -91,6 +91,7 @@ def _by_name() -> tuple[re.Pattern[str], ...]:
         r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})",
         r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)",
         r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)",
+        r"(?i)(proxy-?auth[\s=]+[\"']?[^\s:\"',]*:)(?!\[hidden\]|\$)([^\s\"',]+)",
         r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)",
         r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})",
         r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})",
