@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
@@ -67,6 +67,7 @@ class Before:
     """What `sums_command` printed."""
     shares: bool = False
     """Whether it shares an address with other gateways."""
+    router_key: str = field(default="", repr=False)
     routes: bool = False
     """Whether it runs vllm-router."""
 
@@ -117,7 +118,10 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         for name in host.settings.gateway_clients:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
         try:
-            made[host.name] = _files(context, host, served, clients, gateway_folder(probed, host))
+            router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
+            made[host.name] = _files(
+                context, host, served, clients, folder=gateway_folder(probed, host), router_key=router_key
+            )
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
     units = {name: unit_text(probed.install_paths[name].prefix) for name in made}
@@ -154,19 +158,30 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     ready = [host for host in ready if not context.has_failed(host.name)]
     shared = shared_addresses.set_up(context, probed, ready, interfaces)
     for host in [host for host in ready if not context.has_failed(host.name)]:
+        added = [each[host.name] for each in (routers, shared) if host.name in each]
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
         context.run.write(f"gateway/{host.name}.json", record)
-        count = len({name for names in record.models.values() for name in names})
-        text = f"gateway to {count} host{'s' if count != 1 else ''}"
-        played = results[host.name]
-        if host.settings.gateway_balance == "router":
-            text += ", chosen by vllm-router"
-        if host.name in shared:
-            text += f", shares {host.settings.gateway_address}"
-        added = [results[host.name] for results in (routers, shared) if host.name in results]
-        played = played.model_copy(update={"changed": any(one.changed for one in (played, *added))})
+        played, text = _together(host, record, results[host.name], added)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
+
+
+def _together(
+    host: Host, record: GatewayRecord, played: PhaseResult, added: Sequence[PhaseResult]
+) -> tuple[PhaseResult, str]:
+    """Return the result of a gateway with those of what it runs besides HAProxy, and one sentence on what was set up."""
+    count = len({name for names in record.models.values() for name in names})
+    parts = [f"gateway to {count} host{'s' if count != 1 else ''}"]
+    if host.settings.gateway_balance == "router":
+        parts.append("chosen by vllm-router")
+    if host.settings.gateway_address is not None:
+        parts.append(f"shares {host.settings.gateway_address}")
+    changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *added))}
+    warnings = [one for one in added if one.status == "warn"]
+    if warnings:
+        changes |= {"status": "warn", "hint": warnings[0].hint}
+    text = "; ".join((", ".join(parts), *(str(one.text) for one in warnings)))
+    return played.model_copy(update=changes), text
 
 
 def gateway_folder(probed: ProbedHosts, host: Host) -> str:
@@ -177,16 +192,23 @@ def gateway_folder(probed: ProbedHosts, host: Host) -> str:
 def _read_before(session: Session, prefix: str) -> Before:
     """Read what a gateway has; its keys must appear in no record."""
     texts = {}
-    for name in (CLIENTS, SERVED):
+    for name in (CLIENTS, SERVED, router.KEY):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     units = (shared_address.UNIT_PATH, router.UNIT_PATH)
     command = "".join(f"test -e {path} && echo {path}; " for path in units)
     sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
     shares, routes = (path in sums.splitlines() for path in units)
-    found = Before(known_clients(texts.get(CLIENTS, "")), remembered(texts.get(SERVED, "")), sums, shares, routes)
-    for key in (*found.clients.values(), *(one.key for one in found.served.values())):
-        if key is not None:
+    found = Before(
+        known_clients(texts.get(CLIENTS, "")),
+        remembered(texts.get(SERVED, "")),
+        sums,
+        shares,
+        router.known_key(texts.get(router.KEY, "")),
+        routes,
+    )
+    for key in (*found.clients.values(), *(one.key for one in found.served.values()), found.router_key):
+        if key:
             register_secret(key)
     return found
 
@@ -232,13 +254,19 @@ def _read_served(session: Session, prefix: str, *, root: bool) -> Served | None:
 
 
 def _files(
-    context: RunContext, host: Host, served: Mapping[str, Served], clients: Mapping[str, str], folder: str
+    context: RunContext,
+    host: Host,
+    served: Mapping[str, Served],
+    clients: Mapping[str, str],
+    *,
+    folder: str,
+    router_key: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
     backends = backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
-    gateway = gateway_of(host, backends, keys, folder, monitors)
+    gateway = gateway_of(host, backends, keys, folder, monitors, router_key=router_key)
     more = {SERVED: to_remember(served)}
     certificate = read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:

@@ -12,13 +12,16 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
 from provision.phases.gateway.haproxy import routed
 from provision.phases.gateway.records import Gateway
-from provision.phases.gateway.router import NAME, UNIT, WHEELS, Wheel, router_set
+from provision.phases.gateway.router import NAME, UNIT, WHEELS, Wheel, router_set, silent_hosts, tokens_command
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.traffic import python_of
 from provision.pipeline.unit_sets import play_differing, play_removal
+from provision.report.layout import fold_names
 
 SEND_DEADLINE_S = 600.0
+ASK_DEADLINE_S = 60.0
+HINT = "firstlight_vllm_args: [--enable-scale-out] of these hosts lets vLLM answer; the argument is one of newer releases, such as 0.32.0"
 
 
 def set_up(
@@ -63,7 +66,30 @@ def set_up(
         lambda host: _send(context, probed, host, wheels[host.name]),
         deadline_s=SEND_DEADLINE_S,
     )
-    return results | play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
+    results |= play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
+    ready = [host for host in chosen if host.name in results]
+    return results | {
+        name: _warned(results[name], said) for name, said in _ask_for_tokens(context, probed, ready).items()
+    }
+
+
+def _ask_for_tokens(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, str]:
+    def ask(host: Host) -> str:
+        prefix = probed.install_paths[host.name].prefix
+        command = tokens_command(python_of(host), prefix, host.settings.gateway_router_port)
+        return context.session(host).run(command, root=True).stdout
+
+    return context.run_on_hosts("serve", gateways, ask, deadline_s=ASK_DEADLINE_S)
+
+
+def _warned(result: PhaseResult, said: str) -> PhaseResult:
+    """Return the result of a gateway, as a warning where its router learns nothing of some hosts."""
+    refusing = silent_hosts(said)
+    if not refusing:
+        return result
+    hosts = "; ".join(f"{fold_names(names)} with {status}" for status, names in refusing.items())
+    text = f"vllm-router chooses by the fewest requests alone: asked for the tokens of a prompt, vLLM answers {hosts}"
+    return result.model_copy(update={"status": "warn", "text": text, "hint": HINT})
 
 
 def _choosing(gateways: Sequence[Host]) -> list[Host]:

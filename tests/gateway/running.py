@@ -301,6 +301,7 @@ def running(
         folder=f"{folder}/gateway",
         account=getpass.getuser(),
         probe=QUICK,
+        router_key="router-key",
     )
     gateway = replace(gateway, **settings)
     if certificate is not None:

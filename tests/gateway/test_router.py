@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,12 @@ from typing import Any
 import pytest
 
 from provision.phases.gateway.haproxy import routed
-from provision.phases.gateway.router import address_of_router, addresses_of_hosts, key_of
+from provision.phases.gateway.router import (
+    address_of_router,
+    addresses_of_hosts,
+    silent_hosts,
+    tokens_command,
+)
 from tests.gateway.routers import Routers, routing, wait_for_router
 from tests.gateway.running import Answer, Site, ask, free_port, running, wait_until
 from tests.gateway.test_haproxy import installed
@@ -101,6 +108,8 @@ def test_a_drained_host_gets_nothing_until_it_is_taken_back(made: Routed, instal
     try:
         before = len(made.site.stubs["h1"].seen())
         assert set(made.hosts("drain").values()) <= {"h2", "h3"}, "at once, before the router knows"
+        made.site.reload(replace(made.site.gateway, clients={**made.site.gateway.clients, "more": "sk-more"}))
+        assert set(made.hosts("drain").values()) <= {"h2", "h3"}, "a reload brings no host back"
         assert len(made.site.stubs["h1"].seen()) == before
     finally:
         made.site.traffic(ready=["h1"])
@@ -151,11 +160,28 @@ def test_nobody_else_on_the_gateway_can_use_the_addresses_of_hosts(made: Routed,
     assert ask(at, "GET", "/health").status == 200
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer key-of-h1"}):
         assert ask(at, "POST", "/v1/chat/completions", body, headers).status == 403
-    own = {"Authorization": f"Bearer {key_of(gateway)}"}
+    own = {"Authorization": f"Bearer {gateway.router_key}"}
     assert ask(at, "POST", "/v1/chat/completions", body, own).status == 200
     assert ask(at, "POST", "/v1/embeddings", body, own).status == 404
     router = (address_of_router(0), gateway.router_port)
     assert ask(router, "POST", "/v1/chat/completions", body).status == 403
+
+
+def test_hosts_that_tell_no_tokens_are_found(made: Routed, installed: None) -> None:
+    command = tokens_command(sys.executable, str(made.site.folder), made.site.gateway.router_port)
+
+    def told() -> str:
+        return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+
+    assert sorted(told().splitlines()) == ["h1 200", "h2 200", "h3 200"]
+    assert silent_hosts(told()) == {}
+    made.site.stubs["h2"].mode("untold")
+    made.site.traffic(drain=["h3"])
+    try:
+        assert silent_hosts(told()) == {"403": ["h2"]}
+    finally:
+        made.site.stubs["h2"].mode("ok")
+        made.site.traffic(ready=["h3"])
 
 
 def test_without_a_router_the_gateway_chooses_by_itself(made: Routed, installed: None) -> None:

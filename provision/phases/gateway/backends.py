@@ -99,6 +99,8 @@ def gateway_of(
     clients: Mapping[str, str],
     folder: str,
     monitors: Collection[Host] = (),
+    *,
+    router_key: str = "",
 ) -> Gateway:
     """Return a gateway from the settings of its host.
 
@@ -108,6 +110,7 @@ def gateway_of(
         clients: Key of each client by its name.
         folder: Where it keeps its files.
         monitors: The hosts that read its figures.
+        router_key: What requests carry that pass vllm-router.
     """
     settings = host.settings
     limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
@@ -122,6 +125,7 @@ def gateway_of(
         run_folder=RUN_FOLDER,
         folder=folder,
         balance=settings.gateway_balance,
+        router_key=router_key,
         router_port=settings.gateway_router_port,
         metrics=(metrics_bind(host, monitors), settings.gateway_metrics_port) if monitors else None,
     )

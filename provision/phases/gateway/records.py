@@ -66,6 +66,8 @@ class Gateway:
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()
     balance: Balance = "requests"
+    router_key: str = field(default="", repr=False)
+    """What requests carry that pass vllm-router. It stays the same: a process of before a reload still answers some."""
     router_port: int = 8600
     """Port of vllm-router, and of the listeners behind it, at loopback addresses."""
     metrics: tuple[str, int] | None = None

@@ -8,9 +8,9 @@ has to carry a key that HAProxy alone knows.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ SERVER = ":router"
 KEY, ROUTES, ASKED, HOSTS = "router.map", "routed.lst", "asked.lst", "routed.map"
 WHEELS = "wheels"
 """Folder next to the unit's files, for the wheel and what it holds."""
-_CONFIG, _PROGRAM = "routers.json", "router.py"
+_CONFIG, _PROGRAM, _TOKENS = "routers.json", "router.py", "tokens.py"
 _ROUTERS, _LISTENERS = ipaddress.IPv4Address("127.86.0.0"), ipaddress.IPv4Address("127.96.0.0")
 
 
@@ -64,10 +64,9 @@ def addresses_of_hosts(servers: Mapping[str, str]) -> dict[str, str]:
     return {server: str(_LISTENERS + ids[f"{model}\n{server}"]) for server, model in servers.items()}
 
 
-def key_of(gateway: Gateway) -> str:
-    """Return the key of requests that pass the router: who knows it knows all of these keys."""
-    secrets = [*gateway.clients.values(), *(one.key or "" for one in gateway.backends)]
-    return f"router-{hashlib.sha256(json.dumps(sorted(secrets)).encode()).hexdigest()}"
+def known_key(text: str) -> str:
+    """Return the key of a gateway from its file; empty where it has none."""
+    return text.partition(" ")[2].strip()
 
 
 def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
@@ -78,7 +77,7 @@ def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
         servers: The model of each server, by HAProxy's name of it.
     """
     return {
-        KEY: f"router {key_of(gateway)}\n",
+        KEY: f"router {gateway.router_key}\n",
         ROUTES: "".join(f"{route}\n" for route in _table()["routes"]),
         ASKED: "".join(f"{route}\n" for route in _table()["asked"]),
         HOSTS: "".join(f"{address} {_routed(server)}\n" for server, address in addresses_of_hosts(servers).items()),
@@ -186,7 +185,10 @@ def router_set(
         name=NAME,
         files={
             _CONFIG: json.dumps(document, indent=1) + "\n",
-            _PROGRAM: (Path(__file__).parent / "onhost" / _PROGRAM).read_text(encoding="utf-8"),
+            **{
+                name: (Path(__file__).parent / "onhost" / name).read_text(encoding="utf-8")
+                for name in (_PROGRAM, _TOKENS)
+            },
         },
         units={UNIT: unit.substitute(python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
         packages=(),
@@ -196,3 +198,29 @@ def router_set(
         ready=tuple(f"http://{router['host']}:{port}/health" for router in routers),
         data=(WHEELS,),
     )
+
+
+def tokens_command(python: str, prefix: str, port: int) -> str:
+    """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt.
+
+    Args:
+        python: The gateway's Python.
+        prefix: Folder of the installation on the gateway.
+        port: Port of the listeners.
+    """
+    return shlex.join([python, "-I", f"{prefix}/{NAME}/current/{_TOKENS}", f"{prefix}/gateway/current", str(port)])
+
+
+def silent_hosts(said: str) -> dict[str, list[str]]:
+    """Return the hosts that refuse to tell the tokens of a prompt, by the status of the answer.
+
+    Those that are down or drained say nothing of it (503, or no answer).
+
+    Args:
+        said: What `tokens_command` printed.
+    """
+    found: dict[str, list[str]] = {}
+    for name, status in (line.split() for line in said.splitlines()):
+        if status not in ("200", "503", "0"):
+            found.setdefault(status, []).append(name)
+    return found
