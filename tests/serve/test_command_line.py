@@ -191,6 +191,27 @@ def test_a_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_of_its_cgroup(
     assert "--enforce-eager" not in command.argv
 
 
+@pytest.mark.parametrize(
+    ("version", "env", "expected"),
+    [
+        ("0.32.0", {}, "0"),
+        ("0.18.0", {}, "0"),
+        ("0.17.1", {}, None),
+        ("0.32.0", {"VLLM_USE_AOT_COMPILE": "1"}, "1"),
+    ],
+)
+def test_a_cpu_host_saves_no_function_that_its_release_cannot_load(
+    version: str, env: dict[str, str], expected: str | None
+) -> None:
+    command = serve_command(stack(version), Settings(env=env), facts(), prefix=PREFIX, model=QWEN)
+    assert command.environment.get("VLLM_USE_AOT_COMPILE") == expected
+
+
+def test_a_host_with_cards_saves_the_function_that_vllm_compiles(cuda_stack: Stack) -> None:
+    command = serve_command(cuda_stack, Settings(), facts(card(0)), prefix=PREFIX, model=QWEN)
+    assert "VLLM_USE_AOT_COMPILE" not in command.environment
+
+
 PLANNED = ModelPlan(
     name="qwen3-8b",
     architecture="Qwen3ForCausalLM",

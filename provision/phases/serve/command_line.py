@@ -224,6 +224,8 @@ def _environment(
             values |= options()["builtin"]["cpu_environment"]
         if _is_eager(model, devices):
             values |= options()["builtin"]["eager_environment"]
+        elif has("aot_compile", stack.vllm.version):
+            values |= options()["aot_compile"]["off"]
         cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
         if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
             values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
