@@ -45,8 +45,12 @@ ON_HOST = (
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
 """Packages that vLLM's environment contains."""
 
-SUBJECTS = {"verify/checks/engine": "vllm", "verify/serving": "vllm"}
-"""Modules that check a library: they import it, in a process of their own."""
+SUBJECTS = {
+    "verify/checks/engine": "vllm",
+    "verify/serving": "vllm",
+    "provision/phases/gateway/onhost": "vllm_router",
+}
+"""Modules that check a library, or run it: they import it, in a process of their own."""
 
 
 def sources(folder: str) -> list[Path]:

@@ -17,7 +17,7 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import verify
+from provision.pipeline import span_start, verify
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.results import InstalledHosts, ProbedHosts
@@ -110,7 +110,7 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
     span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
     hosts = [one.model_copy(update={"span": span if one.name in "ab" else None}) for one in context.inventory.hosts]
     context.inventory = context.inventory.model_copy(update={"hosts": tuple(hosts)})
-    verify.verify(context, InstalledHosts(**vars(probed_hosts(context))))
+    span_start.prepare(context, verify.verify(context, InstalledHosts(**vars(probed_hosts(context)))))
     assert tried == [["a", "b"]]
     assert "".join(name for name in "abc" if context.has_failed(name)) == failed
     if failed:
