@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -58,6 +59,10 @@ class Routed:
     def figure(self, proxy: str, server: str, column: str = "stot") -> int:
         """Return one of HAProxy's figures."""
         return int(self.site.row(proxy, server)[column] or 0)
+
+    def working(self) -> list[str]:
+        """Return the hosts that work on a request that the router passed."""
+        return [name for name in HOSTS if self.figure(f"routed-{name}", name, "scur")]
 
     def count(self) -> int:
         """Return how many requests the router got."""
@@ -153,6 +158,25 @@ def test_a_host_that_is_busy_or_dies_loses_no_request(made: Routed, installed: N
     wait_until(lambda: made.reaches("h2"), "it gets no request")
 
 
+def test_streams_of_a_host_that_stops_end(made: Routed, installed: None) -> None:
+    for stub in made.site.stubs.values():
+        stub.mode("stepwise")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(made.chat, "a stream ", stream=True)
+        wait_until(lambda: len(made.working()) == 1, f"the stream never begins: {made.site.admin('show stat')}")
+        [host] = made.working()
+        made.site.stubs[host].process.send_signal(signal.SIGSTOP)
+        try:
+            made.site.wait(host, "DOWN")
+            with pytest.raises(http.client.IncompleteRead):
+                answer.result()
+        finally:
+            made.site.stubs[host].process.send_signal(signal.SIGCONT)
+            made.site.wait(host, "UP")
+            for stub in made.site.stubs.values():
+                stub.mode("ok")
+
+
 def test_nobody_else_on_the_gateway_can_use_the_addresses_of_hosts(made: Routed, installed: None) -> None:
     gateway = made.site.gateway
     address = next(iter(addresses_of_hosts(routed(gateway)[0]).values()))
@@ -207,7 +231,7 @@ def test_a_change_of_hosts_breaks_no_stream(made: Routed, installed: None) -> No
     answers: list[Answer] = []
     stream = threading.Thread(target=lambda: answers.append(made.chat("a long answer ", stream=True)))
     stream.start()
-    wait_until(lambda: made.figure("model-0", ":router", "scur") == 1, "the stream never begins")
+    wait_until(lambda: len(made.working()) == 1, "the stream never begins")
     try:
         fewer = replace(gateway, backends=tuple(one for one in gateway.backends if one.name != "h3"))
         made.site.reload(fewer)

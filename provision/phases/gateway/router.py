@@ -141,7 +141,8 @@ def routed_lines(
         yield "    http-request return status 200 content-type text/plain string ready if { path /health }"
         yield "    http-send-name-header x-firstlight-host"
         yield "    # Down or drained as its model's server is."
-        yield f"    server {server} unix@{socket} track model-{backends[model]}/{server} maxconn {most}"
+        tracked = f"track model-{backends[model]}/{server} on-marked-down shutdown-sessions"
+        yield f"    server {server} unix@{socket} {tracked} maxconn {most}"
 
 
 def _routed(server: str) -> str:
