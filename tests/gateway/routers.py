@@ -96,4 +96,4 @@ def routing(folder: Path, gateway: Gateway) -> Iterator[Routers]:
 def wait_for_router(gateway: Gateway, number: int = 0) -> None:
     """Wait until a router answers."""
     at = (address_of_router(number), gateway.router_port)
-    wait_until(lambda: ask(at, "GET", "/health").status == 200, "vllm-router is never ready")
+    wait_until(lambda: ask(at, "GET", "/readiness").status == 200, "vllm-router is never ready")

@@ -102,13 +102,13 @@ def choosing_rules(number: int, port: int, most: int) -> Iterator[str]:
     yield f"    acl unread req.body -m sub {words}"
     yield f"    use-server {SERVER} if routed !unread"
     # Its streams go on when it does not answer any more: it listens no longer when it is to end.
-    yield f"    server {SERVER} {address_of_router(number)}:{port} check weight 0 maxconn {most}"
+    yield f"    server {SERVER} {address_of_router(number)}:{port} track routers/router-{number} weight 0 maxconn {most}"
 
 
 def routed_lines(
     port: int, most: int, servers: Mapping[str, str], backends: Mapping[str, int], socket: str
 ) -> Iterator[str]:
-    """Yield the sections that stand for hosts behind the routers.
+    """Yield the sections that know whether routers answer, and that stand for hosts behind them.
 
     Args:
         port: Port of the listeners.
@@ -118,6 +118,13 @@ def routed_lines(
         socket: The socket of the second pass.
     """
     addresses = addresses_of_hosts(servers)
+    yield ""
+    yield "backend routers"
+    yield "    # Its /health says 503 as soon as one of its hosts is out."
+    yield "    option httpchk GET /readiness"
+    yield "    timeout check 1s"
+    yield "    default-server inter 500ms fastinter 100ms fall 2 rise 2"
+    yield from (f"    server router-{number} {address_of_router(number)}:{port} check" for number in backends.values())
     yield ""
     yield "frontend routed"
     yield from (f"    bind {address}:{port}" for address in addresses.values())
@@ -196,7 +203,7 @@ def router_set(
         packaged=(),
         account=gateway.account or "root",
         ports=(),
-        ready=tuple(f"http://{router['host']}:{port}/health" for router in routers),
+        ready=tuple(f"http://{router['host']}:{port}/liveness" for router in routers),
         data=(WHEELS,),
     )
 
