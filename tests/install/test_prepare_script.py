@@ -45,30 +45,60 @@ def test_a_prepared_host_is_not_changed(tmp_path: Path) -> None:
     assert "firstlight-python: /" in again.stdout
 
 
-def test_a_missing_package_is_refused_if_it_cannot_be_installed(tmp_path: Path) -> None:
-    """A package manager without packages, and a user who is not root."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in (("id", "echo 1000"), ("dpkg-query", "exit 1"), ("apt-get", "exit 1")):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    done = subprocess.run(
+def prepare_with(programs: dict[str, str], folder: Path, packages: str) -> subprocess.CompletedProcess[str]:
+    """Prepare a host whose package manager is made of scripts."""
+    folder.mkdir(exist_ok=True)
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    asked = {
+        "PREFIX": str(folder.parent / "prefix"),
+        "ROOT": "0",
+        "OWNER": "somebody",
+        "INCOMING": "",
+        "PACKAGES": packages,
+        "DEBS": "",
+        "LOCK_TIMEOUT_S": "1",
+        "CHECK": "0",
+    }
+    return subprocess.run(
         ["sh", "-c", script_text("base/files/prepare.sh")],
         capture_output=True,
         text=True,
         check=False,
-        env={
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "FIRSTLIGHT_PREFIX": str(tmp_path / "prefix"),
-            "FIRSTLIGHT_ROOT": "0",
-            "FIRSTLIGHT_OWNER": "somebody",
-            "FIRSTLIGHT_INCOMING": "",
-            "FIRSTLIGHT_PACKAGES": "libnuma1 g++",
-            "FIRSTLIGHT_DEBS": "",
-            "FIRSTLIGHT_LOCK_TIMEOUT_S": "1",
-            "FIRSTLIGHT_CHECK": "0",
-        },
+        env={"PATH": f"{folder}:{os.environ['PATH']}", **{f"FIRSTLIGHT_{name}": text for name, text in asked.items()}},
     )
+
+
+def test_packages_that_were_installed_and_not_noted_are_noted_by_the_next_run(tmp_path: Path) -> None:
+    """The disk of the prefix may be full, or lost, when that of the packages is not."""
+    installed = tmp_path / "installed"
+    installed.write_text("bash\n")
+    programs = {
+        "id": "echo 0",
+        "dpkg": "exit 0",
+        "dpkg-query": f'for last; do :; done; case $* in *Package*) sed "s/^/installed /" {installed} ;; '
+        f'*) grep -qx -- "$last" {installed} && printf installed ;; esac',
+        "apt-get": f'for last; do :; done; echo libexample1 >>{installed}; echo "$last" >>{installed}',
+    }
+    cut_off = prepare_with(
+        {**programs, "mv": 'case $* in *packages.txt) exit 1 ;; *) exec /bin/mv "$@" ;; esac'}, tmp_path / "bin", "g++"
+    )
+    assert cut_off.returncode != 0
+    listed = tmp_path / "prefix/installed-packages.txt"
+    assert not listed.exists()
+    (tmp_path / "bin/mv").unlink()
+    assert prepare_with(programs, tmp_path / "bin", "g++").returncode == 0
+    assert listed.read_text() == "g++\nlibexample1\n"
+    assert {path.name for path in listed.parent.iterdir()} == {".firstlight", "installed-packages.txt"}
+    assert prepare_with(programs, tmp_path / "bin", "g++").returncode == 0
+    assert listed.read_text() == "g++\nlibexample1\n"
+
+
+def test_a_missing_package_is_refused_if_it_cannot_be_installed(tmp_path: Path) -> None:
+    """A package manager without packages, and a user who is not root."""
+    programs = {"id": "echo 1000", "dpkg-query": "exit 1", "apt-get": "exit 1"}
+    done = prepare_with(programs, tmp_path / "bin", "libnuma1 g++")
     assert done.returncode == 1
     assert "libnuma1 g++" in done.stdout
     assert "firstlight-hint: have them installed: sudo apt-get install -y libnuma1 g++" in done.stdout

@@ -125,25 +125,46 @@ install_packages() {
     esac
 }
 
-# Uninstall must know what came with us; a killed installation is taken up with the list it began with.
+# Returns when a file is on the disk: the packages may be on another one, which keeps them when this one loses what was not written yet.
+on_disk() {
+    sync "$1" 2>/dev/null || sync
+}
+
+# Notes what was installed since the list of before was written.
+note_packages() {
+    [ -f "$list.before" ] || return 0
+    all_packages >"$list.after"
+    { cat "$list" 2>/dev/null || true; comm -13 "$list.before" "$list.after"; } | sort -u >"$list.new"
+    on_disk "$list.new"
+    mv "$list.new" "$list"
+    rm -f "$list.before" "$list.after"
+}
+
+# Uninstall must know what came with us; an installation that was cut off is taken up with the list it began with, also where it had
+# installed everything and could not note it any more.
 ensure_packages() {
     missing=$(missing_packages)
     missing=${missing% }
-    [ -n "$missing" ] || return 0
+    if [ -z "$missing" ]; then
+        [ "$FIRSTLIGHT_CHECK" = 1 ] || note_packages
+        return 0
+    fi
     echo "firstlight-changed: packages $missing"
     [ "$FIRSTLIGHT_CHECK" = 0 ] || return 0
     [ "$(id -u)" = 0 ] || fail "operating system packages are missing and $(id -un) is not root: $missing" "have them installed: sudo $manager install -y $missing"
-    [ -f "$list.before" ] || { all_packages >"$list.before.new" && mv "$list.before.new" "$list.before"; }
+    if [ ! -f "$list.before" ]; then
+        all_packages >"$list.before.new"
+        on_disk "$list.before.new"
+        mv "$list.before.new" "$list.before"
+        on_disk "$list.before"
+    fi
     # shellcheck disable=SC2086 # a list of package names
     install_packages $missing || fail "packages $missing were not installed: $(printf '%s\n' "$said" | grep -E '^(E:|Err|Error|dpkg: error)' | head -n 3 | tr '\n' ' ')" \
         "try it on the host: sudo $manager install $missing"
     for name in $missing; do
         is_installed "$name" || fail "package $name is not installed, though $manager reported no error"
     done
-    all_packages >"$list.after"
-    { cat "$list" 2>/dev/null || true; comm -13 "$list.before" "$list.after"; } | sort -u >"$list.new"
-    mv "$list.new" "$list"
-    rm -f "$list.before" "$list.after"
+    note_packages
 }
 
 # The groups that own GPU device nodes, as far as the host has them.
