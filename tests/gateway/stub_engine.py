@@ -4,7 +4,7 @@ With PROCESSES tokens are made by another process, as vLLM's engine is one, and 
 
 `POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), busy (503), hang (no answer, though /health is fine), break (ends a stream
 after two tokens), work (a token takes 6 seconds of computing) or stepwise (each token of a stream waits for a POST to /stub/step).
-In mode untold it refuses to tell the tokens of a prompt (403), as vLLM does without `--enable-scale-out`.
+In mode no_tokens it refuses to give the tokens of a prompt (403), as vLLM does without `--enable-scale-out`.
 `GET /stub` returns the requests that came.
 """
 
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             threading.Event().wait()
         elif self.server.mode in STATUS:
             self.answer(STATUS[self.server.mode], {"error": {"message": self.server.mode}})
-        elif self.path.endswith("/render") and self.server.mode == "untold":
+        elif self.path.endswith("/render") and self.server.mode == "no_tokens":
             self.answer(403, {"error": {"message": "Scale-out endpoints are disabled."}})
         elif self.path.endswith("/render"):
             texts = [str(one.get("content")) for one in body.get("messages", [])] or [str(body.get("prompt"))]

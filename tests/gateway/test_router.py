@@ -198,18 +198,18 @@ def test_nobody_else_on_the_gateway_can_use_the_addresses_of_hosts(made: Routed,
     assert ask(router, "POST", "/v1/chat/completions", body).status == 403
 
 
-def test_hosts_that_tell_no_tokens_are_found(made: Routed, installed: None) -> None:
+def test_hosts_that_give_no_tokens_are_found(made: Routed, installed: None) -> None:
     command = tokens_command(sys.executable, str(made.site.folder), made.site.gateway.router_port)
 
-    def told() -> str:
+    def printed() -> str:
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 
-    assert sorted(told().splitlines()) == ["h1 200", "h2 200", "h3 200"]
-    assert silent_hosts(told()) == {}
-    made.site.stubs["h2"].mode("untold")
+    assert sorted(printed().splitlines()) == ["h1 200", "h2 200", "h3 200"]
+    assert silent_hosts(printed()) == {}
+    made.site.stubs["h2"].mode("no_tokens")
     made.site.traffic(drain=["h3"])
     try:
-        assert silent_hosts(told()) == {"403": ["h2"]}
+        assert silent_hosts(printed()) == {"403": ["h2"]}
     finally:
         made.site.stubs["h2"].mode("ok")
         made.site.traffic(ready=["h3"])

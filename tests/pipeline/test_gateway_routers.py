@@ -1,4 +1,4 @@
-"""vllm-router on the gateways of a run: what is sent, set up and removed, and what the run says of hosts that tell no tokens."""
+"""vllm-router on the gateways of a run: what is sent, set up and removed, and what the run says of hosts that give no tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.told = "gpu-1 200\ngpu-2 200\n"
+        self.printed = "gpu-1 200\ngpu-2 200\n"
         self.sets: list[UnitSet] = []
         self.removed: list[str] = []
 
@@ -45,7 +45,7 @@ class Gate:
             path = command.rpartition(" ")[2]
             total = hashlib.sha256(self.files[path]).hexdigest() if path in self.files else ""
             return SimpleNamespace(stdout=f"{total}  {path}\n" if total else "")
-        return SimpleNamespace(stdout=self.told)
+        return SimpleNamespace(stdout=self.printed)
 
     def write(self, path: str, content: bytes, **_: Any) -> None:
         self.files[path] = content
@@ -114,8 +114,8 @@ def test_a_gateway_gets_the_wheel_once_and_a_unit_that_names_it(gate: Gate, tmp_
     assert gate.files == {"/p/gateway-router/wheels/router.whl": WHEEL}
 
 
-def test_hosts_that_tell_no_tokens_are_a_warning_with_what_to_do(gate: Gate, tmp_path: Path) -> None:
-    gate.told = "gpu-1 403\ngpu-2 403\ngpu-3 503\ngpu-4 0\ngpu-5 404\n"
+def test_hosts_that_give_no_tokens_are_a_warning_with_what_to_do(gate: Gate, tmp_path: Path) -> None:
+    gate.printed = "gpu-1 403\ngpu-2 403\ngpu-3 503\ngpu-4 0\ngpu-5 404\n"
     _, results = set_up(tmp_path)
     assert results["gate"].status == "warn"
     assert results["gate"].text == (

@@ -220,7 +220,7 @@ def tokens_command(python: str, prefix: str, port: int) -> str:
 
 
 def silent_hosts(said: str) -> dict[str, list[str]]:
-    """Return the hosts that refuse to tell the tokens of a prompt, by the status of the answer.
+    """Return the hosts that refuse to give the tokens of a prompt, by the status of the answer.
 
     Those that are down or drained say nothing of it (503, or no answer).
 

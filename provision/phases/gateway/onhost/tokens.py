@@ -1,4 +1,4 @@
-"""Which hosts tell the router the tokens of prompts: `python3 tokens.py FOLDER PORT`. Standard library only.
+"""Which hosts give the router the tokens of prompts: `python3 tokens.py FOLDER PORT`. Standard library only.
 
 FOLDER has the files of HAProxy. Each host is asked as the router asks it; its name and the status of its answer are printed, 0 without one.
 """
