@@ -38,6 +38,12 @@ def test_a_prefix_that_a_run_has_locked_is_used(tmp_path: Path) -> None:
     assert (tmp_path / ".firstlight").read_text() == "firstlight 1\n"
 
 
+def test_a_marker_that_its_disk_has_lost_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / ".firstlight").touch()
+    assert f"firstlight-changed: prefix {tmp_path}" in prepare(str(tmp_path)).stdout
+    assert (tmp_path / ".firstlight").read_text() == "firstlight 1\n"
+
+
 def test_a_prepared_host_is_not_changed(tmp_path: Path) -> None:
     assert "firstlight-changed:" in prepare(str(tmp_path)).stdout
     again = prepare(str(tmp_path))

@@ -29,12 +29,19 @@ check_prefix() {
     fi
 }
 
+# Returns when a file is on the disk: the packages may be on another one, which keeps them when this one loses what was not written yet.
+on_disk() {
+    sync "$1" 2>/dev/null || sync
+}
+
+# A marker that is empty was lost by its disk before it was written.
 claim_prefix() {
-    if [ ! -f "$marker" ]; then
+    if [ ! -s "$marker" ]; then
         echo "firstlight-changed: prefix $FIRSTLIGHT_PREFIX"
         if [ "$FIRSTLIGHT_CHECK" = 0 ]; then
             mkdir -p "$FIRSTLIGHT_PREFIX" || fail "folder $FIRSTLIGHT_PREFIX cannot be made" "set firstlight_prefix to a folder that $(id -un) can write"
             echo "firstlight 1" >"$marker"
+            on_disk "$marker"
         fi
     fi
 }
@@ -123,11 +130,6 @@ install_packages() {
         zypper) patiently zypper -n -q install --no-recommends "$@" ;;
         *) fail "no package manager of this host is known, and $* must be installed" "install them by hand" ;;
     esac
-}
-
-# Returns when a file is on the disk: the packages may be on another one, which keeps them when this one loses what was not written yet.
-on_disk() {
-    sync "$1" 2>/dev/null || sync
 }
 
 # Notes what was installed since the list of before was written.
