@@ -184,7 +184,10 @@ report_account() {
     groups=${groups%,}
     echo "firstlight-groups: $groups"
     if ! id "$FIRSTLIGHT_OWNER" >/dev/null 2>&1; then
-        [ "$FIRSTLIGHT_CHECK" = 1 ] || echo "$FIRSTLIGHT_OWNER" >"$FIRSTLIGHT_PREFIX/created-users.txt"
+        if [ "$FIRSTLIGHT_CHECK" = 0 ]; then
+            echo "$FIRSTLIGHT_OWNER" >"$FIRSTLIGHT_PREFIX/created-users.txt"
+            on_disk "$FIRSTLIGHT_PREFIX/created-users.txt"
+        fi
         echo "firstlight-account: differs"
         return
     fi
