@@ -192,13 +192,13 @@ def gateway_folder(probed: ProbedHosts, host: Host) -> str:
 def _read_before(session: Session, prefix: str) -> Before:
     """Read what a gateway has; its keys must appear in no record."""
     texts = {}
-    for name in (CLIENTS, SERVED, router.KEY):
-        with contextlib.suppress(FileNotFoundError):
-            texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     units = (shared_address.UNIT_PATH, router.UNIT_PATH)
     command = "".join(f"test -e {path} && echo {path}; " for path in units)
     sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
     shares, routes = (path in sums.splitlines() for path in units)
+    for name in (CLIENTS, SERVED, *((router.KEY,) if routes else ())):
+        with contextlib.suppress(FileNotFoundError):
+            texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
         known_clients(texts.get(CLIENTS, "")),
         remembered(texts.get(SERVED, "")),

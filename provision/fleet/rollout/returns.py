@@ -22,7 +22,7 @@ def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout
     """Return the rollout with hosts marked that a run took away from the release that the rollout gave them, or back to it.
 
     A release is named by its content, so one that served before the run shows that the host is the one of the rollout, and that
-    nothing else has changed it meanwhile.
+    nothing else has changed it in between.
 
     Args:
         rollout: The rollout.

@@ -1,6 +1,6 @@
 """Runs vllm-router for each model of this gateway: `python3 router.py FOLDER`. Standard library only.
 
-FOLDER has the wheel that `routers.json` beside this program names; what it holds is unpacked next to it once. A router that ends is started again.
+FOLDER has the wheel that `routers.json` in the folder of this program names; what it holds is unpacked next to it once. A router that ends is started again.
 After SIGHUP the file is read anew: a router with other arguments ends when its streams have ended, and its successor takes new requests at once.
 """
 
