@@ -44,6 +44,7 @@ files.link(name="Current release", path=f"{prefix}/current", target=release)
 weights = f"{prefix}/models/{wanted['firstlight_model']['name']}/model.safetensors"
 if host.get_fact(Sha256File, path=weights) != host.data.weights_sha256:
     raise ValueError(f"{weights} is not the built-in model")
-files.put(name="Unit", src=io.StringIO(service["unit"]), dest=service["unit_path"])
-files.file(name="Secrets are the service's alone", path=f"{prefix}/etc/service.env", mode="600")
-systemd.service(name="Service runs", service=Path(service["name"]).name, running=True, enabled=True)
+if service["unit"]:
+    files.put(name="Unit", src=io.StringIO(service["unit"]), dest=service["unit_path"])
+    files.file(name="Secrets are the service's alone", path=f"{prefix}/etc/service.env", mode="600")
+    systemd.service(name="Service runs", service=Path(service["name"]).name, running=True, enabled=True)

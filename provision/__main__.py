@@ -11,4 +11,8 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 from provision.cli.main import main  # noqa: E402 - what is set above has to hold while it imports
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        # The interpreter collects once more when it ends: 0.04 s for what the system frees anyway.
+        gc.freeze()

@@ -93,6 +93,8 @@ def main() -> None:
     install_missing()
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT)}
+    # Tests start the product a thousand times; without compiled files each start would compile 430 modules anew, for 0.4 s.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "pytest", *PROCESSES, *sys.argv[1:]], environment)

@@ -87,8 +87,7 @@ def hash_lines(prefix, live):
     """Yield the lines of state.sha256."""
     environment = os.path.join(prefix, "envs", live["environment"])
     paths = [
-        os.path.join(environment, name)
-        for name in (".complete", "lock.txt", "stack.json", "manifest.txt", "pyvenv.cfg", "bin/vllm")
+        os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
     ]
     paths += find_hooks(environment)[0]
     tools = sorted(os.listdir(os.path.join(prefix, "bin")))

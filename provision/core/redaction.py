@@ -76,7 +76,10 @@ def scrub(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {_masked_key(key): MASK if _names_secret(key, inner) else scrub(inner) for key, inner in value.items()}
+        return {
+            _masked_key(key): MASK if _is_secret_name(key) and _is_secret(key, inner) else scrub(inner)
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         before = ("", *value)
         return [MASK if _is_option(name, item) else scrub(item) for name, item in zip(before, value, strict=False)]
@@ -87,22 +90,22 @@ def _masked_key(key: Any) -> Any:
     return redact(key) if isinstance(key, str) else key
 
 
-def _names_secret(key: object, value: Any) -> bool:
-    """Return whether a key names a secret; booleans, empty values and file paths are no secrets."""
-    if not isinstance(key, str) or value is None or isinstance(value, bool) or value in ("", [], {}, ()):
+def _is_secret(key: str, value: Any) -> bool:
+    """Return whether the value of a key that names a secret is one; booleans, empty values and file paths are none."""
+    if value is None or isinstance(value, bool) or value in ("", [], {}, ()):
         return False
     if isinstance(value, (int, float)) and key.lower().endswith("token"):
         return False  # a time or a count, such as `first_token`
-    return not (isinstance(value, str) and _PATH.fullmatch(value)) and _is_secret_name(key)
+    return not (isinstance(value, str) and _PATH.fullmatch(value))
 
 
 @lru_cache(maxsize=4096)
-def _is_secret_name(key: str) -> bool:
-    return _SECRET_KEY.search(key) is not None
+def _is_secret_name(key: object) -> bool:
+    return isinstance(key, str) and _SECRET_KEY.search(key) is not None
 
 
 def _is_option(name: Any, value: Any) -> bool:
     """Return whether an argument is the secret value of the option before it."""
     if not isinstance(name, str) or not name.startswith("--") or not isinstance(value, str) or value.startswith("-"):
         return False
-    return _names_secret(name, value)
+    return _is_secret_name(name) and _is_secret(name, value)

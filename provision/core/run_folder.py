@@ -39,7 +39,7 @@ from pydantic import BaseModel
 
 from provision import __version__
 from provision.core.errors import UsageError
-from provision.core.json_text import parse_object
+from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
 from provision.core.redaction import redact, scrub
 
@@ -193,9 +193,8 @@ class RunFolder:
             The path of the file.
         """
         path = self.path(name)
-        # pydantic's serialiser replaces non-finite numbers
-        plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
-        write_atomically(path, json.dumps(scrub(plain), indent=2) + "\n", durable=False)
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        write_atomically(path, indented(scrub(plain)) + "\n", durable=False)
         return path
 
     def event(self, kind: str, *, host: str | None = None, phase: str | None = None, **data: Any) -> None:

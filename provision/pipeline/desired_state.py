@@ -265,7 +265,8 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
 def _product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
-    roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix != ".md")
+    without = (".md", ".pyc")
+    roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix not in without)
     for path in (*roles, *tools):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -38,17 +38,18 @@ def probe(
         facts = probe_host(
             host, context.session(host), prefix=host.settings.prefix, with_configuration=with_configuration
         )
-        if facts.installed is None or not facts.installed.drift:
-            return facts
-        from provision.phases.probe.changes import with_authors
+        if facts.installed is not None and facts.installed.drift:
+            from provision.phases.probe.changes import with_authors
 
-        drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
-        return facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
+            drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
+            facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
+        # Here and not at the end, for all hosts: the others still work.
+        context.run.write(f"facts/{host.name}.json", facts)
+        return facts
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
     found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting)
     for name, facts in found.items():
-        context.run.write(f"facts/{name}.json", facts)
         context.record(_probe_result(name, facts))
     paths = {name: install_paths_of(context.host(name), facts) for name, facts in found.items()}
     return replace(earlier, facts={**earlier.facts, **found}, install_paths={**earlier.install_paths, **paths})

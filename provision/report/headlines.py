@@ -50,15 +50,18 @@ def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
         yield family, ended, "; ".join(shown) or _first(family, grouped)
 
 
+@cache
+def _is_of(rule: Headline, check: str, figure: str) -> bool:
+    return bool(re.fullmatch(rule.check, check) and re.fullmatch(rule.figure, figure))
+
+
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     measured = [(check.id, figure) for check in checks if check.status != "skip" for figure in check.figures]
     for rule in rules():
         values = [
             figure.value
             for identity, figure in measured
-            if figure.value is not None
-            and re.fullmatch(rule.check, identity)
-            and re.fullmatch(rule.figure, figure.name)
+            if figure.value is not None and _is_of(rule, identity, figure.name)
         ]
         if values:
             none = rule.text_if_zero if not any(values) else None
@@ -71,10 +74,7 @@ def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
         name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
         for figure in check.figures:
-            meant = any(
-                rule.has_floor and re.fullmatch(rule.check, check.id) and re.fullmatch(rule.figure, figure.name)
-                for rule in rules()
-            )
+            meant = any(rule.has_floor and _is_of(rule, check.id, figure.name) for rule in rules())
             if name and meant and figure.floor is None:
                 cards.setdefault(str(name), {})[figure.name] = None
     for name, figures in cards.items():

@@ -137,7 +137,17 @@ class Fleet:
             list(pool.map(lambda host: host.machine.boot(self.network.name, *dict.fromkeys(options)), hosts))
         return hosts
 
-    def _host(self, layers: Sequence[Path], *, python: bool) -> FleetHost:
+    def boot_copies(self, pattern: FleetHost, count: int) -> list[FleetHost]:
+        """Boot hosts that begin with the files of a bare host without packages of ours; that one is switched off for good."""
+        pattern.machine.kill()
+        pattern.machine.unmount()
+        layers = (pattern.machine.folder / "upper", *root_with(()))
+        hosts = [self._host(layers, python=True, is_copy=True) for _ in range(count)]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda host: host.machine.boot(self.network.name), hosts))
+        return hosts
+
+    def _host(self, layers: Sequence[Path], *, python: bool, is_copy: bool = False) -> FleetHost:
         self._count += 1
         name, address = f"host{self._count}", self.network.address(self._count)
         machine = Machine(f"{self.name}{self._count}", self.disk / name)
@@ -145,7 +155,8 @@ class Fleet:
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
         )
-        make_users(machine.root, self.admin_password)
+        if not is_copy:
+            make_users(machine.root, self.admin_password)
         if not python:
             for file in (machine.root / "usr/bin").glob("python3*"):
                 file.unlink()
@@ -172,6 +183,7 @@ def furnish(root: Path, name: str, address: str, gateway: str, public_key: str) 
     )
     wants = root / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
+    (wants / "systemd-networkd.service").unlink(missing_ok=True)
     (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()

@@ -43,6 +43,10 @@ class Machine:
         layers = f"lowerdir={':'.join(map(str, below))},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
 
+    def unmount(self) -> None:
+        """Unmount the root of a machine that does not run; its layer stays."""
+        command("umount", str(self.root))
+
     def boot(self, bridge: str | None = None, *options: str) -> None:
         """Start the machine and wait until systemd reports that it runs. Without arguments, start it as before.
 

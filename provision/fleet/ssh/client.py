@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import fabric
@@ -64,7 +65,7 @@ def connect(host: str, connection: Connection) -> OpenConnection:
         str(connection.address),
         user=connection.user,
         port=connection.port,
-        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+        config=_no_defaults(),
         connect_timeout=connection.connect_timeout_s,
         connect_kwargs={
             "sock": channel,
@@ -95,6 +96,12 @@ def connect(host: str, connection: Connection) -> OpenConnection:
                 proxy_error(host, connection, message) if message else unreachable_error(host, connection, error)
             ) from None
         raise
+
+
+@cache
+def _no_defaults() -> fabric.Config:
+    """Return the settings of every connection: none of the user's files of Fabric and OpenSSH is read here."""
+    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
 
 
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):

@@ -11,11 +11,15 @@ import fnmatch
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Marker = Literal["", "@cert-authority", "@revoked"]
+_WILD = re.compile("[*?A-Z]")
+"""What a pattern has that matches a name which it does not contain."""
 
 
 class KnownKey(NamedTuple):
@@ -44,11 +48,39 @@ def known_keys(files: Iterable[str], name: str) -> list[KnownKey]:
 
 def _in_file(file: str, name: str) -> Iterator[KnownKey]:
     try:
-        text = Path(file).read_text(encoding="utf-8", errors="replace")
+        seen = Path(file).stat()
+        lines = _lines(file, seen.st_mtime_ns, seen.st_size, seen.st_ino)
     except OSError:
         return
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
+    for line in lines:
+        if not _names(line.patterns, name):
+            continue
+        try:
+            blob = base64.b64decode(line.key, validate=True)
+        except binascii.Error:
+            continue
+        yield KnownKey(file, line.number, line.marker, line.kind, blob)
+
+
+class _Line(NamedTuple):
+    number: int
+    marker: Marker
+    patterns: str
+    kind: str
+    key: str
+
+
+@lru_cache(maxsize=8)
+def _lines(file: str, mtime_ns: int, size: int, inode: int) -> tuple[_Line, ...]:
+    """Return the lines of a file that hold a key. The file's state is an argument so that it is read again when it was written to.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    del mtime_ns, size, inode
+    found = []
+    for number, text in enumerate(Path(file).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        fields = text.split()
         if not fields or fields[0].startswith("#"):
             continue
         marker: Marker = ""
@@ -59,20 +91,19 @@ def _in_file(file: str, name: str) -> Iterator[KnownKey]:
         elif fields[0].startswith("@"):
             continue
         entry = fields[1:] if marker else fields
-        if len(entry) < 3 or not _names(entry[0], name):
-            continue
-        key = entry[1:]
-        try:
-            blob = base64.b64decode(key[1], validate=True)
-        except binascii.Error:
-            continue
-        yield KnownKey(file, number, marker, key[0], blob)
+        if len(entry) >= 3:
+            found.append(_Line(number, marker, *entry[:3]))
+    return tuple(found)
 
 
 def _names(patterns: str, name: str) -> bool:
     """Return whether a line's patterns match a name; a matching negated pattern excludes the line."""
+    if patterns == name:
+        return True
     if patterns.startswith("|1|"):
         return _hashed_matches(patterns, name)
+    if name.lower() not in patterns and not _WILD.search(patterns):
+        return False
     matched = False
     for pattern in patterns.lower().split(","):
         negated = pattern.startswith("!")

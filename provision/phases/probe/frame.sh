@@ -1,5 +1,8 @@
 # Common start of every script that reads a host: runs sections in parallel, each with a time limit.
 #
+# A process costs a host about a millisecond: what the shell can do by itself, it does here. Two things are dear in it: cutting a long text
+# with ${x#...} and ${x%...}, whose time grows with its square, and `read`, which asks the kernel for each byte.
+#
 # The sender puts these assignments before this file, and the script's sections after it:
 #   FL_NONCE     marks the script's own lines in the output
 #   FL_PREFIX    where the product is installed; empty: the default of the user that runs this
@@ -23,7 +26,36 @@ say_file() {
     say "$1" "$line"
 }
 
+# of_files FILE...: print each file of one line after its path, as `grep -H` does; those that cannot be read are left out.
+of_files() {
+    for file in "$@"; do
+        line=''
+        [ -r "$file" ] && { IFS= read -r line 2>/dev/null <"$file" || [ -n "$line" ]; } && printf '%s:%s\n' "$file" "$line"
+    done
+    return 0
+}
+
+# show FILE: print a small file of a few lines without starting a process.
+show() {
+    line=''
+    while IFS= read -r line || [ -n "$line" ]; do printf '%s\n' "$line"; line=''; done <"$1"
+}
+
 has() { command -v "$1" >/dev/null 2>&1; }
+
+# locate NAME: set `path` to the program of that name; empty and false where there is none.
+locate() {
+    path=''
+    has "$1" || return 1
+    IFS=:
+    for folder in $PATH; do
+        path=$folder/$1
+        [ -f "$path" ] && [ -x "$path" ] && break
+        path=''
+    done
+    unset IFS
+    [ -n "$path" ]
+}
 
 absent() {
     printf '%s\n' "$1" >&2
@@ -102,6 +134,29 @@ collect() {
     printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
 }
 
+# who_am_i: set FL_UID, FL_USER, FL_GROUP_NAMES, and FL_TIMEOUT where `timeout` knows the option that `limit` needs.
+who_am_i() {
+    FL_TIMEOUT=yes
+    # id exits with 1 where a group has no name: its answer counts.
+    identity=$(timeout -k 1 1 id 2>/dev/null)
+    case $identity in
+    uid=*) ;;
+    *) FL_TIMEOUT='' identity=$(id 2>/dev/null) ;;
+    esac
+    rest=${identity#uid=}
+    FL_UID=${rest%%[!0-9]*}
+    FL_USER='' FL_GROUP_NAMES=''
+    case $rest in "$FL_UID("*) FL_USER=${rest#*\(} FL_USER=${FL_USER%%\)*} ;; esac
+    rest=${identity#* groups=}
+    rest=${rest%% context=*},
+    while [ -n "$rest" ]; do
+        name=${rest%%,*}
+        rest=${rest#*,}
+        name=${name#*\(}
+        FL_GROUP_NAMES="$FL_GROUP_NAMES ${name%\)}"
+    done
+}
+
 # read_host GROUP...: run the groups and print their output.
 read_host() {
     # The script itself is on standard input, so no tool may read from it.
@@ -114,15 +169,13 @@ read_host() {
     FL_LIMIT_S=${FL_LIMIT_S:-10}
     FL_BUDGET_S=${FL_BUDGET_S:-15}
     printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
-    FL_UID=$(id -u)
+    who_am_i
     FL_HOME=${HOME:-}
     [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
     if [ -z "$FL_PREFIX" ]; then
         FL_PREFIX=/opt/firstlight
         [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
     fi
-    FL_TIMEOUT=''
-    timeout -k 1 1 true 2>/dev/null && FL_TIMEOUT=yes
     for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"; do
         FL_DIR=$folder/.firstlight-probe-$FL_NONCE
         # A full disk allows a new folder, but no data in a file.

@@ -12,7 +12,7 @@
 # ---- the system -----------------------------------------------------------------------------------------------
 
 os_release() {
-    cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release
+    if [ -r /etc/os-release ]; then show /etc/os-release; else show /usr/lib/os-release; fi
 }
 
 libc() {
@@ -27,7 +27,7 @@ libc() {
 }
 
 system() {
-    say uname "$(uname -s -r -m)"
+    say uname "$FL_UNAME"
     say_file hostname /proc/sys/kernel/hostname
     say_file boot_id /proc/sys/kernel/random/boot_id
     say_file init /proc/1/comm
@@ -37,7 +37,7 @@ system() {
     say uid "$FL_UID"
     say user "$FL_USER"
     say home "$FL_HOME"
-    say groups "$(id -Gn 2>/dev/null)"
+    say groups "${FL_GROUP_NAMES# }"
     say prefix "$FL_PREFIX"
     if [ -e "/var/lib/systemd/linger/$FL_USER" ]; then say lingering yes; else say lingering no; fi
     [ -d /run/systemd/system ] && say systemd yes
@@ -63,18 +63,42 @@ sudo_rights() {
     return 0
 }
 
+# Sets `virtualization` too, which systemd knows without looking again.
 systemd_state() {
+    virtualization=''
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
-    limit systemctl is-system-running
-    # Any state except "running" gives status 1, but is a valid answer.
-    [ "$status" -eq 124 ] && return 124
+    answer=$(limit systemctl show --property=SystemState --property=Virtualization)
+    case $? in
+    0) ;;
+    124) return 124 ;;
+    *)
+        # Without a bus this command has an answer too, with status 1.
+        limit systemctl is-system-running
+        [ "$status" -eq 124 ] && return 124
+        return 0
+        ;;
+    esac
+    while IFS='=' read -r name value; do
+        case $name in
+        SystemState) printf '%s\n' "$value" ;;
+        Virtualization) virtualization=${value:-none} ;;
+        esac
+    done <<LIST
+$answer
+LIST
     return 0
 }
 
 isolation() {
-    if has systemd-detect-virt; then
+    container_of_systemd=''
+    [ -r /run/systemd/container ] && IFS= read -r container_of_systemd </run/systemd/container
+    if [ -n "$virtualization" ] && [ -z "$container_of_systemd" ]; then
+        # The systemd that runs here writes that file in a container, and names it before a virtual machine.
+        say detected_container none
+        say detected_vm "$virtualization"
+    elif has systemd-detect-virt; then
         # Status 1 means "none", which is a valid answer.
-        answer=$(limit systemd-detect-virt --container) || [ $? -ne 124 ] || return 124
+        answer=${virtualization:-$(limit systemd-detect-virt --container)} || [ $? -ne 124 ] || return 124
         say detected_container "$answer"
         answer=$(limit systemd-detect-virt --vm) || [ $? -ne 124 ] || return 124
         say detected_vm "$answer"
@@ -112,9 +136,9 @@ secure_boot() {
 # ---- processor and memory -------------------------------------------------------------------------------------
 
 cpu() {
-    sed '/^$/q' /proc/cpuinfo
+    while IFS= read -r line && [ -n "$line" ]; do printf '%s\n' "$line"; done </proc/cpuinfo
     say_file online /sys/devices/system/cpu/online
-    grep -Hs '' /sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id
+    of_files /sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id
     for node in /sys/devices/system/node/node[0-9]*; do
         [ -d "$node" ] && say node "$node"
     done
@@ -122,7 +146,13 @@ cpu() {
 }
 
 memory() {
-    grep -E "^(MemTotal|MemAvailable):" /proc/meminfo
+    while IFS= read -r line; do
+        case $line in
+        MemTotal:*) printf '%s\n' "$line" ;;
+        MemAvailable:*) printf '%s\n' "$line" && break ;;
+        SwapTotal:*) break ;;
+        esac
+    done </proc/meminfo
 }
 
 # Limits of this process's control group and all its parents, in both hierarchies.
@@ -143,8 +173,7 @@ cgroup_memory() {
         set -- "$@" "$root/$file"
     done </proc/self/cgroup
     [ $# -eq 0 ] && absent 'no memory control group' && return
-    grep -Hs '' "$@"
-    return 0
+    of_files "$@"
 }
 
 # nearest PATH: set `nearest` to PATH or its closest existing parent folder.
@@ -156,13 +185,16 @@ nearest() {
     nearest=${nearest:-/}
 }
 
+# All disks at once; where one of them gives no answer, each by itself.
 disks() {
-    worst=0
+    set --
+    names=''
     while IFS= read -r path; do
         [ -n "$path" ] || continue
         nearest "$path"
-        say path "$path"
-        limit df -Pk "$nearest" || worst=$status
+        set -- "$@" "$nearest"
+        names="$names$path
+"
     done <<LIST
 /
 $FL_PREFIX
@@ -171,15 +203,60 @@ $FL_HOME
 /dev/shm
 $FL_PATHS
 LIST
+    if found=$(limit df -Pk "$@" 2>/dev/null); then
+        IFS='
+'
+        # shellcheck disable=SC2086
+        set -- $found
+        unset IFS
+        while IFS= read -r path && [ -n "$path" ]; do
+            shift
+            say path "$path"
+            printf '%s\n' "${1:-}"
+        done <<LIST
+$names
+LIST
+        return 0
+    fi
+    worst=0
+    while IFS= read -r path && [ -n "$path" ]; do
+        say path "$path"
+        limit df -Pk "$1" || worst=$status
+        shift
+    done <<LIST
+$names
+LIST
     return "$worst"
 }
 
 # ---- software for the installation ----------------------------------------------------------------------------
 
+# resolve PATH: set `resolved` to the file that it leads to, without links.
+resolve() {
+    resolved=$1 links=0
+    while [ "$links" -lt 40 ]; do
+        cd -P "${resolved%/*}/" 2>/dev/null || return 1
+        resolved=${PWD%/}/${resolved##*/}
+        [ -L "$resolved" ] || break
+        # The usual link, from python3 to python3.12 in the same folder, is told without a process.
+        target=''
+        for file in "$resolved".1[0-9]; do
+            # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
+            [ ! -L "$file" ] && [ "$file" -ef "$resolved" ] && target=$file && break
+        done
+        [ -n "$target" ] || target=$(readlink "$resolved") || return 1
+        case $target in /*) resolved=$target ;; *) resolved=${PWD%/}/$target ;; esac
+        links=$((links + 1))
+    done
+    cd /
+    [ -e "$resolved" ]
+}
+
 # python_facts PATH [NAME]: print version, headers, venv and torch of an interpreter, once each; NAME replaces its path.
 python_facts() {
     called=${2:-}
-    interpreter=$(readlink -f "$1") || return 0
+    resolve "$1" || return 0
+    interpreter=$resolved
     case $seen in *"|$interpreter|"*) return 0 ;; esac
     # A virtual environment has the same program as its base interpreter, which may still follow.
     environment=${1%/bin/*}
@@ -219,8 +296,9 @@ pythons() {
     seen='' shims=''
     [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
     for name in python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15; do
-        found=$(command -v "$name" 2>/dev/null)
-        for path in "$found" "/usr/bin/$name" "/usr/local/bin/$name"; do
+        locate "$name"
+        first=$path
+        for path in "$first" "/usr/bin/$name" "/usr/local/bin/$name"; do
             case $path in
             '') ;;
             */shims/*) shims=${path%/shims/*} ;;
@@ -237,8 +315,7 @@ pythons() {
 
 # program NAME [VERSIONED]: print its path and, with a second argument, the output of `--version`.
 program() {
-    path=$(command -v "$1" 2>/dev/null)
-    [ -x "$path" ] || return 1
+    locate "$1" || return 1
     printf 'program=%s|%s|' "$1" "$path"
     [ -n "${2:-}" ] && limit "$path" --version 2>&1
     echo
@@ -270,18 +347,24 @@ libraries() {
 
 # ---- accelerators ---------------------------------------------------------------------------------------------
 
-# Display (03), processing (12) and NVSwitch (0680) functions on the bus; needs no driver.
+# bus_functions: set `shown_functions` to the folders of display (03), processing (12) and NVSwitch (0680) functions of the bus, and
+# `placed_functions` to those of the first two and of network (0200) and InfiniBand cards (0207). Addresses contain no blanks.
+bus_functions() {
+    shown_functions='' placed_functions=''
+    for folder in /sys/bus/pci/devices/*; do
+        class=''
+        [ -r "$folder/class" ] && IFS= read -r class <"$folder/class"
+        case $class in 0x03* | 0x12* | 0x0680*) shown_functions="$shown_functions $folder" ;; esac
+        case $class in 0x03* | 0x12* | 0x0200* | 0x0207*) placed_functions="$placed_functions $folder" ;; esac
+    done
+}
+
+# Functions that need no driver to be seen.
 pci() {
     [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
-    found=$(grep -Els '^0x(03|12|0680)' /sys/bus/pci/devices/*/class)
-    set --
-    # Addresses contain no blanks, so that the list can be split there.
-    for file in $found; do
-        folder=${file%/class}
-        set -- "$@" "$folder/vendor" "$folder/device" "$file"
-    done
-    [ $# -eq 0 ] && return 0
-    grep -Hs '' "$@"
+    bus_functions
+    [ -n "$shown_functions" ] || return 0
+    for folder in $shown_functions; do of_files "$folder/vendor" "$folder/device" "$folder/class"; done
     for link in /sys/bus/pci/drivers/*/*:*:*.*; do
         [ -e "$link" ] && say driver "$link"
     done
@@ -291,17 +374,16 @@ pci() {
 # Position of cards and network cards on the bus, and state of the IOMMU. The real path of a folder names its bridges.
 topology() {
     [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
-    found=$(grep -Els '^0x(03|12|0200|0207)' /sys/bus/pci/devices/*/class)
-    # Addresses contain no blanks, so that the list can be split there.
-    for file in $found; do
-        folder=${file%/class} numa='' kind='' class='' group='' name=''
-        IFS= read -r class <"$file"
+    for folder in $placed_functions; do
+        numa='' kind='' class='' group='' name=''
+        IFS= read -r class <"$folder/class"
         [ -r "$folder/numa_node" ] && IFS= read -r numa <"$folder/numa_node"
         [ -r "$folder/iommu_group/type" ] && IFS= read -r kind <"$folder/iommu_group/type"
-        [ -d "$folder/iommu_group" ] && group=$(cd -P "$folder/iommu_group" && pwd -P)
+        [ -d "$folder/iommu_group" ] && cd -P "$folder/iommu_group" && group=${PWD##*/}
         for entry in "$folder"/infiniband/* "$folder"/net/*; do [ -e "$entry" ] && name=${entry##*/} && break; done
-        printf 'device=%s|%s|%s|%s|%s|%s\n' "$(cd -P "$folder" && pwd -P)" "$class" "$numa" "${group##*/}" "$kind" "$name"
+        cd -P "$folder" && printf 'device=%s|%s|%s|%s|%s|%s\n' "$PWD" "$class" "$numa" "$group" "$kind" "$name"
     done
+    cd /
     for unit in /sys/class/iommu/*; do [ -e "$unit" ] && say iommu "${unit##*/}"; done
     return 0
 }
@@ -371,8 +453,7 @@ kfd() {
 }
 
 rocm() {
-    grep -Hs '' /opt/rocm/.info/version /opt/rocm-*/.info/version
-    return 0
+    of_files /opt/rocm/.info/version /opt/rocm-*/.info/version
 }
 
 rocminfo_agents() {
@@ -395,7 +476,7 @@ amd_smi() {
 ports() {
     if has ss; then
         say tool ss
-        limit ss -Hltnp
+        ss -Hltnp
     else
         say tool proc
         grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
@@ -419,28 +500,48 @@ engines() {
 
 # ---- installation of this product -----------------------------------------------------------------------------
 
-# product_file NAME: print a file under the prefix between two marker lines, or report that it is unreadable.
-product_file() {
-    folder=$FL_PREFIX/$1
-    folder=${folder%/*}
-    if [ -r "$FL_PREFIX/$1" ]; then
-        printf '@@%s file %s\n' "$FL_NONCE" "$1"
-        head -c 4194304 "$FL_PREFIX/$1"
-        printf '\n@@%s file\n' "$FL_NONCE"
-    elif [ -e "$FL_PREFIX/$1" ] || { [ -d "$folder" ] && [ ! -x "$folder" ]; }; then
-        say unreadable "$1"
+# product_files NAME...: print files under the prefix, each between two marker lines, or report that one is unreadable.
+product_files() {
+    mark=0
+    for name in "$@"; do
+        shift
+        folder=$FL_PREFIX/$name
+        folder=${folder%/*}
+        if [ -r "$FL_PREFIX/$name" ]; then
+            mark=$((mark + 1))
+            printf '@@%s file %s\n' "$FL_NONCE" "$name" >"$FL_DIR/mark$mark"
+            set -- "$@" "$FL_DIR/mark$mark" "$FL_PREFIX/$name" "$FL_DIR/mark"
+        elif [ -e "$FL_PREFIX/$name" ] || { [ -d "$folder" ] && [ ! -x "$folder" ]; }; then
+            say unreadable "$name"
+        fi
+    done
+    printf '\n@@%s file\n' "$FL_NONCE" >"$FL_DIR/mark"
+    # Without -q it prints names between the files.
+    [ $# -eq 0 ] || head -q -c 4194304 "$@"
+}
+
+# release_of NAME: set `release` to what the link `current` or `previous` leads to, and `environment` to the environment that it stands for;
+# both are empty where there is no link. The link leads to that of a release, and in installations of earlier versions to the environment itself.
+release_of() {
+    release='' environment=''
+    [ -L "$FL_PREFIX/$1" ] || return 0
+    release=$(readlink "$FL_PREFIX/$1")
+    environment=$release
+    if [ -L "$FL_PREFIX/$release" ]; then
+        if cd -P "$FL_PREFIX/$release" 2>/dev/null; then environment=$PWD; else environment=$(readlink "$FL_PREFIX/$release"); fi
+        cd /
     fi
 }
 
-# environment_of LINK: print the environment that a link below the prefix leads to. It leads to that of a release, whose link
-# is read too; in installations of earlier versions it leads to the environment itself.
-environment_of() {
-    target=$(readlink "$FL_PREFIX/$1")
-    if [ -L "$FL_PREFIX/$target" ]; then
-        readlink "$FL_PREFIX/$target"
-    else
-        printf '%s\n' "$target"
-    fi
+# is_locked FILE: whether a process holds the lock of a file.
+is_locked() {
+    inode=''
+    while IFS= read -r line; do
+        case $line in *FLOCK*) ;; *) continue ;; esac
+        [ -n "$inode" ] || inode=$(ls -i "$1")
+        case $line in *":${inode%% *} "*) return 0 ;; esac
+    done </proc/locks
+    return 1
 }
 
 installed() {
@@ -450,14 +551,12 @@ installed() {
         return 1
     fi
     [ -d "$FL_PREFIX" ] || return 0
-    if [ -L "$FL_PREFIX/current" ]; then
-        say current "$(environment_of current)"
-        say release "$(readlink "$FL_PREFIX/current")"
-    fi
-    if [ -L "$FL_PREFIX/previous" ]; then
-        say previous "$(environment_of previous)"
-        say previous_release "$(readlink "$FL_PREFIX/previous")"
-    fi
+    release_of previous
+    [ -z "$release" ] || say previous "$environment"
+    [ -z "$release" ] || say previous_release "$release"
+    release_of current
+    [ -z "$release" ] || say current "$environment"
+    [ -z "$release" ] || say release "$release"
     for file in "$FL_PREFIX"/releases/*/release.json; do
         [ ! -e "$file" ] || say known_release "$file"
     done
@@ -466,15 +565,13 @@ installed() {
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
     # The kernel knows whether a run has locked the host; lock.json only names the run. Reading keeps the lock.
+    holder=''
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
-        inode=$(ls -i "$FL_PREFIX/lock")
-        inode=${inode%% *}
-        if grep -q "FLOCK.*:$inode " /proc/locks; then product_file lock.json; else say lock_left yes; fi
+        if is_locked "$FL_PREFIX/lock"; then holder=lock.json; else say lock_left yes; fi
     fi
-    product_file state.json
-    product_file verify/last.json
-    product_file verify/ready.json
-    product_file quarantine.json
+    # Without a name for the lock's, the word is no argument.
+    # shellcheck disable=SC2086
+    product_files $holder state.json verify/last.json verify/ready.json quarantine.json
     for unit in /etc/systemd/system/firstlight-firewall.service /etc/systemd/system/firstlight-firewall-start.service; do
         [ ! -e "$unit" ] || say firewall yes
     done
@@ -492,8 +589,7 @@ drift() {
     fi
     [ -r "$list" ] || absent "$list is not there" || return
     # sha256sum exits with 1 when a file differs: its lines are the answer. It names unreadable files on stderr.
-    limit sha256sum -c "$list" 2>&1
-    [ "$status" -eq 124 ] && return 124
+    sha256sum -c "$list" 2>&1
     if [ -r "$FL_PREFIX/state.unit" ]; then
         printf '@@%s sealed unit\n' "$FL_NONCE"
         cat "$FL_PREFIX/state.unit"
@@ -501,14 +597,15 @@ drift() {
     list=$FL_PREFIX/state.files
     [ -r "$list" ] || return 0
     printf '@@%s sealed files\n' "$FL_NONCE"
-    cat "$list"
+    set --
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        set -- "$@" "${line#* * * * * * }"
+    done <"$list"
     printf '@@%s now\n' "$FL_NONCE"
-    cut -d ' ' -f 7- "$list" | tr '\n' '\0' >"$FL_DIR/sealed"
-    # xargs exits with 123 when a file is missing: its lines are the answer.
-    limit xargs -0 -a "$FL_DIR/sealed" stat -c '%a %u %g %s %Y %Z %n' 2>&1
-    [ "$status" -eq 124 ] && return 124
-    live=$(environment_of current)
-    for folder in "$FL_PREFIX/envs/${live##*/}"/lib/python3*/site-packages; do
+    # stat exits with 1 when a file is missing: its lines are the answer.
+    stat -c '%a %u %g %s %Y %Z %n' "$@" 2>&1
+    for folder in "$FL_PREFIX/envs/${environment##*/}"/lib/python3*/site-packages; do
         for file in "$folder"/*.pth "$folder"/sitecustomize* "$folder"/usercustomize*; do
             [ ! -e "$file" ] || say imported "$file"
         done
@@ -520,15 +617,30 @@ drift() {
 unit_state() {
     names=LoadState,ActiveState,MainPID
     [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed 's/=.*//' "$FL_PREFIX/state.unit" | uniq | tr '\n' ',')
-    limit systemctl "$@" show "--property=$names" firstlight-vllm.service >"$FL_DIR/unit"
-    cat "$FL_DIR/unit"
-    pid=$(sed -n 's/^MainPID=//p' "$FL_DIR/unit")
-    sed 's/.*) /MainStat=/' "/proc/${pid:-0}/stat" 2>/dev/null
-    return "$status"
+    answer=$(limit systemctl "$@" show "--property=$names" firstlight-vllm.service)
+    ended=$?
+    printf '%s\n' "$answer"
+    pid=0
+    IFS='
+'
+    set -f
+    for line in $answer; do case $line in MainPID=*) pid=${line#MainPID=} ;; esac done
+    set +f
+    unset IFS
+    main_stat "$pid"
+    return "$ended"
+}
+
+# main_stat PID: print what /proc says of a process after its name; nothing where there is none.
+main_stat() {
+    stat=''
+    [ ! -r "/proc/${1:-0}/stat" ] || IFS= read -r stat 2>/dev/null <"/proc/${1:-0}/stat"
+    [ -z "$stat" ] || say MainStat "${stat##*) }"
 }
 
 service() {
-    if [ -d /run/systemd/system ]; then
+    # `systemctl show` answers for any name: it is not asked where this product has left nothing that names the unit.
+    if [ -d /run/systemd/system ] && { [ -e /etc/systemd/system/firstlight-vllm.service ] || [ -e "$FL_PREFIX/state.unit" ] || [ "$FL_UID" != 0 ]; }; then
         say manager systemd
         unit_state
         if [ -S "/run/user/$FL_UID/systemd/private" ]; then
@@ -553,7 +665,7 @@ service() {
         # The kernel ends the line with a blank and no newline, so `read` fails.
         child=''
         read -r child _ <"/proc/$pid/task/$pid/children"
-        sed 's/.*) /MainStat=/' "/proc/${child:-0}/stat" 2>/dev/null
+        main_stat "$child"
     fi
     return 0
 }
@@ -654,13 +766,27 @@ group_configuration() {
     section enabled_units enabled_units
 }
 
+group_manager() {
+    section systemd_state systemd_state
+    section isolation isolation
+}
+
+# Each tool of a vendor may hang by itself; where there is none, their sections need no processes.
+group_cards() {
+    apart=''
+    for tool in nvidia-smi amd-smi rocminfo rocm_agent_enumerator nv-fabricmanager; do has "$tool" && apart=yes; done
+    for name in nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager; do
+        if [ -n "$apart" ]; then section "$name" "$name" & else section "$name" "$name"; fi
+    done
+    wait
+}
+
 main() {
-    FL_USER=$(id -un 2>/dev/null)
-    FL_MACHINE=$(uname -m)
+    FL_UNAME=$(uname -s -r -m)
+    FL_MACHINE=${FL_UNAME##* }
     # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
-        systemd_state isolation group_software group_busy group_product group_files} $FL_MORE
+    read_host ${FL_GROUPS:-group_cards disks pythons sudo_rights group_manager group_software group_busy group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

@@ -6,6 +6,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -61,10 +62,15 @@ def script(
 
 
 def assembled(name: str, parameters: Mapping[str, str]) -> str:
-    """Return a script that reads a host: parameters, frame, and its own sections, which run last."""
+    """Return a script that reads a host: parameters, frame, and its own sections, which run last. Its comments stay here."""
     head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
-    folder = resources.files("provision.phases.probe")
-    return head + "".join(folder.joinpath(part).read_text(encoding="utf-8") for part in ("frame.sh", name))
+    return head + _without_comments("frame.sh") + _without_comments(name)
+
+
+@cache
+def _without_comments(name: str) -> str:
+    lines = resources.files("provision.phases.probe").joinpath(name).read_text(encoding="utf-8").split("\n")
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def probe(
@@ -98,7 +104,7 @@ def probe(
         with_configuration=with_configuration,
         nonce=nonce,
     )
-    answer = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S)
+    answer = session.run("exec sh -s", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if facts.unknown.get("host") == CUT:
@@ -116,7 +122,7 @@ def probe(
         return facts
     text = script(prefix=wanted, groups=_OURS, nonce=nonce)
     try:
-        more = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
+        more = session.run("exec sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
         # The probe does not require root; a phase that changes the host reports the same refusal.
         return facts.model_copy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 ABSENT = 127
 _LONGEST_REASON = 200
@@ -54,7 +55,16 @@ class Section:
 
     def values(self, key: str) -> list[str]:
         """Return the values of all `key=value` lines."""
-        return [line[len(key) + 1 :].strip() for line in self.lines() if line.startswith(f"{key}=")]
+        return self._by_key.get(key, [])
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for line in self.lines():
+            key, separator, value = line.partition("=")
+            if separator:
+                found.setdefault(key, []).append(value.strip())
+        return found
 
     def value(self, key: str) -> str | None:
         """Return the first non-empty value of a key."""

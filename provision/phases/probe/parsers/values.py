@@ -54,7 +54,7 @@ def json_value(text: str) -> Any:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return None
-    return value if _depth_within(value, _DEEPEST) else None
+    return value if _is_within(value, _DEEPEST) else None
 
 
 def json_object(text: str) -> dict[str, Any] | None:
@@ -63,12 +63,19 @@ def json_object(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _depth_within(value: Any, left: int) -> bool:
-    if isinstance(value, bool | str | float) or value is None:
-        return True
-    if isinstance(value, int):
-        return abs(value) < 1 << 63
-    if left == 0:
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return all(_depth_within(child, left - 1) for child in children)
+def _is_within(value: Any, deepest: int) -> bool:
+    """Return whether a JSON value is nested at most so deep and holds no number that 64 bits cannot."""
+    level = [value]
+    for _ in range(deepest + 1):
+        children: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                children += each.values()
+            elif isinstance(each, list):
+                children += each
+            elif isinstance(each, int) and abs(each) >= 1 << 63:
+                return False
+        if not children:
+            return True
+        level = children
+    return False
