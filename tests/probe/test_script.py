@@ -115,6 +115,23 @@ def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
     assert "@@" in done.stdout.rpartition(" over ALL")[0]
 
 
+def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
+    df = shutil.which("df")
+    program(
+        tmp_path,
+        "df",
+        f'for path; do [ "$path" != /dev/shm ] || exec sleep 300; done; echo "$#" >>"$0.calls"; {df} "$@"',
+    )
+    facts = run(environment=with_first(tmp_path), limit_s=1).facts
+    totals = {disk.path: disk.total for disk in facts.disks}
+    assert totals["/"] == shutil.disk_usage("/").total
+    assert totals["/var/tmp"] is not None
+    assert totals["/dev/shm"] is None
+    assert facts.unknown["disks"] == "no answer from df within 1 s"
+    # One call for each that answers; the one for all of them was ended.
+    assert set((tmp_path / "df.calls").read_text(encoding="ascii").split()) == {"2"}
+
+
 def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
     # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
     program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
@@ -29,6 +30,21 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
             f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
         )
     return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
+
+
+def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock: Path) -> None:
+    """Refuse wheels that an index announces with another hash than a requirements file has.
+
+    Raises:
+        StageError: The file has no such hash.
+
+    """
+    for wheel in wheels:
+        if wheel.sha256 not in hashes:
+            raise StageError(
+                f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which {lock.parent.name}/{lock.name} does not know",
+                hint="the index serves another file than the locked one; use another index",
+            )
 
 
 def fetch_locked_wheel(
@@ -64,10 +80,5 @@ def fetch_locked_wheel(
     sources = find_sources(settings)
     request = SolveRequest(target, (f"{distribution}=={version}",), excluded=tuple(excluded))
     wheels = choose_wheels(solve(request, sources.variables), target)
-    for wheel in wheels:
-        if wheel.sha256 not in hashes:
-            raise StageError(
-                f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which {lock.parent.name}/{lock.name} does not know",
-                hint="the index serves another file than the locked one; use another index",
-            )
+    require_locked(wheels, hashes, lock)
     return next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision import __version__
 from provision.catalog.index.settings import ClientSettings
-from provision.core.errors import BundleError, StageError
+from provision.core.errors import BundleError
 from provision.core.tables import own_table
 from provision.phases.stage.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
@@ -105,6 +105,7 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
 
     """
     from provision.catalog.index.sources import find_sources
+    from provision.phases.stage.locked_wheel import require_locked
     from provision.phases.stage.platforms import Target
     from provision.phases.stage.solve import solve
     from provision.phases.stage.solve_request import SolveRequest
@@ -118,11 +119,7 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
     wanted = {}
     for python in PYTHONS:
         target = Target.of(f"{platform.machine()}-{_GLIBC}", python)
-        for wheel in choose_wheels(solve(SolveRequest(target, pinned), sources.variables), target):
-            if wheel.sha256 not in known:
-                raise StageError(
-                    f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which {lock.name} does not know",
-                    hint="the index serves another file than the locked one; use another index",
-                )
-            wanted[wheel.sha256] = wheel
+        wheels = choose_wheels(solve(SolveRequest(target, pinned), sources.variables), target)
+        require_locked(wheels, known, lock)
+        wanted.update({wheel.sha256: wheel for wheel in wheels})
     return sorted(fetch_wheels(wanted.values(), settings, sources.indexes, store).values(), key=lambda path: path.name)
