@@ -88,27 +88,27 @@ limit() {
     return "$status"
 }
 
-# section NAME FUNCTION: write its text and status to a separate file.
+# section NAME FUNCTION: append its text and status to the file of its group.
 section() {
     {
         printf '@@%s begin %s\n' "$FL_NONCE" "$1"
-        "$2" 2>"$FL_DIR/$1.err"
+        "$2" 2>"$FL_DIR/$FL_GROUP.err"
         status=$?
         reason=''
         # The first line has the error; after a timeout it is the last line, which `limit` prints.
         while IFS= read -r line; do
             reason=$line
             [ "$status" -eq 124 ] || break
-        done 2>/dev/null <"$FL_DIR/$1.err"
+        done 2>/dev/null <"$FL_DIR/$FL_GROUP.err"
         printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
-    } >"$FL_DIR/$1.out"
+    } >>"$FL_DIR/$FL_GROUP.out"
 }
 
 # Each group reports its end; the reader must not wait for one that hangs.
 run_groups() {
-    for group in "$@"; do
+    for FL_GROUP in "$@"; do
         {
-            case $group in group_*) "$group" ;; *) section "$group" "$group" ;; esac
+            case $FL_GROUP in group_*) "$FL_GROUP" ;; *) section "$FL_GROUP" "$FL_GROUP" ;; esac
             echo finished
         } &
     done

@@ -779,7 +779,12 @@ group_cards() {
     apart=''
     for tool in nvidia-smi amd-smi rocminfo rocm_agent_enumerator nv-fabricmanager; do has "$tool" && apart=yes; done
     for name in nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager; do
-        if [ -n "$apart" ]; then section "$name" "$name" & else section "$name" "$name"; fi
+        if [ -n "$apart" ]; then
+            # shellcheck disable=SC2034 # `section` of the frame reads it
+            { FL_GROUP=$name && section "$name" "$name"; } &
+        else
+            section "$name" "$name"
+        fi
     done
     wait
 }
