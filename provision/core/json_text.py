@@ -1,4 +1,4 @@
-"""JSON parser for untrusted input: it only raises ValueError, and its result can be serialised again. And the form of our own files."""
+"""JSON parser for untrusted input: it only raises ValueError, and its result can be serialised again. And the form of the product's own files."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
 
 def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
     program(tmp_path, "nvidia-smi", "exec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 1 id", "false"))
+    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 5 id", "false"))
     assert done.stdout.rstrip().endswith(" over ALL")
     assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
 

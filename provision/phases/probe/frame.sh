@@ -1,7 +1,7 @@
 # Common start of every script that reads a host: runs sections in parallel, each with a time limit.
 #
-# A process costs a host about a millisecond: what the shell can do by itself, it does here. Two things are dear in it: cutting a long text
-# with ${x#...} and ${x%...}, whose time grows with its square, and `read`, which asks the kernel for each byte.
+# A process costs a host about a millisecond, so the shell itself does what it can. Two things are slow in it: cutting a long text with
+# ${x#...} or ${x%...} takes time that grows with the square of its length, and `read` asks the kernel for each byte.
 #
 # The sender puts these assignments before this file, and the script's sections after it:
 #   FL_NONCE     marks the script's own lines in the output
@@ -138,7 +138,7 @@ collect() {
 who_am_i() {
     FL_TIMEOUT=yes
     # id exits with 1 where a group has no name: its answer counts.
-    identity=$(timeout -k 1 1 id 2>/dev/null)
+    identity=$(timeout -k 1 5 id 2>/dev/null)
     case $identity in
     uid=*) ;;
     *) FL_TIMEOUT='' identity=$(id 2>/dev/null) ;;
