@@ -115,6 +115,27 @@ def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
     assert "@@" in done.stdout.rpartition(" over ALL")[0]
 
 
+@pytest.mark.parametrize(
+    ("said", "is_container", "container", "virtualization"),
+    [("kvm", False, None, "kvm"), ("", False, None, None), ("lxc", True, "lxc", "vmware")],
+    ids=["virtual machine", "bare metal", "container in a virtual machine"],
+)
+def test_systemd_tells_where_it_runs_and_in_a_container_its_tool_does(
+    tmp_path: Path, said: str, is_container: bool, container: str | None, virtualization: str | None
+) -> None:
+    (tmp_path / "systemd" / "system").mkdir(parents=True)
+    if is_container:
+        (tmp_path / "systemd" / "container").write_text(f"{said}\n", encoding="ascii")
+    program(tmp_path, "systemctl", f"echo SystemState=degraded; echo Virtualization={said}")
+    program(
+        tmp_path, "systemd-detect-virt", 'case $1 in --container) echo lxc ;; *) echo vmware ;; esac; echo >>"$0.calls"'
+    )
+    facts = run(environment=with_first(tmp_path), edit=("/run/systemd/", f"{tmp_path}/systemd/")).facts
+    assert facts.os.systemd_state == "degraded"
+    assert (facts.container, facts.virtualization) == (container, virtualization)
+    assert (tmp_path / "systemd-detect-virt.calls").exists() is is_container
+
+
 def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
     df = shutil.which("df")
     program(

@@ -90,15 +90,13 @@ LIST
 }
 
 isolation() {
-    container_of_systemd=''
-    [ -r /run/systemd/container ] && IFS= read -r container_of_systemd </run/systemd/container
-    if [ -n "$virtualization" ] && [ -z "$container_of_systemd" ]; then
-        # The systemd that runs here writes that file in a container, and names it before a virtual machine.
+    # The systemd that runs here writes this file in a container, which hides the virtual machine below it.
+    if [ -n "$virtualization" ] && [ ! -e /run/systemd/container ]; then
         say detected_container none
         say detected_vm "$virtualization"
     elif has systemd-detect-virt; then
         # Status 1 means "none", which is a valid answer.
-        answer=${virtualization:-$(limit systemd-detect-virt --container)} || [ $? -ne 124 ] || return 124
+        answer=$(limit systemd-detect-virt --container) || [ $? -ne 124 ] || return 124
         say detected_container "$answer"
         answer=$(limit systemd-detect-virt --vm) || [ $? -ne 124 ] || return 124
         say detected_vm "$answer"
