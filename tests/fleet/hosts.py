@@ -133,8 +133,7 @@ class Fleet:
                 self.network.open()
                 self._open = True
             options = [option for host in hosts for option in connect_to_registries(host.machine.root)]
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda host: host.machine.boot(self.network.name, *dict.fromkeys(options)), hosts))
+        self._switch_on(hosts, *dict.fromkeys(options))
         return hosts
 
     def boot_copies(self, pattern: FleetHost, count: int) -> list[FleetHost]:
@@ -143,9 +142,12 @@ class Fleet:
         pattern.machine.unmount()
         layers = (pattern.machine.folder / "upper", *root_with(()))
         hosts = [self._host(layers, python=True, is_copy=True) for _ in range(count)]
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda host: host.machine.boot(self.network.name), hosts))
+        self._switch_on(hosts)
         return hosts
+
+    def _switch_on(self, hosts: Sequence[FleetHost], *options: str) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda host: host.machine.boot(self.network.name, *options), hosts))
 
     def _host(self, layers: Sequence[Path], *, python: bool, is_copy: bool = False) -> FleetHost:
         self._count += 1

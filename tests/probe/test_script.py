@@ -1,4 +1,4 @@
-"""The real script: several shells, no root, an empty environment, tools that hang, missing tools."""
+"""The real script: several shells, no root, an empty environment, missing tools."""
 
 from __future__ import annotations
 
@@ -16,21 +16,13 @@ from pathlib import Path
 import pytest
 
 from provision.phases.probe import script
-from tests.probe.here import program, run, with_first
+from tests.probe.here import program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "provision/phases/probe").glob("*.sh"))
 UNSEEN = {"clock_skew_s", "secure_boot", "memory.shm"} | (set() if Path("/sys/module").exists() else {"kernel_modules"})
 """Facts that this machine may hide: a container sees none of its host's modules."""
 SHELLS = {"dash": ("dash", "-s"), "busybox": ("busybox", "sh", "-s"), "bash as sh": ("bash", "--posix", "-s")}
-
-
-def traces(stdout: str) -> list[Path]:
-    """Return folders that a script left; its output names them by the nonce."""
-    nonce = stdout.partition("@@")[2].partition(" ")[0]
-    assert nonce
-    paths = [Path(folder, f".firstlight-probe-{nonce}") for folder in ("/tmp", "/dev/shm", "/var/tmp")]
-    return [path for path in paths if path.exists()]
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
@@ -103,18 +95,6 @@ def test_passwordless_sudo_is_detected(open_folder: Path, body: str, allowed: bo
     assert ("user.passwordless_sudo" in facts.unknown) == (reason is not None)
 
 
-def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
-    program(tmp_path, "nvidia-smi", "trap '' TERM\necho half\nsleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=1)
-    facts = done.facts
-    assert done.rc == 0
-    assert facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s" if facts.nvidia is None else True
-    assert facts.os.id is not None
-    assert facts.ports is not None
-    assert facts.installed is not None
-    assert "@@" in done.stdout.rpartition(" over ALL")[0]
-
-
 @pytest.mark.parametrize(
     ("said", "is_container", "container", "virtualization"),
     [("kvm", False, None, "kvm"), ("", False, None, None), ("lxc", True, "lxc", "vmware")],
@@ -134,43 +114,6 @@ def test_systemd_tells_where_it_runs_and_in_a_container_its_tool_does(
     assert facts.os.systemd_state == "degraded"
     assert (facts.container, facts.virtualization) == (container, virtualization)
     assert (tmp_path / "systemd-detect-virt.calls").exists() is is_container
-
-
-def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
-    df = shutil.which("df")
-    program(
-        tmp_path,
-        "df",
-        f'for path; do [ "$path" != /dev/shm ] || exec sleep 300; done; echo "$#" >>"$0.calls"; {df} "$@"',
-    )
-    facts = run(environment=with_first(tmp_path), limit_s=1).facts
-    totals = {disk.path: disk.total for disk in facts.disks}
-    assert totals["/"] == shutil.disk_usage("/").total
-    assert totals["/var/tmp"] is not None
-    assert totals["/dev/shm"] is None
-    assert facts.unknown["disks"] == "no answer from df within 1 s"
-    # One call for each that answers; the one for all of them was ended.
-    assert set((tmp_path / "df.calls").read_text(encoding="ascii").split()) == {"2"}
-
-
-def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
-    # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
-    program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=300, budget_s=1, timeout_s=30)
-    # The script returned although nvidia-smi did not, so nvidia-smi holds no descriptor of the connection.
-    assert done.stdout.rstrip().endswith(" over BUDGET")
-    assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
-    assert done.facts.os.id is not None
-    assert traces(done.stdout) == []
-    for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
-        os.kill(int(pid), signal.SIGKILL)
-
-
-def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
-    program(tmp_path, "nvidia-smi", "exec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 5 id", "false"))
-    assert done.stdout.rstrip().endswith(" over ALL")
-    assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
 
 
 def test_a_tool_that_reads_its_input_does_not_consume_the_script(tmp_path: Path) -> None:

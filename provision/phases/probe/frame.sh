@@ -18,21 +18,23 @@
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 
-# say_file KEY FILE: print the first line of a small file without starting a process.
-say_file() {
-    [ -r "$2" ] || return 0
+# first_line FILE: set `line` to the first line of a small file without starting a process; false where it cannot be read.
+first_line() {
     line=''
-    IFS= read -r line 2>/dev/null <"$2" || [ -n "$line" ] || return 0
-    say "$1" "$line"
+    [ -r "$1" ] || return 1
+    IFS= read -r line 2>/dev/null <"$1" || [ -n "$line" ]
+}
+
+# say_file KEY FILE: print the first line of a small file.
+say_file() {
+    if first_line "$2"; then say "$1" "$line"; fi
 }
 
 # of_files FILE...: print each file of one line after its path, as `grep -H` does; those that cannot be read are left out.
 of_files() {
     for file in "$@"; do
-        line=''
-        [ -r "$file" ] && { IFS= read -r line 2>/dev/null <"$file" || [ -n "$line" ]; } && printf '%s:%s\n' "$file" "$line"
+        if first_line "$file"; then printf '%s:%s\n' "$file" "$line"; fi
     done
-    return 0
 }
 
 # show FILE: print a small file of a few lines without starting a process.

@@ -477,7 +477,7 @@ amd_smi() {
 ports() {
     if has ss; then
         say tool ss
-        ss -Hltnp
+        limit ss -Hltnp
     else
         say tool proc
         grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
@@ -590,7 +590,8 @@ drift() {
     fi
     [ -r "$list" ] || absent "$list is not there" || return
     # sha256sum exits with 1 when a file differs: its lines are the answer. It names unreadable files on stderr.
-    sha256sum -c "$list" 2>&1
+    limit sha256sum -c "$list" 2>&1
+    [ "$status" -eq 124 ] && return 124
     if [ -r "$FL_PREFIX/state.unit" ]; then
         printf '@@%s sealed unit\n' "$FL_NONCE"
         cat "$FL_PREFIX/state.unit"
@@ -605,7 +606,8 @@ drift() {
     done <"$list"
     printf '@@%s now\n' "$FL_NONCE"
     # stat exits with 1 when a file is missing: its lines are the answer.
-    stat -c '%a %u %g %s %Y %Z %n' "$@" 2>&1
+    limit stat -c '%a %u %g %s %Y %Z %n' "$@" 2>&1
+    [ "$status" -eq 124 ] && return 124
     for folder in "$FL_PREFIX/envs/${environment##*/}"/lib/python3*/site-packages; do
         for file in "$folder"/*.pth "$folder"/sitecustomize* "$folder"/usercustomize*; do
             [ ! -e "$file" ] || say imported "$file"
@@ -634,14 +636,19 @@ unit_state() {
 
 # main_stat PID: print what /proc says of a process after its name; nothing where there is none.
 main_stat() {
-    stat=''
-    [ ! -r "/proc/${1:-0}/stat" ] || IFS= read -r stat 2>/dev/null <"/proc/${1:-0}/stat"
-    [ -z "$stat" ] || say MainStat "${stat##*) }"
+    if first_line "/proc/${1:-0}/stat"; then say MainStat "${line##*) }"; fi
+}
+
+# has_unit: whether systemd may know our unit: by a file, by the record of one, or since its processes run. It answers for any name, and slowly.
+has_unit() {
+    for place in /etc/systemd/system /run/systemd/system /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice; do
+        [ -e "$place/firstlight-vllm.service" ] && return 0
+    done
+    [ -e "$FL_PREFIX/state.unit" ]
 }
 
 service() {
-    # `systemctl show` answers for any name: it is not asked where this product has left nothing that names the unit.
-    if [ -d /run/systemd/system ] && { [ -e /etc/systemd/system/firstlight-vllm.service ] || [ -e "$FL_PREFIX/state.unit" ] || [ "$FL_UID" != 0 ]; }; then
+    if [ -d /run/systemd/system ] && { has_unit || [ "$FL_UID" != 0 ]; }; then
         say manager systemd
         unit_state
         if [ -S "/run/user/$FL_UID/systemd/private" ]; then

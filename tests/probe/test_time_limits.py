@@ -1,0 +1,59 @@
+"""The time limits of the real script: a tool that hangs loses what it was asked, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from tests.probe.here import program, run, traces, with_first
+
+
+def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
+    program(tmp_path, "nvidia-smi", "trap '' TERM\necho half\nsleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=1)
+    facts = done.facts
+    assert done.rc == 0
+    assert facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s" if facts.nvidia is None else True
+    assert facts.os.id is not None
+    assert facts.ports is not None
+    assert facts.installed is not None
+    assert "@@" in done.stdout.rpartition(" over ALL")[0]
+
+
+def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
+    df = shutil.which("df")
+    program(
+        tmp_path,
+        "df",
+        f'for path; do [ "$path" != /dev/shm ] || exec sleep 300; done; echo "$#" >>"$0.calls"; {df} "$@"',
+    )
+    facts = run(environment=with_first(tmp_path), limit_s=1).facts
+    totals = {disk.path: disk.total for disk in facts.disks}
+    assert totals["/"] == shutil.disk_usage("/").total
+    assert totals["/var/tmp"] is not None
+    assert totals["/dev/shm"] is None
+    assert facts.unknown["disks"] == "no answer from df within 1 s"
+    # One call for each that answers; the one for all of them was ended.
+    assert set((tmp_path / "df.calls").read_text(encoding="ascii").split()) == {"2"}
+
+
+def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
+    # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
+    program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=300, budget_s=1, timeout_s=30)
+    # The script returned although nvidia-smi did not, so nvidia-smi holds no descriptor of the connection.
+    assert done.stdout.rstrip().endswith(" over BUDGET")
+    assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
+    assert done.facts.os.id is not None
+    assert traces(done.stdout) == []
+    for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
+    program(tmp_path, "nvidia-smi", "exec sleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 5 id", "false"))
+    assert done.stdout.rstrip().endswith(" over ALL")
+    assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
