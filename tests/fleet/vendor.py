@@ -268,5 +268,10 @@ def give_cards(host: FleetHost) -> None:
         "[Mount]\nWhat=/opt/board\nWhere=/sys/bus/pci\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
     )
     (root / "etc/modprobe.d").mkdir(exist_ok=True)  # from kmod, which a machine with its own kernel has
-    (root / "usr/bin/systemd-detect-virt").write_text("#!/bin/sh\necho none\nexit 1\n")
+    program = root / "usr/local/bin/systemctl"
+    program.write_text(
+        '#!/bin/sh\ncase $* in *=Virtualization*) /usr/bin/systemctl "$@" | sed "s/^Virtualization=.*/Virtualization=/" ;;'
+        ' *) exec /usr/bin/systemctl "$@" ;; esac\n'
+    )
+    program.chmod(0o755)
     host.sh("systemctl daemon-reload; systemctl enable --now --quiet sys-bus-pci.mount")

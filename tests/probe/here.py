@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from provision.core.models.facts import HostFacts
 from provision.phases.probe import parse, script
@@ -30,14 +32,16 @@ def run(
     limit_s: int = 10,
     budget_s: int = 14,
     timeout_s: float = 60,
-    edit: tuple[str, str] = ("", ""),
+    edit: Mapping[str, str] = MappingProxyType({}),
 ) -> Ran:
-    """Send the script to a shell's standard input; `edit` replaces one text in it."""
+    """Send the script to a shell's standard input; `edit` replaces texts in it."""
     text = script(prefix=prefix, python=python, command_limit_s=limit_s, budget_s=budget_s)
-    assert edit[0] in text
+    for old, new in edit.items():
+        assert old in text
+        text = text.replace(old, new)
     done = subprocess.run(
         shell or ("sh", "-s"),
-        input=text.replace(*edit) if edit[0] else text,
+        input=text,
         capture_output=True,
         text=True,
         check=False,
@@ -60,8 +64,8 @@ def with_first(folder: Path) -> dict[str, str]:
 
 
 def traces(stdout: str) -> list[Path]:
-    """Return folders that a script left; its output names them by the nonce."""
+    """Return files and folders that a script left; its output names them by the nonce."""
     nonce = stdout.partition("@@")[2].partition(" ")[0]
     assert nonce
-    paths = [Path(folder, f".firstlight-probe-{nonce}") for folder in ("/tmp", "/dev/shm", "/var/tmp")]
-    return [path for path in paths if path.exists()]
+    folders = ("/run", "/tmp", "/dev/shm", "/var/tmp")
+    return [path for folder in folders for path in Path(folder).glob(f".firstlight-probe-{nonce}*")]

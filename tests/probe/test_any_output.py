@@ -101,7 +101,7 @@ def test_any_text_in_any_section_gives_facts(sections: dict[str, tuple[str, int,
         f"@@0 begin {name}\n{text}\n\n@@0 end {name} {status} {reason}\n"
         for name, (text, status, reason) in sections.items()
     )
-    check(f"@@0 clock 99999999999999.5\n{body}" + ("" if cut else "@@0 over ALL\n"))
+    check(f"@@0 start\n{body}" + ("" if cut else "@@0 clock 99999999999999.5\n@@0 over ALL\n"))
 
 
 @RELAXED
@@ -120,7 +120,7 @@ def test_truncated_output_gives_facts(text: str, length: int) -> None:
 
 def test_the_output_of_a_host_is_limited_section_by_section() -> None:
     name = "X" * 20_000_000
-    text = f"@@0 clock 1.0\n@@0 begin cpu\nmodel name\t: {name}\nModel name: {name}\n@@0 end cpu 0\n@@0 over ALL\n"
+    text = f"@@0 start\n@@0 begin cpu\nmodel name\t: {name}\nModel name: {name}\n@@0 end cpu 0\n@@0 over ALL\n"
     facts = parse("host", text)
     assert len(facts.model_dump_json()) < 100_000
     assert len(facts.cpu.model or "") < 10_000

@@ -122,7 +122,7 @@ def test_only_a_stopped_process_of_the_service_is_drift() -> None:
 
 def test_the_user_who_changed_a_file_is_named_if_the_host_knows() -> None:
     output = split(
-        "@@0 clock 1\n@@0 begin owners\nroot 1795259161 1795259164 /a/drop in.conf\nops 1795250000 1795250000 /b\n\n@@0 end owners 0 \n"
+        "@@0 start\n@@0 begin owners\nroot 1795259161 1795259164 /a/drop in.conf\nops 1795250000 1795250000 /b\n\n@@0 end owners 0 \n"
         "@@0 begin packages\nnosuch: no path found\nacme-tools: /b\n\n@@0 end packages 0 \n@@0 begin sudo_calls\n"
         "/a/drop in.conf|1795259160.118340 host1 sudo[812]:    deploy : PWD=/home/deploy ; USER=root ; COMMAND=/usr/bin/tee /a/drop in.conf\n"
         "\n@@0 end sudo_calls 0 \n@@0 over ALL\n"

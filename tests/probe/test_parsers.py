@@ -178,6 +178,25 @@ def test_a_container_is_detected(text: str, kind: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "flags", "kind"),
+    [
+        ("detected_vm=kvm\nsys_vendor=VMware, Inc.", (), "kvm"),
+        ("detected_vm=none\nclocks=tsc kvm-clock", ("hypervisor",), None),
+        ("sys_vendor=VMware, Inc.\nclocks=tsc", ("hypervisor",), "vmware"),
+        ("hypervisor=xen", (), "xen"),
+        ("clocks=kvm-clock tsc acpi_pm", ("hypervisor",), "kvm"),
+        ("clocks=hyperv_clocksource_tsc_page acpi_pm", ("hypervisor",), "microsoft"),
+        ("clocks=tsc hpet", ("hypervisor",), "vm-other"),
+        ("sys_vendor=Dell Inc.\nclocks=tsc hpet acpi_pm", ("sse4_2",), None),
+    ],
+)
+def test_virtual_machines_are_told_also_from_inside_a_container(
+    text: str, flags: tuple[str, ...], kind: str | None
+) -> None:
+    assert isolation.virtualization(section(text), flags) == kind
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("efivar=   6   0   0   0   1", True),
@@ -191,7 +210,7 @@ def test_a_container_is_detected(text: str, kind: str | None) -> None:
     ],
 )
 def test_secure_boot_is_read(text: str, expected: bool | None) -> None:
-    output = split(f"@@0 clock 1\n@@0 begin secure_boot\n{text}\n\n@@0 end secure_boot 0 \n@@0 over ALL\n")
+    output = split(f"@@0 start\n@@0 begin secure_boot\n{text}\n\n@@0 end secure_boot 0 \n@@0 over ALL\n")
     unknown: dict[str, str] = {}
     assert isolation.secure_boot(output, unknown) is expected
     assert ("secure_boot" in unknown) == (expected is None)
@@ -205,7 +224,7 @@ def test_changed_files_in_the_format_of_busybox_are_read() -> None:
 
 
 def test_errors_on_the_standard_output_of_a_tool_are_quoted() -> None:
-    text = "@@0 clock 1\n@@0 begin pci\n/sys/bus/pci/devices/0000:03:00.0/vendor:0x1002\n/sys/bus/pci/devices/0000:03:00.0/device:0x744c\n"
+    text = "@@0 start\n@@0 begin pci\n/sys/bus/pci/devices/0000:03:00.0/vendor:0x1002\n/sys/bus/pci/devices/0000:03:00.0/device:0x744c\n"
     text += "/sys/bus/pci/devices/0000:03:00.0/class:0x030000\n\n@@0 end pci 0 \n@@0 begin rocminfo_agents\n"
     text += "Unable to open /dev/kfd read-write: Permission denied\n\n@@0 end rocminfo_agents 1 \n@@0 over ALL\n"
     facts = parse("host", text)
@@ -240,7 +259,7 @@ def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
 def test_the_mark_of_a_quarantined_host_is_read(content: str | None, expected: dict[str, str] | None) -> None:
     file = "" if content is None else f"@@n file quarantine.json\n{content}\n@@n file\n"
     text = (
-        "@@n clock 1\n@@n begin system\nprefix=/p\n@@n end system 0 \n"
+        "@@n start\n@@n begin system\nprefix=/p\n@@n end system 0 \n"
         f"@@n begin installed\n{file}@@n end installed 0 \n@@n over ALL\n"
     )
     installed = parse("h", text).installed

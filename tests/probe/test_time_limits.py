@@ -52,8 +52,23 @@ def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
         os.kill(int(pid), signal.SIGKILL)
 
 
-def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
-    program(tmp_path, "nvidia-smi", "exec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 5 id", "false"))
+def test_what_a_hanging_tool_has_started_is_ended_too(tmp_path: Path) -> None:
+    program(
+        tmp_path,
+        "nvidia-smi",
+        f"trap '' TERM\necho $$ >>{tmp_path}/pids\nsleep 300 &\necho $! >>{tmp_path}/pids\nwait; wait; exec sleep 300",
+    )
+    done = run(environment=with_first(tmp_path), limit_s=1)
     assert done.stdout.rstrip().endswith(" over ALL")
     assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
+    pids = (tmp_path / "pids").read_text(encoding="ascii").split()
+    assert [pid for pid in pids if Path("/proc", pid, "exe").exists()] == []
+
+
+def test_a_slow_directory_service_costs_only_the_names(tmp_path: Path) -> None:
+    program(tmp_path, "id", "exec sleep 300")
+    facts = run(environment=with_first(tmp_path), limit_s=1).facts
+    assert facts.user.uid == os.geteuid()
+    assert facts.user.name is None
+    assert facts.os.id is not None
+    assert facts.installed is not None

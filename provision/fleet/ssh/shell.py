@@ -131,5 +131,5 @@ class ShellSession(ABC):
 
 def _short(command: str, limit: int = 120) -> str:
     """Return a command in one short line."""
-    line = " ".join(command.split())
+    line = " ".join(command.split()) or "a script"
     return line if len(line) <= limit else line[: limit - 3] + "..."

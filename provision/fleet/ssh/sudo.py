@@ -19,8 +19,9 @@ _LONGEST_PASSWORD = 4096
 _ENTERED = "\x1efirstlight-root\x1e"
 """Written to stderr by the root shell before the command: without it sudo refused, in any language."""
 
-# In all of these $1 is the command, $2 its limit in seconds, $3 the script of the root shell.
-_LIMITED = 'if command -v timeout >/dev/null 2>&1; then exec timeout -s KILL "$2" sh -c "$1"; fi; exec sh -c "$1"'
+# In all of these $1 is the command, empty for a script on standard input, $2 its limit in seconds, $3 the script of the root shell.
+_SHELL = 'sh ${1:+-c} "${1:--s}"'
+_LIMITED = f'if command -v timeout >/dev/null 2>&1; then exec timeout -s KILL "$2" {_SHELL}; fi; exec {_SHELL}'
 _AS_ROOT = f"printf '{_ENTERED}' >&2; {_LIMITED}"
 _ROOT_SHELL = 'sh -c "$3" sh "$1" "$2"'
 _ROOT = f'if [ "$(id -u)" = 0 ]; then exec {_ROOT_SHELL}; fi; exec sudo -n -- {_ROOT_SHELL}'

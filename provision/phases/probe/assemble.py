@@ -41,8 +41,8 @@ def parse(
     Never raise: a value that cannot be read is None, with its reason in `unknown`.
 
     Args:
-        sent_unix_s: Controller's clock before the round trip; without both times the clock skew is unknown.
-        received_unix_s: Controller's clock after the round trip.
+        sent_unix_s: Controller's clock before the round trip.
+        received_unix_s: Controller's clock after the round trip; without it the clock skew is unknown.
         as_root: Output of a second run as root with the same nonce, for sections that the login user may not read.
     """
     read = sections.split(output)
@@ -53,6 +53,7 @@ def parse(
         unknown["host"] = _first_words(output) or "the probe printed nothing"
     elif read.outcome is None:
         unknown["host"] = CUT
+    processor = cpu.cpu(read["cpu"], unknown)
     mounts = memory.disks(read["disks"], unknown)
     programs = software.programs(read["programs"], unknown)
     bus = pci.bus(read["pci"], unknown)
@@ -60,12 +61,12 @@ def parse(
     smi = nvidia_smi.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
-        probed_at=_timestamp(received_unix_s or next(iter(read.clocks), 0.0)),
+        probed_at=_timestamp(received_unix_s or read.clock or 0.0),
         seconds=_difference(sent_unix_s, received_unix_s),
-        clock_skew_s=_skew(read.clocks, sent_unix_s, received_unix_s, unknown),
+        clock_skew_s=_skew(read.clock, received_unix_s, unknown),
         os=operating_system.operating_system(read, unknown),
         user=operating_system.user(read, unknown),
-        cpu=cpu.cpu(read["cpu"], unknown),
+        cpu=processor,
         memory=memory.memory(read, mounts, unknown),
         disks=mounts,
         pythons=software.pythons(read["pythons"], unknown),
@@ -79,7 +80,7 @@ def parse(
         amd=amd.amd(read, bus, unknown),
         cuda_toolkits=software.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
         container=isolation.container(read["isolation"], unknown),
-        virtualization=isolation.virtualization(read["isolation"]),
+        virtualization=isolation.virtualization(read["isolation"], processor.flags),
         wsl=isolation.wsl(read["isolation"]),
         ports=network.ports(read["ports"], unknown),
         gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
@@ -106,14 +107,9 @@ def _difference(start: float | None, end: float | None) -> float | None:
     return round(end - start, 3) if start is not None and end is not None else None
 
 
-def _skew(
-    clocks: tuple[float, ...], sent: float | None, received: float | None, unknown: dict[str, str]
-) -> float | None:
-    """Return host time minus controller time at the middle of the round trip.
-
-    The script reads the host's clock at its start and at its end.
-    """
-    if len(clocks) != 2 or sent is None or received is None:
-        unknown["clock_skew_s"] = "the clocks were not read at both ends of the round trip"
+def _skew(clock: float | None, received: float | None, unknown: dict[str, str]) -> float | None:
+    """Return host time minus controller time: the script reads the host's clock last, so only the way of its answer lies between the two."""
+    if clock is None or received is None:
+        unknown["clock_skew_s"] = "the clocks were not read at the end of the round trip"
         return None
-    return round(sum(clocks) / 2 - (sent + received) / 2, 3)
+    return round(clock - received, 3)

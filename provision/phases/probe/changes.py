@@ -63,7 +63,7 @@ def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tup
         "FL_BUDGET_S": str(BUDGET_S),
     }
     try:
-        answer = session.run("sh -s", stdin=assembled("changes.sh", parameters), timeout_s=DEADLINE_S, root=root)
+        answer = session.run("", stdin=assembled("changes.sh", parameters), timeout_s=DEADLINE_S, root=root)
     except FirstlightError:
         return tuple(drift)
     known = changes(split(answer.stdout))

@@ -58,7 +58,7 @@ def collect(session: Session, *, prefix: str, root: bool, since_s: float | None 
             "FL_SINCE_S": "" if since_s is None else str(math.ceil(since_s)),
         },
     )
-    answer = session.run("sh -s", stdin=script, timeout_s=DEADLINE_S, root=root)
+    answer = session.run("", stdin=script, timeout_s=DEADLINE_S, root=root)
     output = split(answer.stdout)
     if not output.nonce:
         said = " ".join((answer.stderr or answer.stdout).split())[:200] or "nothing"

@@ -9,11 +9,9 @@ FL_UNIT=firstlight-vllm.service
 
 # newest COMMAND...: print the last FL_BYTES of its output and return its exit status.
 newest() {
-    raw=$(mktemp "$FL_DIR/raw.XXXXXX") || return
-    limit "$@" >"$raw"
+    limit "$@" >"$FL_FILES$FL_GROUP.raw"
     ended=$?
-    tail -c "$FL_BYTES" "$raw"
-    rm -f "$raw"
+    tail -c "$FL_BYTES" "$FL_FILES$FL_GROUP.raw"
     return "$ended"
 }
 
@@ -89,10 +87,11 @@ supervisor_log() {
 
 failed_units() {
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
-    limit systemctl --no-pager --plain --no-legend --failed || return
-    limit systemctl --no-pager --plain --no-legend --failed | while read -r unit _; do
+    limit systemctl --no-pager --plain --no-legend --failed >"${FL_FILES}failed" || return
+    cat "${FL_FILES}failed"
+    while read -r unit _; do
         limit systemctl --no-pager --lines=20 status "$unit"
-    done | tail -c "$FL_BYTES"
+    done <"${FL_FILES}failed" | tail -c "$FL_BYTES"
 }
 
 disks() {

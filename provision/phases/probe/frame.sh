@@ -9,10 +9,10 @@
 #   FL_LIMIT_S   seconds that one external command may take
 #   FL_BUDGET_S  seconds after which unfinished sections are abandoned
 #
-# Output: "@@NONCE begin NAME", the section's text, "@@NONCE end NAME STATUS REASON" for each section, then
-# "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 after a timeout, 127 not found. A section without its end
-# line was abandoned. Groups of sections run in parallel, so a command that cannot even be killed (a driver that hangs
-# in the kernel) delays only its group.
+# Output: "@@NONCE start", then for each section "@@NONCE begin NAME", its text, and "@@NONCE end NAME STATUS REASON", then
+# "@@NONCE clock SECONDS" and "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 after a timeout, 127 not found. A section
+# without its end line was abandoned. Groups of sections run in parallel, so a command that cannot even be killed (a driver that
+# hangs in the kernel) delays only its group.
 
 # shellcheck shell=sh
 
@@ -64,49 +64,64 @@ absent() {
     return 127
 }
 
-# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout.
+# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout. A group runs one such command at a time; `watch` ends it.
+# Not by `timeout`, which would be a process more for each command.
 limit() {
-    if [ -n "$FL_TIMEOUT" ]; then
-        timeout -k 1 "$FL_LIMIT_S" "$@"
-        status=$?
-        [ "$status" -eq 137 ] && status=124
-    else
-        "$@" &
-        command_pid=$!
-        {
-            sleep "$FL_LIMIT_S" &
-            sleep_pid=$!
-            trap 'kill "$sleep_pid"; exit' TERM
-            wait "$sleep_pid"
-            kill -9 "$command_pid"
-        } >/dev/null 2>&1 &
-        guard_pid=$!
-        wait "$command_pid"
-        status=$?
-        kill "$guard_pid" 2>/dev/null
-        [ "$status" -eq 137 ] && status=124
+    "$@" &
+    command_pid=$!
+    printf '%s %s\n' "$command_pid" "$FL_LIMIT_S" >"$FL_FILES$FL_GROUP.runs"
+    wait "$command_pid"
+    status=$?
+    : >"$FL_FILES$FL_GROUP.runs"
+    if [ "$status" -gt 128 ] && first_line "$FL_FILES$FL_GROUP.late" && [ "$line" = "$command_pid" ]; then
+        status=124
+        printf 'no answer from %s within %s s\n' "$1" "$FL_LIMIT_S" >&2
     fi
-    [ "$status" -eq 124 ] && printf 'no answer from %s within %s s\n' "$1" "$FL_LIMIT_S" >&2
     return "$status"
+}
+
+# end_process SIGNAL PID: end a process and all that it started.
+end_process() {
+    signal=$1 command_pid=$2
+    # Before the signal: whoever outlives the process that started it belongs to nobody.
+    # shellcheck disable=SC2046
+    set -- $(cat "/proc/$2/task/"*/children 2>/dev/null)
+    kill -s "$signal" "$command_pid" 2>/dev/null
+    for child in "$@"; do end_process "$signal" "$child"; done
+}
+
+# end_late: called once a second; end the commands that have reached their limit: by SIGTERM, and a second later by SIGKILL.
+end_late() {
+    for file in "$FL_FILES"*.runs; do
+        group=${file%.runs}
+        first_line "$file" || continue
+        command_pid=${line% *} allowed=${line#* } seconds=0
+        if first_line "$group.seen" && [ "${line% *}" = "$command_pid" ]; then seconds=${line#* }; fi
+        seconds=$((seconds + 1))
+        echo "$command_pid $seconds" >"$group.seen"
+        [ "$seconds" -ge "$allowed" ] || continue
+        echo "$command_pid" >"$group.late"
+        if [ "$seconds" -eq "$allowed" ]; then end_process TERM "$command_pid"; else end_process KILL "$command_pid"; fi
+    done
 }
 
 # section NAME FUNCTION: append its text and status to the file of its group.
 section() {
     {
         printf '@@%s begin %s\n' "$FL_NONCE" "$1"
-        "$2" 2>"$FL_DIR/$FL_GROUP.err"
+        "$2" 2>"$FL_FILES$FL_GROUP.err"
         status=$?
         reason=''
         # The first line has the error; after a timeout it is the last line, which `limit` prints.
         while IFS= read -r line; do
             reason=$line
             [ "$status" -eq 124 ] || break
-        done 2>/dev/null <"$FL_DIR/$FL_GROUP.err"
+        done 2>/dev/null <"$FL_FILES$FL_GROUP.err"
         printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
-    } >>"$FL_DIR/$FL_GROUP.out"
+    } >>"$FL_FILES$FL_GROUP.out"
 }
 
-# Each group reports its end; the reader must not wait for one that hangs.
+# Each group reports its end; the reader must not wait for one that hangs. It ends the `sleep` whose number it was told last.
 run_groups() {
     for FL_GROUP in "$@"; do
         {
@@ -114,49 +129,56 @@ run_groups() {
             echo finished
         } &
     done
-    sleep "$FL_BUDGET_S" >/dev/null &
-    guard=$!
-    echo "guard $guard"
-    wait "$guard" && echo budget
+    passed=0
+    while [ "$passed" -lt "$FL_BUDGET_S" ]; do
+        sleep 1 >/dev/null &
+        echo "second $!" || return
+        wait "$!" || return
+        passed=$((passed + 1))
+        end_late
+    done
+    echo budget
 }
 
 collect() {
-    left=$1 guard='' outcome=ALL
-    while [ "$left" -gt 0 ] || [ -z "$guard" ]; do
+    left=$1 second='' outcome=ALL
+    while [ "$left" -gt 0 ] || [ -z "$second" ]; do
         read -r word value || break
         case $word in
-        guard) guard=$value ;;
+        second) second=$value ;;
         finished) left=$((left - 1)) ;;
         budget) outcome=BUDGET && break ;;
         esac
     done
-    [ -n "$guard" ] && kill "$guard" 2>/dev/null
-    cat "$FL_DIR"/*.out
-    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
+    [ -n "$second" ] && kill "$second" 2>/dev/null
+    cat "$FL_FILES"*.out
+    printf '@@%s clock ' "$FL_NONCE"
+    date +%s.%N
     printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
 }
 
-# who_am_i: set FL_UID, FL_USER, FL_GROUP_NAMES, and FL_TIMEOUT where `timeout` knows the option that `limit` needs.
-who_am_i() {
-    FL_TIMEOUT=yes
-    # id exits with 1 where a group has no name: its answer counts.
-    identity=$(timeout -k 1 5 id 2>/dev/null)
-    case $identity in
-    uid=*) ;;
-    *) FL_TIMEOUT='' identity=$(id 2>/dev/null) ;;
-    esac
-    rest=${identity#uid=}
-    FL_UID=${rest%%[!0-9]*}
-    FL_USER='' FL_GROUP_NAMES=''
-    case $rest in "$FL_UID("*) FL_USER=${rest#*\(} FL_USER=${FL_USER%%\)*} ;; esac
-    rest=${identity#* groups=}
-    rest=${rest%% context=*},
-    while [ -n "$rest" ]; do
-        name=${rest%%,*}
-        rest=${rest#*,}
-        name=${name#*\(}
-        FL_GROUP_NAMES="$FL_GROUP_NAMES ${name%\)}"
+# user_id: set FL_UID. Not by `id`, which may wait for a directory service.
+user_id() {
+    FL_UID=''
+    while read -r word _ FL_UID _ && [ "$word" != Uid: ]; do FL_UID=''; done 2>/dev/null </proc/self/status
+    [ -n "$FL_UID" ] || FL_UID=$(id -u)
+}
+
+# make_files: set FL_FILES to how the names of temporary files begin, and FL_LEFT to what has to be removed; false where nothing can be
+# written. No other user can write to the first two folders, so they need no folder of their own.
+make_files() {
+    for folder in /run "/run/user/$FL_UID" "${TMPDIR:-/tmp}" /dev/shm /var/tmp "$FL_HOME"; do
+        [ -w "$folder" ] || continue
+        FL_LEFT=$folder/.firstlight-probe-$FL_NONCE
+        case $folder in
+        /run | "/run/user/$FL_UID") FL_FILES=$FL_LEFT. ;;
+        *) FL_FILES=$FL_LEFT/ && { mkdir "$FL_LEFT" 2>/dev/null || continue; } ;;
+        esac
+        # A full disk allows a new folder, but no data in a file.
+        { echo x >"${FL_FILES}try"; } 2>/dev/null && return 0
+        rm -rf "$FL_LEFT" "$FL_LEFT".*
     done
+    return 1
 }
 
 # read_host GROUP...: run the groups and print their output.
@@ -170,26 +192,19 @@ read_host() {
     umask 077
     FL_LIMIT_S=${FL_LIMIT_S:-10}
     FL_BUDGET_S=${FL_BUDGET_S:-15}
-    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
-    who_am_i
+    printf '@@%s start\n' "$FL_NONCE"
+    user_id
     FL_HOME=${HOME:-}
     [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
     if [ -z "$FL_PREFIX" ]; then
         FL_PREFIX=/opt/firstlight
         [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
     fi
-    for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"; do
-        FL_DIR=$folder/.firstlight-probe-$FL_NONCE
-        # A full disk allows a new folder, but no data in a file.
-        mkdir "$FL_DIR" 2>/dev/null && { echo x >"$FL_DIR/try"; } 2>/dev/null && break
-        rmdir "$FL_DIR" 2>/dev/null
-        FL_DIR=''
-    done
-    if [ -z "$FL_DIR" ]; then
+    if ! make_files; then
         printf '@@%s over NOWHERE\n' "$FL_NONCE"
         return 1
     fi
-    trap 'rm -rf "$FL_DIR"' EXIT
+    trap 'rm -rf "$FL_LEFT" "$FL_LEFT".*' EXIT
     trap 'exit 129' HUP INT TERM
     # With exec: a redirection of one command would keep the old descriptor, and with it the connection, open in a
     # hanging process.

@@ -26,7 +26,26 @@ libc() {
     getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1
 }
 
+# who_am_i: set FL_USER and FL_GROUP_NAMES.
+who_am_i() {
+    # id exits with 1 where a group has no name: its answer counts.
+    limit id >"${FL_FILES}id" 2>/dev/null
+    first_line "${FL_FILES}id"
+    FL_USER='' FL_GROUP_NAMES=''
+    rest=${line#uid=}
+    case $rest in "$FL_UID("*) FL_USER=${rest#*\(} FL_USER=${FL_USER%%\)*} ;; esac
+    rest=${line#* groups=}
+    rest=${rest%% context=*},
+    while [ -n "$line" ] && [ -n "$rest" ]; do
+        name=${rest%%,*}
+        rest=${rest#*,}
+        name=${name#*\(}
+        FL_GROUP_NAMES="$FL_GROUP_NAMES ${name%\)}"
+    done
+}
+
 system() {
+    who_am_i
     say uname "$FL_UNAME"
     say_file hostname /proc/sys/kernel/hostname
     say_file boot_id /proc/sys/kernel/random/boot_id
@@ -67,7 +86,7 @@ sudo_rights() {
 systemd_state() {
     virtualization=''
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
-    answer=$(limit systemctl show --property=SystemState --property=Virtualization)
+    limit systemctl show --property=SystemState --property=Virtualization >"${FL_FILES}manager"
     case $? in
     0) ;;
     124) return 124 ;;
@@ -83,23 +102,19 @@ systemd_state() {
         SystemState) printf '%s\n' "$value" ;;
         Virtualization) virtualization=${value:-none} ;;
         esac
-    done <<LIST
-$answer
-LIST
+    done <"${FL_FILES}manager"
     return 0
 }
 
 isolation() {
-    # The systemd that runs here writes this file in a container, which hides the virtual machine below it.
-    if [ -n "$virtualization" ] && [ ! -e /run/systemd/container ]; then
+    # The systemd that runs here names a container rather than the virtual machine below it, and writes this file in one.
+    if [ -z "$virtualization" ]; then
+        :
+    elif [ "$virtualization" != none ] && [ -e /run/systemd/container ]; then
+        say detected_container "$virtualization"
+    else
         say detected_container none
         say detected_vm "$virtualization"
-    elif has systemd-detect-virt; then
-        # Status 1 means "none", which is a valid answer.
-        answer=$(limit systemd-detect-virt --container) || [ $? -ne 124 ] || return 124
-        say detected_container "$answer"
-        answer=$(limit systemd-detect-virt --vm) || [ $? -ne 124 ] || return 124
-        say detected_vm "$answer"
     fi
     say_file systemd_container /run/systemd/container
     say container_variable "${container:-}"
@@ -110,6 +125,7 @@ isolation() {
     say_file sys_vendor /sys/class/dmi/id/sys_vendor
     say_file product_name /sys/class/dmi/id/product_name
     say_file hypervisor /sys/hypervisor/type
+    say_file clocks /sys/devices/system/clocksource/clocksource0/available_clocksource
     say_file kernel_version /proc/version
     [ -e /proc/sys/fs/binfmt_misc/WSLInterop ] && say file /proc/sys/fs/binfmt_misc/WSLInterop
     while IFS= read -r line; do say cgroup "$line"; done 2>/dev/null </proc/1/cgroup
@@ -201,20 +217,19 @@ $FL_HOME
 /dev/shm
 $FL_PATHS
 LIST
-    if found=$(
-        FL_LIMIT_S=$(((FL_LIMIT_S + 3) / 4))
-        limit df -Pk "$@" 2>/dev/null
-    ); then
-        IFS='
-'
-        # shellcheck disable=SC2086
-        set -- $found
-        unset IFS
-        while IFS= read -r path && [ -n "$path" ]; do
-            shift
-            say path "$path"
-            printf '%s\n' "${1:-}"
-        done <<LIST
+    allowed_s=$FL_LIMIT_S
+    FL_LIMIT_S=$(((FL_LIMIT_S + 3) / 4))
+    limit df -Pk "$@" >"${FL_FILES}df" 2>/dev/null
+    FL_LIMIT_S=$allowed_s
+    if [ "$status" -eq 0 ]; then
+        {
+            read -r _
+            while IFS= read -r path <&3 && [ -n "$path" ]; do
+                IFS= read -r line || line=''
+                say path "$path"
+                printf '%s\n' "$line"
+            done
+        } <"${FL_FILES}df" 3<<LIST
 $names
 LIST
         return 0
@@ -267,8 +282,9 @@ python_facts() {
         environment='' shared=yes
         seen="$seen|$interpreter|"
     fi
-    version=$(limit "$interpreter" -V 2>&1) || return 0
-    number=${version#Python }
+    limit "$interpreter" -V >"${FL_FILES}version" 2>&1 || return 0
+    first_line "${FL_FILES}version"
+    number=${line#Python }
     minor=${number#*.*.}
     minor=${number%".$minor"}
     base=${interpreter%/bin/*}
@@ -340,9 +356,18 @@ libraries() {
             [ -e "$folder/$name" ] && say found "$folder/$name" && break
         done
     done
-    has ldconfig || absent 'no ldconfig: only the usual folders were looked at' || return
-    # The parser uses this list only for libraries that the folders above lack.
-    ldconfig -p 2>/dev/null | grep -E '(libnuma|libgomp|libstdc\+\+|libcuda|libnvidia-ml|libnccl|libtcmalloc_minimal|libibverbs)\.so'
+    # The loader's other folders, without those of other architectures; the parser takes a library's first path.
+    for file in /etc/ld.so.conf /etc/ld.so.conf.d/*.conf; do
+        [ -r "$file" ] || continue
+        while read -r folder _ || [ -n "$folder" ]; do
+            case $folder in
+            *"/$FL_MACHINE-linux-gnu"*) ;;
+            *-linux-gnu* | */lib32* | */libx32*) folder='' ;;
+            esac
+            for name in $names; do [ -n "$folder" ] && [ -e "$folder/$name" ] && say found "$folder/$name"; done
+            folder=''
+        done <"$file"
+    done
     return 0
 }
 
@@ -403,8 +428,8 @@ modules() {
 # Lists of supported clocks are nine tenths of the output and not needed.
 nvidia_smi() {
     has nvidia-smi || absent 'nvidia-smi is not installed' || return
-    limit nvidia-smi -q -x >"$FL_DIR/nvidia-smi.xml"
-    grep -Ev 'supported_(graphics|mem)_clock|clocks_(event|throttle)_reason' "$FL_DIR/nvidia-smi.xml"
+    limit nvidia-smi -q -x >"${FL_FILES}nvidia-smi.xml"
+    grep -Ev 'supported_(graphics|mem)_clock|clocks_(event|throttle)_reason' "${FL_FILES}nvidia-smi.xml"
     return "$status"
 }
 
@@ -510,13 +535,13 @@ product_files() {
         folder=${folder%/*}
         if [ -r "$FL_PREFIX/$name" ]; then
             mark=$((mark + 1))
-            printf '@@%s file %s\n' "$FL_NONCE" "$name" >"$FL_DIR/mark$mark"
-            set -- "$@" "$FL_DIR/mark$mark" "$FL_PREFIX/$name" "$FL_DIR/mark"
+            printf '@@%s file %s\n' "$FL_NONCE" "$name" >"${FL_FILES}mark$mark"
+            set -- "$@" "${FL_FILES}mark$mark" "$FL_PREFIX/$name" "${FL_FILES}mark"
         elif [ -e "$FL_PREFIX/$name" ] || { [ -d "$folder" ] && [ ! -x "$folder" ]; }; then
             say unreadable "$name"
         fi
     done
-    printf '\n@@%s file\n' "$FL_NONCE" >"$FL_DIR/mark"
+    printf '\n@@%s file\n' "$FL_NONCE" >"${FL_FILES}mark"
     # Without -q it prints names between the files.
     [ $# -eq 0 ] || head -q -c 4194304 "$@"
 }
@@ -526,8 +551,9 @@ product_files() {
 release_of() {
     release='' environment=''
     [ -L "$FL_PREFIX/$1" ] || return 0
-    release=$(readlink "$FL_PREFIX/$1")
-    environment=$release
+    readlink "$FL_PREFIX/$1" >"${FL_FILES}link"
+    first_line "${FL_FILES}link"
+    release=$line environment=$line
     if [ -L "$FL_PREFIX/$release" ]; then
         if cd -P "$FL_PREFIX/$release" 2>/dev/null; then environment=$PWD; else environment=$(readlink "$FL_PREFIX/$release"); fi
         cd /
@@ -619,7 +645,7 @@ drift() {
 # unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.
 unit_state() {
     names=LoadState,ActiveState,MainPID
-    [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed 's/=.*//' "$FL_PREFIX/state.unit" | uniq | tr '\n' ',')
+    [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed -n 's/=.*//;1h;1!H;$!d;x;s/\n/,/gp' "$FL_PREFIX/state.unit")
     answer=$(limit systemctl "$@" show "--property=$names" firstlight-vllm.service)
     ended=$?
     printf '%s\n' "$answer"
@@ -745,8 +771,13 @@ group_files() {
     section cgroup_memory cgroup_memory
     section os_release os_release
     section libc libc
-    section system system
     section secure_boot secure_boot
+}
+
+# What a slow directory service delays.
+group_user() {
+    section system system
+    section sudo_rights sudo_rights
 }
 
 group_product() {
@@ -795,11 +826,18 @@ group_cards() {
 }
 
 main() {
-    FL_UNAME=$(uname -s -r -m)
-    FL_MACHINE=${FL_UNAME##* }
+    # `arch` came with Linux 6.1.
+    if first_line /proc/sys/kernel/arch; then
+        FL_MACHINE=$line
+        first_line /proc/sys/kernel/osrelease
+        FL_UNAME="Linux $line $FL_MACHINE"
+    else
+        FL_UNAME=$(uname -s -r -m)
+        FL_MACHINE=${FL_UNAME##* }
+    fi
     # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-group_cards disks pythons sudo_rights group_manager group_software group_busy group_product group_files} $FL_MORE
+    read_host ${FL_GROUPS:-group_cards disks pythons group_user group_manager group_software group_busy group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

@@ -104,7 +104,7 @@ def probe(
         with_configuration=with_configuration,
         nonce=nonce,
     )
-    answer = session.run("exec sh -s", stdin=text, timeout_s=DEADLINE_S)
+    answer = session.run("", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if facts.unknown.get("host") == CUT:
@@ -122,7 +122,7 @@ def probe(
         return facts
     text = script(prefix=wanted, groups=_OURS, nonce=nonce)
     try:
-        more = session.run("exec sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
+        more = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
         # The probe does not require root; a phase that changes the host reports the same refusal.
         return facts.model_copy(

@@ -17,7 +17,7 @@ LONG_LINES = "installed"
 """Section that holds whole JSON documents, one per line."""
 
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_OPENING = re.compile(r"^@@([0-9a-z]+) clock ", re.MULTILINE)
+_OPENING = re.compile(r"^@@([0-9a-z]+) start$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Output:
-    """All sections by name, and the host's clock at both ends of the script."""
+    """All sections by name, and the host's clock at the end of the script."""
 
     nonce: str
     sections: dict[str, Section] = field(default_factory=dict)
-    clocks: tuple[float, ...] = ()
+    clock: float | None = None
+    """Seconds since 1970; None where the script could not read it."""
     outcome: str | None = None
     """ALL, BUDGET or NOWHERE as the script reports it; None when the end is missing."""
 
@@ -133,9 +134,9 @@ def split(output: str | bytes) -> Output:
     if not opening:
         return Output(nonce="")
     nonce = opening[1]
-    pieces = re.split(rf"^@@{nonce} (begin|end|clock|over) ?(.*)$", text[opening.start() :], flags=re.MULTILINE)
+    pieces = re.split(rf"^@@{nonce} (begin|end|clock|over) ?(.*)$", text[opening.end() :], flags=re.MULTILINE)
     sections: dict[str, Section] = {}
-    clocks: list[float] = []
+    clock: float | None = None
     outcome: str | None = None
     # Each marker line gives three pieces: its keyword, the rest of the line, the text up to the next marker line.
     for word, rest, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
@@ -145,10 +146,10 @@ def split(output: str | bytes) -> Output:
             case "end":
                 _end(sections, rest)
             case "clock":
-                clocks += _clock(rest)
+                clock = _clock(rest)
             case _:
                 outcome = rest.strip()
-    return Output(nonce=nonce, sections=sections, clocks=tuple(clocks), outcome=outcome)
+    return Output(nonce=nonce, sections=sections, clock=clock, outcome=outcome)
 
 
 def _bounded(name: str, text: str) -> str:
@@ -164,7 +165,7 @@ def _end(sections: dict[str, Section], line: str) -> None:
         sections[match[1]] = replace(sections[match[1]], status=int(match[2]), reason=match[3].strip())
 
 
-def _clock(text: str) -> list[float]:
+def _clock(text: str) -> float | None:
     # busybox's date may not support nanoseconds; it then prints the format letter.
     match = re.match(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text.strip())
-    return [float(match[0])] if match else []
+    return float(match[0]) if match else None

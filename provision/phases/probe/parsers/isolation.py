@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from provision.phases.probe.sections import Output, Section
 
@@ -20,6 +21,7 @@ _VENDORS = (
     ("qemu", "qemu"), ("kvm", "kvm"), ("vmware", "vmware"), ("virtualbox", "oracle"), ("innotek", "oracle"), ("xen", "xen"),
     ("amazon ec2", "amazon"), ("google compute engine", "google"), ("microsoft corporation virtual machine", "microsoft"),
 )  # fmt: skip
+_CLOCKS = (("kvm-clock", "kvm"), ("hyperv_clocksource", "microsoft"), ("xen", "xen"))
 
 
 def container(section: Section, unknown: dict[str, str]) -> str | None:
@@ -43,11 +45,24 @@ def container(section: Section, unknown: dict[str, str]) -> str | None:
     return next(iter(marks + [kind for word, kind in _CGROUP_WORDS if word in groups]), None)
 
 
-def virtualization(section: Section) -> str | None:
+def virtualization(section: Section, flags: Collection[str]) -> str | None:
+    """Return the kind of virtual machine by systemd's names.
+
+    Order of sources: systemd's answer, which in a container names that; the hypervisor's own file, the DMI tables, the clocks that the
+    kernel knows, and the processor's flag that there is a hypervisor at all (CPUID leaf 1, ECX bit 31).
+
+    Args:
+        section: The section `isolation`.
+        flags: The processor's flags.
+    """
     if detected := section.value("detected_vm"):
         return None if detected == "none" else detected
+    if hypervisor := section.value("hypervisor"):
+        return hypervisor
     named = f"{section.value('sys_vendor') or ''} {section.value('product_name') or ''}".lower()
-    return section.value("hypervisor") or next((kind for words, kind in _VENDORS if words in named), None)
+    clocks = section.value("clocks") or ""
+    kinds = [kind for words, kind in _VENDORS if words in named] + [kind for word, kind in _CLOCKS if word in clocks]
+    return next(iter(kinds), "vm-other" if "hypervisor" in flags else None)
 
 
 def wsl(section: Section) -> bool | None:

@@ -65,7 +65,7 @@ def operating_system(output: Output, unknown: dict[str, str]) -> OperatingSystem
         init=system.value("init"),
         systemd_state=known(state.text.partition("\n")[0]) if state.ok else None,
         boot_id=system.value("boot_id"),
-        clock_unix_s=output.clocks[-1] if output.clocks else None,
+        clock_unix_s=output.clock,
         hostname=system.value("hostname"),
         package_manager=_MANAGERS.get(system.value("package_manager") or ""),
     )

@@ -44,10 +44,9 @@ def libraries(section: Section, unknown: dict[str, str]) -> dict[str, str | None
     """Return each requested library with its path or None."""
     if not section.ok:
         unknown["libraries"] = section.failure
-    paths = {path.rpartition("/")[2]: path for path in section.values("found")}
-    # The loader's list gives an architecture for 64-bit libraries only.
-    for name, path in re.findall(r"^\s*(\S+) \([^)]*(?:x86-64|AArch64)[^)]*\) => (/\S+)", section.text, re.MULTILINE):
-        paths.setdefault(name, path)
+    paths: dict[str, str] = {}
+    for path in section.values("found"):
+        paths.setdefault(path.rpartition("/")[2], path)
     return {name: paths.get(name) for name in section.values("wanted")}
 
 
