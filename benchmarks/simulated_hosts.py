@@ -32,7 +32,7 @@ NONCE = "recordedrecorded"
 PREFIX = "/recorded/prefix"
 _REPLAY = f"""#!/bin/sh
 case $SSH_ORIGINAL_COMMAND in
-*" sh '' "*)
+'sh -s')
   while read -r line; do
     case $line in
     FL_NONCE=*) nonce=${{line#*=}} ;;

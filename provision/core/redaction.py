@@ -17,6 +17,8 @@ __all__ = ["MASK", "redact", "register_secret", "scrub"]
 
 SHORTEST_KNOWN = 6
 """Shorter registered secrets are not masked, because they would match ordinary words."""
+_HOLDERS = (dict, list, tuple)
+"""Kinds of JSON values that hold others."""
 OFTEN = 120
 """Maximum length of texts whose redaction is cached: short texts often repeat."""
 
@@ -42,6 +44,7 @@ def register_secret(secret: str) -> str:
             _known.add(secret)
             _known_pattern = None
             _redact_again.cache_clear()
+            _named.cache_clear()
     return secret
 
 
@@ -72,22 +75,47 @@ _redact_again = lru_cache(maxsize=8192)(_redact)
 
 
 def scrub(value: Any) -> Any:
-    """Mask secrets in every string of a JSON value; keys and options count as names of secrets."""
+    """Mask secrets in every string of a JSON value; keys and options count as names of secrets.
+
+    Returns:
+        The value itself where it holds no secret, otherwise a copy.
+    """
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {
-            _masked_key(key): MASK if _is_secret_name(key) and _is_secret(key, inner) else scrub(inner)
-            for key, inner in value.items()
-        }
+        cleaned = {}
+        is_same = True
+        for key, inner in value.items():
+            shown, names_secret = _named(key)
+            if names_secret and _is_secret(key, inner):
+                after = MASK
+            elif isinstance(inner, str):
+                after = redact(inner)
+            elif isinstance(inner, _HOLDERS):
+                after = scrub(inner)
+            else:
+                after = inner
+            cleaned[shown] = after
+            is_same = is_same and (after is inner or after == inner) and shown == key
+        return value if is_same else cleaned
     if isinstance(value, (list, tuple)):
-        before = ("", *value)
-        return [MASK if _is_option(name, item) else scrub(item) for name, item in zip(before, value, strict=False)]
+        items, before, is_same = [], "", True
+        for item in value:
+            if isinstance(item, str):
+                after = MASK if _is_option(before, item) else redact(item)
+            else:
+                after = scrub(item) if isinstance(item, _HOLDERS) else item
+            items.append(after)
+            is_same = is_same and (after is item or after == item)
+            before = item
+        return value if is_same else items
     return value
 
 
-def _masked_key(key: Any) -> Any:
-    return redact(key) if isinstance(key, str) else key
+@lru_cache(maxsize=4096)
+def _named(key: Any) -> tuple[Any, bool]:
+    """Return a key as it may be shown, and whether it names a secret."""
+    return redact(key) if isinstance(key, str) else key, _is_secret_name(key)
 
 
 def _is_secret(key: str, value: Any) -> bool:

@@ -27,6 +27,7 @@ from provision.pipeline.phases import load as load_steps
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
+from provision.report import load as load_report
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.runs import document
@@ -153,7 +154,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """
     interrupted = False
     with open_run(request) as context:
-        context.while_waiting = partial(load_steps, steps)
+        context.while_waiting = partial(_load, steps)
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -166,6 +167,12 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         summary, texts = finish(context, interrupted=interrupted)
         hosts = tuple(context.inventory.hosts)
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
+
+
+def _load(steps: Sequence[Step]) -> None:
+    """Import what the steps and the summary need, while hosts answer."""
+    load_steps(steps)
+    load_report()
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:

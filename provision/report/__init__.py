@@ -6,6 +6,11 @@ from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder, write_atomically
 
 
+def load() -> None:
+    """Import what summaries need, while hosts work."""
+    from provision.report import json_form, markdown, run_files, summary_builder, text  # noqa: F401
+
+
 def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
     """Summarize a run's folder. A missing file means that the phase was not reached.
 

@@ -33,6 +33,11 @@ class Group:
     def names(self) -> str:
         return named([host.name for host in self.hosts], self.run)
 
+    @cached_property
+    def checks(self) -> list[GroupedCheck]:
+        """The checks of all hosts, by id and status."""
+        return group_checks(self.hosts)
+
 
 def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
     """Group hosts with identical results; groups are in the order of their first host."""

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from provision.core.models.records import CheckRecord, HostSummary
+from provision.core.models.records import CheckRecord
 from provision.core.tables import rows_of
-from provision.report.group import SEVERITY, GroupedCheck, group_checks
+from provision.report.group import SEVERITY, Group, GroupedCheck
 from provision.report.layout import number
 
 TABLE = Path(__file__).with_name("headlines.toml")
@@ -37,35 +37,37 @@ def rules() -> tuple[Headline, ...]:
     return rows_of(TABLE, "headline", Headline)
 
 
-def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
+def families(group: Group) -> Iterator[tuple[str, str, str]]:
     """Yield family, counts (`3 ok, 8 skip`) and headline figures, in the order of the checks' first records."""
     by_family: dict[str, list[CheckRecord]] = {}
-    for check in (check for host in hosts for check in host.checks):
+    for check in (check for host in group.hosts for check in host.checks):
         by_family.setdefault(check.id.partition(".")[0], []).append(check)
-    grouped = group_checks(tuple(hosts))
     for family, checks in by_family.items():
         counts = Counter[str](check.status for check in checks)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
         shown = [*_figures(checks), *_without_floor(checks)]
-        yield family, ended, "; ".join(shown) or _first(family, grouped)
+        yield family, ended, "; ".join(shown) or _first(family, group.checks)
 
 
 @cache
-def _is_of(rule: Headline, check: str, figure: str) -> bool:
-    return bool(re.fullmatch(rule.check, check) and re.fullmatch(rule.figure, figure))
+def _rules_of(check: str, figure: str) -> tuple[int, ...]:
+    """Return the positions of the rules that take a figure of a check."""
+    return tuple(
+        at for at, rule in enumerate(rules()) if re.fullmatch(rule.check, check) and re.fullmatch(rule.figure, figure)
+    )
 
 
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
-    measured = [(check.id, figure) for check in checks if check.status != "skip" for figure in check.figures]
-    for rule in rules():
-        values = [
-            figure.value
-            for identity, figure in measured
-            if figure.value is not None and _is_of(rule, identity, figure.name)
-        ]
-        if values:
-            none = rule.text_if_zero if not any(values) else None
-            yield none or rule.text.format(_taken(values, rule.take))
+    taken: dict[int, list[float]] = {}
+    for check in checks:
+        for figure in check.figures if check.status != "skip" else ():
+            if figure.value is not None:
+                for at in _rules_of(check.id, figure.name):
+                    taken.setdefault(at, []).append(figure.value)
+    for at, values in sorted(taken.items()):
+        rule = rules()[at]
+        none = rule.text_if_zero if not any(values) else None
+        yield none or rule.text.format(_taken(values, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -74,8 +76,7 @@ def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
         name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
         for figure in check.figures:
-            meant = any(rule.has_floor and _is_of(rule, check.id, figure.name) for rule in rules())
-            if name and meant and figure.floor is None:
+            if name and figure.floor is None and any(rules()[at].has_floor for at in _rules_of(check.id, figure.name)):
                 cards.setdefault(str(name), {})[figure.name] = None
     for name, figures in cards.items():
         yield f"recorded, no floor is known for {name}: {', '.join(figures)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.core.models.records import Summary
 from provision.report import wording
-from provision.report.group import Group, group_checks, group_hosts, merged_sections, named
+from provision.report.group import Group, group_hosts, merged_sections, named
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
 from provision.report.service_start import slowest_start
@@ -115,7 +115,7 @@ def _attention(group: Group) -> Iterator[str]:
 
 
 def _checks(summary: Summary, group: Group) -> Iterator[str]:
-    checks = group_checks(group.hosts)
+    checks = group.checks
     absent, lacking = inapplicable(check.reason for check in checks if check.status == "skip")
     rows = [
         (check.status, check.id, check.where, "; ".join(filter(None, (check.reason, *check.figures))))

@@ -80,6 +80,9 @@ class RunFiles:
     unreadable: list[str] = field(default_factory=list)
 
 
+_OF_CHECK, _OF_FIGURE = frozenset(CheckRecord.model_fields), frozenset(Figure.model_fields)
+
+
 def verification(document: dict[str, Any]) -> Verification:
     """Read the output of `verify --json`; unknown keys of a later release are ignored.
 
@@ -88,7 +91,10 @@ def verification(document: dict[str, Any]) -> Verification:
     """
     checks = tuple(
         CheckRecord.model_validate(
-            {**_known(CheckRecord, check), "figures": [_known(Figure, figure) for figure in check.get("figures") or ()]}
+            {
+                **_known(_OF_CHECK, check),
+                "figures": [_known(_OF_FIGURE, figure) for figure in check.get("figures") or ()],
+            }
         )
         for check in document.get("checks") or ()
     )
@@ -96,8 +102,8 @@ def verification(document: dict[str, Any]) -> Verification:
     return Verification(checks=checks, at=at if isinstance(at, str) else None)
 
 
-def _known(kind: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key in kind.model_fields}
+def _known(keys: frozenset[str], document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key in keys}
 
 
 def read(run: RunFolder) -> RunFiles:
@@ -196,6 +202,9 @@ def _json(files: RunFiles, path: Path) -> Any:
 
 
 def _record(files: RunFiles, path: Path, kind: type[M]) -> M | None:
+    # At once where that succeeds; the other way takes what is no UTF-8 too, and says what is wrong with the rest.
+    with contextlib.suppress(OSError, ValidationError):
+        return kind.model_validate_json(path.read_bytes())
     return _read(files, path, kind.model_validate)
 
 

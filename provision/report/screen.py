@@ -49,6 +49,7 @@ BLOCKS = (
 class Screen:
     """Lines of the screen, and the titles of sections that are cut."""
 
+    groups: list[Group]
     failed: list[str] = field(default_factory=list)
     """All lines about failures; the screen may show fewer."""
     lines: list[str] = field(default_factory=list)
@@ -58,11 +59,11 @@ class Screen:
 def first_screen(summary: Summary) -> Screen:
     """Build the first screen, without the line that names the command for the details."""
     found, run, groups = failures(summary), [host.name for host in summary.hosts], group_hosts(summary.hosts)
-    screen = Screen(failure_lines(found, run))
+    screen = Screen(groups, failure_lines(found, run))
     left = LINES - (6 if found else 4)
     for most in BLOCKS:
         screen.cut.clear()
-        block = _block(summary, groups, most, screen)
+        block = _block(summary, most, screen)
         if len(block) + len(screen.failed) <= left:
             break
     screen.lines += shortened(wording.headline(summary), 1)
@@ -88,10 +89,10 @@ def first_screen_of(text: str, run: str | None = None) -> str:
     return f"{head.rstrip()}\n{'Details':<{LABEL}}./firstlight logs {words} --full\n"
 
 
-def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen) -> list[str]:
+def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
     """Return the labelled lines below the failures, from warnings to next commands."""
     columns = COLUMNS - LABEL
-    warnings = [*wording.warnings(summary, groups)]
+    warnings = [*wording.warnings(summary, screen.groups)]
     shown = fitted(warnings, most.warnings, columns=columns)
     if shown != [line for item in warnings for line in wrap(item, columns=columns)]:
         screen.cut.add("Warnings")
@@ -100,13 +101,14 @@ def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen
     return [
         *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
-        *_labelled("Hosts", _hosts(summary, groups, most.hosts)),
+        *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
         *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
-            "Attention", fitted(_attention(summary, groups, most.attention, screen), most.attention, columns=columns)
+            "Attention",
+            fitted(_attention(summary, screen.groups, most.attention, screen), most.attention, columns=columns),
         ),
         *_next(summary, most.next, screen),
     ]

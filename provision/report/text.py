@@ -11,9 +11,7 @@ from provision.report.failures import INDENT
 from provision.report.group import (
     Group,
     GroupedCheck,
-    group_checks,
     group_endpoints,
-    group_hosts,
     merged_sections,
     named,
 )
@@ -34,7 +32,7 @@ def render(summary: Summary) -> str:
     """Return the whole text, ending in a newline."""
     screen = first_screen(summary)
     lines = [*screen.lines, "", RULE, "Details"]
-    groups = group_hosts(summary.hosts)
+    groups = screen.groups
     for title, section in (
         ("What failed", screen.failed if "What failed" in screen.cut else ()),
         ("Warnings", _warnings(summary, groups) if "Warnings" in screen.cut else ()),
@@ -187,7 +185,7 @@ def _attention(group: Group) -> Iterable[str]:
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:
     """List one line a family, then each check that did not pass; all figures are in summary.md."""
-    checks = group_checks(group.hosts)
+    checks = group.checks
     if not checks:
         return
     totals: dict[str, int] = {}
@@ -196,7 +194,7 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     message = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = wording.verified_when(summary, group.first)
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
-    yield from table([((family, ended), shown) for family, ended, shown in families(group.hosts)], indent=INDENT * 2)
+    yield from table([((family, ended), shown) for family, ended, shown in families(group)], indent=INDENT * 2)
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from provision.catalog.versions import cuda_of
 from provision.core.models.records import CheckRecord, HostSummary, Summary
-from provision.report.group import SEVERITY, Group, group_checks, group_hosts
+from provision.report.group import SEVERITY, Group, group_hosts
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
 from verify.records import NEEDS, NETWORK
@@ -119,7 +119,7 @@ def facts_of_run(summary: Summary) -> str:
 
 def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
     """Yield sentence, hint and evidence of each failure of a group; a failed check is listed once."""
-    checks = [check for check in group_checks(group.hosts) if check.status in ("fail", "error")]
+    checks = [check for check in group.checks if check.status in ("fail", "error")]
     for phase, result in group.first.phases.items():
         is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
         if result.has_failed and not is_told_below:
@@ -139,7 +139,7 @@ def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
     """Yield what makes a run amber: deviations, warnings and host differences; a check with a warning is listed once."""
     for group in groups:
         names = f"{group.names}: " if len(groups) > 1 else ""
-        checks = [check for check in group_checks(group.hosts) if check.status == "warn"]
+        checks = [check for check in group.checks if check.status == "warn"]
         told_below = tuple(f"verify: check `{check.id}`: " for check in checks)
         yield from (f"{names}{message}" for message in group.first.deviations)
         yield from (f"{names}{message}" for message in group.first.warnings if not message.startswith(told_below))

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from provision.core.models.records import CheckRecord, Figure, HostSummary
+from provision.report.group import Group
 from provision.report.headlines import Headline, families, rules
 from verify.registry import FAMILIES, all_checks
 
@@ -20,7 +21,8 @@ def record(
 
 
 def lines(*checks: CheckRecord) -> list[tuple[str, str, str]]:
-    return list(families([HostSummary(name="gpu-1", state="serving", changed=False, checks=checks)]))
+    host = HostSummary(name="gpu-1", state="serving", changed=False, checks=checks)
+    return list(families(Group((host,), (host.name,))))
 
 
 def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> None:

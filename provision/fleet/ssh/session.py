@@ -44,7 +44,7 @@ class Session(Protocol):
     host: str
 
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
-        """Run a POSIX sh command; an empty one runs the script on stdin.
+        """Run a POSIX sh command; an empty one runs the script on stdin, which has to end itself in time.
 
         Raises:
             TransportError: The host cannot be reached, or the connection broke.

@@ -19,7 +19,10 @@ _LONGEST_PASSWORD = 4096
 _ENTERED = "\x1efirstlight-root\x1e"
 """Written to stderr by the root shell before the command: without it sudo refused, in any language."""
 
-# In all of these $1 is the command, empty for a script on standard input, $2 its limit in seconds, $3 the script of the root shell.
+_SCRIPT = ("sh", "-s")
+"""Runs a script on standard input, which ends itself in time."""
+
+# In all of these $1 is the command, empty for such a script, $2 its limit in seconds, $3 the script of the root shell.
 _SHELL = 'sh ${1:+-c} "${1:--s}"'
 _LIMITED = f'if command -v timeout >/dev/null 2>&1; then exec timeout -s KILL "$2" {_SHELL}; fi; exec {_SHELL}'
 _AS_ROOT = f"printf '{_ENTERED}' >&2; {_LIMITED}"
@@ -41,6 +44,8 @@ def wrap(
 ) -> tuple[tuple[str, ...], str]:
     """Return the arguments that run a command, and the text that must come first on its stdin."""
     limit = str(math.ceil(timeout_s) + GRACE_S)
+    if not root and not command:
+        return _SCRIPT, ""
     if not root:
         return ("sh", "-c", _LIMITED, "sh", command, limit), ""
     if password is None:

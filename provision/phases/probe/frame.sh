@@ -48,11 +48,10 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # locate NAME: set `path` to the program of that name; empty and false where there is none.
 locate() {
     path=''
-    has "$1" || return 1
     IFS=:
     for folder in $PATH; do
         path=$folder/$1
-        [ -f "$path" ] && [ -x "$path" ] && break
+        [ -x "$path" ] && [ -f "$path" ] && break
         path=''
     done
     unset IFS
@@ -187,7 +186,10 @@ read_host() {
     exec </dev/null
     # Messages in English, tools outside a login user's path, files that only this user can read.
     LC_ALL=C
-    PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib:/usr/local/cuda/bin
+    PATH=${PATH:-/usr/bin:/bin}
+    for folder in /usr/local/bin /usr/local/sbin /usr/bin /usr/sbin /bin /sbin /opt/rocm/bin /usr/lib/wsl/lib /usr/local/cuda/bin; do
+        case :$PATH: in *":$folder:"*) ;; *) [ ! -d "$folder" ] || PATH=$PATH:$folder ;; esac
+    done
     export LC_ALL PATH
     umask 077
     FL_LIMIT_S=${FL_LIMIT_S:-10}
