@@ -194,7 +194,7 @@ def desired_state_of(
         state={
             "format": STATE_FORMAT,
             "release": digest,
-            "product": _product_digest(tuple(sorted(tools.values()))),
+            "product": product_digest(tuple(sorted(tools.values()))),
             "environment": environment,
             "model": model.name if model else None,
             "service": service.digest,
@@ -262,7 +262,7 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
 
 
 @cache
-def _product_digest(tools: tuple[Path, ...]) -> str:
+def product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
     without = (".md", ".pyc")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from provision.core.models.records import PHASES, PhaseName
 
 if TYPE_CHECKING:
-    from provision.pipeline.context import BackgroundTask
+    from provision.pipeline.context import BackgroundTask, RunContext
     from provision.pipeline.results import ProbedHosts
 
     PhaseFunction = Callable[..., ProbedHosts]
     """Takes the RunContext and the result of the phase before; returns the phase's own result."""
     StartFunction = Callable[..., BackgroundTask | None]
     """Takes the same; returns None where there is nothing to do."""
-
+    PrepareFunction = Callable[[RunContext], None]
 
 Scope = Literal["all", "provisioned"]
 """Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
@@ -47,6 +47,8 @@ class Step:
     phase: PhaseName
     """The phase that its results are recorded under: drivers are a part of `install`, span-start of `verify`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
+    prepare: PrepareFunction | None = None
+    """What it can do before it has the result of the phase before it, while hosts answer the probe."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
 
@@ -63,9 +65,9 @@ class BackgroundStep:
 
 PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all")
 QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
-PLAN = Step("plan", LazyFunction("plan:plan"), "plan")
+PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
 DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)
-STAGE = Step("stage", LazyFunction("stage:stage"), "stage", in_batches=True)
+STAGE = Step("stage", LazyFunction("stage:stage"), "stage", prepare=LazyFunction("stage:prepare"), in_batches=True)
 INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
 VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True)
 SPAN_START = Step("span-start", LazyFunction("span_start:prepare"), "verify", in_batches=True)
@@ -94,8 +96,11 @@ def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
     return tuple(task for task in BACKGROUND if task.awaited_by in names)
 
 
-def load(steps: Sequence[Step]) -> None:
-    """Import what steps and their background tasks need."""
+def prepare(context: RunContext, steps: Sequence[Step]) -> None:
+    """Import what steps and their background tasks need, and let each do what it can without a result."""
     for function in (*(step.run for step in steps), *(task.start for task in background_of(steps))):
         if isinstance(function, LazyFunction):
             function.load()
+    for step in steps:
+        if step.prepare is not None:
+            step.prepare(context)

@@ -22,8 +22,7 @@ from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step, background_of
-from provision.pipeline.phases import load as load_steps
+from provision.pipeline.phases import Step, background_of, prepare
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
@@ -154,7 +153,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """
     interrupted = False
     with open_run(request) as context:
-        context.while_waiting = partial(_load, steps)
+        context.while_waiting = partial(_prepare, context, steps)
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -169,9 +168,9 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
 
 
-def _load(steps: Sequence[Step]) -> None:
-    """Import what the steps and the summary need, while hosts answer."""
-    load_steps(steps)
+def _prepare(context: RunContext, steps: Sequence[Step]) -> None:
+    """Do what needs no answer of a host, while hosts answer."""
+    prepare(context, steps)
     load_report()
 
 

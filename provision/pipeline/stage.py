@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
+
+
+def prepare(context: RunContext) -> None:
+    """Do what needs no plan, while hosts answer: write the tools for hosts, and read all that acts on one."""
+    desired_state.product_digest(tuple(sorted(host_tools(context.cache / "tools").values())))
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -155,7 +161,8 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     return wheel_builder_of(context, planned.plan)
 
 
-def host_tools(folder: Path) -> dict[str, Path]:
+@cache
+def host_tools(folder: Path) -> Mapping[str, Path]:
     """Return the programs for PREFIX/bin by name: those of the service, and the checks."""
     return {**serve_tools(folder), "verify.pyz": build_zipapp(folder / "verify.pyz")}
 

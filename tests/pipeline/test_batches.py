@@ -67,7 +67,7 @@ class Fleet:
                 return StagedHosts(**vars(earlier), desired=cast("Any", dict.fromkeys(names, "desired")))
             return cast("ProbedHosts", earlier)
 
-        return Step(name, call, phase, "all" if last else "provisioned", in_batches)
+        return Step(name, call, phase, "all" if last else "provisioned", in_batches=in_batches)
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_a_changed_role_changes_the_digest_of_the_desired_state(
     role.parent.mkdir(parents=True)
     role.write_text("- name: one\n")
     monkeypatch.setattr(desired_state, "ROOT", tmp_path)
-    digest = desired_state._product_digest.__wrapped__
+    digest = desired_state.product_digest.__wrapped__
     before = digest(())
     role.write_text("- name: another\n")
     assert digest(()) != before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -24,6 +25,7 @@ from provision.fleet.ssh.proxy import Proxy, connect_socket, proxy_error
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 KEEPALIVE_S = 15
+_making = threading.Lock()
 _AUTHENTICATION_S = 30.0
 """Hosts with slow DNS or PAM modules need long for a login."""
 
@@ -61,20 +63,7 @@ def connect(host: str, connection: Connection) -> OpenConnection:
     except OSError as error:
         raise unreachable_error(host, connection, error) from None
     login = Login(connection)
-    link = fabric.Connection(
-        str(connection.address),
-        user=connection.user,
-        port=connection.port,
-        config=_no_defaults(),
-        connect_timeout=connection.connect_timeout_s,
-        connect_kwargs={
-            "sock": channel,
-            "auth_strategy": login,
-            "transport_factory": _transport_factory(connection),
-            "banner_timeout": connection.connect_timeout_s,
-            "auth_timeout": _AUTHENTICATION_S,
-        },
-    )
+    link = _link(connection, channel, login)
     link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
     try:
         link.open()
@@ -96,6 +85,25 @@ def connect(host: str, connection: Connection) -> OpenConnection:
                 proxy_error(host, connection, message) if message else unreachable_error(host, connection, error)
             ) from None
         raise
+
+
+def _link(connection: Connection, channel: socket.socket, login: Login) -> fabric.Connection:
+    # Each new connection writes into the settings that all share, and reads them while it is made only.
+    with _making:
+        return fabric.Connection(
+            str(connection.address),
+            user=connection.user,
+            port=connection.port,
+            config=_no_defaults(),
+            connect_timeout=connection.connect_timeout_s,
+            connect_kwargs={
+                "sock": channel,
+                "auth_strategy": login,
+                "transport_factory": _transport_factory(connection),
+                "banner_timeout": connection.connect_timeout_s,
+                "auth_timeout": _AUTHENTICATION_S,
+            },
+        )
 
 
 @cache

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
@@ -18,6 +19,19 @@ from provision.phases.plan.profile_builder import profile_of
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
+
+
+_OF_EVERY_PLAN = (
+    "releases", "builds", "torches", "torch_stand_ins", "import_failures", "horizon", "bounds", "timelines", "spellings",
+    "platform_backends", "needs", "python_need", "system_needs", "driver_faults", "platform_tag", "userspaces",
+)  # fmt: skip
+
+
+def prepare() -> None:
+    """Read the tables that every plan needs: while hosts answer, so that the plan need not wait for them."""
+    found = catalog()
+    for name in _OF_EVERY_PLAN:
+        getattr(found, name)
 
 
 def plan(
