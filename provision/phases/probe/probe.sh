@@ -340,9 +340,29 @@ program() {
     echo
 }
 
+# of_one_package NAME NAME: whether two programs, such as gcc-12 and g++-12, belong together; sets `path` to that of the second.
+of_one_package() {
+    locate "$1" || return 1
+    file=$path
+    locate "$2" || return 1
+    for found in "$file"-[1-9]*; do
+        # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
+        [ "$found" -ef "$file" ] && [ "$path-${found##*-}" -ef "$path" ] && return 0
+    done
+    return 1
+}
+
 programs() {
     for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk; do program "$name"; done
-    for name in gcc g++ clang nvcc hipcc; do program "$name" versioned; done
+    program gcc versioned >"${FL_FILES}gcc"
+    show "${FL_FILES}gcc"
+    if of_one_package gcc g++; then
+        first_line "${FL_FILES}gcc"
+        printf 'program=g++|%s|%s\n' "$path" "${line##*|}"
+    else
+        program g++ versioned
+    fi
+    for name in clang nvcc hipcc; do program "$name" versioned; done
     # Usually other names of gcc and g++.
     if has gcc; then program cc; else program cc versioned; fi
     if has g++; then program c++; else program c++ versioned; fi
@@ -514,15 +534,20 @@ ports() {
 
 # vLLM sets the titles of its processes to VLLM::...; the pattern cannot match the command line of this grep.
 engines() {
-    found=$(grep -ls '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null)
-    set --
-    for file in $found; do
-        folder=${file%/cmdline}
-        set -- "$@" "$folder/status"
-        say "command_${folder#/proc/}" "$(tr '\0' ' ' <"$file" 2>/dev/null)"
-    done
-    [ $# -eq 0 ] || grep -EHs '^(Name|State|PPid|Uid):' "$@"
-    [ $# -eq 0 ] || cut -d: -f1,3 /etc/passwd
+    grep -aHs '^VLLM::' /proc/[0-9]*/cmdline >"${FL_FILES}engines"
+    [ -s "${FL_FILES}engines" ] || return 0
+    tr -s '\0' ' ' <"${FL_FILES}engines" >"${FL_FILES}titles"
+    while IFS= read -r title; do
+        printf '%s\n' "$title"
+        file=${title%%/cmdline:*}/status
+        while IFS= read -r line; do
+            case $line in
+            Name:* | State:* | PPid:*) printf '%s:%s\n' "$file" "$line" ;;
+            Uid:*) printf '%s:%s\n' "$file" "$line" && break ;;
+            esac
+        done 2>/dev/null <"$file"
+    done <"${FL_FILES}titles"
+    while IFS=: read -r name _ number _; do printf '%s:%s\n' "$name" "$number"; done </etc/passwd
     return 0
 }
 
@@ -622,7 +647,8 @@ drift() {
     [ "$status" -eq 124 ] && return 124
     if [ -r "$FL_PREFIX/state.unit" ]; then
         printf '@@%s sealed unit\n' "$FL_NONCE"
-        cat "$FL_PREFIX/state.unit"
+        unit=$(cat "$FL_PREFIX/state.unit")
+        printf '%s\n' "$unit"
     fi
     list=$FL_PREFIX/state.files
     [ -r "$list" ] || return 0
@@ -647,7 +673,12 @@ drift() {
 # unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.
 unit_state() {
     names=LoadState,ActiveState,MainPID
-    [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed -n 's/=.*//;1h;1!H;$!d;x;s/\n/,/gp' "$FL_PREFIX/state.unit")
+    IFS='
+'
+    set -f
+    for line in $unit; do names=$names,${line%%=*}; done
+    set +f
+    unset IFS
     answer=$(limit systemctl "$@" show "--property=$names" firstlight-vllm.service)
     ended=$?
     printf '%s\n' "$answer"
@@ -783,6 +814,7 @@ group_user() {
 }
 
 group_product() {
+    unit=''
     section installed installed
     section drift drift
     section service service

@@ -17,6 +17,10 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
         match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|State|PPid|Uid):\s*(.*?)\s*", line)
         if match:
             status.setdefault(int(match[1]), {})[match[2]] = match[3]
+    titles = {
+        int(pid): title.strip()
+        for pid, title in re.findall(r"^/proc/([0-9]{1,10})/cmdline:(.*)$", section.text, re.MULTILINE)
+    }
     names = {int(uid): name for name, uid in re.findall(r"^([a-z_][^:\s]*):([0-9]{1,10})$", section.text, re.MULTILINE)}
     found = []
     for pid, fields in sorted(status.items()):
@@ -27,7 +31,7 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
                 parent=integer(fields.get("PPid")),
                 uid=uid,
                 user=names.get(uid) if uid is not None else None,
-                name=section.value(f"command_{pid}") or fields.get("Name"),
+                name=titles.get(pid) or fields.get("Name"),
                 state=fields.get("State", "")[:1] or None,
             )
         )
