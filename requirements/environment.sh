@@ -10,11 +10,14 @@ fail() { # what, hint
     exit 2
 }
 
-# Sets $python to the first interpreter of 3.11 or later that can create environments, otherwise to the first of 3.11 or later.
+# Sets $python to the first interpreter of 3.11 or later that can create environments, otherwise to the first of 3.11 or later. The
+# system's own, if /usr/bin is on the PATH, is the first: those of version managers are often built without optimisation, and disappear when they are updated.
 find_python() {
     python=
     python_whole=
-    for name in python3 python3.11 python3.12 python3.13 python3.14 python3.15; do
+    system=
+    case :$PATH: in *:/usr/bin:*) system=/usr/bin/python3 ;; esac
+    for name in $system python3 python3.11 python3.12 python3.13 python3.14 python3.15; do
         found=$("$name" -I -c '
 import importlib.util, os, sys
 whole = importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv")

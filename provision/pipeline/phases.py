@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     StartFunction = Callable[..., BackgroundTask | None]
     """Takes the same; returns None where there is nothing to do."""
     PrepareFunction = Callable[[RunContext], None]
+    Condition = Callable[[RunContext], bool]
 
 Scope = Literal["all", "provisioned"]
 """Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
@@ -49,6 +50,8 @@ class Step:
     scope: Scope = "provisioned"
     prepare: PrepareFunction | None = None
     """What it can do before it has the result of the phase before it, while hosts answer the probe."""
+    applies: Condition | None = None
+    """Whether the step has anything to do; always where this is None. Without work its modules are not imported."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
 
@@ -63,6 +66,25 @@ class BackgroundStep:
     awaited_by: str
 
 
+def _has_gateway(context: RunContext) -> bool:
+    return any(host.is_gateway for host in context.inventory.hosts)
+
+
+def _has_monitoring(context: RunContext) -> bool:
+    return any(host.is_monitoring for host in context.inventory.hosts)
+
+
+def _has_span(context: RunContext) -> bool:
+    return any(host.span for host in context.inventory.hosts)
+
+
+def _has_rules(context: RunContext) -> bool:
+    """Return whether hosts may need rules, or have some of an earlier run."""
+    found = [facts.installed for facts in context.result.facts.values()]
+    wanted = _has_gateway(context) or _has_monitoring(context) or _has_span(context)
+    return wanted or any(installed and installed.firewall for installed in found)
+
+
 PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all")
 QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
@@ -70,11 +92,11 @@ DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=T
 STAGE = Step("stage", LazyFunction("stage:stage"), "stage", prepare=LazyFunction("stage:prepare"), in_batches=True)
 INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
 VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True)
-SPAN_START = Step("span-start", LazyFunction("span_start:prepare"), "verify", in_batches=True)
+SPAN_START = Step("span-start", LazyFunction("span_start:prepare"), "verify", applies=_has_span, in_batches=True)
 SERVE = Step("serve", LazyFunction("serve:serve"), "serve", in_batches=True)
-GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all")
-MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all")
-FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all")
+GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all", applies=_has_gateway)
+MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all", applies=_has_monitoring)
+FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all", applies=_has_rules)
 
 STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SPAN_START, SERVE, GATEWAY, MONITORING, FIREWALL)
 
@@ -98,6 +120,7 @@ def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
 
 def prepare(context: RunContext, steps: Sequence[Step]) -> None:
     """Import what steps and their background tasks need, and let each do what it can without a result."""
+    steps = [step for step in steps if step.applies is None or step.applies(context)]
     for function in (*(step.run for step in steps), *(task.start for task in background_of(steps))):
         if isinstance(function, LazyFunction):
             function.load()

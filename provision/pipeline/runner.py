@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
-from provision.core.models.inventory import GATEWAY, Host, Inventory
+from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
 from provision.core.models.records import PhaseResult, Summary
 from provision.core.redaction import register_secret
 from provision.core.run_folder import RunFolder, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
+from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
+from provision.fleet.ssh.sockets import begun
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step, background_of, prepare
@@ -76,9 +78,11 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
-    run = RunFolder.create(request.logs, command=command, invocation=request.invocation)
-    run.write("inventory.json", inventory)
-    with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(begun(_direct(inventory)))
+        run = RunFolder.create(request.logs, command=command, invocation=request.invocation)
+        run.write("inventory.json", inventory)
+        progress = stack.enter_context(open_progress([host.name for host in inventory.hosts]))
         context = RunContext(
             run=run,
             inventory=inventory,
@@ -96,6 +100,12 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
             context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
+
+
+def _direct(inventory: Inventory) -> list[Connection]:
+    """Return the connections that are opened first and need no other program."""
+    connections = [host.connection for host in inventory.hosts[:DEFAULT_LIMIT]]
+    return [one for one in connections if one.kind == "ssh" and one.proxy_command is None and not one.bind_address]
 
 
 def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
@@ -183,7 +193,8 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
             for task in background:
                 if task.before == step.name and (started := task.start(context, context.result)) is not None:
                     context.start_background(task.name, started)
-            context.result = step.run(context, context.result)
+            if step.applies is None or step.applies(context):
+                context.result = step.run(context, context.result)
 
 
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:

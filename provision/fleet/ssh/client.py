@@ -19,7 +19,8 @@ from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
 from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
-from provision.fleet.ssh.proxy import Proxy, connect_socket, proxy_error
+from provision.fleet.ssh.proxy import Proxy, proxy_error
+from provision.fleet.ssh.sockets import connect_socket
 
 # Paramiko reports by log what it also raises; without a handler Python would print that to the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Sockets to hosts: a direct connection, or a running ProxyCommand.
+"""Connections to hosts through a running ProxyCommand.
 
 Paramiko's ProxyCommand reports no error text, keeps its children alive, and has no real socket to poll.
 """
@@ -17,39 +17,6 @@ from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.host_keys import name_of, renewal_hint
 from provision.fleet.ssh.openssh import manual_command, manual_command_with_key_prompt
-
-_FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_DEAD_AFTER_MS = 30_000
-"""A host that acknowledges no data for this time is gone."""
-
-
-def connect_socket(connection: Connection) -> socket.socket:
-    """Connect to the first address of the host that answers.
-
-    Raises:
-        OSError: The error of the last address.
-    """
-    address, port = str(connection.address), connection.port
-    source = (connection.bind_address, 0) if connection.bind_address else None
-    last: OSError = OSError(f"no address for {address}")
-    for family, kind, protocol, _, target in socket.getaddrinfo(
-        address, port, _FAMILIES[connection.address_family], socket.SOCK_STREAM
-    ):
-        opened = socket.socket(family, kind, protocol)
-        try:
-            opened.settimeout(connection.connect_timeout_s)
-            if source:
-                opened.bind(source)
-            opened.connect(target)
-        except OSError as error:
-            opened.close()
-            last = error
-            continue
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
-        return opened
-    raise last
 
 
 class Proxy:

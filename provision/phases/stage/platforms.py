@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from packaging.markers import Environment
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from provision.core.errors import StageError
+
+if TYPE_CHECKING:
+    from packaging.markers import Environment
 
 UV_GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
 """The manylinux_2_N that `uv pip compile --python-platform` knows. Source: help text of uv 0.13."""
@@ -77,19 +80,19 @@ class Target:
     def markers(self) -> Environment:
         """Return the environment for dependency markers on the host."""
         full = self.python if self.python.count(".") == 2 else f"{self.python}.0"
-        return Environment(
-            implementation_name="cpython",
-            implementation_version=full,
-            os_name="posix",
-            platform_machine=self.machine,
-            platform_release="",
-            platform_system="Linux",
-            platform_version="",
-            python_full_version=full,
-            platform_python_implementation="CPython",
-            python_version="{}.{}".format(*self.minor),
-            sys_platform="linux",
-        )
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": full,
+            "os_name": "posix",
+            "platform_machine": self.machine,
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": full,
+            "platform_python_implementation": "CPython",
+            "python_version": "{}.{}".format(*self.minor),
+            "sys_platform": "linux",
+        }
 
     def _platforms(self) -> Iterator[str]:
         yield f"linux_{self.machine}"

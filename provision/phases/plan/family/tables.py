@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from provision.catalog.rows import Row
+from provision.catalog.rows import Row, table_row
 from provision.core.tables import own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 Kind = Literal["tool", "reasoning"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@table_row
 class Family(Row):
     """Models that are served alike; families.toml explains the values."""
 
@@ -55,7 +55,7 @@ class Releases:
         return f"from vLLM {self.since} on" + (f", before {self.until}" if self.until else "")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@table_row
 class Quantization(Row):
     """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
 
