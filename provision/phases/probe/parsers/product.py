@@ -96,8 +96,10 @@ def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drif
 
 
 def _files(section: Section, nonce: str) -> dict[str, str]:
-    mark = re.escape(f"@@{nonce} file")
-    return dict(re.findall(rf"^{mark} (\S+)\n(.*?)\n{mark}$", section.text, re.MULTILINE | re.DOTALL))
+    # Each marker line gives its name, and the text up to the next one, which closes the file if it has no name.
+    pieces = re.split(rf"^@@{re.escape(nonce)} file(?: (\S+))?$", section.text, flags=re.MULTILINE)
+    marked = zip(pieces[1::2], pieces[2::2], pieces[3::2], strict=False)
+    return {name: text[1:-1] for name, text, following in marked if name and following is None}
 
 
 def _digest(path: str | None) -> str | None:

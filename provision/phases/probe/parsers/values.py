@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from typing import Any
+
+from pydantic_core import from_json
 
 # Deeper than any file of this product. A limit is needed because the JSON and pydantic libraries recurse.
 _DEEPEST = 40
@@ -50,9 +52,8 @@ def known(text: str | None) -> str | None:
 def json_value(text: str) -> Any:
     """Return a JSON value of limited depth and encodable text, or None."""
     try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:  # no JSON, nested too deep, or half a surrogate pair
         return None
     return value if _is_within(value, _DEEPEST) else None
 
@@ -64,18 +65,16 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 
 def _is_within(value: Any, deepest: int) -> bool:
-    """Return whether a JSON value is nested at most so deep and holds no number that 64 bits cannot."""
+    """Return whether a JSON value is nested at most so deep and holds no number that 64 bits cannot, nor an infinite one."""
     level = [value]
     for _ in range(deepest + 1):
-        children: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                children += each.values()
-            elif isinstance(each, list):
-                children += each
-            elif isinstance(each, int) and abs(each) >= 1 << 63:
-                return False
-        if not children:
+        if any(abs(each) >= 1 << 63 for each in level if each.__class__ is int):
+            return False
+        if any(abs(each) == math.inf for each in level if each.__class__ is float):
+            return False
+        lists = [each for each in level if each.__class__ is list]
+        level = [inner for each in level if each.__class__ is dict for inner in each.values()]
+        level += [inner for each in lists for inner in each]
+        if not level:
             return True
-        level = children
     return False
