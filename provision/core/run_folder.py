@@ -17,6 +17,7 @@ logs/RUN/
   firewall/HOST.sh       gateway: what a person may type on hosts, where the run changes no firewall
   findings/HOST.json     what the doctor says of a host that failed
   summary.txt .md .json  summary
+  green.json             names of the hosts that the summary shows as green
 """
 
 from __future__ import annotations

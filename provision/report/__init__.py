@@ -37,12 +37,13 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
 
 
 def write(run: RunFolder, summary: Summary) -> dict[str, str]:
-    """Write summary.json, summary.md and summary.txt into the run's folder, each atomically.
+    """Write summary.json, summary.md and summary.txt into the run's folder, and the names of green hosts, each atomically.
 
     Raises:
         OSError: The folder cannot be written.
     """
     from provision.report import json_form, markdown, text
+    from provision.report.history.retention import GREEN_FILE, green_hosts
 
     texts = {
         "summary.json": json_form.render(summary),
@@ -52,4 +53,6 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.
         write_atomically(run.path(name), content, durable=name == "summary.json")
+    hosts = [{**vars(host), "checks": [vars(check) for check in host.checks]} for host in summary.hosts]
+    run.write(GREEN_FILE, sorted(green_hosts({"hosts": hosts})))
     return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from provision.report.history import pruning
 from provision.report.history.pruning import prune, prune_quietly, render
-from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, PastRun, decide, green_hosts
+from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names
 from tests.report.sample import CPU_STACK, Folder, check, host
 
@@ -89,6 +90,18 @@ def test_only_a_host_without_warnings_is_green(tmp_path: Path) -> None:
     assert green_hosts(document(sure.run.path("summary.json"))) == {"a"}
     assert green_hosts(document(doubtful.run.path("summary.json"))) == frozenset()
     assert green_hosts({"hosts": "nonsense"}) == frozenset()
+
+
+def test_the_green_hosts_of_a_run_are_noted_and_without_the_note_its_summary_tells(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        folder = run(tmp_path, f"2026111{number}T080000Z", warned=number != 2).run.folder
+        noted = folder / GREEN_FILE
+        assert set(json.loads(noted.read_text(encoding="utf-8"))) == green_hosts(document(folder / "summary.json"))
+        noted.write_text("damaged" if number == 1 else "3", encoding="utf-8")
+        if number > 2:
+            noted.unlink()
+    prune(tmp_path, keep=1)
+    assert names(tmp_path) == ["20261114T080000Z", "20261112T080000Z"]
 
 
 def test_folders_are_removed_completely_and_kept_runs_are_reported(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
-from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
+from provision.core.json_text import parse
+from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names, run_status
 from provision.report.layout import count, table
 
@@ -45,8 +46,17 @@ def prune_quietly(logs: Path) -> None:
 
 
 def _past(folder: Path) -> PastRun:
-    summary = document(folder / "summary.json")
-    return PastRun(folder.name, run_status(folder), _bytes(folder), green_hosts(summary))
+    return PastRun(folder.name, run_status(folder), _bytes(folder), _green(folder))
+
+
+def _green(folder: Path) -> frozenset[str]:
+    try:
+        found = parse((folder / GREEN_FILE).read_bytes())
+        if isinstance(found, list):
+            return frozenset(map(str, found))
+    except (OSError, ValueError):  # a run of an earlier release, or without a summary
+        pass
+    return green_hosts(document(folder / "summary.json"))
 
 
 def _bytes(folder: Path) -> int:
