@@ -85,7 +85,7 @@ def _has_rules(context: RunContext) -> bool:
     return wanted or any(installed and installed.firewall for installed in found)
 
 
-PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all")
+PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all", prepare=LazyFunction("probe:prepare"))
 QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
 DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from provision.core.install_paths import install_paths_of
+from provision.core.models.base import complete
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -17,6 +18,12 @@ HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""
+
+
+def prepare(context: RunContext) -> None:
+    """Do what needs no answer, while hosts work."""
+    del context
+    complete(HostFacts, PhaseResult)
 
 
 def probe(

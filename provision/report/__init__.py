@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.core.models.base import complete
 from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder, write_atomically
 
@@ -9,6 +10,9 @@ from provision.core.run_folder import RunFolder, write_atomically
 def load() -> None:
     """Import what summaries need, while hosts work."""
     from provision.report import json_form, markdown, run_files, summary_builder, text  # noqa: F401
+    from provision.report.history import retention  # noqa: F401
+
+    complete(Summary)
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
