@@ -63,8 +63,8 @@ absent() {
     return 127
 }
 
-# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout. A group runs one such command at a time; `watch` ends it.
-# Not by `timeout`, which would be a process more for each command.
+# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout. A group runs one such command at a time, and
+# `end_late` ends it: `timeout` would be a process more for each.
 limit() {
     "$@" &
     command_pid=$!
