@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -71,6 +72,23 @@ def publish(result: dict[str, Any], name: str, *, always: bool = False) -> None:
     else:
         load, cores = result["load_at_start"][0], result["machine"]["cores"]
         say(f"not kept: the load was {load} on {cores} cores at the start; measure on a quiet machine")
+
+
+def wait_until_idle(limit_s: float = 15.0) -> None:
+    """Wait until nine tenths of half a second of all processors were idle, so that what ran before has ended; at most `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        idle, total = _processor_times()
+        time.sleep(0.5)
+        idle_now, total_now = _processor_times()
+        if idle_now - idle >= 0.9 * (total_now - total):
+            return
+
+
+def _processor_times() -> tuple[int, int]:
+    """Return the idle time and the whole time of all processors since the boot, in the kernel's ticks."""
+    times = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]]
+    return times[3] + times[4], sum(times[:8])
 
 
 def say(text: str) -> None:

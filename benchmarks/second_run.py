@@ -11,7 +11,7 @@ the environment and no service. For each of the two fleets these take turns, one
     mitogen            the same with the strategy mitogen_linear
     pyinfra            benchmarks/pyinfra_state.py: the same things by pyinfra's own operations
 
-Each first turn is not counted: it fills caches and opens connections. A turn counts only if the tool reports that nothing changed. A
+A turn begins when what the turn before left on the machine has ended. Each first turn is not counted: it fills caches and opens connections. A turn counts only if the tool reports that nothing changed. A
 peer that cannot be installed, or that finds something to change, is in the result with the reason and without figures.
 """
 
@@ -32,7 +32,7 @@ import yaml
 
 from benchmarks import peers
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import ROOT, header, publish, say
+from benchmarks.machine import ROOT, header, publish, say, wait_until_idle
 from benchmarks.timing import Timed, figures, timed
 from provision.phases.serve.onhost.builtin_model import FIRST_SEED, WEIGHTS_SHA256
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost, write_inventory
@@ -61,6 +61,7 @@ class Contestant:
         """Run it once; after a problem it has no more turns."""
         if self.problem is not None:
             return
+        wait_until_idle()
         try:
             done = timed(self.command, cwd=ROOT, environment=self.environment, limit_s=600)
         except subprocess.TimeoutExpired:
