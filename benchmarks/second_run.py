@@ -11,8 +11,9 @@ the environment and no service. For each of the two fleets these take turns, one
     mitogen            the same with the strategy mitogen_linear
     pyinfra            benchmarks/pyinfra_state.py: the same things by pyinfra's own operations
 
-A turn begins when what the turn before left on the machine has ended. Each first turn is not counted: it fills caches and opens connections. A turn counts only if the tool reports that nothing changed. A
-peer that cannot be installed, or that finds something to change, is in the result with the reason and without figures.
+A turn begins when what the turn before left on the machine has ended. Each first turn is not counted: it fills caches and opens
+connections. A turn counts only if the tool reports that nothing changed. A peer that cannot be installed, or that finds something to
+change, is in the result with the reason and without figures.
 """
 
 from __future__ import annotations

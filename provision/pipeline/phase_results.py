@@ -1,7 +1,8 @@
 """phases.json: how each phase ended for each host.
 
-The file is written with every result, so each is rendered only once. With many results it would be written thousands of times as a whole, 0.3 ms each:
-then it is written when a part of its results is new, and at the end of each phase. events.jsonl has every result at once.
+The file is written with every result, so each is rendered only once. With many results it would be written thousands of times as a
+whole, 0.3 ms each: then it is written when a part of its results is new, and at the end of each phase. events.jsonl has every result
+at once.
 """
 
 from __future__ import annotations

@@ -55,6 +55,10 @@ class Step:
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
 
+    def has_work(self, context: RunContext) -> bool:
+        """Return whether the step may have anything to do, by what the run knows so far."""
+        return self.applies is None or self.applies(context)
+
 
 @dataclass(frozen=True)
 class BackgroundStep:
@@ -120,7 +124,7 @@ def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
 
 def prepare(context: RunContext, steps: Sequence[Step]) -> None:
     """Import what steps and their background tasks need, and let each do what it can without a result."""
-    steps = [step for step in steps if step.applies is None or step.applies(context)]
+    steps = [step for step in steps if step.has_work(context)]
     for function in (*(step.run for step in steps), *(task.start for task in background_of(steps))):
         if isinstance(function, LazyFunction):
             function.load()

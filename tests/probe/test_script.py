@@ -102,7 +102,7 @@ def test_passwordless_sudo_is_detected(open_folder: Path, body: str, allowed: bo
         "virtual machine",
         "bare metal",
         "container in a virtual machine",
-        "container that systemd was told nothing of",
+        "container that systemd does not know",
     ],
 )
 def test_systemd_tells_where_it_runs(

@@ -30,13 +30,13 @@ class _Begun:
 
     def begin(self, connection: Connection) -> None:
         """Begin to connect to the first address of a host, unless somebody connects to it already."""
-        for family, kind, protocol, target in _addresses(connection)[:1]:
-            with self._lock:
-                if self._ended or target in self._sockets:
-                    return
-                opened = self._sockets[target] = socket.socket(family, kind, protocol)
-                opened.setblocking(False)
-                opened.connect_ex(target)
+        family, kind, protocol, target = _addresses(connection)[0]
+        with self._lock:
+            if self._ended or target in self._sockets:
+                return
+            opened = self._sockets[target] = socket.socket(family, kind, protocol)
+            opened.setblocking(False)
+            opened.connect_ex(target)
 
     def take(self, target: _Target) -> socket.socket | None:
         with self._lock:

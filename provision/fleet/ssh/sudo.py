@@ -44,10 +44,8 @@ def wrap(
 ) -> tuple[tuple[str, ...], str]:
     """Return the arguments that run a command, and the text that must come first on its stdin."""
     limit = str(math.ceil(timeout_s) + GRACE_S)
-    if not root and not command:
-        return _SCRIPT, ""
     if not root:
-        return ("sh", "-c", _LIMITED, "sh", command, limit), ""
+        return ("sh", "-c", _LIMITED, "sh", command, limit) if command else _SCRIPT, ""
     if password is None:
         return ("sh", "-c", _ROOT, "sh", command, limit, _AS_ROOT), ""
     return ("sh", "-c", _ROOT_WITH_PASSWORD, "sh", command, limit, _AS_ROOT), password + "\n"

@@ -120,7 +120,7 @@ section() {
     } >>"$FL_FILES$FL_GROUP.out"
 }
 
-# Each group reports its end; the reader must not wait for one that hangs. It ends the `sleep` whose number it was told last.
+# Each group reports its end; the reader must not wait for one that hangs. It ends the `sleep` whose number it read last.
 run_groups() {
     for FL_GROUP in "$@"; do
         {

@@ -110,11 +110,9 @@ systemd_state() {
 
 isolation() {
     # The systemd that runs here names a container rather than the virtual machine below it, and writes this file in one.
-    if [ -z "$virtualization" ]; then
-        :
-    elif [ "$virtualization" != none ] && [ -e /run/systemd/container ]; then
+    if [ -n "${virtualization#none}" ] && [ -e /run/systemd/container ]; then
         say detected_container "$virtualization"
-    else
+    elif [ -n "$virtualization" ]; then
         say detected_container none
         say detected_vm "$virtualization"
     fi

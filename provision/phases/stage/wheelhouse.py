@@ -130,7 +130,8 @@ class Store:
             StageError: The hash is invalid. Hashes come from indexes and hubs, and become paths.
 
         """
-        self._require_hash(sha256)
+        if not _SHA256.fullmatch(sha256):
+            raise StageError(f"`{sha256[:80]}` is not a sha256", hint=_HOSTILE)
         return Path(self.root, "files", sha256[:2], sha256)
 
     def path(self, sha256: str, name: str) -> Path:
@@ -142,13 +143,7 @@ class Store:
         """
         if not is_safe_path(name) or "/" in name or name in {_STAMP, _LOCK}:
             raise StageError(f"`{name[:80]}` is not a safe file name", hint=_HOSTILE)
-        self._require_hash(sha256)
-        return Path(self.root, "files", sha256[:2], sha256, name)
-
-    @staticmethod
-    def _require_hash(sha256: str) -> None:
-        if not _SHA256.fullmatch(sha256):
-            raise StageError(f"`{sha256[:80]}` is not a sha256", hint=_HOSTILE)
+        return self.folder(sha256) / name
 
     def find(self, sha256: str, name: str) -> Path | None:
         """Return a file that is present and undamaged, and update its time of use. The look-up counts in `usage`."""
