@@ -37,7 +37,7 @@ case $SSH_ORIGINAL_COMMAND in
     case $line in
     FL_NONCE=*) nonce=${{line#*=}} ;;
     FL_PREFIX=*) prefix=${{line#*=}} ;;
-    FL_MORE=g*) more=-more; break ;;
+    FL_MORE=*configuration*) more=-more; break ;;
     FL_MORE=*) break ;;
     esac
   done

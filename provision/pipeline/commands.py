@@ -21,7 +21,18 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import DRIVERS, FIREWALL, GATEWAY, MONITORING, PLAN, PROBE, QUARANTINE, Step, steps_until
+from provision.pipeline.phases import (
+    DRIVERS,
+    FIREWALL,
+    GATEWAY,
+    MONITORING,
+    PLAN,
+    PROBE,
+    PROBE_IN_FULL,
+    QUARANTINE,
+    Step,
+    steps_until,
+)
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
 from provision.report.history.pruning import prune_quietly
@@ -149,7 +160,7 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
 
 def probe(request: CommandRequest, *, as_json: bool) -> int:
     """Probe the hosts, and print their facts or the summary."""
-    outcome = execute(request, (PROBE,))
+    outcome = execute(request, (PROBE_IN_FULL,))
     if as_json:
         facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
         write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))

@@ -21,7 +21,7 @@ from provision.phases.probe import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.phases import PROBE_IN_FULL, Step
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.run_files import results_of
@@ -89,7 +89,7 @@ def diagnose_host(
         UsageError: The name matches several hosts.
     """
     only_host(request)
-    outcome = execute(request, (PROBE, Step("diagnose", partial(diagnose, request=request), "probe", "all")))
+    outcome = execute(request, (PROBE_IN_FULL, Step("diagnose", partial(diagnose, request=request), "probe", "all")))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         print_summary(outcome, as_json=as_json)

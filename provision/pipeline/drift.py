@@ -50,7 +50,7 @@ def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> i
         require_writable(Path(options.metrics), "--prometheus")
     names = {host.name for host in read_inventory(request).hosts}
     recorded = _recorded(options.against, names)
-    step = Step("probe", partial(PROBE.run, with_configuration=True), PROBE.phase, PROBE.scope)
+    step = Step("probe", partial(PROBE.run, in_full=True, with_configuration=True), PROBE.phase, PROBE.scope)
     outcome = execute(request, (step,))
     asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == options.against]
     facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}

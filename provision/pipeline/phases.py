@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from provision.core.models.records import PHASES, PhaseName
@@ -82,14 +83,19 @@ def _has_span(context: RunContext) -> bool:
     return any(host.span for host in context.inventory.hosts)
 
 
+def wants_rules(context: RunContext) -> bool:
+    """Return whether the inventory has hosts for which a firewall is set."""
+    return _has_gateway(context) or _has_monitoring(context) or _has_span(context)
+
+
 def _has_rules(context: RunContext) -> bool:
     """Return whether hosts may need rules, or have some of an earlier run."""
     found = [facts.installed for facts in context.result.facts.values()]
-    wanted = _has_gateway(context) or _has_monitoring(context) or _has_span(context)
-    return wanted or any(installed and installed.firewall for installed in found)
+    return wants_rules(context) or any(installed and installed.firewall for installed in found)
 
 
 PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all", prepare=LazyFunction("probe:prepare"))
+PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
 QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
 DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)

@@ -12,6 +12,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.phases.probe import probe as probe_host
 from provision.pipeline.context import RunContext
+from provision.pipeline.phases import wants_rules
 from provision.pipeline.results import ProbedHosts
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
@@ -27,7 +28,12 @@ def prepare(context: RunContext) -> None:
 
 
 def probe(
-    context: RunContext, earlier: HostsT, *, names: frozenset[str] | None = None, with_configuration: bool = False
+    context: RunContext,
+    earlier: HostsT,
+    *,
+    names: frozenset[str] | None = None,
+    in_full: bool = False,
+    with_configuration: bool = False,
 ) -> HostsT:
     """Probe hosts.
 
@@ -35,15 +41,21 @@ def probe(
         context: The run.
         earlier: What is known already; facts of the hosts that are probed are replaced.
         names: The hosts to probe; all when None.
+        in_full: Whether systemd's state and the processes that listen on ports are read too. Rules of firewalls need the latter.
         with_configuration: Whether packages, settings and services are read too.
 
     Returns:
         The facts of all hosts that answered now or earlier.
     """
+    whole = in_full or wants_rules(context)
 
     def call(host: Host) -> HostFacts:
         facts = probe_host(
-            host, context.session(host), prefix=host.settings.prefix, with_configuration=with_configuration
+            host,
+            context.session(host),
+            prefix=host.settings.prefix,
+            in_full=whole,
+            with_configuration=with_configuration,
         )
         if facts.installed is not None and facts.installed.drift:
             from provision.phases.probe.changes import with_authors

@@ -28,6 +28,7 @@ def run(
     *shell: str,
     prefix: str | None = None,
     python: str | None = None,
+    in_full: bool = False,
     environment: dict[str, str] | None = None,
     limit_s: int = 10,
     budget_s: int = 14,
@@ -35,7 +36,7 @@ def run(
     edit: Mapping[str, str] = MappingProxyType({}),
 ) -> Ran:
     """Send the script to a shell's standard input; `edit` replaces texts in it."""
-    text = script(prefix=prefix, python=python, command_limit_s=limit_s, budget_s=budget_s)
+    text = script(prefix=prefix, python=python, in_full=in_full, command_limit_s=limit_s, budget_s=budget_s)
     for old, new in edit.items():
         assert old in text
         text = text.replace(old, new)

@@ -162,10 +162,10 @@ def test_full_disk_has_nothing_free() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("detected_container=none\nfile=/.dockerenv", None),
-        ("detected_container=podman", "podman"),
-        ("detected_container=systemd-nspawn", "systemd-nspawn"),
-        ("detected_container=docker\nfile=/var/run/secrets/kubernetes.io", "kubernetes"),
+        ("file=/.dockerenv", "docker"),
+        ("systemd_container=systemd-nspawn\nfile=/.dockerenv", "systemd-nspawn"),
+        ("systemd_container=docker\nfile=/var/run/secrets/kubernetes.io", "kubernetes"),
+        ("systemd_container=wsl", None),
         ("systemd_container=lxc", "lxc"),
         ("container_variable=oci", "oci"),
         ("file=/run/.containerenv", "podman"),
@@ -180,8 +180,14 @@ def test_a_container_is_detected(text: str, kind: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "flags", "kind"),
     [
-        ("detected_vm=kvm\nsys_vendor=VMware, Inc.", (), "kvm"),
-        ("detected_vm=none\nclocks=tsc kvm-clock", ("hypervisor",), None),
+        ("sys_vendor=QEMU\nproduct_name=Standard PC\nclocks=tsc kvm-clock", ("fpu", "hypervisor"), "kvm"),
+        ("sys_vendor=QEMU\nproduct_name=Standard PC\nclocks=tsc", ("fpu", "hypervisor"), "qemu"),
+        ("sys_vendor=Red Hat\nproduct_name=OpenStack Compute", ("fpu", "hypervisor"), "kvm"),
+        ("sys_vendor=Amazon EC2\nproduct_name=p5.48xlarge\nclocks=tsc kvm-clock", ("fpu", "hypervisor"), "amazon"),
+        ("sys_vendor=Amazon EC2\nproduct_name=g5g.metal\nclocks=arch_sys_counter", ("fp", "asimd"), None),
+        ("sys_vendor=Amazon EC2\nproduct_name=g5g.xlarge\nclocks=arch_sys_counter", ("fp", "asimd"), "amazon"),
+        ("sys_vendor=Google\nproduct_name=Google Compute Engine\nclocks=tsc hpet", ("fpu",), None),
+        ("hypervisor=xen\nxen_rights=control_d", ("fpu", "hypervisor"), None),
         ("sys_vendor=VMware, Inc.\nclocks=tsc", ("hypervisor",), "vmware"),
         ("hypervisor=xen", (), "xen"),
         ("clocks=kvm-clock tsc acpi_pm", ("hypervisor",), "kvm"),

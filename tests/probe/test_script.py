@@ -95,29 +95,38 @@ def test_passwordless_sudo_is_detected(open_folder: Path, body: str, allowed: bo
     assert ("user.passwordless_sudo" in facts.unknown) == (reason is not None)
 
 
-@pytest.mark.parametrize(
-    ("said", "is_container", "container", "virtualization"),
-    [("kvm", False, None, "kvm"), ("", False, None, None), ("lxc", True, "lxc", "amazon"), ("", True, None, None)],
-    ids=[
-        "virtual machine",
-        "bare metal",
-        "container in a virtual machine",
-        "container that systemd does not know",
-    ],
-)
-def test_systemd_tells_where_it_runs(
-    tmp_path: Path, said: str, is_container: bool, container: str | None, virtualization: str | None
-) -> None:
+@pytest.mark.parametrize("written", ["lxc", ""], ids=["container", "virtual machine"])
+def test_files_tell_where_the_host_runs(tmp_path: Path, written: str) -> None:
     (tmp_path / "systemd" / "system").mkdir(parents=True)
-    if is_container:
-        (tmp_path / "systemd" / "container").write_text(f"{said}\n", encoding="ascii")
+    if written:
+        (tmp_path / "systemd" / "container").write_text(f"{written}\n", encoding="ascii")
     (tmp_path / "dmi").mkdir()
-    (tmp_path / "dmi" / "sys_vendor").write_text("Amazon EC2\n", encoding="ascii")
-    program(tmp_path, "systemctl", f"echo SystemState=degraded; echo Virtualization={said}")
-    moved = {"/run/systemd/": f"{tmp_path}/systemd/", "/sys/class/dmi/id/": f"{tmp_path}/dmi/"}
-    facts = run(environment=with_first(tmp_path), edit=moved).facts
-    assert facts.os.systemd_state == "degraded"
-    assert (facts.container, facts.virtualization) == (container, virtualization)
+    (tmp_path / "dmi" / "sys_vendor").write_text("VMware, Inc.\n", encoding="ascii")
+    moved = {
+        "/run/systemd/": f"{tmp_path}/systemd/",
+        "/sys/class/dmi/id/": f"{tmp_path}/dmi/",
+        "/.dockerenv": f"{tmp_path}/no",
+    }
+    facts = run(edit=moved).facts
+    assert (facts.container, facts.virtualization) == (written or None, "vmware")
+
+
+def test_a_full_probe_asks_for_the_state_of_systemd_and_for_owners_of_ports(tmp_path: Path) -> None:
+    (tmp_path / "systemd" / "system").mkdir(parents=True)
+    program(tmp_path, "systemctl", "echo degraded; exit 1")
+    program(
+        tmp_path,
+        "ss",
+        'owner=; case $* in *p) owner=\'users:(("sshd",pid=812,fd=3))\' ;; esac; echo "LISTEN 0 128 127.0.0.1:22 0.0.0.0:* $owner"',
+    )
+    moved = {"/run/systemd/": f"{tmp_path}/systemd/"}
+    full = run(environment=with_first(tmp_path), edit=moved, in_full=True).facts
+    assert full.os.systemd_state == "degraded"
+    assert [(port.port, port.process) for port in full.ports] == [(22, "sshd")]
+    ordinary = run(environment=with_first(tmp_path), edit=moved).facts
+    assert ordinary.os.systemd_state is None
+    assert not [port for port in ordinary.ports if port.process]
+    assert "os.systemd_state" not in ordinary.unknown
 
 
 def test_a_tool_that_reads_its_input_does_not_consume_the_script(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class OperatingSystem(Record):
     init: str | None = None
     """Name of PID 1, such as `systemd`."""
     systemd_state: str | None = None
-    """State from `systemctl is-system-running`: running, degraded ...; None without systemd."""
+    """State from `systemctl is-system-running`: running, degraded ...; None without systemd, and where no full probe was asked for."""
     boot_id: str | None = None
     clock_unix_s: float | None = None
     hostname: str | None = None
@@ -207,6 +207,7 @@ class Port(Record):
     address: str | None = None
     pid: int | None = None
     process: str | None = None
+    """The process that listens; None where the user may not see it, and where no full probe was asked for."""
 
 
 class GpuProcess(Record):

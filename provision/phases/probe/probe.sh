@@ -4,6 +4,7 @@
 #   FL_PYTHON    interpreter to report in addition to those found; may be empty
 #   FL_GROUPS    groups of sections to run; empty: all of them, without those that only FL_MORE names
 #   FL_MORE      groups of sections to run besides
+#   FL_OWNERS    not empty: report which processes listen on ports too
 #   FL_SYSCTL    files below /proc/sys to report, separated by blanks
 
 # shellcheck shell=sh
@@ -84,38 +85,14 @@ sudo_rights() {
     return 0
 }
 
-# Sets `virtualization` too, which systemd knows without looking again.
 systemd_state() {
-    virtualization=''
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
-    limit systemctl show --property=SystemState --property=Virtualization >"${FL_FILES}manager"
-    case $? in
-    0) ;;
-    124) return 124 ;;
-    *)
-        # Without a bus this command has an answer too, with status 1.
-        limit systemctl is-system-running
-        [ "$status" -eq 124 ] && return 124
-        return 0
-        ;;
-    esac
-    while IFS='=' read -r name value; do
-        case $name in
-        SystemState) printf '%s\n' "$value" ;;
-        Virtualization) virtualization=${value:-none} ;;
-        esac
-    done <"${FL_FILES}manager"
-    return 0
+    # Each state but `running` comes with status 1.
+    limit systemctl is-system-running
+    [ "$status" -ne 124 ] || return 124
 }
 
 isolation() {
-    # The systemd that runs here names a container rather than the virtual machine below it, and writes this file in one.
-    if [ -n "${virtualization#none}" ] && [ -e /run/systemd/container ]; then
-        say detected_container "$virtualization"
-    elif [ -n "$virtualization" ]; then
-        say detected_container none
-        say detected_vm "$virtualization"
-    fi
     say_file systemd_container /run/systemd/container
     say container_variable "${container:-}"
     [ -e /.dockerenv ] && say file /.dockerenv
@@ -125,6 +102,7 @@ isolation() {
     say_file sys_vendor /sys/class/dmi/id/sys_vendor
     say_file product_name /sys/class/dmi/id/product_name
     say_file hypervisor /sys/hypervisor/type
+    say_file xen_rights /proc/xen/capabilities
     say_file clocks /sys/devices/system/clocksource/clocksource0/available_clocksource
     say_file kernel_version /proc/version
     [ -e /proc/sys/fs/binfmt_misc/WSLInterop ] && say file /proc/sys/fs/binfmt_misc/WSLInterop
@@ -519,10 +497,11 @@ amd_smi() {
 
 # ---- busy processes and ports ---------------------------------------------------------------------------------
 
+# Finding owners takes ss longer, the more files are open on the host. The kernel's tables take it through all connections, so they come last.
 ports() {
     if has ss; then
         say tool ss
-        limit ss -Hltnp
+        limit ss -Hltn${FL_OWNERS:+p}
     else
         say tool proc
         grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
@@ -803,6 +782,7 @@ group_files() {
     section os_release os_release
     section libc libc
     section secure_boot secure_boot
+    section isolation isolation
 }
 
 # What a slow directory service delays.
@@ -839,7 +819,6 @@ group_configuration() {
 
 group_manager() {
     section systemd_state systemd_state
-    section isolation isolation
 }
 
 # Each tool of a vendor may hang by itself; where there is none, their sections need no processes.
@@ -869,7 +848,7 @@ main() {
     fi
     # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-group_cards disks pythons group_user group_manager group_software group_busy group_product group_files} $FL_MORE
+    read_host ${FL_GROUPS:-group_cards disks pythons group_user group_software group_busy group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

@@ -34,6 +34,7 @@ def script(
     paths: Sequence[str] = (),
     python: str | None = None,
     groups: Sequence[str] = (),
+    in_full: bool = False,
     with_configuration: bool = False,
     nonce: str | None = None,
     command_limit_s: int = COMMAND_LIMIT_S,
@@ -45,6 +46,8 @@ def script(
         paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
+        in_full: Whether systemd's state and the processes that listen on ports are read too: few decisions need them, and they take a
+            host a quarter of the whole probe.
         with_configuration: Whether packages, settings and services are read too.
     """
     parameters = {
@@ -53,7 +56,10 @@ def script(
         "FL_PATHS": "\n".join(paths),
         "FL_PYTHON": python or "",
         "FL_GROUPS": " ".join(groups),
-        "FL_MORE": "group_configuration" if with_configuration else "",
+        "FL_MORE": " ".join(
+            (*(("group_manager",) if in_full else ()), *(("group_configuration",) if with_configuration else ()))
+        ),
+        "FL_OWNERS": "yes" if in_full else "",
         "FL_SYSCTL": " ".join(sysctl_files()) if with_configuration else "",
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
@@ -79,6 +85,7 @@ def probe(
     *,
     prefix: str | None = None,
     paths: Sequence[str] = (),
+    in_full: bool = False,
     with_configuration: bool = False,
 ) -> HostFacts:
     """Read a host in one round trip as the login user.
@@ -87,6 +94,7 @@ def probe(
 
     Args:
         prefix: Folder of the installation. Default: the host's setting, then the default of the user that will own it.
+        in_full: Whether systemd's state and the processes that listen on ports are read too.
         with_configuration: Whether packages, settings and services are read too.
 
     Raises:
@@ -101,6 +109,7 @@ def probe(
         prefix=wanted,
         paths=paths,
         python=host.settings.python,
+        in_full=in_full,
         with_configuration=with_configuration,
         nonce=nonce,
     )

@@ -40,6 +40,8 @@ def values_of(facts: HostFacts) -> HostValues:
     unread = dict(facts.unknown)
     if facts.configuration is None:
         unread["configuration"] = "it was not asked for"
+    if facts.os.systemd_state is None:
+        unread.setdefault("os.systemd_state", "it was not asked for")
     values = dict(_flat("", document))
     masked = {key: "it was masked when it was kept" for key, value in values.items() if value == MASK}
     return HostValues(facts.host, {key: value for key, value in values.items() if key not in masked}, unread | masked)

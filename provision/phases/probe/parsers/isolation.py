@@ -16,29 +16,31 @@ _CGROUP_WORDS = (
     ("containerd", "containerd"),
 )
 _MARKS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
-# Texts that hypervisors write into the DMI tables.
-_VENDORS = (
-    ("qemu", "qemu"), ("kvm", "kvm"), ("vmware", "vmware"), ("virtualbox", "oracle"), ("innotek", "oracle"), ("xen", "xen"),
-    ("amazon ec2", "amazon"), ("google compute engine", "google"), ("microsoft corporation virtual machine", "microsoft"),
+# Texts in the DMI tables, and kinds of virtual machines by systemd's names. Those of the first table say more than the hypervisor does;
+# the second one tells a hypervisor that neither a clock nor anything else names.
+_CLOUDS = (
+    ("amazon ec2", "amazon"), ("google compute engine", "google"), ("virtualbox", "oracle"), ("innotek", "oracle"),
+    ("xen", "xen"), ("vmware", "vmware"), ("microsoft corporation virtual machine", "microsoft"),
 )  # fmt: skip
+_HYPERVISORS = (("kvm", "kvm"), ("openstack", "kvm"), ("qemu", "qemu"), ("bochs", "bochs"))
+_RENT_METAL = frozenset({"amazon", "google"})
+"""Clouds whose machines without a hypervisor have the same DMI tables (systemd, src/basic/virt.c)."""
 _CLOCKS = (("kvm-clock", "kvm"), ("hyperv_clocksource", "microsoft"), ("xen", "xen"))
 
 
 def container(section: Section, unknown: dict[str, str]) -> str | None:
     """Return the kind of container.
 
-    Order of sources: Kubernetes' files, systemd's answer, marker files of container engines, control groups.
+    Order of sources: Kubernetes' files, the file that systemd writes, marker files of container engines, control groups.
     """
     if not section.ok:
         unknown["container"] = section.failure
         return None
     files = section.values("file")
-    detected = section.value("detected_container")
     if "/var/run/secrets/kubernetes.io" in files or section.value("kubernetes"):
         return "kubernetes"
-    if detected and detected != "wsl":
-        return None if detected == "none" else detected
-    if named := section.value("systemd_container") or section.value("container_variable"):
+    named = section.value("systemd_container") or section.value("container_variable")
+    if named and named != "wsl":
         return named
     marks = [kind for path, kind in _MARKS.items() if path in files]
     groups = "\n".join(section.values("cgroup"))
@@ -46,23 +48,27 @@ def container(section: Section, unknown: dict[str, str]) -> str | None:
 
 
 def virtualization(section: Section, flags: Collection[str]) -> str | None:
-    """Return the kind of virtual machine by systemd's names.
+    """Return the kind of virtual machine by systemd's names, also of one that runs the container in which the section was read.
 
-    Order of sources: systemd's answer, which in a container names that; the hypervisor's own file, the DMI tables, the clocks that the
-    kernel knows, and the processor's flag that there is a hypervisor at all (CPUID leaf 1, ECX bit 31).
+    Order of sources: the hypervisor's own file, names of clouds in the DMI tables, the clocks that the kernel knows, names of hypervisors
+    in the DMI tables, and the processor's flag that there is a hypervisor at all (CPUID leaf 1, ECX bit 31).
 
     Args:
         section: The section `isolation`.
         flags: The processor's flags.
     """
-    if detected := section.value("detected_vm"):
-        return None if detected == "none" else detected
     if hypervisor := section.value("hypervisor"):
-        return hypervisor
+        # The first guest of Xen drives the machine itself.
+        return None if "control_d" in (section.value("xen_rights") or "") else hypervisor
     named = f"{section.value('sys_vendor') or ''} {section.value('product_name') or ''}".lower()
-    clocks = section.value("clocks") or ""
-    kinds = [kind for words, kind in _VENDORS if words in named] + [kind for word, kind in _CLOCKS if word in clocks]
-    return next(iter(kinds), "vm-other" if "hypervisor" in flags else None)
+    has_hypervisor = "hypervisor" in flags
+    # Only processors of x86 have the flag, and all of those have `fpu`.
+    is_metal = ".metal" in named or ("fpu" in flags and not has_hypervisor)
+    for names, text in ((_CLOUDS, named), (_CLOCKS, section.value("clocks") or ""), (_HYPERVISORS, named)):
+        for words, kind in names:
+            if words in text and not (is_metal and kind in _RENT_METAL):
+                return kind
+    return "vm-other" if has_hypervisor else None
 
 
 def wsl(section: Section) -> bool | None:
