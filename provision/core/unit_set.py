@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from provision.core.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class UnitSet:
     """Files and units of one purpose on a host, which are checked, switched and taken back together."""
 

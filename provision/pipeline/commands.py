@@ -6,12 +6,12 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
+from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
@@ -62,7 +62,7 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
             raise
 
 
-@dataclass(frozen=True)
+@frozen
 class PlannedFrom:
     """What hosts are planned from, and whether secrets of theirs are masked in what is printed of it."""
 

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.formatting import format_bytes
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.peers import access
@@ -50,7 +51,7 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(error.text)
 
 
-@dataclass(frozen=True)
+@frozen
 class Sent:
     """How the files of a host came to it."""
 

@@ -6,11 +6,11 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, UsageError
+from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
@@ -26,7 +26,7 @@ from provision.report.drift.values import HostValues, cards_of, label_of, values
 STDOUT = "-"
 
 
-@dataclass(frozen=True)
+@frozen
 class DriftOptions:
     """What is compared with what, and where the answer goes."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from provision.core.errors import InventoryError, ServeError
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import write_atomically
@@ -42,7 +42,7 @@ from provision.report.layout import fold_names
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Rules:
     """What one host is to accept."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from provision.core.frozen import frozen
 from provision.core.models.records import PHASES, PhaseName
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LazyFunction:
         return self.load()(*args, **options)
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """One entry of the order."""
 
@@ -61,7 +62,7 @@ class Step:
         return self.applies is None or self.applies(context)
 
 
-@dataclass(frozen=True)
+@frozen
 class BackgroundStep:
     """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
 

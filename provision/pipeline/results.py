@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from provision.core.frozen import frozen
 from provision.core.models.stack import Plan
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 HostsT = TypeVar("HostsT", bound="ProbedHosts")
 
 
-@dataclass(frozen=True)
+@frozen
 class ProbedHosts:
     """Hosts whose facts are known. All mappings here are by host name."""
 
@@ -28,7 +29,7 @@ class ProbedHosts:
     install_paths: Mapping[str, InstallPaths] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class PlannedHosts(ProbedHosts):
     """Hosts with the Stack of their class."""
 
@@ -45,7 +46,7 @@ class PlannedHosts(ProbedHosts):
         return PlannedHosts(**{part.name: getattr(self, part.name) for part in fields(PlannedHosts)})
 
 
-@dataclass(frozen=True)
+@frozen
 class StagedHosts(PlannedHosts):
     """Hosts whose files are on the controller, with the state that they are to have."""
 
@@ -55,28 +56,28 @@ class StagedHosts(PlannedHosts):
     """Hosts whose probe showed the desired state: nothing is done to them."""
 
 
-@dataclass(frozen=True)
+@frozen
 class InstalledHosts(StagedHosts):
     """Hosts with the new environment built next to the live one."""
 
     installed: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class VerifiedHosts(InstalledHosts):
     """Hosts whose new environment was checked; the desired state follows the checks."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class ServedHosts(VerifiedHosts):
     """Hosts with the answers of their services."""
 
     served: Mapping[str, ServeRecord] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckedHosts(ProbedHosts):
     """Hosts whose live environment was checked."""
 
@@ -89,14 +90,14 @@ class CheckedHosts(ProbedHosts):
     """By quarantined host: why its mark stays; None where it was lifted."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ChangedHosts(ProbedHosts):
     """Hosts that a command's playbook changed: `stop`, `uninstall`."""
 
     results: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class ComparedHosts(ProbedHosts):
     """Hosts whose service was measured with two choices."""
 

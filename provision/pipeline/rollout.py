@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host, Inventory
 from provision.core.models.rollout import Rollout, RolloutHost
 from provision.core.run_folder import utc_now
@@ -29,7 +30,7 @@ from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.rollout import described
 
 
-@dataclass(frozen=True)
+@frozen
 class RolloutOptions:
     """What a rollout is begun with."""
 

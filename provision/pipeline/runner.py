@@ -8,12 +8,13 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
 from provision.core.models.records import PhaseResult, Summary
 from provision.core.redaction import register_secret
@@ -139,7 +140,7 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 
-@dataclass(frozen=True)
+@frozen
 class RunOutcome:
     """How a run ended."""
 

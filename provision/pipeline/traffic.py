@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Literal
 
 from provision.core.errors import FirstlightError, ServeError
+from provision.core.frozen import frozen
 from provision.core.install_paths import default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -40,7 +41,7 @@ class NotSetUpError(ServeError):
     """The gateway was not set up yet, or by a version that could not drain hosts."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Answers:
     """What gateways answered, by name."""
 
@@ -48,7 +49,7 @@ class Answers:
     errors: dict[str, BaseException] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class TrafficHosts(ProbedHosts):
     """Gateways that were asked."""
 

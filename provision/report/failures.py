@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from provision.core.frozen import frozen
 from provision.core.models.records import Finding, Summary
 from provision.report import wording
 from provision.report.group import named
@@ -17,7 +17,7 @@ MOST_NAMES = 40
 REST = ": ./firstlight logs show --full"
 
 
-@dataclass(frozen=True)
+@frozen
 class Detail:
     """Maximum lines of each part of a failure. The cause and the first sentence are always shown."""
 
@@ -39,7 +39,7 @@ DETAILS = (
 """From most to least detailed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """One failure and the hosts that share it; without hosts, a failed host comparison."""
 

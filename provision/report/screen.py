@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
@@ -24,7 +25,7 @@ LABEL = 11
 MOST_NAMES = 34
 
 
-@dataclass(frozen=True)
+@frozen
 class Most:
     """Maximum lines of each part of the lower block."""
 

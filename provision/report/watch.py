@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from provision.core.frozen import frozen
 from provision.report.layout import clean, count
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ LINES_BESIDE = 4
 """Terminal lines that show no host: head, caption, prompt."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Reading:
     """What a host's metrics said at one time."""
 
@@ -30,7 +31,7 @@ class Reading:
     """Requests whose first token came within an upper limit in seconds, since the server started."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Watched:
     """One host."""
 

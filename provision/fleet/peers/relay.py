@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from provision.core.frozen import frozen
+
 FIRST = 2
 """Related hosts that the controller sends to: with one alone, a slow or broken one would delay all others."""
 AT_ONCE = 2
@@ -30,7 +32,7 @@ class _State(Enum):
     """It has its files or has failed, and hands nothing on."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """A host that takes part."""
 
@@ -41,7 +43,7 @@ class Member:
     """Bytes of each file that it needs, by hash."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Turn:
     """A transfer that may begin now; without a source the controller sends everything."""
 

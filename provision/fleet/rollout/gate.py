@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from provision.core.frozen import frozen
 from provision.core.tables import own_table
 
 Verdict = Literal["go on", "roll back", "undecided"]
@@ -20,7 +20,7 @@ def thresholds() -> dict[str, Any]:
     return own_table(Path(__file__).with_name("thresholds.toml"))
 
 
-@dataclass(frozen=True)
+@frozen
 class Observed:
     """What was seen of one release since a step began."""
 
@@ -102,7 +102,10 @@ def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
     return 1 - statistics.NormalDist().cdf(surplus / math.sqrt(variance)) if variance > 0 else 1.0
 
 
-def decide(new: Observed, old: Observed | None, clients: Observed = Observed()) -> tuple[Verdict, str]:
+_NOTHING = Observed()
+
+
+def decide(new: Observed, old: Observed | None, clients: Observed = _NOTHING) -> tuple[Verdict, str]:
     """Return the verdict on a step, and the sentence that explains it with its numbers.
 
     Args:

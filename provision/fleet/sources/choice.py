@@ -11,6 +11,7 @@ from math import ceil
 from typing import Literal
 
 from provision.core.formatting import format_bytes
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.setting_types import SourceKind
 from provision.core.models.staged import CHAT_TEMPLATE, FileKind, StagedFile
@@ -62,7 +63,7 @@ class Bandwidth:
         return self._sent / seconds if self._sent >= ENOUGH_BYTES and seconds > 0 else None
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """The hosts that hand files on to each other, and why these or none."""
 

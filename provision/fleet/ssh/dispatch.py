@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
+from provision.core.frozen import frozen
 from provision.core.quantile import quantile
 from provision.fleet.ssh.errors import AuthenticationError
 
@@ -30,7 +31,7 @@ TICK_S = 0.25
 _RETRIED_FIRST = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Task(Generic[T]):
     """Work on one host. Higher priorities go first; equal ones in the order given."""
 
@@ -45,7 +46,7 @@ class Task(Generic[T]):
     """Called from another thread to end the task early: the session's `close`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TaskOutcome(Generic[T]):
     """Result of a task: a value or an error. Times in seconds."""
 
@@ -66,7 +67,7 @@ class TaskOutcome(Generic[T]):
         return self.value  # type: ignore[return-value]  # T may itself be None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FanOutStats:
     """Figures over all attempts."""
 
@@ -85,7 +86,7 @@ class FanOutStats:
     tasks_per_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FanOut(Generic[T]):
     """All results, by host in the order given, and the figures."""
 

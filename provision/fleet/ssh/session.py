@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from provision.core.frozen import frozen
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 
@@ -16,7 +16,7 @@ Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call; negative when bytes must be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Completed:
     """Result of a command. Undecodable bytes are replaced."""
 
@@ -26,7 +26,7 @@ class Completed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendReport:
     """Result of `send`; sizes in bytes."""
 

@@ -6,11 +6,12 @@ import json
 import re
 import ssl
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import (
     EVERYWHERE,
@@ -26,7 +27,7 @@ from provision.phases.gateway.records import Backend, Gateway, Limits
 RUN_FOLDER = "/run/firstlight-gateway"
 
 
-@dataclass(frozen=True)
+@frozen
 class Served:
     """What one host says that it serves."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from provision.core.frozen import frozen
 
 Balance = Literal["requests", "prefixes", "router"]
 """What decides which host gets a request: that it has the fewest, the beginning of the request's prompt, or vllm-router."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Backend:
     """A serving host as the gateway reaches it."""
 
@@ -26,7 +28,7 @@ class Backend:
     """Port of its health agent, at the same address; None where it has none."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """What the gateway lets through."""
 
@@ -38,7 +40,7 @@ class Limits:
     """Of one client; None: as many as it likes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Probe:
     """How a host is asked for one token, apart from its clients."""
 
@@ -47,7 +49,7 @@ class Probe:
     """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Gateway:
     """One gateway with everything that it needs to know."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 
 Progress = Callable[[str, str], None]
 """Called with host and current task, from the thread that called `install`."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """A host and the variables that the roles read (docs/reference/playbooks.md)."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from provision.core.frozen import frozen
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
 JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
 """Kinds of targets, by which Prometheus labels their metrics."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """One address that Prometheus reads."""
 

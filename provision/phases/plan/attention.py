@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
+from provision.core.frozen import frozen
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import DecidingAttention, HostProfile, Launch
@@ -20,7 +21,7 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AttentionChoice:
     """The choice with its reason. `plan` is None if no back end is possible."""
 

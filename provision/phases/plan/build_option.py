@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import platform_of, release
+from provision.core.frozen import frozen_by_identity
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
 
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_by_identity
 class BuildOption:
     """One candidate. `release` and `build` are None if the Stack has no vLLM."""
 

@@ -10,7 +10,6 @@ In this order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -19,11 +18,12 @@ from provision.catalog.packages import distribution_driver, package_system
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
+from provision.core.frozen import frozen, frozen_by_identity
 
 Source = Literal["vendor", "distribution"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Supply:
     """An available driver. `row` is None for the vendor's."""
 
@@ -33,7 +33,7 @@ class Supply:
     row: DistributionDriver | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_by_identity
 class DriverRequest:
     """The part of a profile that decides on a driver to install. Create it by `driver_request`."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
+from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 
@@ -14,7 +13,7 @@ LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
 PROGRAMS = "programs"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Environment:
     """The environment of one host. None means unknown."""
 

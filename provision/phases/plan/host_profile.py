@@ -6,12 +6,13 @@ so that a megabyte more or less does not create another class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
+from provision.core.frozen import frozen, frozen_by_identity
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
@@ -26,7 +27,7 @@ Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostPython:
     path: str
     version: str
@@ -35,7 +36,7 @@ class HostPython:
     """The torch that it contains; read only under `torch: existing`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_by_identity
 class Interpreters:
     """The part of a profile that decides on the interpreter. Equal values share one object, as `Launch`."""
 
@@ -52,7 +53,7 @@ def _interpreters(pythons: tuple[HostPython, ...], known: bool, installs: bool, 
     return Interpreters(pythons, known, installs, with_torch)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecidingAttention:
     """The part of a profile that decides on the attention back end."""
 
@@ -70,7 +71,7 @@ class DecidingAttention:
     """Name and gfx architecture of the AMD cards that serve."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServedModel:
     """The user's model with its serving request."""
 
@@ -89,7 +90,7 @@ class ServedModel:
         return self.shape.weights.total / GIB
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_by_identity
 class Launch:
     """The part of a profile that decides which GPU code runs. Equal values share one object, which makes a cheap cache key."""
 
@@ -102,7 +103,7 @@ def _launch(attention: DecidingAttention, capabilities: tuple[str, ...]) -> Laun
     return Launch(attention, capabilities)
 
 
-@dataclass(frozen=True)
+@frozen
 class HostProfile:
     """One class of hosts with its policy. None means unknown."""
 

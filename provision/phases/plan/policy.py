@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from provision.catalog import catalog
 from provision.catalog.versions import within
 from provision.core.errors import UsageError
+from provision.core.frozen import frozen
 from provision.core.models.settings import Settings
 
 FlashAttn = Literal["auto", "bundled", "package", "both", "none"]
@@ -17,7 +17,7 @@ DriverAction = Literal["keep", "install", "upgrade"]
 DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """The settings that rules read. `gpus` is None for all cards."""
 

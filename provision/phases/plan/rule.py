@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache, wraps
 from typing import Any, Literal, NamedTuple, ParamSpec, cast
 
+from provision.core.frozen import frozen
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     source: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuleInfo:
     """What every rule declares."""
 
@@ -40,14 +40,14 @@ class RuleInfo:
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule(RuleInfo):
     """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
 
     evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostRule(RuleInfo):
     """A rule on the host, independent of the candidate."""
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
+from provision.core.frozen import frozen
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.core.run_folder import utc_now
@@ -64,7 +65,7 @@ class CachedLock(Record):
     refused: Reason | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class StageJob:
     """The inputs of one call of `stage`."""
 
@@ -78,7 +79,7 @@ class StageJob:
     on_stored: OnStored | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class LockedCandidate:
     """The locked candidate and the paths of its wheels on this machine."""
 
@@ -89,7 +90,7 @@ class LockedCandidate:
     from_cache: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class _Attempt:
     """A candidate with its Stack, its local wheels and its cache key."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from provision.core.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class ListedFile:
     """A file of a revision: with a sha256 when it is large (`lfs`), else with its git blob hash. Size in bytes, 0 when unknown."""
 
@@ -17,7 +18,7 @@ class ListedFile:
     blob: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class HubRevision:
     """One commit of a model repository, and the number of parameters by format where the hub counted them."""
 
@@ -26,7 +27,7 @@ class HubRevision:
     parameters: dict[str, int]
 
 
-@dataclass(frozen=True)
+@frozen
 class HubModel:
     """What the wheelhouse keeps of a model before its weights are fetched: config.json, parameters by format, bytes of weights."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from provision.core.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class LockedWheel:
     """A distribution of the lock, its wheel, and the address of that wheel."""
 

@@ -9,7 +9,6 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from provision import __version__
+from provision.core.frozen import frozen
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import write_atomically
 
@@ -38,7 +38,7 @@ _LONGEST_NAME = 100
 """Characters of a licence's name; longer fields are the text of the licence."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LockedPackage:
     """A distribution of a lock with the hashes of its files."""
 

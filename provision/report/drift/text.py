@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from provision.core.frozen import frozen
 from provision.report.drift.compare import Comparison, Difference, Oddity, Split
 from provision.report.drift.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
@@ -18,7 +19,7 @@ INDENT = "  "
 MAJORITY = "their majority"
 
 
-@dataclass(frozen=True)
+@frozen
 class ComparedClass:
     """Equal hosts, and what differs among them."""
 

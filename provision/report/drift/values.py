@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import MASK
 from provision.core.tables import own_table
@@ -20,7 +20,7 @@ OTHER = "other"
 Value: TypeAlias = str | int | float | bool | None
 
 
-@dataclass(frozen=True)
+@frozen
 class HostValues:
     """One host as it is compared."""
 
@@ -40,8 +40,8 @@ def values_of(facts: HostFacts) -> HostValues:
     unread = dict(facts.unknown)
     if facts.configuration is None:
         unread["configuration"] = "it was not asked for"
-    if facts.os.systemd_state is None:
-        unread.setdefault("os.systemd_state", "it was not asked for")
+        if facts.os.systemd_state is None:
+            unread["os.systemd_state"] = "it was not asked for"
     values = dict(_flat("", document))
     masked = {key: "it was masked when it was kept" for key, value in values.items() if value == MASK}
     return HostValues(facts.host, {key: value for key, value in values.items() if key not in masked}, unread | masked)

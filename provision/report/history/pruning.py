@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
+from provision.core.frozen import frozen
 from provision.core.json_text import parse
 from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names, run_status
@@ -22,7 +22,7 @@ _LEAVING = ".leaving-"
 """Prefix of a run that is being removed; no command lists it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Pruned:
     """Decisions, and problems while carrying them out."""
 

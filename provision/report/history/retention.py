@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from provision.core.formatting import format_bytes
+from provision.core.frozen import frozen
 from provision.core.models.records import GREEN_STATES
 from provision.report.history.runs import RunStatus
 from provision.report.layout import count, fold_names
@@ -19,7 +19,7 @@ KEEP_MIB = 2048
 """Default total size; a run contains text only."""
 
 
-@dataclass(frozen=True)
+@frozen
 class PastRun:
     """What retention knows about a run."""
 
@@ -30,7 +30,7 @@ class PastRun:
     """Hosts that were green at its end."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Decision:
     """Whether a run is kept, and why."""
 

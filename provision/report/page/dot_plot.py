@@ -6,7 +6,8 @@ All dots within the bound form one path of points with round ends, so eight hund
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from provision.core.frozen import frozen
 
 WIDTH = 220
 HEIGHT = 20
@@ -15,7 +16,7 @@ MOST_MARKED = 64
 """Maximum number of readings beyond the bound that are drawn with a title."""
 
 
-@dataclass(frozen=True)
+@frozen
 class DotPlot:
     """Geometry in units of the plot's box, WIDTH by HEIGHT."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from statistics import median
 
+from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
 from provision.report.page.dot_plot import DotPlot, draw_dot_plot
@@ -15,7 +15,7 @@ COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Reading:
     """One value and where it was measured."""
 
@@ -28,7 +28,7 @@ class Reading:
         return f"{self.host} {self.device}" if self.device and self.device != "cpu" else self.host
 
 
-@dataclass(frozen=True)
+@frozen
 class FigureRow:
     """One figure of one check over the hosts of a class."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from provision.core.frozen import frozen
 from provision.core.models.records import Finding, HostDifference, HostSummary, Summary
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
@@ -17,7 +18,7 @@ WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Problem:
     """A failure shared by several hosts."""
 
@@ -28,7 +29,7 @@ class Problem:
     """Sentence, hint and evidence, phase by phase."""
 
 
-@dataclass(frozen=True)
+@frozen
 class WarningEntry:
     """One reason for an amber run, and its hosts."""
 
@@ -39,7 +40,7 @@ class WarningEntry:
     names: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Changes:
     """What changed since the last green run, on hosts with equal changes."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.report import wording
 from provision.report.layout import count, duration
@@ -23,7 +23,7 @@ WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StateCount:
     """One choice of the filter."""
 
@@ -33,7 +33,7 @@ class StateCount:
     hosts: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Wrong:
     """A check that did not pass, and its evidence."""
 
@@ -41,7 +41,7 @@ class Wrong:
     evidence: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class HostLine:
     """One host: the visible line, and its details."""
 

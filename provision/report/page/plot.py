@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from provision.core.frozen import frozen
 from provision.report.layout import clean, number
 
 WIDTH = 420
@@ -28,7 +28,7 @@ UNUSED = frozenset({"defs", "script", "style", "desc"})
 UNUSED_CLASSES = frozenset({"plot tooltip-overlay", "plot text-overlay", "titles", "background"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Chart:
     """A drawing and the same in numbers."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from provision.core.frozen import frozen
 from provision.core.models.records import PHASES, PhaseResult
 from provision.report.layout import duration
 from provision.report.run_files import seconds_between
@@ -17,7 +17,7 @@ NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Span:
     """One stretch of work; `left` and `width` in percent of the run."""
 
@@ -28,7 +28,7 @@ class Span:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Lane:
     """One phase over the whole fleet."""
 
@@ -37,7 +37,7 @@ class Lane:
     seconds: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Timeline:
     """The run's time axis: `seconds` long, ticks as percent and label, a lane a phase."""
 
@@ -46,7 +46,7 @@ class Timeline:
     lanes: tuple[Lane, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Clock:
     """What was written down with its time: when each phase ended, for all hosts and for each one.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from provision.core.frozen import frozen
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
 from provision.report.layout import clean, duration
@@ -27,7 +27,7 @@ MAP_FROM = 12
 """Number of hosts above which a map of them is shown."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Page:
     """Content of the page in reading order."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from provision.core.frozen import frozen
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
 from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
@@ -19,7 +19,7 @@ _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "fir
 _PLUGIN: dict[Kind, str] = {"tool": "--tool-parser-plugin", "reasoning": "--reasoning-parser-plugin"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChoiceSettings:
     """The settings that override the choices of a family."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from provision.catalog.rows import Row, table_row
+from provision.catalog.rows import Row
+from provision.core.frozen import frozen, table_row
 from provision.core.tables import own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ class Family(Row):
         return re.compile(self.named) if self.named else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Releases:
     """The releases of vLLM that have a name: from `since` on, up to `until` without it."""
 

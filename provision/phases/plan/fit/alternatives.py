@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.core.formatting import GIB
+from provision.core.frozen import frozen
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
@@ -21,7 +22,7 @@ _CARDS_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)
 """Memory sizes of cards on the market."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Alternative:
     """A change as text and as settings, with the changed arguments of `fit`."""
 

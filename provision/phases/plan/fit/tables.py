@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from provision.catalog.rows import Row, table_row
+from provision.catalog.rows import Row
+from provision.core.frozen import table_row
 from provision.core.tables import own_table, rows_of
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.toml")

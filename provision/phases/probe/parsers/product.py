@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from provision.core.frozen import frozen
 from provision.core.models.facts import Drift, EngineProcess, Installed
 from provision.phases.probe.parsers import drift
 from provision.phases.probe.parsers.values import integer, json_object
@@ -70,7 +71,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class _Service:
     """State of the service in its supervisor; all None where no supervisor knows it."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
+from provision.core.frozen import frozen
 from verify.cxx_abi import is_of_torch
 from verify.elf import Elf
 from verify.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
@@ -15,7 +15,7 @@ from verify.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 
 
-@dataclass(frozen=True)
+@frozen
 class Library:
     """One shared library."""
 
