@@ -36,7 +36,8 @@ from benchmarks.simulated_hosts import (
     sshd_program,
     wait_for_quiet,
 )
-from provision.core.models.records import PHASES, PhaseResult
+from provision.core.models.phase_names import PHASES
+from provision.core.models.records import PhaseResult
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from provision.phases.probe import script
+from provision.phases.probe.reading import script
 
 PORT = 40022
 PER_NETWORK = 250

@@ -46,7 +46,7 @@ else:
     print("ACCEPTED")
 """
 PROBE = """
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 {make}
 facts = parse("host", text)
 print(len(facts.model_dump_json()))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.core.models.base import Record
-from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+
+if TYPE_CHECKING:
+    from provision.core.models.facts import HostFacts
 
 SERVICE_USER = "firstlight"
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shlex
 import threading
 from typing import Any, Self
@@ -52,7 +51,7 @@ def lock_record(run: str) -> dict[str, Any]:
     """Return the content of PREFIX/lock.json for this run."""
     return {
         "run": run,
-        "controller": platform.node(),
+        "controller": os.uname().nodename,
         "user": account(),
         "pid": os.getpid(),
         "since": utc_now(),

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
 from provision.core.frozen import frozen
-from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
 from provision.core.models.inventory import Inventory
-from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Settings
-from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import (
@@ -35,10 +32,13 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
-from provision.report.history.pruning import prune_quietly
 from verify.printable import unguarded
 
 if TYPE_CHECKING:
+    from provision.core.models.facts import HostFacts
+    from provision.core.models.phase_names import PhaseName
+    from provision.core.models.records import Summary
+    from provision.core.models.stack import Plan
     from provision.phases.plan.fit import Shape
 
 
@@ -95,6 +95,9 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     """Run steps, print the summary, remove old runs, and return the exit code."""
     outcome = execute(request, steps)
     print_summary(outcome, as_json=as_json)
+    # Here, since nothing before needs it.
+    from provision.report.history.pruning import prune_quietly
+
     prune_quietly(request.logs)
     return outcome.exit_code
 

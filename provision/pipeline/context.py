@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
 from provision.core.models.inventory import Host, Inventory
-from provision.core.models.quarantine import Quarantine
-from provision.core.models.records import PhaseName, PhaseResult, Transfers
-from provision.core.models.staged import StagedFile
+from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
-from provision.fleet.sources.choice import Bandwidth
+from provision.fleet.sources.bandwidth import Bandwidth
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
 from provision.pipeline.phase_results import PhaseResultsFile
@@ -27,6 +25,10 @@ from provision.report.live import Progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
+    from provision.core.models.phase_names import PhaseName
+    from provision.core.models.quarantine import Quarantine
+    from provision.core.models.records import PhaseResult
+    from provision.core.models.staged import StagedFile
     from provision.phases.install.target import Target
     from provision.phases.stage import Store
     from provision.phases.stage.bundle import RecordingStore
@@ -255,6 +257,8 @@ class RunContext:
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
+        from provision.core.models.records import PhaseResult
+
         cause = None
         if isinstance(error, FirstlightError):
             text, hint, cause = error.text, error.hint, error.cause

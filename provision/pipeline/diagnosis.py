@@ -18,7 +18,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact
 from provision.core.run_folder import RunFolder
 from provision.fleet.rollout.store import RolloutStore
-from provision.phases.probe import Source
+from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext

@@ -10,7 +10,7 @@ from provision.core.models.inventory import Host
 from provision.core.redaction import redact
 from provision.core.run_folder import write_atomically
 from provision.fleet.ssh import Task, fan_out
-from provision.phases.probe import Source, collect
+from provision.phases.probe.failure_evidence import Source, collect
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from provision.core.models.records import PhaseResult
-from provision.phases.probe import Source
+from provision.phases.probe.failure_evidence import Source
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 

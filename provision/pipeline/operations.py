@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
 from provision.fleet.quarantine import QuarantineStore

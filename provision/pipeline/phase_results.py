@@ -8,10 +8,14 @@ at once.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder, write_atomically
+
+if TYPE_CHECKING:
+    from provision.core.models.phase_names import PhaseName
+    from provision.core.models.records import PhaseResult
 
 ALWAYS = 32
 """Up to this number of results the file is written with each."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from provision.core.frozen import frozen
-from provision.core.models.records import PHASES, PhaseName
+from provision.core.models.phase_names import PHASES, PhaseName
 
 if TYPE_CHECKING:
     from provision.pipeline.context import BackgroundTask, RunContext

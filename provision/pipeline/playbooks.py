@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseResult
 from provision.fleet.locks import HostLock
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

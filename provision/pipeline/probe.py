@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from provision.core.install_paths import install_paths_of
-from provision.core.models.base import complete
-from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseResult
-from provision.phases.probe import probe as probe_host
+from provision.phases.probe.reading import probe as probe_host
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import wants_rules
 from provision.pipeline.results import ProbedHosts
+
+if TYPE_CHECKING:
+    from provision.core.models.facts import HostFacts
+    from provision.core.models.records import PhaseResult
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
@@ -24,6 +25,11 @@ MAX_CLOCK_SKEW_S = 300.0
 def prepare(context: RunContext) -> None:
     """Do what needs no answer, while hosts work."""
     del context
+    from provision.core.models.base import complete
+    from provision.core.models.facts import HostFacts
+    from provision.core.models.records import PhaseResult
+    from provision.phases.probe import assemble  # noqa: F401
+
     complete(HostFacts, PhaseResult)
 
 
@@ -75,6 +81,8 @@ def probe(
 
 
 def _probe_result(name: str, facts: HostFacts) -> PhaseResult:
+    from provision.core.models.records import PhaseResult
+
     skew, seconds = facts.clock_skew_s, facts.seconds or 0.0
     if skew is None or abs(skew) <= MAX_CLOCK_SKEW_S:
         return PhaseResult(host=name, phase="probe", status="ok", seconds=seconds)

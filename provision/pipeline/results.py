@@ -7,18 +7,23 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.core.frozen import frozen
-from provision.core.models.stack import Plan
 
 if TYPE_CHECKING:
     from provision.core.install_paths import InstallPaths
     from provision.core.models.facts import HostFacts
     from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
-    from provision.core.models.stack import Stack
+    from provision.core.models.stack import Plan, Stack
     from provision.core.models.staged import Staged
     from provision.pipeline.desired_state import Desired
 
 
 HostsT = TypeVar("HostsT", bound="ProbedHosts")
+
+
+def _no_plan() -> Plan:
+    from provision.core.models.stack import Plan
+
+    return Plan(classes=())
 
 
 @frozen
@@ -33,7 +38,7 @@ class ProbedHosts:
 class PlannedHosts(ProbedHosts):
     """Hosts with the Stack of their class."""
 
-    plan: Plan = field(default_factory=lambda: Plan(classes=()))
+    plan: Plan = field(default_factory=_no_plan)
     driver_changed: frozenset[str] = frozenset()
     """Hosts whose drivers this run installed."""
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
-from provision.core.models.records import PhaseResult, Summary
 from provision.core.redaction import register_secret
 from provision.core.run_folder import RunFolder, is_running
 from provision.core.scratch import remove_left_folders
@@ -37,6 +36,7 @@ from provision.report.live import open_progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
+    from provision.core.models.records import Summary
     from provision.pipeline.batches import Batching
 
 
@@ -200,6 +200,7 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
 
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
     """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
+    from provision.core.models.records import PhaseResult
     from provision.pipeline.playbooks import write_inventory
 
     own = [step for step in steps if step.in_batches]
@@ -227,6 +228,8 @@ def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) 
 
 def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
+    from provision.core.models.records import PhaseResult
+
     context.scope, context.batch = "all", None
     for host in context.hosts():
         done = context.results.get(host.name, {})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseName
+from provision.core.models.phase_names import PhaseName
 from provision.phases.gateway.firewall import (
     Opening,
     chosen_command,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from provision.core.models.base import complete
-from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder, write_atomically
+
+if TYPE_CHECKING:
+    from provision.core.models.records import Summary
 
 
 def load() -> None:
     """Import what summaries need, while hosts work."""
+    from provision.core.models.records import Summary
     from provision.report import json_form, markdown, run_files, summary_builder, text  # noqa: F401
     from provision.report.history import retention  # noqa: F401
 

@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from provision.core.formatting import format_bytes
-from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line
 from verify.printable import unguarded
+
+if TYPE_CHECKING:
+    from provision.core.models.phase_names import PhaseName
+    from provision.core.models.records import PhaseResult
 
 BYTES_EVERY_S = 10.0
 """Minimum interval between two plain lines about one transfer."""

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from provision.core.formatting import format_bytes
-from provision.core.models.records import PHASES, PhaseName, PhaseResult
+from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, printable_line
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from provision.core.models.records import PhaseResult
+from typing import TYPE_CHECKING
+
 from provision.core.redaction import redact
 from provision.report.layout import clean
+
+if TYPE_CHECKING:
+    from provision.core.models.records import PhaseResult
 
 
 def ending(result: PhaseResult) -> str:

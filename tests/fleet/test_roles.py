@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from provision.fleet.ssh import open_session
-from provision.phases.probe import probe
+from provision.phases.probe.reading import probe
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of
 from tests.fleet.root import bare_root

@@ -13,12 +13,13 @@ import yaml
 from provision.cli.consent import consent
 from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision, Rollout, RolloutHost
 from provision.core.models.settings import Settings
 from provision.fleet.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
-from provision.phases.probe import collect
+from provision.phases.probe.failure_evidence import collect
 from provision.pipeline import CommandRequest, diagnosis, repair
 from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes

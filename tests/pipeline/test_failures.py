@@ -16,7 +16,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.plan.rules import HOST_RULES, RULES
-from provision.phases.probe import Source
+from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import failure_evidence, failures, plan
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 
 RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded"
 

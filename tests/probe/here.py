@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from provision.core.models.facts import HostFacts
-from provision.phases.probe import parse, script
+from provision.phases.probe.assemble import parse
+from provision.phases.probe.reading import script
 
 
 @dataclass(frozen=True)

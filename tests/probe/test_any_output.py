@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.core.models.facts import HostFacts
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 from tests.probe.test_recorded import CASES, RECORDED
 
 pytestmark = pytest.mark.slow

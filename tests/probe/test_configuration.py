@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 from provision.core.models.facts import Configuration
-from provision.phases.probe import parse, script
+from provision.phases.probe.assemble import parse
 from provision.phases.probe.parsers import configuration, nvidia_smi
+from provision.phases.probe.reading import script
 from provision.phases.probe.sections import Section
 
 

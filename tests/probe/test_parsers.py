@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 from provision.phases.probe.parsers import (
     cpu,
     drift,

@@ -15,7 +15,7 @@ from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import Completed, Session
-from provision.phases.probe import probe
+from provision.phases.probe.reading import probe
 
 
 class LocalMachine:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.facts import HostFacts
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 
 RECORDED = Path(__file__).parent / "recorded"
 CASES = sorted(path.stem for path in RECORDED.glob("*.txt"))

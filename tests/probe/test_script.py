@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.probe import script
+from provision.phases.probe.reading import script
 from tests.probe.here import program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
 

@@ -13,7 +13,8 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
-from provision.core.models.records import HostSummary, PhaseName, Summary
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import HostSummary, Summary
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
 from provision.pipeline.results import CheckedHosts, ProbedHosts

@@ -8,7 +8,8 @@ import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import Finding, HostSummary, PhaseName
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import Finding, HostSummary
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.markdown import render as markdown

@@ -13,7 +13,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.shell import RUN_BYTES
-from provision.phases.probe import probe
+from provision.phases.probe.reading import probe
 
 
 @pytest.fixture

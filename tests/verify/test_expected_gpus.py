@@ -9,7 +9,7 @@ import pytest
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.probe import parse
+from provision.phases.probe.assemble import parse
 from provision.phases.verify import run_checks
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.tool_output import Verified

@@ -44,6 +44,8 @@ Share = Annotated[float, BeforeValidator(_number)]
 Source = Literal["auto", "controller", "peers", "host", "path"]
 SourceKind = Literal["wheels", "interpreter", "model"]
 """What comes from a source of its own."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
 
 
 def setting(default: Any, description: str, *, allowed: str, **constraints: Any) -> Any:

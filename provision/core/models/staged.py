@@ -9,8 +9,6 @@ from pydantic import Field
 from provision.core.models.base import Record
 from provision.core.models.stack import Interpreter, Reason, Stack
 
-CHAT_TEMPLATE = "chat_template.jinja"
-"""A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
 FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source", "cache"]
 
 

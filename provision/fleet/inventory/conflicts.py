@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from provision.core.models.setting_types import SourceKind
+from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
 from provision.core.models.settings import RAY_PORTS, Settings, option_of
-from provision.core.models.staged import CHAT_TEMPLATE
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE

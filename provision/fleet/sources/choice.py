@@ -6,15 +6,14 @@ Hosts hand files on where that is set, or where it takes less time by the bandwi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
-from provision.core.models.setting_types import SourceKind
-from provision.core.models.staged import CHAT_TEMPLATE, FileKind, StagedFile
+from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
+from provision.core.models.staged import FileKind, StagedFile
 from provision.fleet.peers import access
 from provision.fleet.peers.relay import AT_ONCE, FIRST
 
@@ -33,34 +32,10 @@ HANDOVER_S = 2.0
 """Seconds until a host gets the first byte of another: the source's key and the connection. Estimated, not measured."""
 BETWEEN_BYTES_S = 110e6
 """Bytes a second that hosts of one network are taken to exchange at least: 1 Gbit/s without the headers of packets. Not measured."""
-ENOUGH_BYTES = 8 << 20
-"""Shorter transfers say nothing about the bandwidth: connections and checks take most of their time."""
 SAMPLE = 3
 """Files of a shared folder that each host hashes before it copies any."""
 SAMPLED_BELOW = 256 << 20
 """Larger files are not hashed before they are copied, bytes. Nor is a chat template, which a setting may replace."""
-
-
-@dataclass
-class Bandwidth:
-    """What the controller sent to hosts in this run, and when."""
-
-    _sent: int = 0
-    _times: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, sent: int, began: float, ended: float) -> None:
-        """Note a transfer: its bytes, and its beginning and end in seconds of one clock."""
-        self._sent += sent
-        self._times.append((began, ended))
-
-    @property
-    def bytes_s(self) -> float | None:
-        """Bytes a second of all transfers together, while there was any; None where too little was sent."""
-        seconds, reached = 0.0, float("-inf")
-        for began, ended in sorted(self._times):
-            seconds += max(0.0, ended - max(began, reached))
-            reached = max(reached, ended)
-        return self._sent / seconds if self._sent >= ENOUGH_BYTES and seconds > 0 else None
 
 
 @frozen

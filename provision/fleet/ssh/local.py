@@ -10,14 +10,16 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from provision.core.models.inventory import Connection
-from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, LocalChannel, wrapped
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import OutputLimitError, Raw, ShellSession
 from provision.fleet.ssh.upload import upload_locally
+
+if TYPE_CHECKING:
+    from provision.core.models.staged import StagedFile
 
 _PIECE = 1 << 16
 

@@ -7,13 +7,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
-from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
+
+if TYPE_CHECKING:
+    from provision.core.models.staged import StagedFile
 
 _ABSENT = 44
 """Exit status of our own reading command for a file that is not there."""

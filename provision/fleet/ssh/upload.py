@@ -15,13 +15,15 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
-from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed, Progress, SendReport
+
+if TYPE_CHECKING:
+    from provision.core.models.staged import StagedFile
 
 LEDGER = ".arrived"
 TAR_BELOW = 32 * 1024 * 1024

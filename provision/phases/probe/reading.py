@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import HostFacts
-from provision.phases.probe.assemble import CUT, parse
-from provision.phases.probe.parsers.configuration import sysctl_files
 
 if TYPE_CHECKING:
+    from provision.core.models.facts import HostFacts
     from provision.core.models.inventory import Host
     from provision.fleet.ssh import Session
 
@@ -50,6 +48,11 @@ def script(
             host a quarter of the whole probe.
         with_configuration: Whether packages, settings and services are read too.
     """
+    files: Sequence[str] = ()
+    if with_configuration:
+        from provision.phases.probe.parsers.configuration import sysctl_files
+
+        files = sysctl_files()
     parameters = {
         "FL_NONCE": nonce or secrets.token_hex(8),
         "FL_PREFIX": prefix or "",
@@ -60,7 +63,7 @@ def script(
             (*(("group_manager",) if in_full else ()), *(("group_configuration",) if with_configuration else ()))
         ),
         "FL_OWNERS": "yes" if in_full else "",
-        "FL_SYSCTL": " ".join(sysctl_files()) if with_configuration else "",
+        "FL_SYSCTL": " ".join(files),
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
     }
@@ -115,6 +118,9 @@ def probe(
     )
     answer = session.run("", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
+    # Only now, so that connections begin before it is imported.
+    from provision.phases.probe.assemble import CUT, parse
+
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if facts.unknown.get("host") == CUT:
         raise RemoteCommandError(

@@ -14,9 +14,9 @@ from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
+from provision.core.models.setting_types import CHAT_TEMPLATE
 from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, ModelPlan, Stack
-from provision.core.models.staged import CHAT_TEMPLATE
 from provision.phases.serve import peer_access, start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.records import PHASES, HostSummary, ServeRecord
+from provision.core.models.phase_names import PHASES
+from provision.core.models.records import HostSummary, ServeRecord
 from provision.core.run_folder import RunFolder
 from provision.report import page
 from provision.report.page.dot_plot import MARGIN, WIDTH, draw_dot_plot
