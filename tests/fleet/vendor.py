@@ -256,7 +256,7 @@ def _release(listings: Mapping[str, str], folder: Path, by: Signer, head: str) -
 
 
 def give_cards(host: FleetHost) -> None:
-    """Show the bus of an HGX H100, also after restarts, on a host that does not detect its container."""
+    """Show the bus of an HGX H100, and neither a container nor a virtual machine, also after restarts."""
     root = host.machine.root
     for line in split(RECORDED.read_text())["pci"].lines():
         path, _, value = line.rpartition(":0x")
@@ -264,14 +264,19 @@ def give_cards(host: FleetHost) -> None:
             file = root / "opt/board" / Path(path).relative_to("/sys/bus/pci")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"0x{value}\n")
-    (root / "etc/systemd/system/sys-bus-pci.mount").write_text(
-        "[Mount]\nWhat=/opt/board\nWhere=/sys/bus/pci\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
-    )
+    (root / "opt/no-clocks").mkdir()
+    processor = Path("/proc/cpuinfo").read_text()
+    (root / "opt/cpuinfo").write_text(processor.replace(" hypervisor", ""))
+    shown = {
+        "/sys/bus/pci": "/opt/board",
+        "/sys/devices/system/clocksource": "/opt/no-clocks",
+        "/proc/cpuinfo": "/opt/cpuinfo",
+    }
+    units = {path.strip("/").replace("/", "-") + ".mount": (path, what) for path, what in shown.items()}
+    for name, (path, what) in units.items():
+        (root / "etc/systemd/system" / name).write_text(
+            f"[Mount]\nWhat={what}\nWhere={path}\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
+        )
+    (root / "etc/tmpfiles.d/no-container.conf").write_text("r! /run/systemd/container\n")
     (root / "etc/modprobe.d").mkdir(exist_ok=True)  # from kmod, which a machine with its own kernel has
-    program = root / "usr/local/bin/systemctl"
-    program.write_text(
-        '#!/bin/sh\ncase $* in *=Virtualization*) /usr/bin/systemctl "$@" | sed "s/^Virtualization=.*/Virtualization=/" ;;'
-        ' *) exec /usr/bin/systemctl "$@" ;; esac\n'
-    )
-    program.chmod(0o755)
-    host.sh("systemctl daemon-reload; systemctl enable --now --quiet sys-bus-pci.mount")
+    host.sh(f"rm -f /run/systemd/container; systemctl daemon-reload; systemctl enable --now --quiet {' '.join(units)}")
