@@ -21,7 +21,7 @@ from provision.core.models.records import (
 )
 from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
-from provision.core.redaction import scrub
+from provision.core.redaction import redact, scrub
 from provision.report.devices import describe_devices
 from provision.report.next_steps import call_commands, key_file, next_commands, prefix_of
 from provision.report.run_files import RunFiles, Verification, verification
@@ -67,10 +67,13 @@ def _without_secrets(summary: Summary) -> Summary:
     return clean.model_copy(update={"hosts": tuple(hosts)})
 
 
+def _is_clean(text: str | None) -> bool:
+    return text is None or redact(text) == text
+
+
 def _check_without_secrets(check: CheckRecord) -> CheckRecord:
     texts = {name: value for name, value in vars(check).items() if isinstance(value, (str, dict, list))}
-    named = [{"name": figure.name, "unit": figure.unit} for figure in check.figures]
-    if scrub(texts) == texts and scrub(named) == named:
+    if scrub(texts) is texts and all(_is_clean(figure.name) and _is_clean(figure.unit) for figure in check.figures):
         return check
     return CheckRecord.model_validate(scrub(check.model_dump()))
 

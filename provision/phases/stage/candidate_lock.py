@@ -303,4 +303,4 @@ def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tupl
         missing = [wheel for wheel in wheels if wheel.url and not here[wheel.sha256]]
         if missing:
             fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
-    return tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
+    return tuple(here[wheel.sha256] or job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
