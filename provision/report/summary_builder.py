@@ -67,8 +67,8 @@ def _without_secrets(summary: Summary) -> Summary:
     return clean.model_copy(update={"hosts": tuple(hosts)})
 
 
-def _is_clean(text: str | None) -> bool:
-    return text is None or redact(text) == text
+def _is_clean(text: str) -> bool:
+    return redact(text) == text
 
 
 def _check_without_secrets(check: CheckRecord) -> CheckRecord:

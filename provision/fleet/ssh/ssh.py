@@ -9,11 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import paramiko
 
 from provision.core.models.inventory import Connection
-from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, SshChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, alive, connect
 from provision.fleet.ssh.errors import broken_error
@@ -21,6 +21,9 @@ from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import OutputLimitError, Raw, ShellSession
 from provision.fleet.ssh.ssh_stream import SshStream
 from provision.fleet.ssh.upload import Upload
+
+if TYPE_CHECKING:
+    from provision.core.models.staged import StagedFile
 
 _PIECE = 32_768
 _AT_ONCE = 32_768
