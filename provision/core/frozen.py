@@ -2,7 +2,7 @@
 
 `@dataclass(frozen=True)` writes and compiles five methods for each class, which takes 0.3 ms. A command imports 150 of such classes and lives
 for half a second. The classes of this module share their methods instead. All else is a dataclass: `fields`, `replace` and `asdict` work.
-What is compared, hashed and shown follows the options `compare` and `repr` of `field`; `init=False` is not supported.
+What is compared, hashed and shown follows the options `compare` and `repr` of `field`. Code that runs on hosts has the standard library alone, and uses `dataclass`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ class _Shape(NamedTuple):
     compared: tuple[str, ...]
     shown: tuple[str, ...]
     kw_only: bool
-    is_finished: bool
-    """Whether the class has `__post_init__`."""
+    has_post_init: bool
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -49,6 +48,8 @@ def table_row(kind: type[T]) -> type[T]:
 def _make(kind: type[T], *, eq: bool = True, kw_only: bool = False) -> type[T]:
     made: Any = dataclass(init=False, eq=False, repr=False, kw_only=kw_only)(kind)
     own = fields(made)
+    if not all(one.init for one in own):
+        raise TypeError(f"{kind.__name__}: a field with init=False is not supported")
     made.frozen_shape = _Shape(
         names=tuple(one.name for one in own),
         defaults={one.name: one.default for one in own if one.default is not MISSING},
@@ -56,7 +57,7 @@ def _make(kind: type[T], *, eq: bool = True, kw_only: bool = False) -> type[T]:
         compared=tuple(one.name for one in own if one.compare),
         shown=tuple(one.name for one in own if one.repr),
         kw_only=kw_only,
-        is_finished=hasattr(kind, "__post_init__"),
+        has_post_init=hasattr(kind, "__post_init__"),
     )
     made.__init__, made.__setattr__, made.__delattr__ = _init, _refuse, _refuse
     if "__repr__" not in vars(kind):
@@ -85,7 +86,7 @@ def _init(self: Any, /, *args: Any, **values: Any) -> None:
         wrong = ", ".join(sorted(values.keys() ^ {*shape.names}))
         raise TypeError(f"{type(self).__name__}: missing or unknown: {wrong}")
     self.__dict__.update(values)
-    if shape.is_finished:
+    if shape.has_post_init:
         self.__post_init__()
 
 

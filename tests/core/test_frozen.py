@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from provision.core.frozen import frozen, frozen_by_identity, table_row
 
+ROOT = Path(__file__).resolve().parents[2]
+FROZEN = str(ROOT / "provision/core/frozen.py")
+"""Its description names what it replaces."""
 T = TypeVar("T")
 
 
@@ -123,3 +127,17 @@ def test_what_is_derived_after_all_fields_are_set() -> None:
     assert Checked(1).count == 1
     with pytest.raises(ValueError, match="-1"):
         Checked(-1)
+
+
+def test_a_field_that_is_no_argument_is_refused() -> None:
+    class Late:
+        made: int = field(default=0, init=False)
+
+    with pytest.raises(TypeError, match="Late: a field with init=False"):
+        frozen(Late)
+
+
+def test_classes_of_the_controller_share_their_methods() -> None:
+    own = [path for path in (ROOT / "provision").rglob("*.py") if not {"onhost", "onbuilder"} & {*path.parts}]
+    assert own
+    assert [str(path) for path in own if "@dataclass(frozen=True" in path.read_text(encoding="utf-8")] == [FROZEN]
