@@ -25,6 +25,7 @@ from provision.report.live import Progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
+    from provision.core.models.facts import HostFacts
     from provision.core.models.phase_names import PhaseName
     from provision.core.models.quarantine import Quarantine
     from provision.core.models.records import PhaseResult
@@ -100,6 +101,8 @@ class RunContext:
     """Variables that playbooks of the run got for each host, by its name."""
     checked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host in this run, by its name."""
+    written_facts: dict[str, HostFacts] = field(default_factory=dict)
+    """The newest facts of each host, by its name, as the run's folder has them."""
     quarantined: dict[str, Quarantine] = field(default_factory=dict)
     """The mark of each host that this run leaves out, or marked itself."""
     removed: set[str] = field(default_factory=set)

@@ -252,7 +252,7 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
         from provision.pipeline.failures import diagnose
 
         diagnose(context, context.result)
-    summary = summarise(context.run, interrupted=interrupted)
+    summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
     if there := context.locked - context.removed:
         from provision.pipeline.host_summary import write_on_hosts

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provision.core.models.base import complete
 from provision.core.run_folder import RunFolder, write_atomically
 
 if TYPE_CHECKING:
+    from provision.core.models.facts import HostFacts
     from provision.core.models.records import Summary
 
 
@@ -20,7 +22,7 @@ def load() -> None:
     complete(Summary)
 
 
-def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
+def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
     """Summarize a run's folder. A missing file means that the phase was not reached.
 
     For hosts that failed, earlier runs in the same log folder are compared to find what changed since the host was green.
@@ -28,13 +30,14 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
     Args:
         run: Folder of the run.
         interrupted: Whether the run was interrupted.
+        facts: Facts by host, as the folder has them, where the caller wrote them itself.
 
     Returns:
         The summary, without secrets.
     """
     from provision.report import run_files, summary_builder
 
-    summary = summary_builder.build(run_files.read(run), interrupted=interrupted)
+    summary = summary_builder.build(run_files.read(run, facts), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
