@@ -16,8 +16,8 @@ _CGROUP_WORDS = (
     ("containerd", "containerd"),
 )
 _MARKS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
-# Texts in the DMI tables, and kinds of virtual machines by systemd's names. Those of the first table say more than the hypervisor does;
-# the second one tells a hypervisor that neither a clock nor anything else names.
+# Texts in the DMI tables, and kinds of virtual machines by systemd's names. A name of the first table says more than the hypervisor does.
+# The second table is for hypervisors that nothing else names.
 _CLOUDS = (
     ("amazon ec2", "amazon"), ("google compute engine", "google"), ("virtualbox", "oracle"), ("innotek", "oracle"),
     ("xen", "xen"), ("vmware", "vmware"), ("microsoft corporation virtual machine", "microsoft"),
