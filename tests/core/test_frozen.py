@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
+from copy import copy
+from dataclasses import FrozenInstanceError, asdict, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,13 +28,8 @@ class Card:
     seen: float = field(default=0.0, compare=False)
 
 
-@dataclass(frozen=True)
-class Expected:
-    name: str
-    memory: int = 80
-    tags: list[str] = field(default_factory=list)
-    secret: str = field(default="", repr=False)
-    seen: float = field(default=0.0, compare=False)
+Expected: Any = make_dataclass("Card", [(one.name, one.type, copy(one)) for one in fields(Card)], frozen=True)
+"""What the standard library makes of the same fields."""
 
 
 @frozen
@@ -63,7 +59,7 @@ def test_it_compares_shows_and_converts_as_a_dataclass(one: dict[str, Any], othe
     ours, theirs = (Card(**one), Card(**other)), (Expected(**one), Expected(**other))
     assert (ours[0] == ours[1]) == (theirs[0] == theirs[1])
     for mine, reference in zip(ours, theirs, strict=True):
-        assert repr(mine) == repr(reference).replace("Expected(", "Card(")
+        assert repr(mine) == repr(reference)
         assert asdict(mine) == asdict(reference)
         assert asdict(replace(mine, memory=7)) == asdict(replace(reference, memory=7))
 

@@ -44,8 +44,8 @@ def script(
         paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
-        in_full: Whether systemd's state and the processes that listen on ports are read too: few decisions need them, and they take a
-            host a quarter of the whole probe.
+        in_full: Whether systemd's state and the processes that listen on ports are read too: few decisions need them, and both
+            take a host time.
         with_configuration: Whether packages, settings and services are read too.
     """
     files: Sequence[str] = ()

@@ -118,9 +118,11 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
         StageError: No candidate can be locked, or a wheel cannot be had.
 
     """
+    attempts: list[_Attempt] = []
     refused: list[Reason] = []
     for candidate, stack in [] if job.refresh and not job.settings.bundled else candidates:
         attempt = _prepare(candidate, stack, job)
+        attempts.append(attempt)
         known = _read_cached(attempt.key, job.store)
         if known.locked and not _package_lost(attempt, known.locked, job.store):
             paths = _ensure(attempt, known.locked.files(), job)
@@ -131,7 +133,7 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
             refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
         elif not job.settings.bundled:
             break
-    attempts = [_prepare(candidate, stack, job) for candidate, stack in candidates]
+    attempts += [_prepare(candidate, stack, job) for candidate, stack in candidates[len(attempts) :]]
     if job.settings.bundled:
         raise StageError(
             f"`{job.settings.bundled.name}` has no environment for this class of host: "
