@@ -201,6 +201,18 @@ def test_a_host_that_breaks_off_leaves_what_came(tmp_path: Path, fetch: Callable
     assert (tmp_path / "to" / "one").read_bytes() == b"01234"
 
 
+def test_a_host_that_ended_before_it_was_asked_leaves_what_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "INCOMING", tmp_path)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["printf", "01234"], bufsize=0, stdin=pipe, stdout=pipe) as process:
+        process.wait()
+        file = {"sha256": sha256("a.whl"), "size": 10, "offset": 0, "part": "one"}
+        assert peer.receive(process, [file], peer.Report()) == "the connection was closed"
+    assert (tmp_path / "one").read_bytes() == b"01234"
+
+
 def test_a_host_that_refuses_is_quoted(fetch: Callable[..., list[dict[str, Any]]]) -> None:
     [answer] = fetch("sh -c 'echo No route to host. >&2; exit 255'")
     assert answer == {"problem": "No route to host."}
