@@ -25,12 +25,14 @@ class Comparison:
     exact: Tensor
     lost: Tensor | float | None = None
     """None if nothing is rounded, so that all elements must be equal."""
+    truncated: bool = False
+    """Whether the operator cuts its results to their type instead of rounding them."""
 
     def share(self, *, spoiled: bool) -> float:
         """Return the largest error as a share of the error bound; infinity for a wrong element where nothing is rounded."""
         result = corrupt(self.result) if spoiled else self.result
         if self.lost is not None:
-            return share(result, self.exact, self.lost)
+            return share(result, self.exact, self.lost, truncated=self.truncated)
         expected = self.exact.to(result.dtype)
         return 0.0 if bool((result.cpu().reshape(-1, *expected.shape) == expected).all()) else math.inf
 

@@ -120,7 +120,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack(rows, dim=-2)
 
 
-def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0) -> float:
+def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0, *, truncated: bool = False) -> float:
     """Return the largest error of an element as a share of its bound; NaN and infinity give infinity.
 
     Args:
@@ -129,12 +129,13 @@ def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0) -> float:
         lost: Absolute error allowed before the last rounding, a number or in the shape of `exact`; see `steps` and `summed`.
             The last rounding costs half a unit in the last place of the result's type. Near the smallest numbers of a type,
             float32's smallest normal number may become zero.
+        truncated: Whether the operator cuts its results instead of rounding them, which costs a whole unit.
     """
     import torch
 
     kind = torch.finfo(result.dtype)
     least = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).smallest_normal)
-    allowed = kind.eps / 2 * exact.abs() + lost + least
+    allowed = kind.eps / (1 if truncated else 2) * exact.abs() + lost + least
     errors = (result.detach().cpu().double().reshape(-1, *exact.shape) - exact).abs() / allowed
     return float(errors.max().nan_to_num(nan=math.inf, posinf=math.inf))
 

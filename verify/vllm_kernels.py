@@ -11,16 +11,25 @@ from verify.tables import table
 
 def vllm_extensions() -> list[Path]:
     """Return the extensions for this CPU or GPU; none if vLLM is not installed."""
+    return _variant()[0]
+
+
+def truncated_types() -> frozenset[str]:
+    """Return the types to which the extension for this CPU cuts results instead of rounding them."""
+    return _variant()[1]
+
+
+def _variant() -> tuple[list[Path], frozenset[str]]:
     import torch
 
     folder = _folder()
     if folder is None:
-        return []
+        return [], frozenset()
     for row in table("libraries")["vllm_kernels"]:
         supported = row["when"] == "always" or getattr(torch.cpu, row["when"], bool)()
         if supported and (found := sorted(folder.glob(row["glob"]))):
-            return found
-    return []
+            return found, frozenset(row.get("truncated", ()))
+    return [], frozenset()
 
 
 def further_extensions() -> list[Path]:

@@ -11,6 +11,7 @@ from verify.inputs import DTYPES, synchronize
 from verify.operator_check import Comparison
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
+from verify.vllm_kernels import truncated_types
 from verify.vllm_operators import MissingError, operator
 
 if TYPE_CHECKING:
@@ -30,13 +31,16 @@ class OperatorProblem:
     dtype: str
     """Type of the result; a correct result replaces it if a fault is injected and the operator is missing."""
     lost: Tensor | float | None = None
+    limit: str | None = None
+    """What the operator cannot compute on this device, so that the problem does not ask for it."""
 
     def share(self, call: Call | None, device: str, *, spoiled: bool) -> float:
         """Return the error of the result as a share of the bound."""
         import torch
 
         result = self.compute(call, device) if call else self.exact.to(getattr(torch, self.dtype))
-        return Comparison(self.what, result, self.exact, self.lost).share(spoiled=spoiled)
+        truncated = device == "cpu" and self.dtype in truncated_types()
+        return Comparison(self.what, result, self.exact, self.lost, truncated=truncated).share(spoiled=spoiled)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,11 @@ def check(name: str, description: str, subjects: Sequence[OperatorSubject]) -> C
 
 
 def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckResult:
-    """Run every available operator. Missing ones are named in the evidence; without any the check is skipped."""
+    """Run every available operator. Missing ones, and missing precisions, are named in the evidence; without any the check is skipped."""
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
     shares: dict[str, float] = {}
     missing: dict[str, str] = {}
+    limits: list[str] = []
     wrong = []
     for subject in subjects:
         call = None
@@ -80,7 +85,13 @@ def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckRes
                 continue
         for dtype in subject.dtypes:
             problem = subject.problem(dtype)
-            found = problem.share(call, device, spoiled=spoiled)
+            try:
+                found = problem.share(call, device, spoiled=spoiled)
+            except MissingError as error:
+                missing[f"{subject.name}, {dtype}"] = str(error)
+                continue
+            if problem.limit and problem.limit not in limits:
+                limits.append(problem.limit)
             shares[subject.name] = max(shares.get(subject.name, 0.0), found)
             if not found <= 1:
                 wrong.append(f"{subject.name}, {dtype}, {problem.what}: {found:.3g} times the error bound")
@@ -95,4 +106,5 @@ def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckRes
         text = f"vLLM's operators are wrong: {'; '.join(wrong[:3])}"
         return CheckResult("fail", text, figures, evidence, "do not serve with this environment")
     text = f"{', '.join(shares)} are within the error bound (worst {max(shares.values()):.2f} of it)"
+    text = "; ".join((text, *limits))
     return CheckResult("ok", text, figures, evidence)

@@ -13,6 +13,7 @@ from verify.checks.devices import cpu, gpus
 from verify.child_processes import ChildResult
 from verify.records import CheckContext
 from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
+from verify.views.cpu import cpu_flags
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
 ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
@@ -205,12 +206,12 @@ def test_torch_must_use_all_cpus_and_instructions(
 
 
 def test_the_flags_of_the_first_cpu_are_read() -> None:
-    assert cpu.cpu_flags("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu\n") == {
+    assert cpu_flags("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu\n") == {
         "fpu",
         "avx2",
         "fma",
     }
-    assert cpu.cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == frozenset()
+    assert cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views import numa
+from verify.views.cpu import own_flags
 from verify.views.numa import Node
 
 
@@ -17,17 +17,11 @@ def _run(context: CheckContext) -> CheckResult:
     import torch
 
     cpus, threads, used = frozenset(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
-    flags = cpu_flags(Path("/proc/cpuinfo").read_text())
+    flags = own_flags()
     if "slow" in context.faults:
         cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
     outcome = evaluate(usable=len(cpus), threads=threads, used=used, flags=flags)
     return with_nodes(outcome, numa.nodes(), cpus)
-
-
-def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """Return the flags of the first CPU in /proc/cpuinfo; empty if it lists none (not x86)."""
-    line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
 
 
 def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) -> CheckResult:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from verify.inputs import normal
 from verify.operator_reference import product, summed
-from verify.vllm_operators import operator
+from verify.vllm_operators import MissingError, operator
 from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ROWS, DEPTH, COLUMNS = 3, 1101, 1307
 COPIES = 345
+NOT_THERE = "could not create a primitive descriptor"
+"""What oneDNN says then; vLLM 0.32.0 catches it (model_executor/layers/utils.py, dispatch_cpu_unquantized_gemm)."""
 
 
 def _find(name: str, device: str) -> Call:
@@ -25,7 +27,13 @@ def _find(name: str, device: str) -> Call:
     )
 
     def call(result: Tensor, left: Tensor, right: Tensor) -> None:
-        handler = make(right, 1)
+        try:
+            handler = make(right, 1)
+        except RuntimeError as error:
+            if NOT_THERE not in str(error):
+                raise
+            kind = str(right.dtype).removeprefix("torch.")
+            raise MissingError(f"oneDNN has no product of {kind} for this CPU; vLLM takes torch's") from None
         multiply(result, left, None, torch.tensor(handler))
         release(handler)
 
