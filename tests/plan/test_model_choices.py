@@ -108,6 +108,55 @@ def test_cards_below_the_quantisations_bound_are_refused(gpu: str, fits: bool) -
     assert ("needs compute capability 8.0; the cards have 7.5" in text) == (not fits)
 
 
+INT8 = LLAMA | {
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "int", "strategy": "channel"},
+                "input_activations": {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True},
+            }
+        },
+    }
+}
+WEIGHTS_ALONE = LLAMA | {
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": None}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "serves"),
+    [
+        (INT8, ("avx2", "fma"), False),
+        (INT8, ("avx2", "avx512_vnni"), True),
+        (INT8, ("avx2", "avx_vnni"), True),
+        (INT8, (), True),
+        (WEIGHTS_ALONE, ("avx2", "fma"), True),
+    ],
+)
+def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integers(
+    config: dict[str, Any], flags: tuple[str, ...], *, serves: bool
+) -> None:
+    shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model="x/y")
+    facts = parse_what_if(
+        "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx2 glibc=2.36 ram=64 disk=200 container=no"
+    )
+    facts = facts.model_copy(update={"cpu": facts.cpu.model_copy(update={"flags": flags})})
+    found = plan({"h": facts}, {"h": Settings.model_validate({"model": "x/y"})}, shapes={"x/y": shape}).classes[0]
+    assert (found.stack is not None) == serves
+    refused = [reason.text for reason in found.reasons if reason.rule == "quantization" and reason.verdict == "reject"]
+    assert all(
+        "8-bit integers, which goes wrong on processors without avx512_vnni or avx_vnni" in text for text in refused
+    )
+    assert bool(refused) != serves
+    assert any("8-bit integers" in text for text in found.assumptions) == (not flags)
+
+
 def test_the_plan_as_json_has_every_choice() -> None:
     found, _ = planned("Qwen/Qwen3-8B", QWEN3, tool_parser="qwen3_xml")
     assert found.classes[0].stack

@@ -13,6 +13,7 @@ from verify.checks.devices import cpu, gpus
 from verify.child_processes import ChildResult
 from verify.records import CheckContext
 from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
+from verify.views import cpu as views_cpu
 from verify.views.cpu import cpu_flags
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
@@ -212,6 +213,23 @@ def test_the_flags_of_the_first_cpu_are_read() -> None:
         "fma",
     }
     assert cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("flags", "largest"),
+    [
+        ({"avx2", "fma"}, 64),
+        ({"avx2", "avx_vnni"}, None),
+        ({"avx512f"}, 64),
+        ({"avx512f", "avx512_vnni"}, None),
+        (set(), None),
+    ],
+)
+def test_int8_products_are_exact_for_all_weights_only_with_vnni(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], largest: int | None
+) -> None:
+    monkeypatch.setattr(views_cpu, "own_flags", lambda: frozenset(flags))
+    assert views_cpu.largest_int8_weight() == largest
 
 
 @pytest.mark.parametrize(

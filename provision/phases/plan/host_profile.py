@@ -122,6 +122,8 @@ class HostProfile:
     """Whether the login has passwordless sudo, so that `ansible_become` would work."""
     lingering: bool | None = None
     isa: str | None = None
+    multiplies_int8: bool | None = None
+    """Whether the processor multiplies 8-bit integers without error; None where that is unknown or no model needs it."""
     ram_gib: int | None = None
     disk_gib: int | None = None
     incoming_gib: int | None = None

@@ -17,6 +17,7 @@ from provision.core.models.settings import Settings
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
 from provision.phases.plan.environment import Environment, environment_of
 from provision.phases.plan.family.choices import choice_settings_of
+from provision.phases.plan.family.tables import int8_on_x86
 from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
 from provision.phases.plan.policy import policy_of
 
@@ -72,6 +73,9 @@ def profile_of(
         sudo=facts.user.passwordless_sudo,
         lingering=facts.user.lingering,
         isa=facts.cpu.isa if platform == "cpu" else None,
+        multiplies_int8=_multiplies_int8(facts)
+        if platform == "cpu" and served and served.shape.int8_activations
+        else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
         disk_gib=_free_gib(disk, most_disk(served), installed=installed),
         incoming_gib=_free_gib(incoming, most_disk(served), installed=installed),
@@ -92,6 +96,12 @@ def profile_of(
         served_model=served,
     )
     return _with_nvidia(profile, facts, cards) if cards else profile
+
+
+def _multiplies_int8(facts: HostFacts) -> bool | None:
+    if facts.os.machine != "x86_64":
+        return True
+    return not set(int8_on_x86().flags).isdisjoint(facts.cpu.flags) if facts.cpu.flags else None
 
 
 def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]) -> HostProfile:

@@ -13,6 +13,7 @@ from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention_cases import CASES, Case, Inputs, plain
 from verify.attention_check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
 from verify.inputs import DTYPES, corrupt, normal
+from verify.operator_reference import share
 from verify.products import error_share
 from verify.providers import sdpa
 
@@ -36,6 +37,18 @@ def test_a_product_that_is_not_a_number_is_infinitely_wrong(bad: float) -> None:
     product = left @ right
     product[1, 2] = bad
     assert error_share(left, right, product) == float("inf")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_results_that_are_cut_instead_of_rounded_pass_only_where_the_operator_cuts(dtype: str) -> None:
+    exact = normal(40, 50, seed=3, dtype="float32").double()
+    kind = torch.finfo(getattr(torch, dtype))
+    step = 2.0 ** exact.abs().log2().floor() * kind.eps
+    cut = ((exact.abs() / step).floor() * step * exact.sign()).to(getattr(torch, dtype))
+    assert share(cut, exact) > 1.5
+    assert share(cut, exact, truncated=True) <= 1
+    assert share(cut * (1 + 2 * kind.eps), exact, truncated=True) > 1
+    assert share(exact.to(cut.dtype), exact) <= 1
 
 
 FLASH_CASES = [case for case in CASES if sdpa.FLASH.refuses(case, "float32", "cpu") is None]

@@ -11,9 +11,11 @@ from typing import Any, Self
 import pytest
 import torch
 
-from verify.checks.operators import vllm_norm, vllm_rotary
+from verify.checks.operators import vllm_norm, vllm_products, vllm_quantised, vllm_rotary
 from verify.records import CheckContext, CheckResult
 from verify.registry import all_checks
+from verify.views.cpu import largest_int8_weight
+from verify.vllm_kernels import truncated_types
 from verify.vllm_operators import load
 
 CHECKS = {check.id.partition(".")[2]: check for check in all_checks() if check.id.startswith("operators.vllm_")}
@@ -36,6 +38,8 @@ RESULTS: dict[str, tuple[str, int]] = {
     "concat_and_cache_mla_cpu": ("vllm_cache", 2),
 }
 """The operators that vLLM has on CPUs: the check of each, and the position of the argument that it writes to."""
+if truncated_types():  # the extensions for processors without AVX512_BF16 lack this one
+    del RESULTS["concat_and_cache_mla_cpu"]
 
 Change = Callable[[list[Any], Any], Any]
 """Takes the arguments after the call and its result; changes the arguments or returns another result."""
@@ -187,6 +191,46 @@ def test_wrong_products_of_many_rows_are_noticed() -> None:
 
     for name, operator in (("vllm_quantised", "onednn_scaled_mm"), ("vllm_products", "onednn_mm")):
         noticed(name, Broken(operator, change))
+
+
+@pytest.mark.parametrize("largest", [None, 64])
+def test_8_bit_weights_that_a_cpu_multiplies_wrongly_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, largest: int | None
+) -> None:
+    monkeypatch.setattr(vllm_quantised, "largest_int8_weight", lambda: largest)
+    weights: list[Any] = []
+
+    def note(given: list[Any]) -> None:
+        weights.append(given[0])
+
+    with Broken("create_onednn_scaled_mm_handler", lambda _, result: result, before=note):
+        outcome = asked("vllm_quantised")
+    assert {int(one.int().abs().max()) for one in weights} == {largest or 128}
+    assert ("int8 weights beyond 64, which this CPU multiplies wrongly, were left out" in outcome.reason) == (
+        largest is not None
+    )
+    if largest is not None or largest_int8_weight() is None:
+        assert outcome.status == "ok", outcome.reason
+
+
+def test_a_precision_that_onednn_lacks_is_named_and_the_others_are_checked() -> None:
+    def refuse(given: list[Any]) -> None:
+        if given[0].dtype == torch.bfloat16:
+            raise RuntimeError(f"{vllm_products.NOT_THERE} for the matmul primitive.")
+
+    with Broken("create_onednn_mm_handler", lambda _, result: result, before=refuse):
+        outcome = asked("vllm_products")
+    assert outcome.status == "ok", outcome.reason
+    assert [figure.name for figure in outcome.figures] == ["error, onednn_mm"]
+    assert "bfloat16" in outcome.evidence["missing"]["onednn_mm, bfloat16"]
+
+
+def test_another_error_of_onednn_is_no_missing_precision() -> None:
+    def fail(_: list[Any]) -> None:
+        raise RuntimeError("out of memory")
+
+    with Broken("create_onednn_mm_handler", lambda _, result: result, before=fail), pytest.raises(RuntimeError):
+        asked("vllm_products")
 
 
 def test_numbers_beyond_the_range_that_wrap_around_are_noticed() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from provision.catalog.rows import Row
 from provision.core.frozen import frozen, table_row
-from provision.core.tables import own_table, rows_of
+from provision.core.tables import build_row, own_table, rows_of
 
 HERE = Path(__file__).parent
 
@@ -69,6 +69,13 @@ class Quantization(Row):
         return Releases(self.since, self.until)
 
 
+@table_row
+class Int8OnX86(Row):
+    """What an x86 processor needs for products of 8-bit weights and activations."""
+
+    flags: tuple[str, ...]
+
+
 @cache
 def families() -> dict[str, Family]:
     """Return the families by name, in the order in which they are tried."""
@@ -89,6 +96,12 @@ def option_since(kind: Kind) -> str:
 @cache
 def quantizations() -> dict[str, Quantization]:
     return {row.name: row for row in rows_of(HERE / "quantization.toml", "method", Quantization)}
+
+
+@cache
+def int8_on_x86() -> Int8OnX86:
+    path, name = HERE / "quantization.toml", "int8_on_x86"
+    return build_row(Int8OnX86, own_table(path)[name], where=f"{path.name}, {name}")
 
 
 @cache

@@ -41,6 +41,8 @@ class Shape:
     usual_length: int
     """The default context, in tokens; shorter than `length` for LongRoPE."""
     quantization: str | None = None
+    int8_activations: bool = False
+    """Whether a layer multiplies 8-bit weights by activations that are rounded to 8-bit integers."""
     latent: int | None = None
     """The width of the compressed vector that replaces keys and values (MLA)."""
     query_latent: int = 0
@@ -109,6 +111,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         length=length,
         usual_length=usual,
         quantization=_quantization(config) or _quantization(text),
+        int8_activations=_has_int8_activations(config) or _has_int8_activations(text),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
         absorbed=latent * heads * ((_size(text, "qk_nope_head_dim") or 0) + (_size(text, "v_head_dim") or 0))
@@ -210,8 +213,24 @@ def _windows(
     return (whole if attention == "latent" else (window,) * layers), None
 
 
-def _quantization(config: Mapping[str, Any]) -> str | None:
+def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
     quantization = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(quantization, dict):
+    return quantization if isinstance(quantization, dict) else {}
+
+
+def _has_int8_activations(config: Mapping[str, Any]) -> bool:
+    """Return whether a group of layers in the format of compressed-tensors rounds its inputs to 8-bit integers."""
+    groups = _quantization_config(config).get("config_groups")
+    inputs = (
+        [group.get("input_activations") for group in groups.values() if isinstance(group, dict)]
+        if isinstance(groups, dict)
+        else []
+    )
+    return any(isinstance(one, dict) and one.get("num_bits") == 8 and one.get("type") == "int" for one in inputs)
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    quantization = _quantization_config(config)
+    if not quantization:
         return None
     return str(quantization.get("quant_method") or quantization.get("quant_algo") or "quantised")

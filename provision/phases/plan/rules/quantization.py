@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.family.tables import quantizations
+from provision.phases.plan.family.tables import int8_on_x86, quantizations
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, reject, rule
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "The release loads the quantisation that config.json names, on these cards.",
-    reads=("nvidia.gpus", "settings.model"),
+    "The release loads the quantisation that config.json names, and these cards, or this processor, compute with it.",
+    reads=("nvidia.gpus", "cpu.flags", "settings.model"),
 )
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     served, release = profile.served_model, option.release
@@ -30,5 +30,12 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     elif lowest and row.capability and numbers(lowest) < numbers(row.capability):
         text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {row.capability}; the cards have {lowest}"
         yield reject(text, source=row.source, **facts)
+    elif served and served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
+        needed = " or ".join(int8_on_x86().flags)
+        if profile.multiplies_int8 is None:
+            yield assume(f"the processor has {needed}, without which it multiplies the model's 8-bit integers wrongly")
+        else:
+            text = f"the model multiplies 8-bit integers, which goes wrong on processors without {needed}; this one has neither"
+            yield reject(text, source=int8_on_x86().source, **facts)
     else:
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
