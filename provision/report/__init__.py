@@ -55,12 +55,14 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
         OSError: The folder cannot be written.
     """
     from provision.report import json_form, markdown, text
+    from provision.report.group import group_hosts
     from provision.report.history.retention import GREEN_FILE, green_hosts
 
+    groups = group_hosts(summary.hosts)
     texts = {
         "summary.json": json_form.render(summary),
-        "summary.md": markdown.render(summary),
-        "summary.txt": text.render(summary),
+        "summary.md": markdown.render(summary, groups),
+        "summary.txt": text.render(summary, groups),
     }
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from provision.core.frozen import frozen
 from provision.core.models.records import Finding, Summary
 from provision.report import wording
-from provision.report.group import named
+from provision.report.group import Group, named
 from provision.report.layout import COLUMNS, clean, fitted, fold_names, shortened, split_at, width
 
 INDENT = "  "
@@ -49,7 +49,7 @@ class Failure:
     """Sentence, hint and evidence, the most important first."""
 
 
-def failures(summary: Summary) -> list[Failure]:
+def failures(summary: Summary, groups: Iterable[Group]) -> list[Failure]:
     """Return failures in the order of the hosts, then failed host comparisons."""
     found = [
         Failure(
@@ -57,7 +57,7 @@ def failures(summary: Summary) -> list[Failure]:
             finding=next(iter(group.first.findings), None),
             messages=tuple(wording.failures(group)),
         )
-        for group in wording.wrong_groups(summary)
+        for group in wording.wrong_groups(groups)
     ]
     odd = [check for check in summary.host_comparison if check.status in ("fail", "error")]
     shown = tuple((f"check {check.id}: {check.reason or check.status}", check.remedy, ()) for check in odd)

@@ -141,7 +141,7 @@ def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
         else group[0].model_copy(
             update={
                 "host": named([check.host for check in group if check.host], run),
-                "reason": _reason(group),
+                "reason": _reason([(check.host or "", check) for check in group]),
                 "seconds": max(check.seconds for check in group),
             }
         )
@@ -164,36 +164,36 @@ class GroupedCheck:
 
 def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
     """Group checks by id and status, worst first, with figures as ranges."""
-    groups: dict[tuple[str, str], list[CheckRecord]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, CheckRecord]]] = {}
     for host in hosts:
         for check in host.checks:
-            groups.setdefault((check.id, check.status), []).append(
-                check if check.host else check.model_copy(update={"host": host.name})
-            )
-    grouped = [_grouped_check(identity, status, checks) for (identity, status), checks in groups.items()]
+            groups.setdefault((check.id, check.status), []).append((check.host or host.name, check))
+    grouped = [_grouped_check(identity, status, found) for (identity, status), found in groups.items()]
     return sorted(grouped, key=lambda check: SEVERITY[check.status])
 
 
-def _grouped_check(identity: str, status: str, checks: list[CheckRecord]) -> GroupedCheck:
+def _grouped_check(identity: str, status: str, found: list[tuple[str, CheckRecord]]) -> GroupedCheck:
+    """Combine the results of one check; each comes with the name of its host."""
+    checks = [check for _, check in found]
     devices = list(dict.fromkeys(check.device for check in checks if check.device))
     return GroupedCheck(
         id=identity,
         status=status,
         count=len(checks),
         where=fold_names(devices),
-        reason=_reason(checks),
+        reason=_reason(found),
         remedy=next((check.remedy for check in checks if check.remedy), None),
         figures=tuple(_figures(checks)),
     )
 
 
-def _reason(checks: list[CheckRecord]) -> str:
+def _reason(found: list[tuple[str, CheckRecord]]) -> str:
     """Return the first reason, marked when other hosts have a different one."""
-    message = [check for check in checks if check.reason]
+    message = [(host, check) for host, check in found if check.reason]
     if not message:
         return ""
-    first, is_same = message[0], len({_unnamed(check.reason, check.host or "") for check in message}) == 1
-    whose = " ".join(filter(None, (first.host, first.device)))
+    (host, first), is_same = message[0], len({_unnamed(check.reason, host) for host, check in message}) == 1
+    whose = " ".join(filter(None, (host, first.device)))
     return first.reason if is_same else f"{first.reason} ({whose}; others differ)"
 
 

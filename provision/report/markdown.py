@@ -15,12 +15,12 @@ from verify.records import inapplicable
 MOST_EVIDENCE = 4
 
 
-def render(summary: Summary) -> str:
-    """Return the whole document, ending in a newline."""
-    groups = group_hosts(summary.hosts)
+def render(summary: Summary, groups: list[Group] | None = None) -> str:
+    """Return the whole document, ending in a newline; `groups` are those of its hosts, where the caller has them."""
+    groups = group_hosts(summary.hosts) if groups is None else groups
     parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
-        ("What failed", _failures(summary)),
+        ("What failed", _failures(groups)),
         ("Warnings", _list(wording.warnings(summary, groups))),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
         ("Endpoint", _endpoints(groups)),
@@ -44,9 +44,9 @@ def _sections(*sections: tuple[str, str]) -> list[str]:
     return [part for title, body in sections if body for part in (f"## {title}", body)]
 
 
-def _failures(summary: Summary) -> str:
+def _failures(groups: list[Group]) -> str:
     lines = []
-    for group in wording.wrong_groups(summary):
+    for group in wording.wrong_groups(groups):
         lines.append(f"- **{_plain(group.names)}**")
         for finding in group.first.findings[:1]:
             lines.append(f"  - cause: {_plain(finding.cause)} ({finding.confidence:.0%} sure)")

@@ -19,7 +19,6 @@ from provision.core.models.inventory import Inventory
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
     CheckRecord,
-    Figure,
     Finding,
     GatewayRecord,
     MonitoringRecord,
@@ -39,6 +38,7 @@ TRANSFERS_FILE = "transfers.json"
 HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 
+_CHECKS: TypeAdapter[tuple[CheckRecord, ...]] = TypeAdapter(tuple[CheckRecord, ...])
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
@@ -81,30 +81,15 @@ class RunFiles:
     unreadable: list[str] = field(default_factory=list)
 
 
-_OF_CHECK, _OF_FIGURE = frozenset(CheckRecord.model_fields), frozenset(Figure.model_fields)
-
-
 def verification(document: dict[str, Any]) -> Verification:
     """Read the output of `verify --json`; unknown keys of a later release are ignored.
 
     Raises:
         ValidationError: A check is malformed.
     """
-    checks = tuple(
-        CheckRecord.model_validate(
-            {
-                **_known(_OF_CHECK, check),
-                "figures": [_known(_OF_FIGURE, figure) for figure in check.get("figures") or ()],
-            }
-        )
-        for check in document.get("checks") or ()
-    )
+    checks = _CHECKS.validate_python(document.get("checks") or (), extra="ignore")
     at = document.get("started_at")
     return Verification(checks=checks, at=at if isinstance(at, str) else None)
-
-
-def _known(keys: frozenset[str], document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key in keys}
 
 
 def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFiles:

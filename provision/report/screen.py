@@ -10,7 +10,7 @@ from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.group import Group, group_endpoints, group_hosts, merged_sections
+from provision.report.group import Group, group_endpoints, merged_sections
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command
@@ -57,9 +57,9 @@ class Screen:
     cut: set[str] = field(default_factory=set)
 
 
-def first_screen(summary: Summary) -> Screen:
+def first_screen(summary: Summary, groups: list[Group]) -> Screen:
     """Build the first screen, without the line that names the command for the details."""
-    found, run, groups = failures(summary), [host.name for host in summary.hosts], group_hosts(summary.hosts)
+    found, run = failures(summary, groups), [host.name for host in summary.hosts]
     screen = Screen(groups, failure_lines(found, run))
     left = LINES - (6 if found else 4)
     for most in BLOCKS:

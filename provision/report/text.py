@@ -14,6 +14,7 @@ from provision.report.group import (
     Group,
     GroupedCheck,
     group_endpoints,
+    group_hosts,
     merged_sections,
     named,
 )
@@ -30,11 +31,11 @@ MOST_EVIDENCE = 4
 MOST_CHANGES = 8
 
 
-def render(summary: Summary) -> str:
-    """Return the whole text, ending in a newline."""
-    screen = first_screen(summary)
+def render(summary: Summary, groups: list[Group] | None = None) -> str:
+    """Return the whole text, ending in a newline; `groups` are those of its hosts, where the caller has them."""
+    groups = group_hosts(summary.hosts) if groups is None else groups
+    screen = first_screen(summary, groups)
     lines = [*screen.lines, "", RULE, "Details"]
-    groups = screen.groups
     for title, section in (
         ("What failed", screen.failed if "What failed" in screen.cut else ()),
         ("Warnings", _warnings(summary, groups) if "Warnings" in screen.cut else ()),

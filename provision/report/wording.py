@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from provision.catalog.versions import cuda_of
 from provision.core.models.records import CheckRecord, HostSummary, Summary
-from provision.report.group import SEVERITY, Group, group_hosts
+from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
 from verify.records import NEEDS, NETWORK
@@ -164,9 +164,9 @@ def proof(host: HostSummary) -> Iterable[str]:
         yield from filter(None, (serve.text, *(serve.evidence if serve.ready else ())))
 
 
-def wrong_groups(summary: Summary) -> list[Group]:
+def wrong_groups(groups: Iterable[Group]) -> list[Group]:
     """Return groups of failed hosts."""
-    return [group for group in group_hosts(summary.hosts) if is_bad(group.first.state)]
+    return [group for group in groups if is_bad(group.first.state)]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:

@@ -30,6 +30,7 @@ from provision.core.models.records import (
 from provision.core.redaction import MASK, redact, register_secret, scrub
 from provision.report import json_form, markdown, text, wording
 from provision.report.failures import failures
+from provision.report.group import group_hosts
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
 from provision.report.screen import first_screen_of
 from provision.report.shell import command
@@ -191,7 +192,7 @@ def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
     """Every cause is on the first screen, or the count of the remaining failures names the command that shows them."""
     whole = text.render(summary)
     failures_shown = " ".join(first_screen_of(whole).partition("What failed\n")[2].split())
-    for failure in failures(summary):
+    for failure in failures(summary, group_hosts(summary.hosts)):
         cause = failure.finding and " ".join(clean(failure.finding.cause).split())
         if cause and cause[:20] not in failures_shown:
             assert re.search(r"and \d+ more: ./firstlight logs show --full", failures_shown)

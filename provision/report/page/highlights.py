@@ -11,6 +11,7 @@ from provision.core.frozen import frozen
 from provision.core.models.records import Finding, HostDifference, HostSummary, Summary
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
+from provision.report.group import group_hosts
 from provision.report.layout import fold_names
 from verify.records import NETWORK
 
@@ -53,7 +54,7 @@ class Changes:
 
 def problems(summary: Summary) -> Iterable[Problem]:
     """Yield groups of failed hosts in the order of their first host."""
-    for group in wording.wrong_groups(summary):
+    for group in wording.wrong_groups(group_hosts(summary.hosts)):
         yield Problem(
             names=group.names,
             state=group.first.state,
