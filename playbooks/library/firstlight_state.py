@@ -9,8 +9,8 @@ short_description: Record the state that a host reached, and remove what it no l
 description:
   - Writes, in this order, C(etc/started) (what the running service was started from), the files that the next probe
     compares, and C(state.json). A host has the desired state only when C(state.json) says so.
-  - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.files) (secrets
-    and large files; columns are mode, uid, gid, size, time of modification, time of change, path; C(-) is not compared),
+  - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.files) (secrets,
+    tools and large files; columns are mode, uid, gid, size, time of modification, time of change, path; C(-) is not compared),
     and C(state.unit) (the unit as systemd would start it).
   - Removes releases other than C(current), C(previous), and both ends of a switch that is not proven yet; then environments,
     models, start caches and interpreters that none of these needs, and units of earlier releases.
@@ -90,8 +90,6 @@ def hash_lines(prefix, live):
         os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
     ]
     paths += find_hooks(environment)[0]
-    tools = sorted(os.listdir(os.path.join(prefix, "bin")))
-    paths += [os.path.join(prefix, "bin", name) for name in tools if name != "uv"]
     if live["record"]["service"].get("unit"):
         paths.append(live["record"]["service"]["unit_path"])
     if live["record"]["service"].get("config"):
@@ -102,7 +100,7 @@ def hash_lines(prefix, live):
 
 
 def stat_lines(prefix, live):
-    """Yield the lines of state.files: all columns of secrets and of the model, else only mode and owner."""
+    """Yield the lines of state.files: all columns of secrets, of tools and of the model, else only mode and owner."""
     environment = os.path.join(prefix, "envs", live["environment"])
     for path in [*(os.path.join(prefix, name).rstrip("/") for name in FOLDERS), environment]:
         yield stat_line(path, times=False)
@@ -111,6 +109,8 @@ def stat_lines(prefix, live):
             yield stat_line(path, times=False)
     paths = [os.path.join(prefix, "etc", "service.env")]
     paths += [os.path.join(folder_of(prefix, live["digest"]), RECORD), os.path.join(environment, "manifest.txt")]
+    tools = sorted(os.listdir(os.path.join(prefix, "bin")))
+    paths += [os.path.join(prefix, "bin", name) for name in tools if name != "uv"]
     model = (live["state"].get("readiness") or {}).get("model_folder")
     if model and os.path.isdir(model):
         paths.append(f"{model}.manifest.txt")
