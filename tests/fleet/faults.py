@@ -127,6 +127,7 @@ END"""
 
 # Size and times stay, as with damage by a disk or its controller: the recorded state of the file is adjusted to match.
 _ROT = """file=$site/vllm/_C_AVX2.abi3.so
+case $(extension) in $file) file=$site/vllm/_C_AVX512.abi3.so ;; esac
 flip $file 5000000
 python3 - $prefix/verify/files.json $environment $file <<'END'
 import json, os, sys
@@ -212,7 +213,7 @@ FILES = (
         "_ops10fft_ihfft24call",
         "libtorch_cpu.so",
     ),
-    _flipped("a bit in the code of vLLM's extension", "$(extension)", "shm_allreduce", "_C"),
+    _flipped("a bit in the code of vLLM's extension", "$(extension)", "dynamic_4bit_int_moe_cpu", "_C"),
     Fault(
         "a bit that a disk lost in a library which nothing has mapped",
         "files",
@@ -220,7 +221,7 @@ FILES = (
         _ROT,
         _ROT,
         "full",
-        "_C_AVX2.abi3.so",
+        "_C_AVX",
     ),
 )
 """Files of the environment."""

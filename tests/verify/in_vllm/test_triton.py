@@ -15,12 +15,14 @@ from verify.providers import unified, vllm_rocm
 
 INTERPRETED = f"""
 import json, sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 sys.path.append({str(Path(sys.prefix) / "triton")!r})
 import torch, triton, triton.language
 import vllm.triton_utils
 # The CPU build replaces Triton by a placeholder when it is imported.
 vllm.triton_utils.triton, vllm.triton_utils.tl = triton, triton.language
+# The CPU build's file of this name is for processors with AVX512 and bfloat16, and ends the process on others; Triton's kernels need none of it.
+sys.modules["vllm._C"] = ModuleType("vllm._C")
 torch.cuda.get_device_properties = lambda *_: SimpleNamespace(gcnArchName="gfx90a")
 import vllm.platforms.rocm
 vllm.platforms.rocm.use_rocm_custom_paged_attention = lambda *_: False  # it is written in HIP
