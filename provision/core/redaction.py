@@ -17,8 +17,6 @@ __all__ = ["MASK", "is_clean", "redact", "register_secret", "scrub"]
 
 SHORTEST_KNOWN = 6
 """Shorter registered secrets are not masked, because they would match ordinary words."""
-_HOLDERS = (dict, list, tuple)
-"""Kinds of JSON values that hold others."""
 OFTEN = 120
 """Maximum length of texts whose redaction is cached: short texts often repeat."""
 
@@ -112,18 +110,27 @@ def is_clean(value: Any) -> bool:
 
 def _is_clean_text(text: str) -> bool:
     """Return whether a text holds no secret, and is no option whose value is one."""
+    known = len(_known)
     found = redact(text) == text and not (text.startswith("--") and _is_secret_name(text))
-    if found and len(text) <= LONGEST_KNOWN and len(_clean_texts) < MOST_KNOWN:
-        _clean_texts.add(text)
+    if found and len(text) <= LONGEST_KNOWN:
+        _note(text, _clean_texts, known)
     return found
 
 
 def _is_plain(key: Any, value: Any) -> bool:
     """Return whether a key is shown as it is, and names no secret, or one whose value is none."""
+    known = len(_known)
     shown, names_secret = _named(key)
-    if shown == key and not names_secret and len(_plain_keys) < MOST_KNOWN:
-        _plain_keys.add(key)
+    if shown == key and not names_secret:
+        _note(key, _plain_keys, known)
     return shown == key and not (names_secret and _is_secret(key, value))
+
+
+def _note(text: Any, seen: set[Any], known: int) -> None:
+    """Keep what was seen to hold none of `known` secrets, unless another one was registered meanwhile."""
+    with _lock:
+        if len(_known) == known and len(seen) < MOST_KNOWN:
+            seen.add(text)
 
 
 def _scrub(value: Any) -> Any:
@@ -131,31 +138,19 @@ def _scrub(value: Any) -> Any:
         return redact(value)
     if isinstance(value, dict):
         cleaned = {}
-        is_same = True
         for key, inner in value.items():
             shown, names_secret = _named(key)
             if names_secret and _is_secret(key, inner):
-                after = MASK
-            elif isinstance(inner, str):
-                after = redact(inner)
-            elif isinstance(inner, _HOLDERS):
-                after = _scrub(inner)
+                cleaned[shown] = MASK
             else:
-                after = inner
-            cleaned[shown] = after
-            is_same = is_same and (after is inner or after == inner) and shown == key
-        return value if is_same else cleaned
+                cleaned[shown] = _scrub(inner)
+        return cleaned
     if isinstance(value, (list, tuple)):
-        items, before, is_same = [], "", True
+        items, before = [], ""
         for item in value:
-            if isinstance(item, str):
-                after = MASK if _is_option(before, item) else redact(item)
-            else:
-                after = _scrub(item) if isinstance(item, _HOLDERS) else item
-            items.append(after)
-            is_same = is_same and (after is item or after == item)
+            items.append(MASK if isinstance(item, str) and _is_option(before, item) else _scrub(item))
             before = item
-        return value if is_same else items
+        return items
     return value
 
 
