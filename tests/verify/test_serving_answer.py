@@ -22,6 +22,7 @@ from verify.serving.answers import (
     against_last,
     against_model,
     against_reference,
+    against_text,
     tokens_against_last,
     tokens_done,
 )
@@ -72,6 +73,25 @@ def test_the_reference_decides_except_for_a_tie_within_the_rounding(
 )
 def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float, words: str | None) -> None:
     found = against_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16")
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "words"),
+    [
+        ([-1.0, -9.0], "float32", None),
+        ([-1.5, -8.5], "bfloat16", None),
+        ([-1.5, -8.5], "float16", "token 2 of a prompt has log probability -1.500, the model has -1.000"),
+        ([-1.0, -9.7], "bfloat16", "token 3 of a prompt has log probability -9.700, the model has -9.000"),
+        ([-1.0, math.nan], "bfloat16", "token 3 of a prompt has log probability nan"),
+        ([-1.0], "bfloat16", "1 log probabilities came for a prompt of 3 tokens"),
+    ],
+)
+def test_each_token_of_a_prompt_is_as_likely_as_in_the_model(
+    values: list[float], dtype: str, words: str | None
+) -> None:
+    found = against_text(values, [-1.0, -9.0], dtype)
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 

@@ -18,6 +18,7 @@ from verify.serving.answers import (
     against_last,
     against_model,
     against_reference,
+    against_text,
     dtype_of,
     forced,
     greedy,
@@ -122,8 +123,13 @@ def _builtin(service: Service, client: Client, key: str | None, dtype: str, evid
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
     fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
-    exact = model.logprobs([*prompt, *fresh.tokens])[len(prompt) - 1 : -1].tolist()
-    return {**compared, "the model in float64": against_model(fresh, exact, dtype)}, None
+    tokens = [*prompt, *fresh.tokens]
+    exact = model.logprobs(tokens)[:-1].tolist()
+    wrong = against_model(fresh, exact[len(prompt) - 1 :], dtype)
+    if wrong is None:
+        given = [row[token] for row, token in zip(exact, tokens[1:], strict=True)]
+        wrong = against_text(forced(client, tokens, key), given, dtype)
+    return {**compared, "the model in float64": wrong}, None
 
 
 def _users(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
