@@ -52,7 +52,12 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 
 @pytest.mark.usefixtures("wheels_for_once")
 @pytest.mark.parametrize(
-    ("wanted", "card_host"), [(wanted, wanted.recording) for wanted in SETS.values()], ids=SETS, indirect=["card_host"]
+    ("wanted", "card_host"),
+    [
+        pytest.param(wanted, wanted.recording, id=name, marks=() if name == "newest" else pytest.mark.long)
+        for name, wanted in SETS.items()
+    ],
+    indirect=["card_host"],
 )
 def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_one_cause(
     card_host: FleetHost, wanted: CardSet, tmp_path: Path
