@@ -11,10 +11,12 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
+from provision.phases.plan.family.tables import int8_on_x86
 from provision.phases.plan.fit import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import KIMI, LLAMA, QWEN3, of
+from verify.tables import table
 
 HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
 
@@ -155,6 +157,10 @@ def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integ
     )
     assert bool(refused) != serves
     assert any("8-bit integers" in text for text in found.assumptions) == (not flags)
+
+
+def test_plan_and_check_name_the_same_instructions_for_8_bit_integers() -> None:
+    assert set(int8_on_x86().flags) == set(table("cpu")["int8_products"]["exact_with"])
 
 
 def test_the_plan_as_json_has_every_choice() -> None:
