@@ -55,6 +55,10 @@ def _run(context: CheckContext) -> CheckResult:
     )
 
 
+PROFILES = 3
+"""torch's profiler returns no allocation of a short piece of work now and then, on a busy host (torch 2.13.0): then it is done again."""
+
+
 def peak(work: Callable[[], object], device: str) -> int:
     """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
     import torch
@@ -69,14 +73,17 @@ def peak(work: Callable[[], object], device: str) -> int:
         torch.cuda.synchronize(device)
         del kept
         return int(torch.cuda.max_memory_allocated(device) - before)
-    with torch.autograd.profiler.profile(profile_memory=True) as profile:
-        kept = work()
-    del kept
-    now = highest = 0
-    for event in profile.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            highest = max(highest, now)
+    for _ in range(PROFILES):
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
+            kept = work()
+        del kept
+        now = highest = 0
+        for event in profile.kineto_results.events():
+            if event.name() == "[memory]":
+                now += event.nbytes()
+                highest = max(highest, now)
+        if highest:
+            break
     return int(highest)
 
 
