@@ -26,6 +26,8 @@ class Provider:
     compute: Callable[[Case, Inputs], Tensor]
     prepare: Callable[[], str | None] | None = None
     """Loads its kernels and returns why that fails; by default its module is imported."""
+    truncated: Callable[[], frozenset[str]] = frozenset
+    """Returns the precisions to which its kernels cut results instead of rounding them."""
 
     @property
     def row(self) -> Mapping[str, Any]:

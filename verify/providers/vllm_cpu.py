@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
 from verify.providers.layout import page_table, sequence_starts, slots
+from verify.vllm_kernels import truncated_types
 from verify.vllm_operators import load
 
 if TYPE_CHECKING:
@@ -55,4 +56,4 @@ def _prepare() -> str | None:
     return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001
 
 
-CPU = Provider("vllm_cpu", _compute, _prepare)
+CPU = Provider("vllm_cpu", _compute, _prepare, truncated_types)
