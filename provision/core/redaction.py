@@ -31,7 +31,7 @@ _clean_texts: set[str] = set()
 _plain_keys: set[Any] = set()
 """Keys that were seen to name none."""
 MOST_KNOWN, LONGEST_KNOWN = 8192, 1000
-"""Maximum number in both, and the longest text there: 8 MB at most."""
+"""Maximum number of texts in each, and their maximum length."""
 _known_pattern: re.Pattern[str] | None = None
 _lock = Lock()
 
@@ -90,7 +90,7 @@ def scrub(value: Any) -> Any:
 
 
 def is_clean(value: Any) -> bool:
-    """Return whether a JSON value surely holds no secret. Five times as fast as the closer look of `scrub`, since texts and keys repeat."""
+    """Return whether a JSON value surely holds no secret. Texts and keys that repeat are searched once, and nothing is copied."""
     waiting = [value]
     for one in waiting:
         kind = type(one)
@@ -112,7 +112,7 @@ def _is_clean_text(text: str) -> bool:
     """Return whether a text holds no secret, and is no option whose value is one."""
     known = len(_known)
     found = redact(text) == text and not (text.startswith("--") and _is_secret_name(text))
-    if found and len(text) <= LONGEST_KNOWN:
+    if found:
         _note(text, _clean_texts, known)
     return found
 
@@ -127,7 +127,9 @@ def _is_plain(key: Any, value: Any) -> bool:
 
 
 def _note(text: Any, seen: set[Any], known: int) -> None:
-    """Keep what was seen to hold none of `known` secrets, unless another one was registered meanwhile."""
+    """Keep what was seen to hold none of `known` secrets, unless another one was registered since, or it is long."""
+    if not isinstance(text, str) or len(text) > LONGEST_KNOWN:
+        return
     with _lock:
         if len(_known) == known and len(seen) < MOST_KNOWN:
             seen.add(text)

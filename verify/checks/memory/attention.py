@@ -56,7 +56,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 PROFILES = 3
-"""torch's profiler returns no allocation of a short piece of work now and then, on a busy host (torch 2.13.0): then it is done again."""
+"""torch's profiler may return no allocation of a short piece of work (seen once in three runs of the tests, torch 2.13.0): then it is done again."""
 
 
 def peak(work: Callable[[], object], device: str) -> int:
