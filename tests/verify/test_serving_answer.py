@@ -46,6 +46,7 @@ LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "
         ((5, 6, 7), (-0.1, -0.2, -0.3), "float32", None),
         ((5, 6, 7), (-0.1, -0.2, -0.5), "bfloat16", None),
         ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "log probabilities differ from the reference's by 0.2"),
+        ((5, 6, 7), (-0.1, math.nan, -0.3), "bfloat16", "log probabilities differ from the reference's by nan"),
         ((5, 6, 1), (-0.1, -0.2, -0.3), "float32", "token 3 of 3 is 1, the reference has 7, which leads by 2.00"),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "bfloat16", None),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "float32", "token 2 of 3 is 9"),

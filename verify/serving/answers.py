@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,10 @@ def against_reference(answer: Answer, reference: Mapping[str, Any], dtype: str) 
             text = f"token {place + 1} of {length} is {token}, the reference has {expected}, which leads by {reference['gaps'][place]:.2f}"
             return None if is_tie else f"{text}; {dtype} rounds by at most {bound}"
     # A log probability depends on two logits: its own and the largest one.
-    off = max(abs(here - there) for here, there in zip(answer.logprobs, reference["logprobs"][:length], strict=True))
+    pairs = zip(answer.logprobs, reference["logprobs"][:length], strict=True)
+    differences = [abs(here - there) for here, there in pairs]
+    # max() may lose a value that is no number.
+    off = math.nan if any(map(math.isnan, differences)) else max(differences)
     return (
         None
         if off <= 2 * bound

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
@@ -78,7 +78,7 @@ def assembled(name: str, parameters: Mapping[str, str]) -> str:
 
 @cache
 def _without_comments(name: str) -> str:
-    lines = resources.files("provision.phases.probe").joinpath(name).read_text(encoding="utf-8").split("\n")
+    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n")
     return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
