@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provision.core.models.inventory import Host
 from provision.fleet.ssh.session import Session
+from provision.fleet.ssh.stand_ins import stand_ins
 
 
 def open_session(host: Host) -> Session:
@@ -13,6 +14,7 @@ def open_session(host: Host) -> Session:
         from provision.fleet.ssh.local import LocalSession
 
         return LocalSession(host.name, host.connection)
-    from provision.fleet.ssh.ssh import SshSession
+    with stand_ins():
+        from provision.fleet.ssh.ssh import SshSession
 
     return SshSession(host.name, host.connection)
