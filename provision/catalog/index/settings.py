@@ -20,13 +20,12 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
-
-import tomli
 
 from provision.core.errors import StageError
 from provision.core.frozen import frozen
@@ -246,8 +245,8 @@ def _uv_files(environ: Mapping[str, str]) -> list[Path]:
 
 def _toml_keys(text: str) -> set[str]:
     try:
-        table = tomli.loads(text)
-    except tomli.TOMLDecodeError:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
         return set()
     pip = table.get("pip")
     return {*table, *(pip if isinstance(pip, dict) else ())}
