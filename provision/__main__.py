@@ -4,11 +4,20 @@ import atexit
 import gc
 import os
 import sys
+from types import ModuleType
 
 # Most commands live for a second, a third of it imports. Collecting cycles every 700 objects takes 0.1 s of that and finds nothing;
-# a run of hours still collects, less often. Asking every installed distribution for pydantic plugins takes 0.05 s: there are none.
+# a run of hours still collects, less often.
 gc.set_threshold(200_000)
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+class NoPlugins(ModuleType):
+    """In place of pydantic's search for plugins in the metadata of installed distributions: its import takes 0.01 s, and there are none."""
+
+    get_plugins = staticmethod(tuple)
+
+
+sys.modules["pydantic.plugin._loader"] = NoPlugins("pydantic.plugin._loader")
 
 ended: list[int] = []
 

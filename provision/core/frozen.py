@@ -46,6 +46,8 @@ def table_row(kind: type[T]) -> type[T]:
 
 
 def _make(kind: type[T], *, eq: bool = True, kw_only: bool = False) -> type[T]:
+    # Without a description `dataclass` writes one: it has the signature of each class parsed, which takes twice the time of all else.
+    kind.__doc__ = kind.__doc__ or kind.__name__
     made: Any = dataclass(init=False, eq=False, repr=False, kw_only=kw_only)(kind)
     own = fields(made)
     if not all(one.init for one in own):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
 
 SERVICE_USER = "firstlight"
+HOST_PYTHON = "/usr/bin/python3"
+"""Where role `base` installs a missing Python."""
 
 
 def default_prefix(*, uid: int, home: str) -> PurePosixPath:

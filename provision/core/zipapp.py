@@ -41,7 +41,7 @@ def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> P
     from provision.core.run_folder import write_atomically
 
     noted = target.with_name(f"{target.name}.sources")
-    look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(sources)])
+    look = repr(sorted((str(path), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in sources))
     there = target.read_bytes() if target.is_file() else None
     if there is None or not noted.is_file() or noted.read_text(encoding="utf-8") != _note(there, look):
         content = build()

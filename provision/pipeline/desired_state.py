@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from provision.catalog.system import os_packages
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError
+from provision.core.files import files_below
 from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
@@ -265,8 +267,7 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
 def product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
-    without = (".md", ".pyc")
-    roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix not in without)
+    roles = sorted(files_below(ROOT / "playbooks", but=(".md", ".pyc")), key=attrgetter("parts"))
     for path in (*roles, *tools):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

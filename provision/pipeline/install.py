@@ -61,13 +61,15 @@ def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
 
 def write_sboms(context: RunContext, staged: StagedHosts) -> None:
     """Record what the environments that are built in this run consist of."""
-    from provision.phases.stage.sbom import FOLDER, write_sbom
-
     built = {}
     for host in changing(context, staged):
         installed = staged.facts[host.name].installed
         if installed is None or staged.desired[host.name].environment not in installed.environments:
             built[staged.staged[host.name].environment] = staged.staged[host.name]
+    if not built:
+        return
+    from provision.phases.stage.sbom import FOLDER, write_sbom
+
     for files in built.values():
         write_sbom(files, context.run.path(FOLDER))
 

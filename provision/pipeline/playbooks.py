@@ -84,6 +84,8 @@ def run_playbook(
     Raises:
         KeyboardInterrupt: The run was interrupted.
     """
+    if not hosts:
+        return {}
     from provision.phases.install.host_results import install
     from provision.phases.install.target import Target
 
@@ -106,9 +108,9 @@ def run_playbook(
 
 def write_inventory(context: RunContext) -> None:
     """Write the inventory of all hosts that the run's playbooks got, in place of the last batch's."""
-    from provision.phases.install.host_results import write_hosts_file
-
     if context.targets:
+        from provision.phases.install.host_results import write_hosts_file
+
         write_hosts_file(context.run, [*context.targets.values()])
 
 

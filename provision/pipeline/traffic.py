@@ -11,7 +11,7 @@ from typing import Literal
 
 from provision.core.errors import FirstlightError, ServeError
 from provision.core.frozen import frozen
-from provision.core.install_paths import default_prefix
+from provision.core.install_paths import HOST_PYTHON, default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.ssh import Session, Task, fan_out
@@ -25,7 +25,6 @@ from provision.phases.gateway.traffic import (
     request_text,
     sessions_of,
 )
-from provision.phases.install.hosts_file import HOST_PYTHON
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 

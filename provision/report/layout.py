@@ -24,7 +24,7 @@ def clean(text: str) -> str:
 
 def width(text: str) -> int:
     """Return the terminal columns of cleaned text; a combining mark counts as one, so the result is never too small."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    return len(text) if text.isascii() else sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def split_at(text: str, columns: int) -> tuple[str, str]:

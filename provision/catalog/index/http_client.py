@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import netrc
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 CONNECT_S = 3.0
@@ -51,6 +52,8 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
         StageError: A certificate or a proxy cannot be used.
 
     """
+    import ssl
+
     import httpx
 
     context = _trusting(settings.certificate)
@@ -75,6 +78,8 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
 
 def _trusting(certificate: str | None) -> ssl.SSLContext:
     """Return a context that trusts a certificate file, else what the system trusts."""
+    import ssl
+
     try:
         return ssl.create_default_context(cafile=certificate)
     except OSError as error:

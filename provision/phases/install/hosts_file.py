@@ -7,12 +7,11 @@ from typing import Any
 
 import yaml
 
+from provision.core.install_paths import HOST_PYTHON
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.openssh import ansible_variables
 from provision.phases.install.target import Target
 
-HOST_PYTHON = "/usr/bin/python3"
-"""Where role `base` installs a missing Python."""
 CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
 
 _HEAD = """\

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from provision.core.files import files_below
 from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 
@@ -25,7 +26,7 @@ STAYS_HERE = frozenset(
 
 def build_zipapp(target: Path) -> Path:
     """Write verify.pyz, unless it is up to date. Equal sources give equal bytes."""
-    return kept(target, (path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml")), zipapp)
+    return kept(target, (path for path in files_below(SOURCE) if path.suffix in (".py", ".toml")), zipapp)
 
 
 @cache
