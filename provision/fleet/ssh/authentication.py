@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ class Login(AuthStrategy):
             if not Path(path).is_file():
                 continue
             try:
-                key = paramiko.PKey.from_path(path)
+                key = (
+                    _key(path, Path(path).stat().st_mtime_ns)
+                    if not self.connection.certificate_files
+                    else paramiko.PKey.from_path(path)
+                )
             except paramiko.PasswordRequiredException:
                 self.notes.append(f"{path} has a passphrase: add it to your agent with ssh-add")
                 continue
@@ -109,6 +114,13 @@ class Login(AuthStrategy):
             if self.connection.identity_agent:
                 self.notes.append(f"the agent at {path} does not answer: {error}")
             return []
+
+
+@lru_cache(maxsize=32)
+def _key(path: str, mtime_ns: int) -> Any:
+    """Return the key of a file, which a whole fleet may share. The file's time is an argument so that a new one is read."""
+    del mtime_ns
+    return paramiko.PKey.from_path(path)
 
 
 def _reason(error: Exception) -> str:

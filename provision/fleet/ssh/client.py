@@ -131,6 +131,8 @@ def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transpo
     def make(sock: socket.socket, **options: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **options)
         security = transport.get_security_options()
+        # OpenSSH prefers it too. Paramiko compares other digests byte by byte in Python.
+        security.ciphers = sorted(security.ciphers, key=lambda cipher: "-gcm@" not in cipher)
         known = preferred_kinds(connection)
         security.key_types = sorted(security.key_types, key=lambda kind: kind not in known)
         for ours, theirs in ALGORITHMS.items():

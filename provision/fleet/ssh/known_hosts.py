@@ -12,14 +12,14 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Marker = Literal["", "@cert-authority", "@revoked"]
-_WILD = re.compile("[*?A-Z]")
-"""What a pattern has that matches a name which it does not contain."""
+_PLAIN = re.compile(r"[^*?!|A-Z]*")
+"""Names that match only themselves."""
 
 
 class KnownKey(NamedTuple):
@@ -52,9 +52,9 @@ def _in_file(file: str, name: str) -> Iterator[KnownKey]:
         lines = _lines(file, seen.st_mtime_ns, seen.st_size, seen.st_ino)
     except OSError:
         return
-    for line in lines:
-        if not _names(line.patterns, name):
-            continue
+    plain, others = lines
+    named = [*plain.get(name.lower(), ()), *(line for line in others if _names(line.patterns, name))]
+    for line in sorted(named):
         try:
             blob = base64.b64decode(line.key, validate=True)
         except binascii.Error:
@@ -71,14 +71,17 @@ class _Line(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _lines(file: str, mtime_ns: int, size: int, inode: int) -> tuple[_Line, ...]:
-    """Return the lines of a file that hold a key. The file's state is an argument so that it is read again when it was written to.
+def _lines(file: str, mtime_ns: int, size: int, inode: int) -> tuple[Mapping[str, Sequence[_Line]], Sequence[_Line]]:
+    """Return the lines of a file that hold a key: by name those of plain names, and the others.
+
+    A fleet asks for each of its hosts. The file's state is an argument so that it is read again when it was written to.
 
     Raises:
         OSError: The file cannot be read.
     """
     del mtime_ns, size, inode
-    found = []
+    plain: dict[str, list[_Line]] = {}
+    others = []
     for number, text in enumerate(Path(file).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         fields = text.split()
         if not fields or fields[0].startswith("#"):
@@ -91,19 +94,21 @@ def _lines(file: str, mtime_ns: int, size: int, inode: int) -> tuple[_Line, ...]
         elif fields[0].startswith("@"):
             continue
         entry = fields[1:] if marker else fields
-        if len(entry) >= 3:
-            found.append(_Line(number, marker, *entry[:3]))
-    return tuple(found)
+        if len(entry) < 3:
+            continue
+        line = _Line(number, marker, *entry[:3])
+        if _PLAIN.fullmatch(line.patterns):
+            for name in dict.fromkeys(line.patterns.split(",")):
+                plain.setdefault(name, []).append(line)
+        else:
+            others.append(line)
+    return plain, others
 
 
 def _names(patterns: str, name: str) -> bool:
     """Return whether a line's patterns match a name; a matching negated pattern excludes the line."""
-    if patterns == name:
-        return True
     if patterns.startswith("|1|"):
         return _hashed_matches(patterns, name)
-    if name.lower() not in patterns and not _WILD.search(patterns):
-        return False
     matched = False
     for pattern in patterns.lower().split(","):
         negated = pattern.startswith("!")

@@ -136,12 +136,11 @@ def split(output: str | bytes) -> Output:
     if not opening:
         return Output(nonce="")
     nonce = opening[1]
-    pieces = re.split(rf"^@@{nonce} (begin|end|clock|over) ?(.*)$", text[opening.end() :], flags=re.MULTILINE)
     sections: dict[str, Section] = {}
     clock: float | None = None
     outcome: str | None = None
-    # Each marker line gives three pieces: its keyword, the rest of the line, the text up to the next marker line.
-    for word, rest, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+    for mark, body in marked(text[opening.end() :], nonce, "begin", "end", "clock", "over"):
+        word, _, rest = mark.partition(" ")
         match word:
             case "begin":
                 sections[rest.strip()] = Section(name=rest.strip(), text=_bounded(rest.strip(), body.strip("\n")))
@@ -152,6 +151,22 @@ def split(output: str | bytes) -> Output:
             case _:
                 outcome = rest.strip()
     return Output(nonce=nonce, sections=sections, clock=clock, outcome=outcome)
+
+
+def marked(text: str, nonce: str, *words: str) -> Iterator[tuple[str, str]]:
+    """Yield each marker line that begins with one of the words, without its mark, and the text up to the next one.
+
+    Not by a pattern: each host has its own nonce, and compiling a pattern takes longer than all else that is done with its answer.
+    """
+    found: list[list[str]] = []
+    for piece in f"\n{text}".split(f"\n@@{nonce} ")[1:]:
+        mark, _, body = piece.partition("\n")
+        if mark.startswith(words):
+            found.append([mark, body])
+        elif found:
+            found[-1].append(f"@@{nonce} {piece}")
+    for mark, *parts in found:
+        yield mark, "\n".join(parts)
 
 
 def _bounded(name: str, text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from provision.core.frozen import frozen
 from provision.core.models.facts import Drift, EngineProcess
-from provision.phases.probe.sections import Section
+from provision.phases.probe.sections import Section, marked
 
 UNIT = "firstlight-vllm.service"
 Values = Mapping[str, Sequence[str]]
@@ -39,11 +39,10 @@ class Parts:
 
 def parts(section: Section, nonce: str) -> Parts:
     """Split the section into sha256sum's output, the recorded unit, the recorded files, and their `stat` output now."""
-    marks = rf"^@@{re.escape(nonce)} (sealed unit|sealed files|now)$"
-    pieces = re.split(marks, section.text, flags=re.MULTILINE)
-    found = {name: tuple(text.strip("\n").split("\n")) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
+    marks = marked(section.text, nonce, "sealed unit", "sealed files", "now")
+    found = {name: tuple(text.strip("\n").split("\n")) for name, text in marks}
     return Parts(
-        sums=tuple(pieces[0].split("\n")),
+        sums=tuple(f"\n{section.text}".partition(f"\n@@{nonce} ")[0][1:].split("\n")),
         unit=properties(found.get("sealed unit", ())),
         files=tuple(line for line in found.get("sealed files", ()) if line),
         now=found.get("now", ()),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import field
+from itertools import pairwise
 
 from provision.core.frozen import frozen
 from provision.core.models.facts import Drift, EngineProcess, Installed
 from provision.phases.probe.parsers import drift
 from provision.phases.probe.parsers.values import integer, json_object
-from provision.phases.probe.sections import Output, Section
+from provision.phases.probe.sections import Output, Section, marked
 
 _FIELDS = {
     "state.json": "state",
@@ -97,10 +98,9 @@ def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drif
 
 
 def _files(section: Section, nonce: str) -> dict[str, str]:
-    # Each marker line gives its name, and the text up to the next one, which closes the file if it has no name.
-    pieces = re.split(rf"^@@{re.escape(nonce)} file(?: (\S+))?$", section.text, flags=re.MULTILINE)
-    marked = zip(pieces[1::2], pieces[2::2], pieces[3::2], strict=False)
-    return {name: text[1:-1] for name, text, following in marked if name and following is None}
+    # A line without a name closes the file before it; one that is not closed was cut.
+    marks = [(line.partition(" ")[2], text) for line, text in marked(section.text, nonce, "file")]
+    return {name: text for (name, text), (following, _) in pairwise(marks) if name and not following}
 
 
 def _digest(path: str | None) -> str | None:
