@@ -137,3 +137,13 @@ def test_classes_of_the_controller_share_their_methods() -> None:
     own = [path for path in (ROOT / "provision").rglob("*.py") if not {"onhost", "onbuilder"} & {*path.parts}]
     assert own
     assert [str(path) for path in own if "@dataclass(frozen=True" in path.read_text(encoding="utf-8")] == [FROZEN]
+
+
+def test_no_signature_is_parsed_for_a_class_without_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspect.signature", None)
+
+    @table_row
+    class Row:
+        name: str
+
+    assert (Row.__doc__, Row(name="a").name) == ("Row", "a")

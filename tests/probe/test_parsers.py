@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 
 import pytest
@@ -22,7 +23,7 @@ from provision.phases.probe.parsers import (
     software,
 )
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
-from provision.phases.probe.sections import Section, split
+from provision.phases.probe.sections import Section, marked, split
 
 
 def section(text: str, status: int = 0, reason: str = "") -> Section:
@@ -279,3 +280,16 @@ def test_the_serial_number_of_a_board_is_read() -> None:
     )
     answer = nvidia_smi.answer(section(document), section(""))
     assert [gpu.serial for gpu in answer.gpus] == ["1652522001234", None]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["@@n begin a", "@@n end a 0 ", "@@n other", "@@n ", "@@m begin b", "text @@n end", "", "b"])
+    )
+)
+def test_marker_lines_cut_an_answer_as_a_pattern_would(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    pieces = re.split(r"^@@n ((?:begin|end).*)$", text, flags=re.MULTILINE)
+    bodies = [body.removeprefix("\n") for body in pieces[2::2]]
+    cut = [*(body.removesuffix("\n") for body in bodies[:-1]), *bodies[-1:]]
+    assert [*marked(text, "n", "begin", "end")] == [*zip(pieces[1::2], cut, strict=True)]

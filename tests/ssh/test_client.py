@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -33,3 +36,39 @@ def test_connections_that_are_made_at_once_do_not_disturb_each_other() -> None:
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(make, range(1, 200)))
     assert found == [(f"192.0.2.{number}", 2200 + number) for number in range(1, 200)]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "offered"),
+    [
+        (None, ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]),
+        (("aes256-ctr", "aes256-gcm@openssh.com"), ["aes256-gcm@openssh.com", "aes256-ctr"]),
+        (("aes256-ctr",), ["aes256-ctr"]),
+    ],
+)
+def test_ciphers_with_their_own_check_are_offered_first(allowed: tuple[str, ...] | None, offered: list[str]) -> None:
+    algorithms = {"ciphers": allowed} if allowed else {}
+    connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = client._transport_factory(connection)(ours)
+        assert [*transport.get_security_options().ciphers][: len(offered)] == offered
+
+
+def test_a_key_file_is_read_once_for_a_fleet_and_again_when_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+
+    def keys() -> list[bytes]:
+        login = Login(Connection(kind="ssh", address="192.0.2.1", user="ops", identity_files=(str(path),)))
+        return [key.asbytes() for _, key in login._key_files()]
+
+    found = []
+    for _ in range(2):
+        path.unlink(missing_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+        first = keys()
+        with patch("paramiko.PKey.from_path", side_effect=AssertionError):
+            assert keys() == first
+        found += first
+        (tmp_path / "key.pub").unlink()
+    assert len({*found}) == 2

@@ -136,3 +136,13 @@ def test_accept_new_never_covers_a_change(tmp_path: Path) -> None:
     with pytest.raises(HostKeyError, match="has CHANGED"):
         check_host_key("gpu-1", connection, "ssh-ed25519", b"second")
     assert len((tmp_path / "known").read_text().splitlines()) == 1
+
+
+def test_lines_by_name_and_by_pattern_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    names = ("gpu-1", "*", "GPU-1,other", "gpu-2,gpu-1,gpu-1", "gpu-1,!gpu-1", "gpu-[1]", "gpu-1")
+    file = tmp_path / "known"
+    file.write_text("".join(line(one, "ssh-ed25519", b"blob") for one in names))
+    assert [one.line for one in known_keys([str(file)], "gpu-1")] == [1, 2, 3, 4, 7]
+    with file.open("a") as more:
+        more.write(line("gpu-1", "ssh-ed25519", b"new"))
+    assert known_keys([str(file)], "gpu-1")[-1].blob == b"new"

@@ -41,3 +41,19 @@ def test_fabric_brings_neither_asyncio_nor_yaml_and_reads_files_when_asked(tmp_p
 def test_what_was_imported_before_stays(tmp_path: Path) -> None:
     found = answers(tmp_path / "settings.yaml", "import unittest.mock")
     assert found == [["asyncio", "unittest.mock"], 7, 3, "CSafeLoader"]
+
+
+def test_no_search_in_the_metadata_of_distributions_comes_before_a_connection() -> None:
+    program = """
+import json, sys
+import provision.__main__
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
+from provision.fleet.ssh.session_factory import open_session
+open_session(Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings()))
+loaded = [name for name in ("email", "importlib.metadata") if name in sys.modules]
+import importlib.metadata, paramiko
+print(json.dumps([loaded, paramiko.__version__ == importlib.metadata.version("paramiko")]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout) == [[], True]

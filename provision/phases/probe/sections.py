@@ -160,13 +160,13 @@ def marked(text: str, nonce: str, *words: str) -> Iterator[tuple[str, str]]:
     """
     found: list[list[str]] = []
     for piece in f"\n{text}".split(f"\n@@{nonce} ")[1:]:
-        mark, _, body = piece.partition("\n")
+        mark, end, body = piece.partition("\n")
         if mark.startswith(words):
-            found.append([mark, body])
+            found.append([mark, end + body])
         elif found:
-            found[-1].append(f"@@{nonce} {piece}")
+            found[-1].append(f"\n@@{nonce} {piece}")
     for mark, *parts in found:
-        yield mark, "\n".join(parts)
+        yield mark, "".join(parts)[1:]
 
 
 def _bounded(name: str, text: str) -> str:
