@@ -70,10 +70,11 @@ class Login(AuthStrategy):
             if not Path(path).is_file():
                 continue
             try:
+                # A certificate becomes part of its key, which is then of one host.
                 key = (
-                    _key(path, Path(path).stat().st_mtime_ns)
-                    if not self.connection.certificate_files
-                    else paramiko.PKey.from_path(path)
+                    paramiko.PKey.from_path(path)
+                    if self.connection.certificate_files
+                    else _key(path, Path(path).stat().st_mtime_ns)
                 )
             except paramiko.PasswordRequiredException:
                 self.notes.append(f"{path} has a passphrase: add it to your agent with ssh-add")
