@@ -4,7 +4,7 @@ The tests of this file run in order on one host; each continues from the state t
 and undone one at a time: only the checks that must find a fault run there (`--only`), with the host's own tool and their dependencies. In the
 second half, several faults are made and one `provision` repairs them, because each restart of the service and each repair takes half a
 minute or more. Faults share a restart only if each has a record of its own (`RUNNING`), or was found before (`test_one_run_repairs_...`).
-The last test serves a user's model.
+The last tests serve a user's model.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ WRONG_NUMBERS = [
     pytest.param(fault, marks=pytest.mark.long if fault.name in REPEATED else (), id=fault.name)
     for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
 ]
+
+SERVED: dict[str, Any] = {
+    # The host shares its cores with others: threads that wait must sleep, not spin.
+    "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
+    "firstlight_vllm_args": ["--enforce-eager"],
+}
+"""Settings with which a user's model is served."""
 
 Records = dict[str, dict[str, Any]]
 
@@ -188,19 +195,20 @@ def test_in_the_end_the_host_is_as_before_the_first_fault(
     assert differences(untouched, listing(sound)) == {}
 
 
-def test_a_users_model_is_served_and_compared_with_its_last_proof(
-    firstlight: CommandRunner, sound: FleetHost, inventory: str, tmp_path: Path
-) -> None:
-    folder = tmp_path / "bigrams"
+@pytest.fixture(scope="module")
+def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "bigrams"
     write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))
+    return folder
+
+
+def test_a_users_model_is_served_and_compared_with_its_last_proof(
+    firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
+) -> None:
+    folder = bigrams
     template = tmp_path / "tools.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
-    both: dict[str, Any] = {
-        # The host shares its cores with others: threads that wait must sleep, not spin.
-        "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
-        "firstlight_vllm_args": ["--enforce-eager"],
-    }
-    own = both | {"firstlight_chat_template": str(template)}
+    own = SERVED | {"firstlight_chat_template": str(template)}
     asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(folder))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
@@ -211,6 +219,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert (again.code, again.host(sound.name)["state"]) == (0, "unchanged"), again.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
+    # For the next test.
     sound.sh(f"mkdir -p /srv/models && cp -r {PREFIX}/models/bigrams*/ /srv/models/bigrams")
 
     # Other weights of the same size, loaded by a start outside a run.
@@ -226,8 +235,12 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert repaired.code == 0, repaired.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
-    # The same files on a share of the hosts: they are linked, and not sent.
-    shared = str(sound.inventory(tmp_path / "shared", **both, firstlight_model_on_host="/srv/models/bigrams"))
-    linked = firstlight("provision", "-i", shared, "--model", str(folder))
+
+@pytest.mark.long
+def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
+    firstlight: CommandRunner, sound: FleetHost, bigrams: Path, tmp_path: Path
+) -> None:
+    shared = str(sound.inventory(tmp_path / "shared", **SERVED, firstlight_model_on_host="/srv/models/bigrams"))
+    linked = firstlight("provision", "-i", shared, "--model", str(bigrams))
     assert (linked.code, linked.host(sound.name)["state"]) == (0, "serving"), linked.output()
     assert sound.sh(f"find {PREFIX}/models -lname '/srv/models/bigrams/*.safetensors' | wc -l").strip() == "1"
