@@ -165,6 +165,7 @@ def test_after_it_a_run_proves_both_anew_and_restarts_nothing(
     assert [main_process(host) for host in hosts] == before
 
 
+@pytest.mark.long
 def test_a_rollout_changes_both_hosts_together(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_rollout_changes_both_hosts_together(
     assert "tcp dport 29501 " not in rules(hosts[0], FIREWALL)
 
 
+@pytest.mark.long
 def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
 ) -> None:
