@@ -205,11 +205,10 @@ def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
 ) -> None:
-    folder = bigrams
     template = tmp_path / "tools.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
     own = SERVED | {"firstlight_chat_template": str(template)}
-    asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(folder))
+    asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(bigrams))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
     written = sound.sh(f"cat {PREFIX}/models/bigrams*/chat_template.jinja")

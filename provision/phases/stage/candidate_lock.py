@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from provision.catalog.index.http_client import open_client
+from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.frozen import frozen
 from provision.core.models.base import Record
@@ -35,7 +37,6 @@ from provision.phases.stage.solve_request import executor_requirements
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
-    from provision.catalog.index.settings import ClientSettings
     from provision.catalog.index.sources import IndexSources
     from provision.phases.stage.stack_lock import Solved
     from provision.phases.stage.variants import WrongPlatformWheel
@@ -240,7 +241,6 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
         StageError: A wheel cannot be had.
 
     """
-    from provision.catalog.index.http_client import open_client
     from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
     from provision.phases.stage.variants import find_wrong_contents
 
