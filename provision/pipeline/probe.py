@@ -47,7 +47,7 @@ def probe(
         context: The run.
         earlier: What is known already; facts of the hosts that are probed are replaced.
         names: The hosts to probe; all when None.
-        in_full: Whether systemd's state and the processes that listen on ports are read too. Rules of firewalls need the latter.
+        in_full: Whether systemd's state and the listening ports are read too. Rules of firewalls need the latter.
         with_configuration: Whether packages, settings and services are read too.
 
     Returns:

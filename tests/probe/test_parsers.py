@@ -23,11 +23,15 @@ from provision.phases.probe.parsers import (
     software,
 )
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
-from provision.phases.probe.sections import Section, marked, split
+from provision.phases.probe.sections import Output, Section, marked, split
 
 
 def section(text: str, status: int = 0, reason: str = "") -> Section:
     return Section(name="s", text=text, status=status, reason=reason)
+
+
+def listing(text: str) -> Output:
+    return Output(nonce="0", sections={"ports": section(text)}, outcome="ALL")
 
 
 @pytest.mark.parametrize(
@@ -128,13 +132,13 @@ def test_kernel_tables_list_listeners(address: ipaddress.IPv4Address | ipaddress
     words = [address.packed[at : at + 4][::-1].hex().upper() for at in range(0, len(address.packed), 4)]
     name = "tcp" if address.version == 4 else "tcp6"
     row = f"/proc/net/{name}:   0: {''.join(words)}:{number:04X} {'0' * len(''.join(words))}:0000 0A 00000000:00000000 00:00000000 00000000     0"
-    (port,) = network.ports(section(row), {})
+    (port,) = network.ports(listing(row), {})
     assert (port.port, port.address, port.pid) == (number, str(address), None)
 
 
 def test_established_connections_are_no_listeners() -> None:
     row = "/proc/net/tcp:   0: 0100007F:1F40 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0"
-    assert network.ports(section(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
+    assert network.ports(listing(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
 
 
 @pytest.mark.parametrize(

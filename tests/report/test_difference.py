@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.facts import Disk, EngineProcess, HostFacts, Installed, Memory, OperatingSystem, Port
+from provision.core.models.facts import (
+    NOT_ASKED,
+    Disk,
+    EngineProcess,
+    HostFacts,
+    Installed,
+    Memory,
+    OperatingSystem,
+    Port,
+)
 from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import HostRecords, differences, last_green, read_records
@@ -52,6 +61,12 @@ def test_an_unchanged_host_has_no_difference() -> None:
 )
 def test_values_that_always_change_are_no_difference(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert differing(changed(**one), changed(**two)) == {}
+
+
+def test_what_one_run_did_not_ask_for_is_no_difference() -> None:
+    full = changed(ports=(Port(port=22, address="0.0.0.0"),))
+    ordinary = changed(unknown={"ports": NOT_ASKED})
+    assert differing(full, ordinary) == differing(ordinary, full) == {}
 
 
 @pytest.mark.parametrize(

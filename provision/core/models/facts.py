@@ -13,6 +13,8 @@ from pydantic import Field
 
 from provision.core.models.base import Record
 
+NOT_ASKED = "only full probes ask for it"
+"""Reason in `unknown` of a fact that a command left out."""
 ComputeCapability = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
@@ -207,7 +209,7 @@ class Port(Record):
     address: str | None = None
     pid: int | None = None
     process: str | None = None
-    """The process that listens; None where the user may not see it, and where no full probe was asked for."""
+    """The process that listens; None where the user may not see it."""
 
 
 class GpuProcess(Record):

@@ -82,7 +82,7 @@ def parse(
         container=isolation.container(read["isolation"], unknown),
         virtualization=isolation.virtualization(read["isolation"], processor.flags),
         wsl=isolation.wsl(read["isolation"]),
-        ports=network.ports(read["ports"], unknown),
+        ports=network.ports(read, unknown),
         gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),

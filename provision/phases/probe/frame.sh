@@ -22,7 +22,7 @@ say() { printf '%s=%s\n' "$1" "$2"; }
 first_line() {
     line=''
     [ -r "$1" ] || return 1
-    IFS= read -r line 2>/dev/null <"$1" || [ -n "$line" ]
+    IFS= read -r line <"$1" || [ -n "$line" ]
 }
 
 # say_file KEY FILE: print the first line of a small file.
@@ -56,6 +56,15 @@ locate() {
     done
     unset IFS
     [ -n "$path" ]
+}
+
+# on_path NAME...: print the path of each program that is there, a line each. The shell searches PATH faster than `locate`, but dash takes a
+# file that cannot be executed, too, and names what is a word of the shell's own without a path.
+on_path() {
+    for name in "$@"; do command -v "$name"; done >"${FL_FILES}path" 2>/dev/null
+    while IFS= read -r path; do
+        case $path in /*) if [ -x "$path" ] || locate "${path##*/}"; then printf '%s\n' "$path"; fi ;; esac
+    done <"${FL_FILES}path"
 }
 
 absent() {
@@ -104,27 +113,32 @@ end_late() {
     done
 }
 
-# section NAME FUNCTION: append its text and status to the file of its group.
+# section NAME FUNCTION: print its text and status.
 section() {
-    {
-        printf '@@%s begin %s\n' "$FL_NONCE" "$1"
-        "$2" 2>"$FL_FILES$FL_GROUP.err"
-        status=$?
-        reason=''
+    printf '@@%s begin %s\n' "$FL_NONCE" "$1"
+    "$2" 2>"$FL_FILES$FL_GROUP.err"
+    status=$? reason=''
+    if [ "$status" -ne 0 ]; then
         # The first line has the error; after a timeout it is the last line, which `limit` prints.
         while IFS= read -r line; do
             reason=$line
             [ "$status" -eq 124 ] || break
-        done 2>/dev/null <"$FL_FILES$FL_GROUP.err"
-        printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
-    } >>"$FL_FILES$FL_GROUP.out"
+        done <"$FL_FILES$FL_GROUP.err"
+    fi
+    printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
+}
+
+# run_group NAME: append the text of its sections to its file. A name that is no group is that of one section.
+run_group() {
+    FL_GROUP=$1
+    case $1 in group_*) "$1" ;; *) section "$1" "$1" ;; esac >>"$FL_FILES$1.out"
 }
 
 # Each group reports its end; the reader must not wait for one that hangs. It ends the `sleep` whose number it read last.
 run_groups() {
-    for FL_GROUP in "$@"; do
+    for group in "$@"; do
         {
-            case $FL_GROUP in group_*) "$FL_GROUP" ;; *) section "$FL_GROUP" "$FL_GROUP" ;; esac
+            run_group "$group"
             echo finished
         } &
     done
@@ -152,8 +166,23 @@ collect() {
     [ -n "$second" ] && kill "$second" 2>/dev/null
     cat "$FL_FILES"*.out
     printf '@@%s clock ' "$FL_NONCE"
-    date +%s.%N
+    clock_and_clean || date +%s.%N
     printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
+}
+
+# clock_and_clean: print the clock and remove the temporary files by one process: the time of a new file in a file system of this host is the
+# clock. False where a network may be in between, and where `find` cannot print times, as that of busybox.
+clock_and_clean() {
+    case $FL_FILES in */) return 1 ;; esac
+    : >"${FL_FILES}clock"
+    find "$FL_FILES"* \( -name '*.clock' -printf '%C@\n' -o -true \) -delete 2>/dev/null
+}
+
+# clean: remove the temporary files that are left.
+clean() {
+    for file in "$FL_LEFT" "$FL_LEFT".*; do
+        [ ! -e "$file" ] || { rm -rf "$FL_LEFT" "$FL_LEFT".* && return; }
+    done
 }
 
 # user_id: set FL_UID. Not by `id`, which may wait for a directory service.
@@ -206,7 +235,7 @@ read_host() {
         printf '@@%s over NOWHERE\n' "$FL_NONCE"
         return 1
     fi
-    trap 'rm -rf "$FL_LEFT" "$FL_LEFT".*' EXIT
+    trap clean EXIT
     trap 'exit 129' HUP INT TERM
     # With exec: a redirection of one command would keep the old descriptor, and with it the connection, open in a
     # hanging process.

@@ -4,7 +4,6 @@
 #   FL_PYTHON    interpreter to report in addition to those found; may be empty
 #   FL_GROUPS    groups of sections to run; empty: all of them, without those that only FL_MORE names
 #   FL_MORE      groups of sections to run besides
-#   FL_OWNERS    not empty: report which processes listen on ports too
 #   FL_SYSCTL    files below /proc/sys to report, separated by blanks
 
 # shellcheck shell=sh
@@ -232,9 +231,10 @@ resolve() {
         cd -P "${resolved%/*}/" 2>/dev/null || return 1
         resolved=${PWD%/}/${resolved##*/}
         [ -L "$resolved" ] || break
-        # The usual link, from python3 to python3.12 in the same folder, is told without a process.
+        # The usual link, from python3 to python3.12 in the same folder, is told without a process and without reading the folder.
         target=''
-        for file in "$resolved".1[0-9]; do
+        for digit in 0 1 2 3 4 5 6 7 8 9; do
+            file=$resolved.1$digit
             # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
             [ ! -L "$file" ] && [ "$file" -ef "$resolved" ] && target=$file && break
         done
@@ -288,17 +288,20 @@ python_facts() {
 }
 
 pythons() {
-    seen='' shims=''
+    seen='' shims='' names='python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15'
     [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
-    for name in python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15; do
-        locate "$name"
-        first=$path
-        for path in "$first" "/usr/bin/$name" "/usr/local/bin/$name"; do
-            case $path in
-            '') ;;
-            */shims/*) shims=${path%/shims/*} ;;
-            *) [ -x "$path" ] && python_facts "$path" ;;
-            esac
+    # Split the names at blanks.
+    # shellcheck disable=SC2086
+    on_path $names >"${FL_FILES}found"
+    while IFS= read -r path; do
+        case $path in
+        */shims/*) shims=${path%/shims/*} ;;
+        *) python_facts "$path" ;;
+        esac
+    done <"${FL_FILES}found"
+    for name in $names; do
+        for path in "/usr/bin/$name" "/usr/local/bin/$name"; do
+            [ -x "$path" ] && python_facts "$path"
         done
     done
     # A version manager's shims are slow scripts; the real interpreters are in the neighbouring folders.
@@ -310,7 +313,7 @@ pythons() {
 
 # program NAME [VERSIONED]: print its path and, with a second argument, the output of `--version`.
 program() {
-    locate "$1" || return 1
+    { has "$1" && locate "$1"; } || return 1
     printf 'program=%s|%s|' "$1" "$path"
     [ -n "${2:-}" ] && limit "$path" --version 2>&1
     echo
@@ -321,15 +324,17 @@ of_one_package() {
     locate "$1" || return 1
     file=$path
     locate "$2" || return 1
-    for found in "$file"-[1-9]*; do
+    # Not by a pattern, which would read the whole folder. Others cost a process.
+    for release in 9 10 11 12 13 14 15 16 17 18 19 20; do
         # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
-        [ "$found" -ef "$file" ] && [ "$path-${found##*-}" -ef "$path" ] && return 0
+        [ "$file-$release" -ef "$file" ] && [ "$path-$release" -ef "$path" ] && return 0
     done
     return 1
 }
 
 programs() {
-    for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk; do program "$name"; done
+    on_path git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk >"${FL_FILES}found"
+    while IFS= read -r path; do printf 'program=%s|%s|\n' "${path##*/}" "$path"; done <"${FL_FILES}found"
     program gcc versioned >"${FL_FILES}gcc"
     show "${FL_FILES}gcc"
     if of_one_package gcc g++; then
@@ -495,13 +500,13 @@ amd_smi() {
     limit amd-smi static --asic --bus --vram --driver --json
 }
 
-# ---- busy processes and ports ---------------------------------------------------------------------------------
+# ---- ports and engines ------------------------------------------------------------------------------------------
 
-# Finding owners takes ss longer, the more files are open on the host. The kernel's tables take it through all connections, so they come last.
+# The kernel's tables lead through all connections, so they come last.
 ports() {
     if has ss; then
         say tool ss
-        limit ss -Hltn${FL_OWNERS:+p}
+        limit ss -Hltnp
     else
         say tool proc
         grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
@@ -640,8 +645,11 @@ drift() {
     limit stat -c '%a %u %g %s %Y %Z %n' "$@" 2>&1
     [ "$status" -eq 124 ] && return 124
     for folder in "$FL_PREFIX/envs/${environment##*/}"/lib/python3*/site-packages; do
-        for file in "$folder"/*.pth "$folder"/sitecustomize* "$folder"/usercustomize*; do
-            [ ! -e "$file" ] || say imported "$file"
+        # Two patterns, because each one reads the whole folder.
+        for file in "$folder"/*.pth "$folder"/[su]*customize*; do
+            case $file in
+            *.pth | "$folder"/sitecustomize* | "$folder"/usercustomize*) [ ! -e "$file" ] || say imported "$file" ;;
+            esac
         done
     done
     return 0
@@ -799,13 +807,9 @@ group_product() {
 }
 
 group_software() {
+    section pythons pythons
     section programs programs
     section libraries libraries
-}
-
-group_busy() {
-    section ports ports
-    section engines engines
 }
 
 group_configuration() {
@@ -817,8 +821,10 @@ group_configuration() {
     section enabled_units enabled_units
 }
 
-group_manager() {
+# What few decisions need, and what takes a host time.
+group_in_full() {
     section systemd_state systemd_state
+    section ports ports
 }
 
 # Each tool of a vendor may hang by itself; where there is none, their sections need no processes.
@@ -827,8 +833,7 @@ group_cards() {
     for tool in nvidia-smi amd-smi rocminfo rocm_agent_enumerator nv-fabricmanager; do has "$tool" && apart=yes; done
     for name in nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager; do
         if [ -n "$apart" ]; then
-            # shellcheck disable=SC2034 # `section` of the frame reads it
-            { FL_GROUP=$name && section "$name" "$name"; } &
+            run_group "$name" &
         else
             section "$name" "$name"
         fi
@@ -848,7 +853,7 @@ main() {
     fi
     # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-group_cards disks pythons group_user group_software group_busy group_product group_files} $FL_MORE
+    read_host ${FL_GROUPS:-group_cards disks group_user group_software engines group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

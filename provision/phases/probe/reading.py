@@ -44,8 +44,7 @@ def script(
         paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
-        in_full: Whether systemd's state and the processes that listen on ports are read too: few decisions need them, and both
-            take a host time.
+        in_full: Whether systemd's state and the listening ports are read too: few decisions need them, and both take a host time.
         with_configuration: Whether packages, settings and services are read too.
     """
     files: Sequence[str] = ()
@@ -60,9 +59,8 @@ def script(
         "FL_PYTHON": python or "",
         "FL_GROUPS": " ".join(groups),
         "FL_MORE": " ".join(
-            (*(("group_manager",) if in_full else ()), *(("group_configuration",) if with_configuration else ()))
+            (*(("group_in_full",) if in_full else ()), *(("group_configuration",) if with_configuration else ()))
         ),
-        "FL_OWNERS": "yes" if in_full else "",
         "FL_SYSCTL": " ".join(files),
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
@@ -97,7 +95,7 @@ def probe(
 
     Args:
         prefix: Folder of the installation. Default: the host's setting, then the default of the user that will own it.
-        in_full: Whether systemd's state and the processes that listen on ports are read too.
+        in_full: Whether systemd's state and the listening ports are read too.
         with_configuration: Whether packages, settings and services are read too.
 
     Raises:

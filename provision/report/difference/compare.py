@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import NOT_ASKED, HostFacts
 from provision.core.models.records import Change, CheckRecord, HostDifference, HostState
 from provision.report.difference import rules
 from provision.report.difference.records import HostRecords
@@ -45,7 +45,7 @@ def host_difference(before: HostRecords, after: HostRecords) -> HostDifference:
         ("settings", before.settings, after.settings, compare("settings", before.settings, after.settings)),
         ("stack", before.stack, after.stack, compare("stack", _dump(before.stack), _dump(after.stack))),
         ("lock", before.lock, after.lock, _locked(before.lock, after.lock)),
-        ("facts", before.facts, after.facts, compare("facts", _others(before.facts), _others(after.facts))),
+        ("facts", before.facts, after.facts, compare("facts", *_comparable(before.facts, after.facts))),
         ("checks", before.checks, after.checks, _checks(before.checks, after.checks)),
     ):
         if one and two:
@@ -68,10 +68,20 @@ def _dump(record: Any) -> Any:
     return record.model_dump(mode="json") if record is not None else None
 
 
-def _others(facts: HostFacts | None) -> Any:
+def _comparable(before: HostFacts | None, after: HostFacts | None) -> tuple[Any, Any]:
+    """Return the facts of both runs without those that one of them did not ask for."""
+    if before is None or after is None:
+        return None, None
+    one, two = _others(before), _others(after)
+    for name in [name for facts in (before, after) for name, why in facts.unknown.items() if why == NOT_ASKED]:
+        for known in (one, two):
+            known.pop(name, None)
+            known["unknown"].pop(name, None)
+    return one, two
+
+
+def _others(facts: HostFacts) -> dict[str, Any]:
     """Return facts without processes and ports of the service; whether it runs is a separate fact."""
-    if facts is None:
-        return None
     main = facts.installed.service_pid if facts.installed else None
     engines = {process.pid for process in facts.engine_processes if main and process.parent == main}
     ours = {main, *engines} - {None}

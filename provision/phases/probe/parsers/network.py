@@ -5,17 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from provision.core.models.facts import Port
-from provision.phases.probe.sections import Section
+from provision.core.models.facts import NOT_ASKED, Port
+from provision.phases.probe.sections import Output
 
 _OWNER = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)",pid=([0-9]{1,10})')
 _TABLE_ROW = re.compile(r"^/proc/net/tcp6?:\s*[0-9]+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) [0-9A-F:]+ 0A ")
 
 
-def ports(section: Section, unknown: dict[str, str]) -> tuple[Port, ...]:
+def ports(output: Output, unknown: dict[str, str]) -> tuple[Port, ...]:
     """Return TCP ports with a listener, ordered by number; the owner is None where this user may not see it."""
+    section = output["ports"]
     if not section.ok:
-        unknown["ports"] = section.failure
+        asked = "ports" in output.sections or output.outcome != "ALL"
+        unknown["ports"] = section.failure if asked else NOT_ASKED
     found: dict[tuple[int, str], Port] = {}
     for line in section.lines():
         port = _from_ss(line) or _from_table(line)
