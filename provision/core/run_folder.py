@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import io
 import json
 import os
 import platform
@@ -42,7 +43,7 @@ from provision import __version__
 from provision.core.errors import UsageError
 from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
-from provision.core.redaction import redact, scrub
+from provision.core.redaction import is_clean, redact, scrub
 
 TEXT_AT_MOST = 8000
 """Maximum characters of a command or its output in a record."""
@@ -158,6 +159,7 @@ class RunFolder:
         self._lock = Lock()
         self._who = identity()
         self._started = time.monotonic()
+        self._appended: dict[str, io.FileIO] = {}
 
     @classmethod
     def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> RunFolder:
@@ -213,9 +215,21 @@ class RunFolder:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         """Append one line in a single write, so that it is never split; it has reached the system on return."""
-        line = json.dumps(scrub(json.loads(json.dumps({"at": utc_now(), **record}, default=str))))
-        with self._lock, self.path(name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        whole = {"at": utc_now(), **record}
+        if not is_clean(whole):
+            whole = scrub(json.loads(json.dumps(whole, default=str)))
+        line = (json.dumps(whole) + "\n").encode()
+        with self._lock:
+            file = self._appended.get(name)
+            if file is None:
+                file = self._appended[name] = self.path(name).open("ab", buffering=0)
+            file.write(line)
+
+    def close(self) -> None:
+        """Close the files that lines were appended to; the next line opens its file again."""
+        with self._lock:
+            while self._appended:
+                self._appended.popitem()[1].close()
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield all events so far; malformed lines, such as the last one after a crash, are skipped."""

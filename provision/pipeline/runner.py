@@ -82,6 +82,7 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(_direct(inventory)))
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation)
+        stack.callback(run.close)
         run.write("inventory.json", inventory)
         progress = stack.enter_context(open_progress([host.name for host in inventory.hosts]))
         context = RunContext(

@@ -23,7 +23,6 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
 from provision.phases.serve.devices import Devices
-from provision.phases.serve.onhost.start_cache_archive import MOST_BYTES
 from provision.phases.serve.options import options
 
 KEY_LENGTH = 16
@@ -32,8 +31,6 @@ MOST_ARCHIVES = 16
 PROGRAM = "start_cache_archive.py"
 ARCHIVE = "start-cache.tar"
 """Of each key: what a killed run left on a host is removed or replaced by the next one."""
-ARCHIVE_BYTES = 2 * MOST_BYTES
-"""What a host may answer with: the content, its manifest and the blocks of the tar."""
 LOOK_S, MOVE_S = 60.0, 300.0
 
 
@@ -151,12 +148,16 @@ class HostCache:
             RemoteCommandError: The host cannot pack it.
             ServeError: What arrived is not what the host has packed.
         """
+        # Only here: it brings argparse and tarfile, and most runs fetch nothing.
+        from provision.phases.serve.onhost.start_cache_archive import MOST_BYTES
+
         # Only root, or the one account that there is, can write in this folder.
         archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)
         try:
             packed = self._ask(Packed, "pack", "--archive", archive)
-            content = self.session.read(archive, root=self.paths.root, timeout_s=MOVE_S, limit_bytes=ARCHIVE_BYTES)
+            # The content, its manifest and the blocks of the tar.
+            content = self.session.read(archive, root=self.paths.root, timeout_s=MOVE_S, limit_bytes=2 * MOST_BYTES)
         finally:
             self._remove(archive, root=self.paths.root)
         digest = hashlib.sha256(content).hexdigest()
