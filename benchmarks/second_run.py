@@ -3,7 +3,8 @@
     .venv/bin/python -m benchmarks.second_run [--hosts 3 50] [--rounds 10]
 
 Boots test hosts and provisions them once: three bare ones, which then serve; and fifty that were booted from the files of one that has
-the environment and no service. For each of the two fleets these take turns, one whole process each, round by round; of fifty hosts, two rounds:
+the environment and no service. For each of the two fleets these take turns, one whole process each, round by round; on fifty hosts those that
+take minutes leave after two rounds:
 
     firstlight         ./firstlight provision -i INVENTORY, by a login as root
     firstlight-sudo    the same by an account whose sudo asks for a password; three hosts only
@@ -43,8 +44,9 @@ SERVING = 3
 AIMS_S = {3: 0.6, 50: 2.5}
 MOST_FORKS = 25
 """Of ansible-playbook: each takes 80 MB of the machine that also holds the hosts."""
-ROUNDS_OF_MANY = 2
-"""Ansible takes minutes for fifty hosts of one machine."""
+TURNS_OF_MANY = 2
+"""Of a tool that takes minutes: Ansible does for fifty hosts of one machine."""
+LONG_S = 60.0
 
 
 @dataclass
@@ -59,8 +61,8 @@ class Contestant:
     problem: str | None = None
 
     def turn(self, *, counts: bool) -> None:
-        """Run it once; after a problem it has no more turns."""
-        if self.problem is not None:
+        """Run it once; after a problem it has no more turns, and after TURNS_OF_MANY long ones neither."""
+        if self.problem is not None or sum(seconds > LONG_S for seconds in self.samples) >= TURNS_OF_MANY:
             return
         wait_until_idle()
         try:
@@ -255,9 +257,8 @@ def main() -> int:
     result["fleets"], result["aim"] = [], {}
     with hosts_to_boot() as fleet:
         for count in given.hosts:
-            rounds = given.rounds if count <= SERVING else min(given.rounds, ROUNDS_OF_MANY)
             with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
-                found, result["versions"]["peers"] = measured(fleet, count, rounds, Path(name))
+                found, result["versions"]["peers"] = measured(fleet, count, given.rounds, Path(name))
             result["fleets"].append(found)
             own = [found["tools"][name].get("median_s") for name in found["tools"] if name.startswith("firstlight")]
             if (aim := AIMS_S.get(count)) is not None:
