@@ -55,6 +55,27 @@ def test_ciphers_with_their_own_check_are_offered_first(allowed: tuple[str, ...]
         assert [*transport.get_security_options().ciphers][: len(offered)] == offered
 
 
+@pytest.mark.parametrize(
+    ("allowed", "offered"),
+    [
+        (None, ["mlkem768x25519-sha256", "ecdh-sha2-nistp256", "curve25519-sha256@libssh.org"]),
+        (
+            ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp384"),
+            ["curve25519-sha256@libssh.org", "ecdh-sha2-nistp384"],
+        ),
+    ],
+)
+def test_the_key_exchange_that_costs_hosts_least_is_offered_after_the_one_against_quantum_computers(
+    allowed: tuple[str, ...] | None, offered: list[str]
+) -> None:
+    algorithms = {"kexalgorithms": allowed} if allowed else {}
+    connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = client._transport_factory(connection)(ours)
+        assert [*transport.get_security_options().kex][: len(offered)] == offered
+
+
 def test_a_key_file_is_read_once_for_a_fleet_and_again_when_it_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "key"
 

@@ -153,7 +153,7 @@ def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transpo
 
 FIRST_KEY_EXCHANGES = frozenset({"mlkem768x25519-sha256", "ecdh-sha2-nistp256"})
 """Offered before the others, in Paramiko's order: the one that a quantum computer does not break, then the one that costs hosts least. OpenSSH
-computes Curve25519 by portable code of its own, and P-256 by OpenSSL: 50 logins took 0.15 s less processor time with the latter."""
+computes Curve25519 by portable code of its own, and P-256 by OpenSSL: a run on 50 hosts took 4 % less processor time with the latter."""
 ALGORITHMS = {"ciphers": "ciphers", "digests": "macs", "kex": "kexalgorithms", "key_types": "hostkeyalgorithms"}
 """Paramiko's names of the algorithm lists, and OpenSSH's."""
 

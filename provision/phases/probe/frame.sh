@@ -61,10 +61,10 @@ locate() {
 # on_path NAME...: print the path of each program that is there, a line each. The shell searches PATH faster than `locate`, but dash takes a
 # file that cannot be executed, too, and names what is a word of the shell's own without a path.
 on_path() {
-    for name in "$@"; do command -v "$name"; done >"${FL_FILES}path" 2>/dev/null
+    for name in "$@"; do command -v "$name"; done >"$FL_FILES$FL_GROUP.path" 2>/dev/null
     while IFS= read -r path; do
         case $path in /*) if [ -x "$path" ] || locate "${path##*/}"; then printf '%s\n' "$path"; fi ;; esac
-    done <"${FL_FILES}path"
+    done <"$FL_FILES$FL_GROUP.path"
 }
 
 absent() {

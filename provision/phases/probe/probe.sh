@@ -292,13 +292,13 @@ pythons() {
     [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
     # Split the names at blanks.
     # shellcheck disable=SC2086
-    on_path $names >"${FL_FILES}found"
+    on_path $names >"$FL_FILES$FL_GROUP.found"
     while IFS= read -r path; do
         case $path in
         */shims/*) shims=${path%/shims/*} ;;
         *) python_facts "$path" ;;
         esac
-    done <"${FL_FILES}found"
+    done <"$FL_FILES$FL_GROUP.found"
     for name in $names; do
         for path in "/usr/bin/$name" "/usr/local/bin/$name"; do
             [ -x "$path" ] && python_facts "$path"
@@ -333,8 +333,8 @@ of_one_package() {
 }
 
 programs() {
-    on_path git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk >"${FL_FILES}found"
-    while IFS= read -r path; do printf 'program=%s|%s|\n' "${path##*/}" "$path"; done <"${FL_FILES}found"
+    on_path git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk >"$FL_FILES$FL_GROUP.found"
+    while IFS= read -r path; do printf 'program=%s|%s|\n' "${path##*/}" "$path"; done <"$FL_FILES$FL_GROUP.found"
     program gcc versioned >"${FL_FILES}gcc"
     show "${FL_FILES}gcc"
     if of_one_package gcc g++; then
@@ -807,7 +807,6 @@ group_product() {
 }
 
 group_software() {
-    section pythons pythons
     section programs programs
     section libraries libraries
 }
@@ -853,7 +852,7 @@ main() {
     fi
     # Split the lists at blanks; names contain none.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-group_cards disks group_user group_software engines group_product group_files} $FL_MORE
+    read_host ${FL_GROUPS:-group_cards disks pythons group_user group_software engines group_product group_files} $FL_MORE
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.
