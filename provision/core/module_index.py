@@ -52,7 +52,7 @@ class ModuleIndex:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._of = [sys.implementation.cache_tag, sys.version, *sys.path, *map(_changed, sys.path)]
+        self._of = [sys.version, *sys.path, *map(_changed, sys.path)]
         self._places: dict[str, _Place] = {}
         with contextlib.suppress(OSError, EOFError, ValueError, TypeError):
             of, places = marshal.loads(file.read_bytes())  # noqa: S302 - as trusted as byte code

@@ -38,6 +38,14 @@ def test_connections_that_are_made_at_once_do_not_disturb_each_other() -> None:
     assert found == [(f"192.0.2.{number}", 2200 + number) for number in range(1, 200)]
 
 
+def offered_by_a_transport(kind: str, algorithms: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return what a transport offers of a kind of algorithms, where an ssh configuration allows these."""
+    connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        return [*getattr(client._transport_factory(connection)(ours).get_security_options(), kind)]
+
+
 @pytest.mark.parametrize(
     ("allowed", "offered"),
     [
@@ -47,12 +55,8 @@ def test_connections_that_are_made_at_once_do_not_disturb_each_other() -> None:
     ],
 )
 def test_ciphers_with_their_own_check_are_offered_first(allowed: tuple[str, ...] | None, offered: list[str]) -> None:
-    algorithms = {"ciphers": allowed} if allowed else {}
-    connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        transport = client._transport_factory(connection)(ours)
-        assert [*transport.get_security_options().ciphers][: len(offered)] == offered
+    found = offered_by_a_transport("ciphers", {"ciphers": allowed} if allowed else {})
+    assert found[: len(offered)] == offered
 
 
 @pytest.mark.parametrize(
@@ -68,12 +72,8 @@ def test_ciphers_with_their_own_check_are_offered_first(allowed: tuple[str, ...]
 def test_the_key_exchange_that_costs_hosts_least_is_offered_after_the_one_against_quantum_computers(
     allowed: tuple[str, ...] | None, offered: list[str]
 ) -> None:
-    algorithms = {"kexalgorithms": allowed} if allowed else {}
-    connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        transport = client._transport_factory(connection)(ours)
-        assert [*transport.get_security_options().kex][: len(offered)] == offered
+    found = offered_by_a_transport("kex", {"kexalgorithms": allowed} if allowed else {})
+    assert found[: len(offered)] == offered
 
 
 def test_a_key_file_is_read_once_for_a_fleet_and_again_when_it_is_replaced(tmp_path: Path) -> None:

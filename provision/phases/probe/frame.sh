@@ -48,6 +48,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # locate NAME: set `path` to the program of that name; empty and false where there is none.
 locate() {
     path=''
+    # The shell's own search is faster where there is nothing; what it finds may be a word of the shell, or in dash a file that cannot be executed.
+    has "$1" || return 1
     IFS=:
     for folder in $PATH; do
         path=$folder/$1
@@ -58,12 +60,13 @@ locate() {
     [ -n "$path" ]
 }
 
-# on_path NAME...: print the path of each program that is there, a line each. The shell searches PATH faster than `locate`, but dash takes a
-# file that cannot be executed, too, and names what is a word of the shell's own without a path.
-on_path() {
+# each_on_path FUNCTION NAME...: call the function with the path of each program that is there. As `locate`, and faster for many names.
+each_on_path() {
+    taker=$1
+    shift
     for name in "$@"; do command -v "$name"; done >"$FL_FILES$FL_GROUP.path" 2>/dev/null
     while IFS= read -r path; do
-        case $path in /*) if [ -x "$path" ] || locate "${path##*/}"; then printf '%s\n' "$path"; fi ;; esac
+        case $path in /*) if [ -x "$path" ] || locate "${path##*/}"; then "$taker" "$path"; fi ;; esac
     done <"$FL_FILES$FL_GROUP.path"
 }
 

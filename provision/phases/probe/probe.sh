@@ -287,18 +287,20 @@ python_facts() {
     printf 'python=%s|%s|%s|%s|%s\n' "${called:-$interpreter}" "$number" "$headers" "$venv" "$torch"
 }
 
+# python_on_path PATH: print the facts of an interpreter; of a version manager's shim set `shims` to the manager's folder.
+python_on_path() {
+    case $1 in
+    */shims/*) shims=${1%/shims/*} ;;
+    *) python_facts "$1" ;;
+    esac
+}
+
 pythons() {
     seen='' shims='' names='python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15'
     [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
     # Split the names at blanks.
     # shellcheck disable=SC2086
-    on_path $names >"$FL_FILES$FL_GROUP.found"
-    while IFS= read -r path; do
-        case $path in
-        */shims/*) shims=${path%/shims/*} ;;
-        *) python_facts "$path" ;;
-        esac
-    done <"$FL_FILES$FL_GROUP.found"
+    each_on_path python_on_path $names
     for name in $names; do
         for path in "/usr/bin/$name" "/usr/local/bin/$name"; do
             [ -x "$path" ] && python_facts "$path"
@@ -313,7 +315,7 @@ pythons() {
 
 # program NAME [VERSIONED]: print its path and, with a second argument, the output of `--version`.
 program() {
-    { has "$1" && locate "$1"; } || return 1
+    locate "$1" || return 1
     printf 'program=%s|%s|' "$1" "$path"
     [ -n "${2:-}" ] && limit "$path" --version 2>&1
     echo
@@ -332,9 +334,10 @@ of_one_package() {
     return 1
 }
 
+say_program() { printf 'program=%s|%s|\n' "${1##*/}" "$1"; }
+
 programs() {
-    on_path git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk >"$FL_FILES$FL_GROUP.found"
-    while IFS= read -r path; do printf 'program=%s|%s|\n' "${path##*/}" "$path"; done <"$FL_FILES$FL_GROUP.found"
+    each_on_path say_program git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk
     program gcc versioned >"${FL_FILES}gcc"
     show "${FL_FILES}gcc"
     if of_one_package gcc g++; then
