@@ -112,7 +112,7 @@ build() {
     # an extra index or folder of the user that does not answer must not stop the installation from the default index
     if ! (
         [ -n "$bundle" ] || eval "$("$python" "$here/requirements/pip_settings.py")"
-        "$uv" pip sync --quiet "$@" --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
+        "$uv" pip sync --quiet "$@" ${UV_NO_INDEX:+--no-index} --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
     ); then
         [ -z "$bundle" ] || fail "$bundle does not hold what requirements/$lock.txt locks for $python" \
             "use the release of Firstlight that is in the bundle: tar -xf BUNDLE product"
@@ -120,7 +120,7 @@ build() {
         (
             eval "$("$python" "$here/requirements/pip_settings.py")"
             unset UV_INDEX UV_FIND_LINKS
-            "$uv" pip sync --quiet --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
+            "$uv" pip sync --quiet ${UV_NO_INDEX:+--no-index} --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
         ) || fail "uv could not install what requirements/$lock.txt locks" \
             "see the lines above; uv honours UV_DEFAULT_INDEX, SSL_CERT_FILE, HTTPS_PROXY and your pip settings"
     fi

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.catalog.index.settings import ClientSettings, read_settings, uv_variables, without_credentials
+from provision.catalog.index.uv import run_uv
+from provision.core.errors import StageError
 
 MAIN, FIRST, SECOND = "https://main.example/simple", "https://first.example/simple", "https://second.example/simple"
 
@@ -99,3 +102,11 @@ word = st.text("abcdefgXYZ0123456789._~-%", min_size=3, max_size=20)
 def test_no_credential_survives_redaction(user: str, password: str, host: str) -> None:
     shown = without_credentials(f"error: Failed to fetch: `https://{user}:{password}@{host}/simple/torch/`")
     assert shown == f"error: Failed to fetch: `https://***@{host}/simple/torch/`"
+
+
+def test_with_pips_no_index_uv_asks_no_index(tmp_path: Path) -> None:
+    pip = write(tmp_path / "pip.conf", "[global]\nno-index = true\n")
+    variables = uv_variables(read_settings({}, pip_files=[pip], uv_files=[]), default_index=MAIN)
+    wanted = write(tmp_path / "wanted.in", "six\n")
+    with pytest.raises(StageError, match="six was not found in the provided package locations"):
+        run_uv(["pip", "compile", "--quiet", str(wanted)], tmp_path, variables)

@@ -32,7 +32,9 @@ from provision.core.user_path import expand_user
 if TYPE_CHECKING:
     from provision.core.models.stack import Stack
 
-_UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX")
+NO_INDEX = "UV_NO_INDEX"
+"""Named as uv's own variables, but uv 0.13 has only the option: `run_uv` and the launcher give it."""
+_UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", NO_INDEX)
 _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")
 _ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
@@ -141,7 +143,7 @@ def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, s
     if settings.find_links:
         variables["UV_FIND_LINKS"] = ",".join(settings.find_links)
     if settings.no_index:
-        variables["UV_NO_INDEX"] = "1"
+        variables[NO_INDEX] = "1"
     if settings.certificate:
         variables["SSL_CERT_FILE"] = settings.certificate
     if settings.proxy:

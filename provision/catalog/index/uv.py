@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from provision.catalog.index.settings import without_credentials
+from provision.catalog.index.settings import NO_INDEX, without_credentials
 from provision.core.errors import StageError
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
@@ -81,6 +81,8 @@ def run_uv(command: list[str], folder: Path, variables: Mapping[str, str]) -> st
     for name in ("VIRTUAL_ENV", "UV_TORCH_BACKEND"):
         # The plan chose torch's variant and pins its index.
         environ.pop(name, None)
+    if environ.pop(NO_INDEX, None):
+        command = [*command, "--no-index"]
     timeout_error = StageError(
         f"uv did not end within {TIMEOUT_S:.0f} s", hint="check that this machine can reach the package indexes"
     )

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 POSITIONS = (0, 1, 7, 127, 199, 200, 201, 1023, 1024, 4097, 8190, 8191)
 """Positions of each copy of the tokens; the last is the last row of the table."""
 COPIES = 32
-HEADS, KEY_HEADS, SIZE = 5, 2, 96
+HEADS, KEY_HEADS, SIZE = 6, 2, 96
+"""vLLM's kernel for cards refuses query heads that are no multiple of the key heads; its kernel for CPUs computes them."""
 TURNED = 64
 """Rotated elements of a head, as in models with partial rotary embedding; the others stay."""
 
