@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
+from tests import levels
 from tests.fleet import ahead
-from tests.fleet.fixtures import fleet, impossible, pair, wheels_for_once
+from tests.fleet.fixtures import end_of_journals, fleet, impossible, pair, wheels_for_once
 from tests.lanes import FLEET, Lanes, rank
 
 # Overlays from a `catalog refresh` of the user must not change results; set before the first table is read.
@@ -37,15 +39,34 @@ SLOW_FIXTURES = {"browser", "torch_python", "vllm_python"}
 _PREPARATION = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of tests/levels.py."""
+    about = f"which of the {levels.PARTS} parts of the long tests runs: its number, `today` or `all`"
+    parser.addoption("--long-share", default="all", metavar="PART", help=about)
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests on hosts, which come last, and slow tests; host images are built while the others run."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests on hosts, which come last, and slow tests; leave out long tests without a turn."""
     for item in items:
         if _needs_hosts(item):
             item.add_marker("fleet")
         if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
+    if (share := levels.share_of(config.getoption("long_share"), levels.now())) is not None:
+        left_out = levels.leave_out(items, share)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the end of each host's journal to the report of a failed test on hosts."""
+    report = yield
+    if report.failed and _needs_hosts(item):
+        report.sections += end_of_journals()
+    return report
 
 
 @pytest.hookimpl(optionalhook=True)

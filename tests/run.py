@@ -1,7 +1,7 @@
-"""`./firstlight test`: installs the programs that tests need, then runs pytest with the given arguments.
+"""`./firstlight test`: runs pytest with the given arguments; tests/levels.py says what runs without any.
 
-Tests run in up to four processes (tests/lanes.py says which run together); `-n 0` runs all in one.
-As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
+Tests run in as many processes as there are cores (tests/lanes.py says which run together); `-n 0` runs all in one.
+Before other runs than the quick one, as root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
 Linters and type checker are tests as well (tests/house/test_static.py).
 """
 
@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.levels import arguments_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,8 +39,8 @@ PACKAGE_OF = {
 }
 """Programs that tests run, and the package of each."""
 
-PROCESSES = ("-n", "auto", "--maxprocesses", "4", "--no-loadscope-reorder")
-"""Lanes begin in the order of tests/lanes.py, not by their number of tests."""
+PROCESSES = ("-n", "auto", "--maxprocesses", "8", "--no-loadscope-reorder")
+"""Hosts of eight processes fit into the memory of a machine with that many cores. Lanes begin in the order of tests/lanes.py, not by their number of tests."""
 
 
 def report(text: str) -> None:
@@ -90,14 +92,16 @@ def apt(*arguments: str) -> bool:
 
 def main() -> None:
     """Replace this process by pytest, so that the command has its last line and exit code."""
-    install_missing()
+    arguments, needs_packages = arguments_of(sys.argv[1:])
+    if needs_packages:
+        install_missing()
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT)}
     # Tests start the product a thousand times; without compiled files each start would compile 430 modules anew, for 0.4 s.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *PROCESSES, *sys.argv[1:]], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *PROCESSES, *arguments], environment)
 
 
 if __name__ == "__main__":

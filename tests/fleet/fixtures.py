@@ -61,6 +61,21 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     pytest.exit(f"signal {number}", returncode=128 + number)
 
 
+_booted: list[Fleet] = []
+"""The fleet of this process while there is one."""
+JOURNAL_LINES = 40
+
+
+def end_of_journals() -> list[tuple[str, str]]:
+    """Return title and text for each host that runs: the last lines of its journal."""
+    return [
+        (f"journal of {host.name}", host.sh(f"journalctl --no-pager -n {JOURNAL_LINES}", check=False))
+        for fleet in _booted
+        for host in fleet.hosts
+        if host.machine.leader is not None
+    ]
+
+
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     """Boots hosts: `fleet.boot(3)`; all are removed at the end, whatever happens."""
@@ -68,9 +83,11 @@ def fleet() -> Iterator[Fleet]:
     remove_leftovers(_say)
     before = {number: signal.signal(number, _terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     made = Fleet()
+    _booted.append(made)
     try:
         yield made
     finally:
+        _booted.clear()
         made.remove()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -109,7 +109,7 @@ class Fleet:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions could choose the same free addresses
             self.network = Network.make(self.name)
         self._open = False
-        self._count = 0
+        self.hosts: list[FleetHost] = []
 
     def boot(
         self,
@@ -119,14 +119,15 @@ class Fleet:
         python: bool = True,
         packages: Sequence[str] = (),
         suite: str = BOOKWORM,
+        layers: Sequence[Path] = (),
     ) -> list[FleetHost]:
-        """Boot bare hosts of a Debian at the same time, or hosts with more packages.
+        """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
         Online hosts reach what this machine reaches; without Python they have none at all.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
-        layers = root_with(packages, suite)
-        hosts = [self._host(layers, python=python) for _ in range(count)]
+        below = layers or root_with(packages, suite)
+        hosts = [self._host(below, python=python) for _ in range(count)]
         options: list[str] = []
         if online:
             if not self._open:
@@ -150,9 +151,9 @@ class Fleet:
             list(pool.map(lambda host: host.machine.boot(self.network.name, *options), hosts))
 
     def _host(self, layers: Sequence[Path], *, python: bool, is_copy: bool = False) -> FleetHost:
-        self._count += 1
-        name, address = f"host{self._count}", self.network.address(self._count)
-        machine = Machine(f"{self.name}{self._count}", self.disk / name)
+        number = len(self.hosts) + 1
+        name, address = f"host{number}", self.network.address(number)
+        machine = Machine(f"{self.name}{number}", self.disk / name)
         machine.mount(*layers)
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
@@ -165,7 +166,8 @@ class Fleet:
         keys = sorted((machine.root / "etc/ssh").glob("ssh_host_*_key.pub"))
         with self.known_hosts.open("a") as known:
             known.writelines(f"{address} {' '.join(key.read_text().split()[:2])}\n" for key in keys)
-        return FleetHost(name, address, self.key_file, self.known_hosts, self.admin_password, machine)
+        self.hosts.append(FleetHost(name, address, self.key_file, self.known_hosts, self.admin_password, machine))
+        return self.hosts[-1]
 
     def remove(self) -> None:
         """Remove all hosts and the network."""
@@ -196,8 +198,10 @@ def furnish(root: Path, name: str, address: str, gateway: str, public_key: str) 
 def make_users(root: Path, password: str) -> None:
     """Make three users: one whose sudo asks for a password, one whose sudo asks for none, one without sudo."""
     public_key = (root / "root/.ssh/authorized_keys").read_text()
+    present = (root / "etc/passwd").read_text()
     for user in (SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, NO_SUDO):
-        command("chroot", str(root), "useradd", "--create-home", "--shell", "/bin/sh", user)
+        if f"\n{user}:" not in present:
+            command("chroot", str(root), "useradd", "--create-home", "--shell", "/bin/sh", user)
         account = command("chroot", str(root), "id", "-u", user).strip()
         authorize(root / "home" / user, public_key, int(account), int(account))
     command("chroot", str(root), "chpasswd", stdin=f"{SUDO_WITH_PASSWORD}:{password}\n")

@@ -1,0 +1,64 @@
+"""Which tests a run has: quick without arguments, all with `--all`, and each long test within three days."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.levels import PARTS, arguments_of, leave_out, share_of, turn_of
+
+DAY = datetime(2026, 11, 26, tzinfo=UTC)
+TESTS = """
+import pytest
+
+{file_mark}
+
+@pytest.mark.parametrize("number", range(4))
+{mark}
+def test_it(number):
+    pass
+"""
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments", "packages"),
+    [
+        ([], ["-m", "not slow"], False),
+        (["-x"], ["-m", "not slow", "-x"], False),
+        (["--all"], [], True),
+        (["--all", "-x"], ["-x"], True),
+        (["tests/plan", "-k", "sample"], ["tests/plan", "-k", "sample"], True),
+        (["-m", "fleet"], ["-m", "fleet"], True),
+        (["-k", "sample"], ["-k", "sample"], True),
+    ],
+)
+def test_a_run_is_quick_unless_it_names_what_it_wants(words: list[str], arguments: list[str], packages: bool) -> None:
+    assert arguments_of(words) == (arguments, packages)
+
+
+def test_each_day_has_a_share_and_three_days_have_all() -> None:
+    assert {share_of("today", DAY + timedelta(days=number)) for number in range(PARTS)} == set(range(PARTS))
+    assert (share_of("all", DAY), share_of("1", DAY)) == (None, 1)
+    for text in ("3", "-1", "tomorrow"):
+        with pytest.raises(ValueError, match=r"part of|invalid literal"):
+            share_of(text, DAY)
+
+
+def test_long_tests_have_their_turn_one_by_one_and_long_files_whole(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = long")
+    pytester.makepyfile(
+        test_short=TESTS.format(file_mark="", mark=""),
+        test_single=TESTS.format(file_mark="", mark="@pytest.mark.long"),
+        **{f"test_file_{name}": TESTS.format(file_mark="pytestmark = pytest.mark.long", mark="") for name in "ab"},
+    )
+    items, _ = pytester.inline_genitems()
+    names = [turn_of(item) for item in items]
+    assert names.count(None) == 4
+    assert len({name for name in names if name}) == 4 + 2
+    left = [leave_out(items, share) for share in range(PARTS)]
+    for item in items:
+        turns = sum(item not in out for out in left)
+        assert turns == (PARTS if turn_of(item) is None else 1)
+    for name in {name for name in names if name}:
+        assert len({tuple(item in out for out in left) for item in items if turn_of(item) == name}) == 1
