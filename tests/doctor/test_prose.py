@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from pathlib import Path
@@ -16,8 +17,6 @@ from verify.doctor.scoring import SURE_AT
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BY_LINES = Doctor(load_causes())
-"""Without the text classifier."""
 PAGES_OF_FAILURES = {
     "causes.md",
     "checks.md",
@@ -96,8 +95,14 @@ USUAL = (
 )
 
 
+@functools.cache
+def by_lines() -> Doctor:
+    """The doctor without the text classifier."""
+    return Doctor(load_causes())
+
+
 def named(text: str) -> list[tuple[str, float]]:
-    found = BY_LINES.diagnose({"prose": io.BytesIO(text.encode())}).findings
+    found = by_lines().diagnose({"prose": io.BytesIO(text.encode())}).findings
     return [(finding.cause.id, finding.confidence) for finding in found]
 
 

@@ -11,10 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ansible
-from ansible.plugins.loader import fragment_loader
-from ansible.utils.plugin_docs import get_docstring
-
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 LIBRARY = PLAYBOOKS / "library"
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
@@ -71,6 +67,10 @@ def run_module(name: str, **parameters: Any) -> dict[str, Any]:
 
 def documentation(name: str) -> dict[str, Any]:
     """A module's documentation as Ansible reads it, with its fragments."""
+    # Imported here: Ansible costs half a second, and most users of this module only run modules.
+    from ansible.plugins.loader import fragment_loader
+    from ansible.utils.plugin_docs import get_docstring
+
     fragment_loader.add_directory(str(PLAYBOOKS / "doc_fragments"))
     document, *_ = get_docstring(str(LIBRARY / f"{name}.py"), fragment_loader, is_module=True)
     return dict(document)
@@ -78,6 +78,8 @@ def documentation(name: str) -> dict[str, Any]:
 
 def copy_modules(folder: Path) -> None:
     """Copy the modules and the code around them into a folder, for a Python that has no Ansible (PYTHONPATH)."""
+    import ansible
+
     source, unused = Path(ansible.__file__).parent, shutil.ignore_patterns("__pycache__", "powershell", "csharp")
     shutil.copytree(source / "module_utils", folder / "ansible/module_utils", ignore=unused)
     # The text that Ansible writes there when it sends a module.

@@ -7,7 +7,6 @@ import importlib.util
 from types import ModuleType
 from typing import Any
 
-import ansible.module_utils
 import pytest
 import yaml
 
@@ -21,6 +20,8 @@ OLDEST = (3, 8)
 
 @pytest.fixture(autouse=True)
 def utils(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ansible.module_utils
+
     paths = [*ansible.module_utils.__path__, str(PLAYBOOKS / "module_utils")]
     monkeypatch.setattr(ansible.module_utils, "__path__", paths)
 

@@ -15,7 +15,6 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.fleet.ssh.ssh import SshSession
 from provision.pipeline import context as context_module
 from provision.pipeline import host_summary
 from provision.pipeline.context import IDLE_AT_MOST, RunContext
@@ -160,6 +159,8 @@ class StubChannel:
 
 
 def test_a_connection_with_a_channel_does_not_rest() -> None:
+    from provision.fleet.ssh.ssh import SshSession  # it brings all of Fabric
+
     session, opened, channel = SshSession("gpu-1", CONNECTION), StubConnection(), StubChannel()
     session._opened, session._channels = opened, [channel]  # type: ignore[assignment,list-item]
     session.rest()

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import paramiko
 import pytest
 
 from provision.core.errors import HostKeyError, TransportError
@@ -36,6 +35,8 @@ while data := sys.stdin.buffer.raw.read(65536):
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of an SSH server on this machine that shows its key and refuses every login."""
+    import paramiko
+
     key = paramiko.RSAKey.generate(2048)
     listener = socket.create_server(("127.0.0.1", 0))
     transports = []
@@ -128,6 +129,8 @@ def test_the_command_for_a_jump_host_stores_its_key(port: int, tmp_path: Path) -
 
 
 def test_the_commands_for_a_jump_host_with_another_key_replace_the_known_one(port: int, tmp_path: Path) -> None:
+    import paramiko
+
     host = jumping(port, tmp_path)
     other = paramiko.RSAKey.generate(2048)
     (tmp_path / "known").write_text(f"[127.0.0.1]:{port} ssh-rsa {other.get_base64()}\n")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from provision.core.models.stack import Interpreter
 from provision.core.models.staged import Staged, StagedFile
@@ -62,6 +60,10 @@ def hashes(component: dict[str, Any]) -> set[str]:
 
 
 def test_the_documents_are_valid(tmp_path: Path) -> None:
+    # Imported here: the package builds dozens of grammars, which would cost every collection a second.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     for text in (controller_sbom(LOCK.read_text()), environment_sbom(make_staged(tmp_path))):
         assert validator.validate_str(text) is None

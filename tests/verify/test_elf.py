@@ -8,10 +8,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
-from elftools.elf.sections import SymbolTableSection
 
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
 from verify import elf
@@ -50,6 +46,9 @@ def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_another_reader_sees_the_same_symbols() -> None:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
     paths = sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]
     assert paths
     for path in paths:
@@ -63,6 +62,10 @@ def test_another_reader_sees_the_same_symbols() -> None:
 
 
 def test_another_reader_sees_the_same_machine_libraries_and_versions() -> None:
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
+
     for path in sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]:
         with path.open("rb") as file:
             other = ELFFile(file)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from provision.phases.verify.run_checks import verify
@@ -25,16 +24,23 @@ SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
 
 
 def test_a_real_run_matches_the_schema() -> None:
+    # Imported here: it builds dozens of grammars, which would cost every collection a second.
+    import jsonschema  # type: ignore[import-untyped]
+
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(run(all_checks(), CheckContext(level="quick")), SCHEMA)
 
 
 def test_a_host_that_cannot_be_checked_matches_the_schema(tmp_path: Path) -> None:
+    import jsonschema
+
     answer = verify(LOCALHOST, prefix=str(tmp_path))
     jsonschema.validate(json.loads(json.dumps(answer.document)), SCHEMA)
 
 
 def test_the_schema_refuses_invalid_answers() -> None:
+    import jsonschema
+
     document = run(all_checks(), CheckContext(level="quick"))
     document["checks"][0]["status"] = "fine"
     with pytest.raises(jsonschema.ValidationError, match="'fine' is not one of"):

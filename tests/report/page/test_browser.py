@@ -6,14 +6,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from provision.report import page as run_page
 from tests.report.page import fleets
 from tests.report.sample import CPU_STACK, Folder, host
+
+if TYPE_CHECKING:  # loading it takes long, and only the browser needs it
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 WIDTHS = (390, 1280)
 SHORT = 24
@@ -53,6 +55,8 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None and not os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
         pytest.skip("Chromium is not installed on this machine: the page is NOT TESTED")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program)
         yield started
