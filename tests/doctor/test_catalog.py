@@ -25,14 +25,6 @@ def each_cause() -> list[Any]:
     return [pytest.param(cause, id=cause.id) for cause in CAUSES.values()]
 
 
-def each_sample() -> list[Any]:
-    return [
-        pytest.param(cause, sample, id=f"{cause.id}-{number}-{'is' if sample.is_cause else 'similar'}")
-        for cause in CAUSES.values()
-        for number, sample in enumerate(cause.samples)
-    ]
-
-
 @pytest.mark.parametrize("cause", each_cause())
 def test_an_entry_is_complete(cause: Cause) -> None:
     assert cause.definition.strip()
@@ -48,21 +40,27 @@ def test_an_entry_is_complete(cause: Cause) -> None:
     assert {sample.is_cause for sample in cause.samples} == {True, False}
 
 
-@pytest.mark.parametrize("cause", each_cause())
-def test_relations_name_other_causes(cause: Cause) -> None:
-    assert {other.cause for other in cause.overrides} <= set(CAUSES) - {cause.id}
-    assert {sample.expect for sample in cause.samples} - {""} <= set(CAUSES)
+def test_relations_name_other_causes() -> None:
+    for cause in CAUSES.values():
+        assert {other.cause for other in cause.overrides} <= set(CAUSES) - {cause.id}, cause.id
+        assert {sample.expect for sample in cause.samples} - {""} <= set(CAUSES), cause.id
 
 
-@pytest.mark.parametrize(("cause", "sample"), each_sample())
-def test_a_sample_has_its_expected_cause(cause: Cause, sample: Sample) -> None:
-    named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}, sample.facts).findings]
+def expected(cause: Cause, sample: Sample) -> list[str]:
+    """The first cause that a sample must have; none if it only looks like one."""
     if sample.is_cause:
-        assert named[:1] == [cause.id]
-    elif sample.expect:
-        assert named[:1] == [sample.expect]
-    else:
-        assert not named
+        return [cause.id]
+    return [sample.expect] if sample.expect else []
+
+
+@pytest.mark.parametrize("cause", each_cause())
+def test_a_sample_has_its_expected_cause(cause: Cause) -> None:
+    wrong = {}
+    for sample in cause.samples:
+        named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}, sample.facts).findings]
+        if named[:1] != expected(cause, sample):
+            wrong[sample.text] = named
+    assert not wrong
 
 
 def repeats(parsed: Any, *, inside: bool = False) -> Iterator[str]:
@@ -86,10 +84,10 @@ def patterns(cause: Cause) -> list[str]:
     return [item.pattern for item in items] + [item.near for item in items if item.near]
 
 
-@pytest.mark.parametrize("cause", each_cause())
-def test_patterns_do_not_backtrack(cause: Cause) -> None:
-    for pattern in patterns(cause):
-        assert not list(repeats(parser.parse(bound_repeats(pattern)))), pattern
+def test_patterns_do_not_backtrack() -> None:
+    for cause in CAUSES.values():
+        for pattern in patterns(cause):
+            assert not list(repeats(parser.parse(bound_repeats(pattern)))), f"{cause.id}: {pattern}"
 
 
 @pytest.mark.slow

@@ -146,10 +146,10 @@ def test_lines_around_it_do_not_change_the_first_cause(sample: Any, before: list
     assert first(diagnose_texts({"log": text}, log.facts)) == cause
 
 
-@pytest.mark.parametrize("sample", [pytest.param(each, id=f"{each[0]}-{n}") for n, each in enumerate(SAMPLES)])
-def test_a_healthy_start_around_it_does_not_change_the_first_cause(sample: Any) -> None:
-    cause, log = sample
-    assert first(diagnose_texts({"log": "\n".join([*QUIET, log.text, *QUIET])}, log.facts)) == cause
+@pytest.mark.parametrize("cause", dict(SAMPLES))
+def test_a_healthy_start_around_it_does_not_change_the_first_cause(cause: str) -> None:
+    for log in (log for name, log in SAMPLES if name == cause):
+        assert first(diagnose_texts({"log": "\n".join([*QUIET, log.text, *QUIET])}, log.facts)) == cause, log.text
 
 
 @settings(max_examples=40, deadline=None)

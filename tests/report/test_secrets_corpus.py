@@ -66,20 +66,21 @@ def left(text: str, secrets: tuple[str, ...]) -> list[str]:
     return [secret for secret in secrets if len(secret) >= 8 and secret in text]
 
 
-@pytest.mark.parametrize(("line", "secrets"), CORPUS, ids=[re.sub(r"\W+", "-", line)[:24] for line, _ in CORPUS])
-def test_a_secret_is_masked_as_text_as_json_and_as_a_key(line: str, secrets: tuple[str, ...]) -> None:
-    assert secrets
-    for text in (
-        redact(line),
-        redact(f"2026-11-20T10:15:00Z INFO [x] said: {line}\nand more"),
-        json.dumps(scrub({"text": line})),
-        json.dumps(scrub([line, {"deep": [line]}])),
-        json.dumps(scrub({line: 1})),
-        redact(json.dumps({"text": line})),
-    ):
-        assert left(text, secrets) == []
-        assert MASK in text
-        assert redact(text) == text
+def test_a_secret_is_masked_as_text_as_json_and_as_a_key() -> None:
+    assert len(CORPUS) > 100
+    for line, secrets in CORPUS:
+        assert secrets, line
+        for text in (
+            redact(line),
+            redact(f"2026-11-20T10:15:00Z INFO [x] said: {line}\nand more"),
+            json.dumps(scrub({"text": line})),
+            json.dumps(scrub([line, {"deep": [line]}])),
+            json.dumps(scrub({line: 1})),
+            redact(json.dumps({"text": line})),
+        ):
+            assert left(text, secrets) == [], line
+            assert MASK in text, line
+            assert redact(text) == text, line
 
 
 @pytest.mark.parametrize("anonymous", [False, True])
