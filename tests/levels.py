@@ -48,12 +48,12 @@ def share_of(text: str, day: datetime) -> int | None:
 
 
 def turn_of(item: pytest.Item) -> str | None:
-    """Return the name under which a long test has its turn: its file where the whole file is long, as its tests may continue each other.
+    """Return the name under which a long test has its turn; None for tests that are not long.
 
-    None for tests that are not long.
+    Tests that continue each other have it together: all of a file that is long as a whole, and those whose marker has the same name.
     """
-    for node, _ in item.iter_markers_with_node("long"):
-        return item.nodeid if node is item else node.nodeid
+    for node, marker in item.iter_markers_with_node("long"):
+        return str(marker.args[0]) if marker.args else item.nodeid if node is item else node.nodeid
     return None
 
 

@@ -120,14 +120,15 @@ class Fleet:
         packages: Sequence[str] = (),
         suite: str = BOOKWORM,
         layers: Sequence[Path] = (),
+        folder: Path | None = None,
     ) -> list[FleetHost]:
         """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
-        Online hosts reach what this machine reaches; without Python they have none at all.
+        Online hosts reach what this machine reaches; without Python they have none at all. Their files are on the fleet's own disk, or in `folder`.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
         below = layers or root_with(packages, suite)
-        hosts = [self._host(below, python=python) for _ in range(count)]
+        hosts = [self._host(below, python=python, folder=folder) for _ in range(count)]
         options: list[str] = []
         if online:
             if not self._open:
@@ -150,10 +151,12 @@ class Fleet:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda host: host.machine.boot(self.network.name, *options), hosts))
 
-    def _host(self, layers: Sequence[Path], *, python: bool, is_copy: bool = False) -> FleetHost:
+    def _host(
+        self, layers: Sequence[Path], *, python: bool, is_copy: bool = False, folder: Path | None = None
+    ) -> FleetHost:
         number = len(self.hosts) + 1
         name, address = f"host{number}", self.network.address(number)
-        machine = Machine(f"{self.name}{number}", self.disk / name)
+        machine = Machine(f"{self.name}{number}", (folder or self.disk) / name)
         machine.mount(*layers)
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()

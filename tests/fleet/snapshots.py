@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.fleet.serving import wait_until_healthy
 
 PRODUCT = ("provision", "verify", "playbooks", "requirements")
 """Folders whose files decide what a provisioned host has."""
+LAYER = "layer"
 UNUSED_S = 2 * 86400.0
 """A snapshot of another state of the product is deleted after this time without use."""
 
@@ -41,12 +41,14 @@ def serving_layers(fleet: Fleet) -> tuple[Path, ...]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(fleet, folder)
+            folder.mkdir(parents=True)
+            made = _make(fleet, folder)
+            made.rename(folder / LAYER)
         (folder / ".complete").touch()
         for other in cache_folder().glob("serving-*/.complete"):
             if time.time() - other.stat().st_mtime > UNUSED_S:
                 shutil.rmtree(other.parent)
-    return (folder / "upper", *below)
+    return (folder / LAYER, *below)
 
 
 def state_of(root: Path, below: Sequence[Path]) -> str:
@@ -58,15 +60,17 @@ def state_of(root: Path, below: Sequence[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _make(fleet: Fleet, folder: Path) -> None:
-    [host] = fleet.boot(packages=FOR_A_USER)
-    folder.mkdir(parents=True)
-    ended = CommandRunner(folder / "logs")("provision", "-i", str(host.inventory(folder)))
-    if ended.code != 0:
-        raise RuntimeError(f"a host that serves cannot be made:\n{ended.output()}")
-    # The unit stays enabled: copies start it when they boot.
-    host.sh("systemctl stop firstlight-vllm.service", timeout_s=180)
+def _make(fleet: Fleet, folder: Path) -> Path:
+    """Provision a host in a folder; return its layer. It is never copied: the product notices files with another inode or change time."""
+    [host] = fleet.boot(packages=FOR_A_USER, folder=folder)
+    try:
+        ended = CommandRunner(folder / "logs")("provision", "-i", str(host.inventory(folder)))
+        assert ended.code == 0, ended.output()
+        # The unit stays enabled: copies start it when they boot.
+        host.sh("systemctl stop firstlight-vllm.service", timeout_s=180)
+    except BaseException:
+        host.remove()
+        raise
     host.kill()
     host.machine.unmount()
-    subprocess.run(["cp", "-a", str(host.machine.folder / "upper"), str(folder)], check=True)
-    host.remove()
+    return host.machine.folder / "upper"

@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from minisign import KeyPair
 
 from provision.phases.plan.fit import shape_of
@@ -17,6 +18,8 @@ from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options
 from tests.fleet.command_runner import RUN_S, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
+
+pytestmark = pytest.mark.long
 
 NOWHERE = "http://127.0.0.1:9/simple"
 

@@ -25,8 +25,8 @@ KERNEL = os.uname().release
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((BOOKWORM, "debian12"), id="debian12"),
-        pytest.param((TRIXIE, "debian13"), id="debian13", marks=pytest.mark.long),
+        pytest.param((suite, name), id=name, marks=pytest.mark.long(f"drivers on {name}"))
+        for suite, name in ((BOOKWORM, "debian12"), (TRIXIE, "debian13"))
     ],
 )
 def debian(request: pytest.FixtureRequest) -> tuple[str, str]:

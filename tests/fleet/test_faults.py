@@ -31,11 +31,8 @@ from verify.records import Level
 LIMIT_S = 600.0
 RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
-REPEATED = {"vLLM's sampler without top-k and top-p"}
-"""Faults that a test with vLLM's engine alone makes as well, in a tenth of the time."""
 WRONG_NUMBERS = [
-    pytest.param(fault, marks=pytest.mark.long if fault.name in REPEATED else (), id=fault.name)
-    for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
+    pytest.param(fault, marks=pytest.mark.long, id=fault.name) for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
 ]
 
 SERVED: dict[str, Any] = {
@@ -202,6 +199,7 @@ def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long("a user's model")
 def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
 ) -> None:
@@ -235,7 +233,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
 
-@pytest.mark.long
+@pytest.mark.long("a user's model")
 def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
     firstlight: CommandRunner, sound: FleetHost, bigrams: Path, tmp_path: Path
 ) -> None:

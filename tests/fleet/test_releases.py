@@ -210,6 +210,7 @@ def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:

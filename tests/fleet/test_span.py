@@ -18,6 +18,8 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
 
+pytestmark = pytest.mark.long
+
 UNIT = "firstlight-vllm.service"
 OTHER_NAME = "first-light-2"
 OTHER_PORT = 29701
@@ -165,7 +167,6 @@ def test_after_it_a_run_proves_both_anew_and_restarts_nothing(
     assert [main_process(host) for host in hosts] == before
 
 
-@pytest.mark.long
 def test_a_rollout_changes_both_hosts_together(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
 ) -> None:
@@ -188,7 +189,6 @@ def test_a_rollout_changes_both_hosts_together(
     assert "tcp dport 29501 " not in rules(hosts[0], FIREWALL)
 
 
-@pytest.mark.long
 def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str, folder: Path
 ) -> None:

@@ -28,6 +28,8 @@ from tests.fleet.vendor_others import (
 )
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
+pytestmark = pytest.mark.long
+
 COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
 DOCKER = """[Unit]
 Description=A substitute for Docker

@@ -30,6 +30,8 @@ import ctypes, glob, torch
 runtime, = glob.glob("{prefix}/envs/*/lib/python*/site-packages/nvidia/cu13/lib/libcudart.so.13")
 ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
 import sample_extension
+
+pytestmark = pytest.mark.long
 try:
     sample_extension.launch()
     print(torch.__version__, "launched")

@@ -52,10 +52,11 @@ def test_long_tests_have_their_turn_one_by_one_and_long_files_whole(pytester: py
         test_single=TESTS.format(file_mark="", mark="@pytest.mark.long"),
         **{f"test_file_{name}": TESTS.format(file_mark="pytestmark = pytest.mark.long", mark="") for name in "ab"},
     )
+    pytester.makepyfile(test_named=TESTS.format(file_mark="", mark='@pytest.mark.long("a name")'))
     items, _ = pytester.inline_genitems()
     names = [turn_of(item) for item in items]
     assert names.count(None) == 4
-    assert len({name for name in names if name}) == 4 + 2
+    assert len({name for name in names if name}) == 4 + 2 + 1
     left = [leave_out(items, share) for share in range(PARTS)]
     for item in items:
         turns = sum(item not in out for out in left)
