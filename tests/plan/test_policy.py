@@ -45,7 +45,7 @@ def test_an_invalid_version_is_refused(setting: str) -> None:
 def test_a_version_without_an_operator_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
-    assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
+    assert caught.value.hint == "write latest, newest, none, ==0.9.1 or >=0.9.1"
 
 
 def test_the_package_is_requested_at_one_release() -> None:

@@ -19,7 +19,9 @@ def _number(value: Any) -> Any:
 
 
 Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
-VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
+VllmPolicy = Annotated[
+    str, Field(pattern=r"^(latest|newest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
+]
 TorchPolicy = Annotated[str, Field(pattern=r"^(managed|existing|==[0-9]+\.[0-9]+\.[0-9]+)$")]
 FlashAttnPolicy = Annotated[
     str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")

@@ -101,7 +101,11 @@ class Settings(Record):
         allowed="path of a file on the controller",
     )
 
-    vllm: VllmPolicy = setting("latest", "vLLM release.", allowed="latest, none, ==X or >=X")
+    vllm: VllmPolicy = setting(
+        "latest",
+        "vLLM release: `latest` is the newest that was tried, `newest` the newest of all.",
+        allowed="latest, newest, none, ==X or >=X",
+    )
     driver: DriverPolicy = setting(
         "keep",
         "Whether a working NVIDIA driver may be replaced, or its required version or branch. Cards without a driver get one.",
