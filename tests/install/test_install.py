@@ -116,7 +116,7 @@ def test_an_interrupted_environment_is_built_again(installed: Site) -> None:
     (installed.environment / ".complete").unlink()
     shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
     installed.send()
-    result = installed.play()
+    result = installed.play("install")
     assert (result.status, result.changed) == ("ok", True), result
     assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
 
@@ -127,7 +127,7 @@ def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -
     unit = Path(installed.variables["firstlight_service"]["unit_path"])
     unit.write_text("[Service]\nExecStart=/bin/false\n")
     assert subprocess.run(check, check=False, capture_output=True).returncode == 1
-    result = installed.play()
+    result = installed.play("serve")
     assert (result.status, result.changed) == ("ok", True), result
     assert unit.read_text() == installed.variables["firstlight_service"]["unit"]
     assert subprocess.run(check, check=False).returncode == 0
