@@ -39,10 +39,15 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
     return Pruned(tuple(decisions), tuple(problem for problem in problems if problem))
 
 
-def prune_quietly(logs: Path) -> None:
-    """Prune with the default limits after a run; do nothing while there are few runs."""
-    if len(names(logs)) > KEEP_RUNS * SLACK:
-        prune(logs)
+def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
+    """Prune after a run; do nothing while there are few runs.
+
+    Args:
+        logs: The folder of the runs.
+        keep: How many stay; by default as many as `prune` keeps.
+    """
+    if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
+        prune(logs, keep=keep)
 
 
 def _past(folder: Path) -> PastRun:
