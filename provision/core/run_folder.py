@@ -10,7 +10,7 @@ logs/RUN/
   plan.json              plan
   stage/HOST.json        stage, by the first host of a group (next to its lock)
   sbom/ENVIRONMENT.cdx.json  install: what each environment that it built consists of
-  install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
+  install/               install: hosts.yml for playbooks by hand, PLAYBOOK.yml, tasks.jsonl, ansible.log
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
@@ -49,6 +49,8 @@ from provision.core.redaction import is_clean, redact, scrub
 
 QUERIES = "queries"
 """The folder, next to the runs, with the records of commands that only read hosts."""
+HOSTS_FILE = "install/hosts.yml"
+"""The installation of a run's hosts as an Ansible inventory."""
 TEXT_AT_MOST = 8000
 """Maximum characters of a command or its output in a record."""
 

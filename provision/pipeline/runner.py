@@ -17,7 +17,7 @@ from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
 from provision.core.redaction import register_secret
-from provision.core.run_folder import QUERIES, RunFolder, is_running
+from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
@@ -25,6 +25,7 @@ from provision.fleet.ssh.sockets import begun
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
@@ -210,7 +211,6 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
     """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
     from provision.core.models.records import PhaseResult
-    from provision.pipeline.playbooks import write_inventory
 
     own = [step for step in steps if step.in_batches]
     run_in_order(context, steps[: steps.index(own[0])])
@@ -231,7 +231,6 @@ def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) 
         results.append(context.result)
         context.result = combined(results).as_planned()
     context.batch, context.result = None, combined(results)
-    write_inventory(context)
     run_in_order(context, steps[steps.index(own[-1]) + 1 :])
 
 
@@ -263,6 +262,8 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
         diagnose(context, context.result)
     summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
+    if not is_query(context.run.name):
+        write_inventory(context)
     if there := context.locked - context.removed:
         from provision.pipeline.host_summary import write_on_hosts
 

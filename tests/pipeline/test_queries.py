@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import QUERIES, RunFolder
+from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
@@ -69,6 +71,27 @@ def test_after_a_query_the_next_run_still_knows_of_a_killed_one(request_: Comman
     killed.write("run.json", {"run": killed.name, "pid": 0, "pid_start": 1})
     execute(request_, (READ,))
     assert unfinished(request_.logs) == killed.name
+
+
+def installing(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
+    context.targets = {host.name: Target(host, {"firstlight_prefix": "/p"}) for host in context.hosts()}
+    return probed
+
+
+def test_every_run_has_the_inventory_of_the_installation(request_: CommandRequest, tmp_path: Path) -> None:
+    install = Step("install", installing, "install", "all")
+    file = request_.logs / "latest" / "install" / "hosts.yml"
+    execute(request_, (CHANGE,))
+    assert not file.exists(), "nothing was installed yet"
+    first = execute(request_, (install,)).summary.run
+    execute(request_, (READ,))
+    assert "firstlight_prefix: /p" in file.read_text()
+    other = tmp_path / "other.yml"
+    other.write_text("all: {hosts: {b: {ansible_connection: local}}}\n")
+    execute(replace(request_, inventory=other), (CHANGE,))
+    assert not file.exists(), "hosts of another inventory are not touched"
+    last = execute(request_, (CHANGE,)).summary.run
+    assert file.read_text() == (request_.logs / first / "install" / "hosts.yml").read_text().replace(first, last)
 
 
 def test_only_the_newest_queries_stay(request_: CommandRequest, monkeypatch: pytest.MonkeyPatch) -> None:
