@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from provision.core.folder_size import folder_bytes
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
 from provision.core.json_text import parse
@@ -51,7 +50,7 @@ def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
 
 
 def _past(folder: Path) -> PastRun:
-    return PastRun(folder.name, run_status(folder), _bytes(folder), _green(folder))
+    return PastRun(folder.name, run_status(folder), folder_bytes(folder), _green(folder))
 
 
 def _green(folder: Path) -> frozenset[str]:
@@ -62,16 +61,6 @@ def _green(folder: Path) -> frozenset[str]:
     except (OSError, ValueError):  # a run of an earlier release, or without a summary
         pass
     return green_hosts(document(folder / "summary.json"))
-
-
-def _bytes(folder: Path) -> int:
-    """Return the size of a folder's files in bytes, without links."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):  # a running run may rename its files
-                total += os.lstat(os.path.join(path, file)).st_size  # noqa: PTH118 - thousands of them
-    return total
 
 
 def _remove(logs: Path, run: str) -> str | None:
