@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
+from provision.core.run_folder import is_query
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
 from provision.report.group import Group, group_endpoints, merged_sections
@@ -70,7 +71,8 @@ def first_screen(summary: Summary, groups: list[Group]) -> Screen:
     screen.lines += shortened(wording.headline(summary), 1)
     screen.lines += shortened(wording.facts_of_run(summary), 1, first=INDENT)
     if found:
-        shown = within(found, run, left - len(block))
+        named = summary.run if is_query(summary.run) else None
+        shown = within(found, run, left - len(block), rest=wording.details(named))
         screen.lines += ["", "What failed", *shown]
         screen.cut |= {"What failed"} if shown != screen.failed else set()
     if block:
@@ -81,13 +83,12 @@ def first_screen(summary: Summary, groups: list[Group]) -> Screen:
 def first_screen_of(text: str, run: str | None = None) -> str:
     """Return the first screen of a summary's text with the command for the rest; a text without details unchanged.
 
-    `run` names a run other than the newest.
+    `run` names a query, or a run other than the newest.
     """
     head, rule, _ = text.partition(f"\n{RULE}\n")
     if not rule:
         return text
-    words = f"show {run}" if run else "show"
-    return f"{head.rstrip()}\n{'Details':<{LABEL}}./firstlight logs {words} --full\n"
+    return f"{head.rstrip()}\n{'Details':<{LABEL}}{wording.details(run)}\n"
 
 
 def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:

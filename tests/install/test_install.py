@@ -24,8 +24,9 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
 
 def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
-    """Run ansible-playbook by hand on the newest run's hosts.yml; return its statistics of the host."""
+    """Run ansible-playbook by hand on an inventory of the host; return its statistics of the host."""
     path = site.latest.path("install/hosts.yml")
+    write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run(
         [program, "-i", str(path), str(PLAYBOOKS / f"{playbook}.yml"), *options],
@@ -37,11 +38,6 @@ def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
     recap = [line for line in done.stdout.splitlines() if line.startswith(site.name)]
     assert done.returncode == 0, done.stdout + done.stderr
     return recap[-1]
-
-
-def write_hosts_file(site: Site) -> None:
-    path = site.latest.path("install/hosts.yml")
-    write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
 
 
 def key_of(site: Site) -> str:
@@ -105,7 +101,6 @@ def test_the_playbook_run_by_hand_changes_nothing(installed: Site) -> None:
 def test_check_mode_predicts_changes_and_makes_none(site: Site) -> None:
     site.send()
     site.latest = site.run()
-    write_hosts_file(site)
     before = sorted(site.prefix.parent.rglob("*"))
     assert "changed=0" not in by_hand(site, "--check")
     assert sorted(site.prefix.parent.rglob("*")) == before

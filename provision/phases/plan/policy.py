@@ -74,6 +74,7 @@ class Policy:
         return self.torch_version in {None, version}
 
 
+NEWER_RELEASES = "./firstlight catalog refresh adds newer releases of your index"
 _NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels with the package"}
 
 
