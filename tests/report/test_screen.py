@@ -150,7 +150,7 @@ def test_a_command_that_does_not_fit_is_shown_in_the_details_instead_of_truncate
     names = [f"{'inference-' * 12}{place}" for place in range(8)]
     folder = Folder(tmp_path / RUN, [host(name) for name in (*names, "well")])
     for name in names:
-        folder.results(result(name, "probe", "unreachable", text="no answer"))
+        folder.results(result(name, "stage", "interrupted", text="not begun"))
     folder.green("well")
     screen, details = folder.text().split(RULE)
     assert "./firstlight provision" not in screen

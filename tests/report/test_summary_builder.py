@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.invocation import Invocation
 from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import Finding, HostSummary
+from provision.core.models.records import HostSummary
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.markdown import render as markdown
-from provision.report.next_steps import call_commands, next_commands
+from provision.report.next_steps import call_commands
 from provision.report.summary_builder import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
@@ -270,24 +269,3 @@ def test_the_prefix_comes_from_the_probe(folder: Folder) -> None:
     assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
     folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
     assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"
-
-
-@pytest.mark.parametrize(
-    ("cause", "confidence", "repairs"),
-    [
-        ("libnuma-missing", 0.95, True),
-        ("libnuma-missing", 0.4, False),
-        ("port-in-use", 0.93, False),
-        ("no-such-cause", 0.93, False),
-    ],
-)
-def test_a_repairable_cause_is_repaired_before_the_run_is_repeated(
-    cause: str, confidence: float, repairs: bool
-) -> None:
-    failed = HostSummary(
-        name="a", state="failed", changed=False, findings=(Finding(cause=cause, confidence=confidence),)
-    )
-    well = HostSummary(name="b", state="serving", changed=False)
-    again = "./firstlight provision --limit a"
-    commands = next_commands(Invocation(), (failed, well))
-    assert commands == (("./firstlight doctor --host a --apply", again) if repairs else (again,))

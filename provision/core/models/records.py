@@ -173,6 +173,7 @@ HostState = Literal[
 ]
 """State of a host after a run."""
 GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
+ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 
 class HostSummary(Record):
@@ -193,6 +194,8 @@ class HostSummary(Record):
     """Digest of the release that the host has after the run; None where it has none, or it is unknown."""
     refused: str | None = None
     """Digest of the release whose start failed in this run, which the host left again."""
+    earlier_release: str | None = None
+    """Digest of the release that `./firstlight rollback` leads to; None where there is none."""
     endpoint: str | None = None
     key_file: str | None = None
     """File on the host with the API key; None when none is required."""
