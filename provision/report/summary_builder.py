@@ -24,7 +24,8 @@ from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import is_clean, scrub
 from provision.report.devices import describe_devices
-from provision.report.next_steps import call_commands, key_file, next_commands, prefix_of, ssh_words
+from provision.report.endpoint import chat_commands, key_file, prefix_of, ssh_words
+from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, verification
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
@@ -182,9 +183,10 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         release=None if state == "removed" else release.release,
         refused=release.refused,
         earlier_release=_earlier_release(facts, release.release),
+        model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
         key_file=key,
-        call=call_commands(endpoint, key, host, facts.user.name if facts else None) if endpoint and host else (),
+        call=chat_commands(serve, key, host, facts.user.name if facts else None) if serve and endpoint and host else (),
         attention=serve.attention if serve else AttentionProof(),
         serve=serve,
         gateway=gateway if state not in ENDED_BADLY else None,

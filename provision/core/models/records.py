@@ -74,6 +74,10 @@ class ServeRecord(Record):
     """Result of the readiness proof on a host."""
 
     endpoint: str | None = None
+    model: str | None = None
+    """Name of the model in the API."""
+    chat: bool | None = None
+    """Whether it answers a chat; a model without a chat template only completes texts."""
     ready: bool = False
     attention: AttentionProof = AttentionProof()
     tokens_expected: tuple[int, ...] = ()
@@ -196,11 +200,13 @@ class HostSummary(Record):
     """Digest of the release whose start failed in this run, which the host left again."""
     earlier_release: str | None = None
     """Digest of the release that `./firstlight rollback` leads to; None where there is none."""
+    model: str | None = None
+    """Name of the model in the API."""
     endpoint: str | None = None
     key_file: str | None = None
     """File on the host with the API key; None when none is required."""
     call: tuple[str, ...] = ()
-    """Commands that query the endpoint from the controller."""
+    """Commands that send a prompt to the endpoint from the controller."""
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
     gateway: GatewayRecord | None = None
