@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, drift, exit_status, gateway, logs, rollout, verify, wheels
+from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP, only_typed
 from provision.cli.options import (
@@ -82,6 +82,7 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
 app.command()(drift.drift)
+app.command()(chat.chat)
 
 
 @app.command()

@@ -7,9 +7,11 @@ from typing import Any
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+from provision.core.models.records import ServeRecord
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.phases.gateway.backends import endpoint_of, reached_at
 from provision.phases.gateway.traffic import Traffic
+from provision.report.endpoint import chat_commands, key_file
 from provision.report.last_verify import verified_line
 
 
@@ -46,20 +48,49 @@ def monitoring_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     }
 
 
+def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    """Return the model that a host serves, its address, where its key is, and the commands that ask it; None where it serves none.
+
+    It is what the last proof of the running release says.
+    """
+    installed = facts.installed
+    ready = (installed.last_ready if installed else None) or {}
+    if installed is None or installed.service != "active" or ready.get("release") != installed.release:
+        return None
+    try:
+        proof = ServeRecord.model_validate(ready.get("record"))
+    except ValueError:
+        return None
+    if proof.endpoint is None or proof.model is None:
+        return None
+    key = key_file(host, installed.prefix)
+    call = chat_commands(proof, key, host, facts.user.name)
+    return {"model": proof.model, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
+
+
 def described(
-    host: Host, facts: HostFacts, *, gateway: Mapping[str, Any] | None, monitoring: Mapping[str, Any] | None
+    host: Host,
+    facts: HostFacts,
+    *,
+    serving: Mapping[str, Any] | None,
+    gateway: Mapping[str, Any] | None,
+    monitoring: Mapping[str, Any] | None,
 ) -> str:
     """Return one line of what is on a host.
 
     Args:
         host: The host.
         facts: What the probe found there.
+        serving: Result of `serving_of`.
         gateway: Result of `gateway_of`.
         monitoring: Result of `monitoring_of`.
     """
     installed = facts.installed
     is_bare = installed is None or (installed.state is None and not installed.environments)
     parts = _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
+    if serving:
+        key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
+        parts.append(f"model {serving['model']} at {serving['endpoint']}{key}")
     parts += [_gateway(gateway)] if gateway else []
     parts += [_monitoring(monitoring)] if monitoring else []
     if installed is not None and installed.locked_by:

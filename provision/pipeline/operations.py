@@ -35,6 +35,7 @@ from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
+from provision.report.shell import command
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
 
@@ -184,12 +185,14 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     reached = [host for host in outcome.hosts if host.name in found]
     gateways = {host.name: host_status.gateway_of(host, traffics, seen.silent) for host in reached}
     monitors = {host.name: host_status.monitoring_of(host, found[host.name]) for host in reached}
+    serving = {host.name: host_status.serving_of(host, found[host.name]) for host in reached}
     if as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
                 "drained_at": drained[name],
                 "quarantine": mark.model_dump() if (mark := marks[name]) else None,
+                "serving": serving[name],
                 "gateway": gateways[name],
                 "monitoring": monitors[name],
             }
@@ -205,11 +208,17 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         line = failed.text if failed and failed.status == "failed" and failed.text else "not reached"
         if host.name in found:
             line = host_status.described(
-                host, found[host.name], gateway=gateways[host.name], monitoring=monitors[host.name]
+                host,
+                found[host.name],
+                serving=serving[host.name],
+                gateway=gateways[host.name],
+                monitoring=monitors[host.name],
             )
         at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
         why = f"; {mark.sentence}" if (mark := marks[host.name]) else ""
         write_stdout(redact(f"{host.name}: {line}{at}{why}"))
+    for entry in next((one["call"] for one in serving.values() if one), ()):
+        write_stdout("\n".join(command(entry)))
     return outcome.exit_code
 
 

@@ -93,7 +93,7 @@ def prove(
                 seconds=round(time.monotonic() - started, 3),
                 changed=name in restarted and restarted[name].changed,
                 text=record.text,
-                hint=None if record.ready else "see its log; to go back: ./firstlight rollback",
+                hint=None if record.ready else f"see why: ./firstlight doctor --host {name}",
                 evidence=record.evidence,
             )
         )

@@ -112,7 +112,7 @@ def proven(desired: Desired, facts: HostFacts) -> bool:
         return True
     installed = facts.installed
     ready = (installed.last_ready if installed else None) or {}
-    if installed is None or not ready:
+    if installed is None or "model" not in (ready.get("record") or {}):  # earlier versions did not say what is served
         return False
     process = (installed.service_pid, installed.service_start_ticks, facts.os.boot_id)
     return (ready.get("main_pid"), ready.get("start_ticks"), ready.get("boot_id")) == process

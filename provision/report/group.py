@@ -100,6 +100,12 @@ def kind_of_hint(hint: str) -> str:
     return _ADDRESS.sub("ADDRESS", hint.partition(": ")[0])
 
 
+def named_endpoint(endpoint: str, hosts: Sequence[HostSummary]) -> str:
+    """Return an endpoint with the models of its hosts."""
+    models = [*dict.fromkeys(host.model for host in hosts if host.model)]
+    return f"{endpoint}, model{'s' if len(models) > 1 else ''} {', '.join(models)}" if models else endpoint
+
+
 def group_endpoints(hosts: Sequence[HostSummary]) -> list[tuple[str, list[HostSummary]]]:
     """Return each endpoint with its hosts; of many, `http://ADDRESS:8000/v1` stands for all that differ in the address alone."""
     exact: dict[str, list[HostSummary]] = {}

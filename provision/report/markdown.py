@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.core.models.records import Summary
 from provision.report import wording
-from provision.report.group import Group, group_hosts, merged_sections, named
+from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
 from provision.report.service_start import slowest_start
@@ -96,14 +96,17 @@ def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Ite
 
 
 def _endpoints(groups: Sequence[Group]) -> str:
-    """List every endpoint once, with commands that query it on the first host of each group."""
+    """List every endpoint once, with commands that send a prompt to the first host of each group."""
     parts = []
     for group in groups:
-        hosts_of: dict[str, list[str]] = {}
-        for host in group.hosts:
-            if host.endpoint:
-                hosts_of.setdefault(host.endpoint, []).append(host.name)
-        parts.append(_list(f"{named(names, group.run)}: {endpoint}" for endpoint, names in hosts_of.items()))
+        parts.append(
+            _list(
+                f"{named([host.name for host in hosts], group.run)}: {named_endpoint(endpoint, hosts)}"
+                for endpoint, hosts in group_endpoints(group.hosts)
+            )
+        )
+        if group.first.key_file and group.first.endpoint:
+            parts.append(_list([f"API key in {group.first.key_file} on the host"]))
         parts.append(_code(group.first.call))
     return "\n\n".join(filter(None, parts))
 

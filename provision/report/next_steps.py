@@ -1,52 +1,134 @@
-"""Next commands: resume after a failure, check, undo, query the endpoint."""
+"""Next commands, from what happened: use, check and undo; or show and remove the reason of a failure."""
 
 from __future__ import annotations
 
-import shlex
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
-from provision.core.install_paths import default_prefix
-from provision.core.models.facts import HostFacts
-from provision.core.models.inventory import Connection, Host
-from provision.core.models.invocation import Invocation
-from provision.core.models.records import HostSummary
+from provision.core.models.invocation import POLICY, TAKES, Invocation
+from provision.core.models.records import ENDED_BADLY, HostSummary
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TYPED_OTHERWISE = frozenset(
-    {
-        "HostName",
-        "Port",
-        "User",
-        "ConnectTimeout",
-        "ServerAliveInterval",
-        "ServerAliveCountMax",
-        "HashKnownHosts",
-        "StrictHostKeyChecking=yes",
-    }
-)
-"""Options that a person does not type: address, port and user have a short form, a program needs limits, and the rest are defaults."""
-MOST_REPAIRS = 3
-"""Maximum number of repairable hosts that are named."""
-MOST_NAMED = 8
-"""Maximum number of failed hosts in a --limit; a run over all hosts skips healthy ones anyway."""
+APPLY = " --apply"
+MOST = 4
+"""Maximum number of suggested commands."""
+OF_THEIR_OWN = ("doctor", "verify soak", "verify compare")
+"""Commands with arguments that others do not have: they are repeated as they were typed."""
+MOST_MENDS = 2
+"""Maximum number of failed hosts for which a command is named."""
 
 
-def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
-    """Return commands for the hosts of the run, the most useful first."""
-    marked = [host.name for host in hosts if host.state == "quarantined"]
+def next_commands(
+    invocation: Invocation,
+    hosts: tuple[HostSummary, ...],
+    *,
+    command: str,
+    reach: Mapping[str, str] = MappingProxyType({}),
+    differ: bool = False,
+) -> tuple[str, ...]:
+    """Return at most four commands for the hosts of a run, the most useful first.
+
+    The parser accepts each. A command that failed is not among them, unless one before it removes the reason.
+
+    Args:
+        invocation: The command line of the run.
+        hosts: The hosts of the run, as it left them.
+        command: The command with its arguments.
+        reach: By the name of a host: the command that connects to it as this product does.
+        differ: Whether the comparison of the hosts failed.
+    """
+    marked = any(host.state == "quarantined" for host in hosts)
     release = (f"{invocation.suggest('verify')} --release",) if marked else ()
-    wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
-    if wrong:
-        some = ",".join(wrong) if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else None
-        repairable = [host.name for host in hosts if host.name in wrong and _is_repairable(host)][:MOST_REPAIRS]
-        repairs = tuple(f"{invocation.suggest('doctor', hosts=name)} --apply" for name in repairable)
-        again = "provision" if invocation.knows("provision") else "verify"
-        return (*repairs, invocation.suggest(again, hosts=some), *release)
-    if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
-        return (invocation.suggest("provision"),)
-    return release + tuple(
-        map(invocation.suggest, filter(invocation.knows, ("verify", "status", "rollback", "uninstall")))
-    )
+    if any(host.state in ENDED_BADLY for host in hosts):
+        found = (*_after_failure(invocation, hosts, command, reach), *release)
+    elif all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
+        found = (invocation.suggest("provision"),)
+    else:
+        found = (*release, *_after_success(invocation, hosts, command, differ=differ))
+    return tuple(dict.fromkeys(found))[:MOST]
+
+
+def _after_success(
+    invocation: Invocation, hosts: tuple[HostSummary, ...], command: str, *, differ: bool
+) -> Iterator[str]:
+    """Yield commands that use, check, show and undo what hosts serve."""
+    if not invocation.knows("provision"):
+        yield invocation.suggest("verify")
+        return
+    if command.split()[:1] in (["install"], ["drivers"]):
+        yield invocation.suggest("provision")
+    serving = [host.name for host in hosts if host.gateway] or [host.name for host in hosts if host.endpoint]
+    if serving:
+        is_named = len(hosts) > 1 or invocation.limit is not None
+        yield invocation.on_inventory("chat", *(serving[:1] if is_named else ()))
+    yield invocation.suggest("drift" if differ else "verify")
+    yield invocation.suggest("status")
+    earlier = [host.name for host in hosts if host.earlier_release]
+    yield invocation.suggest("rollback", hosts=_some(earlier, hosts)) if earlier else invocation.suggest("uninstall")
+
+
+def _after_failure(
+    invocation: Invocation, hosts: tuple[HostSummary, ...], command: str, reach: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield commands that show or remove why hosts failed, then the run again where nothing is in its way."""
+    mends = {host.name: found for host in hosts if (found := _mend(invocation, host, command, reach.get(host.name)))}
+    shown = dict(list(mends.items())[:MOST_MENDS])
+    yield from shown.values()
+    refused = [
+        host.name
+        for host in hosts
+        if host.name in shown and host.earlier_release and not host.refused and _failed_phase(host) == "serve"
+    ]
+    if refused and command.split()[:1] != ["rollback"]:
+        yield invocation.suggest("rollback", hosts=_some(refused, hosts))
+    free = [host.name for host in hosts if host.state == "interrupted" or shown.get(host.name, "").endswith(APPLY)]
+    if free:
+        yield from _again(invocation, command, free if any(h.name not in free for h in hosts) else None)
+
+
+def _mend(invocation: Invocation, host: HostSummary, command: str, reach: str | None) -> str | None:
+    """Return the command that shows or removes the reason for which a host failed; None where there is none."""
+    phase, name = _failed_phase(host), command.partition(" ")[0]
+    options = {key: value for key, value in invocation.options.items() if key not in POLICY}
+    free = invocation.model_copy(update={"options": options})
+    if host.state not in ("failed", "unreachable"):
+        mend = None
+    elif host.state == "unreachable" or phase == "probe":
+        mend = reach
+    elif phase == "plan" or (phase == "stage" and free != invocation):
+        is_new = free != invocation or "--explain" not in command.split()
+        mend = f"{free.suggest('plan', hosts=host.name)} --explain" if is_new else None
+    elif not invocation.knows("doctor") or name == "doctor" or (phase == "stage" and not host.findings):
+        mend = None
+    elif name == "verify" and host.release is None:
+        mend = invocation.suggest("provision", hosts=host.name)
+    elif name == "rollback" and host.earlier_release is None:
+        mend = invocation.suggest("status", hosts=host.name)
+    else:
+        mend = invocation.suggest("doctor", hosts=host.name) + (APPLY if _is_repairable(host) else "")
+    return mend
+
+
+def _failed_phase(host: HostSummary) -> str:
+    """Return the phase that failed; `verify` for a host whose earlier checks failed."""
+    return next((phase for phase, result in host.phases.items() if result.has_failed), "verify")
+
+
+def _some(names: list[str], hosts: tuple[HostSummary, ...]) -> str | None:
+    """Return a limit; None where it would be all hosts of the run."""
+    return ",".join(names) if len(names) < len(hosts) else None
+
+
+def _again(invocation: Invocation, command: str, names: list[str] | None) -> Iterator[str]:
+    """Yield the command of the run, for some of its hosts; nothing where it cannot be limited to them."""
+    name = command.partition(" ")[0]
+    if name == "rollout":
+        yield "./firstlight rollout resume"
+    elif name == "rollback":  # a second one may lead to a third release
+        yield invocation.suggest("status", hosts=",".join(names) if names else None)
+    elif name in TAKES and not command.startswith(OF_THEIR_OWN):
+        yield invocation.suggest(name, hosts=",".join(names) if names else None)
+    elif names is None and command:
+        yield f"./firstlight {command}"
 
 
 def _is_repairable(host: HostSummary) -> bool:
@@ -59,64 +141,23 @@ def _is_repairable(host: HostSummary) -> bool:
 
 
 PURPOSES = {
-    "doctor": "repair",
+    "chat": "ask it",
+    "doctor": "diagnose",
+    "drift": "compare",
+    "plan": "see why",
     "provision": "provision",
-    "verify": "check again",
-    "status": "status",
     "rollback": "roll back",
+    "rollout": "go on",
+    "serve": "serve",
+    "status": "status",
     "uninstall": "remove",
+    "verify": "check again",
 }
 
 
 def purpose(command: str) -> str:
     """Return the purpose of a command of `next_commands`."""
-    return PURPOSES.get(command.split()[1], "run")
-
-
-def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
-    """Return the installation prefix on a host: from the inventory, from the probe, or the default."""
-    if host and host.settings.prefix:
-        return host.settings.prefix
-    if facts and facts.installed:
-        return facts.installed.prefix
-    if host and host.connection.become:
-        return str(default_prefix(uid=0, home=""))
-    if facts and facts.user.uid is not None and facts.user.home:
-        return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
-    return None
-
-
-def key_file(host: Host | None, prefix: str | None) -> str | None:
-    """Return the file on the host with the API key, where one is required."""
-    return f"{prefix}/etc/service.env" if host and prefix and host.settings.api_key else None
-
-
-def call_commands(endpoint: str, file: str | None, host: Host, user: str | None) -> tuple[str, ...]:
-    """Return commands that query the endpoint for its model; the key is read on the host at that moment."""
-    base = endpoint.rstrip("/")
-    url = f"{base}/models" if base.endswith("/v1") else f"{base}/v1/models"
-    is_remote = host.connection.kind == "ssh"
-    if file is None:
-        header = ""
-    else:
-        sudo = "sudo " if host.connection.become or (user not in (None, "root") and file.startswith("/opt/")) else ""
-        read = f"{sudo}sed -n s/^VLLM_API_KEY=//p {shlex.quote(file)}"
-        command = f"{ssh_words(host.connection)} {shlex.quote(read)}" if is_remote else read
-        header = f'-H "Authorization: Bearer $({command})" '
-    curl = f"curl -sS {header}{shlex.quote(url)}"
-    parts = urlsplit(url)
-    if not is_remote or parts.hostname not in LOOPBACK:
-        return (curl,)
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return (f"{ssh_words(host.connection)} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
-
-
-def ssh_words(connection: Connection) -> str:
-    """Return an `ssh` command line that reaches a host as this product does, whatever the configuration of who types it says."""
-    words = ["ssh"]
-    for flag, value in zip(connection.openssh_options[::2], connection.openssh_options[1::2], strict=False):
-        if value not in TYPED_OTHERWISE and value.partition("=")[0] not in TYPED_OTHERWISE:
-            words += [flag, value]
-    words += ["-p", str(connection.port)] if connection.port != 22 else []
-    address = connection.address or ""
-    return shlex.join([*words, f"{connection.user}@{address}" if connection.user else address])
+    program, *words = command.split()
+    if program == "ssh":
+        return "connect"
+    return "repair" if command.endswith(APPLY) else PURPOSES.get(words[0] if words else "", "run again")

@@ -11,10 +11,10 @@ from provision.core.models.records import HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.group import Group, group_endpoints, merged_sections
+from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
-from provision.report.shell import command
+from provision.report.shell import command, rows
 from provision.report.summary_builder import describe_build
 
 LINES = 25
@@ -35,16 +35,18 @@ class Most:
     hosts: int
     stack: int
     endpoint: int
+    ask: int
     attention: int
     next: int
 
 
 BLOCKS = (
-    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, attention=6, next=6),
-    Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, attention=4, next=4),
-    Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, attention=1, next=6),
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=6, attention=6, next=6),
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=0, attention=4, next=6),
+    Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, ask=6, attention=4, next=4),
+    Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, ask=0, attention=1, next=6),
 )
-"""From most to least detailed. The first that leaves room for all failures is taken, else the last one."""
+"""From most to least detailed; the request goes before a warning does. The first that leaves room for all failures is taken, else the last one."""
 
 
 @dataclass
@@ -66,13 +68,13 @@ def first_screen(summary: Summary, groups: list[Group]) -> Screen:
     for most in BLOCKS:
         screen.cut.clear()
         block = _block(summary, most, screen)
-        if len(block) + len(screen.failed) <= left:
+        if rows(block) + len(screen.failed) <= left:
             break
     screen.lines += shortened(wording.headline(summary), 1)
     screen.lines += shortened(wording.facts_of_run(summary), 1, first=INDENT)
     if found:
         named = summary.run if is_query(summary.run) else None
-        shown = within(found, run, left - len(block), rest=wording.details(named))
+        shown = within(found, run, left - rows(block), rest=wording.details(named))
         screen.lines += ["", "What failed", *shown]
         screen.cut |= {"What failed"} if shown != screen.failed else set()
     if block:
@@ -106,6 +108,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
+        *_labelled("Ask", _ask(summary, most.ask)),
         *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
@@ -199,19 +202,25 @@ def _stacks(summary: Summary) -> list[str]:
 
 
 def _endpoints(summary: Summary, most: int) -> list[str]:
-    """Return each endpoint with its hosts, the key file of the first, and the tunnel command if needed."""
-    hosts_of = dict(group_endpoints(summary.hosts))
+    """Return each endpoint with its model and hosts, and the key file of the first."""
+    hosts_of = group_endpoints(summary.hosts)
     run, items = [host.name for host in summary.hosts], []
-    for endpoint, hosts in hosts_of.items():
+    for endpoint, hosts in hosts_of:
         where = f" on {short_names([host.name for host in hosts], run, MOST_NAMES)}" if len(run) > 1 else ""
-        items.append(f"{endpoint}{where}")
+        items.append(f"{named_endpoint(endpoint, hosts)}{where}")
     if most == 1 or not items:
         return fitted(items, most, columns=COLUMNS - LABEL)
-    first = next(iter(hosts_of.values()))[0]
-    rest = [f"API key in {clean(first.key_file)} on the host" if first.key_file else ""]
-    rest.append(f"tunnel: {clean(first.call[0])}" if len(first.call) > 1 else "")
-    rest = [line for line in rest if line and width(line) <= COLUMNS - LABEL]
+    file = hosts_of[0][1][0].key_file
+    key = f"API key in {clean(file)} on the host" if file else ""
+    rest = [key] if key and width(key) <= COLUMNS - LABEL else []
     return [*fitted(items, most - len(rest), columns=COLUMNS - LABEL), *rest]
+
+
+def _ask(summary: Summary, most: int) -> list[str]:
+    """Return the commands that send a prompt to the first host that serves; none where they do not fit, as `chat` does the same."""
+    call = next((host.call for host in summary.hosts if host.call), ())
+    lines = [line for entry in call for line in command(entry, indent="", columns=COLUMNS - LABEL)]
+    return lines if rows(lines, COLUMNS - LABEL) <= most else []
 
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:
@@ -241,7 +250,7 @@ def _next(summary: Summary, most: int, screen: Screen) -> list[str]:
     for name, entry in zip(names, summary.next_commands, strict=True):
         # What follows the first line is indented already, or goes on in the first column, as the shell needs it.
         first, *rest = command(entry, indent=" " * (LABEL + widest + 2))
-        if len(lines) + 1 + len(rest) > most:
+        if rows([*lines, first, *rest]) > most:
             screen.cut.add("Next")
             break
         lines += [f"{'' if lines else 'Next':<{LABEL}}{name.ljust(widest + 2)}{first.lstrip()}", *rest]

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from provision.report.layout import COLUMNS, clean, split_at, width
+from provision.report.layout import COLUMNS, clean, width
+
+FLAG = re.compile(r"-\w")
 
 
 def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
     """Return a command as lines that can be copied and run.
 
-    Lines break with a backslash between words outside quotes. A word that is too long for a line is cut and continues in
-    the first column, where the shell joins the parts.
+    Lines break with a backslash between words outside quotes. A word that is too long for a line is not cut: it has its own line.
     """
     lines: list[str] = []
     line = indent
+    found: list[str] = []
     for word in words(clean(text)):
-        gap = "" if line == indent else " "
-        if width(line) + len(gap) + width(word) + 2 <= columns:
-            line += gap + word
-            continue
-        if gap:
-            lines.append(line + " \\")
-            line = indent + "  "
-        pieces = list(_cut(word, columns - width(line) - 4, columns - 4))
-        lines += [(line if number == 0 else "") + piece for number, piece in enumerate(pieces[:-1])]
-        line = (line if len(pieces) == 1 else "") + pieces[-1]
+        if found and FLAG.fullmatch(found[-1]):
+            found[-1] += f" {word}"  # an option stays with its value
+        else:
+            found.append(word)
+    for number, word in enumerate(found, 1):
+        most = columns - (0 if number == len(found) else 2)
+        if not line.strip():
+            line += word
+        elif width(line) + 1 + width(word) <= most:
+            line += f" {word}"
+        else:
+            lines.append(f"{line} \\")
+            line = f"{indent}  {word}"
     return [*lines, line]
+
+
+def rows(lines: Iterable[str], columns: int = COLUMNS) -> int:
+    """Return how many lines of a terminal the lines of a command take."""
+    return sum(max(-(-width(line) // columns), 1) for line in lines)
 
 
 def words(text: str) -> list[str]:
@@ -63,19 +74,3 @@ def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
         open_marks.append("(")
     elif char == '"' or (char == "'" and inside != '"'):
         open_marks.append(char)
-
-
-def _cut(word: str, first: int, others: int) -> Iterable[str]:
-    """Yield pieces of a word, each but the last ending in a backslash; single quotes are closed and reopened."""
-    columns_left, rest = first, word
-    while width(rest) > columns_left:
-        head, rest = split_at(rest, columns_left)
-        while len(head) > 1 and head.endswith("\\"):  # a backslash before the line break would escape it
-            head, rest = head[:-1], "\\" + rest
-        if _insides(head)[-1] == "'":
-            yield head + "'\\"
-            rest = "'" + rest
-        else:
-            yield head + "\\"
-        columns_left = others
-    yield rest

@@ -10,6 +10,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import (
+    ENDED_BADLY,
     AttentionProof,
     CheckRecord,
     HostState,
@@ -23,12 +24,12 @@ from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import is_clean, scrub
 from provision.report.devices import describe_devices
-from provision.report.next_steps import call_commands, key_file, next_commands, prefix_of
+from provision.report.endpoint import chat_commands, key_file, prefix_of, ssh_words
+from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, verification
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that stop or remove, and the resulting host state."""
-ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
@@ -51,9 +52,21 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         wheelhouse=files.wheelhouse,
         transfers=files.transfers,
         interrupted=interrupted,
-        next_commands=next_commands(invocation, hosts),
+        next_commands=next_commands(
+            invocation,
+            hosts,
+            command=files.command,
+            reach=_reach(files),
+            differ=any(check.status in ("fail", "error") for check in files.host_comparison),
+        ),
     )
     return _without_secrets(summary)
+
+
+def _reach(files: RunFiles) -> dict[str, str]:
+    """Return the command that connects to each remote host, by its name."""
+    hosts = files.inventory.hosts if files.inventory else ()
+    return {host.name: ssh_words(host.connection) for host in hosts if host.connection.kind == "ssh"}
 
 
 def _without_secrets(summary: Summary) -> Summary:
@@ -169,9 +182,11 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         prefix=prefix,
         release=None if state == "removed" else release.release,
         refused=release.refused,
+        earlier_release=_earlier_release(facts, release.release),
+        model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
         key_file=key,
-        call=call_commands(endpoint, key, host, facts.user.name if facts else None) if endpoint and host else (),
+        call=chat_commands(serve, key, host, facts.user.name if facts else None) if serve and endpoint and host else (),
         attention=serve.attention if serve else AttentionProof(),
         serve=serve,
         gateway=gateway if state not in ENDED_BADLY else None,
@@ -191,6 +206,14 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
 def _found_release(facts: HostFacts | None) -> ReleaseRecord:
     """Return what the probe found, for a host whose release this run did not change."""
     return ReleaseRecord(release=facts.installed.release if facts and facts.installed else None)
+
+
+def _earlier_release(facts: HostFacts | None, release: str | None) -> str | None:
+    """Return the release before this one: the one that the probe found live, or the one before that."""
+    installed = facts.installed if facts else None
+    if installed is None or release is None:
+        return None
+    return installed.previous_release if release == installed.release else installed.release
 
 
 def _drift(facts: HostFacts | None, *, repaired: bool) -> Iterable[str]:

@@ -17,6 +17,7 @@ from provision.report.group import (
     group_hosts,
     merged_sections,
     named,
+    named_endpoint,
 )
 from provision.report.headlines import families
 from provision.report.layout import count, duration, fold_names, table, width, wrap
@@ -130,12 +131,12 @@ def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
 
 
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
-    """List every endpoint, with commands that query it on the first host of each group."""
+    """List every endpoint, with commands that send a prompt to the first host of each group."""
     for group in groups:
         for endpoint, hosts in group_endpoints(group.hosts):
             names = [host.name for host in hosts]
             message = f"{named(names, group.run)}: " if len(summary.hosts) > 1 else ""
-            yield from wrap(f"{message}{endpoint}", first=INDENT)
+            yield from wrap(f"{message}{named_endpoint(endpoint, hosts)}", first=INDENT)
         first = group.first
         if first.endpoint and first.key_file:
             yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)

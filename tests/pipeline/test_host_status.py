@@ -13,11 +13,13 @@ from syrupy.assertion import SnapshotAssertion
 from provision.core.errors import Exit
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed, Port
-from provision.core.models.inventory import Host
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Settings
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, operations, traffic
 from provision.pipeline.context import RunContext
+from provision.pipeline.host_status import serving_of
 from provision.pipeline.phases import Step
 from provision.pipeline.results import ProbedHosts
 
@@ -26,6 +28,11 @@ INSTALLED: dict[str, Any] = {
     "release": "1" * 16,
     "releases": ("1" * 16,),
     "environments": ("e",),
+    "service": "active",
+    "last_ready": {
+        "release": "1" * 16,
+        "record": {"endpoint": "http://127.0.0.1:8000/v1", "model": "m", "chat": True, "ready": True},
+    },
 }
 INVENTORY: dict[str, dict[str, dict[str, Any]]] = {
     "gpus": {"gpu-1": {}, "gpu-2": {}, "both": {}},
@@ -98,9 +105,33 @@ def test_the_document_has_the_same(request_: CommandRequest, capsys: pytest.Capt
     operations.status(request_, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["gpu-1"]["gateway"] is None
+    serving = found["gpu-1"]["serving"]
+    assert (serving["model"], serving["endpoint"]) == ("m", "http://127.0.0.1:8000/v1")
+    assert serving["key_file"] == "/opt/firstlight/etc/service.env"
+    assert "/v1/chat/completions" in serving["call"][-1]
+    assert found["gate-1"]["serving"] is None
     assert found["gpu-1"]["monitoring"] is None
     assert found["gate-1"]["environments"] == []
     assert found["gate-1"]["gateway"]["endpoint"] == "https://10.0.0.1:8443/v1"
     assert found["gate-1"]["gateway"]["hosts"][1] == {"host": "gpu-2", "model": "m", "state": "drained"}
     assert (found["gate-2"]["gateway"]["hosts"], "is not set up" in found["gate-2"]["gateway"]["error"]) == (None, True)
     assert [found[name]["monitoring"]["listens"] for name in ("mon-1", "mon-2", "mon-3")] == [True, False, None]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": "inactive"},
+        {"release": "2" * 16},
+        {"last_ready": None},
+        {"last_ready": {"release": "1" * 16, "record": {"endpoint": "http://127.0.0.1:8000/v1"}}},
+        {"last_ready": {"release": "1" * 16, "record": []}},
+    ],
+)
+def test_a_service_that_nothing_proves_is_not_offered(change: dict[str, Any]) -> None:
+    known = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=Installed(prefix="/p", **INSTALLED))
+    assert known.installed is not None
+    there = Host(name="a", connection=Connection(kind="local"), settings=Settings())
+    assert serving_of(there, known) is not None
+    changed = known.model_copy(update={"installed": known.installed.model_copy(update=change)})
+    assert serving_of(there, changed) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,11 @@ import typer.main
 from provision.cli.main import app
 from provision.cli.options import asked
 from provision.core.models.invocation import TAKES, Invocation
-from provision.core.models.records import HostState, HostSummary
-from provision.report.next_steps import next_commands
 from tests.pipeline.test_cli import firstlight
 
 pytestmark = pytest.mark.slow
 
 HOSTS = "all:\n  hosts:\n    o1: {ansible_connection: local}\n    o2: {ansible_connection: local}\n"
-TYPED = Invocation(inventory="my site", limit="o1,o2", options={"--vllm": "==0.30.0", "--reboot": None, "-K": None})
-
-
-def host(name: str, state: HostState) -> HostSummary:
-    return HostSummary(name=name, state=state, changed=False)
 
 
 @pytest.mark.parametrize(
@@ -46,31 +38,6 @@ def test_a_run_over_one_host_suggests_commands_for_that_host(
     summary = json.loads((tmp_path / "queries" / "latest" / "summary.json").read_text())
     assert done.returncode == 0, done.stderr
     assert summary["next_commands"] == [expected.format(site=site)]
-
-
-def test_after_success_each_command_is_for_the_same_hosts() -> None:
-    commands = next_commands(TYPED, (host("o1", "serving"), host("o2", "serving")))
-    assert [shlex.split(command)[:6] for command in commands] == [
-        ["./firstlight", name, "-i", "my site", "--limit", "o1,o2"]
-        for name in ("verify", "status", "rollback", "uninstall")
-    ]
-    assert commands[2].endswith("-K")
-    assert "--vllm" not in commands[2]
-
-
-def test_only_failed_hosts_are_named_unless_all_failed() -> None:
-    [some] = next_commands(TYPED, (host("o1", "failed"), host("o2", "serving")))
-    [both] = next_commands(TYPED, (host("o1", "failed"), host("o2", "unreachable")))
-    many = tuple(host(f"x{number}", "failed") for number in range(20))
-    [most] = next_commands(TYPED, (*many, host("o1", "serving")))
-    assert some == "./firstlight provision -i 'my site' --limit o1 --vllm ==0.30.0 --reboot -K"
-    assert both == most == "./firstlight provision -i 'my site' --limit o1,o2 --vllm ==0.30.0 --reboot -K"
-
-
-def test_another_installation_keeps_its_prefix_in_suggestions() -> None:
-    typed = Invocation(inventory="site", options={"--prefix": "/srv/other"})
-    assert next_commands(typed, (host("o1", "failed"),)) == ("./firstlight verify -i site --prefix /srv/other",)
-    assert next_commands(typed, (host("o1", "serving"),)) == ("./firstlight verify -i site --prefix /srv/other",)
 
 
 @pytest.mark.parametrize(

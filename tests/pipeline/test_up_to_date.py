@@ -45,6 +45,7 @@ STACK = Stack(
     system_packages=("libnuma",),
 )
 BOOT = "5b1c"
+SAME_PROCESS = {"main_pid": 71, "start_ticks": 8, "boot_id": BOOT}
 
 
 def staged_file(name: str, kind: FileKind, size: int = 100) -> StagedFile:
@@ -100,7 +101,7 @@ def installed(desired: Desired, **changes: Any) -> Installed:
         "service_pid": 71,
         "service_start_ticks": 8,
         "last_verify": {"status": "ok"},
-        "last_ready": {"ready": True, "main_pid": 71, "start_ticks": 8, "boot_id": BOOT},
+        "last_ready": {**SAME_PROCESS, "ready": True, "record": {"model": "m"}},
     }
     return Installed(**{**values, **changes})
 
@@ -143,9 +144,10 @@ def test_unreadable_files_do_not_count_as_unchanged(desired: Desired) -> None:
     "ready",
     [
         None,
-        {"main_pid": 70, "start_ticks": 8, "boot_id": BOOT},
-        {"main_pid": 71, "start_ticks": 7, "boot_id": BOOT},
-        {"main_pid": 71, "start_ticks": 8, "boot_id": "other"},
+        SAME_PROCESS,  # by a version whose proof does not name the model
+        {**SAME_PROCESS, "record": {"model": "m"}, "main_pid": 70},
+        {**SAME_PROCESS, "record": {"model": "m"}, "start_ticks": 7},
+        {**SAME_PROCESS, "record": {"model": "m"}, "boot_id": "other"},
     ],
 )
 def test_a_restarted_service_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:

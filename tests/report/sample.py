@@ -141,6 +141,8 @@ def served(backend: str = "CPU_ATTN", **attention: Any) -> ServeRecord:
     tokens = tuple(range(100, 132))
     return ServeRecord(
         endpoint="http://127.0.0.1:8000/v1",
+        model="builtin-1",
+        chat=True,
         ready=True,
         attention=proof,
         tokens_expected=tokens,

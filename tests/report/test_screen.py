@@ -135,14 +135,16 @@ def test_kinds_of_hosts_beyond_the_lines_are_counted_by_state(tmp_path: Path) ->
     assert "           and 10 failed, 10 installed" in first_screen(folder)
 
 
-def test_the_tunnel_and_the_key_are_on_the_screen_and_the_whole_recipe_below(tmp_path: Path) -> None:
+def test_tunnel_key_and_request_are_on_the_screen_whole(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host("gpu-1")])
     folder.planned(["gpu-1"], GPU_STACK)
     folder.green("gpu-1", gpus=8)
     screen, details = folder.text().split(RULE)
+    assert "http://127.0.0.1:8000/v1, model builtin-1" in screen
     assert "API key in /opt/firstlight/etc/service.env on the host" in screen
-    assert "tunnel: ssh -p 2222 ops@gpu-1.example.net -f -N -L 8000:127.0.0.1:8000" in screen
-    assert "curl" not in screen
+    assert "Ask        ssh -p 2222 ops@gpu-1.example.net -f -N -L 8000:127.0.0.1:8000" in screen
+    assert "'sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env'" in screen
+    assert "curl -sS http://127.0.0.1:8000/v1/chat/completions" in screen
     assert "curl -sS" in details
 
 
@@ -150,7 +152,7 @@ def test_a_command_that_does_not_fit_is_shown_in_the_details_instead_of_truncate
     names = [f"{'inference-' * 12}{place}" for place in range(8)]
     folder = Folder(tmp_path / RUN, [host(name) for name in (*names, "well")])
     for name in names:
-        folder.results(result(name, "probe", "unreachable", text="no answer"))
+        folder.results(result(name, "stage", "interrupted", text="not begun"))
     folder.green("well")
     screen, details = folder.text().split(RULE)
     assert "./firstlight provision" not in screen
@@ -298,7 +300,8 @@ def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Pa
     text = folder.text()
     assert text.count("port 22 within 10 s") == 1, "hosts that are silent for one reason are one entry"
     shown = first_screen_of(text)
-    assert re.findall(r"http://\S+", shown) == ["http://ADDRESS:8000/v1"]
+    request = "http://10.0.0.1:8000/v1/chat/completions"
+    assert re.findall(r"http://\S+", shown) == ["http://ADDRESS:8000/v1,", request]
     assert len(shown.splitlines()) <= LINES
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.invocation import Invocation
 from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import Finding, HostSummary
+from provision.core.models.records import HostSummary
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
+from provision.report.endpoint import chat_commands
 from provision.report.markdown import render as markdown
-from provision.report.next_steps import call_commands, next_commands
 from provision.report.summary_builder import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
@@ -253,41 +252,33 @@ def test_only_older_checks_have_an_age(folder: Folder) -> None:
 
 def test_another_user_than_root_reads_the_key_with_sudo() -> None:
     local = host("a", local=True)
-    url = "http://127.0.0.1:8000/v1"
-    assert "$(sudo sed" in call_commands(url, "/opt/firstlight/etc/service.env", local, "ops")[0]
-    assert "sudo" not in call_commands(url, "/home/ops/.local/share/firstlight/etc/service.env", local, "ops")[0]
-    assert call_commands(url, None, local, "ops") == ("curl -sS http://127.0.0.1:8000/v1/models",)
+    assert "$(sudo sed" in chat_commands(served(), "/opt/firstlight/etc/service.env", local, "ops")[0]
+    home = "/home/ops/.local/share/firstlight/etc/service.env"
+    assert "sudo" not in chat_commands(served(), home, local, "ops")[0]
+    assert "Authorization" not in chat_commands(served(), None, local, "ops")[0]
 
 
 def test_a_tunnel_leads_to_a_remote_loopback() -> None:
     remote = host("b")
-    tunnel, _ = call_commands("http://127.0.0.1:8000/v1", None, remote, "ops")
+    tunnel, _ = chat_commands(served(), None, remote, "ops")
     assert tunnel == "ssh -p 2222 ops@b.example.net -f -N -L 8000:127.0.0.1:8000"
-    assert len(call_commands("http://10.0.0.7:8000/v1", None, remote, "ops")) == 1
+    near = served().model_copy(update={"endpoint": "http://10.0.0.7:8000/v1"})
+    assert len(chat_commands(near, None, remote, "ops")) == 1
+
+
+def test_model_address_and_key_are_in_the_summary(folder: Folder) -> None:
+    [node] = folder.json()["hosts"]
+    assert (node["model"], node["endpoint"]) == ("builtin-1", "http://127.0.0.1:8000/v1")
+    assert node["key_file"] == "/opt/firstlight/etc/service.env"
+    assert "/v1/chat/completions" in node["call"][-1]
+    whole = served().model_copy(update={"chat": False})
+    folder.run.write("serve/a.json", whole)
+    assert "/v1/completions" in folder.json()["hosts"][0]["call"][-1]
+    folder.run.write("serve/a.json", whole.model_copy(update={"model": None}))
+    assert folder.json()["hosts"][0]["call"] == [], "a proof of an earlier version names no model"
 
 
 def test_the_prefix_comes_from_the_probe(folder: Folder) -> None:
     assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
     folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
     assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"
-
-
-@pytest.mark.parametrize(
-    ("cause", "confidence", "repairs"),
-    [
-        ("libnuma-missing", 0.95, True),
-        ("libnuma-missing", 0.4, False),
-        ("port-in-use", 0.93, False),
-        ("no-such-cause", 0.93, False),
-    ],
-)
-def test_a_repairable_cause_is_repaired_before_the_run_is_repeated(
-    cause: str, confidence: float, repairs: bool
-) -> None:
-    failed = HostSummary(
-        name="a", state="failed", changed=False, findings=(Finding(cause=cause, confidence=confidence),)
-    )
-    well = HostSummary(name="b", state="serving", changed=False)
-    again = "./firstlight provision --limit a"
-    commands = next_commands(Invocation(), (failed, well))
-    assert commands == (("./firstlight doctor --host a --apply", again) if repairs else (again,))

@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {CONFIGURATION['key']}":
             self.reply(401, {"error": "Unauthorized"})
+        elif self.path == "/v1/chat/completions":
+            status = CONFIGURATION.get("chat_status", 200)
+            self.reply(status, {"choices": []} if status == 200 else {"error": {"message": "no chat template"}})
         elif "status" in CONFIGURATION:
             self.reply(
                 CONFIGURATION["status"], {"error": {"message": "Out of range float values are not JSON compliant"}}

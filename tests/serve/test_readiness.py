@@ -139,6 +139,13 @@ def test_a_correct_answer_with_the_requested_backend_is_ready(proven: Prove) -> 
     assert 0 < record["startup_s"]["health"] <= record["startup_s"]["first_token"] <= record["startup_s"]["proven"]
 
 
+def test_the_proof_says_how_the_model_is_asked(proven: Prove) -> None:
+    record = proven()["record"]
+    assert (record["model"], record["chat"]) == ("builtin-1", True)
+    record = proven(chat_status=400)["record"]
+    assert (record["ready"], record["model"], record["chat"]) == (True, "builtin-1", False)
+
+
 def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, serving: Callable[..., int]) -> None:
     port = serving()
     deadline = time.monotonic() + 20

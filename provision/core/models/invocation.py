@@ -10,13 +10,14 @@ from pydantic import Field
 
 from provision.core.models.base import Record
 
-_PLAN = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
+POLICY = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
+"""Options that say what is to be served."""
 _REBOOT = ("--reboot", "--no-reboot")
 TAKES: dict[str, tuple[str, ...]] = {
-    "provision": (*_PLAN, *_REBOOT, "-K", "--refresh", "--bundle", "--trust", "--batch", "--max-fail"),
+    "provision": (*POLICY, *_REBOOT, "-K", "--refresh", "--bundle", "--trust", "--batch", "--max-fail"),
     "probe": (),
     "drift": (),
-    "plan": _PLAN,
+    "plan": POLICY,
     "stage": ("--model", "--vllm", "--refresh"),
     "install": ("--model", "--vllm", *_REBOOT, "-K"),
     "drivers": ("--vllm", "--driver", *_REBOOT, "-K"),

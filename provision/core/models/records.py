@@ -74,6 +74,10 @@ class ServeRecord(Record):
     """Result of the readiness proof on a host."""
 
     endpoint: str | None = None
+    model: str | None = None
+    """Name of the model in the API."""
+    chat: bool | None = None
+    """Whether it answers a chat; a model without a chat template only completes texts."""
     ready: bool = False
     attention: AttentionProof = AttentionProof()
     tokens_expected: tuple[int, ...] = ()
@@ -173,6 +177,7 @@ HostState = Literal[
 ]
 """State of a host after a run."""
 GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
+ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 
 class HostSummary(Record):
@@ -193,11 +198,15 @@ class HostSummary(Record):
     """Digest of the release that the host has after the run; None where it has none, or it is unknown."""
     refused: str | None = None
     """Digest of the release whose start failed in this run, which the host left again."""
+    earlier_release: str | None = None
+    """Digest of the release that `./firstlight rollback` leads to; None where there is none."""
+    model: str | None = None
+    """Name of the model in the API."""
     endpoint: str | None = None
     key_file: str | None = None
     """File on the host with the API key; None when none is required."""
     call: tuple[str, ...] = ()
-    """Commands that query the endpoint from the controller."""
+    """Commands that send a prompt to the endpoint from the controller."""
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
     gateway: GatewayRecord | None = None

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from provision.core.frozen import frozen
-from provision.core.models.records import CheckRecord, HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, CheckRecord, HostSummary, Summary
 from provision.report import wording
+from provision.report.group import named_endpoint
 from provision.report.layout import count, duration
 from provision.report.page.timeline import Clock, Span, host_spans
-from provision.report.summary_builder import ENDED_BADLY, describe_build
+from provision.report.summary_builder import describe_build
 
 Tone = Literal["good", "warning", "bad", "neutral"]
 """Colour of a state; the page always shows its word as well."""
@@ -145,7 +146,7 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
     if host.devices:
         yield "devices", "; ".join(host.devices)
     if host.endpoint:
-        yield "endpoint", host.endpoint
+        yield "endpoint", named_endpoint(host.endpoint, [host])
     if attention := wording.attention_facts(host):
         yield "attention", attention
     if host.serve and host.serve.tokens_expected:

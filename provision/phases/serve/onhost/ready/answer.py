@@ -28,6 +28,10 @@ class NotProvenError(Exception):
     """The service answers, but not correctly."""
 
 
+class RefusedError(NotProvenError):
+    """The server answers with an error."""
+
+
 class Server:
     """HTTP client of the service."""
 
@@ -80,7 +84,8 @@ class Server:
         """Post a request about the served model.
 
         Raises:
-            NotProvenError: The server did not answer, or answered with an error.
+            NotProvenError: The server did not answer.
+            RefusedError: It answered with an error.
         """
         headers = {"Content-Type": "application/json", **self.headers()}
         connection = self.connection(self.timeout_s)
@@ -92,8 +97,22 @@ class Server:
             raise NotProvenError(self.broken or f"the server did not answer {path}: {problem!r}") from problem
         if response.status != 200:
             text = response.read(600).decode(errors="replace").strip()
-            raise NotProvenError(f"the server answered {response.status} to {path}: {text}")
+            raise RefusedError(f"the server answered {response.status} to {path}: {text}")
         return response
+
+    def chats(self) -> bool:
+        """Return whether the model answers a chat; one without a chat template only completes texts.
+
+        Raises:
+            NotProvenError: The server did not answer.
+        """
+        try:
+            self.ask(
+                "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            ).read()
+        except RefusedError:
+            return False
+        return True
 
     def greedy(self, prompt: list[int] | str, length: int) -> tuple[list[int], list[float], float]:
         """Return greedy token IDs, their log probabilities, and the monotonic time of the first one.

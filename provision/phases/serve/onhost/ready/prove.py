@@ -39,6 +39,8 @@ class Proof:
     """Fields of the controller's ServeRecord."""
 
     endpoint: str | None
+    model: str | None = None
+    chat: bool | None = None
     ready: bool = False
     attention: dict[str, Any] = field(default_factory=dict)
     tokens_expected: list[int] = field(default_factory=list)
@@ -76,6 +78,8 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
         else:
             with Watch(state.main_pid, server.break_off):
                 proof.evidence = check_model(request, dtype, server)
+        with Watch(state.main_pid, server.break_off):
+            proof.model, proof.chat = request.served_name, server.chats()
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text

@@ -1,10 +1,13 @@
-"""Commands that query the endpoint of a remote host: OpenSSH itself says what they would connect to."""
+"""Commands that send a prompt: OpenSSH itself says what those for a remote host connect to, and a server what it is asked."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,11 @@ from provision.core.models.inventory import Connection
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.openssh import parse
 from provision.fleet.ssh import ssh_command
-from provision.report.next_steps import call_commands, ssh_words
+from provision.report.endpoint import chat_commands, ssh_words
+from provision.report.screen import first_screen_of
 from provision.report.shell import command
-from tests.report.sample import host
+from tests.report.sample import Folder, host, served
 
-URL = "http://127.0.0.1:8000/v1"
 LIMITS = {"batchmode", "connecttimeout", "serveraliveinterval", "hashknownhosts", "stricthostkeychecking", "requesttty"}
 """What a program needs, and a person does not."""
 CONFIGURATION = """Host gate
@@ -76,7 +79,7 @@ def test_a_printed_command_connects_as_the_product_does(variables: dict[str, Any
     found = connection(tmp_path, **variables)
     typed = shlex.split(ssh_words(found))
     assert asked(typed) == asked([word for word in ssh_command(found) if word != "-T"])
-    tunnel, _ = call_commands(URL, None, host("h").model_copy(update={"connection": found}), None)
+    tunnel, _ = chat_commands(served(), None, host("h").model_copy(update={"connection": found}), None)
     assert shlex.split(tunnel) == [*typed, "-f", "-N", "-L", "8000:127.0.0.1:8000"]
 
 
@@ -88,7 +91,7 @@ def test_a_printed_command_is_short_where_little_is_set(tmp_path: Path) -> None:
 def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_host="one", ansible_user="ops", ansible_become=True)
     there = host("h").model_copy(update={"connection": found})
-    tunnel, curl = call_commands(URL, "/opt/firstlight/etc/service.env", there, "ops")
+    tunnel, curl = chat_commands(served(), "/opt/firstlight/etc/service.env", there, "ops")
     read = shlex.quote("sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env")
     assert f"$({ssh_words(found)} {read})" in curl
     called = programs_of(curl, tmp_path)
@@ -103,3 +106,33 @@ def test_no_password_is_printed(tmp_path: Path) -> None:
     )
     assert "swordfish-1" not in ssh_words(found)
     assert "p-2" not in ssh_words(found)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_command_pasted_from_the_first_screen_asks_the_model(chat: bool, tmp_path: Path) -> None:
+    asked: list[tuple[str, str | None, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, self.headers["Authorization"], body))
+            self.send_response(200)
+            self.end_headers()
+
+    prefix = tmp_path / ("longer-than-most-" * 4)
+    (prefix / "etc").mkdir(parents=True)
+    (prefix / "etc/service.env").write_text("A=1\nVLLM_API_KEY=sesame\n")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        folder = Folder(tmp_path / "20261120T101500Z", [host("a", local=True, prefix=str(prefix))])
+        folder.green("a")
+        update = {"endpoint": f"http://127.0.0.1:{server.server_address[1]}/v1", "model": "O'Hara", "chat": chat}
+        folder.run.write("serve/a.json", served().model_copy(update=update))
+        screen = first_screen_of(folder.text())
+        lines = screen[screen.index("\nAsk ") : screen.index("\nAttention ")].replace("Ask", "   ", 1)
+        assert all(line.endswith(" \\") for line in lines.strip().splitlines()[:-1]), "it breaks between words alone"
+        subprocess.run(["sh", "-c", lines], check=True, timeout=20)
+    [(path, key, body)] = asked
+    assert (path, key) == (f"/v1/{'chat/completions' if chat else 'completions'}", "Bearer sesame")
+    question = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
+    assert body == {"model": "O'Hara", **question, "max_tokens": 32}

@@ -1,0 +1,37 @@
+"""`./firstlight chat`: a prompt for the model of a host, and its answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from provision.cli.options import BecomeOption, InventoryOption, asked
+
+
+def chat(
+    *,
+    host: Annotated[
+        str | None, typer.Argument(metavar="[HOST]", help="A host that serves, or a gateway; not needed for one host.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="Without it prompts are read, until Ctrl-D.")
+    ] = None,
+    inventory: InventoryOption = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")] = 256,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """Ask the model of a host something; the answer is printed as it is made."""
+    from provision.pipeline import chat as pipeline
+
+    request = asked("chat", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    raise typer.Exit(pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
+
+
+def _read() -> str | None:
+    """Return the next line of standard input; None at its end."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None

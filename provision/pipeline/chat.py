@@ -1,0 +1,164 @@
+"""`chat`: a prompt goes to the endpoint of a host over its session, and the answer comes back as it is made."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from provision.core.errors import Exit, ServeError, UsageError
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.fleet.inventory.addresses import listened_on, own_address, with_port
+from provision.fleet.ssh import open_session
+from provision.fleet.ssh.channel import Channel
+from provision.phases import serve as serve_phase
+from provision.phases.gateway.backends import endpoint_of
+from provision.phases.gateway.haproxy import CLIENTS
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import print_summary
+from provision.pipeline.phases import PROBE
+from provision.pipeline.rollback import readiness_of
+from provision.pipeline.runner import execute, read_inventory
+from provision.pipeline.traffic import folder_of, python_of
+
+PROGRAM = Path(serve_phase.__file__).parent / "onhost/chat/main.py"
+ANSWER_S = 330.0
+"""Seconds without a part of an answer; the program on the host gives up before."""
+
+
+def chat(
+    request: CommandRequest, name: str | None, prompt: str | None, read: Callable[[], str | None], *, max_tokens: int
+) -> int:
+    """Print the answer of a host's model to a prompt, or to each one that is read.
+
+    Args:
+        request: The command.
+        name: The host; a prompt where there is no choice of hosts.
+        prompt: The prompt; None to read prompts.
+        read: Returns the next prompt; None at the end.
+        max_tokens: The longest answer.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ServeError: The host serves nothing, or does not answer.
+        TransportError: The host cannot be reached any more.
+        UsageError: The host is not in the inventory, or none is named of several.
+    """
+    host, prompt = choose(read_inventory(request).hosts, name, prompt)
+    outcome = execute(replace(request, limit=host.name), (PROBE,))
+    if host.name not in outcome.result.facts:
+        print_summary(outcome)
+        return outcome.exit_code
+    paths = outcome.result.install_paths[host.name]
+    endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths)
+    prompts = iter(read, None) if prompt is None else iter((prompt,))
+    if prompt is None:
+        sys.stderr.write(f"{endpoint['model'] or 'its first model'} at {endpoint['url']} on {host.name}; Ctrl-D ends\n")
+    session = open_session(host)
+    try:
+        command = f"exec {shlex.quote(python)} -I -c {shlex.quote(PROGRAM.read_text(encoding='utf-8'))}"
+        channel = session.open_channel(command, root=paths.root or host.is_gateway)
+        try:
+            channel.writeline(json.dumps(endpoint))
+            _converse(channel, host.name, prompts, max_tokens)
+        finally:
+            channel.close()
+    finally:
+        session.close()
+    return Exit.OK
+
+
+def choose(hosts: Sequence[Host], name: str | None, prompt: str | None) -> tuple[Host, str | None]:
+    """Return the host that is asked, and the prompt.
+
+    One word that is no host is the prompt, where one host or one gateway can be meant.
+
+    Raises:
+        UsageError: There is no such host, or none is named of several.
+    """
+    serving = {host.name: host for host in hosts if host.is_provisioned or host.is_gateway}
+    if name in serving:
+        return serving[name], prompt
+    gateways = [host for host in serving.values() if host.is_gateway]
+    likely = gateways or [*serving.values()]
+    if len(likely) == 1 and (name is None or prompt is None):
+        return likely[0], name
+    text = f"the inventory has {len(serving)} hosts" if name is None else f"the inventory has no host `{name}`"
+    hint = f"name one: ./firstlight chat {shlex.quote(next(iter(serving), 'HOST'))} 'PROMPT'"
+    raise UsageError(text, hint=hint)
+
+
+def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths) -> tuple[dict[str, Any], str]:
+    """Return what the program has to know of a host's own endpoint, or of its gateway, and the Python that runs it.
+
+    Raises:
+        ServeError: There is neither.
+    """
+    readiness = readiness_of((facts.installed.state if facts.installed else None) or {})
+    if readiness is not None and not readiness.get("headless"):
+        address = with_port(own_address(readiness["host"]), readiness["port"])
+        key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None
+        endpoint = {"url": f"http://{address}/v1", "model": readiness["served_name"], "key_file": key_file}
+        return {**endpoint, "key_pattern": r"^VLLM_API_KEY=(\S+)$"}, f"{paths.prefix}/current/bin/python"
+    if host.is_gateway:
+        url = endpoint_of(host, own_address(listened_on(host.settings.gateway_bind)))
+        key_file = f"{folder_of(host)}/current/{CLIENTS}"
+        return {"url": url, "model": None, "key_file": key_file, "key_pattern": r"^(\S+) "}, python_of(host)
+    if readiness is not None:
+        raise ServeError(
+            f"host `{host.name}` has a part of a model", hint="ask the first host of its span, or the gateway"
+        )
+    raise ServeError(
+        f"host `{host.name}` serves nothing", hint=f"start it: ./firstlight provision --limit {shlex.quote(host.name)}"
+    )
+
+
+def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: int) -> None:
+    """Ask each prompt with what was said before it, and print the answers."""
+    messages: list[dict[str, str]] = []
+    for prompt in prompts:
+        if not prompt.strip():
+            continue
+        messages.append({"role": "user", "content": prompt})
+        try:
+            channel.writeline(json.dumps({"messages": messages, "max_tokens": max_tokens}))
+        except OSError as error:
+            raise ServeError(f"host `{name}`: the connection broke: {error}", hint="run it again") from None
+        said = ""
+        for text in answer(channel, name):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            said += text
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        messages.append({"role": "assistant", "content": said})
+
+
+def answer(channel: Channel, name: str) -> Iterator[str]:
+    """Yield the parts of an answer.
+
+    Raises:
+        ServeError: The server does not answer, answers with an error, or the program ended.
+    """
+    while True:
+        line = channel.readline(timeout_s=ANSWER_S)
+        try:
+            part = json.loads(line)
+        except ValueError:
+            part = {"error": line or channel.error_text().rpartition("\n")[2] or "the connection broke"}
+        if "error" in part:
+            hint = (
+                f"what runs there: ./firstlight status; why it does not: ./firstlight doctor --host {shlex.quote(name)}"
+            )
+            raise ServeError(f"host `{name}` gave no answer: {part['error']}", hint=hint)
+        if "end" in part:
+            return
+        yield part["text"]

@@ -1,0 +1,166 @@
+"""`chat`: which host is meant, and answers of a stand-in server, through a real session and the real program."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import ServeError, UsageError
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import GATEWAY, Connection, Host
+from provision.core.models.settings import Settings
+from provision.fleet.ssh import open_session
+from provision.pipeline import chat
+from tests.report.sample import facts
+
+KEY = "sk-of-the-test"
+TEMPLATE = "you must provide a chat template if the tokenizer does not define one"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """vLLM's routes: the answer to the third message breaks off, and a model named `plain` has no chat template."""
+
+    def do_GET(self) -> None:
+        self.reply(json.dumps({"data": [{"id": "first"}]}))
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["Authorization"] != f"Bearer {KEY}":
+            self.reply('{"error": "Unauthorized"}', 401)
+        elif self.path == "/v1/completions":
+            self.stream({"text": part} for part in ("of ", asked["prompt"]))
+        elif asked["model"] == "plain":
+            self.reply(json.dumps({"error": {"message": TEMPLATE}}), 400)
+        else:
+            said = [message["content"] for message in asked["messages"]]
+            self.stream({"delta": {"content": part}} for part in (asked["model"], ": ", " / ".join(said)))
+
+    def stream(self, choices: Any) -> None:
+        lines = [f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices]
+        self.reply("".join(lines) + "data: [DONE]\n\n")
+
+    def reply(self, text: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def host(name: str = "a", *groups: str, **settings: Any) -> Host:
+    return Host(name=name, connection=Connection(kind="local"), settings=Settings(**settings), groups=groups)
+
+
+def endpoint(folder: Path, port: int, **readiness: Any) -> dict[str, Any]:
+    (folder / "etc").mkdir()
+    (folder / "etc/service.env").write_text(f"OTHER=1\nVLLM_API_KEY={KEY}\n")
+    state = {"readiness": {"host": "127.0.0.1", "port": port, "served_name": "m", **readiness}}
+    known = facts("a", installed=Installed(prefix=str(folder), state=state))
+    return chat.endpoint_at(host(), known, paths(folder))[0]
+
+
+def paths(folder: Path) -> InstallPaths:
+    return InstallPaths(prefix=str(folder), incoming="/tmp/in", owner="me", root=False)
+
+
+def converse(found: dict[str, Any], *prompts: str) -> None:
+    session = open_session(host())
+    program = chat.PROGRAM.read_text(encoding="utf-8")
+    channel = session.open_channel(f"exec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)}")
+    try:
+        channel.writeline(json.dumps(found))
+        chat._converse(channel, "a", prompts, 8)
+    finally:
+        channel.close()
+        session.close()
+
+
+def test_each_prompt_follows_what_was_said(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    converse(endpoint(tmp_path, port), "Hello", "  ", "Again")
+    assert capsys.readouterr().out == "m: Hello\nm: Hello / m: Hello / Again\n"
+
+
+def test_a_model_without_a_chat_template_completes_the_prompt(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converse(endpoint(tmp_path, port, served_name="plain"), "Hello")
+    assert capsys.readouterr().out == "of Hello\n"
+
+
+def test_a_gateway_is_asked_for_its_first_model(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = host("g", GATEWAY, gateway_bind="127.0.0.1", gateway_port=port, gateway_tls=False, prefix=str(tmp_path))
+    found, _ = chat.endpoint_at(there, facts("g"), paths(tmp_path))
+    keys = Path(found["key_file"])
+    keys.parent.mkdir(parents=True)
+    keys.write_text(f"{KEY} default\nsk-other team\n")
+    converse(found, "Hello")
+    assert capsys.readouterr().out == "first: Hello\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"url": "http://127.0.0.1:1/v1"}, "Connection refused"),
+        ({"key_pattern": "^OTHER=(.)"}, "the server answered 401"),
+        ({"key_file": "/no/such"}, "No such file"),
+    ],
+)
+def test_why_there_is_no_answer_is_said_with_a_hint(
+    change: dict[str, str], text: str, port: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ServeError, match=text) as error:
+        converse({**endpoint(tmp_path, port), **change}, "Hello")
+    assert "./firstlight doctor --host a" in (error.value.hint or "")
+
+
+def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:
+    for known in (facts("a"), HostFacts(host="a", probed_at="2026-01-01T00:00:00Z")):
+        with pytest.raises(ServeError, match="host `a` serves nothing"):
+            chat.endpoint_at(host(), known, paths(tmp_path))
+    with pytest.raises(ServeError, match="part of a model"):
+        endpoint(tmp_path, 1, headless=True)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words", "expected"),
+    [
+        ("a", (None, None), ("a", None)),
+        ("a", ("a", "Hello"), ("a", "Hello")),
+        ("a", ("Hello", None), ("a", "Hello")),
+        ("ab", ("b", None), ("b", None)),
+        ("abg", ("Hello", None), ("g", "Hello")),
+        ("abg", ("b", "Hello"), ("b", "Hello")),
+    ],
+)
+def test_one_word_is_the_prompt_where_no_host_must_be_chosen(
+    hosts: str, words: tuple[str | None, str | None], expected: tuple[str, str | None]
+) -> None:
+    found, prompt = chat.choose([host(name, *([GATEWAY] if name == "g" else [])) for name in hosts], *words)
+    assert (found.name, prompt) == expected
+
+
+@pytest.mark.parametrize(("hosts", "words"), [("ab", (None, None)), ("ab", ("c", None)), ("a", ("c", "Hello"))])
+def test_a_host_is_named_where_several_may_be_meant(hosts: str, words: tuple[str | None, str | None]) -> None:
+    with pytest.raises(UsageError, match="the inventory has") as error:
+        chat.choose([host(name) for name in hosts], *words)
+    assert error.value.hint == "name one: ./firstlight chat a 'PROMPT'"
