@@ -14,6 +14,7 @@ from provision.core.errors import Exit, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+from provision.core.models.invocation import Invocation
 from provision.fleet.inventory.addresses import listened_on, own_address, with_port
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.channel import Channel
@@ -52,13 +53,14 @@ def chat(
         TransportError: The host cannot be reached any more.
         UsageError: The host is not in the inventory, or none is named of several.
     """
-    host, prompt = choose(read_inventory(request).hosts, name, prompt)
+    typed = request.invocation
+    host, prompt = choose(read_inventory(request).hosts, name, prompt, typed)
     outcome = execute(replace(request, limit=host.name), (PROBE,))
     if host.name not in outcome.result.facts:
         print_summary(outcome)
         return outcome.exit_code
     paths = outcome.result.install_paths[host.name]
-    endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths)
+    endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths, typed)
     prompts = iter(read, None) if prompt is None else iter((prompt,))
     if prompt is None:
         sys.stderr.write(f"{endpoint['model'] or 'its first model'} at {endpoint['url']} on {host.name}; Ctrl-D ends\n")
@@ -68,7 +70,7 @@ def chat(
         channel = session.open_channel(command, root=paths.root or host.is_gateway)
         try:
             channel.writeline(json.dumps(endpoint))
-            _converse(channel, host.name, prompts, max_tokens)
+            _converse(channel, host.name, prompts, max_tokens, typed)
         finally:
             channel.close()
     finally:
@@ -76,7 +78,7 @@ def chat(
     return Exit.OK
 
 
-def choose(hosts: Sequence[Host], name: str | None, prompt: str | None) -> tuple[Host, str | None]:
+def choose(hosts: Sequence[Host], name: str | None, prompt: str | None, typed: Invocation) -> tuple[Host, str | None]:
     """Return the host that is asked, and the prompt.
 
     One word that is no host is the prompt, where one host or one gateway can be meant.
@@ -92,11 +94,11 @@ def choose(hosts: Sequence[Host], name: str | None, prompt: str | None) -> tuple
     if len(likely) == 1 and (name is None or prompt is None):
         return likely[0], name
     text = f"the inventory has {len(serving)} hosts" if name is None else f"the inventory has no host `{name}`"
-    hint = f"name one: ./firstlight chat {shlex.quote(next(iter(serving), 'HOST'))} 'PROMPT'"
+    hint = f"name one: {typed.on_inventory('chat', next(iter(serving), 'HOST'), 'PROMPT')}"
     raise UsageError(text, hint=hint)
 
 
-def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths) -> tuple[dict[str, Any], str]:
+def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invocation) -> tuple[dict[str, Any], str]:
     """Return what the program has to know of a host's own endpoint, or of its gateway, and the Python that runs it.
 
     Raises:
@@ -117,11 +119,11 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths) -> tuple[dict
             f"host `{host.name}` has a part of a model", hint="ask the first host of its span, or the gateway"
         )
     raise ServeError(
-        f"host `{host.name}` serves nothing", hint=f"start it: ./firstlight provision --limit {shlex.quote(host.name)}"
+        f"host `{host.name}` serves nothing", hint=f"start it: {typed.suggest('provision', hosts=host.name)}"
     )
 
 
-def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: int) -> None:
+def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: int, typed: Invocation) -> None:
     """Ask each prompt with what was said before it, and print the answers."""
     messages: list[dict[str, str]] = []
     for prompt in prompts:
@@ -133,7 +135,7 @@ def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: i
         except OSError as error:
             raise ServeError(f"host `{name}`: the connection broke: {error}", hint="run it again") from None
         said = ""
-        for text in answer(channel, name):
+        for text in _answer(channel, name, typed):
             sys.stdout.write(text)
             sys.stdout.flush()
             said += text
@@ -142,7 +144,7 @@ def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: i
         messages.append({"role": "assistant", "content": said})
 
 
-def answer(channel: Channel, name: str) -> Iterator[str]:
+def _answer(channel: Channel, name: str, typed: Invocation) -> Iterator[str]:
     """Yield the parts of an answer.
 
     Raises:
@@ -155,9 +157,7 @@ def answer(channel: Channel, name: str) -> Iterator[str]:
         except ValueError:
             part = {"error": line or channel.error_text().rpartition("\n")[2] or "the connection broke"}
         if "error" in part:
-            hint = (
-                f"what runs there: ./firstlight status; why it does not: ./firstlight doctor --host {shlex.quote(name)}"
-            )
+            hint = f"see why: {typed.suggest('doctor', hosts=name)}"
             raise ServeError(f"host `{name}` gave no answer: {part['error']}", hint=hint)
         if "end" in part:
             return

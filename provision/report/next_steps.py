@@ -9,6 +9,7 @@ from provision.core.models.invocation import POLICY, TAKES, Invocation
 from provision.core.models.records import ENDED_BADLY, HostSummary
 
 APPLY = " --apply"
+UNSERVED = ("planned", "stopped", "removed")
 MOST = 4
 """Maximum number of suggested commands."""
 OF_THEIR_OWN = ("doctor", "verify soak", "verify compare")
@@ -40,7 +41,7 @@ def next_commands(
     release = (f"{invocation.suggest('verify')} --release",) if marked else ()
     if any(host.state in ENDED_BADLY for host in hosts):
         found = (*_after_failure(invocation, hosts, command, reach), *release)
-    elif all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
+    elif all(host.state in UNSERVED or (host.state == "probed" and host.release is None) for host in hosts):
         found = (invocation.suggest("provision"),)
     else:
         found = (*release, *_after_success(invocation, hosts, command, differ=differ))
@@ -70,7 +71,11 @@ def _after_failure(
     invocation: Invocation, hosts: tuple[HostSummary, ...], command: str, reach: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield commands that show or remove why hosts failed, then the run again where nothing is in its way."""
-    mends = {host.name: found for host in hosts if (found := _mend(invocation, host, command, reach.get(host.name)))}
+    mends = {
+        host.name: found
+        for host in hosts
+        if (found := _mend(invocation, host, command, limit=_some([host.name], hosts), reach=reach.get(host.name)))
+    }
     shown = dict(list(mends.items())[:MOST_MENDS])
     yield from shown.values()
     refused = [
@@ -85,7 +90,9 @@ def _after_failure(
         yield from _again(invocation, command, free if any(h.name not in free for h in hosts) else None)
 
 
-def _mend(invocation: Invocation, host: HostSummary, command: str, reach: str | None) -> str | None:
+def _mend(
+    invocation: Invocation, host: HostSummary, command: str, *, limit: str | None, reach: str | None
+) -> str | None:
     """Return the command that shows or removes the reason for which a host failed; None where there is none."""
     phase, name = _failed_phase(host), command.partition(" ")[0]
     options = {key: value for key, value in invocation.options.items() if key not in POLICY}
@@ -96,13 +103,13 @@ def _mend(invocation: Invocation, host: HostSummary, command: str, reach: str | 
         mend = reach
     elif phase == "plan" or (phase == "stage" and free != invocation):
         is_new = free != invocation or "--explain" not in command.split()
-        mend = f"{free.suggest('plan', hosts=host.name)} --explain" if is_new else None
+        mend = f"{free.suggest('plan', hosts=limit)} --explain" if is_new else None
     elif not invocation.knows("doctor") or name == "doctor" or (phase == "stage" and not host.findings):
         mend = None
     elif name == "verify" and host.release is None:
-        mend = invocation.suggest("provision", hosts=host.name)
+        mend = invocation.suggest("provision", hosts=limit)
     elif name == "rollback" and host.earlier_release is None:
-        mend = invocation.suggest("status", hosts=host.name)
+        mend = invocation.suggest("status", hosts=limit)
     else:
         mend = invocation.suggest("doctor", hosts=host.name) + (APPLY if _is_repairable(host) else "")
     return mend

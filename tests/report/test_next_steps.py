@@ -143,7 +143,7 @@ def test_after_a_first_installation_no_release_is_there_to_go_back_to() -> None:
 @pytest.mark.parametrize("phase", ["plan", "stage"])
 def test_a_refused_version_is_not_suggested_again(phase: PhaseName) -> None:
     typed = SITE.model_copy(update={"options": {"--vllm": "==0.7.0"}})
-    found = suggested(host("o1", "failed", phase), command="stage --vllm ==0.7.0", typed=typed)
+    found = suggested(host("o1", "failed", phase), host("o2"), command="stage --vllm ==0.7.0", typed=typed)
     assert found == ["./firstlight plan -i 'my site' --limit o1 --explain"]
     assert not any(option in " ".join(found) for option in POLICY)
 
@@ -172,9 +172,9 @@ def test_an_interrupted_command_is_suggested_again_for_the_hosts_that_it_did_not
 
 
 def test_a_check_of_a_bare_host_leads_to_provision() -> None:
-    assert suggested(host("o1", "failed", "verify", release=None), command="verify") == [
-        "./firstlight provision -i 'my site' --limit o1"
-    ]
+    bare = host("o1", "failed", "verify", release=None)
+    assert suggested(bare, host("o2"), command="verify") == ["./firstlight provision -i 'my site' --limit o1"]
+    assert suggested(bare, command="verify", typed=Invocation()) == ["./firstlight provision"]
 
 
 def test_a_service_that_does_not_start_may_go_back_where_it_can() -> None:
@@ -223,3 +223,8 @@ def test_another_installation_keeps_its_prefix_in_suggestions() -> None:
     typed = Invocation(inventory="site", options={"--prefix": "/srv/other"})
     assert suggested(host("o1"), command="verify", typed=typed) == ["./firstlight verify -i site --prefix /srv/other"]
     assert suggested(host("o1", "failed", "verify"), command="verify", typed=typed) == []
+
+
+def test_a_bare_host_that_was_read_is_provisioned_and_another_one_checked() -> None:
+    assert suggested(host("o1", "probed", release=None), command="probe")[0].split()[1] == "provision"
+    assert suggested(host("o1", "probed"), command="status")[0].split()[1] == "verify"
