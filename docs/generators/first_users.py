@@ -37,12 +37,13 @@ class Figure:
         return _result(self.result)
 
     def read(self) -> str:
-        """Return the text with its numbers.
+        """Return the text with its numbers, fractions to four digits.
 
         Raises:
             KeyError: The result has nothing at a path.
         """
-        return self.text.format(*(find(self.document, path) for path in self.paths))
+        found = [find(self.document, path) for path in self.paths]
+        return self.text.format(*(f"{value:.4g}" if isinstance(value, float) else value for value in found))
 
 
 @dataclass(frozen=True, kw_only=True)
