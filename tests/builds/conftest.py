@@ -59,6 +59,14 @@ class Site:
     client: ClientSettings
 
 
+@dataclass
+class Staging:
+    """What is staged, for tests that install it on a host."""
+
+    store: Store
+    staged: Staged
+
+
 def sample_key(**changes: Any) -> BuildKey:
     values: dict[str, Any] = {
         "cuda_major": 13,
@@ -107,6 +115,11 @@ def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         patch.setenv("UV_CACHE_DIR", str(uv_cache))
         yield _stage(folder, store)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def staging(site: Site) -> Staging:
+    return Staging(site.job.store, site.staged)
 
 
 def _stage(folder: Path, store: Store) -> Site:

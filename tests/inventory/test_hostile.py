@@ -265,6 +265,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(limit=st.one_of(TEXT, st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4).map("".join)))
+@example(limit=":&,9")
 def test_any_limit_has_patterns_or_is_refused(four: Any, limit: str) -> None:
     """For a limit without a pattern Ansible would take every host."""
     from provision.fleet.inventory import ansible_reader

@@ -36,7 +36,7 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
     [
         (("provision", "-i", "nowhere"), 2, "there is no inventory nowhere"),
         (("provision", "--limit", "gpu-9"), 2, "gpu-9"),
-        (("provision", "--vllm", "newest"), 2, "--vllm"),
+        (("provision", "--vllm", "v0.9"), 2, "--vllm"),
         (("provision", "--attention", "flush"), 2, "--attention"),
         (("plan", "--what-if", "gpu=H100x8 drivr=535"), 2, "drivr"),
         (("plan", "--facts", "nothing.json"), 2, "nothing.json"),

@@ -27,7 +27,8 @@ from tests.serve.conftest import card, facts, stack
 
 PREFIX = "/opt/firstlight"
 TWO = Span(members=("gpu-1", "gpu-2"), addresses=("10.0.0.1", "10.0.0.2"))
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
+"""Longer than anything takes on a busy machine; a limit, not an expectation."""
 
 
 def command(

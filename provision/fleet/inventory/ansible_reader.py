@@ -215,7 +215,7 @@ def _matches(inventory: InventoryManager, pattern: str) -> bool:
     """Whether a pattern names hosts of this inventory: never the host that Ansible makes up for `localhost`."""
     try:
         return any(host.name in inventory.hosts for host in inventory.list_hosts(pattern))
-    except AnsibleError:
+    except (AnsibleError, IndexError):  # the latter for a sign without a name after a colon
         return False
 
 
