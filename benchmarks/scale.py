@@ -100,7 +100,7 @@ class Measurement:
         wait_for_quiet(self._hosts)
         # children of this process: the command itself, and the hosts' servers
         figures = done.figures() | {"hosts_cpu_s": round(cpu_of_children() - before - done.cpu_s, 1)}
-        run = (self._logs / "latest").resolve()
+        run = (self._logs / ("queries" if name in COMMANDS else "") / "latest").resolve()
         return figures | {"exit_code": done.code} | _logs_of(run, self._hosts.number) | _others(run)
 
 

@@ -30,6 +30,7 @@ PORT = 40022
 PER_NETWORK = 250
 NONCE = "recordedrecorded"
 PREFIX = "/recorded/prefix"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 _REPLAY = f"""#!/bin/sh
 case $SSH_ORIGINAL_COMMAND in
 'sh -s')
@@ -42,12 +43,24 @@ case $SSH_ORIGINAL_COMMAND in
     esac
   done
   cat >/dev/null
-  exec sed "s|{NONCE}|$nonce|g; s|{PREFIX}|$prefix|g" "${{0%/*}}/answer$more"
+  set -- $SSH_CONNECTION
+  exec sed "s|{NONCE}|$nonce|g; s|{PREFIX}|$prefix|g; s|{BOOT_ID}|$3|g" "${{0%/*}}/answer$more"
   ;;
 esac
 exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
 """Answers the script of the probe with the recorded answer, and runs everything else."""
+_REAL = f"""#!/bin/sh
+case $SSH_ORIGINAL_COMMAND in
+'sh -s')
+  set -- $SSH_CONNECTION
+  sh -s | sed "s|{BOOT_ID}|$3|g"
+  exit
+  ;;
+esac
+exec sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+"""Runs everything; the probe sees another boot at each address, or the hosts would be one machine."""
 
 
 def address(number: int) -> str:
@@ -98,10 +111,10 @@ class SimulatedHosts:
         ]
         if endless:
             lines += [f"Match LocalAddress {','.join(sorted(endless))}", "ForceCommand exec yes an-endless-answer"]
-        (self.folder / "sshd_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
         # The first value of a setting counts, and one for an address before one for all.
-        lines += ["Match all", f"ForceCommand {self.folder}/replay"]
-        (self.folder / "replaying").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for kind in ("real", "replay"):
+            config = "\n".join([*lines, "Match all", f"ForceCommand {self.folder}/{kind}"])
+            (self.folder / f"{kind}.conf").write_text(config + "\n", encoding="utf-8")
         kind, key, *_ = (self.folder / "host_key.pub").read_text(encoding="utf-8").split()
         known = "".join(f"[{address(number)}]:{PORT} {kind} {key}\n" for number in range(self.number))
         (self.folder / "known_hosts").write_text(known, encoding="utf-8")
@@ -112,8 +125,9 @@ class SimulatedHosts:
             text = script(prefix=PREFIX, nonce=NONCE, with_configuration=bool(more))
             done = subprocess.run(["sh", "-s"], input=text.encode(), capture_output=True, check=True)
             (self.folder / f"answer{more}").write_bytes(done.stdout)
-        (self.folder / "replay").write_text(_REPLAY, encoding="utf-8")
-        (self.folder / "replay").chmod(0o755)
+        for name, text in (("real", _REAL), ("replay", _REPLAY)):
+            (self.folder / name).write_text(text, encoding="utf-8")
+            (self.folder / name).chmod(0o755)
 
     def write_inventory(self) -> Path:
         """Write an inventory of all hosts, each with a prefix of its own; return its path."""
@@ -155,7 +169,7 @@ class SimulatedHosts:
                         self.sshd,
                         "-i",
                         "-f",
-                        str(self.folder / ("replaying" if self.replays else "sshd_config")),
+                        str(self.folder / ("replay.conf" if self.replays else "real.conf")),
                     ]
                     self._running.append(
                         subprocess.Popen(

@@ -1,10 +1,10 @@
-"""The table of known-good sets in README.md."""
+"""The table of known-good sets in docs/reference/sets.md."""
 
 from __future__ import annotations
 
 from docs.generators.sets import known_good, measured_sets
 
-TARGET = "README.md"
+TARGET = "docs/reference/sets.md"
 TABLE = "known-good sets"
 
 

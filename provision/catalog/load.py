@@ -44,6 +44,7 @@ class Catalog:
 
     releases = _rows("vllm", "release", builds_rows.Release)
     builds = _rows("vllm_builds", "build", builds_rows.Build)
+    proven = _rows("proven", "proven", builds_rows.Proven)
     torch_stand_ins = _rows("vllm_builds", "torch_stand_in", builds_rows.TorchStandIn)
     import_failures = _rows("vllm", "import_failure", builds_rows.ImportFailure)
     horizon = _row("bounds", "horizon", builds_rows.Horizon)

@@ -42,7 +42,7 @@ BecomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
-VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
+VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest (that was tried), newest, none, ==X or >=X.")]
 DriverOption = Annotated[
     str | None, typer.Option("--driver", help="keep, install, upgrade, ==X, or a branch such as 580.")
 ]

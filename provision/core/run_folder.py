@@ -10,7 +10,7 @@ logs/RUN/
   plan.json              plan
   stage/HOST.json        stage, by the first host of a group (next to its lock)
   sbom/ENVIRONMENT.cdx.json  install: what each environment that it built consists of
-  install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
+  install/               install: hosts.yml for playbooks by hand, PLAYBOOK.yml, tasks.jsonl, ansible.log
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
@@ -18,6 +18,8 @@ logs/RUN/
   findings/HOST.json     what the doctor says of a host that failed
   summary.txt .md .json  summary
   green.json             names of the hosts that the summary shows as green
+
+logs/queries/RUN has the same of a command that only read hosts.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
 from provision.core.redaction import is_clean, redact, scrub
 
+QUERIES = "queries"
+"""The folder, next to the runs, with the records of commands that only read hosts."""
+HOSTS_FILE = "install/hosts.yml"
+"""The installation of a run's hosts as an Ansible inventory."""
 TEXT_AT_MOST = 8000
 """Maximum characters of a command or its output in a record."""
 
@@ -141,6 +147,11 @@ def is_running(header: dict[str, Any]) -> bool:
     return start is not None and header.get("pid_start", start) == start
 
 
+def is_query(run: str) -> bool:
+    """Return whether a name is that of a query, and not of a run."""
+    return run.startswith(f"{QUERIES}/")
+
+
 def truncate(text: str, limit: int = TEXT_AT_MOST) -> str:
     """Shorten a text to about `limit` characters: more of its end than of its beginning, with the number of omitted ones."""
     redacted = redact(text)  # redact before cutting: half a secret is not recognised
@@ -155,18 +166,31 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = folder.name
+        of_query = folder.parent.name == QUERIES
+        self.name = f"{QUERIES}/{folder.name}" if of_query else folder.name
+        self.logs = folder.parents[1] if of_query else folder.parent
+        """The folder of all runs."""
         self._lock = Lock()
         self._who = identity()
         self._started = time.monotonic()
         self._appended: dict[str, io.FileIO] = {}
 
     @classmethod
-    def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> RunFolder:
-        """Create the folder of a new run, named by its start in UTC, and point `latest` at it."""
+    def create(
+        cls, logs: Path, *, command: str, invocation: Invocation | None = None, is_query: bool = False
+    ) -> RunFolder:
+        """Create the folder of a new run, named by its start in UTC, and point `latest` next to it at it.
+
+        Args:
+            logs: The folder of all runs.
+            command: What the person typed.
+            invocation: What a suggested command has to repeat.
+            is_query: Whether the command only reads hosts; its folder is among the queries then.
+        """
+        among = logs / QUERIES if is_query else logs
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-            folder = logs / f"{stamp}{suffix}"
+            folder = among / f"{stamp}{suffix}"
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 break
@@ -175,9 +199,9 @@ class RunFolder:
         if invocation is not None:
             header["invocation"] = invocation.model_dump(mode="json")
         run.write("run.json", header)
-        link = logs / f".latest.{os.getpid()}"
+        link = among / f".latest.{os.getpid()}"
         link.symlink_to(folder.name)
-        link.replace(logs / "latest")
+        link.replace(among / "latest")
         return run
 
     @property

@@ -17,6 +17,7 @@ from provision.core.models.inventory import MONITORING as MONITORING_GROUP
 from provision.core.models.inventory import Inventory
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
+from provision.core.run_folder import is_query
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import (
     DRIVERS,
@@ -148,8 +149,8 @@ def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
         return
     from provision.report.screen import first_screen_of
 
-    text = outcome.texts["summary.txt"]
-    write_stdout(first_screen_of(text) if sys.stdout.isatty() else text)
+    text, run = outcome.texts["summary.txt"], outcome.summary.run
+    write_stdout(first_screen_of(text, run if is_query(run) else None) if sys.stdout.isatty() else text)
 
 
 def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:

@@ -98,7 +98,7 @@ class RunContext:
     locked: set[str] = field(default_factory=set)
     """Hosts that no other run may change until this one ends."""
     targets: dict[str, Target] = field(default_factory=dict)
-    """Variables that playbooks of the run got for each host, by its name."""
+    """Variables that playbooks of the installation got for each host, by its name."""
     checked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host in this run, by its name."""
     written_facts: dict[str, HostFacts] = field(default_factory=dict)

@@ -78,7 +78,6 @@ def _play(
         lambda host: variables(
             probed.install_paths[host.name], units[host.name], served[host.name], host.settings.health_port, path
         ),
-        is_aside=True,
     )
     for result in results.values():
         text = "its health agent was set up"

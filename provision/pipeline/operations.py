@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import CheckRecord, PhaseResult
+from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
 from provision.fleet.quarantine import QuarantineStore
@@ -26,6 +26,7 @@ from provision.pipeline import CommandRequest, host_status, playbooks
 from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
+from provision.pipeline.controller_remains import controller_remains
 from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Scope, Step
 from provision.pipeline.quarantine import mark_in_force
 from provision.pipeline.quarantine_release import release
@@ -201,8 +202,10 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         }
         write_stdout(json.dumps(scrub(installed), indent=2))
         return outcome.exit_code
+    summaries = {host.name: host for host in outcome.summary.hosts}
     for host in outcome.hosts:
-        line = "not reached"
+        failed = _failed_phase(summaries[host.name])
+        line = failed.text if failed and failed.status == "failed" and failed.text else "not reached"
         if host.name in found:
             line = host_status.described(
                 host,
@@ -235,8 +238,11 @@ def stop(request: CommandRequest, *, as_json: bool = False) -> int:
 
 
 def uninstall(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Remove everything of this product from every host; print what remains there, or the summary as JSON."""
-    return _run_and_report(request, "uninstall", "install", as_json=as_json)
+    """Remove everything of this product from every host; print what remains there and here, or the summary as JSON."""
+    code = _run_and_report(request, "uninstall", "install", as_json=as_json)
+    if not as_json:
+        write_stdout(controller_remains(request.logs))
+    return code
 
 
 def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
@@ -248,10 +254,13 @@ def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *,
         return outcome.exit_code
     results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
     for host in outcome.summary.hosts:
-        failed = next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
-        result = failed or results.get(host.name)
+        result = _failed_phase(host) or results.get(host.name)
         write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
     return outcome.exit_code
+
+
+def _failed_phase(host: HostSummary) -> PhaseResult | None:
+    return next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
 
 
 def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:

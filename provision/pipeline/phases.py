@@ -117,6 +117,15 @@ BACKGROUND = (
 )
 
 
+READING = frozenset({"probe", "plan", "traffic", "diagnose"})
+"""Names of the steps that only read hosts. A command of these alone is a query, and no run; all others change or check hosts."""
+
+
+def reads_only(steps: Sequence[Step]) -> bool:
+    """Return whether steps only read hosts."""
+    return all(step.name in READING for step in steps)
+
+
 def steps_until(last: PhaseName) -> tuple[Step, ...]:
     """Return the steps of a run that ends with a phase."""
     wanted = PHASES[: PHASES.index(last) + 1]

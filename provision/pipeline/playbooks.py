@@ -8,11 +8,15 @@ from typing import Any
 from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
+from provision.core.run_folder import HOSTS_FILE, write_atomically
 from provision.fleet.locks import HostLock
 from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.pipeline.results import ProbedHosts, StagedHosts
+from provision.report.history.runs import document, names
 
 LOCK_DEADLINE_S = 60.0
+INSTALLING = frozenset({"drivers", "install", "serve"})
+"""Playbooks whose variables are those of the installation, which hosts.yml of a run holds for playbooks by hand."""
 
 
 def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> None:
@@ -65,7 +69,6 @@ def run_playbook(
     variables: Callable[[Host], Mapping[str, Any]],
     *,
     tags: Sequence[str] = (),
-    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Run a playbook on hosts, and record failures.
 
@@ -76,7 +79,6 @@ def run_playbook(
         hosts: The hosts; the playbook is not run when there is none.
         variables: Returns the variables of a host.
         tags: Only tasks with one of these tags run; all when empty.
-        is_aside: Whether the run's hosts.yml stays the inventory of another playbook.
 
     Returns:
         The results of the hosts where it succeeded.
@@ -90,12 +92,10 @@ def run_playbook(
     from provision.phases.install.target import Target
 
     targets = [Target(host, variables(host)) for host in renew_locks(context, phase, hosts)]
-    if not is_aside:
+    if playbook in INSTALLING:
         context.targets |= {target.host.name: target for target in targets}
     results = (
-        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note, is_aside=is_aside)
-        if targets
-        else {}
+        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
     )
     for name, result in results.items():
         context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)
@@ -107,11 +107,30 @@ def run_playbook(
 
 
 def write_inventory(context: RunContext) -> None:
-    """Write the inventory of all hosts that the run's playbooks got, in place of the last batch's."""
-    if context.targets:
-        from provision.phases.install.host_results import write_hosts_file
+    """Write hosts.yml: the installation of the run's hosts, or where it installed nothing what the run before it has."""
+    if not context.targets and _take_over_inventory(context):
+        return
+    result = context.result
+    if not context.targets and not (isinstance(result, StagedHosts) and "install" in context.entered):
+        return
+    from provision.phases.install.host_results import write_hosts_file
+    from provision.phases.install.target import Target
 
-        write_hosts_file(context.run, [*context.targets.values()])
+    desired = result.desired if isinstance(result, StagedHosts) else {}
+    planned = {name: Target(context.host(name), one.ansible_vars()) for name, one in desired.items()}
+    write_hosts_file(context.run, [*(planned | context.targets).values()], HOSTS_FILE)
+
+
+def _take_over_inventory(context: RunContext) -> bool:
+    """Copy hosts.yml of the newest run of the same inventory that has one, and return whether there is one."""
+    run = context.run
+    for name in names(run.logs):
+        earlier = run.logs / name / HOSTS_FILE
+        if earlier.exists() and document(run.logs / name / "inventory.json").get("source") == context.inventory.source:
+            text = earlier.read_text(encoding="utf-8")
+            write_atomically(run.path(HOSTS_FILE), text.replace(str(earlier), str(run.path(HOSTS_FILE)), 1))
+            return True
+    return False
 
 
 def added_to_earlier(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from provision.core.install_paths import install_paths_of
 from provision.core.models.inventory import Host
+from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.reading import probe as probe_host
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import wants_rules
@@ -51,7 +52,7 @@ def probe(
         with_configuration: Whether packages, settings and services are read too.
 
     Returns:
-        The facts of all hosts that answered now or earlier.
+        The facts of all hosts that answered now or earlier. Two names of one machine fail, and have none.
     """
     whole = in_full or wants_rules(context)
 
@@ -75,6 +76,10 @@ def probe(
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
     found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting)
+    refused = shared_machines(context.inventory.hosts, {**earlier.facts, **found})
+    for name, error in refused.items():
+        context.fail(name, "probe", error)
+    found = {name: facts for name, facts in found.items() if name not in refused}
     for name, facts in found.items():
         context.record(_probe_result(name, facts))
     paths = {name: install_paths_of(context.host(name), facts) for name, facts in found.items()}

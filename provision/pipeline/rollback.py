@@ -124,7 +124,6 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
         "serve",
         hosts,
         lambda host: {**probed.install_paths[host.name].ansible_vars(), "service_rollback": "unproven"},
-        is_aside=True,
     )
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     back = {name: state for name, state in states.items() if state.get("release") not in (None, tried[name])}
@@ -181,7 +180,7 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
     playbooks.acquire_locks(context, probed, "serve", hosts)
     hosts = [host for host in hosts if not context.has_failed(host.name)]
     playbooks.run_playbook(
-        context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars(), is_aside=True
+        context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars()
     )
 
 

@@ -17,20 +17,23 @@ from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
 from provision.core.redaction import register_secret
-from provision.core.run_folder import RunFolder, is_running
+from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.sockets import begun
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step, background_of, prepare
+from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
 from provision.report import load as load_report
 from provision.report import summarise
 from provision.report import write as write_summary
+from provision.report.history.pruning import prune_quietly
+from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import document
 from provision.report.live import open_progress
 
@@ -66,8 +69,12 @@ def read_inventory(request: CommandRequest) -> Inventory:
 
 
 @contextmanager
-def open_run(request: CommandRequest) -> Iterator[RunContext]:
+def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[RunContext]:
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
+
+    Args:
+        request: The command.
+        is_query: Whether it only reads hosts; it then leaves the runs as they are.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -77,11 +84,11 @@ def open_run(request: CommandRequest) -> Iterator[RunContext]:
     remove_left_folders()
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
-    before = unfinished(request.logs)
+    before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(_direct(inventory)))
-        run = RunFolder.create(request.logs, command=command, invocation=request.invocation)
+        run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
         stack.callback(run.close)
         run.write("inventory.json", inventory)
         progress = stack.enter_context(open_progress([host.name for host in inventory.hosts]))
@@ -157,14 +164,14 @@ class RunOutcome:
 def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """Run steps, each with the result of the one before it.
 
-    Whatever happens, the summary is written: failures and interruptions are in it.
+    Whatever happens, the summary is written: failures and interruptions are in it. Old queries are removed after a query.
 
     Raises:
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
-    interrupted = False
-    with open_run(request) as context:
+    interrupted, query = False, reads_only(steps)
+    with open_run(request, is_query=query) as context:
         context.while_waiting = partial(_prepare, context, steps)
         with as_interrupt():
             try:
@@ -177,6 +184,8 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
                 record_interruption(context, steps)
         summary, texts = finish(context, interrupted=interrupted)
         hosts = tuple(context.inventory.hosts)
+    if query:
+        prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
 
 
@@ -202,7 +211,6 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
     """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
     from provision.core.models.records import PhaseResult
-    from provision.pipeline.playbooks import write_inventory
 
     own = [step for step in steps if step.in_batches]
     run_in_order(context, steps[: steps.index(own[0])])
@@ -223,7 +231,6 @@ def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) 
         results.append(context.result)
         context.result = combined(results).as_planned()
     context.batch, context.result = None, combined(results)
-    write_inventory(context)
     run_in_order(context, steps[steps.index(own[-1]) + 1 :])
 
 
@@ -255,6 +262,8 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
         diagnose(context, context.result)
     summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
+    if not is_query(context.run.name):
+        write_inventory(context)
     if there := context.locked - context.removed:
         from provision.pipeline.host_summary import write_on_hosts
 

@@ -55,7 +55,6 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             "serve",
             hosts,
             lambda host: verified.desired[host.name].ansible_vars(),
-            is_aside=len(waves) > 1,
         )
         # One that failed keeps its release: the others of its span would wait for it.
         spans.refuse_parts(context, "serve", switched=True)

@@ -69,7 +69,7 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
         for name, rules in before.items()
         if not covers(rules, wanted[name])
     }
-    played = play_differing(context, verified, "firewall", sets, is_aside=True)
+    played = play_differing(context, verified, "firewall", sets)
     results = {name: result for name, result in played.items() if result.changed}
     for name, result in results.items():
         ports = ", ".join(one.ports() for one in wanted[name])

@@ -48,8 +48,6 @@ def play_differing(
     probed: ProbedHosts,
     playbook: str,
     sets: Mapping[str, Sequence[UnitSet]],
-    *,
-    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Send what differs, and play a playbook where something does.
 
@@ -58,7 +56,6 @@ def play_differing(
         probed: Installation paths of its hosts.
         playbook: Name of a playbook with role `unit_sets`.
         sets: What each host is to run, by its name; the run holds the locks of these hosts.
-        is_aside: Whether the run's hosts.yml stays the inventory of another playbook.
 
     Returns:
         The result of each host that answered.
@@ -88,7 +85,6 @@ def play_differing(
             "firstlight_system_packages": sorted({name for one in differing[host.name] for name in one.packages}),
             "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
         },
-        is_aside=is_aside,
     )
 
 
@@ -99,7 +95,7 @@ def play_removal(
     hosts: Sequence[Host],
     absent: Sequence[tuple[str, Sequence[str]]],
 ) -> dict[str, PhaseResult]:
-    """Stop units and remove them with their files; the run's hosts.yml stays the inventory of another playbook.
+    """Stop units and remove them with their files.
 
     Args:
         context: The run.
@@ -121,7 +117,6 @@ def play_removal(
             "firstlight_unit_sets": [],
             "firstlight_unit_sets_absent": [{"name": name, "units": [*units]} for name, units in absent],
         },
-        is_aside=True,
     )
 
 

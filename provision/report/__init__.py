@@ -43,7 +43,7 @@ def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, 
         return summary
     from provision.report.difference import since_green
 
-    changed = since_green(run.folder.parent, run.name, failed)
+    changed = since_green(run.logs, run.name, failed)
     hosts = (host.model_copy(update={"since_green": changed.get(host.name)}) for host in summary.hosts)
     return summary.model_copy(update={"hosts": tuple(hosts)})
 

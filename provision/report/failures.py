@@ -14,7 +14,6 @@ INDENT = "  "
 HOST_COMPARISON = "host comparison"
 MOST_NAMES = 40
 """Maximum columns of host names where cause and hosts share a line."""
-REST = ": ./firstlight logs show --full"
 
 
 @frozen
@@ -73,8 +72,8 @@ def failure_lines(found: Sequence[Failure], run: Sequence[str], detail: Detail =
     return lines
 
 
-def within(found: Sequence[Failure], run: Sequence[str], most: int) -> list[str]:
-    """Return failures in at most `most` lines: first with less detail, then one line a cause, then a count of the rest."""
+def within(found: Sequence[Failure], run: Sequence[str], most: int, *, rest: str) -> list[str]:
+    """Return failures in at most `most` lines: first with less detail, then one line a cause, then a count and the command for the rest."""
     for detail in DETAILS:
         lines = failure_lines(found, run, detail)
         if len(lines) <= most:
@@ -88,7 +87,7 @@ def within(found: Sequence[Failure], run: Sequence[str], most: int) -> list[str]
         items.append(f"{short_names(names, run, MOST_NAMES) if names else HOST_COMPARISON}: {message}")
         lines += [*shortened(items[-1], 1, columns=columns), *shortened(remedy, 1, first=INDENT, columns=columns)]
     if len(lines) > most:
-        lines = fitted(items, most, columns=columns, rest=REST)
+        lines = fitted(items, most, columns=columns, rest=f": {rest}")
     return [INDENT + line for line in lines if line]
 
 

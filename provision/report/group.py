@@ -14,6 +14,8 @@ from provision.report.layout import fold_names, number
 MANY_ENDPOINTS = 8
 """Of more endpoints, those that differ in the host's address alone are one."""
 _ADDRESS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+_REACHED = re.compile(r"HOST \([^()]*\)")
+"""A host with the address and port at which it was to be reached."""
 SEVERITY = {"error": 0, "fail": 1, "warn": 2, "ok": 3, "skip": 4}
 
 
@@ -81,14 +83,21 @@ def _likeness(host: HostSummary) -> Any:
 
 
 def _words(host: HostSummary, status: str, text: str | None, hint: str | None = None) -> tuple[str, ...]:
-    """Return what separates hosts: a hint, and the reason why a host was not reached, names the address of each."""
+    """Return what separates hosts.
+
+    A hint names the address of each host. The reason why a host was not reached names how it is reached, and its hint is a command for it.
+    """
     if status in ("ok", "skip", "skipped"):
         return ()
-    said = _unnamed(text, host.name) or ""
-    return (
-        _ADDRESS.sub("ADDRESS", said) if status == "unreachable" else said,
-        _ADDRESS.sub("ADDRESS", _unnamed(hint, host.name) or ""),
-    )
+    said, advised = (_unnamed(each, host.name) or "" for each in (text, hint))
+    if status == "unreachable":
+        return _ADDRESS.sub("ADDRESS", _REACHED.sub("HOST", said)), kind_of_hint(advised)
+    return said, _ADDRESS.sub("ADDRESS", advised)
+
+
+def kind_of_hint(hint: str) -> str:
+    """Return what hints of hosts have in common that were not reached for one reason: the words before the command, no address."""
+    return _ADDRESS.sub("ADDRESS", hint.partition(": ")[0])
 
 
 def named_endpoint(endpoint: str, hosts: Sequence[HostSummary]) -> str:
@@ -128,7 +137,7 @@ def merged_sections(
 
 def _unnamed(text: str | None, name: str) -> str | None:
     """Replace the host's own name, so that equal failures of two hosts compare equal."""
-    return text.replace(name, "HOST") if text and name else text
+    return re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)", "HOST", text) if text and name else text
 
 
 def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from provision.core.formatting import format_bytes
+from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line
 from verify.printable import unguarded
@@ -72,6 +73,7 @@ class PlainProgress:
         self._started = time.monotonic()
         self._entered: set[str] = set()
         self._bytes_said: dict[str, float] = {}
+        self._hinted: set[str] = set()
 
     def phase(self, host: str, phase: PhaseName) -> None:  # noqa: ARG002 - one line stands for all hosts
         with self._lock:
@@ -93,8 +95,18 @@ class PlainProgress:
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             self._line(f"  {clean(host)}: {result.phase} {ending(result)} ({duration(result.seconds)})")
-            if result.hint and result.status not in ("ok", "skipped"):
+            if result.hint and result.status not in ("ok", "skipped") and self._is_new(result.hint, result.status):
                 self._line(f"    hint: {printable_line(result.hint)}")
+
+    def _is_new(self, hint: str, status: str) -> bool:
+        """Return whether a hint is to be printed: of hosts that are not reached for one reason, the first one's stands for all."""
+        if status != "unreachable":
+            return True
+        kind = kind_of_hint(hint)
+        if kind in self._hinted:
+            return False
+        self._hinted.add(kind)
+        return True
 
     def _line(self, text: str) -> None:
         # A closed terminal does not end the run; the summary is written anyway.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
+from provision.core.run_folder import is_query
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
@@ -41,10 +42,11 @@ class Most:
 
 BLOCKS = (
     Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=6, attention=6, next=6),
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=0, attention=4, next=6),
     Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, ask=6, attention=4, next=4),
     Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, ask=0, attention=1, next=6),
 )
-"""From most to least detailed. The first that leaves room for all failures is taken, else the last one."""
+"""From most to least detailed; the request goes before a warning does. The first that leaves room for all failures is taken, else the last one."""
 
 
 @dataclass
@@ -71,7 +73,8 @@ def first_screen(summary: Summary, groups: list[Group]) -> Screen:
     screen.lines += shortened(wording.headline(summary), 1)
     screen.lines += shortened(wording.facts_of_run(summary), 1, first=INDENT)
     if found:
-        shown = within(found, run, left - rows(block))
+        named = summary.run if is_query(summary.run) else None
+        shown = within(found, run, left - rows(block), rest=wording.details(named))
         screen.lines += ["", "What failed", *shown]
         screen.cut |= {"What failed"} if shown != screen.failed else set()
     if block:
@@ -82,13 +85,12 @@ def first_screen(summary: Summary, groups: list[Group]) -> Screen:
 def first_screen_of(text: str, run: str | None = None) -> str:
     """Return the first screen of a summary's text with the command for the rest; a text without details unchanged.
 
-    `run` names a run other than the newest.
+    `run` names a query, or a run other than the newest.
     """
     head, rule, _ = text.partition(f"\n{RULE}\n")
     if not rule:
         return text
-    words = f"show {run}" if run else "show"
-    return f"{head.rstrip()}\n{'Details':<{LABEL}}./firstlight logs {words} --full\n"
+    return f"{head.rstrip()}\n{'Details':<{LABEL}}{wording.details(run)}\n"
 
 
 def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:

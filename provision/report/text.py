@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PHASES, PhaseName
@@ -20,7 +20,7 @@ from provision.report.group import (
     named_endpoint,
 )
 from provision.report.headlines import families
-from provision.report.layout import count, duration, fold_names, number, table, width, wrap
+from provision.report.layout import count, duration, fold_names, table, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.screen import RULE, first_screen
 from provision.report.service_start import slowest_start
@@ -260,35 +260,8 @@ def _seconds(summary: Summary) -> Iterable[str]:
         yield from wrap(", ".join(phases) + f"; in all {duration(summary.seconds)}", first=INDENT)
     if started := slowest_start(summary):
         yield from wrap(started, first=INDENT)
-    for line in (_dispatch(summary.dispatch), _wheelhouse(summary.wheelhouse), describe_transfers(summary.transfers)):
-        if line:
-            yield from wrap(line, first=INDENT)
-
-
-def _dispatch(figures: Mapping[str, float]) -> str | None:
-    """Return the figures of the fan-out; a run of an earlier release has fewer."""
-    if not {"wait_p50_ms", "wait_p99_ms"} <= figures.keys():
-        return None
-    tasks = f"{count(round(figures['tasks']), 'task')}: " if "tasks" in figures else ""
-    text = f"dispatch of {tasks}p50 {number(figures['wait_p50_ms'])} ms, p99 {number(figures['wait_p99_ms'])} ms"
-    if {"queued_p50_ms", "queued_p99_ms"} <= figures.keys():
-        queued = f"p50 {number(figures['queued_p50_ms'])} ms, p99 {number(figures['queued_p99_ms'])} ms"
-        text += f", with the queue {queued}"
-    if "tasks_per_s" in figures:
-        text += f", {number(figures['tasks_per_s'])} tasks/s"
-    if "retries" in figures:
-        text += f", retries: {number(figures['retries'])}"
-    return text
-
-
-def _wheelhouse(figures: Mapping[str, float]) -> str | None:
-    if not {"lookups", "hits"} <= figures.keys() or not figures["lookups"]:
-        return None
-    share = 100 * figures["hits"] / figures["lookups"]
-    text = f"wheelhouse: {number(figures['hits'])} of {count(round(figures['lookups']), 'look-up')} found the file ({share:.0f} %)"
-    if {"lookup_p50_ms", "lookup_p99_ms"} <= figures.keys():
-        text += f", p50 {number(figures['lookup_p50_ms'])} ms, p99 {number(figures['lookup_p99_ms'])} ms"
-    return text
+    if sent := describe_transfers(summary.transfers):
+        yield from wrap(sent, first=INDENT)
 
 
 def describe_transfers(found: Transfers | None) -> str | None:

@@ -105,6 +105,11 @@ def _rest(summary: Summary) -> list[str]:
     return parts
 
 
+def details(run: str | None = None) -> str:
+    """Return the command that prints all of a summary: the newest run's, or that of a query or a run by its name."""
+    return f"./firstlight logs show {run} --full" if run else "./firstlight logs show --full"
+
+
 def is_bad(state: str) -> bool:
     """Return whether this state means failure."""
     return state in ("unreachable", "failed", "interrupted")

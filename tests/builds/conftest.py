@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +22,7 @@ from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.builds import wheel_builder
 from provision.phases.stage.builds.build import BuildJob
-from provision.phases.stage.builds.build_cache import BuiltWheel
+from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost
 from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
@@ -44,7 +44,7 @@ GLIBC = platform.libc_ver()[1]
 
 @dataclass
 class Site:
-    """A wheel builder, its inputs, and the progress that it reported."""
+    """A build for a Stack that is staged: its inputs, and the progress that it reported."""
 
     wheel_builder: WheelBuilder
     job: BuildJob
@@ -54,11 +54,21 @@ class Site:
     left_running: list[str]
     """Command lines of its processes right after the cancellation."""
     built: BuiltWheel
+    stack: Stack
+    staged: Staged
+    client: ClientSettings
 
 
-def sample_key(**changes: object) -> BuildKey:
-    values = {"cuda_major": 13, "torch": "2.13", "python": PYTHON, "machine": platform.machine(), "glibc": GLIBC}
-    return make_key("sample-extension", "1.2.0", **(values | changes))
+def sample_key(**changes: Any) -> BuildKey:
+    values: dict[str, Any] = {
+        "cuda_major": 13,
+        "torch": "2.13",
+        "python": PYTHON,
+        "machine": platform.machine(),
+        "glibc": GLIBC,
+        "capabilities": ("9.0",),
+    }
+    return make_key(**(values | changes))
 
 
 @pytest.fixture(scope="session")
@@ -72,78 +82,84 @@ def own_uv_cache(uv_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample, built with nvcc from wheels: cancelled after its first unit, then resumed."""
-    folder = tmp_path_factory.mktemp("wheel-builder")
-    links = folder / "links"
-    links.mkdir()
-    with tarfile.open(links / "sample_extension-1.2.0.tar.gz", "w:gz") as packed:
-        packed.add(SAMPLE, "sample_extension-1.2.0")
-    settings = read_settings()
-    settings = replace(settings, find_links=(*settings.find_links, str(links)))
-    # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
-    store = Store(folder / "cache", limit_bytes=1 << 40)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
-        yield _build(store, settings)
-    shutil.rmtree(folder)
-
-
-@dataclass
-class Staging:
-    """A staged Stack whose package was built for it."""
-
-    stack: Stack
-    staged: Staged
-    key: BuildKey
-    wheel_builder: WheelBuilder
-    store: Store
-    client: ClientSettings
-    reported: list[str]
-
-
 class BuilderForCuda(WheelBuilder):
     """A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and is locked in its place."""
+
+    jobs: ClassVar[list[BuildJob]] = []
 
     def provide(self, stack: Stack, *arguments: Any) -> LockedWheel:
         torch = stack.torch.model_copy(update={"variant": f"cu{CUDA.replace('.', '')}"})
         return super().provide(stack.model_copy(update={"torch": torch}), *arguments)
 
+    def find_or_build(self, job: BuildJob, builder: str) -> BuiltWheel:
+        self.jobs.append(job)
+        return super().find_or_build(job, builder)
+
 
 @pytest.fixture(scope="session")
-def staging(site: Site, uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Staging:
-    """The sample under flash-attn's name, in a Stack with a torch that the controller already has."""
-    folder = tmp_path_factory.mktemp("stage")
-    _pack_as_flash_attn(folder)
+def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The sample under flash-attn's name, staged and built with nvcc from wheels: cancelled after its first unit, then resumed."""
+    folder = tmp_path_factory.mktemp("wheel-builder")
+    # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
+    store = Store(folder / "cache", limit_bytes=1 << 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
+        patch.setenv("UV_CACHE_DIR", str(uv_cache))
+        yield _stage(folder, store)
+    shutil.rmtree(folder)
+
+
+def _stage(folder: Path, store: Store) -> Site:
+    links = folder / "links"
+    links.mkdir()
+    _pack_as_flash_attn(links)
     settings = read_settings()
-    client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
-    key = BuildKey(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
+    own = replace(settings, find_links=(*settings.find_links, str(links), str(_torch(store, settings).parent)))
+    key = sample_key()
     package = FlashAttnPackage(
-        version="2.8.3", source="built", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
+        version=key.version, source="built", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
     )
     stack = Stack(
         vllm=None,
         torch=TorchBuild(version=TORCH, variant="cpu"),
-        flash_attn=FlashAttnPlan(provider="built", version="2.8.3", source=package.file, package=package),
+        flash_attn=FlashAttnPlan(provider="built", version=key.version, source=package.file, package=package),
         attention=AttentionPlan(backend="NO_ATTENTION"),
         python=PYTHON,
         interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
         platform=f"{platform.machine()}-manylinux_2_28",
     )
+    builder = BuilderForCuda(store, open_local, python=sys.executable, interpreter=no_interpreter)
+
+    def staged(progress: Progress) -> Staged:
+        chosen = Settings(flash_attn="package", builder=CONTROLLER)
+        return stage(resolve_to(stack), chosen, FACTS, store=store, client=own, packager=builder, progress=progress)
+
     reported: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UV_CACHE_DIR", str(uv_cache))
-        staged = stage(
-            resolve_to(stack),
-            Settings(flash_attn="package", builder=CONTROLLER),
-            FACTS,
-            store=site.job.store,
-            client=client,
-            packager=BuilderForCuda(**vars(site.wheel_builder)),
-            progress=lambda what, _done, _total: reported.append(what),
-        )
-    return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, reported)
+    with pytest.raises(KeyboardInterrupt):
+        staged(until_the_first_unit(reported))
+    interrupted, left = list(reported), processes_below(store.root)
+    reported.clear()
+    whole = staged(lambda what, _done, _total: reported.append(what))
+    [built] = BuildCache(store)
+    return Site(builder, builder.jobs[-1], reported, interrupted, left, built, stack, whole, own)
+
+
+def _torch(store: Store, settings: ClientSettings) -> Path:
+    """Fetch the torch of the vendor's index, which the controller has from then on; return its path."""
+    stack = Stack(
+        vllm=None,
+        torch=TorchBuild(version=TORCH, variant="cpu", index=VENDOR_INDEX),
+        flash_attn=FlashAttnPlan(provider="none"),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host"),
+        platform=f"{platform.machine()}-manylinux_2_28",
+    )
+    sources = find_sources(settings)
+    wheels = lock_stack(stack, (), sources, store).wheels
+    fetch_wheels(wheels, sources.settings, sources.indexes, store)
+    torch = next(wheel for wheel in wheels if wheel.distribution == "torch")
+    return store.path(torch.sha256, torch.name)
 
 
 def _pack_as_flash_attn(folder: Path) -> None:
@@ -165,32 +181,6 @@ class HostWithoutToolkit(BuildHost):
 
     def read_facts(self, python: str, cuda: str) -> BuilderFacts:
         return super().read_facts(python, cuda).model_copy(update={"cuda_home": None})
-
-
-def _build(store: Store, settings: ClientSettings) -> Site:
-    stack = Stack(
-        vllm=None,
-        torch=TorchBuild(version=TORCH, variant="cpu", index=VENDOR_INDEX),
-        flash_attn=FlashAttnPlan(provider="none"),
-        attention=AttentionPlan(backend="NO_ATTENTION"),
-        python=PYTHON,
-        interpreter=Interpreter(version=PYTHON, origin="host"),
-        platform=f"{platform.machine()}-manylinux_2_28",
-    )
-    sources = find_sources(settings)
-    wheels = lock_stack(stack, (), sources, store).wheels
-    fetch_wheels(wheels, sources.settings, sources.indexes, store)
-    wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
-    reported: list[str] = []
-    job = BuildJob(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
-    with pytest.raises(KeyboardInterrupt):
-        wheel_builder.find_or_build(replace(job, progress=until_the_first_unit(reported)), CONTROLLER)
-    interrupted, left = list(reported), processes_below(store.root)
-    reported.clear()
-    built = wheel_builder.find_or_build(
-        replace(job, progress=lambda what, _done, _total: reported.append(what)), CONTROLLER
-    )
-    return Site(wheel_builder, job, reported, interrupted, left, built)
 
 
 def until_the_first_unit(reported: list[str]) -> Progress:

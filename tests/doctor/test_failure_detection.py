@@ -155,7 +155,7 @@ PIECES = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(PIECES, max_size=40), st.sampled_from(["\n", "\r\n", "\r", ""]))
 @example(["x" * 400_000], "\n")
 def test_any_log_gives_a_documented_exit_code(

@@ -125,7 +125,7 @@ def test_documentation_has_no_sure_finding(page: Path) -> None:
     assert [each for each in named(page.read_text(encoding="utf-8")) if each[1] >= SURE_AT] == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from((*LONGER, *USUAL)), min_size=4, max_size=14))
 def test_a_word_that_contains_a_sign_has_no_finding(words: list[str]) -> None:
     assert not named(f"INFO 11-20 08:02:31 [worker.py:80] {' '.join(words)}")

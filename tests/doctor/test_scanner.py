@@ -61,7 +61,7 @@ def by_hand(lines: list[str]) -> list[list[int]]:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([line for line in LINES if line != "Killed"]), max_size=60))
 def test_it_finds_the_same_as_a_match_of_each_line(lines: list[str]) -> None:
     assert places(scan_text("\n".join(lines), INDEX, name="log").hits) == by_hand(lines)

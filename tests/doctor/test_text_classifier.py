@@ -80,7 +80,7 @@ def test_a_line_ranks_before_a_guess() -> None:
     assert diagnose_texts({"note": text}).findings[0].cause.id == "port-in-use"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_accepted(text: str) -> None:
     load_classifier().guess(text)

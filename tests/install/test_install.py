@@ -24,8 +24,9 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
 
 def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
-    """Run ansible-playbook by hand on the newest run's hosts.yml; return its statistics of the host."""
+    """Run ansible-playbook by hand on an inventory of the host; return its statistics of the host."""
     path = site.latest.path("install/hosts.yml")
+    write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run(
         [program, "-i", str(path), str(PLAYBOOKS / f"{playbook}.yml"), *options],
@@ -37,11 +38,6 @@ def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
     recap = [line for line in done.stdout.splitlines() if line.startswith(site.name)]
     assert done.returncode == 0, done.stdout + done.stderr
     return recap[-1]
-
-
-def write_hosts_file(site: Site) -> None:
-    path = site.latest.path("install/hosts.yml")
-    write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
 
 
 def key_of(site: Site) -> str:
@@ -105,7 +101,6 @@ def test_the_playbook_run_by_hand_changes_nothing(installed: Site) -> None:
 def test_check_mode_predicts_changes_and_makes_none(site: Site) -> None:
     site.send()
     site.latest = site.run()
-    write_hosts_file(site)
     before = sorted(site.prefix.parent.rglob("*"))
     assert "changed=0" not in by_hand(site, "--check")
     assert sorted(site.prefix.parent.rglob("*")) == before
@@ -116,7 +111,7 @@ def test_an_interrupted_environment_is_built_again(installed: Site) -> None:
     (installed.environment / ".complete").unlink()
     shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
     installed.send()
-    result = installed.play()
+    result = installed.play("install")
     assert (result.status, result.changed) == ("ok", True), result
     assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
 
@@ -127,7 +122,7 @@ def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -
     unit = Path(installed.variables["firstlight_service"]["unit_path"])
     unit.write_text("[Service]\nExecStart=/bin/false\n")
     assert subprocess.run(check, check=False, capture_output=True).returncode == 1
-    result = installed.play()
+    result = installed.play("serve")
     assert (result.status, result.changed) == ("ok", True), result
     assert unit.read_text() == installed.variables["firstlight_service"]["unit"]
     assert subprocess.run(check, check=False).returncode == 0

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 from provision.core.redaction import MASK
 from provision.core.run_folder import TEXT_AT_MOST, RunFolder, truncate
+from provision.phases.install.host_results import install
 from provision.phases.install.playbook import PLAYBOOKS
+from provision.phases.install.target import Target
 from provision.phases.install.task_evidence import describe_change
-from tests.install.conftest import Site
+from tests.install.conftest import Site, make_site
 
 pytestmark = pytest.mark.slow
 
@@ -115,17 +121,46 @@ def lines(run: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_an_installation_is_recorded_and_one_without_changes_is_not(site: Site) -> None:
+@dataclass
+class Watched:
+    """An installation of a bare host, with secrets where the product meets them."""
+
+    site: Site
+    run: RunFolder
+    kept: dict[str, int]
+    """Recorded changes at the beginning of each task."""
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    site = make_site(tmp_path_factory.mktemp("site"))
     site.send()
-    assert site.play("install").changed
-    found = lines(site.latest)
+    kept: dict[str, int] = {}
+
+    def watch(_: str, task: str) -> None:
+        path = Path(site.folder / "logs" / "latest" / "changes.jsonl")
+        kept[task] = len(path.read_text().splitlines()) if path.exists() else 0
+
+    connection = Connection(kind="local", become_password=SecretStr("sudo-s3cret"))
+    host = Host(name=site.name, connection=connection, settings=Settings())
+    run = site.run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_secret_of_the_caller")
+        results = install(run, [Target(host, site.variables)], playbook="install", progress=watch)
+    assert (results[site.name].status, results[site.name].changed) == ("ok", True), results
+    return Watched(site, run, kept)
+
+
+def test_an_installation_is_recorded_and_one_without_changes_is_not(watched: Watched) -> None:
+    site = watched.site
+    found = lines(watched.run)
     assert [(line["role"], line["task"], line["exit_code"]) for line in found] == [
         ("base", "Install missing operating system packages", 0),
         ("base", "Create folders and write tools", None),
         ("environment", "Build the environment", None),
         ("model", "Create the built-in model", 0),
     ]
-    header = json.loads(site.latest.path("run.json").read_text())
+    header = json.loads(watched.run.path("run.json").read_text())
     for line in found:
         assert line["by"] == {"user": header["user"], "controller": os.uname().nodename}
         assert (line["host"], line["playbook"], line["how"], line["changed"]) == (site.name, "install", "ansible", True)
@@ -136,19 +171,16 @@ def test_an_installation_is_recorded_and_one_without_changes_is_not(site: Site) 
     assert not site.latest.path("changes.jsonl").exists()
 
 
-def test_each_change_is_on_disk_when_its_task_has_ended(site: Site) -> None:
+def test_each_change_is_on_disk_when_its_task_has_ended(watched: Watched) -> None:
     """The record exists even if the run is killed in its next task."""
-    site.send()
-    kept: dict[str, int] = {}
+    assert watched.kept["Build the environment"] == 2
+    assert watched.kept["Create the built-in model"] == 3
+    assert watched.kept["Verify that the model is complete"] == 4
 
-    def watch(_: str, task: str) -> None:
-        path = Path(site.folder / "logs" / "latest" / "changes.jsonl")
-        kept[task] = len(path.read_text().splitlines()) if path.exists() else 0
 
-    from provision.phases.install.host_results import install
-    from provision.phases.install.target import Target
-
-    install(site.run(), [Target(site.host(), site.variables)], progress=watch)
-    assert kept["Build the environment"] == 2
-    assert kept["Create the built-in model"] == 3
-    assert kept["Verify that the model is complete"] == 4
+def test_secrets_are_not_written_to_the_run_folder(watched: Watched) -> None:
+    texts = {path: path.read_text() for path in watched.run.folder.rglob("*") if path.is_file()}
+    assert watched.run.path("install/hosts.yml") in texts
+    for path, text in texts.items():
+        assert "sudo-s3cret" not in text, path
+        assert "hf_secret_of_the_caller" not in text, path

@@ -36,51 +36,68 @@ INCLUDED = {
     "vars": {"service_release": RELEASE},
 }
 KEPT = {
-    "ansible.builtin.copy": {"content": "{{ ansible_failed_result | to_json }}", "dest": "{{ playbook_dir }}/failed"}
+    "ansible.builtin.copy": {
+        "content": "{{ ansible_failed_result | to_json }}",
+        "dest": "{{ playbook_dir }}/{{ inventory_hostname }}/failed",
+    }
 }
-PLAY = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"block": [INCLUDED], "rescue": [KEPT]}]}]
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "environment": {"STATE": "{{ playbook_dir }}/{{ inventory_hostname }}", "STARTS_AT": "{{ starts_at }}"},
+        "tasks": [{"block": [INCLUDED], "rescue": [KEPT]}],
+    }
+]
+HELD = "preflight refuses: port 8000 is held by PID 4711\n"
+FULL = "preflight refuses: the cache has 0 MiB free\n"
+JOURNALS = {
+    "fails-twice": (f"Starting the unit\n{HELD}Failed to start.\n", f"Starting the unit\n{FULL}Failed to start.\n"),
+    "fails-alike": (f"Starting the unit\n{HELD}", f"Starting the unit\n{HELD}"),
+    "starts-again": (HELD,),
+}
+"""What each start prints, on each host."""
 
 
-def start(folder: Path, *journals: str, starts_at: int = 9) -> TaskReport | None:
-    """Run the tasks; return how their failure is reported, None where the unit started.
-
-    Args:
-        folder: For files of the test.
-        journals: What each start prints.
-        starts_at: Number of the start that succeeds.
-    """
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the tasks on every host; return the folder with what each left."""
+    folder = tmp_path_factory.mktemp("unit")
     for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    for number, text in enumerate(journals, start=1):
-        (folder / f"journal-{number}").write_text(text)
-    (folder / "starts").touch()
+    for host, journals in JOURNALS.items():
+        (folder / host).mkdir()
+        for number, text in enumerate(journals, start=1):
+            (folder / host / f"journal-{number}").write_text(text)
+        (folder / host / "starts").touch()
+    lines = (f"{host} starts_at={2 if host == 'starts-again' else 9}\n" for host in JOURNALS)
+    (folder / "hosts").write_text("".join(lines))
     (folder / "play.yml").write_text(json.dumps(PLAY))
     own = {
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_LIBRARY": str(ROLES.parent / "library"),
         "ANSIBLE_ROLES_PATH": str(ROLES),
         "PATH": f"{folder}:{os.environ['PATH']}",
-        "STATE": str(folder),
-        "STARTS_AT": str(starts_at),
     }
     program = Path(sys.executable).with_name("ansible-playbook")
     python = f"ansible_python_interpreter={sys.executable}"
-    command = [str(program), "-i", "localhost,", "-c", "local", "-e", python, "play.yml"]
+    command = [str(program), "-i", "hosts", "-c", "local", "-e", python, "play.yml"]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    failed = folder / "failed"
+    return folder
+
+
+def failure(played: Path, host: str) -> TaskReport | None:
+    """Return how the failure of a host is reported, None where its unit started."""
+    failed = played / host / "failed"
     return describe_failure("Start the unit", "gpu-1", json.loads(failed.read_text())) if failed.exists() else None
 
 
-def test_the_first_start_that_failed_is_evidence_next_to_the_second(tmp_path: Path) -> None:
-    found = start(
-        tmp_path,
-        "Starting the unit\npreflight refuses: port 8000 is held by PID 4711\nFailed to start.\n",
-        "Starting the unit\npreflight refuses: the cache has 0 MiB free\nFailed to start.\n",
-    )
+def test_the_first_start_that_failed_is_evidence_next_to_the_second(played: Path) -> None:
+    found = failure(played, "fails-twice")
     assert found is not None
     assert found.text == (
         "task `Start the unit` failed on host gpu-1: port 8000 is held by PID 4711; the cache has 0 MiB free"
@@ -91,18 +108,17 @@ def test_the_first_start_that_failed_is_evidence_next_to_the_second(tmp_path: Pa
         "Failed to start.",
         "started again:",
         "preflight refuses: the cache has 0 MiB free",
-        "firstlight-hint: see the whole log on localhost: journalctl --system -u firstlight-vllm.service",
+        "firstlight-hint: see the whole log on fails-twice: journalctl --system -u firstlight-vllm.service",
     ]
 
 
-def test_two_starts_that_fail_alike_are_told_once(tmp_path: Path) -> None:
-    text = "Starting the unit\npreflight refuses: port 8000 is held by PID 4711\n"
-    found = start(tmp_path, text, text)
+def test_two_starts_that_fail_alike_are_told_once(played: Path) -> None:
+    found = failure(played, "fails-alike")
     assert found is not None
     assert found.text == "task `Start the unit` failed on host gpu-1: port 8000 is held by PID 4711"
     assert "started again:" not in found.evidence
 
 
-def test_a_unit_that_starts_the_second_time_is_started(tmp_path: Path) -> None:
-    assert start(tmp_path, "preflight refuses: port 8000 is held by PID 4711\n", starts_at=2) is None
-    assert (tmp_path / "starts").read_text().count("\n") == 2
+def test_a_unit_that_starts_the_second_time_is_started(played: Path) -> None:
+    assert failure(played, "starts-again") is None
+    assert (played / "starts-again" / "starts").read_text().count("\n") == 2

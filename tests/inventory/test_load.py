@@ -186,7 +186,7 @@ WRONG = {
     "range": "firstlight_port: 70000",
     "choice": "firstlight_driver: newest",
     "list as text": "firstlight_vllm_args: --max-num-seqs 4",
-    "policy": "firstlight_vllm: '0.9'",
+    "policy": "firstlight_vllm: v0.9",
     "owned flag": "firstlight_vllm_args: [--port, 9]",
     "owned short flag": "firstlight_vllm_args: [-tp, 2]",
     "owned part of a flag": "firstlight_vllm_args: ['--attention_config.backend=TRITON_ATTN']",

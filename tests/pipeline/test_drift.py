@@ -81,7 +81,7 @@ def test_a_golden_host_is_right_against_the_majority(site: Site, capsys: pytest.
 def test_a_file_of_an_earlier_comparison_is_a_reference(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.drift()
     golden = site.folder / "golden.json"
-    golden.write_bytes((site.folder / "logs/latest/facts/a.json").read_bytes())
+    golden.write_bytes((site.folder / "logs/queries/latest/facts/a.json").read_bytes())
     assert site.drift(str(golden)) == 0
     site.kernels = dict.fromkeys("abc", "6.2")
     assert site.drift(str(golden), as_json=True) == 1

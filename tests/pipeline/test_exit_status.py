@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,9 +198,30 @@ def test_uninstall_of_nothing_is_reported_in_json(command: str, phase: str, tmp_
     assert (undone["status"], undone["text"]) == ("skipped", "nothing is installed")
 
 
+def test_uninstall_names_what_stays_on_this_machine(tmp_path: Path) -> None:
+    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+    cache, logs = tmp_path / "my cache", tmp_path / "logs"
+    cache.mkdir()
+    (cache / "a.whl").write_bytes(b"0" * 3 * 2**20)
+    given = {"FIRSTLIGHT_CACHE": str(cache), "FIRSTLIGHT_LOGS": str(logs), "XDG_CONFIG_HOME": str(tmp_path / "none")}
+    done = start("uninstall", "-i", "hosts.yml", cwd=tmp_path, **given)
+    assert done.returncode == 0, done.stderr
+    first, here, *remains = done.stdout.decode().splitlines()
+    assert first == "here: skipped: nothing is installed"
+    assert here == "this machine, from which the hosts were reached: nothing is removed"
+    assert re.fullmatch(
+        rf"  remains: {cache}, 3\.\d MiB \(wheels, interpreters and models\): rm -rf '{cache}'", remains[0]
+    )
+    assert any(f": rm -rf {logs}" in line for line in remains)
+    assert not any(str(tmp_path / "none") in line for line in remains)
+
+
 def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path) -> None:
     far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": far, "further": far}}}))
+    (tmp_path / "hosts.yml").write_text(
+        json.dumps({"all": {"hosts": {"far": far, "further": {**far, "ansible_port": 2}}}})
+    )
     done = start("verify", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)

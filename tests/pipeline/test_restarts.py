@@ -66,7 +66,7 @@ class Site:
         self, context: RunContext, playbook: str, phase: str, hosts: list[Host], *_: Any, **options: Any
     ) -> dict[str, PhaseResult]:
         names = [host.name for host in hosts]
-        self.log += [f"{playbook} {' '.join(names)}{' aside' if options.get('is_aside') else ''}"] if names else []
+        self.log += [f"{playbook} {' '.join(names)}"] if names else []
         for name in self.breaks.intersection(names):
             context.fail(name, "serve", ServeError("the unit did not start"))
         whole = [name for name in names if name not in self.breaks]
@@ -112,9 +112,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def test_hosts_behind_a_gateway_restart_in_turn(site: Site) -> None:
     site.serve("abd")
     assert site.log == [
-        *("serve d aside", "prove d"),
-        *("drain a", "serve a aside", "prove a", "ready a"),
-        *("drain b", "serve b aside", "prove b", "ready b"),
+        *("serve d", "prove d"),
+        *("drain a", "serve a", "prove a", "ready a"),
+        *("drain b", "serve b", "prove b", "ready b"),
     ]
 
 
@@ -126,24 +126,24 @@ def test_without_a_gateway_all_restart_at_once(site: Site) -> None:
 def test_a_host_is_not_proven_while_another_of_its_span_could_not_be_switched(site: Site) -> None:
     site.breaks = {"e"}
     context = site.serve("ade", together="ae")
-    assert site.log == ["serve d aside", "prove d", "drain a", "serve a e aside"]
+    assert site.log == ["serve d", "prove d", "drain a", "serve a e"]
     assert context.results["a"]["serve"].text == "it serves a model together with `e`, which failed"
 
 
 def test_hosts_that_serve_one_model_restart_together_with_their_head(site: Site) -> None:
     site.serve("abde", together="ae")
     assert site.log == [
-        *("serve d aside", "prove d"),
-        *("drain a", "serve a e aside", "prove a e", "ready a"),
-        *("drain b", "serve b aside", "prove b", "ready b"),
+        *("serve d", "prove d"),
+        *("drain a", "serve a e", "prove a e", "ready a"),
+        *("drain b", "serve b", "prove b", "ready b"),
     ]
 
 
 def test_a_part_of_the_hosts_that_serve_one_model_is_not_restarted(site: Site) -> None:
     context = site.serve("abd", together="de")
     assert site.log == [
-        *("drain a", "serve a aside", "prove a", "ready a"),
-        *("drain b", "serve b aside", "prove b", "ready b"),
+        *("drain a", "serve a", "prove a", "ready a"),
+        *("drain b", "serve b", "prove b", "ready b"),
     ]
     assert context.results["d"]["serve"].status == "failed"
 
@@ -151,7 +151,7 @@ def test_a_part_of_the_hosts_that_serve_one_model_is_not_restarted(site: Site) -
 def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:
     site.fails = {"a"}
     context = site.serve("abc")
-    assert site.log == ["drain a", "serve a aside", "prove a"]
+    assert site.log == ["drain a", "serve a", "prove a"]
     assert context.results["b"]["serve"].status == context.results["c"]["serve"].status == "skipped"
     hosts = {host.name: host for host in build(read(context.run)).hosts}
     assert "stays drained" in hosts["a"].notes[0]
@@ -162,9 +162,9 @@ def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:
 def test_hosts_that_gateways_will_not_find_any_more_restart_at_once(site: Site) -> None:
     site.before = {"a": {**READY, "served_name": "old"}, "b": {**READY, "port": 1}}
     context = site.serve("abc")
-    assert site.log[:2] == ["serve a b aside", "prove a b"]
+    assert site.log[:2] == ["serve a b", "prove a b"]
     assert "its model or its address changed" in context.results["a"]["serve"].notes[0]
-    assert site.log[2:] == ["drain c", "serve c aside", "prove c", "ready c"]
+    assert site.log[2:] == ["drain c", "serve c", "prove c", "ready c"]
 
 
 def test_hosts_that_do_not_restart_are_not_drained(site: Site) -> None:

@@ -35,7 +35,7 @@ def test_a_run_over_one_host_suggests_commands_for_that_host(
     site.mkdir(parents=True)
     (site / "hosts.yml").write_text(HOSTS)
     done = firstlight(*arguments, "-i", str(site), "--limit", "o1", logs=tmp_path)
-    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "queries" / "latest" / "summary.json").read_text())
     assert done.returncode == 0, done.stderr
     assert summary["next_commands"] == [expected.format(site=site)]
 

@@ -66,7 +66,7 @@ def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subpro
     shown = read_until(terminal, b"RED")
     assert b"\x1b[?25h" in shown, "the cursor is shown again"
     assert process.wait(LONG_S) == 130
-    summary = json.loads((logs / "latest" / "summary.json").read_text())
+    summary = json.loads((logs / "queries" / "latest" / "summary.json").read_text())
     assert summary["interrupted"]
     assert summary["hosts"][0]["state"] == "interrupted"
 
@@ -77,8 +77,8 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)
-    until((logs / "latest" / "summary.json").exists)
-    assert json.loads((logs / "latest" / "summary.json").read_text())["interrupted"]
+    until((logs / "queries" / "latest" / "summary.json").exists)
+    assert json.loads((logs / "queries" / "latest" / "summary.json").read_text())["interrupted"]
 
 
 def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
 
 
-def accepted(what_if: str) -> list[Stack]:
+def accepted(what_if: str, **settings: str) -> list[Stack]:
     facts = parse_what_if(what_if)
-    found = plan({facts.host: facts}, {facts.host: Settings()}).classes[0].candidates
+    found = plan({facts.host: facts}, {facts.host: Settings.model_validate(settings)}).classes[0].candidates
     return [candidate.stack for candidate in found if candidate.stack]
 
 
@@ -29,7 +29,7 @@ def versions(stacks: list[Stack], needed: set[str]) -> list[str]:
 
 
 def test_releases_of_the_default_index_follow_newer_ones_of_a_vendor_in_the_plan() -> None:
-    found = accepted("gpu=H100x8 driver=570.172.08 os=debian-12 python=3.11")
+    found = accepted("gpu=H100x8 driver=570.172.08 os=debian-12 python=3.11", vllm="newest")
     assert versions(found, {"wheels.vllm.ai", "download.pytorch.org"})[0] == "0.31.0"
     assert versions(found, set()) == ["0.19.1", "0.19.0", "0.18.1"]
     assert versions(found, {"download.pytorch.org"})[0] == "0.19.1"

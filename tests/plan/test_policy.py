@@ -45,7 +45,7 @@ def test_an_invalid_version_is_refused(setting: str) -> None:
 def test_a_version_without_an_operator_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
-    assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
+    assert caught.value.hint == "write latest, newest, none, ==0.9.1 or >=0.9.1"
 
 
 def test_the_package_is_requested_at_one_release() -> None:
@@ -65,6 +65,7 @@ def test_an_unknown_flash_attn_policy_is_refused() -> None:
     [
         ("upgrade", ("upgrade", None, None)),
         ("==580.95.05", ("pinned", "580.95.05", None)),
+        ("580.95.05", ("pinned", "580.95.05", None)),
         ("580", ("pinned", None, "580")),
         (580, ("pinned", None, "580")),
         ("==580.*", ("pinned", None, "580")),
@@ -76,12 +77,19 @@ def test_a_driver_is_requested_by_version_or_branch(setting: Any, expected: tupl
     assert (policy.driver, policy.driver_version, policy.driver_branch) == expected
 
 
-@pytest.mark.parametrize("setting", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
+@pytest.mark.parametrize("setting", [">=580", "newest", "58", "==580.95.05.1.2", "580.95.05.1.2"])
 def test_a_driver_that_is_neither_version_nor_branch_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="driver"):
         Settings(driver=setting)
     with pytest.raises(UsageError):
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": setting}))
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("vllm", "0.33.0"), ("vllm", "0.9.1rc1"), ("flash_attn", "2.8.0.post2"), ("torch", "2.3.0")]
+)
+def test_a_version_alone_is_exactly_that_version(name: str, version: str) -> None:
+    assert getattr(Settings.model_validate({name: version}), name) == f"=={version}"
 
 
 def test_a_branch_without_a_release_in_the_catalog_is_refused() -> None:

@@ -60,7 +60,7 @@ def test_endlessly_nested_facts_are_refused() -> None:
 NEW = st.one_of(JSON, TEXT, st.sampled_from(["0", "1.2.3", "v1", "9" * 400, "580", "580.x", "1e9", "-1", " "]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), description=st.sampled_from([H100, MI300X, H100.replace("gpu=H100x2 driver=580.65.06 ", "")]))
 def test_any_value_instead_of_another_is_planned_or_refused(data: Any, description: str) -> None:
     facts = document(description)
@@ -108,7 +108,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.tuples(st.one_of(st.sampled_from(KEYS), TEXT), VALUES), max_size=6))
 def test_any_description_is_planned_or_refused(words: list[tuple[str, str]]) -> None:
     def act() -> None:

@@ -24,7 +24,7 @@ def against(answer: WhyNot) -> set[str]:
 def test_one_change_makes_a_release_possible() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}")
     assert against(answer) == {"driver-floor"}
-    assert answer.chosen == "vllm-0.31.0-cu129"
+    assert answer.chosen == "vllm-0.19.1-cu129-torch-cu128"
     assert answer.nearest is not None
     assert answer.nearest.policy == {"driver": "upgrade"}
     assert "vLLM 0.33.0 (cu130)" in answer.nearest.text
@@ -73,8 +73,10 @@ def test_the_release_is_the_one_in_the_plan() -> None:
 
 
 def test_the_release_is_possible_and_another_is_preferred() -> None:
-    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
+    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}", vllm="newest")])
     assert "It is possible: vllm-0.30.0-cu129. The plan chooses vllm-0.31.0-cu129, which ranks higher." in text
+    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
+    assert "The plan chooses vllm-0.19.1-cu129-torch-cu128, which ranks higher." in text
 
 
 def test_a_release_without_a_build_for_this_kind_of_host_is_refused() -> None:

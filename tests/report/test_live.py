@@ -174,3 +174,15 @@ def test_interrupt_gives_the_terminal_back() -> None:
     assert got.endswith(b"stopped by hand\r\n")
     assert got.rfind(b"\x1b[?25h") > got.rfind(b"\x1b[?25l") >= 0
     assert b"Traceback" not in got
+
+
+def test_the_hint_of_hosts_that_are_not_reached_comes_once() -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream) as progress:
+        for name in ("a", "b"):
+            hint = f"try it by hand: ssh {name} true"
+            progress.finish(name, result(name, "probe", "unreachable", text="no answer", hint=hint))
+        for name in ("c", "d"):
+            progress.finish(name, result(name, "install", "failed", text="full", hint=f"make room: du {name}"))
+    hints = re.findall(r"hint: (.*)", stream.getvalue())
+    assert hints == ["try it by hand: ssh a true", "make room: du c", "make room: du d"]

@@ -156,7 +156,7 @@ def is_one_word(line: str) -> bool:
 
 
 @given(summaries)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_text_keeps_to_its_columns(summary: Summary) -> None:
     for line in text.render(summary).rstrip("\n").split("\n"):
         assert columns(line) <= COLUMNS or is_one_word(line), line
@@ -183,7 +183,7 @@ def fleets(draw: st.DrawFn) -> Summary:
 
 
 @given(fleets())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_the_first_screen_has_25_lines_whatever_the_run(summary: Summary) -> None:
     shown = first_screen_of(text.render(summary)).rstrip("\n").split("\n")
     assert len(shown) <= 25
@@ -194,7 +194,7 @@ def test_the_first_screen_has_25_lines_whatever_the_run(summary: Summary) -> Non
 
 
 @given(fleets())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
     """Every cause is on the first screen, or the count of the remaining failures names the command that shows them."""
     whole = text.render(summary)
@@ -320,8 +320,8 @@ def test_text_without_a_secret_stays(line: str) -> None:
     "line", ["a.", "-", "token ", "--token-", "://", "hf_", "-----BEGIN ", "password:\t", "key" + " " * 50], ids=repr
 )
 def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
-    """With two million characters a pattern that starts again at every position would run for more than a day."""
-    text = line * (2_000_000 // len(line))
+    """With 300,000 characters a pattern that starts again at every position would run for most of an hour."""
+    text = line * (300_000 // len(line))
     assert len(redact(text)) <= len(text)
 
 

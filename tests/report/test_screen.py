@@ -305,6 +305,34 @@ def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Pa
     assert len(shown.splitlines()) <= LINES
 
 
+def test_hosts_that_are_not_reached_at_addresses_and_ports_of_their_own_share_one_hint(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host(name) for name in "abc"])
+    folder.results(
+        *(
+            result(
+                name,
+                "probe",
+                "unreachable",
+                text=f"host {name} ({name}.example:{port}) cannot be reached: connection refused",
+                hint=f"try it by hand: ssh -o Port={port} -- {name}.example true",
+            )
+            for name, port in (("a", 22), ("b", 2222), ("c", 22))
+        )
+    )
+    text = folder.text()
+    assert (text.count("cannot be reached: "), text.count("try it by hand")) == (1, 1)
+    assert "\n  a, b, c\n" in text
+
+
+def test_figures_for_developers_are_in_the_document_alone(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.green("a")
+    folder.run.write("dispatch.json", {"tasks": 4, "wait_p50_ms": 1.25, "wait_p99_ms": 7.5})
+    folder.run.write("wheelhouse.json", {"lookups": 8, "hits": 6})
+    assert summarise(folder.run).dispatch["wait_p99_ms"] == 7.5
+    assert not re.search("p99|dispatch|look-up", folder.text())
+
+
 def test_a_few_endpoints_are_shown_as_they_are(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host(f"gpu-{place}") for place in range(3)])
     for place in range(3):

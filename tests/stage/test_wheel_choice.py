@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.core.errors import StageError
@@ -72,6 +72,7 @@ def test_an_invalid_lock_causes_no_traceback() -> None:
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", fullmatch=True)
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.builds(

@@ -233,7 +233,7 @@ def test_a_wrong_limit_is_an_error_with_the_value(text: str) -> None:
 
 
 @given(sha256=st.text(max_size=70), name=st.text(max_size=20))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_hash_and_no_name_is_outside_the_wheelhouse(store: Store, sha256: str, name: str) -> None:
     for digest in (sha256, hashlib.sha256(sha256.encode("utf-8", "replace")).hexdigest()):
         try:

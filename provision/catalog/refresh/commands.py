@@ -60,5 +60,8 @@ def refresh_tables() -> str:
             ]
         )
     return "\n".join(
-        [*lines, f"written to {write_overlay(new, folder, today=today)}; ./firstlight plan uses it from now on"]
+        [
+            *lines,
+            f"written to {write_overlay(new, folder, today=today)}; nobody tried these yet: ./firstlight plan --vllm newest",
+        ]
     )

@@ -51,6 +51,17 @@ class Build(Row):
 
 
 @table_row
+class Proven(Row):
+    """A set that was tried: a build of vLLM with its torch."""
+
+    set: str
+    """Name of the set, as a candidate's id."""
+    machine: str
+    how: Literal["loaded", "served"]
+    on: str
+
+
+@table_row
 class TorchStandIn(Row):
     """A CUDA build of torch on the default index with which a CPU build of vLLM was tried; for hosts that cannot get torch's CPU build."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -18,11 +19,23 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _exact(value: Any) -> Any:
+    """Return a version alone as the requirement of exactly that version, and every other value as it is."""
+    is_version = isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)+(\.?(a|b|rc|post|dev)[0-9]+)*", value)
+    return f"=={value}" if is_version else value
+
+
 Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
-VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
-TorchPolicy = Annotated[str, Field(pattern=r"^(managed|existing|==[0-9]+\.[0-9]+\.[0-9]+)$")]
+VllmPolicy = Annotated[
+    str,
+    Field(pattern=r"^(latest|newest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$"),
+    BeforeValidator(_exact),
+]
+TorchPolicy = Annotated[str, Field(pattern=r"^(managed|existing|==[0-9]+\.[0-9]+\.[0-9]+)$"), BeforeValidator(_exact)]
 FlashAttnPolicy = Annotated[
-    str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
+    str,
+    Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$"),
+    BeforeValidator(_exact),
 ]
 DriverPolicy = Annotated[
     str,
@@ -30,6 +43,7 @@ DriverPolicy = Annotated[
         coerce_numbers_to_str=True,
         pattern=r"^(keep|install|upgrade|==[0-9]{3}(\.[0-9]+){1,2}|(==)?[0-9]{3}(\.\*)?)$",
     ),
+    BeforeValidator(_exact),
 ]
 Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]

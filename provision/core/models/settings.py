@@ -101,11 +101,15 @@ class Settings(Record):
         allowed="path of a file on the controller",
     )
 
-    vllm: VllmPolicy = setting("latest", "vLLM release.", allowed="latest, none, ==X or >=X")
+    vllm: VllmPolicy = setting(
+        "latest",
+        "vLLM release: `latest` is the newest that was tried, `newest` the newest of all.",
+        allowed="latest, newest, none, X or ==X such as 0.33.0, or >=X",
+    )
     driver: DriverPolicy = setting(
         "keep",
         "Whether a working NVIDIA driver may be replaced, or its required version or branch. Cards without a driver get one.",
-        allowed="keep, install, upgrade, ==X such as ==580.95.05, or a branch such as 580 or ==580.*",
+        allowed="keep, install, upgrade, X or ==X such as 580.95.05, or a branch such as 580 or ==580.*",
     )
     driver_source: Literal["auto", "vendor", "distribution"] = setting(
         "auto",
@@ -143,7 +147,7 @@ class Settings(Record):
     flash_attn: FlashAttnPolicy = setting(
         "auto",
         "Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none.",
-        allowed="auto, bundled, package, both, none or ==X",
+        allowed="auto, bundled, package, both, none, or X or ==X such as 2.8.3",
     )
     builder: Word | None = setting(
         None,
@@ -158,7 +162,7 @@ class Settings(Record):
     torch: TorchPolicy = setting(
         "managed",
         "Whether Firstlight installs torch or uses the host's; or the release to install.",
-        allowed="managed, existing, or ==X.Y.Z such as ==2.3.0",
+        allowed="managed, existing, or X.Y.Z or ==X.Y.Z such as 2.3.0",
     )
     python: Prefix | None = setting(
         None,

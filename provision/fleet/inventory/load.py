@@ -20,6 +20,7 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
+from provision.fleet.inventory.machines import require_distinct
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.spans import with_spans
@@ -46,7 +47,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             kept in memory only) are allowed as well.
 
     Raises:
-        InventoryError: The inventory is malformed.
+        InventoryError: The inventory is malformed, or two of its hosts are one machine.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
     if not path.exists():
@@ -89,6 +90,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
                 Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
             )
     problems.raise_any(lambda variable: _positions_of(path, variable))
+    require_distinct(hosts)
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:

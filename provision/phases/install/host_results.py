@@ -21,7 +21,6 @@ from provision.phases.install.signals import remembered_signals
 from provision.phases.install.target import Progress, Target
 from provision.phases.install.task_evidence import describe_change
 
-HOSTS_FILE = "install/hosts.yml"
 TASKS_FILE = "install/tasks.jsonl"
 LOG_FILE = "install/ansible.log"
 
@@ -38,11 +37,10 @@ def install(
     tags: Sequence[str] = (),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-    is_aside: bool = False,
 ) -> dict[str, PhaseResult]:
     """Run a playbook on all targets at once; a host that fails stops no other.
 
-    Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Each task that changed a
+    Writes install/PLAYBOOK.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Each task that changed a
     host, or failed, is added to changes.jsonl as soon as it ends.
 
     In the main thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order, and the results are `interrupted`.
@@ -54,7 +52,6 @@ def install(
         tags: Only tasks with one of these tags are run; all tasks where empty.
         progress: Called with host and task whenever a task starts.
         cancelled: Ends the playbook in order once it returns true.
-        is_aside: Whether the inventory is install/PLAYBOOK.yml, so that hosts.yml stays that of another playbook.
 
     Returns:
         The result of each host, by name.
@@ -65,7 +62,7 @@ def install(
     """
     if not targets:
         return {}
-    path = write_hosts_file(run, targets, f"install/{playbook}.yml" if is_aside else HOSTS_FILE)
+    path = write_hosts_file(run, targets, f"install/{playbook}.yml")
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
     remove_left_passwords()
@@ -101,7 +98,7 @@ def _secrets_of(connection: Connection) -> dict[str, str]:
     return secrets
 
 
-def write_hosts_file(run: RunFolder, targets: Sequence[Target], name: str = HOSTS_FILE) -> Path:
+def write_hosts_file(run: RunFolder, targets: Sequence[Target], name: str) -> Path:
     """Write an inventory of hosts and their variables into the run's folder, and return its path."""
     path = run.path(name)
     write_atomically(path, render(targets, path=str(path)))

@@ -92,7 +92,7 @@ def _source(task_path: str) -> str | None:
 
 
 def _raw_command(task_path: str, task: str) -> str:
-    """Return a raw task's command as its role has it: Ansible reports none. Its variables are in install/hosts.yml."""
+    """Return a raw task's command as its role has it: Ansible reports none. Its variables are in install/PLAYBOOK.yml."""
     file = task_path.rpartition(":")[0]
     tasks = _raw_tasks(file) if _source(task_path) else ()
     return next((str(entry[RAW]) for entry in tasks if entry.get("name") == task), "")

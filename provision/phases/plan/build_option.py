@@ -7,11 +7,12 @@ from functools import cache
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
-from provision.catalog.rows.builds import Build, Release, Torch
+from provision.catalog.rows.builds import Build, Proven, Release, Torch
 from provision.catalog.versions import platform_of, release
 from provision.core.frozen import frozen_by_identity
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.policy import LATEST
 
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
@@ -51,16 +52,35 @@ def _hosts(*indexes: str | None) -> frozenset[str]:
 
 
 def options(profile: HostProfile) -> Iterator[BuildOption]:
-    """Yield all candidates for a class, best first: newer release, then the vLLM project's build, then the newer CUDA."""
+    """Yield all candidates for a class, best first: newer release, then the vLLM project's build, then the newer CUDA.
+
+    With `vllm: latest`, sets that were tried come before all others.
+    """
     if not profile.policy.wants_vllm:
         yield from _torch_alone(profile)
         return
-    for row in _releases():
-        if profile.policy.wants_release(row.version):
-            for build in _builds(row.version, profile.platform):
-                yield from _with_torch(profile, row, build)
+    found = [
+        option
+        for row in _releases()
+        if profile.policy.wants_release(row.version)
+        for build in _builds(row.version, profile.platform)
+        for option in _with_torch(profile, row, build)
+    ]
+    if profile.policy.vllm == LATEST:
+        found.sort(key=lambda option: proof(option, profile.machine) is None)
+    yield from found
     if profile.platform == "cpu" and profile.policy.torch == "managed" and profile.policy.torch_version is None:
         yield from _with_stand_in(profile)
+
+
+def proof(option: BuildOption, machine: str | None) -> Proven | None:
+    """Return how a candidate was tried on such a machine (x86_64 where it is unknown); None if it was not."""
+    return _proven().get((option.id, machine or "x86_64"))
+
+
+@cache
+def _proven() -> dict[tuple[str, str], Proven]:
+    return {(row.set, row.machine): row for row in catalog().proven}
 
 
 def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[BuildOption]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+from provision.catalog import catalog
 from provision.core.models.stack import Candidate, Nearest, Reason, Resolution
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations, reason
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest, upgrade_benefit
 
 
@@ -53,14 +55,18 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
             text = f"the catalog has no torch variant for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
         refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
+    change = nearest(profile) or Nearest(
+        text="no one or two changes of settings, driver, memory or disk make a Stack possible on this host"
+    )
+    if profile.policy.wants_vllm and not any(profile.policy.wants_release(row.version) for row in catalog().releases):
+        change = change.model_copy(update={"text": f"{change.text}; {NEWER_RELEASES}"})
     return Resolution(
         hosts=hosts,
         stack=None,
         reasons=tuple(refusals),
         assumptions=_assumptions(host, *results[:1]),
         candidates=_candidates(results, profile),
-        nearest=nearest(profile)
-        or Nearest(text="no one or two changes of settings, driver, memory or disk make a Stack possible on this host"),
+        nearest=change,
     )
 
 

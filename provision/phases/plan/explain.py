@@ -94,7 +94,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
             )
         )
     if stack.gpus:
-        pairs.append(("cards", ", ".join(map(str, stack.gpus))))
+        indexes = ", ".join(map(str, stack.gpus))
+        pairs.append(("GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"))
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
         pairs.append(("attention", f"{stack.attention.backend}{generation}"))

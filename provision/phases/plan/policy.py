@@ -17,11 +17,15 @@ DriverAction = Literal["keep", "install", "upgrade"]
 DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
 
 
+LATEST, NEWEST = "latest", "newest"
+"""The newest release that was tried, and the newest of all."""
+
+
 @frozen
 class Policy:
     """The settings that rules read. `gpus` is None for all cards."""
 
-    vllm: str = "latest"
+    vllm: str = LATEST
     driver: DriverAction | Literal["pinned"] = "keep"
     driver_version: str | None = None
     """The requested version of a pinned driver."""
@@ -63,13 +67,14 @@ class Policy:
 
     def wants_release(self, version: str) -> bool:
         """Return whether a vLLM release is in the requested range."""
-        return self.vllm == "latest" or within(version, self.vllm)
+        return self.vllm in (LATEST, NEWEST) or within(version, self.vllm)
 
     def wants_torch(self, version: str) -> bool:
         """Return whether a torch release may be used."""
         return self.torch_version in {None, version}
 
 
+NEWER_RELEASES = "./firstlight catalog refresh adds newer releases of your index"
 _NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels with the package"}
 
 
@@ -168,10 +173,10 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
 
 
 def _check_vllm(value: str) -> None:
-    if value in {"latest", "none"}:
+    if value in {LATEST, NEWEST, "none"}:
         return
     if not value.startswith(("==", ">=")):
-        raise UsageError(f"`vllm: {value}` is invalid", hint=f"write latest, none, =={value} or >={value}")
+        raise UsageError(f"`vllm: {value}` is invalid", hint=f"write latest, newest, none, =={value} or >={value}")
     within("0", value)
 
 

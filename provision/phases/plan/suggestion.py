@@ -101,7 +101,7 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
     yield from _model_changes(profile)
     yield from _other_driver(profile)
     yield from _other_rocm(profile)
-    if profile.policy.vllm not in {"latest", "none"}:
+    if profile.policy.vllm not in {"latest", "newest", "none"}:
         yield _setting(profile, "vllm", "latest", replace(profile.policy, vllm="latest"))
     yield from _more_memory(profile)
     yield from _other_cards(profile)

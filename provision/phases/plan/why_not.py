@@ -20,6 +20,7 @@ from provision.phases.plan.choose import choose
 from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
 from provision.phases.plan.host_classes import classes
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
 from provision.phases.plan.trace import Sources, verdicts
 
@@ -108,7 +109,7 @@ def _version(requested: str) -> str:
     if match[1] not in known:
         raise UsageError(
             f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}",
-            hint="./firstlight catalog refresh adds newer releases of your index",
+            hint=NEWER_RELEASES,
         )
     return match[1]
 

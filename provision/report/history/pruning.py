@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from provision.core.folder_size import folder_bytes
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
 from provision.core.json_text import parse
@@ -39,14 +38,19 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
     return Pruned(tuple(decisions), tuple(problem for problem in problems if problem))
 
 
-def prune_quietly(logs: Path) -> None:
-    """Prune with the default limits after a run; do nothing while there are few runs."""
-    if len(names(logs)) > KEEP_RUNS * SLACK:
-        prune(logs)
+def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
+    """Prune after a run; do nothing while there are few runs.
+
+    Args:
+        logs: The folder of the runs.
+        keep: How many stay; by default as many as `prune` keeps.
+    """
+    if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
+        prune(logs, keep=keep)
 
 
 def _past(folder: Path) -> PastRun:
-    return PastRun(folder.name, run_status(folder), _bytes(folder), _green(folder))
+    return PastRun(folder.name, run_status(folder), folder_bytes(folder), _green(folder))
 
 
 def _green(folder: Path) -> frozenset[str]:
@@ -57,16 +61,6 @@ def _green(folder: Path) -> frozenset[str]:
     except (OSError, ValueError):  # a run of an earlier release, or without a summary
         pass
     return green_hosts(document(folder / "summary.json"))
-
-
-def _bytes(folder: Path) -> int:
-    """Return the size of a folder's files in bytes, without links."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):  # a running run may rename its files
-                total += os.lstat(os.path.join(path, file)).st_size  # noqa: PTH118 - thousands of them
-    return total
 
 
 def _remove(logs: Path, run: str) -> str | None:

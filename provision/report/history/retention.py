@@ -13,6 +13,8 @@ from provision.report.layout import count, fold_names
 
 KEEP_RUNS = 100
 """Default number of runs: weeks of daily use."""
+KEEP_QUERIES = 30
+"""Number of queries that are kept: the last ones, for a look at what they printed."""
 GREEN_FILE = "green.json"
 """The green hosts of a run. Its summary has them too, and takes 0.05 s to read for fifty hosts."""
 KEEP_MIB = 2048

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from provision.core.errors import UsageError
 from provision.core.json_text import parse_object
-from provision.core.run_folder import is_running
+from provision.core.run_folder import QUERIES, is_query, is_running
 
 RunStatus = Literal["ended", "running", "killed"]
 """Killed: without a summary, and the process is gone."""
@@ -17,7 +17,8 @@ _SUFFIX = re.compile(r"^(.*Z)-(\d+)$")
 
 
 def order(name: str) -> tuple[str, int]:
-    """Return the sort key of a run; the tenth run of one second ends in `-10`."""
+    """Return the sort key of a run or query; the tenth one of a second ends in `-10`."""
+    name = name.removeprefix(f"{QUERIES}/")
     numbered = _SUFFIX.match(name)
     return (numbered[1], int(numbered[2])) if numbered else (name, 1)
 
@@ -29,11 +30,13 @@ def names(logs: Path) -> list[str]:
 
 
 def find(logs: Path, run: str | None = None) -> Path:
-    """Return the folder of a run; of the newest for None or `latest`.
+    """Return the folder of a run; of the newest for None or `latest`, of a query for `queries/NAME`.
 
     Raises:
         UsageError: There is no such run.
     """
+    if run is not None and is_query(run):
+        return find(logs / QUERIES, run.removeprefix(f"{QUERIES}/"))
     found = names(logs)
     if not found:
         raise UsageError(f"no run in `{logs}`", hint="make one: ./firstlight provision")

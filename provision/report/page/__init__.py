@@ -39,7 +39,7 @@ def render(run: RunFolder) -> str:
     content = view(
         summary,
         scrub(list(run.events())),
-        changed=since_green(run.folder.parent, run.name, names),
+        changed=since_green(run.logs, run.name, names),
         compared=comparisons(run),
         rollout=rollout_of(run),
         files=files_of_run(run),

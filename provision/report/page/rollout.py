@@ -73,7 +73,7 @@ class RolloutView:
 def rollout_of(run: RunFolder) -> RolloutView | None:
     """Return the rollout of a run as it is now; None where the run belongs to none, or its record is damaged."""
     try:
-        found = RolloutStore(run.folder.parent).with_run(run.name)
+        found = RolloutStore(run.logs).with_run(run.name)
     except UsageError:
         return None
     return rollout_view(Rollout.model_validate(scrub(found.model_dump())), run.name) if found else None

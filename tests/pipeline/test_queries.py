@@ -1,0 +1,106 @@
+"""Commands that only read hosts leave the runs as they are; their records are apart, and only the newest of them stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.core.models.records import PhaseResult
+from provision.core.run_folder import QUERIES, RunFolder
+from provision.phases.install.target import Target
+from provision.pipeline import CommandRequest
+from provision.pipeline.context import RunContext
+from provision.pipeline.phases import DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.runner import execute, unfinished
+from provision.report.history import pruning, run_list
+from provision.report.history.retention import KEEP_QUERIES
+from provision.report.history.runs import find, names
+from provision.report.history.show import summary_text
+
+
+def probe(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
+    for host in context.hosts():
+        context.record(PhaseResult(host=host.name, phase="probe", status="failed", text="it is off"))
+    return probed
+
+
+READ = Step("probe", probe, "probe", "all")
+CHANGE = Step("install", lambda _, probed: probed, "install", "all")
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> CommandRequest:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("all: {hosts: {a: {ansible_connection: local}}}\n")
+    return CommandRequest("status", inventory, None, {}, tmp_path / "logs")
+
+
+def test_only_commands_that_just_read_are_queries() -> None:
+    traffic, diagnose = (Step(name, probe, "probe") for name in ("traffic", "diagnose"))
+    assert all(reads_only(steps) for steps in ((PROBE,), (PROBE, PLAN), (PROBE, traffic), (PROBE, diagnose)))
+    assert not any(reads_only((PROBE, PLAN, step)) for step in STEPS if step not in (PROBE, PLAN))
+    assert not any(reads_only((Step(name, probe, "serve"),)) for name in ("drain", "ready", "repair", "gate", "canary"))
+    assert not reads_only((PROBE, PLAN, DRIVERS))
+
+
+def test_a_query_is_no_run(request_: CommandRequest) -> None:
+    run = execute(request_, (READ, CHANGE)).summary.run
+    query = execute(request_, (READ,)).summary.run
+    logs = request_.logs
+    assert (logs / "latest").resolve().name == run
+    assert names(logs) == [run]
+    assert find(logs).name == run
+    assert query not in run_list.render(logs)
+    assert query == f"{QUERIES}/{(logs / QUERIES / 'latest').resolve().name}"
+    assert (logs / query / "summary.json").exists()
+
+
+def test_a_query_is_shown_by_its_name(request_: CommandRequest) -> None:
+    query = execute(request_, (READ,)).summary.run
+    assert RunFolder(find(request_.logs, query)).logs == request_.logs
+    shown = summary_text(request_.logs, query)
+    assert "it is off" in shown
+    assert shown.endswith(f"./firstlight logs show {query} --full")
+
+
+def test_after_a_query_the_next_run_still_knows_of_a_killed_one(request_: CommandRequest) -> None:
+    killed = RunFolder.create(request_.logs, command="provision")
+    killed.write("run.json", {"run": killed.name, "pid": 0, "pid_start": 1})
+    execute(request_, (READ,))
+    assert unfinished(request_.logs) == killed.name
+
+
+def installing(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
+    context.targets = {host.name: Target(host, {"firstlight_prefix": "/p"}) for host in context.hosts()}
+    return probed
+
+
+def test_every_run_has_the_inventory_of_the_installation(request_: CommandRequest, tmp_path: Path) -> None:
+    install = Step("install", installing, "install", "all")
+    file = request_.logs / "latest" / "install" / "hosts.yml"
+    execute(request_, (CHANGE,))
+    assert not file.exists(), "nothing was installed yet"
+    first = execute(request_, (install,)).summary.run
+    execute(request_, (READ,))
+    assert "firstlight_prefix: /p" in file.read_text()
+    other = tmp_path / "other.yml"
+    other.write_text("all: {hosts: {b: {ansible_connection: local}}}\n")
+    execute(replace(request_, inventory=other), (CHANGE,))
+    assert not file.exists(), "hosts of another inventory are not touched"
+    last = execute(request_, (CHANGE,)).summary.run
+    assert file.read_text() == (request_.logs / first / "install" / "hosts.yml").read_text().replace(first, last)
+
+
+def test_only_the_newest_queries_stay(request_: CommandRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "SLACK", 1)
+    for number in range(KEEP_QUERIES):
+        folder = RunFolder(request_.logs / QUERIES / f"20250101T0000{number:02}Z")
+        folder.write("run.json", {"pid": 0, "pid_start": 1})
+    query = execute(request_, (READ,)).summary.run
+    kept = names(request_.logs / QUERIES)
+    assert len(kept) == KEEP_QUERIES
+    assert f"{QUERIES}/{kept[0]}" == query
+    assert "20250101T000000Z" not in kept

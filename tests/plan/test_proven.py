@@ -1,0 +1,57 @@
+"""Sets that were tried come first, and the others say that nobody did."""
+
+from __future__ import annotations
+
+import pytest
+
+from docs.generators.proven import generate
+from provision.catalog import catalog
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Resolution
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+
+HOPPER = "gpu=H100x1 os=ubuntu-24.04 python=3.12 cpu=avx512 glibc=2.39 ram=256 disk=500 container=no"
+
+
+def resolution(line: str, vllm: str = "latest") -> Resolution:
+    return plan({"h": parse_what_if(line)}, {"h": Settings(vllm=vllm)}).classes[0]
+
+
+def chosen(found: Resolution) -> str:
+    return found.candidates[0].id
+
+
+def warned(found: Resolution) -> list[str]:
+    return [reason.text for reason in found.reasons if (reason.rule, reason.verdict) == ("proven", "warn")]
+
+
+def test_latest_is_the_newest_set_that_was_tried() -> None:
+    tried = {row.set for row in catalog().proven}
+    found = resolution(f"{HOPPER} driver=570.172.08 arch=x86_64")
+    assert chosen(found) in tried
+    assert not warned(found)
+    newest = resolution(f"{HOPPER} driver=570.172.08 arch=x86_64", "newest")
+    assert chosen(newest) == "vllm-0.31.0-cu129" not in tried
+    assert warned(newest) == ["nobody tried this set yet on x86_64: neither its lock nor its modules"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"{HOPPER} driver=580.95.05 arch=aarch64", "gpu=MI300Xx8 rocm=7.2.2 os=ubuntu-24.04 python=3.12 arch=x86_64"],
+)
+def test_where_no_set_was_tried_the_newest_is_taken_with_a_warning(line: str) -> None:
+    found = resolution(line)
+    assert chosen(found) == chosen(resolution(line, "newest"))
+    assert warned(found)
+
+
+def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> None:
+    assert chosen(resolution(f"{HOPPER} driver=570.172.08 arch=x86_64", "==0.31.0")) == "vllm-0.31.0-cu129"
+
+
+def test_what_served_on_a_card_says_so() -> None:
+    found = resolution(f"{HOPPER} driver=580.95.05 arch=x86_64", "==0.26.0")
+    texts = [reason.text for reason in found.reasons if reason.rule == "proven"]
+    assert texts == ["it served a verified token on NVIDIA H100 80GB HBM3"]
+    assert 'how = "served"' in generate()
