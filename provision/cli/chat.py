@@ -31,7 +31,9 @@ def chat(
 
 def _read() -> str | None:
     """Return the next line of standard input; None at its end."""
+    is_typed = sys.stdin.isatty()
     try:
-        return input("> " if sys.stdin.isatty() else "")
+        return input("> " if is_typed else "")
     except EOFError:
+        sys.stderr.write("\n" if is_typed else "")
         return None

@@ -247,15 +247,15 @@ def test_an_interruption_before_the_run_is_a_document(
 
 
 def test_every_command_with_a_result_has_json() -> None:
-    """The other commands print an answer, a script, a path, or the files that they wrote and removed."""
+    """The other commands print a script, a path, an answer of a model, or the files that they wrote and removed."""
     without = {
         command
         for command, options in _commands(get_command(app), ())
         if not any("--json" in option.opts for option in options)
     }
     assert without == {
-        ("chat",),
         ("completion",),
+        ("chat",),
         ("logs", "open"),
         ("logs", "prune"),
         ("logs", "bundle"),

@@ -33,7 +33,8 @@ def test_a_run_over_one_host_suggests_commands_for_that_host(
 ) -> None:
     site = tmp_path / "inventory" / "local"
     site.mkdir(parents=True)
-    (site / "hosts.yml").write_text(HOSTS)
+    bare = f"  vars: {{firstlight_prefix: {tmp_path}/bare}}\n"  # whatever this machine has
+    (site / "hosts.yml").write_text(HOSTS + bare)
     done = firstlight(*arguments, "-i", str(site), "--limit", "o1", logs=tmp_path)
     summary = json.loads((tmp_path / "queries" / "latest" / "summary.json").read_text())
     assert done.returncode == 0, done.stderr
