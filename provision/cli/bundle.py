@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from provision.cli.groups import HelpGroup
 from provision.cli.options import (
     AttentionOption,
     FlashAttnOption,
@@ -20,7 +21,9 @@ from provision.cli.options import (
     refuse_with,
 )
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file.")
+app = typer.Typer(
+    cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file."
+)
 
 
 @app.command("create")

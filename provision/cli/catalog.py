@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from provision.cli.groups import HelpGroup
+
 app = typer.Typer(
+    cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="The tables of known builds: check them, add new releases.",

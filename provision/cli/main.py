@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ import typer
 from provision import __version__
 from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent
-from provision.cli.groups import HELP, only_typed
+from provision.cli.groups import HELP, ProductGroup
 from provision.cli.options import (
     AttentionOption,
     BatchOption,
@@ -41,6 +40,7 @@ COMPLETE = "_FIRSTLIGHT_COMPLETE"
 
 app = typer.Typer(
     name="firstlight",
+    cls=ProductGroup,
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
@@ -417,14 +417,11 @@ def doctor(
 
 def main() -> None:
     """Run the command that was typed."""
-    typed = app
     if COMPLETE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
-    else:
-        typed = only_typed(app, sys.argv[1:])
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)
     guard_streams()
-    exit_status.run(lambda: typed(prog_name="firstlight"))
+    exit_status.run(lambda: app(prog_name="firstlight"))

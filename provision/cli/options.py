@@ -36,23 +36,33 @@ InventoryOption = Annotated[
         help="Ansible inventory, a file or a folder. Default: this machine.",
     ),
 ]
-LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
+LimitOption = Annotated[
+    str | None, typer.Option("--limit", "-l", metavar="HOSTS", help="Hosts or groups, as Ansible writes them.")
+]
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
-VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest (that was tried), newest, none, ==X or >=X.")]
+ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="`builtin`, a folder, or a hub id.")]
+VllmOption = Annotated[
+    str | None,
+    typer.Option("--vllm", metavar="VERSION", help="latest (the newest that was tried), newest, none, X or >=X."),
+]
 DriverOption = Annotated[
-    str | None, typer.Option("--driver", help="keep, install, upgrade, ==X, or a branch such as 580.")
+    str | None, typer.Option("--driver", metavar="VERSION", help="keep, install, upgrade, X, or a branch such as 580.")
 ]
 RebootOption = Annotated[
     bool | None,
     typer.Option("--reboot", help="Restart a host whose driver needs it, and continue.", show_default=False),
 ]
-FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
+FlashAttnOption = Annotated[
+    str | None, typer.Option("--flash-attn", metavar="VERSION", help="auto, bundled, package, both, none or X.")
+]
 FlashWheelsOption = Annotated[
-    str | None, typer.Option("--flash-attn-wheels", help="official, or community: also wheels that others built.")
+    str | None,
+    typer.Option(
+        "--flash-attn-wheels", metavar="SOURCE", help="official, or community: also wheels that others built."
+    ),
 ]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Lock again, so that newer releases are considered.")]
 BundleOption = Annotated[
@@ -60,7 +70,8 @@ BundleOption = Annotated[
     typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is used."),
 ]
 TrustOption = Annotated[
-    str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
+    str | None,
+    typer.Option("--trust", metavar="KEY", help="The key that signed the bundle: a file, or the key itself."),
 ]
 OlderBundleOption = Annotated[
     bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one of a host.")
@@ -73,7 +84,9 @@ MaxFailOption = Annotated[
     str | None,
     typer.Option("--max-fail", metavar="N|N%", help="With --batch: failed hosts that stop no batch. Default: 0."),
 ]
-AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
+AttentionOption = Annotated[
+    str | None, typer.Option("--attention", metavar="BACKEND", help="auto, flash, or a back end's name.")
+]
 
 
 def asked(

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from provision.cli.groups import HelpGroup
 from provision.cli.options import LOCAL, JsonOption
 
 app = typer.Typer(
+    cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Build packages such as flash-attn from source, once for all hosts.",
