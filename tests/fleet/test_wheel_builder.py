@@ -20,6 +20,8 @@ from tests.builds.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
+pytestmark = pytest.mark.long
+
 __all__ = ["site", "staging", "uv_cache"]  # fixtures
 
 PREFIX = "/opt/firstlight"
@@ -30,8 +32,6 @@ import ctypes, glob, torch
 runtime, = glob.glob("{prefix}/envs/*/lib/python*/site-packages/nvidia/cu13/lib/libcudart.so.13")
 ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
 import sample_extension
-
-pytestmark = pytest.mark.long
 try:
     sample_extension.launch()
     print(torch.__version__, "launched")
