@@ -11,7 +11,7 @@ from typing import Any
 from verify.arguments import Parser
 from verify.attention_gain import attention_gain
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext
-from verify.serving.comparison import Choice, at_once, figures, measure, promises, side_by_side
+from verify.serving.comparison import Choice, at_once, figures, measure, promises, require_difference, side_by_side
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
 from verify.serving.service_control import ControlError
@@ -70,6 +70,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
         raise VariantError(f"{problem}; {drain.outcome.reason}")
     most = at_once(*measured)
     before, after = (figures(one, most) for one in measured)
+    require_difference(choices, before, after)
     rows = side_by_side(before, after, targets)
     missed = [row.name for row in rows if row.met is False]
     code = EXIT_CODES["fail" if drain.outcome.status != "ok" else "warn" if missed else "ok"]

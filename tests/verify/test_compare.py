@@ -16,7 +16,7 @@ import pytest
 from verify import attention_gain, compare_cli
 from verify.compare_cli import attention_line, table_of
 from verify.records import CheckContext, CheckResult
-from verify.serving.comparison import at_once, backends, figures, promises, side_by_side
+from verify.serving.comparison import Choice, at_once, backends, figures, promises, require_difference, side_by_side
 from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
 from verify.serving.variant import Command, VariantError, running, serve_variant, with_backend, with_mode
@@ -309,3 +309,11 @@ def test_wrong_arguments_exit_with_64_and_name_the_error(
 def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = compare_cli.main(["--mode", "eager", "--mode", "compiled", "--prefix", str(tmp_path)])
     assert (code, "no service runs" in capsys.readouterr().err) == (3, True)
+
+
+def test_one_back_end_measured_twice_is_an_error() -> None:
+    choices = [Choice("backend", "FLASH_ATTN"), Choice("backend", "TRITON_ATTN")]
+    with pytest.raises(VariantError, match="held CPU_ATTN both times: nothing was compared"):
+        require_difference(choices, {"used": ["CPU_ATTN"]}, {"used": ["CPU_ATTN"]})
+    require_difference(choices, {"used": ["FLASH_ATTN"]}, {"used": ["TRITON_ATTN"]})
+    require_difference([Choice("mode", "eager"), Choice("mode", "compiled")], {"used": ["A"]}, {"used": ["A"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,24 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
         "cpu": 1000 * cpu_s / tokens if tokens else float("inf"),
         "failed": (asked - sum(result["completed"] for result in results)) / asked,
     }
+
+
+def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Check that two back ends were measured, and not one back end twice.
+
+    Args:
+        choices: What was asked for.
+        before: `figures` with the first choice.
+        after: `figures` with the second one.
+
+    Raises:
+        VariantError: The layers held the same back end with both choices of a back end.
+    """
+    if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
+        asked = " and ".join(choice.value for choice in choices)
+        raise VariantError(
+            f"asked were {asked}, but the layers held {', '.join(before['used'])} both times: nothing was compared"
+        )
 
 
 def backends(server: Service) -> list[str]:
