@@ -111,7 +111,7 @@ def test_an_interrupted_environment_is_built_again(installed: Site) -> None:
     (installed.environment / ".complete").unlink()
     shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
     installed.send()
-    result = installed.play("install")
+    result = installed.play()
     assert (result.status, result.changed) == ("ok", True), result
     assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
 
@@ -122,7 +122,7 @@ def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -
     unit = Path(installed.variables["firstlight_service"]["unit_path"])
     unit.write_text("[Service]\nExecStart=/bin/false\n")
     assert subprocess.run(check, check=False, capture_output=True).returncode == 1
-    result = installed.play("serve")
+    result = installed.play()
     assert (result.status, result.changed) == ("ok", True), result
     assert unit.read_text() == installed.variables["firstlight_service"]["unit"]
     assert subprocess.run(check, check=False).returncode == 0
@@ -132,7 +132,7 @@ def test_a_distribution_that_is_not_in_the_lock_is_named(installed: Site) -> Non
     foreign = next(installed.environment.glob("lib/python*/site-packages")) / "gamma-3.0.dist-info"
     foreign.mkdir()
     (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: gamma\nVersion: 3.0\n")
-    result = installed.play()
+    result = installed.play("serve")
     shutil.rmtree(foreign)
     assert result.status == "failed"
     assert "gamma 3.0 is not in the lock" in (result.text or "")
@@ -164,7 +164,7 @@ def test_a_changed_service_alone_needs_no_new_environment(installed: Site) -> No
     built, key = (installed.environment / ".complete").read_text(), key_of(installed)
     service = installed.variables["firstlight_service"]
     installed.plan(firstlight_service={**service, "environment": {**service["environment"], "NEW": "yes"}})
-    result = installed.play("serve")
+    result = installed.play()
     assert (result.status, result.changed) == ("ok", True), result
     assert (installed.environment / ".complete").read_text() == built
     assert "NEW=yes" in (installed.prefix / "etc" / "service.env").read_text()

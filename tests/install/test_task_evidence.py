@@ -180,7 +180,7 @@ def test_each_change_is_on_disk_when_its_task_has_ended(watched: Watched) -> Non
 
 def test_secrets_are_not_written_to_the_run_folder(watched: Watched) -> None:
     texts = {path: path.read_text() for path in watched.run.folder.rglob("*") if path.is_file()}
-    assert watched.run.path("install/hosts.yml") in texts
+    assert watched.run.path("install/install.yml") in texts
     for path, text in texts.items():
         assert "sudo-s3cret" not in text, path
         assert "hf_secret_of_the_caller" not in text, path
