@@ -132,7 +132,7 @@ def test_a_distribution_that_is_not_in_the_lock_is_named(installed: Site) -> Non
     foreign = next(installed.environment.glob("lib/python*/site-packages")) / "gamma-3.0.dist-info"
     foreign.mkdir()
     (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: gamma\nVersion: 3.0\n")
-    result = installed.play("serve")
+    result = installed.play()
     shutil.rmtree(foreign)
     assert result.status == "failed"
     assert "gamma 3.0 is not in the lock" in (result.text or "")
@@ -164,7 +164,7 @@ def test_a_changed_service_alone_needs_no_new_environment(installed: Site) -> No
     built, key = (installed.environment / ".complete").read_text(), key_of(installed)
     service = installed.variables["firstlight_service"]
     installed.plan(firstlight_service={**service, "environment": {**service["environment"], "NEW": "yes"}})
-    result = installed.play()
+    result = installed.play("serve")
     assert (result.status, result.changed) == ("ok", True), result
     assert (installed.environment / ".complete").read_text() == built
     assert "NEW=yes" in (installed.prefix / "etc" / "service.env").read_text()
