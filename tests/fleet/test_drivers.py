@@ -142,7 +142,7 @@ def test_a_second_run_uses_no_playbook(firstlight: CommandRunner, host: FleetHos
     ended = firstlight("drivers", "-i", inventory, "--reboot")
     assert ended.code == 0, ended.output()
     assert (ended.host(host.name)["state"], ended.summary["changed"]) == ("unchanged", 0)
-    assert not (ended.run / "install").exists()
+    assert not (ended.run / "install/tasks.jsonl").exists()
 
 
 def test_a_fabric_manager_of_another_version_is_replaced(
