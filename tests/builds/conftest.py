@@ -112,8 +112,11 @@ def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     store = Store(folder / "cache", limit_bytes=1 << 40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
-        patch.setenv("UV_CACHE_DIR", str(uv_cache))
-        yield _stage(folder, store)
+        # Not for all later tests of this process: those on hosts hand uv's variables on.
+        with pytest.MonkeyPatch.context() as for_uv:
+            for_uv.setenv("UV_CACHE_DIR", str(uv_cache))
+            made = _stage(folder, store)
+        yield made
     shutil.rmtree(folder)
 
 
