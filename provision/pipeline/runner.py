@@ -25,6 +25,7 @@ from provision.fleet.ssh.sockets import begun
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
@@ -262,8 +263,6 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
-        from provision.pipeline.playbooks import write_inventory
-
         write_inventory(context)
     if there := context.locked - context.removed:
         from provision.pipeline.host_summary import write_on_hosts

@@ -45,13 +45,3 @@ def test_what_hosts_leave_time_for_is_done_while_they_answer(tmp_path: Path) -> 
 def test_steps_without_work_are_not_imported(tmp_path: Path) -> None:
     _, modules = prepared(tmp_path)
     assert not {"gateway", "monitoring", "firewall"} & {*modules}
-
-
-def test_connections_begin_before_what_only_answers_need_is_imported() -> None:
-    modules = (
-        "provision.pipeline.commands, provision.pipeline.runner, provision.pipeline.probe, provision.fleet.ssh.ssh"
-    )
-    program = f"import sys, {modules}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    later = {"core.models.facts", "core.models.records", "core.models.stack", "phases.probe.assemble", "phases.plan"}
-    assert not {f"provision.{name}" for name in later} & {*done.stdout.split()}
