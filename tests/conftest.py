@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
-    if (share := levels.share_of(config.getoption("long_share"), levels.now())) is not None:
+    if (share := levels.share_of(config.getoption("long_share"), datetime.now(UTC))) is not None:
         left_out = levels.leave_out(items, share)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

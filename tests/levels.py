@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 
@@ -62,8 +62,3 @@ def leave_out(items: list[pytest.Item], share: int) -> list[pytest.Item]:
     names = {item: name for item in items if (name := turn_of(item))}
     having = set(sorted(set(names.values()))[share::PARTS])
     return [item for item, name in names.items() if name not in having]
-
-
-def now() -> datetime:
-    """Return the current day."""
-    return datetime.now(UTC)

@@ -59,14 +59,6 @@ class Site:
     client: ClientSettings
 
 
-@dataclass
-class Staging:
-    """What is staged, for tests that install it on a host."""
-
-    store: Store
-    staged: Staged
-
-
 def sample_key(**changes: Any) -> BuildKey:
     values: dict[str, Any] = {
         "cuda_major": 13,
@@ -112,17 +104,12 @@ def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     store = Store(folder / "cache", limit_bytes=1 << 40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
-        # Not for all later tests of this process: those on hosts hand uv's variables on.
+        # Not for all later tests of this process: those on hosts pass uv's variables to them.
         with pytest.MonkeyPatch.context() as for_uv:
             for_uv.setenv("UV_CACHE_DIR", str(uv_cache))
             made = _stage(folder, store)
         yield made
     shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def staging(site: Site) -> Staging:
-    return Staging(site.job.store, site.staged)
 
 
 def _stage(folder: Path, store: Store) -> Site:

@@ -15,14 +15,14 @@ from provision.fleet.ssh import open_session
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.conftest import Staging, no_interpreter, site, staging, uv_cache
+from tests.builds.conftest import Site, no_interpreter, site, uv_cache
 from tests.builds.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
 pytestmark = pytest.mark.long
 
-__all__ = ["site", "staging", "uv_cache"]  # fixtures
+__all__ = ["site", "uv_cache"]  # fixtures
 
 PREFIX = "/opt/firstlight"
 PYTHON = "3.11"
@@ -42,12 +42,12 @@ except RuntimeError as error:
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the wheel is for this Python, and test hosts have 3.11")
 def test_a_built_wheel_is_installed_last_and_runs_with_the_host_s_torch(
-    staging: Staging, pair: list[FleetHost], tmp_path: Path
+    site: Site, pair: list[FleetHost], tmp_path: Path
 ) -> None:
-    host, store = pair[1], staging.store
+    host, store = pair[1], site.job.store
     host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
     [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
-    wheels = [Path(file.path) for file in staging.staged.files if file.kind == "wheel"]
+    wheels = [Path(file.path) for file in site.staged.files if file.kind == "wheel"]
     there = make_fleet_site(tmp_path, host)
     # The runtime that torch's CUDA build would install.
     there.use_wheels([*wheels, runtime])

@@ -18,7 +18,7 @@ from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.policy import Policy
+from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
 
 Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
@@ -101,8 +101,8 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
     yield from _model_changes(profile)
     yield from _other_driver(profile)
     yield from _other_rocm(profile)
-    if profile.policy.vllm not in {"latest", "newest", "none"}:
-        yield _setting(profile, "vllm", "latest", replace(profile.policy, vllm="latest"))
+    if profile.policy.vllm not in {LATEST, NEWEST, "none"}:
+        yield _setting(profile, "vllm", LATEST, replace(profile.policy, vllm=LATEST))
     yield from _more_memory(profile)
     yield from _other_cards(profile)
     if any(card.mig for card in profile.cards):
