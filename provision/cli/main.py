@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,25 +13,16 @@ from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, lo
 from provision.cli.consent import consent
 from provision.cli.groups import HELP, ProductGroup
 from provision.cli.options import (
-    AttentionOption,
     BatchOption,
     BecomeOption,
-    BundleOption,
-    DriverOption,
-    FlashAttnOption,
-    FlashWheelsOption,
     InventoryOption,
     JsonOption,
     LimitOption,
     MaxFailOption,
-    ModelOption,
-    OlderBundleOption,
-    RebootOption,
-    RefreshOption,
-    TrustOption,
-    VllmOption,
     asked,
     refuse_with,
+    with_planning,
+    with_staging,
 )
 from verify.printable import guard_streams
 
@@ -86,50 +77,21 @@ app.command()(chat.chat)
 
 
 @app.command()
+@with_staging
 def provision(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    flash_attn: FlashAttnOption = None,
-    flash_attn_wheels: FlashWheelsOption = None,
-    attention: AttentionOption = None,
-    reboot: RebootOption = None,
     ask_become_pass: BecomeOption = False,
-    refresh: RefreshOption = False,
-    bundle: BundleOption = None,
-    trust: TrustOption = None,
-    older_bundle: OlderBundleOption = False,
     batch: BatchOption = None,
     max_fail: MaxFailOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
     from provision.core.errors import UsageError
     from provision.pipeline import commands
 
-    request = asked(
-        "provision",
-        inventory=inventory,
-        limit=limit,
-        ask_become_pass=ask_become_pass,
-        model=model,
-        vllm=vllm,
-        driver=driver,
-        flash_attn=flash_attn,
-        flash_attn_wheels=flash_attn_wheels,
-        attention=attention,
-        reboot=reboot,
-        refresh=refresh,
-        bundle=bundle,
-        trust=trust,
-        older_bundle=older_bundle,
-        batch=batch,
-        max_fail=max_fail,
-    )
+    request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if dry_run:
         if request.batching is not None:
             raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
@@ -146,16 +108,9 @@ def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json:
 
 
 @app.command()
+@with_planning
 def plan(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    flash_attn: FlashAttnOption = None,
-    flash_attn_wheels: FlashWheelsOption = None,
-    attention: AttentionOption = None,
     what_if: Annotated[
         str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
     ] = None,
@@ -165,23 +120,15 @@ def plan(
         str | None, typer.Option("--why-not", help="The verdict of every rule on one release instead: `vllm==0.33.0`.")
     ] = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Choose the matching set for each host, with the reasons; no host is changed."""
     from provision.pipeline import commands
 
-    request = asked(
-        "plan",
-        inventory=inventory,
-        limit=limit,
-        model=model,
-        vllm=vllm,
-        driver=driver,
-        flash_attn=flash_attn,
-        flash_attn_wheels=flash_attn_wheels,
-        attention=attention,
-    )
+    request = asked("plan", **options)
     if what_if is not None or facts:
-        refuse_with("--what-if" if what_if is not None else "--facts", inventory=inventory, limit=limit)
+        option = "--what-if" if what_if is not None else "--facts"
+        refuse_with(option, inventory=options["inventory"], limit=options["limit"])
         code = commands.plan_recorded(
             request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
         )
@@ -190,95 +137,41 @@ def plan(
 
 
 @app.command()
-def stage(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    refresh: RefreshOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_staging
+def stage(*, as_json: JsonOption = False, **options: Any) -> None:
     """Lock the set and fetch every file of it to this machine; no host is changed."""
     from provision.pipeline import commands
 
-    request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
-    raise typer.Exit(commands.run(request, last="stage", as_json=as_json))
+    raise typer.Exit(commands.run(asked("stage", **options), last="stage", as_json=as_json))
 
 
 @app.command()
-def install(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    reboot: RebootOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_staging
+def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Install the planned set on the hosts, without starting the service."""
     from provision.pipeline import commands
 
-    request = asked(
-        "install",
-        inventory=inventory,
-        limit=limit,
-        model=model,
-        vllm=vllm,
-        reboot=reboot,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("install", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(commands.run(request, last="install", as_json=as_json))
 
 
 @app.command()
-def drivers(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    reboot: RebootOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_planning
+def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Install the planned drivers, and check that they run; nothing else is installed."""
     from provision.pipeline import commands
 
-    request = asked(
-        "drivers",
-        inventory=inventory,
-        limit=limit,
-        vllm=vllm,
-        driver=driver,
-        reboot=reboot,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("drivers", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(commands.run_drivers(request, as_json=as_json))
 
 
 @app.command()
-def serve(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    attention: AttentionOption = None,
-    model: ModelOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_planning
+def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Start the service, with another back end or model if given, and check its answers."""
     from provision.pipeline import operations
 
-    request = asked(
-        "serve",
-        inventory=inventory,
-        limit=limit,
-        attention=attention,
-        model=model,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("serve", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(operations.serve(request, as_json=as_json))
 
 

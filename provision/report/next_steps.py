@@ -96,7 +96,7 @@ def _mend(
     """Return the command that shows or removes the reason for which a host failed; None where there is none."""
     phase, name = _failed_phase(host), command.partition(" ")[0]
     options = {key: value for key, value in invocation.options.items() if key not in POLICY}
-    free = invocation.model_copy(update={"options": options})
+    free = invocation.model_copy(update={"options": options, "settings": ()})
     if host.state not in ("failed", "unreachable"):
         mend = None
     elif host.state == "unreachable" or phase == "probe":
