@@ -10,7 +10,7 @@ import typer
 
 from provision import __version__
 from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
-from provision.cli.consent import consent
+from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup
 from provision.cli.options import (
     BatchOption,
@@ -19,6 +19,7 @@ from provision.cli.options import (
     JsonOption,
     LimitOption,
     MaxFailOption,
+    YesOption,
     asked,
     refuse_with,
     with_planning,
@@ -219,6 +220,7 @@ def stop(
     *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
+    yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -226,6 +228,7 @@ def stop(
     from provision.pipeline import operations
 
     request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
     raise typer.Exit(operations.stop(request, as_json=as_json))
 
 
@@ -253,6 +256,7 @@ def uninstall(
     *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
+    yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -260,6 +264,7 @@ def uninstall(
     from provision.pipeline import operations
 
     request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
     raise typer.Exit(operations.uninstall(request, as_json=as_json))
 
 

@@ -44,6 +44,10 @@ LimitOption = Annotated[
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask. Without a terminal, as in scripts, nothing is asked in any case."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="`builtin`, a folder, or a hub id.")]
 VllmOption = Annotated[

@@ -5,6 +5,7 @@ Every inventory variable is `firstlight_` plus a field's name of `Settings`; doc
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 from provision.core.models.base import Record
@@ -419,7 +420,7 @@ class Settings(Record):
 def typed(name: str, value: object) -> str:
     """Return what is typed to give a setting a value, as messages spell it."""
     option = OPTIONS.get(name)
-    return f"{option} {value}" if option else f"--set {name}={value}"
+    return f"{option} {value}" if option else f"--set {shlex.quote(f'{name}={value}')}"
 
 
 def option_of(word: str) -> str:
