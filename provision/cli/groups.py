@@ -13,7 +13,7 @@ SECTIONS = {
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
     "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
-    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion"),
+    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion", "help"),
 }
 """The commands of the product as a person looks for them; each is in one section."""
 
@@ -29,9 +29,10 @@ class HelpGroup(TyperGroup):
         listed = {name for names in self.sections.values() for name in names}
         rest = tuple(name for name in self.commands if name not in listed)
         for title, names in {**self.sections, "Commands": rest}.items():
-            if names:
+            rows = [(name, _sentence(one)) for name in names if not (one := self.commands[name]).hidden]
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl([(name, _sentence(self.commands[name])) for name in names])
+                    formatter.write_dl(rows)
 
 
 class ProductGroup(HelpGroup):
@@ -58,6 +59,37 @@ def with_default(command: str) -> type[TyperGroup]:
             self.format_commands(ctx, formatter)
 
     return WithDefault
+
+
+def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
+    """Return the help of a command, or of the whole program without one.
+
+    Args:
+        context: The context of the program.
+        words: The command.
+        everything: Whether hidden commands and options are shown too.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    from provision.core.errors import UsageError
+
+    for word in words:
+        command = getattr(context.command, "commands", {}).get(word)
+        if command is None:
+            raise UsageError(f"`{' '.join(words)}` is no command", hint="./firstlight help lists the commands")
+        context = type(context)(command, info_name=word, parent=context)
+    if everything:
+        _reveal(context.command)
+    return str(context.get_help())
+
+
+def _reveal(command: Any) -> None:
+    command.hidden = False
+    for option in command.params:
+        option.hidden = False
+    for below in getattr(command, "commands", {}).values():
+        _reveal(below)
 
 
 def _sentence(command: Any) -> str:

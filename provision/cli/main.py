@@ -11,17 +11,18 @@ import typer
 from provision import __version__
 from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent, require_consent
-from provision.cli.groups import HELP, ProductGroup
+from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     BatchOption,
     BecomeOption,
     InventoryOption,
     JsonOption,
-    LimitOption,
     MaxFailOption,
+    VerboseOption,
     YesOption,
     asked,
     refuse_with,
+    with_hosts,
     with_planning,
     with_staging,
 )
@@ -101,11 +102,12 @@ def provision(
 
 
 @app.command()
-def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+@with_hosts
+def probe(*, as_json: JsonOption = False, **options: Any) -> None:
     """Find out what each host is."""
     from provision.pipeline import commands
 
-    raise typer.Exit(commands.probe(asked("probe", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(commands.probe(asked("probe", **options), as_json=as_json))
 
 
 @app.command()
@@ -115,7 +117,9 @@ def plan(
     what_if: Annotated[
         str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
     ] = None,
-    facts: Annotated[list[Path] | None, typer.Option("--facts", help="Recorded facts of hosts.")] = None,
+    facts: Annotated[
+        list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
     why_not: Annotated[
         str | None, typer.Option("--why-not", help="The verdict of every rule on one release instead: `vllm==0.33.0`.")
@@ -177,19 +181,19 @@ def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False,
 
 
 @app.command()
+@with_hosts
 def status(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="A live table of requests, tokens and caches, until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Show what is installed and serving on the hosts."""
     from provision.core.errors import UsageError
 
-    request = asked("status", inventory=inventory, limit=limit)
+    request = asked("status", **options)
     if watch:
         if as_json:
             raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
@@ -205,65 +209,66 @@ def status(
 def monitoring(
     *,
     inventory: InventoryOption = None,
+    verbose: VerboseOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set up Prometheus and its alerts on hosts of group `monitoring`, and what it reads on all others."""
     from provision.pipeline import commands
 
-    request = asked("monitoring", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
     raise typer.Exit(commands.monitoring(request, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def stop(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Stop the service, and disable its start at boot."""
     from provision.pipeline import operations
 
-    request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("stop", ask_become_pass=ask_become_pass, **options)
     require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
     raise typer.Exit(operations.stop(request, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def rollback(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="DIGEST", help="Release to return to; ./firstlight status names those of a host."),
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
     from provision.pipeline import operations
 
-    request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("rollback", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(operations.rollback(request, to=to, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def uninstall(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Remove everything of this product from the hosts, and list what remains."""
     from provision.pipeline import operations
 
-    request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("uninstall", ask_become_pass=ask_become_pass, **options)
     require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
     raise typer.Exit(operations.uninstall(request, as_json=as_json))
 
@@ -278,12 +283,18 @@ def doctor(
         str | None, typer.Option("--host", help="Read this host of the inventory instead; nothing is changed there.")
     ] = None,
     inventory: InventoryOption = None,
-    facts: Annotated[str | None, typer.Option("--facts", help="Facts of the host, as `probe --json` prints.")] = None,
+    facts: Annotated[
+        str | None,
+        typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
     apply: Annotated[
         bool, typer.Option("--apply", help="With --host: remove the first cause where that is safe, after a yes.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: for scripts; never for a reboot.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where something was found, as in a pipeline.")
+    ] = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -297,7 +308,7 @@ def doctor(
             raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
         from verify.doctor import cli
 
-        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
+        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
     if facts is not None:
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
     from provision.pipeline import diagnosis
@@ -309,8 +320,26 @@ def doctor(
         as_json=as_json,
         apply=apply,
         agree=lambda what: yes or consent(what),
+        exit_code=exit_code,
     )
     raise typer.Exit(code)
+
+
+@app.command("help")
+def show_help(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also what only maintainers need.")] = False,
+) -> None:
+    """Show the help of a command; without one all commands, and what exit codes mean."""
+    root = context.find_root()
+    typer.echo(help_of(root, command or (), everything=everything))
+    if not command:
+        formatter = root.make_formatter()
+        with formatter.section("Exit codes"):
+            formatter.write_dl([*exit_status.MEANINGS.items()])
+        typer.echo("\n" + formatter.getvalue(), nl=False)
 
 
 def main() -> None:

@@ -44,6 +44,10 @@ LimitOption = Annotated[
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Lines with every detail instead of a table, on standard error."),
+]
 YesOption = Annotated[
     bool,
     typer.Option("--yes", "-y", help="Do not ask. Without a terminal, as in scripts, nothing is asked in any case."),
@@ -73,7 +77,12 @@ FlashWheelsOption = Annotated[
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Lock again, so that newer releases are considered.")]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is used."),
+    typer.Option(
+        "--bundle",
+        metavar="FILE",
+        envvar="FIRSTLIGHT_BUNDLE",
+        help="Take everything from this file; no network is used.",
+    ),
 ]
 TrustOption = Annotated[
     str | None,
@@ -110,10 +119,12 @@ SetOption = Annotated[
 ]
 
 
+def _hosts(*, inventory: InventoryOption = None, limit: LimitOption = None, verbose: VerboseOption = False) -> None:
+    """Declare the options of every command that works on hosts."""
+
+
 def _planning(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     model: ModelOption = None,
     vllm: VllmOption = None,
     driver: DriverOption = None,
@@ -138,19 +149,25 @@ def _staging(
     """Declare the options of commands that fetch what is planned."""
 
 
+def with_hosts(command: Command) -> Command:
+    """Let a command take the options of hosts in place of its `**options`."""
+    return _with_options(command, _hosts)
+
+
 def with_planning(command: Command) -> Command:
-    """Let a command take the options of planning in place of its `**options`."""
-    return _with_options(command, _planning)
+    """Let a command take the options of hosts and of planning in place of its `**options`."""
+    return _with_options(command, _hosts, _planning)
 
 
 def with_staging(command: Command) -> Command:
-    """Let a command take the options of planning and of staging in place of its `**options`."""
-    return _with_options(command, _planning, _staging)
+    """Let a command take the options of hosts, of planning and of staging in place of its `**options`."""
+    return _with_options(command, _hosts, _planning, _staging)
 
 
 def _with_options(command: Command, *shared: Callable[..., None]) -> Command:
     """Replace `**options` in the signature that typer reads."""
-    signatures = [inspect.signature(one, eval_str=True) for one in (*shared, command)]
+    declared: list[Callable[..., None]] = [*shared, command]
+    signatures = [inspect.signature(one, eval_str=True) for one in declared]
     parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
@@ -161,6 +178,7 @@ def asked(
     *,
     inventory: Path | None = None,
     limit: str | None = None,
+    verbose: bool = False,
     ask_become_pass: bool = False,
     refresh: bool = False,
     bundle: Path | None = None,
@@ -178,6 +196,7 @@ def asked(
         command: The name of the command.
         inventory: The inventory; this machine's when None.
         limit: Hosts or groups.
+        verbose: Whether every detail is printed.
         ask_become_pass: Whether to ask for the sudo password.
         refresh: Whether to lock again what is locked already.
         bundle: The bundle that replaces all indexes.
@@ -229,6 +248,7 @@ def asked(
         older_bundle=older_bundle,
         batching=Batching.parse(batch, max_fail),
         logs=LOGS,
+        verbose=verbose,
         arguments=tuple(sys.argv[1:]),
         invocation=Invocation(
             inventory=None if inventory is None else str(inventory),

@@ -77,6 +77,9 @@ class LiveProgress:
         with self._lock:
             self._row(host).text = printable_line(text)
 
+    def detail(self, host: str, text: str) -> None:
+        """Show nothing: a table has no room for logs."""
+
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             row = self._row(host)

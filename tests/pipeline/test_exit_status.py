@@ -255,6 +255,7 @@ def test_every_command_with_a_result_has_json() -> None:
     }
     assert without == {
         ("completion",),
+        ("help",),
         ("chat",),
         ("logs", "open"),
         ("logs", "prune"),
