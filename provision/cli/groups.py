@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from typer.core import TyperGroup
@@ -67,7 +67,7 @@ def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
     Args:
         context: The context of the program.
         words: The command.
-        everything: Whether hidden commands and options are shown too.
+        everything: Whether the commands below it follow, and hidden commands and options are shown too.
 
     Raises:
         UsageError: There is no such command.
@@ -79,17 +79,19 @@ def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
         if command is None:
             raise UsageError(f"`{' '.join(words)}` is no command", hint="./firstlight help lists the commands")
         context = type(context)(command, info_name=word, parent=context)
-    if everything:
-        _reveal(context.command)
-    return str(context.get_help())
+    if not everything:
+        return str(context.get_help())
+    return "\n\n".join(_pages(context))
 
 
-def _reveal(command: Any) -> None:
-    command.hidden = False
-    for option in command.params:
-        option.hidden = False
-    for below in getattr(command, "commands", {}).values():
-        _reveal(below)
+def _pages(context: Any) -> Iterator[str]:
+    """Yield the help of a command and of all commands below it, with what is hidden otherwise."""
+    below = getattr(context.command, "commands", {})
+    for hidden in (*context.command.params, *below.values()):
+        hidden.hidden = False
+    yield context.get_help()
+    for name, command in below.items():
+        yield from _pages(type(context)(command, info_name=name, parent=context))
 
 
 def _sentence(command: Any) -> str:

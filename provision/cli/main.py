@@ -51,7 +51,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def firstlight(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the release and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """From a bare GPU server to its first verified token."""
@@ -330,7 +330,9 @@ def show_help(
     context: typer.Context,
     command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command.")] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Also what only maintainers need.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All commands and options, also what only maintainers need.")
+    ] = False,
 ) -> None:
     """Show the help of a command; without one all commands, and what exit codes mean."""
     root = context.find_root()

@@ -31,7 +31,7 @@ class Mode(StrEnum):
 @with_hosts
 def check(
     *,
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --release: which.")] = None,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --return: which.")] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
         typer.Option("--level", help="How deep the checks go. Default: standard."),
@@ -45,10 +45,11 @@ def check(
         list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
     ] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="A check or family; repeatable.")] = None,
-    release: Annotated[
+    back: Annotated[
         bool,
-        typer.Option("--release", help="Check quarantined hosts in full, and release those that are green."),
+        typer.Option("--return", help="Check quarantined hosts in full, and return green ones to service."),
     ] = False,
+    release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the checks of this level; run none.")] = False,
     inject: Annotated[
         list[str] | None,
@@ -67,26 +68,27 @@ def check(
     from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
-    if release:
+    back = back or release
+    if back:
         _require_full(hosts, options["limit"], partial=bool(picked.words or listed or level not in (None, "full")))
         options["limit"] = ",".join(hosts) if hosts else options["limit"]
     elif hosts:
         raise UsageError(
-            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --release",
+            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --return",
             hint=f"./firstlight verify --limit {','.join(hosts)}",
         )
-    level = "full" if release else level or "standard"
+    level = "full" if back else level or "standard"
     if listed:
         raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     selection = picked if picked.words else None
-    is_together = level != "quick" and selection is None and not release
+    is_together = level != "quick" and selection is None and not back
     wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
-    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit, with_release=release))
+    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit, with_return=back))
 
 
 def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) -> None:
-    """Check the options of a release.
+    """Check the options of a return to service.
 
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
@@ -95,8 +97,8 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
 
     if partial:
         raise UsageError(
-            "a host is released after all checks of level full: --release takes no --level, --only, --skip, --inject or --list",
-            hint="leave them out: ./firstlight verify --release",
+            "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",
+            hint="leave them out: ./firstlight verify --return",
         )
     if hosts and limit is not None:
         raise UsageError(
