@@ -17,7 +17,7 @@ def drift(
         typer.Option(
             "--against",
             metavar="HOST|FILE",
-            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same cards.",
+            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same GPUs.",
         ),
     ] = None,
     prometheus: Annotated[
@@ -32,7 +32,7 @@ def drift(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
+    """Compare hosts that should be equal: GPUs, driver, firmware, kernel, settings, packages."""
     from provision.core.errors import UsageError
     from provision.pipeline import drift as pipeline
 

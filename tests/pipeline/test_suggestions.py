@@ -76,7 +76,13 @@ def test_every_command_is_listed_with_its_real_options() -> None:
 
 def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["firstlight", "provision"])
-    given: dict[str, Any] = {"vllm": "none", "reboot": True, "driver": None, "host": "::1", "assignments": ["gpus=[0, 1]", "port=1"]}
+    given: dict[str, Any] = {
+        "vllm": "none",
+        "reboot": True,
+        "driver": None,
+        "host": "::1",
+        "assignments": ["gpus=[0, 1]", "port=1"],
+    }
     request = asked("provision", limit="a b", refresh=True, **given)
     assert request.invocation.suggest("provision") == (
         "./firstlight provision --limit 'a b' --vllm none --reboot --host ::1 --refresh --set 'gpus=[0, 1]' --set port=1"
