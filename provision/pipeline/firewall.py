@@ -179,7 +179,7 @@ class _Setup:
                 [*(["the gateway"] if self._gateways else []), *(["the hosts of its model"] if host.span else [])]
             )
             note = (
-                f"no firewall was changed; so that only {who} reaches {fold_names(names)}: firstlight_firewall: set, "
+                f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
                 f"or as root there what is in {self._write(names, lines)}"
             )
             result = self._context.results[at]["serve"]
