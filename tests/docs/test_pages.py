@@ -65,7 +65,7 @@ def test_each_command_of_a_page_is_accepted(path: Path) -> None:
     for words in commands(path.read_text(encoding="utf-8")):
         try:
             parse(words)
-        except BaseException as error:  # noqa: BLE001: a usage error of any kind, SystemExit too
+        except BaseException as error:  # noqa: BLE001 - a usage error of any kind, SystemExit too
             refused.append(f"./firstlight {' '.join(words)}: {error!r}")
     assert refused == []
 

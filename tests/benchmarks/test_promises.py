@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.promises import Promise, find, promises
 from docs.generate import ROOT
-from docs.generators.first_users import Promise, find, promises
 from provision.core.install_paths import default_prefix
 from provision.pipeline.host_summary import NAME
 from tests.docs.commands import parse
