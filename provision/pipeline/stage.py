@@ -24,6 +24,7 @@ from provision.pipeline.background_packages import package_sources
 from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.host_changes import is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
@@ -135,22 +136,6 @@ def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desi
         return
     lasts = LastBundles(context.run.folder.parent)
     accept_bundle(bundle, context.host(name), lasts, accepts_older=context.older_bundle)
-
-
-def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether a probe showed the desired state: no drift, passed checks, a running service."""
-    installed = facts.installed
-    if installed is None or installed.state != desired.state or installed.drift:
-        return False
-    if "installed.drift" in facts.unknown:
-        return False
-    if installed.release != desired.state["release"]:
-        return False
-    if installed.current != desired.environment or desired.environment not in installed.environments:
-        return False
-    if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):
-        return False
-    return desired.service.supervisor == "none" or installed.service == "active"
 
 
 def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:

