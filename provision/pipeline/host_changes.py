@@ -30,6 +30,8 @@ SHOWN_FILES = 3
 """Changed files that are named; the others are counted."""
 _ENDPOINT = (("host", "address"), ("port", "port"), ("served_name", "model name"), ("asked", "attention"))
 """What clients notice of a service: keys of `readiness`, and their names for people."""
+_CHECKED_WITH = ("asked", "generation", "processes", "variables", "model_folder")
+"""What the checks of an environment depend on: keys of `readiness`."""
 
 
 def changes_of(
@@ -70,6 +72,22 @@ def changes_of(
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
     """Return whether a probe showed the desired state: nothing changed, passed checks, a running service."""
     return not state_changes(desired, facts)
+
+
+def is_restart_only(desired: Desired, facts: HostFacts) -> bool:
+    """Return whether only the start of a running service changes: its port, its key, an argument of vLLM.
+
+    The last checks of its environment hold then; another attention backend or another number of processes has them run again.
+    """
+    installed = facts.installed
+    if {change.part for change in state_changes(desired, facts)} != {"service"}:
+        return False
+    assert installed is not None, "without an installation more than the service changes"
+    before, planned = (installed.state or {}).get("readiness") or {}, desired.state["readiness"] or {}
+    checked = (installed.last_verify or {}).get("environment") == desired.environment
+    return (
+        checked and installed.service == "active" and all(before.get(key) == planned.get(key) for key in _CHECKED_WITH)
+    )
 
 
 def state_changes(

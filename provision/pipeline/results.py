@@ -62,6 +62,8 @@ class StagedHosts(PlannedHosts):
     desired: Mapping[str, Desired] = field(default_factory=dict)
     up_to_date: frozenset[str] = frozenset()
     """Hosts whose probe showed the desired state: nothing is done to them."""
+    restart_only: frozenset[str] = frozenset()
+    """Hosts whose service alone is started in another way: what was installed and checked holds."""
 
 
 @frozen

@@ -24,7 +24,7 @@ from provision.pipeline.background_packages import package_sources
 from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
-from provision.pipeline.host_changes import is_up_to_date
+from provision.pipeline.host_changes import is_restart_only, is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
@@ -126,7 +126,16 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
     )
     up_to_date = spans.whole(context, up_to_date)
-    return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
+    restart_only = frozenset(
+        name
+        for name, state in desired.items()
+        if name not in planned.driver_changed
+        and context.host(name).span is None
+        and is_restart_only(state, planned.facts[name])
+    )
+    return StagedHosts(
+        **vars(planned), staged=staged, desired=desired, up_to_date=up_to_date, restart_only=restart_only
+    )
 
 
 def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
