@@ -220,7 +220,7 @@ def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=200)
 def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert (again.code, again.out.strip().rpartition(": ")[2]) == (0, "every host serves this release already")
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=200)
 def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
