@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ from provision.core.errors import Exit, InventoryError, ModelError, StageError, 
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
-from provision.core.models.inventory import Inventory
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.pipeline import CommandRequest
+from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
+    CHANGES,
     DRIVERS,
     FIREWALL,
     GATEWAY,
@@ -33,11 +36,13 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.report.planned_changes import around_lines, time_line
 from verify.printable import unguarded
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
     from provision.core.models.phase_names import PhaseName
+    from provision.core.models.planned_change import PlannedChange
     from provision.core.models.records import Summary
     from provision.core.models.stack import Plan
     from provision.phases.plan.fit import Shape
@@ -71,6 +76,9 @@ class PlannedFrom:
     settings: Mapping[str, Settings]
     shapes: Mapping[str, Shape]
     become: frozenset[str] = frozenset()
+    changes: Mapping[str, Sequence[PlannedChange]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """Lines below the plan."""
     is_masked: bool = False
 
     def write(self, answer: str | dict[str, Any]) -> None:
@@ -178,7 +186,7 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
 
     With `why_not` the answer to that question is printed instead.
     """
-    outcome = execute(request, (PROBE, PLAN))
+    outcome = execute(request, (PROBE, PLAN, CHANGES))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not as_json:
         print_summary(outcome)
@@ -187,11 +195,14 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
+    took = time_line(request.logs, planned.changes)
     hosts = PlannedFrom(
         facts,
         settings,
         shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
+        changes=planned.changes,
+        notes=(*around_lines(outcome.hosts), *([took] if took else [])),
         is_masked=True,
     )
     if why_not is not None:
@@ -232,8 +243,15 @@ def plan_recorded(
         print_why_not(why_not, hosts, as_json=as_json)
         return Exit.OK
     chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
-    print_plan(chosen, hosts, as_json=as_json, explain=explain)
+    stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
+    changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
+    print_plan(chosen, replace(hosts, changes=changes), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
+
+
+def host_from(name: str, settings: Settings) -> Host:
+    """Return a host that is not in an inventory."""
+    return Host(name=name, connection=Connection(kind="local"), settings=settings)
 
 
 def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:
@@ -298,6 +316,7 @@ def print_plan(
     from provision.phases.plan.explain import render
 
     if as_json:
-        hosts.write(to_json(plan) | ({"missing": list(missing)} if missing else {}))
+        hosts.write(to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {}))
     else:
-        hosts.write(render(plan, hosts.facts, hosts.settings, become=hosts.become, explain=explain))
+        text = render(plan, hosts.settings, changes=hosts.changes, explain=explain)
+        hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text)

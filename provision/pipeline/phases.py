@@ -99,6 +99,7 @@ PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all", prepare=LazyF
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
 QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
 PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
+CHANGES = Step("changes", LazyFunction("plan:compare"), "plan")
 DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)
 STAGE = Step("stage", LazyFunction("stage:stage"), "stage", prepare=LazyFunction("stage:prepare"), in_batches=True)
 INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
@@ -109,7 +110,21 @@ GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all", applies
 MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all", applies=_has_monitoring)
 FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all", applies=_has_rules)
 
-STEPS = (PROBE, QUARANTINE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SPAN_START, SERVE, GATEWAY, MONITORING, FIREWALL)
+STEPS = (
+    PROBE,
+    QUARANTINE,
+    PLAN,
+    CHANGES,
+    DRIVERS,
+    STAGE,
+    INSTALL,
+    VERIFY,
+    SPAN_START,
+    SERVE,
+    GATEWAY,
+    MONITORING,
+    FIREWALL,
+)
 
 BACKGROUND = (
     BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),
@@ -117,7 +132,7 @@ BACKGROUND = (
 )
 
 
-READING = frozenset({"probe", "plan", "traffic", "diagnose"})
+READING = frozenset({"probe", "plan", "changes", "traffic", "diagnose"})
 """Names of the steps that only read hosts. A command of these alone is a query, and no run; all others change or check hosts."""
 
 

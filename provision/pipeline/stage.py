@@ -24,6 +24,7 @@ from provision.pipeline.background_packages import package_sources
 from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.host_changes import is_restart_only, is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
@@ -125,7 +126,16 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
     )
     up_to_date = spans.whole(context, up_to_date)
-    return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
+    restart_only = frozenset(
+        name
+        for name, state in desired.items()
+        if name not in planned.driver_changed
+        and context.host(name).span is None
+        and is_restart_only(state, planned.facts[name])
+    )
+    return StagedHosts(
+        **vars(planned), staged=staged, desired=desired, up_to_date=up_to_date, restart_only=restart_only
+    )
 
 
 def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
@@ -135,22 +145,6 @@ def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desi
         return
     lasts = LastBundles(context.run.folder.parent)
     accept_bundle(bundle, context.host(name), lasts, accepts_older=context.older_bundle)
-
-
-def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether a probe showed the desired state: no drift, passed checks, a running service."""
-    installed = facts.installed
-    if installed is None or installed.state != desired.state or installed.drift:
-        return False
-    if "installed.drift" in facts.unknown:
-        return False
-    if installed.release != desired.state["release"]:
-        return False
-    if installed.current != desired.environment or desired.environment not in installed.environments:
-        return False
-    if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):
-        return False
-    return desired.service.supervisor == "none" or installed.service == "active"
 
 
 def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:

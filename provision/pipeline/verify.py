@@ -14,7 +14,7 @@ from provision.core.models.records import CheckRecord, PhaseResult
 from provision.fleet.ssh.channel import Channel
 from provision.pipeline import playbooks, quarantine
 from provision.pipeline.context import RunContext
-from provision.pipeline.install import changing
+from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
@@ -62,12 +62,13 @@ class CheckOptions:
 def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
     """Check each new environment before it goes live; where nothing changed, the last checks stay valid."""
     for host in context.hosts():
-        if host.name in installed.up_to_date:
+        if host.name in installed.up_to_date | installed.restart_only:
             facts = installed.facts[host.name]
             last = facts.installed.last_verify if facts.installed else None
-            text = f"nothing changed since it was {verified_line(last, facts.probed_at)}"
+            what = "nothing" if host.name in installed.up_to_date else "only the start of its service"
+            text = f"{what} changed since it was {verified_line(last, facts.probed_at)}"
             context.record(PhaseResult(host=host.name, phase="verify", status="skipped", text=text))
-    hosts = changing(context, installed)
+    hosts = building(context, installed)
     documents, _ = check(
         context, installed, hosts, CheckOptions("standard", serve_follows=True), desired=installed.desired
     )

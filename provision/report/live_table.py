@@ -18,6 +18,7 @@ from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, printable_line
+from verify.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -57,6 +58,7 @@ class LiveProgress:
 
     def __init__(self, hosts: Sequence[str], stream: TextIO) -> None:
         self._rows = {host: Row(host) for host in hosts}
+        self._lines: list[str] = []
         self._stream = stream
         self._lock = threading.RLock()
         self._started = time.monotonic()
@@ -76,6 +78,10 @@ class LiveProgress:
     def note(self, host: str, text: str) -> None:
         with self._lock:
             self._row(host).text = printable_line(text)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        with self._lock:
+            self._lines += [printable(line) for line in lines]
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
@@ -109,6 +115,10 @@ class LiveProgress:
         with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
             live.update(self._table(console), refresh=True)
             while not self._closing.wait(1 / REDRAWS_PER_S):
+                with self._lock:
+                    lines, self._lines = self._lines, []
+                for line in lines:
+                    console.print(line, markup=False)
                 live.update(self._table(console), refresh=True)
 
     def _table(self, console: Console) -> RenderableType:

@@ -151,12 +151,16 @@ def _read_cached(key: str, store: Store) -> CachedLock:
 
 
 def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
-    own = local_sources(stack)
+    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job))
+
+
+def cache_key(stack: Stack, job: StageJob) -> str:
+    """Return the key of a Stack's lock: a digest of all that the lock depends on."""
     parts = {
         "format": FORMAT,
         "uv": locked_hashes(LOCK, "uv")[0],
         "settings": job.settings.digest(),
-        "own": [source.digest() for source in own],
+        "own": [source.digest() for source in local_sources(stack)],
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
@@ -167,8 +171,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
     }
     if stack.executor != "mp":  # the keys of all other environments stay as they are
         parts["executor"] = executor_requirements(stack)
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    return _Attempt(candidate, stack, own, key)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
