@@ -145,7 +145,7 @@ def require_gateway(request: CommandRequest) -> Inventory:
     if not any(host.is_gateway for host in inventory.hosts):
         raise InventoryError(
             f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
-            hint="add the group with a host that clients reach; docs/guides/serving.md shows one",
+            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
         )
     return inventory
 

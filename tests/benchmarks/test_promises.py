@@ -10,14 +10,12 @@ import sys
 from typing import Any
 
 import pytest
-import typer.main
 
+from benchmarks.promises import Promise, find, promises
 from docs.generate import ROOT
-from docs.generators.first_users import Promise, find, promises
-from provision.cli.main import app
 from provision.core.install_paths import default_prefix
 from provision.pipeline.host_summary import NAME
-from verify import upgrade_cli
+from tests.docs.commands import parse
 
 PROMISES = [pytest.param(row, id=str(number)) for number, row in enumerate(promises(), 1)]
 
@@ -36,17 +34,6 @@ def check_command(text: str) -> None:
         shown = subprocess.run(script, capture_output=True, text=True, check=True).stdout
         unknown = [word for word in words if word.startswith("-") and word not in shown]
         assert not unknown, f"`{words[0]}` has no {unknown}"
-
-
-def parse(words: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
-    context: Any = None
-    while hasattr(command, "resolve_command"):
-        context = command.make_context(command.name, words, parent=context)
-        _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
-    context = command.make_context(command.name, words, parent=context)
-    if command.name == "upgrade":
-        upgrade_cli._parser().parse_args(context.args)
 
 
 def functions(file: str) -> set[str]:

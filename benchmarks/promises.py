@@ -1,8 +1,9 @@
-"""The page docs/reference/first-users.md: what the first users were promised, and what shows it."""
+"""What the first users were promised, and what shows it: `python -m benchmarks.promises` prints a table of promises.toml."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -12,20 +13,15 @@ from typing import Any
 from benchmarks.machine import RESULTS
 from provision.core.tables import build_row, rows_of
 
-TARGET = "docs/reference/first-users.md"
-
 _HEAD = """# Promises to the first users
 
-Generated from `docs/generators/first_users.toml` and `benchmarks/results/`. Each promise, in the order of the documents that made it, with the command that shows
-it, the newest kept figure, where it was measured, and the tests that hold it. "Needs a card" says what no figure of a GPU exists for yet: `benchmarks/card/run` and the
-command of the row measure it where one is at hand. [The benchmarks](../../benchmarks/README.md) say how each figure is taken; [models](models.md) and [the C interface](../guides/c-interface.md)
-have pages of their own, and `benchmarks/results/c-interface.json` all its figures.
+Each promise of `benchmarks/promises.toml` with the command that shows it, the newest kept figure of `benchmarks/results/`, where it was measured, and the tests that hold it.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Numbers of a kept result; first_users.toml explains the fields."""
+    """Numbers of a kept result; promises.toml explains the fields."""
 
     result: str
     paths: tuple[list[str | dict[str, Any]], ...]
@@ -48,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """A row of first_users.toml, which explains the fields."""
+    """A row of promises.toml, which explains the fields."""
 
     source: str
     promise: str
@@ -69,7 +65,7 @@ def promises() -> tuple[Promise, ...]:
 
 
 def generate() -> str:
-    """Return the page."""
+    """Return the tables."""
     parts = [_HEAD]
     for source, rows in groupby(promises(), key=lambda row: row.source):
         head = ["promise", "command", "newest figure, and where it was measured", "held by"]
@@ -109,7 +105,7 @@ def _cells(row: Promise) -> list[str]:
         row.promise,
         f"`{row.command}`",
         "; ".join(figures) or "none: its tests say yes or no",
-        ", ".join(f"[{Path(file).name}](../../{file})" for file in files),
+        ", ".join(f"{file}" for file in files),
     ]
 
 
@@ -123,3 +119,7 @@ def _measured_on(document: dict[str, Any]) -> str:
 def _result(name: str) -> dict[str, Any] | None:
     path = RESULTS / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(generate() + "\n")
