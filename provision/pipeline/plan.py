@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from provision.core.errors import FirstlightError, NoStackError
-from provision.core.models.base import complete
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.stack import Plan, Resolution
+from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan import prepare as read_tables
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
@@ -20,13 +18,6 @@ from provision.pipeline.results import PlannedHosts, ProbedHosts
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no facts, while hosts answer."""
-    del context
-    read_tables()
-    complete(Plan)
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:

@@ -22,12 +22,11 @@ from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.phases import Step, background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
-from provision.report import load as load_report
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.pruning import prune_quietly
@@ -163,7 +162,6 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """
     interrupted, query = False, reads_only(steps)
     with open_run(request, is_query=query) as context:
-        context.while_waiting = partial(_prepare, context, steps)
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -178,12 +176,6 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
-
-
-def _prepare(context: RunContext, steps: Sequence[Step]) -> None:
-    """Do what needs no answer of a host, while hosts answer."""
-    prepare(context, steps)
-    load_report()
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
