@@ -45,7 +45,7 @@ from provision import __version__
 from provision.core.errors import UsageError
 from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
-from provision.core.redaction import is_clean, redact, scrub
+from provision.core.redaction import redact, scrub
 
 QUERIES = "queries"
 """The folder, next to the runs, with the records of commands that only read hosts."""
@@ -239,10 +239,8 @@ class RunFolder:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         """Append one line in a single write, so that it is never split; it has reached the system on return."""
-        whole = {"at": utc_now(), **record}
-        if not is_clean(whole):
-            whole = scrub(json.loads(json.dumps(whole, default=str)))
-        line = (json.dumps(whole) + "\n").encode()
+        plain = json.loads(json.dumps({"at": utc_now(), **record}, default=str))
+        line = (json.dumps(scrub(plain)) + "\n").encode()
         with self._lock:
             file = self._appended.get(name)
             if file is None:

@@ -77,8 +77,6 @@ class RunContext:
     """The hosts of the step that runs."""
     batch: frozenset[str] | None = None
     """The hosts of the batch that runs; None outside of batches."""
-    while_waiting: Callable[[], None] | None = None
-    """Called once while hosts answer the probe."""
     refresh: bool = False
     client: ClientSettings | None = None
     """Index settings that `stage` uses instead of the user's."""
@@ -289,7 +287,6 @@ class RunContext:
         call: Callable[[Host], T],
         *,
         deadline_s: float,
-        while_waiting: Callable[[], None] | None = None,
         cancel: Callable[[Host], None] | None = None,
     ) -> dict[str, T]:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
@@ -299,7 +296,6 @@ class RunContext:
             hosts: The hosts to call the function for.
             call: The function; it gets the host.
             deadline_s: Seconds after which a host counts as failed.
-            while_waiting: Called once, while the hosts work.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
         """
         if not hosts:
@@ -322,7 +318,7 @@ class RunContext:
             )
             for host in hosts
         ]
-        done = fan_out(tasks, while_waiting=while_waiting)
+        done = fan_out(tasks)
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
                 self.fail(name, phase, outcome.error, time.monotonic() - started)

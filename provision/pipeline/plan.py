@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
-from provision.core.models.base import complete
 from provision.core.models.inventory import Host
 from provision.core.models.planned_change import PlannedChange
 from provision.core.models.records import PhaseResult
-from provision.core.models.stack import Plan, Resolution
+from provision.core.models.stack import Resolution
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan import prepare as read_tables
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.pipeline import spans
@@ -30,13 +28,6 @@ from provision.report.run_files import CHANGES_FILE
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no facts, while hosts answer."""
-    del context
-    read_tables()
-    complete(Plan)
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:

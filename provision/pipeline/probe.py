@@ -9,8 +9,8 @@ from provision.core.install_paths import install_paths_of
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.reading import probe as probe_host
+from provision.pipeline.conditions import wants_rules
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import wants_rules
 from provision.pipeline.results import ProbedHosts
 
 if TYPE_CHECKING:
@@ -21,17 +21,6 @@ HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no answer, while hosts work."""
-    del context
-    from provision.core.models.base import complete
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.records import PhaseResult
-    from provision.phases.probe import assemble  # noqa: F401
-
-    complete(HostFacts, PhaseResult)
 
 
 def probe(
@@ -75,7 +64,7 @@ def probe(
         return facts
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
-    found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting)
+    found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S)
     refused = shared_machines(context.inventory.hosts, {**earlier.facts, **found})
     for name, error in refused.items():
         context.fail(name, "probe", error)

@@ -15,21 +15,18 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
-from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
+from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
-from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.fleet.ssh.sockets import begun
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.phases import Step, background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
-from provision.report import load as load_report
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.pruning import prune_quietly
@@ -87,7 +84,6 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
     before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(_direct(inventory)))
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
         stack.callback(run.close)
         run.write("inventory.json", inventory)
@@ -109,12 +105,6 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
             context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
-
-
-def _direct(inventory: Inventory) -> list[Connection]:
-    """Return the connections that are opened first and need no other program."""
-    connections = [host.connection for host in inventory.hosts[:DEFAULT_LIMIT]]
-    return [one for one in connections if one.kind == "ssh" and one.proxy_command is None and not one.bind_address]
 
 
 def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
@@ -172,7 +162,6 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """
     interrupted, query = False, reads_only(steps)
     with open_run(request, is_query=query) as context:
-        context.while_waiting = partial(_prepare, context, steps)
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -187,12 +176,6 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
-
-
-def _prepare(context: RunContext, steps: Sequence[Step]) -> None:
-    """Do what needs no answer of a host, while hosts answer."""
-    prepare(context, steps)
-    load_report()
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:

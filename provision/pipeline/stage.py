@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
-from provision.core.models.base import complete
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -29,12 +28,6 @@ from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no plan, while hosts answer: write the tools for hosts, and read all that acts on one."""
-    complete(Staged)
-    desired_state.product_digest(tuple(sorted(host_tools(context.cache / "tools").values())))
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from provision.core.models.base import complete
 from provision.core.run_folder import RunFolder, write_atomically
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
     from provision.core.models.records import Summary
-
-
-def load() -> None:
-    """Import what summaries need, while hosts work."""
-    from provision.core.models.records import Summary
-    from provision.report import json_form, markdown, run_files, summary_builder, text  # noqa: F401
-    from provision.report.history import retention  # noqa: F401
-
-    complete(Summary)
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
