@@ -12,6 +12,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.stage.model_description import describe
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts, ProbedHosts
@@ -55,8 +56,6 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.phases.stage.model_description import describe
-
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model

@@ -24,6 +24,7 @@ from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.results import PlannedHosts, StagedHosts
+from provision.pipeline.wheel_builds import wheel_builder_of
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
@@ -151,8 +152,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import wheel_builder_of
-
     return wheel_builder_of(context, planned.plan)
 
 

@@ -18,10 +18,12 @@ from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.environment import Environment
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
+from provision.phases.plan.fit import DeviceBudget
+from provision.phases.plan.fit.tables import fp8_caches
 from provision.phases.plan.policy import Policy
 
 if TYPE_CHECKING:
-    from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
+    from provision.phases.plan.fit import ServingRequest, Shape
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
@@ -172,9 +174,6 @@ class HostProfile:
         """Return the devices of the user's model; None if their memory is unknown."""
         if self.served_model is None or self.served_model.budget is not None:
             return self.served_model.budget if self.served_model else None
-        from provision.phases.plan.fit import DeviceBudget
-        from provision.phases.plan.fit.tables import fp8_caches
-
         if self.platform == "cpu":
             return (
                 DeviceBudget("cpu", 1, self.served_model.memory, self.isa in fp8_caches()["cpu"].on)
