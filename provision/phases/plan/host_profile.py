@@ -7,12 +7,12 @@ so that a megabyte more or less does not create another class.
 from __future__ import annotations
 
 from dataclasses import field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen, frozen_by_identity
+from provision.core.frozen import frozen
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
@@ -38,9 +38,9 @@ class HostPython:
     """The torch that it contains; read only under `torch: existing`."""
 
 
-@frozen_by_identity
+@frozen
 class Interpreters:
-    """The part of a profile that decides on the interpreter. Equal values share one object, as `Launch`."""
+    """The part of a profile that decides on the interpreter."""
 
     pythons: tuple[HostPython, ...]
     known: bool
@@ -48,11 +48,6 @@ class Interpreters:
     """Whether missing headers may be installed."""
     with_torch: bool
     """Whether the interpreter must contain the candidate's torch."""
-
-
-@cache
-def _interpreters(pythons: tuple[HostPython, ...], known: bool, installs: bool, with_torch: bool) -> Interpreters:
-    return Interpreters(pythons, known, installs, with_torch)
 
 
 @frozen
@@ -92,17 +87,12 @@ class ServedModel:
         return self.shape.weights.total / GIB
 
 
-@frozen_by_identity
+@frozen
 class Launch:
-    """The part of a profile that decides which GPU code runs. Equal values share one object, which makes a cheap cache key."""
+    """The part of a profile that decides which GPU code runs."""
 
     attention: DecidingAttention
     capabilities: tuple[str, ...]
-
-
-@cache
-def _launch(attention: DecidingAttention, capabilities: tuple[str, ...]) -> Launch:
-    return Launch(attention, capabilities)
 
 
 @frozen
@@ -209,7 +199,7 @@ class HostProfile:
     def driver_request(self) -> driver_supply.DriverRequest:
         """Return the request that decides on the source and the version of a driver to install."""
         policy = self.policy
-        return driver_supply.driver_request(
+        return driver_supply.DriverRequest(
             version=policy.driver_version,
             branch=policy.driver_branch,
             source=policy.driver_source,
@@ -252,11 +242,11 @@ class HostProfile:
     def interpreters(self) -> Interpreters:
         existing, requested = self.policy.torch == "existing", self.policy.python
         usable = tuple(python for python in self.pythons if requested in {None, python.path})
-        return _interpreters(usable, self.pythons_known, self.escalates is not False, existing)
+        return Interpreters(usable, self.pythons_known, self.escalates is not False, existing)
 
     @cached_property
     def launch(self) -> Launch:
-        return _launch(self.deciding_attention, self.capabilities)
+        return Launch(self.deciding_attention, self.capabilities)
 
     @property
     def serving(self) -> tuple[Card | AmdCard, ...]:
