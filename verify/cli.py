@@ -17,6 +17,7 @@ from typing import Any
 from verify import VERSION, cuda_compat
 from verify.arguments import Parser
 from verify.dependencies import with_dependencies
+from verify.doctor import cli as doctor
 from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
@@ -94,8 +95,6 @@ def main(arguments: list[str]) -> int:
 
 def _other(command: str, *arguments: str) -> int:
     if command == "doctor":
-        from verify.doctor import cli as doctor
-
         return doctor.main(list(arguments), program="verify doctor")
     module = import_module(f"verify.{command}_cli")
     code: int = module.main(list(arguments))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from provision.cli.options import InventoryOption, JsonOption, LimitOption, asked
+from provision.core.errors import UsageError
 
 
 def drift(
@@ -28,7 +29,6 @@ def drift(
     as_json: JsonOption = False,
 ) -> None:
     """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
-    from provision.core.errors import UsageError
     from provision.pipeline import drift as pipeline
 
     if prometheus == pipeline.STDOUT and as_json:

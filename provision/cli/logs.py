@@ -10,6 +10,8 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import LOGS, JsonOption
+from provision.core.errors import UsageError
+from provision.core.run_folder import require_writable
 
 app = typer.Typer(
     cls=with_default("show"),
@@ -106,8 +108,6 @@ def bundle(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.core.errors import UsageError
-    from provision.core.run_folder import require_writable
     from provision.report.history import bundle as archive
     from provision.report.history import runs
 

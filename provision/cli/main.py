@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
 from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
@@ -33,6 +34,7 @@ from provision.cli.options import (
     asked,
     refuse_with,
 )
+from provision.core.errors import UsageError
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -69,8 +71,6 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
     """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
-
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
 
@@ -108,7 +108,6 @@ def provision(
     as_json: JsonOption = False,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
-    from provision.core.errors import UsageError
     from provision.pipeline import commands
 
     request = asked(
@@ -293,8 +292,6 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is installed and serving on the hosts."""
-    from provision.core.errors import UsageError
-
     request = asked("status", inventory=inventory, limit=limit)
     if watch:
         if as_json:
@@ -390,8 +387,6 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    from provision.core.errors import UsageError
-
     if bool(files) == (host is not None):
         raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
     if files:
@@ -418,8 +413,6 @@ def doctor(
 def main() -> None:
     """Run the command that was typed."""
     if COMPLETE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
-
         completion_init()
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from provision.pipeline import CommandRequest
+from provision.core.errors import UsageError
+from provision.core.models.invocation import Invocation
+from provision.pipeline import CommandRequest
+from provision.pipeline.batches import Batching
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
@@ -121,11 +124,6 @@ def asked(
     Raises:
         UsageError: The options contradict one another, or no password can be read.
     """
-    from provision.core.errors import UsageError
-    from provision.core.models.invocation import Invocation
-    from provision.pipeline import CommandRequest
-    from provision.pipeline.batches import Batching
-
     if trust is not None and bundle is None:
         raise UsageError(
             "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
@@ -137,8 +135,6 @@ def asked(
         )
     password = None
     if ask_become_pass:
-        import getpass
-
         try:
             password = getpass.getpass("sudo password on the hosts: ")
         except EOFError:
@@ -175,8 +171,6 @@ def refuse_with(option: str, **others: Any) -> None:
     Raises:
         UsageError: One of them was given.
     """
-    from provision.core.errors import UsageError
-
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:
         raise UsageError(

@@ -10,6 +10,7 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import BecomeOption, InventoryOption, JsonOption, LimitOption, asked
+from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -59,7 +60,6 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
-    from provision.core.errors import UsageError
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
@@ -89,8 +89,6 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
     """
-    from provision.core.errors import UsageError
-
     if partial:
         raise UsageError(
             "a host is released after all checks of level full: --release takes no --level, --only, --skip, --inject or --list",
@@ -117,7 +115,6 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
-    from provision.core.errors import UsageError
     from provision.pipeline.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))

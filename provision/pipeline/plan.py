@@ -17,6 +17,7 @@ from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
+from provision.phases.stage.model_description import describe
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import desired_state_of
@@ -103,8 +104,6 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.phases.stage.model_description import describe
-
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from provision.core.install_paths import install_paths_of
 from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
+from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import probe as probe_host
 from provision.pipeline.conditions import wants_rules
 from provision.pipeline.context import RunContext
@@ -15,7 +17,6 @@ from provision.pipeline.results import ProbedHosts
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
-    from provision.core.models.records import PhaseResult
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
@@ -54,8 +55,6 @@ def probe(
             with_configuration=with_configuration,
         )
         if facts.installed is not None and facts.installed.drift:
-            from provision.phases.probe.changes import with_authors
-
             drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
             facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
         # Here and not at the end, for all hosts: the others still work.
@@ -76,8 +75,6 @@ def probe(
 
 
 def _probe_result(name: str, facts: HostFacts) -> PhaseResult:
-    from provision.core.models.records import PhaseResult
-
     skew, seconds = facts.clock_skew_s, facts.seconds or 0.0
     if skew is None or abs(skew) <= MAX_CLOCK_SKEW_S:
         return PhaseResult(host=name, phase="probe", status="ok", seconds=seconds)

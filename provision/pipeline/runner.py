@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Host, Inventory
+from provision.core.models.records import PhaseResult
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
+from provision.phases.stage import Store
+from provision.phases.stage.bundle import open_bundle
+from provision.phases.stage.bundle.product_files import require_product
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
+from provision.pipeline.failures import diagnose
+from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.phases import Step, background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
@@ -127,10 +133,6 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
         raise UsageError(
             "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
         )
-    from provision.phases.stage import Store
-    from provision.phases.stage.bundle import open_bundle
-    from provision.phases.stage.bundle.product_files import require_product
-
     assert request.bundle is not None
     progress = partial(report_progress, request.bundle.name)
     opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=progress)
@@ -193,8 +195,6 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
 
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
     """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
-    from provision.core.models.records import PhaseResult
-
     own = [step for step in steps if step.in_batches]
     run_in_order(context, steps[: steps.index(own[0])])
     context.scope = "provisioned"
@@ -219,8 +219,6 @@ def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) 
 
 def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
-    from provision.core.models.records import PhaseResult
-
     context.scope, context.batch = "all", None
     for host in context.hosts():
         done = context.results.get(host.name, {})
@@ -240,16 +238,12 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     context.stop_background()
     context.write_results()
     if context.failures:
-        from provision.pipeline.failures import diagnose
-
         diagnose(context, context.result)
     summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)
     if there := context.locked - context.removed:
-        from provision.pipeline.host_summary import write_on_hosts
-
         write_on_hosts(context, summary, there)
     return summary, texts
 

@@ -25,6 +25,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.host_changes import is_restart_only, is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
+from provision.pipeline.wheel_builds import wheel_builder_of
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
@@ -145,8 +146,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import wheel_builder_of
-
     return wheel_builder_of(context, planned.plan)
 
 

@@ -13,6 +13,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
 from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
@@ -21,8 +26,7 @@ from provision.report.live_words import ending, printable_line
 from verify.printable import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
+    from rich.console import RenderableType
 
 APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0
@@ -106,9 +110,6 @@ class LiveProgress:
         """Redraw until closed; the terminal is always restored."""
         if self._closing.wait(APPEARS_AFTER_S):
             return
-        from rich.console import Console
-        from rich.live import Live
-
         console = Console(file=self._stream, highlight=False)
         live: Live
         # A closed terminal ends the drawing, not the run.
@@ -122,9 +123,6 @@ class LiveProgress:
                 live.update(self._table(console), refresh=True)
 
     def _table(self, console: Console) -> RenderableType:
-        from rich.table import Table
-        from rich.text import Text
-
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)
             shown = rows[: max(1, console.height - LINES_BESIDE)]

@@ -16,6 +16,7 @@ from provision.core.user_path import expand_user
 from provision.phases.plan.fit import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
 from provision.phases.stage.hub_responses import HubModel, parse_hub_model
+from provision.phases.stage.model_hub import fetch_hub_model, model_key
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -51,8 +52,6 @@ def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | N
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    from provision.phases.stage.model_hub import fetch_hub_model, model_key
-
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)
     if staged and (found := _of_staged(settings.model, staged, store)):

@@ -10,6 +10,7 @@ from typing import Any
 from provision.core.files import files_below
 from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
+from verify.doctor.catalog import PACKED_CAUSES, pack
 
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
@@ -35,8 +36,6 @@ def zipapp() -> bytes:
 
     Releases of zlib may compress differently: a host with two controllers then gets the tool again.
     """
-    from verify.doctor.catalog import PACKED_CAUSES, pack
-
     entries: dict[str, bytes] = {}
     tables: dict[str, Any] = {}
     for path in sorted(SOURCE.rglob("*")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -57,8 +58,6 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
     A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
     """
-    import re
-
     rows = table("speed")
     for row in rows["all_reduce"]:
         if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import site
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -124,8 +125,6 @@ def search_path(home: Path) -> list[Path]:
     except OSError:
         settings = ""
     if re.search(r"^include-system-site-packages *= *true", settings, re.MULTILINE | re.IGNORECASE):
-        import site
-
         found.append(Path(site.getusersitepackages()))
     return list(dict.fromkeys(found))
 

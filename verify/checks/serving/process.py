@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -133,8 +134,6 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
 
 
 def _uid(user: str) -> int | None:
-    import pwd
-
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:

@@ -6,7 +6,7 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, rule
+from provision.phases.plan.rule import Verdict, accept, assume, rule
 
 _DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
 
@@ -22,7 +22,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return (*reached("driver-floor", option, profile, plan), *_there(plan.version, plan.action)) if plan else ()
 
 
-@memoized
 def _there(version: str | None, action: str) -> Iterator[Verdict]:
     if version is None:
         yield assume("the NVIDIA driver is new enough for the chosen builds")
