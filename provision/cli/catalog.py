@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 
 
-@app.command("check")
+@app.command("check", hidden=True)
 def check() -> None:
     """Check every row: its values, its references, its source."""
     from provision.catalog.refresh import commands

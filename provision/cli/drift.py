@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import InventoryOption, JsonOption, LimitOption, asked
+from provision.cli.options import JsonOption, asked, with_hosts
 from provision.core.errors import UsageError
 
 
+@with_hosts
 def drift(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -24,9 +23,15 @@ def drift(
     ] = None,
     prometheus: Annotated[
         str | None,
-        typer.Option("--prometheus", metavar="FILE", help="Write the numbers here in Prometheus' text; - prints them."),
+        typer.Option(
+            "--prometheus",
+            metavar="FILE",
+            hidden=True,
+            help="Write the numbers here in Prometheus' text; - prints them.",
+        ),
     ] = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
     from provision.pipeline import drift as pipeline
@@ -35,5 +40,5 @@ def drift(
         raise UsageError(
             "`--json` and `--prometheus -` both print a document", hint="write one of them: --prometheus FILE"
         )
-    request = asked("drift", inventory=inventory, limit=limit)
+    request = asked("drift", **options)
     raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))

@@ -99,7 +99,8 @@ def prune(
 
 
 @app.command()
-def bundle(
+@app.command("bundle", hidden=True)
+def archive(
     *,
     run: RunArgument = None,
     anonymous: Annotated[
@@ -108,16 +109,15 @@ def bundle(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.report.history import bundle as archive
-    from provision.report.history import runs
+    from provision.report.history import bundle, runs
 
     folder = runs.find(LOGS, run)
-    target = output or archive.default_target(folder.name, anonymous=anonymous)
+    target = output or bundle.default_target(folder.name, anonymous=anonymous)
     require_writable(target, "--output")
     try:
-        made = archive.bundle(folder, target, anonymous=anonymous)
+        made = bundle.bundle(folder, target, anonymous=anonymous)
     except OSError as error:
         raise UsageError(
             f"`{target}` cannot be written: {error.strerror}", hint="name another file with --output"
         ) from None
-    typer.echo(archive.render(made))
+    typer.echo(bundle.render(made))

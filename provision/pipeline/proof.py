@@ -37,7 +37,7 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
             root=paths.root,
             request=requests[host.name],
             deadline_s=PROVE_DEADLINE_S,
-            progress=lambda text: context.progress.note(host.name, text),
+            progress=lambda text: context.progress.detail(host.name, text),
         )
 
     hosts = [host for host in context.inventory.hosts if host.name in requests]

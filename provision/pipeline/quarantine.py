@@ -1,4 +1,4 @@
-"""Quarantine: hosts whose hardware failed a check are marked at once, and take no part in later runs until they are released."""
+"""Quarantine: hosts whose hardware failed a check are marked at once, and take no part in later runs until they are returned to service."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def known_mark(context: RunContext, probed: ProbedHosts, host: Host) -> Quaranti
 
 def release_hint(name: str) -> str:
     """Return what lifts the mark of a host."""
-    return f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {name} --release"
+    return f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {name} --return"
 
 
 def mark_failed(context: RunContext, probed: ProbedHosts, host: Host, document: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ def take_out_of_traffic(context: RunContext, names: Sequence[str]) -> None:
 
 
 def forget_at_gateways(context: RunContext, names: Sequence[str]) -> None:
-    """Let gateways that were set up without a released host forget that it was drained, so that it takes requests once it is back."""
+    """Let gateways that were set up without a returned host forget that it was drained, so that it takes requests once it is back."""
     _notify_gateways(context, names, drain=False)
 
 

@@ -93,7 +93,7 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
         stack.callback(run.close)
         run.write("inventory.json", inventory)
-        progress = stack.enter_context(open_progress([host.name for host in inventory.hosts]))
+        progress = stack.enter_context(open_progress([host.name for host in inventory.hosts], verbose=request.verbose))
         context = RunContext(
             run=run,
             inventory=inventory,

@@ -40,6 +40,9 @@ class Progress(Protocol):
     def lines(self, lines: Sequence[str]) -> None:
         """Print lines that stay."""
 
+    def detail(self, host: str, text: str) -> None:
+        """Report what only `--verbose` shows: a line of the service's log."""
+
     def finish(self, host: str, result: PhaseResult) -> None:
         """A host leaves a phase."""
 
@@ -51,15 +54,19 @@ class Progress(Protocol):
 
 
 def open_progress(
-    hosts: Sequence[str], *, stream: TextIO | None = None, environment: Mapping[str, str] | None = None
+    hosts: Sequence[str],
+    *,
+    verbose: bool = False,
+    stream: TextIO | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Progress:
-    """Return a live table on a terminal that can redraw, else plain lines."""
+    """Return a live table on a terminal that can redraw, else plain lines; `verbose` means plain lines with every detail."""
     out = stream or unguarded(sys.stderr)
-    if is_live(out, environment if environment is not None else os.environ):
+    if not verbose and is_live(out, environment if environment is not None else os.environ):
         from provision.report.live_table import LiveProgress
 
         return LiveProgress(hosts, out)
-    return PlainProgress(out)
+    return PlainProgress(out, verbose=verbose)
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -70,8 +77,9 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
 class PlainProgress:
     """Plain lines: when the first host enters a phase, when a host leaves it, and periodically for bytes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, verbose: bool = False) -> None:
         self._stream = stream
+        self._verbose = verbose
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._entered: set[str] = set()
@@ -99,6 +107,10 @@ class PlainProgress:
         with self._lock:
             for line in lines:
                 self._line(printable(line))
+
+    def detail(self, host: str, text: str) -> None:
+        if self._verbose:
+            self.note(host, text)
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:

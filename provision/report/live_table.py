@@ -87,6 +87,9 @@ class LiveProgress:
         with self._lock:
             self._lines += [printable(line) for line in lines]
 
+    def detail(self, host: str, text: str) -> None:
+        """Show nothing: a table has no room for logs."""
+
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             row = self._row(host)

@@ -59,7 +59,7 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
         (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
         (
-            ("verify", "--release", "gpu-1", "--limit", "gpu-2"),
+            ("verify", "--return", "gpu-1", "--limit", "gpu-2"),
             64,
             "hosts are named twice: `--limit gpu-2` and `gpu-1`",
         ),

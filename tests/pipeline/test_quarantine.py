@@ -113,9 +113,9 @@ class Site:
         steps = (Step("probe", self.probe, "probe", "all"), QUARANTINE, Step("serve", serve, "serve"))
         return execute(self.request("provision"), steps)
 
-    def release(self) -> int:
+    def return_to_service(self) -> int:
         options = CheckOptions("full")
-        return operations.verify(self.request("verify"), options, as_json=False, with_release=True)
+        return operations.verify(self.request("verify"), options, as_json=False, with_return=True)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> 
     assert (site.mark_on_host("b"), site.kept("b")) == (None, None)
     result = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"]
     assert result.notes == ("quarantined: later runs leave it out",)
-    assert "--limit a --release" in (result.hint or "")
+    assert "--limit a --return" in (result.hint or "")
     assert outcome.exit_code == Exit.RED
 
 
@@ -156,7 +156,7 @@ def test_a_gateway_without_the_released_host_forgets_that_it_was_drained(site: S
     site.bad.clear()
     site.told.clear()
     site.behind = behind
-    site.release()
+    site.return_to_service()
     assert site.told == ([] if behind else [("gate", {"ready": ["a"], "by": "run"})])
 
 
@@ -207,7 +207,7 @@ def test_later_runs_leave_the_host_out_with_its_reason(site: Site) -> None:
     assert (state(outcome, "a"), state(outcome, "b")) == ("quarantined", "unchanged")
     assert (outcome.summary.verdict, outcome.exit_code) == ("amber", Exit.OK)
     assert "check `devices.ecc`: as it should not be" in outcome.texts["summary.txt"]
-    assert outcome.summary.next_commands[0].endswith("--release")
+    assert outcome.summary.next_commands[0].endswith("--return")
 
 
 def test_a_run_without_any_other_host_is_red(site: Site) -> None:
@@ -250,15 +250,15 @@ def test_a_green_verification_releases(site: Site, capsys: pytest.CaptureFixture
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
     del site.bad["a"]
-    assert site.release() == Exit.OK
-    assert "a: released from quarantine" in capsys.readouterr().out
+    assert site.return_to_service() == Exit.OK
+    assert "a: returned to service" in capsys.readouterr().out
     on_host = site.mark_on_host("a")
     assert on_host is not None
     assert on_host["released_at"]
     assert site.kept("a") is None
     site.provision()
     assert site.reached == ["a", "b"]
-    assert site.release() == Exit.OK
+    assert site.return_to_service() == Exit.OK
     assert "no host is quarantined" in capsys.readouterr().out
 
 
@@ -276,7 +276,7 @@ def test_anything_but_green_keeps_the_mark(
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
     site.bad["a"] = found
-    assert site.release() == code
+    assert site.return_to_service() == code
     assert f"a: stays quarantined: {reason}" in capsys.readouterr().out
     assert state(site.provision(), "a") == "quarantined"
 
@@ -289,7 +289,7 @@ def test_a_mark_that_cannot_be_lifted_on_the_host_stays_here_too(
     del site.bad["a"]
     (site.folder / "a" / NAME).unlink()
     (site.folder / "a").rmdir()
-    assert site.release() == 3
+    assert site.return_to_service() == 3
     assert "a: stays quarantined: its mark cannot be changed" in capsys.readouterr().out
     assert site.kept("a") is not None
 
@@ -348,6 +348,6 @@ def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Pat
     assert done.code == Exit.RED, done.output()
     assert done.host("here")["state"] == "quarantined"
     assert MARK.text in done.out
-    assert f"./firstlight verify -i {inventory} --release" in done.summary["next_commands"]
+    assert f"./firstlight verify -i {inventory} --return" in done.summary["next_commands"]
     assert [path.name for path in prefix.iterdir()] == [NAME], "nothing was installed"
     assert MARK.sentence in firstlight("status", "-i", str(inventory)).out

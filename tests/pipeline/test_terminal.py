@@ -101,3 +101,24 @@ def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert out.splitlines()[-1] == "python-headers-missing: interrupted: nothing was changed on localhost"
     os.close(ours)
+
+
+@pytest.mark.parametrize("command", ["stop", "uninstall"])
+def test_what_takes_a_service_away_is_asked_for_on_a_terminal(command: str, tmp_path: Path) -> None:
+    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"gpu-7": host}}}))
+    logs = tmp_path / "logs"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provision", command, "-i", str(tmp_path / "hosts.yml")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs)},
+    )
+    os.close(theirs)
+    assert b"gpu-7? [y/N]: " in read_until(ours, b"[y/N]: ")
+    os.write(ours, b"\n")
+    assert b"nothing was changed" in read_until(ours, b"changed")
+    assert process.wait(LONG_S) == 1
+    assert not (logs / "latest").exists()

@@ -62,6 +62,16 @@ def test_plain_lines_name_a_phase_once() -> None:
     ]
 
 
+def test_details_are_for_those_who_ask() -> None:
+    for verbose in (False, True):
+        out = Terminal()
+        with open_progress(
+            ["a"], verbose=verbose, stream=out, environment={"TERM": "xterm"} if verbose else {}
+        ) as view:
+            view.detail("a", "INFO loading weights")
+        assert ("a: INFO loading weights" in out.getvalue()) is verbose
+
+
 def test_plain_failure_has_text_and_hint_and_no_secret() -> None:
     output = plain(result("a", "install", "failed", text="HF_TOKEN=abcdefgh1234 \x1b[31mwrong", hint="see the log"))
     assert "a: install failed: HF_TOKEN=[hidden] wrong" in output

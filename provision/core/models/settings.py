@@ -5,6 +5,7 @@ Every inventory variable is `firstlight_` plus a field's name of `Settings`; doc
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 from provision.core.models.base import Record
@@ -30,6 +31,19 @@ from provision.core.models.setting_types import (
     setting,
 )
 
+OPTIONS = {
+    "model": "--model",
+    "vllm": "--vllm",
+    "driver": "--driver",
+    "flash_attn": "--flash-attn",
+    "flash_attn_wheels": "--flash-attn-wheels",
+    "attention": "--attention",
+    "bind": "--host",
+    "port": "--port",
+    "reboot": "--reboot",
+    "prefix": "--prefix",
+}
+"""Settings that have an option of their own; every other one is given by `--set NAME=VALUE`."""
 RAY_PORTS = 80
 """Ports of Ray on one host: eight of its own programs, and one for each process that it starts."""
 
@@ -401,6 +415,12 @@ class Settings(Record):
             on_cpu: Whether the hosts compute on their CPUs.
         """
         return self.pipeline_parallel or (1 if on_cpu else self.span)
+
+
+def typed(name: str, value: object) -> str:
+    """Return what is typed to give a setting a value, as messages spell it."""
+    option = OPTIONS.get(name)
+    return f"{option} {value}" if option else f"--set {shlex.quote(f'{name}={value}')}"
 
 
 def option_of(word: str) -> str:

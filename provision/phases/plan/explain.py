@@ -75,7 +75,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
-        pairs.append(("vLLM", "none, as `vllm: none` requests"))
+        pairs.append(("vLLM", "none, as `--vllm none` requests"))
     note = " of the default index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
     pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
     where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed in the prefix"

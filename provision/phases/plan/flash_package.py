@@ -71,10 +71,10 @@ def _find(
         if community_allowed:
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
             return PackageChoice(package, why, third_party.source)
-        missing += f"; {third_party.repository} has {package.file}, which only `flash_attn_wheels: community` allows"
+        missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
     built = _built(key, option, requested, builder, missing)
     if builder is None and built.package is not None:
-        return PackageChoice(None, f"{missing}; `builder: {CONTROLLER}` would build it from source", built.source)
+        return PackageChoice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", built.source)
     return built
 
 

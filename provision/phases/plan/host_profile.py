@@ -35,7 +35,7 @@ class HostPython:
     version: str
     headers: bool | None
     torch: str | None = None
-    """The torch that it contains; read only under `torch: existing`."""
+    """The torch that it contains; read only under `--set torch=existing`."""
 
 
 @frozen

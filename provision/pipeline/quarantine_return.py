@@ -1,4 +1,4 @@
-"""`verify --release`: quarantined hosts are verified in full; the mark of those that are green is lifted."""
+"""`verify --return`: quarantined hosts are verified in full; the mark of those that are green is lifted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provision.pipeline.results import CheckedHosts, ProbedHosts
 from provision.pipeline.verify import CheckOptions, verify_live
 
 
-def release(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
+def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
     """Verify the quarantined hosts of a run, and lift the marks of those that are green; other hosts are not checked.
 
     The mark on the host is lifted first: if this controller dies before it forgets its own, the host says that it is over.
@@ -35,7 +35,7 @@ def release(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> 
         if stays[name] is None:
             stays[name] = _lift(context, probed, name, mark)
         result = context.results[name]["verify"]
-        note = f"stays quarantined: {stays[name]}" if stays[name] else "released from quarantine"
+        note = f"stays quarantined: {stays[name]}" if stays[name] else "returned to service"
         context.record(result.model_copy(update={"notes": (*result.notes, note)}))
     forget_at_gateways(context, [name for name, reason in stays.items() if reason is None])
     return replace(checked, left_out=others, stays=stays)
