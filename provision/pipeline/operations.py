@@ -36,8 +36,8 @@ from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.shell import command
-from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
+from verify.runner.junit import junit
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked

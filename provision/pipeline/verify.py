@@ -19,8 +19,8 @@ from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
-from verify.last_run import failed_levels
 from verify.records import FRAME, SERVING, Level
+from verify.runner.last_run import failed_levels
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
@@ -126,7 +126,7 @@ def check(
         return {}, ()
     from provision.phases.verify.run_checks import verify as run_checks
     from provision.pipeline import learned_floors
-    from verify.host_comparison import compare
+    from verify.host.comparison import compare
 
     started = time.monotonic()
     desired = desired or {}
