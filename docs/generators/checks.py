@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from verify.fault_families import FAMILIES as FAULT_FAMILIES
-from verify.faults import ANY_CHECK, FAULTS
 from verify.records import LEVELS
-from verify.registry import FAMILIES, all_checks
+from verify.runner.fault_families import FAMILIES as FAULT_FAMILIES
+from verify.runner.faults import ANY_CHECK, FAULTS
+from verify.runner.registry import FAMILIES, all_checks
 
 TARGET = "docs/reference/checks.md"
 HEAD = """# Checks

@@ -284,7 +284,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
 
 def _ask_password() -> str:
 
-
     try:
         return getpass.getpass("sudo password on the hosts: ")
     except EOFError:

@@ -40,8 +40,8 @@ from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
 from provision.report.group import merge_equal_records
 from provision.report.shell import command
-from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
+from verify.runner.junit import junit
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked

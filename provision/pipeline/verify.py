@@ -24,9 +24,9 @@ from provision.pipeline.stage import recompute_desired
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
-from verify.host_comparison import compare
-from verify.last_run import failed_levels
+from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
+from verify.runner.last_run import failed_levels
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked

@@ -7,7 +7,7 @@ from typing import Any
 import typer.main
 
 from provision.cli.main import app
-from verify import upgrade_cli
+from verify.cli import upgrade as upgrade_cli
 
 
 def parse(words: list[str]) -> None:

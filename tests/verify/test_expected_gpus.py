@@ -19,7 +19,7 @@ from provision.report import summarise, write
 from tests.pipeline.test_verify import context_of, probed_hosts
 from tests.report.sample import GPU_STACK, Folder, host
 from verify.checks.devices.gpus import fewer
-from verify.views import Gpu
+from verify.host.views import Gpu
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded"
 NOW, BEFORE = "20991120T101500Z", "20201119T101500Z"

@@ -28,7 +28,7 @@ from provision.phases.verify.tool_output import read
 from provision.report.checks_table import checks_table
 from tests.verify.localhost import LOCALHOST
 from verify.records import LEVELS, Level
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from verify.doctor.catalog import PACKED_CAUSES, pack
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
     {
-        "verify/fault_families.py",
+        "verify/runner/fault_families.py",
         "verify/doctor/text_classifier.py",
-        "verify/host_comparison.py",
-        "verify/time_limits.py",
+        "verify/host/comparison.py",
+        "verify/runner/time_limits.py",
         "verify/cabi/build.py",
     }
 )
@@ -48,4 +48,4 @@ def zipapp() -> bytes:
             tables[path.stem] = read_table(path)
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
-    return pack_zipapp(entries, main="verify.cli:main(sys.argv[1:])")
+    return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")

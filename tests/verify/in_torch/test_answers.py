@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from verify import small_llama
 from verify.checks.engine.answers import LENGTH, PROMPTS, SHARED, EngineAnswer, evaluate, prompts, spoiled
+from verify.serving import small_llama
 
 CONFIG = {**small_llama.tiny().config, "architectures": ["LlamaForCausalLM"]}
 

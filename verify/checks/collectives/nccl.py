@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from verify.collectives import evaluate, run_collectives
+from verify.host.views.torch_view import names
+from verify.operators.collectives import evaluate, run_collectives
+from verify.operators.speed import SLOWED
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import SLOWED
 from verify.tables import table
-from verify.views.torch_view import names
 
 LARGE_BYTES = 1 << 30
 """Size of the timed array: large enough that links dominate, not kernel launches."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions, small_llama
-from verify.devices import memory
+from verify.host.devices import memory
+from verify.operators.sampling import chi_square_share, truncated_probabilities
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.sampling_statistics import chi_square_share, truncated_probabilities
+from verify.runner import preconditions
+from verify.serving import small_llama
 from verify.tables import table
 
 MODEL = "builtin-1"

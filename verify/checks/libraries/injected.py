@@ -16,9 +16,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from verify import byte_code, preconditions
-from verify.manifest import MANIFEST, listed
+from verify.binaries import byte_code
+from verify.binaries.manifest import MANIFEST, listed
 from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
+from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
 from verify.tables import table

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions
-from verify.cuda_compat import compat_folder
-from verify.distributions import host_packages
+from verify.binaries.cuda_compat import compat_folder
+from verify.binaries.distributions import host_packages
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving import readiness_proof, service_plan
 from verify.serving.process_differences import (
     attention_problems,
