@@ -470,6 +470,10 @@ cuda_toolkits() {
         elif [ -x "$folder/bin/nvcc" ]; then
             limit "$folder/bin/nvcc" --version 2>&1
         fi
+        # What is compiled when the engine starts, with FlashInfer's headers, includes both.
+        for needed in bin/nvcc include/curand_kernel.h; do
+            [ -e "$folder/$needed" ] || say lacks "$needed"
+        done
         [ ! -e "$folder/compat/libcuda.so.1" ] || say compat "$folder/compat/libcuda.so.1"
     done
     return 0

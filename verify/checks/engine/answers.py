@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from verify import preconditions, small_llama
@@ -48,8 +50,6 @@ class EngineAnswer:
 
 
 def _run(context: CheckContext) -> CheckResult:
-    import torch
-
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
         return CheckResult(
@@ -57,6 +57,15 @@ def _run(context: CheckContext) -> CheckResult:
         )
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
+    with TemporaryDirectory(prefix="firstlight-") as compiled:
+        os.environ |= sampling_environment(context.stack.get("flashinfer"), compiled)
+        return _asked(context, folder)
+
+
+def _asked(context: CheckContext, folder: Path) -> CheckResult:
+    """Ask engines of the model in a folder, and compare their answers with the model in float64."""
+    import torch
+
     # Without a model, an injected fault is proven on the reference's own answers.
     stood_in = not folder.is_dir()
     model = small_llama.tiny() if stood_in else small_llama.load(folder)
@@ -109,6 +118,23 @@ def _crowded(context: CheckContext) -> CheckResult | None:
     holder = f"{service.name} is running, and" if service and service.main_pid else "other processes are running:"
     text = f"{holder} {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free, an engine needs {MEMORY_SHARE:.0%}"
     return CheckResult("skip", text, remedy="stop the service for the checks: --drain")
+
+
+def sampling_environment(plan: Mapping[str, Any] | None, folder: str) -> dict[str, str]:
+    """Return the variables with which vLLM samples as the service of the Stack does.
+
+    Args:
+        plan: The Stack's FlashInfer; None if it has none.
+        folder: What FlashInfer compiles goes there.
+    """
+    plan = plan or {}
+    if plan.get("kernels") == "off":
+        return {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    if plan.get("kernels") != "compiled":
+        return {}
+    home = plan.get("toolkit") or "/usr/local/cuda"
+    path = [f"{sys.prefix}/bin", f"{home}/bin", os.environ.get("PATH", os.defpath)]
+    return {"CUDA_HOME": home, "PATH": os.pathsep.join(path), "FLASHINFER_WORKSPACE_BASE": folder}
 
 
 def prompts(vocabulary: int) -> list[list[int]]:
