@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import os
 import sys
@@ -35,6 +36,8 @@ CHUNK = 32
 """Tokens computed at once if prompts are split; most prompts are longer."""
 MEMORY_SHARE = 0.08
 """Share of a GPU's memory; a service may need the rest."""
+CACHE_BYTES = 256 << 20
+"""Size of the key-value cache: all prompts with their answers take 30 MiB in float32."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "whole prompts, no prefix cache": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
     "split prompts, prefix cache": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
@@ -169,6 +172,9 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     from vllm import LLM
 
+    # Otherwise vLLM measures what is free, and ends with an error if another process, another check too, frees memory of the card meanwhile.
+    name = "kv_cache_memory_bytes"
+    cache = {name: CACHE_BYTES} if name in inspect.signature(LLM).parameters else {}
     return LLM(
         model=str(folder),
         dtype=dtype,
@@ -176,6 +182,7 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
         max_num_seqs=PROMPTS,
         enforce_eager=True,
         gpu_memory_utilization=MEMORY_SHARE,
+        **cache,
         **options,
     )
 
