@@ -424,6 +424,16 @@ cuda_toolkits() {
         elif [ -x "$folder/bin/nvcc" ]; then
             limit "$folder/bin/nvcc" --version 2>&1
         fi
+        # FlashInfer compiles with these when the engine starts. For the last one the linker takes the driver's own if that has a link.
+        for needed in bin/nvcc include/curand_kernel.h lib64/libcudart.so lib64/stubs/libcuda.so; do
+            case $needed in
+                */libcuda.so) set -- /usr/lib/*-linux-gnu/libcuda.so /usr/lib64/libcuda.so /usr/lib/libcuda.so "$folder/$needed" ;;
+                *) set -- "$folder/$needed" ;;
+            esac
+            found=''
+            for file; do [ ! -e "$file" ] || found=yes; done
+            [ -n "$found" ] || say lacks "$needed"
+        done
         [ ! -e "$folder/compat/libcuda.so.1" ] || say compat "$folder/compat/libcuda.so.1"
     done
     return 0

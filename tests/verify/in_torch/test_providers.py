@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from verify.attention.cases import CASES, Case
-from verify.attention.providers import Provider, aiter_flash, flash_attn, unified, vllm_flash
+from verify.attention.providers import Provider, aiter_flash, flash_attn, import_problem, unified, vllm_flash
 from verify.tables import table
 
 TOLERANCE = 2e-5
@@ -282,3 +282,21 @@ def test_a_kernel_without_its_library_is_no_proof() -> None:
     assert check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"
     other = check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa2_C"))
     assert (other.status, other.reason) == ("fail", "no library of vLLM's FlashAttention 3 is loaded (`_vllm_fa3_C`)")
+
+
+def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "flash_attn" / "cute"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").write_text("import types\ntypes.missing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert import_problem(flash_attn.FOUR.row) == "no `flash-attn-4` in this environment"
+    (tmp_path / "flash_attn_4-4.0.0.dist-info").mkdir()
+    (tmp_path / "flash_attn_4-4.0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: flash-attn-4\nVersion: 4.0.0\n"
+    )
+    assert str(import_problem(flash_attn.FOUR.row)).startswith(
+        "`flash_attn.cute` does not import: module 'types' has no"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,9 +113,11 @@ def import_problem(row: Mapping[str, Any]) -> str | None:
         return None
     if importlib.util.find_spec(name.partition(".")[0]) is None:
         return f"no `{name.partition('.')[0]}` in this environment"
+    if "distribution" in row and not list(importlib.metadata.distributions(name=row["distribution"])):
+        return f"no `{row['distribution']}` in this environment"
     try:
         module = importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError, AttributeError, TypeError) as error:
         return f"`{name}` does not import: {error}"
     reason = getattr(module, "fa_version_unsupported_reason", None)
     problem = reason(row["generation"]) if reason and "generation" in row else None
