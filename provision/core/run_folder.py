@@ -43,6 +43,7 @@ from pydantic import BaseModel
 
 from provision import __version__
 from provision.core.errors import UsageError
+from provision.core.files import write_atomically
 from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
 from provision.core.redaction import redact, scrub
@@ -58,34 +59,6 @@ TEXT_AT_MOST = 8000
 def utc_now() -> str:
     """Return the current time: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
-    """Write a file atomically: a reader sees the old or the new content, never a part.
-
-    Args:
-        path: The file; missing parent folders are created.
-        content: The content; text is written as UTF-8.
-        mode: Permissions of the file.
-        durable: Whether to wait for the disk, so that the file survives a power failure (0.5 to 3 ms, more on a busy disk).
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def require_writable(path: Path, option: str) -> None:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from provision.core.run_folder import write_atomically
+from provision.core.files import write_atomically
 
 LAUNCHER = b"#!/usr/bin/env python3\n"
 MAIN = "import sys\n\nfrom {module} import {function}\n\nsys.exit({call})\n"

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, UsageError
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import require_writable, write_atomically
+from provision.core.run_folder import require_writable
 from provision.phases.plan.recorded_facts import read_facts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout

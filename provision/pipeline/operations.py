@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import require_writable, write_atomically
+from provision.core.run_folder import require_writable
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.returns import Move, with_moves
 from provision.fleet.rollout.store import RolloutStore

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from provision.core.files import write_atomically
 from provision.core.json_text import indented
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from provision.core.models.phase_names import PhaseName

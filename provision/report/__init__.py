@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.files import write_atomically
+from provision.core.run_folder import RunFolder
 from provision.report import json_form, markdown, run_files, summary_builder, text
 from provision.report.difference import since_green
 from provision.report.group import group_hosts

@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import Exit
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.core.run_folder import write_atomically
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.traffic import HostTraffic, Traffic

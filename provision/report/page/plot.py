@@ -10,9 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-import pygal
-from pygal.style import Style
-
 from provision.core.frozen import frozen
 from provision.report.layout import clean, number
 
@@ -48,6 +45,8 @@ class Chart:
 
 def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
     """Draw lines over common positions on the x axis; values are positive, None where a series has none."""
+    import pygal
+
     places = [_short(label) for label in labels]
     chart = pygal.Line(
         **_common(LINES_HEIGHT, words), **_logarithmic(series), x_labels=places, allow_interruptions=True
@@ -57,6 +56,8 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], w
 
 def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
     """Draw one row a label from the top with one dot a series; values are positive, None where a series has none."""
+    import pygal
+
     height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
     places = ["", *(_short(label) for label in labels), ""]  # an empty place keeps the first and last off the frame
     chart = pygal.HorizontalLine(
@@ -67,6 +68,8 @@ def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], wo
 
 def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Draw horizontal bars, one a label from the top, with one part a series."""
+    import pygal
+
     height = BARS_MARGIN + BAR_HEIGHT * len(labels)
     chart = pygal.HorizontalStackedBar(**_common(height, number), x_labels=_upwards(labels))
     return _draw(chart, {name: list(reversed(values)) for name, values in series.items()})
@@ -99,6 +102,8 @@ def _short(label: str) -> str:
 
 
 def _common(height: int, words: Words) -> dict[str, Any]:
+    from pygal.style import Style
+
     return {
         "width": WIDTH,
         "height": height,
