@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
-from provision import __version__
-from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
+from provision import __version__, features
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -74,8 +74,9 @@ app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
-app.command()(drift.drift)
 app.command()(chat.chat)
+for feature in features.modules("commands"):
+    feature.add_to(app)
 
 
 @app.command()

@@ -34,7 +34,7 @@ def drift(
     **options: Any,
 ) -> None:
     """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
-    from provision.pipeline import drift as pipeline
+    from provision.features.host_comparison import drift as pipeline
 
     if prometheus == pipeline.STDOUT and as_json:
         raise UsageError(
@@ -42,3 +42,8 @@ def drift(
         )
     request = asked("drift", **options)
     raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(drift)
