@@ -27,7 +27,7 @@ HARNESS = f"""
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from verify.child_processes import Task, run_all
+from verify.runner.child_processes import Task, run_all
 tasks = [Task(str(number), lambda: None, 30.0) for number in range({EMPTY_TASKS})]
 print(json.dumps([ending.seconds for _, ending in run_all(tasks, limit=1)]))
 """

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import pytest
 
 PARTS = 3
 TODAY = "today"
+USUAL_S = 20.0
+"""Seconds of a turn whose marker names none."""
 QUICK = ("-m", "not slow")
 """What `./firstlight test` runs: no hosts, no root, no OS packages; at most 3 minutes on two cores after set-up."""
 
@@ -47,18 +50,27 @@ def share_of(text: str, day: datetime) -> int | None:
     return number
 
 
-def turn_of(item: pytest.Item) -> str | None:
-    """Return the name under which a long test has its turn; None for tests that are not long.
+@dataclass(frozen=True)
+class Turn:
+    """What runs together: a long test, a file that is long as a whole, or tests whose markers have the same name."""
 
-    Tests that continue each other have it together: all of a file that is long as a whole, and those whose marker has the same name.
-    """
+    name: str
+    seconds: float
+    """About how long it takes on two cores, as the marker says."""
+
+
+def turn_of(item: pytest.Item) -> Turn | None:
+    """Return the turn of a long test; None for tests that are not long."""
     for node, marker in item.iter_markers_with_node("long"):
-        return str(marker.args[0]) if marker.args else item.nodeid if node is item else node.nodeid
+        name = str(marker.args[0]) if marker.args else item.nodeid if node is item else node.nodeid
+        return Turn(name, float(marker.kwargs.get("seconds", USUAL_S)))
     return None
 
 
 def leave_out(items: list[pytest.Item], share: int) -> list[pytest.Item]:
-    """Return the long tests that have no turn in a share. Their names in alphabetical order are dealt out to the shares."""
-    names = {item: name for item in items if (name := turn_of(item))}
-    having = set(sorted(set(names.values()))[share::PARTS])
-    return [item for item, name in names.items() if name not in having]
+    """Return the long tests that have no turn in a share. The longest turns are dealt out first, each to the shortest share."""
+    turns = {item: turn for item in items if (turn := turn_of(item))}
+    shares: list[set[Turn]] = [set() for _ in range(PARTS)]
+    for turn in sorted(set(turns.values()), key=lambda turn: (-turn.seconds, turn.name)):
+        min(shares, key=lambda those: sum(one.seconds for one in those)).add(turn)
+    return [item for item, turn in turns.items() if turn not in shares[share]]

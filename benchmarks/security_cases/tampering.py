@@ -28,7 +28,7 @@ from provision.phases.stage.bundle.product_files import product_files, require_p
 from provision.phases.stage.wheelhouse import Store
 from provision.phases.verify.tool import build_zipapp
 from provision.pipeline.bundle_order import LastBundles, accept_bundle
-from provision.pipeline.stage import is_up_to_date
+from provision.pipeline.host_changes import is_up_to_date
 from tests.install.conftest import make_site
 from tests.pipeline.test_up_to_date import host_facts, make_desired
 from tests.report.sample import CPU_STACK, Folder, host

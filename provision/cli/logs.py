@@ -10,6 +10,8 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import LOGS, JsonOption
+from provision.core.errors import UsageError
+from provision.core.run_folder import require_writable
 
 app = typer.Typer(
     cls=with_default("show"),
@@ -107,8 +109,6 @@ def archive(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.core.errors import UsageError
-    from provision.core.run_folder import require_writable
     from provision.report.history import bundle, runs
 
     folder = runs.find(LOGS, run)

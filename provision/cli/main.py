@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
-from provision import __version__
-from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
+from provision import __version__, features
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -26,6 +27,7 @@ from provision.cli.options import (
     with_planning,
     with_staging,
 )
+from provision.core.errors import UsageError
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -62,8 +64,6 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
     """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
-
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
 
@@ -74,8 +74,9 @@ app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
-app.command()(drift.drift)
 app.command()(chat.chat)
+for feature in features.modules("commands"):
+    feature.add_to(app)
 
 
 @app.command()
@@ -90,7 +91,6 @@ def provision(
     **options: Any,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
-    from provision.core.errors import UsageError
     from provision.pipeline import commands
 
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
@@ -191,8 +191,6 @@ def status(
     **options: Any,
 ) -> None:
     """Show what is installed and serving on the hosts."""
-    from provision.core.errors import UsageError
-
     request = asked("status", **options)
     if watch:
         if as_json:
@@ -299,8 +297,6 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    from provision.core.errors import UsageError
-
     if bool(files) == (host is not None):
         raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
     if files:
@@ -347,8 +343,6 @@ def show_help(
 def main() -> None:
     """Run the command that was typed."""
     if COMPLETE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
-
         completion_init()
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)

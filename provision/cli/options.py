@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from provision.pipeline import CommandRequest
+from provision.core.errors import UsageError
+from provision.core.models.invocation import Invocation
+from provision.core.models.settings import OPTIONS
+from provision.pipeline import CommandRequest
+from provision.pipeline.batches import Batching
 
 Command = TypeVar("Command", bound=Callable[..., None])
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,12 +215,6 @@ def asked(
     Raises:
         UsageError: The options contradict one another, or no password can be read.
     """
-    from provision.core.errors import UsageError
-    from provision.core.models.invocation import Invocation
-    from provision.core.models.settings import OPTIONS
-    from provision.pipeline import CommandRequest
-    from provision.pipeline.batches import Batching
-
     if trust is not None and bundle is None:
         raise UsageError(
             "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
@@ -269,7 +267,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
         return {}
     import yaml
 
-    from provision.core.errors import UsageError
     from provision.fleet.inventory.settings import PREFIX
 
     assigned = {}
@@ -286,9 +283,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _ask_password() -> str:
-    import getpass
-
-    from provision.core.errors import UsageError
 
     try:
         return getpass.getpass("sudo password on the hosts: ")
@@ -304,8 +298,6 @@ def refuse_with(option: str, **others: Any) -> None:
     Raises:
         UsageError: One of them was given.
     """
-    from provision.core.errors import UsageError
-
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:
         raise UsageError(

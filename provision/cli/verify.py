@@ -10,6 +10,7 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -62,7 +63,6 @@ def check(
     **options: Any,
 ) -> None:
     """Check that kernels run and compute correctly; without an inventory, on this machine."""
-    from provision.core.errors import UsageError
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
@@ -93,8 +93,6 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
     """
-    from provision.core.errors import UsageError
-
     if partial:
         raise UsageError(
             "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",
@@ -122,7 +120,6 @@ def compare(
     **options: Any,
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
-    from provision.core.errors import UsageError
     from provision.pipeline.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))

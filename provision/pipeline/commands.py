@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,24 @@ from provision.core.errors import Exit, InventoryError, ModelError, StageError, 
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
-from provision.core.models.inventory import Inventory
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
+from provision.fleet.inventory.settings import Problems, settings_of
+from provision.phases.plan import plan as resolve
+from provision.phases.plan.document import to_json
+from provision.phases.plan.explain import render as render_plans
+from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
+from provision.phases.plan.why_not import WhyNotDocument, why_not
+from provision.phases.plan.why_not import render as render_answers
+from provision.phases.stage import Store
+from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
+from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
+    CHANGES,
     DRIVERS,
     FIREWALL,
     GATEWAY,
@@ -33,11 +46,15 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.report.history.pruning import prune_quietly
+from provision.report.planned_changes import around_lines, time_line
+from provision.report.screen import first_screen_of
 from verify.printable import unguarded
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
     from provision.core.models.phase_names import PhaseName
+    from provision.core.models.planned_change import PlannedChange
     from provision.core.models.records import Summary
     from provision.core.models.stack import Plan
     from provision.phases.plan.fit import Shape
@@ -71,6 +88,9 @@ class PlannedFrom:
     settings: Mapping[str, Settings]
     shapes: Mapping[str, Shape]
     become: frozenset[str] = frozenset()
+    changes: Mapping[str, Sequence[PlannedChange]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """Lines below the plan."""
     is_masked: bool = False
 
     def write(self, answer: str | dict[str, Any]) -> None:
@@ -97,8 +117,6 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     outcome = execute(request, steps)
     print_summary(outcome, as_json=as_json)
     # Here, since nothing before needs it.
-    from provision.report.history.pruning import prune_quietly
-
     prune_quietly(request.logs)
     return outcome.exit_code
 
@@ -137,7 +155,7 @@ def require_gateway(request: CommandRequest) -> Inventory:
     if not any(host.is_gateway for host in inventory.hosts):
         raise InventoryError(
             f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
-            hint="add the group with a host that clients reach; docs/guides/serving.md shows one",
+            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
         )
     return inventory
 
@@ -147,8 +165,6 @@ def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
     if as_json:
         write_stdout(outcome.texts["summary.json"])
         return
-    from provision.report.screen import first_screen_of
-
     text, run = outcome.texts["summary.txt"], outcome.summary.run
     write_stdout(first_screen_of(text, run if is_query(run) else None) if sys.stdout.isatty() else text)
 
@@ -178,7 +194,7 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
 
     With `why_not` the answer to that question is printed instead.
     """
-    outcome = execute(request, (PROBE, PLAN))
+    outcome = execute(request, (PROBE, PLAN, CHANGES))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not as_json:
         print_summary(outcome)
@@ -187,11 +203,14 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
+    took = time_line(request.logs, planned.changes)
     hosts = PlannedFrom(
         facts,
         settings,
         shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
+        changes=planned.changes,
+        notes=(*around_lines(outcome.hosts), *([took] if took else [])),
         is_masked=True,
     )
     if why_not is not None:
@@ -212,10 +231,6 @@ def plan_recorded(
     why_not: str | None = None,
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
-    from provision.phases.plan import plan as resolve
-    from provision.phases.plan.recorded_facts import read_facts
-    from provision.phases.plan.what_if import parse_what_if
-
     described = [parse_what_if(what_if)] if what_if is not None else []
     facts = {entry.host: entry for entry in described}
     for path in files:
@@ -232,8 +247,15 @@ def plan_recorded(
         print_why_not(why_not, hosts, as_json=as_json)
         return Exit.OK
     chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
-    print_plan(chosen, hosts, as_json=as_json, explain=explain)
+    stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
+    changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
+    print_plan(chosen, replace(hosts, changes=changes), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
+
+
+def host_from(name: str, settings: Settings) -> Host:
+    """Return a host that is not in an inventory."""
+    return Host(name=name, connection=Connection(kind="local"), settings=settings)
 
 
 def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:
@@ -247,9 +269,6 @@ def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Set
         InventoryError: An option is wrong.
         UsageError: The description is malformed.
     """
-    from provision.fleet.inventory.settings import Problems, settings_of
-    from provision.phases.plan.what_if import hosts_of_what_if
-
     span = hosts_of_what_if(what_if) if what_if is not None else 1
     # Whether processes may listen between hosts is no question of a plan.
     given = {**overrides, "span": span, "expose": True} if span > 1 else overrides
@@ -263,9 +282,6 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     """Describe the memory needs of the model, by its name in the settings; empty for the built-in model."""
     if settings.model == "builtin":
         return {}
-    from provision.phases.stage import Store
-    from provision.phases.stage.model_description import describe
-
     try:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
@@ -284,20 +300,16 @@ def _text(path: Path) -> str:
 
 def print_why_not(asked: str, hosts: PlannedFrom, *, as_json: bool) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
-    from provision.phases.plan.why_not import WhyNotDocument, render, why_not
-
     answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes)
-    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render(answers))
+    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render_answers(answers))
 
 
 def print_plan(
     plan: Plan, hosts: PlannedFrom, *, as_json: bool, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Print the plan; `missing` are the hosts that could not be planned."""
-    from provision.phases.plan.document import to_json
-    from provision.phases.plan.explain import render
-
     if as_json:
-        hosts.write(to_json(plan) | ({"missing": list(missing)} if missing else {}))
+        hosts.write(to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {}))
     else:
-        hosts.write(render(plan, hosts.facts, hosts.settings, become=hosts.become, explain=explain))
+        text = render_plans(plan, hosts.settings, changes=hosts.changes, explain=explain)
+        hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+from provision.catalog.index.settings import read_settings, uv_variables
+from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
@@ -23,15 +25,13 @@ from provision.fleet.sources.choice import Choice, Way, sample, way_of
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.session import Progress
+from provision.phases.stage.model_hub import endpoint
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
 
 
 def open_indexes(context: RunContext) -> tuple[str, ...]:
     """Return the controller's indexes that ask for no login: what a host asks where the inventory names none."""
-    from provision.catalog.index.settings import read_settings, uv_variables
-    from provision.catalog.index.uv import read_uv_locations
-
     client = replace(context.client or read_settings(), extra_indexes=())
     indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
     return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
@@ -248,8 +248,6 @@ class Distribution:
         return open_indexes(self._context)
 
     def _defaults(self, host: Host) -> own.Defaults:
-        from provision.phases.stage.model_hub import endpoint
-
         return own.Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
 
     def _send(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from provision.core.errors import InventoryError, ServeError
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.run_folder import write_atomically
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import address_from
 from provision.phases.gateway.backends import Served

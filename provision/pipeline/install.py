@@ -13,6 +13,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
 from provision.fleet.sources.choice import choose
+from provision.phases.stage import Store, disk_needed
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
@@ -29,6 +30,9 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
         if host.name in staged.up_to_date:
             text = "in the desired state already"
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
+        if host.name in staged.restart_only:
+            text = "installed already: only the start of its service changes"
+            context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
     playbooks.acquire_locks(
         context, staged, "install", [host for host in context.hosts() if _needs_lock(staged, host.name)]
     )
@@ -40,7 +44,7 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
         context,
         "install",
         "install",
-        changing(context, staged),
+        building(context, staged),
         lambda host: staged.desired[host.name].ansible_vars(),
     )
     for result in results.values():
@@ -59,10 +63,15 @@ def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
     return [host for host in context.hosts() if host.name not in staged.up_to_date]
 
 
+def building(context: RunContext, staged: StagedHosts) -> list[Host]:
+    """Return the hosts on which something is installed, and checked then."""
+    return [host for host in changing(context, staged) if host.name not in staged.restart_only]
+
+
 def write_sboms(context: RunContext, staged: StagedHosts) -> None:
     """Record what the environments that are built in this run consist of."""
     built = {}
-    for host in changing(context, staged):
+    for host in building(context, staged):
         installed = staged.facts[host.name].installed
         if installed is None or staged.desired[host.name].environment not in installed.environments:
             built[staged.staged[host.name].environment] = staged.staged[host.name]
@@ -75,9 +84,7 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
-    from provision.phases.stage import Store, disk_needed
-
-    for host in changing(context, staged):
+    for host in building(context, staged):
         try:
             need = disk_needed(staged.staged[host.name])
             require_disk_space(
@@ -90,7 +97,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
-    hosts = in_order(context, changing(context, staged))
+    hosts = in_order(context, building(context, staged))
     if not hosts:
         return
     files = {

@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import require_writable, write_atomically
+from provision.core.run_folder import require_writable
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.returns import Move, with_moves
 from provision.fleet.rollout.store import RolloutStore
@@ -35,9 +38,11 @@ from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
+from provision.report.checks_table import checks_table
+from provision.report.group import merge_equal_records
 from provision.report.shell import command
-from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
+from verify.runner.junit import junit
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
@@ -138,11 +143,6 @@ def print_checks(records: list[CheckRecord]) -> None:
     """Print the checks as a table, hosts with identical results together; without a terminal a row is one line, without checks nothing."""
     if not records:
         return
-    from rich.console import Console
-
-    from provision.report.checks_table import checks_table
-    from provision.report.group import merge_equal_records
-
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console.width = UNFOLDED

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
-from provision.core.models.base import complete
 from provision.core.models.inventory import Host
+from provision.core.models.planned_change import PlannedChange
 from provision.core.models.records import PhaseResult
-from provision.core.models.stack import Plan, Resolution
+from provision.core.models.stack import Resolution
+from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan import prepare as read_tables
 from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.stage import ENVIRONMENTS, staged_before
+from provision.phases.stage.model_description import describe
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
+from provision.pipeline.desired_state import desired_state_of
+from provision.pipeline.host_changes import changes_of, named_builds
 from provision.pipeline.results import PlannedHosts, ProbedHosts
+from provision.pipeline.stage import host_tools
+from provision.report.planned_changes import change_lines
+from provision.report.run_files import CHANGES_FILE
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no facts, while hosts answer."""
-    del context
-    read_tables()
-    complete(Plan)
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
@@ -60,12 +62,48 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     return PlannedHosts(**{**vars(probed), "plan": chosen})
 
 
+def compare(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
+    """Compare each host with its plan, and say what a run changes there. No host is changed, and no network is asked."""
+    changes = {
+        host.name: host_changes(context, host, planned)
+        for host in context.hosts()
+        if planned.stack(host.name) is not None
+    }
+    unchanged = frozenset(name for name, found in changes.items() if not found)
+    for name in unchanged - spans.whole(context, unchanged):
+        text = "it restarts with the other hosts that serve its model"
+        changes[name] = (PlannedChange(part="service", sign="~", text=text),)
+    context.run.write(
+        CHANGES_FILE, {name: [one.model_dump(mode="json") for one in found] for name, found in changes.items()}
+    )
+    if not is_query(context.run.name):
+        context.progress.lines(change_lines(changes))
+    return replace(planned, changes=changes)
+
+
+def host_changes(context: RunContext, host: Host, planned: PlannedHosts) -> tuple[PlannedChange, ...]:
+    """Return what a run would change on a host that has a Stack."""
+    facts, resolution = planned.facts[host.name], planned.plan.for_host(host.name)
+    store, source = context.wheelhouse(), host.source_of("model")
+    settings = host.settings.model_copy(update={"source": source})
+    assert resolution.stack is not None
+    try:
+        refreshed = context.refresh and context.client is None
+        staged = None if refreshed else staged_before(resolution, settings, store=store, client=context.client)
+        tools = host_tools(context.cache / "tools")
+        desired = desired_state_of(host, facts, staged, tools=tools) if staged else None
+    except FirstlightError as error:
+        return (PlannedChange(part="environment", sign="?", text=error.text),)
+    current = facts.installed.current if facts.installed else None
+    before = store.get(ENVIRONMENTS, digest_of(current)) if current else None
+    stack = staged.stack if staged else resolution.stack
+    return changes_of(host, facts, stack, staged, desired, before=named_builds(before) if before else None)
+
+
 def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.phases.stage.model_description import describe
-
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model

@@ -14,8 +14,10 @@ from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
+from provision.phases.verify.hardware import hardware_failure
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.traffic import NotSetUpError, ask
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 NAME = "quarantine.json"
@@ -74,8 +76,6 @@ def mark_failed(context: RunContext, probed: ProbedHosts, host: Host, document: 
         host: The host that was checked.
         document: Its checks.
     """
-    from provision.phases.verify.hardware import hardware_failure
-
     failure = hardware_failure(document, probed.facts.get(host.name))
     if failure is None:
         return
@@ -119,8 +119,6 @@ def forget_at_gateways(context: RunContext, names: Sequence[str]) -> None:
 
 def _notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
     """Drain hosts at the gateways that know them, or take them back at those that do not know them any more."""
-    from provision.pipeline.traffic import NotSetUpError, ask
-
     gateways = context.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)

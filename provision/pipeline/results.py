@@ -7,12 +7,14 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.core.frozen import frozen
+from provision.core.models.stack import Plan
 
 if TYPE_CHECKING:
     from provision.core.install_paths import InstallPaths
     from provision.core.models.facts import HostFacts
+    from provision.core.models.planned_change import PlannedChange
     from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
-    from provision.core.models.stack import Plan, Stack
+    from provision.core.models.stack import Stack
     from provision.core.models.staged import Staged
     from provision.pipeline.desired_state import Desired
 
@@ -21,8 +23,6 @@ HostsT = TypeVar("HostsT", bound="ProbedHosts")
 
 
 def _no_plan() -> Plan:
-    from provision.core.models.stack import Plan
-
     return Plan(classes=())
 
 
@@ -41,6 +41,8 @@ class PlannedHosts(ProbedHosts):
     plan: Plan = field(default_factory=_no_plan)
     driver_changed: frozenset[str] = frozenset()
     """Hosts whose drivers this run installed."""
+    changes: Mapping[str, tuple[PlannedChange, ...]] = field(default_factory=dict)
+    """What a run would change, as far as it was compared."""
 
     def stack(self, host: str) -> Stack | None:
         """Return the Stack of a host; None where none fits."""
@@ -59,6 +61,8 @@ class StagedHosts(PlannedHosts):
     desired: Mapping[str, Desired] = field(default_factory=dict)
     up_to_date: frozenset[str] = frozenset()
     """Hosts whose probe showed the desired state: nothing is done to them."""
+    restart_only: frozenset[str] = frozenset()
+    """Hosts whose service alone is started in another way: what was installed and checked holds."""
 
 
 @frozen

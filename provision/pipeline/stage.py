@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
-from provision.core.models.base import complete
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -24,16 +23,12 @@ from provision.pipeline.background_packages import package_sources
 from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.host_changes import is_restart_only, is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
+from provision.pipeline.wheel_builds import wheel_builder_of
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no plan, while hosts answer: write the tools for hosts, and read all that acts on one."""
-    complete(Staged)
-    desired_state.product_digest(tuple(sorted(host_tools(context.cache / "tools").values())))
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -125,7 +120,16 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
     )
     up_to_date = spans.whole(context, up_to_date)
-    return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
+    restart_only = frozenset(
+        name
+        for name, state in desired.items()
+        if name not in planned.driver_changed
+        and context.host(name).span is None
+        and is_restart_only(state, planned.facts[name])
+    )
+    return StagedHosts(
+        **vars(planned), staged=staged, desired=desired, up_to_date=up_to_date, restart_only=restart_only
+    )
 
 
 def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
@@ -137,29 +141,11 @@ def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desi
     accept_bundle(bundle, context.host(name), lasts, accepts_older=context.older_bundle)
 
 
-def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether a probe showed the desired state: no drift, passed checks, a running service."""
-    installed = facts.installed
-    if installed is None or installed.state != desired.state or installed.drift:
-        return False
-    if "installed.drift" in facts.unknown:
-        return False
-    if installed.release != desired.state["release"]:
-        return False
-    if installed.current != desired.environment or desired.environment not in installed.environments:
-        return False
-    if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):
-        return False
-    return desired.service.supervisor == "none" or installed.service == "active"
-
-
 def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:
     """Return who provides the extension packages of the candidates; None when they have none."""
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import wheel_builder_of
-
     return wheel_builder_of(context, planned.plan)
 
 

@@ -16,7 +16,7 @@ from provision.core.models.phase_names import PHASES, PhaseName
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line
-from verify.printable import unguarded
+from verify.printable import printable, unguarded
 
 if TYPE_CHECKING:
     from provision.core.models.records import PhaseResult
@@ -36,6 +36,9 @@ class Progress(Protocol):
 
     def note(self, host: str, text: str) -> None:
         """Report an event worth a line: a download, a retry."""
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Print lines that stay."""
 
     def detail(self, host: str, text: str) -> None:
         """Report what only `--verbose` shows: a line of the service's log."""
@@ -110,6 +113,11 @@ class PlainProgress:
     def note(self, host: str, text: str) -> None:
         with self._lock:
             self._line(f"  {clean(host)}: {printable_line(text)}")
+
+    def lines(self, lines: Sequence[str]) -> None:
+        with self._lock:
+            for line in lines:
+                self._line(printable(line))
 
     def detail(self, host: str, text: str) -> None:
         if self._verbose:

@@ -13,15 +13,20 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
 from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import printable_line
+from verify.printable import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
+    from rich.console import RenderableType
 
 APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0
@@ -58,6 +63,7 @@ class LiveProgress:
     def __init__(self, hosts: Sequence[str], stream: TextIO, titles: Mapping[PhaseName, str]) -> None:
         self._steps = {phase: f"{at}/{len(titles)} {title}" for at, (phase, title) in enumerate(titles.items(), 1)}
         self._rows = {host: Row(host) for host in hosts}
+        self._lines: list[str] = []
         self._stream = stream
         self._lock = threading.RLock()
         self._started = time.monotonic()
@@ -77,6 +83,10 @@ class LiveProgress:
     def note(self, host: str, text: str) -> None:
         with self._lock:
             self._row(host).text = printable_line(text)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        with self._lock:
+            self._lines += [printable(line) for line in lines]
 
     def detail(self, host: str, text: str) -> None:
         """Show nothing: a table has no room for logs."""
@@ -104,21 +114,19 @@ class LiveProgress:
         """Redraw until closed; the terminal is always restored."""
         if self._closing.wait(APPEARS_AFTER_S):
             return
-        from rich.console import Console
-        from rich.live import Live
-
         console = Console(file=self._stream, highlight=False)
         live: Live
         # A closed terminal ends the drawing, not the run.
         with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
             live.update(self._table(console), refresh=True)
             while not self._closing.wait(1 / REDRAWS_PER_S):
+                with self._lock:
+                    lines, self._lines = self._lines, []
+                for line in lines:
+                    console.print(line, markup=False)
                 live.update(self._table(console), refresh=True)
 
     def _table(self, console: Console) -> RenderableType:
-        from rich.table import Table
-        from rich.text import Text
-
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)
             shown = rows[: max(1, console.height - LINES_BESIDE)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.core.models.records import Summary
 from provision.report import wording
+from provision.report.difference.text import grouped, sentence
 from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
@@ -63,8 +64,6 @@ def _changed(summary: Summary) -> str:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return ""
-    from provision.report.difference.text import grouped, sentence
-
     parts = []
     for names, entry in grouped(differences):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]

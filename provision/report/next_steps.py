@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from provision.core.models.invocation import POLICY, TAKES, Invocation
 from provision.core.models.records import ENDED_BADLY, HostSummary
+from provision.report.diagnosis import is_repairable
 
 APPLY = " --apply"
 UNSERVED = ("planned", "stopped", "removed")
@@ -142,8 +143,6 @@ def _is_repairable(host: HostSummary) -> bool:
     """Return whether the doctor may repair the first cause after consent."""
     if not host.findings:
         return False
-    from provision.report.diagnosis import is_repairable
-
     return is_repairable(host.findings[0])
 
 

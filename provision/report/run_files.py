@@ -35,6 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 TRANSFERS_FILE = "transfers.json"
+CHANGES_FILE = "planned_changes.json"
 HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 

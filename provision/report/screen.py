@@ -10,6 +10,7 @@ from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
+from provision.report.difference.text import grouped, sentence
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
@@ -144,8 +145,6 @@ def _changed(summary: Summary) -> Iterator[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
     if not differences:
         return
-    from provision.report.difference.text import grouped, sentence
-
     for _, entry in grouped(differences):
         shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
         if shown:

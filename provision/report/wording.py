@@ -9,8 +9,8 @@ from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
+from verify.operators.speed import FIXED_POINT
 from verify.records import NEEDS, NETWORK
-from verify.speed_check import FIXED_POINT
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
 """Short forms for headlines that are too long; other states are short already."""

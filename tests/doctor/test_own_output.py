@@ -89,7 +89,7 @@ def test_error_texts_have_no_wrong_finding() -> None:
 def test_a_plan_has_no_finding(case: Case) -> None:
     plan = case.plan()
     for explain in (False, True):
-        text = render(plan, {case.name: case.facts}, {case.name: case.settings}, explain=explain)
+        text = render(plan, {case.name: case.settings}, explain=explain)
         text = text.replace(case.name, "gpu-07")  # the cases are named after what they show
         assert causes(text) == [], f"explain={explain}"
 

@@ -89,7 +89,10 @@ class CommandRunner:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise
-        return Ended(process.returncode, out, err, self.logs)
+        ended = Ended(process.returncode, out, err, self.logs)
+        if process.args[3:4] == ["provision"] and ended.code == 0:  # type: ignore[index]
+            assert_as_planned(ended)
+        return ended
 
     def __call__(self, *arguments: str) -> Ended:
         """Run a command to its end."""
@@ -105,6 +108,16 @@ class CommandRunner:
                 return
             time.sleep(0.05)
         raise AssertionError("it never showed")
+
+
+def assert_as_planned(ended: Ended) -> None:
+    """Check that a run did to each host what its plan said: nothing, or something."""
+    planned = json.loads((ended.run / "planned_changes.json").read_text())
+    for name, changes in planned.items():
+        phases = ended.host(name)["phases"]
+        if all(change["sign"] != "?" for change in changes):
+            done = any(phases.get(phase, {}).get("status") != "skipped" for phase in ("install", "serve"))
+            assert bool(changes) == done, (name, changes, ended.output())
 
 
 def task_ended(host: str, task: str) -> Callable[[Path], bool]:

@@ -53,7 +53,10 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 @pytest.mark.usefixtures("wheels_for_once")
 @pytest.mark.parametrize(
     ("wanted", "card_host"),
-    [pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long) for name, wanted in SETS.items()],
+    [
+        pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long(seconds=150))
+        for name, wanted in SETS.items()
+    ],
     indirect=["card_host"],
 )
 def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_one_cause(

@@ -199,7 +199,7 @@ def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long("a user's model")
+@pytest.mark.long("a user's model", seconds=80)
 def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
 ) -> None:
@@ -233,7 +233,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
 
-@pytest.mark.long("a user's model")
+@pytest.mark.long("a user's model", seconds=80)
 def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
     firstlight: CommandRunner, sound: FleetHost, bigrams: Path, tmp_path: Path
 ) -> None:

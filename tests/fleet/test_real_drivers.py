@@ -17,7 +17,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.long(seconds=650)
 
 VERSION = "535.261.03"
 """The newest version that Debian 12 has of all packages: its security archive has newer libraries without matching open modules."""

@@ -80,8 +80,18 @@ def test_a_changed_setting_is_rolled_back_by_a_command_in_the_same_environment(
     firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
 ) -> None:
     first = installed(firstlight, inventory, host)
-    changed = firstlight("serve", "-i", renamed)
+    planned = json.loads(firstlight("plan", "-i", renamed, "--json").out)["changes"][host.name]
+    text = f"model name builtin-1 -> {OTHER_NAME}; it restarts"
+    assert planned == [{"part": "service", "sign": "~", "text": text, "send_bytes": 0}]
+    assert "no changes" in firstlight("provision", "--dry-run", "-i", inventory).out
+    changed = firstlight("provision", "-i", renamed)
     assert changed.code == 0, changed.output()
+    phases = changed.host(host.name)["phases"]
+    assert {phase: phases[phase]["status"] for phase in ("install", "verify", "serve")} == {
+        "install": "skipped",
+        "verify": "skipped",
+        "serve": "ok",
+    }, "what was installed and checked holds"
     second = installed(firstlight, inventory, host)
     assert changed.host(host.name)["release"] == second["release"]
     assert (second["previous_release"], second["current"]) == (first["release"], first["current"])
@@ -210,7 +220,7 @@ def rollout_of(firstlight: CommandRunner) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=200)
 def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
@@ -240,7 +250,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert (again.code, again.out.strip().rpartition(": ")[2]) == (0, "every host serves this release already")
 
 
-@pytest.mark.long
+@pytest.mark.long(seconds=200)
 def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:

@@ -28,7 +28,7 @@ from tests.fleet.vendor_others import (
 )
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.long(seconds=60)
 
 COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
 DOCKER = """[Unit]

@@ -20,7 +20,7 @@ from tests.builds.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.long(seconds=50)
 
 __all__ = ["site", "uv_cache"]  # fixtures
 

@@ -63,3 +63,13 @@ def test_long_tests_have_their_turn_one_by_one_and_long_files_whole(pytester: py
         assert turns == (PARTS if turn_of(item) is None else 1)
     for name in {name for name in names if name}:
         assert len({tuple(item in out for out in left) for item in items if turn_of(item) == name}) == 1
+
+
+def test_shares_take_about_as_long_as_one_another(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = long")
+    marks = [f"@pytest.mark.long('{seconds} s', seconds={seconds})" for seconds in (600, 50, 300, 200, 400, 250)]
+    pytester.makepyfile("import pytest\n" + "".join(f"{mark}\ndef test_{n}(): pass\n" for n, mark in enumerate(marks)))
+    items, _ = pytester.inline_genitems()
+    turns = {item: turn for item in items if (turn := turn_of(item))}
+    left = [leave_out(items, share) for share in range(PARTS)]
+    assert [sum(turn.seconds for item, turn in turns.items() if item not in out) for out in left] == [600, 600, 600]

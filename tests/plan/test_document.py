@@ -15,12 +15,13 @@ from provision.phases.plan.recorded_facts import read_facts
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
 
-KEYS = {"schema_version", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}
+KEYS = {"schema_version", "changes", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}
 
 
 def test_the_plan_of_one_host_is_at_the_top_level() -> None:
-    document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}))
+    document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}), {"h": ()})
     assert set(document) == KEYS
+    assert document["changes"] == {"h": []}
     assert document["stack"]["vllm"]["version"] == "0.33.0"
     assert document["hosts"] == ["h"]
     assert {"rule", "verdict", "candidate", "facts", "text", "source"} == set(document["reasons"][0])
@@ -28,11 +29,11 @@ def test_the_plan_of_one_host_is_at_the_top_level() -> None:
 
 def test_the_plan_of_several_hosts_has_classes() -> None:
     facts = {"a": parse_what_if("gpu=L4x1"), "b": parse_what_if("gpu=L4x1"), "c": parse_what_if("gpu=none glibc=none")}
-    document = to_json(plan(facts, dict.fromkeys(facts, Settings())))
+    document = to_json(plan(facts, dict.fromkeys(facts, Settings())), {})
     assert [entry["hosts"] for entry in document["classes"]] == [["a", "b"], ["c"]]
     assert document["classes"][1]["stack"] is None
     assert document["classes"][1]["nearest"]["text"]
-    assert all(KEYS - {"schema_version"} == set(entry) for entry in document["classes"])
+    assert all(KEYS - {"schema_version", "changes"} == set(entry) for entry in document["classes"])
 
 
 @pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)

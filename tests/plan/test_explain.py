@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
+from provision.pipeline.host_changes import changes_of
 from tests.plan.cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}
@@ -16,8 +18,11 @@ BY_NAME = {case.name: case for case in CASES}
 
 def text(name: str, *, explain: bool = False) -> str:
     case = BY_NAME[name]
-    become = (name,) if case.become else ()
-    return render(case.plan(), {name: case.facts}, {name: case.settings}, explain=explain, become=become)
+    planned = case.plan()
+    host = Host(name=name, connection=Connection(kind="local", become=case.become), settings=case.settings)
+    stack = planned.for_host(name).stack
+    changes = {name: changes_of(host, case.facts, stack)} if stack else {}
+    return render(planned, {name: case.settings}, changes=changes, explain=explain)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def test_trace(name: str, snapshot: SnapshotAssertion) -> None:
 
 def test_many_equal_hosts_are_counted() -> None:
     facts = {f"gpu-{number:03}": parse_what_if("gpu=L4x1 driver=580.65.06") for number in range(20)}
-    lines = render(plan(facts, dict.fromkeys(facts, Settings())), facts, {}).splitlines()
+    lines = render(plan(facts, dict.fromkeys(facts, Settings())), {}).splitlines()
     assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
 
 

@@ -27,7 +27,7 @@ def planned(model: str, config: dict[str, Any], gpu: str = "H100x1", **settings:
     facts = {"h": parse_what_if(HOST.format(gpu))}
     wanted = {"h": Settings.model_validate({"model": model, **settings})}
     found = plan(facts, wanted, shapes={model: shape})
-    return found, render(found, facts, wanted, explain=True)
+    return found, render(found, wanted, explain=True)
 
 
 def refusals(resolution: Resolution) -> list[str]:

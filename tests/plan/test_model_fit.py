@@ -168,7 +168,7 @@ def test_hosts_with_another_model_are_another_class() -> None:
 def test_the_fit_is_explained() -> None:
     facts = {"h": parse_what_if(HOST.format("RTX4090x1"))}
     settings = {"h": Settings.model_validate({"model": "org/model"})}
-    text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), facts, settings)
+    text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), settings)
     line = next(line for line in text.splitlines() if line.strip().startswith("model"))
     assert "org/model, 15.0 GiB of weights; context" in line
     assert "of 131072 tokens, cache" in line

@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.group import Group
 from provision.report.headlines import Headline, families, rules
-from verify.registry import FAMILIES, all_checks
+from verify.runner.registry import FAMILIES, all_checks
 
 
 def record(

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify import card_health
 from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pcie
+from verify.host import card_health
+from verify.host.views import kernel_driver, numa, nvml, pci
+from verify.host.views.nvml import NvmlError
+from verify.host.views.nvml_health import Fabric, Health, read_health
+from verify.host.views.pcie import Link, link
 from verify.records import CheckContext, CheckResult
-from verify.views import kernel_driver, numa, nvml, pci
-from verify.views.nvml import NvmlError
-from verify.views.nvml_health import Fabric, Health, read_health
-from verify.views.pcie import Link, link
 
 ONE = Health(
     pci="0000:1b:00.0",

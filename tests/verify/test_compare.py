@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from verify import attention_gain, compare_cli
-from verify.compare_cli import attention_line, table_of
+from verify.attention import gain as attention_gain
+from verify.cli import compare as compare_cli
+from verify.cli.compare import attention_line, table_of
 from verify.records import CheckContext, CheckResult
 from verify.serving.comparison import Choice, at_once, backends, figures, promises, require_difference, side_by_side
 from verify.serving.resource_usage import gpu_bytes, peak, usage

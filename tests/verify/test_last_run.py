@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verify.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
+from verify.runner.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
 
 FILES = "libraries.files"
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify import manifest
+from verify.binaries import manifest
+from verify.binaries.distributions import normalised, parse_lock, same_version
 from verify.checks.libraries import files, loaded, lock, torch_build
-from verify.distributions import normalised, parse_lock, same_version
 from verify.records import CheckContext
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verify.records import LEVELS, CheckContext, Level
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 ALL = {
     "aiter_flash", "aiter_unified", "cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4", "vllm_rocm", "vllm_triton",

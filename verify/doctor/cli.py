@@ -19,7 +19,6 @@ READ, FOUND, USAGE = 0, 1, 2
 TOP = 3
 HUGE_BYTES = 256 << 20
 """A log of this size takes some ten seconds."""
-OTHER_PYTHON = "use another Python, 3.10 or later, as distributions build it: python3 verify.pyz doctor FILE"
 
 
 def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
@@ -66,9 +65,6 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exi
             )
     try:
         doctor()
-    except ModuleNotFoundError as error:
-        problem = f"this Python has no module `{error.name}`, which unpacks the catalog"
-        return _refuse(problem, OTHER_PYTHON, as_json=as_json)
     except CatalogError as error:
         return _refuse(f"the catalog is damaged: {error}", "restore the files of the release", as_json=as_json)
     return _diagnose_files(files, known, top=top, as_json=as_json, found=FOUND if exit_code else READ)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify.child_processes import run_one
+from verify.runner.child_processes import run_one
 from verify.serving import load_benchmark
 from verify.serving.resource_usage import peak
 from verify.serving.service import Service

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from provision.core.formatting import GIB
-from provision.core.models.facts import HostFacts
+from provision.core.models.planned_change import PlannedChange
 from provision.core.models.settings import Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
 from provision.fleet.inventory.spans import ports_between
-from provision.phases.plan.changes import changes
 from provision.phases.plan.trace import render_trace
+from provision.report.planned_changes import change_lines
 
 LISTED = 6
 """The number of host names to list; the rest are counted."""
@@ -18,33 +19,32 @@ LISTED = 6
 
 def render(
     plan: Plan,
-    facts: Mapping[str, HostFacts],
     settings: Mapping[str, Settings],
     *,
+    changes: Mapping[str, Sequence[PlannedChange]] = MappingProxyType({}),
     explain: bool = False,
-    become: Collection[str] = (),
 ) -> str:
     """Return the plan as text.
 
     Args:
         plan: The plan.
-        facts: Facts by host.
         settings: Settings by host; the defaults apply to other hosts.
+        changes: What a run would change, by host.
         explain: Whether to add the trace.
-        become: Hosts on which installation becomes root.
 
     """
     blocks = []
     for resolution in plan.classes:
-        name = resolution.hosts[0]
-        root = name in become or facts[name].user.uid in {0, None}
-        blocks.append(
-            "\n".join(_block(resolution, facts[name], settings.get(name, Settings()), explain=explain, root=root))
-        )
+        lines = _block(resolution, settings.get(resolution.hosts[0], Settings()))
+        if found := {name: changes[name] for name in resolution.hosts if name in changes}:
+            lines += ["", *change_lines(found)]
+        if explain:
+            lines += render_trace(resolution)
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
-def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, explain: bool, root: bool) -> list[str]:
+def _block(resolution: Resolution, settings: Settings) -> list[str]:
     lines = [_title(resolution.hosts)]
     stack = resolution.stack
     if stack is None:
@@ -59,10 +59,6 @@ def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, expl
         ]
         span += [("ports", ports_between(settings))] if span else []
         lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
-    if stack is not None:
-        lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]
-    if explain:
-        lines += render_trace(resolution)
     return lines
 
 
@@ -155,6 +151,6 @@ def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
     ]
 
 
-def _pairs(pairs: list[tuple[str, str]], *, indent: int = 2) -> list[str]:
+def _pairs(pairs: list[tuple[str, str]]) -> list[str]:
     width = max((len(what) for what, _ in pairs), default=0)
-    return [f"{' ' * indent}{what:<{max(width, 11)}}  {how}" for what, how in pairs]
+    return [f"  {what:<{max(width, 11)}}  {how}" for what, how in pairs]

@@ -18,6 +18,7 @@ from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
+from provision.phases.plan.fit import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
@@ -193,8 +194,6 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
             changed = replace(profile, served_model=replace(served, wanted=wanted))
             yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
     if profile.budget:
-        from provision.phases.plan.fit import alternatives
-
         for change in alternatives(served.shape, served.request, profile.budget):
             smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
             yield change.text, change.policy, replace(profile, served_model=smaller)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.frozen import frozen
 from provision.core.models.base import Record
@@ -34,6 +35,8 @@ from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve_request import executor_requirements
+from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.variants import find_wrong_contents
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
@@ -151,12 +154,16 @@ def _read_cached(key: str, store: Store) -> CachedLock:
 
 
 def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
-    own = local_sources(stack)
+    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job))
+
+
+def cache_key(stack: Stack, job: StageJob) -> str:
+    """Return the key of a Stack's lock: a digest of all that the lock depends on."""
     parts = {
         "format": FORMAT,
         "uv": locked_hashes(LOCK, "uv")[0],
         "settings": job.settings.digest(),
-        "own": [source.digest() for source in own],
+        "own": [source.digest() for source in local_sources(stack)],
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
@@ -167,14 +174,10 @@ def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
     }
     if stack.executor != "mp":  # the keys of all other environments stay as they are
         parts["executor"] = executor_requirements(stack)
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    return _Attempt(candidate, stack, own, key)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
-    from provision.catalog.index.sources import find_sources
-    from provision.phases.stage.stack_lock import unpacked_size
-
     if job.progress:
         job.progress("solve", 0, 0)
     with ThreadPoolExecutor() as pool:
@@ -241,9 +244,6 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
         StageError: A wheel cannot be had.
 
     """
-    from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
-    from provision.phases.stage.variants import find_wrong_contents
-
     extra = job.packager.requires(attempt.package) if attempt.package else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
     with Prefetch(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
@@ -297,9 +297,6 @@ def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tupl
     """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
     here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
     if not all(here.values()):
-        from provision.catalog.index.sources import find_sources
-        from provision.phases.stage.stack_lock import fetch_wheels
-
         if any(not wheel.url and not here[wheel.sha256] for wheel in wheels):
             for source in attempt.own:
                 build_local_wheel(source, job.store)

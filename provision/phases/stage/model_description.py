@@ -19,6 +19,7 @@ from provision.core.user_path import expand_user
 from provision.phases.plan.fit import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
 from provision.phases.stage.hub_responses import HubModel, parse_hub_model
+from provision.phases.stage.model_hub import HubSilentError, fetch_hub_model, model_key
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
@@ -65,8 +66,6 @@ def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | N
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    from provision.phases.stage.model_hub import HubSilentError, fetch_hub_model, model_key
-
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)
     if staged and (found := _of_staged(settings.model, staged, store)):

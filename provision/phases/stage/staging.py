@@ -7,23 +7,34 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.environment_folders import digest_of
 from provision.core.errors import StageError
+from provision.core.files import write_atomically
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import RunFolder, write_atomically
-from provision.phases.stage.candidate_lock import StageJob, lock_best_candidate
+from provision.core.run_folder import RunFolder
+from provision.core.user_path import expand_user
+from provision.phases.stage.candidate_lock import StageJob, cache_key, lock_best_candidate
+from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import OnStored, Progress
 from provision.phases.stage.extension_package import NoPackager, Packager
 from provision.phases.stage.host_uv import stage_uv
+from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
+from provision.phases.stage.model import stage_model
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
+STAGED = "staged"
+"""Table of the wheelhouse: what was staged."""
+ENVIRONMENTS = "environments"
+"""Table of the wheelhouse: releases of vLLM and torch by the digest of an environment."""
 FORMAT = 2
 """Format of environments on hosts. A new number makes new environments."""
 _BYTE_CODE = 1.2
@@ -70,7 +81,8 @@ def stage(
         package_required=settings.flash_attn != "auto",
         on_stored=wheel_callback(on_stored, store),
     )
-    choice = lock_best_candidate(accepted(resolution), job)
+    candidates = accepted(resolution)
+    choice = lock_best_candidate(candidates, job)
     wheels = choice.locked.files()
     files = [store.staged(path, "wheel") for path in choice.paths]
     interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
@@ -98,9 +110,58 @@ def stage(
         notes=choice.locked.notes,
     )
     _note_references(staged, facts, store)
+    key = _key(candidates, settings, job)
+    kept = tuple(file for file in files if file.kind != "deb")  # those of one host
+    lock = _write_lock(store, None, resolution, text)
+    store.put(STAGED, key, staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json"))
+    store.put(ENVIRONMENTS, environment, builds_of(choice.stack))
     if not choice.from_cache:
         store.prune()
     return staged
+
+
+def staged_before(
+    resolution: Resolution, settings: Settings, *, store: Store, client: ClientSettings | None = None
+) -> Staged | None:
+    """Return what `stage` would give, without a network: the result of an earlier call for the same candidates and settings.
+
+    Args:
+        resolution: The class of hosts.
+        settings: Their settings.
+        store: The wheelhouse.
+        client: Index settings; None for the user's own.
+
+    Returns:
+        None where this machine has not staged it yet. Files of a local model are those that its folder has now.
+
+    Raises:
+        StageError: No candidate was accepted, or the folder of the model is no complete model.
+    """
+    job = StageJob(client or read_settings(), store, None, refresh=False, packager=NoPackager(), package_required=False)
+    known = store.get(STAGED, _key(accepted(resolution), settings, job))
+    try:
+        staged = Staged.model_validate(known) if known else None
+    except ValidationError:
+        return None
+    if staged is None or not Path(staged.lock).is_file():
+        return None
+    if expand_user(settings.model).is_dir():
+        name, files = stage_model(settings, job.settings, store)
+        others = tuple(file for file in staged.files if file.kind != "model")
+        staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
+    return staged.model_copy(update={"hosts": resolution.hosts})
+
+
+def builds_of(stack: Stack) -> dict[str, str]:
+    """Return the releases of vLLM and torch in a version combination."""
+    return {**({"vLLM": stack.vllm.version} if stack.vllm else {}), "torch": stack.torch.version}
+
+
+def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, job: StageJob) -> str:
+    """Return what the result of `stage` depends on, as a key of the cache: its candidates, and where the model comes from."""
+    model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template)
+    parts = [FORMAT, [cache_key(stack, job) for _, stack in candidates], model, settings.flash_attn]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def wheel_callback(callback: Callable[[StagedFile, int], None] | None, store: Store) -> OnStored | None:
@@ -164,8 +225,6 @@ def _interpreter(
 ) -> tuple[Interpreter, list[StagedFile]]:
     if stack.interpreter.origin == "host":
         return stack.interpreter, []
-    from provision.phases.stage.interpreter import stage_interpreter
-
     target = Target.of(stack.platform, stack.interpreter.version)
     version, file = stage_interpreter(target, client, store, refresh=refresh)
     return Interpreter(version=version, origin="managed"), [file]
@@ -179,8 +238,6 @@ def _debs(
             "the host's package status is needed to fetch OS packages for it",
             hint="read /var/lib/dpkg/status of the host",
         )
-    from provision.phases.stage.debs import fetch_debs
-
     return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
 
 
@@ -189,8 +246,6 @@ def _model(
 ) -> tuple[str | None, list[StagedFile]]:
     if settings.model == "builtin":
         return None, []
-    from provision.phases.stage.model import stage_model
-
     return stage_model(settings, client, store, progress=progress, refresh=refresh)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 

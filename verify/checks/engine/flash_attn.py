@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from verify.distributions import installed, same_version
+from verify.binaries.distributions import installed, same_version
 from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
 

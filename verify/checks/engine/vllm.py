@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from verify import preconditions
 from verify.records import Check, CheckContext, CheckResult
+from verify.runner import preconditions
 
 PLATFORMS = ("cpu", "cuda", "rocm")
 

@@ -6,7 +6,7 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, rule
+from provision.phases.plan.rule import Verdict, accept, assume, rule
 
 _DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
 
@@ -29,7 +29,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     )
 
 
-@memoized
 def _there(version: str | None, action: str, least: str) -> Iterator[Verdict]:
     if version is None:
         yield assume(f"the NVIDIA driver is {least} or newer")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from provision.core.formatting import GIB
+from provision.phases.plan.fit import fit
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
@@ -31,8 +32,6 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
             f"model `{served.model}` ({served.gib:.1f} GiB of weights) fits the devices, whose memory is unknown"
         )
         return
-    from provision.phases.plan.fit import fit
-
     found = fit(served.shape, served.request, budget)
     facts = {"model": served.model, "architecture": served.shape.architecture, "weights_gib": round(served.gib, 1)}
     facts |= {"devices": budget.devices, "device_gib": round(budget.device_bytes / GIB, 1), "tensor": found.tensor}

@@ -16,8 +16,8 @@ from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.extension import Extension
 from provision.phases.stage.builds.torch_libraries import missing_symbols
 from provision.phases.stage.platforms import Target
-from verify.cxx_abi import text_symbols
-from verify.gpu_code import native_for
+from verify.binaries.cxx_abi import text_symbols
+from verify.binaries.gpu_code import native_for
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
 """Local part of a version as the authors of flash-attn write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""

@@ -1,0 +1,70 @@
+"""What a run would change, as lines: hosts with the same changes are named together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from provision.core.formatting import format_bytes
+from provision.core.models.inventory import Host
+from provision.core.models.planned_change import PlannedChange
+from provision.report.history.runs import document, names, objects
+from provision.report.layout import clean, count, duration, fold_names
+
+LOOKED_BACK = 20
+"""Runs that are searched for one that changed a host."""
+
+
+def change_lines(changes: Mapping[str, Sequence[PlannedChange]], *, indent: str = "  ") -> list[str]:
+    """Return the changes of hosts as lines.
+
+    Args:
+        changes: By host; no change where the run would leave it as it is.
+        indent: What each line begins with.
+    """
+    groups: dict[tuple[PlannedChange, ...], list[str]] = {}
+    for host, found in changes.items():
+        groups.setdefault(tuple(found), []).append(host)
+    lines = []
+    for found, hosts in groups.items():
+        where = f" on {fold_names(hosts)}" if len(groups) > 1 else ""
+        if not found:
+            lines.append(f"{indent}no changes{where}")
+            continue
+        width = max(len(change.part) for change in found)
+        lines.append(f"{indent}changes{where}")
+        lines += [f"{indent}  {change.sign} {change.part:<{width}}  {_text(change)}" for change in found]
+    return lines
+
+
+def _text(change: PlannedChange) -> str:
+    sent = f"; {format_bytes(change.send_bytes)} to send" if change.send_bytes else ""
+    return clean(change.text) + sent
+
+
+def around_lines(hosts: Iterable[Host]) -> list[str]:
+    """Return what hosts get besides an environment: gateways and monitoring are compared when a run comes to them."""
+    hosts = tuple(hosts)
+    serving = count(sum(host.is_serving for host in hosts), "host")
+    kinds = (
+        ("gateway", [host.name for host in hosts if host.is_gateway], f"HAProxy in front of {serving}"),
+        ("monitoring", [host.name for host in hosts if host.is_monitoring], "Prometheus and Alertmanager"),
+    )
+    return [f"{fold_names(names)}: {kind}, {what}; compared in the run" for kind, names, what in kinds if names]
+
+
+def time_line(logs: Path, changes: Mapping[str, Sequence[PlannedChange]]) -> str | None:
+    """Return how long the last run took that changed one of the hosts to be changed; None where there was none.
+
+    Args:
+        logs: The folder of runs.
+        changes: By host.
+    """
+    wanted = {host for host, found in changes.items() if found}
+    for name in names(logs)[:LOOKED_BACK] if wanted else ():
+        summary = document(logs / name / "summary.json")
+        changed = {host.get("name") for host in objects(summary.get("hosts")) if host.get("changed")}
+        if changed & wanted and summary.get("verdict") in ("green", "amber"):
+            took = duration(float(summary.get("seconds") or 0.0))
+            return f"the last run that changed {count(len(changed), 'host')} took {took}: {name}"
+    return None
