@@ -13,10 +13,10 @@ from provision.cli.options import BecomeOption, InventoryOption, asked
 def chat(
     *,
     host: Annotated[
-        str | None, typer.Argument(metavar="[HOST]", help="A host that serves, or a gateway; not needed for one host.")
+        str | None, typer.Argument(metavar="HOST", help="A host that serves, or a gateway; not needed for one host.")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="[PROMPT]", help="Without it prompts are read, until Ctrl-D.")
+        str | None, typer.Argument(metavar="PROMPT", help="Without it prompts are read, until Ctrl-D.")
     ] = None,
     inventory: InventoryOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")] = 256,

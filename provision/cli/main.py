@@ -274,9 +274,7 @@ def uninstall(
 @app.command()
 def doctor(
     *,
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="Any text; - reads standard input.")
-    ] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Any text; - reads standard input.")] = None,
     host: Annotated[
         str | None, typer.Option("--host", help="Read this host of the inventory instead; nothing is changed there.")
     ] = None,
@@ -324,7 +322,7 @@ def doctor(
 @app.command("help")
 def show_help(
     context: typer.Context,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="A command.")] = None,
     *,
     everything: Annotated[
         bool, typer.Option("--all", help="All commands and options, also what only maintainers need.")

@@ -32,7 +32,7 @@ class Mode(StrEnum):
 @with_hosts
 def check(
     *,
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --return: which.")] = None,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="With --return: which.")] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
         typer.Option("--level", help="How deep the checks go. Default: standard."),

@@ -56,6 +56,11 @@ def test_a_group_shows_the_options_that_people_type(name: str, option: str) -> N
     assert option in shown(name)
 
 
+def test_arguments_are_named_once() -> None:
+    assert shown("doctor").startswith("Usage: firstlight doctor [OPTIONS] [FILE]...\n")
+    assert shown("gateway", "drain").startswith("Usage: firstlight gateway drain [OPTIONS] {HOST}...\n")
+
+
 def test_a_version_is_asked_for_as_a_version() -> None:
     assert "--vllm VERSION" in shown("plan")
 
