@@ -127,7 +127,7 @@ def plan(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Choose the matching set for each host, with the reasons; no host is changed."""
+    """Choose the versions for each host, with the reasons; no host is changed."""
     from provision.pipeline import commands
 
     request = asked("plan", **options)
@@ -144,7 +144,7 @@ def plan(
 @app.command()
 @with_staging
 def stage(*, as_json: JsonOption = False, **options: Any) -> None:
-    """Lock the set and fetch every file of it to this machine; no host is changed."""
+    """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
     from provision.pipeline import commands
 
     raise typer.Exit(commands.run(asked("stage", **options), last="stage", as_json=as_json))
@@ -153,7 +153,7 @@ def stage(*, as_json: JsonOption = False, **options: Any) -> None:
 @app.command()
 @with_staging
 def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
-    """Install the planned set on the hosts, without starting the service."""
+    """Install the planned versions on the hosts, without starting the service."""
     from provision.pipeline import commands
 
     request = asked("install", ask_become_pass=ask_become_pass, **options)
@@ -263,7 +263,7 @@ def uninstall(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Remove everything of this product from the hosts, and list what remains."""
+    """Remove everything of Firstlight from the hosts, and list what remains."""
     from provision.pipeline import operations
 
     request = asked("uninstall", ask_become_pass=ask_become_pass, **options)

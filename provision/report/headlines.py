@@ -27,6 +27,7 @@ class Headline:
     text: str
     text_if_zero: str | None = None
     take: Literal["range", "max", "min"] = "range"
+    in_percent: bool = False
     has_floor: bool = False
     """Whether a card is expected to have a floor for this figure."""
 
@@ -67,7 +68,8 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for at, values in sorted(taken.items()):
         rule = rules()[at]
         none = rule.text_if_zero if not any(values) else None
-        yield none or rule.text.format(_taken(values, rule.take))
+        shown = [round(value * 100) for value in values] if rule.in_percent else values
+        yield none or rule.text.format(_taken(shown, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:

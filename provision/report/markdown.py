@@ -34,7 +34,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Host comparison", _host_comparison(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(wording.device_facts(group.hosts))])),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
         ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),
     )

@@ -107,7 +107,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
         *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
-        *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
+        *_labelled("Versions" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
         *_labelled("Ask", _ask(summary, most.ask)),
         *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),

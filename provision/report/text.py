@@ -51,7 +51,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _notes(groups)),
         ("Seconds", _seconds(summary)),
     ):

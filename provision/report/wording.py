@@ -278,4 +278,4 @@ def attention_facts(host: HostSummary) -> str:
     if not proof.used and not proof.asked:
         return ""
     generation = f", generation {proof.generation}" if proof.generation else ""
-    return f"asked {proof.asked or 'nothing'}, in use {proof.used or 'unknown'}{generation}"
+    return f"{proof.used or 'unknown'}{generation} (requested: {proof.asked or 'nothing'})"

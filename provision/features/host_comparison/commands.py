@@ -18,7 +18,7 @@ def drift(
         typer.Option(
             "--against",
             metavar="HOST|FILE",
-            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same cards.",
+            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same GPUs.",
         ),
     ] = None,
     prometheus: Annotated[
@@ -33,7 +33,7 @@ def drift(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
+    """Compare hosts that should be equal: GPUs, driver, firmware, kernel, settings, packages."""
     from provision.features.host_comparison import drift as pipeline
 
     if prometheus == pipeline.STDOUT and as_json:

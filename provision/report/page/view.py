@@ -110,7 +110,7 @@ TITLES = {
     "compared": "Before and after",
     "measured": "Measured",
     "checks": "Checks",
-    "stack": "Stack",
+    "stack": "Versions",
     "time": "Time",
     "records": "Records",
 }
