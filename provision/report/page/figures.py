@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import median
 
 from provision.core.frozen import frozen
@@ -46,11 +46,6 @@ class FigureRow:
     beyond: int
     """How many readings miss the bound."""
     dot_plot: DotPlot
-    worst_by_host: Mapping[str, float]
-
-    @property
-    def count(self) -> int:
-        return len(self.worst_by_host)
 
 
 _Key = tuple[int, str, str, str, float | None, float | None]
@@ -93,10 +88,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
     class_number, check, name, unit, floor, ceiling = key
     values = [reading.value for reading in readings]
     outside = [reading for reading in readings if _is_beyond(reading.value, floor, ceiling)]
-    choose = min if ceiling is None else max
-    worst: dict[str, float] = {}
-    for reading in readings:
-        worst[reading.host] = choose(worst.get(reading.host, reading.value), reading.value)
     return FigureRow(
         hosts_class=class_number,
         check=check,
@@ -117,7 +108,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
                 (reading.value, f"{reading.where}: {number(reading.value)} {unit}".rstrip()) for reading in outside
             ],
         ),
-        worst_by_host=worst,
     )
 
 

@@ -30,6 +30,8 @@ class Rule:
     evidence: str
     unit: str
     place: str
+    x_title: str
+    y_title: str
     form: Literal["lines", "dots"]
     rows_by: str | None = None
 
@@ -97,7 +99,7 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
         title=rule.title,
         note=" ".join(notes),
         form=rule.form,
-        svg=draw(places, middle, words),
+        drawing=draw(places, middle, words, x_title=rule.x_title, y_title=rule.y_title),
         legend=tuple(readings),
         headers=(rule.place, *(name if rule.unit == "B" else f"{name}, {rule.unit}" for name in readings)),
         rows=tuple(
