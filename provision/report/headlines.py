@@ -69,7 +69,7 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for at, values in sorted(taken.items()):
         rule = rules()[at]
         none = rule.text_if_zero if not any(values) else None
-        scaled = [value * 100 for value in values] if rule.as_percent else values
+        scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
         yield none or rule.text.format(_taken(scaled, rule.take))
 
 

@@ -41,7 +41,7 @@ class Most:
 
 
 BLOCKS = (
-    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=6, attention=6, next=6),
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=8, attention=6, next=6),
     Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=0, attention=4, next=6),
     Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, ask=6, attention=4, next=4),
     Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, ask=0, attention=1, next=6),
@@ -109,7 +109,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
-        *_labelled("Endpoint", _endpoints(summary, 1 if gateways else most.endpoint)),
+        *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
         *_labelled("Ask", _ask(summary, most.ask)),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
@@ -187,7 +187,7 @@ def _stacks(summary: Summary) -> list[str]:
     kinds: dict[str, int] = {}
     for host in summary.hosts:
         parts = (describe_build(host.stack) if host.stack else "", *host.devices[:1])
-        if shown := " on ".join(filter(None, parts)):
+        if wording.role(host) is None and (shown := " on ".join(filter(None, parts))):
             kinds[shown] = kinds.get(shown, 0) + 1
     if len(kinds) == 1:
         return list(kinds)

@@ -260,7 +260,7 @@ def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:
     devices = hosts[0].devices
     yield from devices
     if len(devices) == 1:
-        yield "no card"
+        yield "no GPU"
     timed = [check for host in hosts for check in host.checks if check.id == SPEED]
     if timed or hosts[0].checks:
         batch, length, heads, dim = FIXED_POINT

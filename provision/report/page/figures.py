@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from statistics import median
 
@@ -13,6 +14,8 @@ from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
+
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 
 
 @frozen
@@ -80,7 +83,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def _is_shown(key: _Key) -> bool:
-    *_, unit, floor, ceiling = key
+    _, _, name, unit, floor, ceiling = key
+    if PCI_ADDRESS.search(name):  # of one card: the table of GPUs has it
+        return False
     return unit not in COUNTED or floor is not None or ceiling is not None
 
 

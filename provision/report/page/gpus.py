@@ -9,8 +9,8 @@ from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
 
-HEADERS = (
-    "temperature", "power", "SM clock", "memory errors", "PCIe", "NVLink", "bfloat16", "memory",
+COLUMNS = (
+    "temperature", "power", "SM clock", "memory errors", "PCIe", "NVLink", "bfloat16 matmul", "memory speed",
 )  # fmt: skip
 SPEEDS = (("speed.gemm", "bfloat16 products"), ("speed.memory", "memory, read and written"))
 CLOCKS = ("sm", "memory", "power", "temperature")
@@ -34,16 +34,36 @@ class GpuRow:
     device: str
     name: str
     cells: tuple[Cell, ...]
-    """In the order of HEADERS."""
+    """In the order of COLUMNS."""
 
     @property
     def is_odd(self) -> bool:
         return any(cell.is_beyond for cell in self.cells)
 
 
-def gpu_rows(hosts: Iterable[HostSummary]) -> tuple[GpuRow, ...]:
+@frozen
+class GpuTable:
+    """All GPUs of a run, with the columns of which something is known."""
+
+    columns: tuple[tuple[int, str, str], ...]
+    """Place among the cells, title, and the bound where it is the same for all GPUs."""
+    rows: tuple[GpuRow, ...]
+
+    @property
+    def odd(self) -> tuple[GpuRow, ...]:
+        return tuple(row for row in self.rows if row.is_odd)
+
+
+def gpu_table(hosts: Iterable[HostSummary]) -> GpuTable:
     """Return the GPUs that checks computed on, in the order of hosts and devices."""
-    return tuple(row for host in hosts for row in _of_host(host))
+    rows = tuple(row for host in hosts for row in _of_host(host))
+    columns = []
+    for place, title in enumerate(COLUMNS):
+        cells = [row.cells[place] for row in rows if row.cells[place].value]
+        bounds = {cell.bound for cell in cells}
+        if cells:
+            columns.append((place, title, bounds.pop() if len(bounds) == 1 else ""))
+    return GpuTable(tuple(columns), rows)
 
 
 def _of_host(host: HostSummary) -> Iterator[GpuRow]:
@@ -100,6 +120,8 @@ def _clocks(by_id: Mapping[str, list[CheckRecord]], device: str) -> Mapping[str,
     found = dict(zip(CLOCKS, (part.strip() for part in str(last or "").split(",")), strict=False))
     if found.get("temperature", "").isdigit():
         found["temperature"] += " °C"
+    if found.get("power", "").endswith(" W"):
+        found["power"] = f"{found['power'].partition('.')[0]} W"
     return found
 
 

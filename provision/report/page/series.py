@@ -92,7 +92,7 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
     draw = lines if rule.form == "lines" else dots
     several = max(len(values) for by_place in readings.values() for values in by_place.values())
     notes = [rule.note]
-    notes += [] if is_alone else [f"Class {group.number}: {group.names}."]
+    notes += [] if is_alone else [f"Group {group.number}: {group.names}."]
     notes += [f"Medians of up to {several} readings."] if several > 1 else []
     return Chart(
         id=f"{rule.id}-{group.number}",

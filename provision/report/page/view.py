@@ -15,7 +15,7 @@ from provision.report.page.classes import HostsClass, classes
 from provision.report.page.compared import Comparison
 from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
-from provision.report.page.gpus import HEADERS, GpuRow, gpu_rows
+from provision.report.page.gpus import GpuTable, gpu_table
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
 from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
 from provision.report.page.load import CHECK as LOAD_CHECK
@@ -29,6 +29,7 @@ from provision.report.page.timeline import Timeline, read_clock, timeline
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
 """Number of hosts above which a map of them is shown."""
+BEYOND = "Figures beyond their bounds"
 GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
 
@@ -55,19 +56,19 @@ class Page:
     rollout: RolloutView | None
     """The rollout that the run belongs to."""
     endpoints: tuple[tuple[str, str], ...]
-    """What clients have to know: label and text."""
+    """What clients have to know, and the hosts that it is about."""
     call: tuple[str, ...]
     """Commands that send a prompt."""
-    gpus: tuple[GpuRow, ...]
+    gpus: GpuTable
     load: tuple[tuple[str, ...], ...]
     """Time to first token and tokens/s, as `load_rows` returns them."""
     startup: Chart | None
     measure: str | None
     """The command that measures the load."""
 
-    GPU_HEADERS = HEADERS
     LOAD_COLUMNS = tuple(COLUMNS.values())
     GPUS_SHOWN = GPUS_SHOWN
+    BEYOND = BEYOND
     MAP_FROM = MAP_FROM
     DOT_PLOT_WIDTH = WIDTH
     DOT_PLOT_HEIGHT = HEIGHT
@@ -87,16 +88,21 @@ class Page:
             "warnings": self.warnings,
             "next": self.next_commands,
             "hosts": self.hosts,
-            "gpus": self.gpus,
+            "gpus": self.gpus.rows,
             "serving": self.load or self.startup,
             "changes": self.changes,
             "compared": self.compared,
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
-            "stack": any(each.stack or each.chosen or each.refused for each in self.classes),
+            "stack": self.planned,
             "time": self.timeline.lanes,
         }
         return tuple((id_, TITLES[id_]) for id_, content in has.items() if content)
+
+    @property
+    def planned(self) -> tuple[HostsClass, ...]:
+        """Return the classes for which versions were chosen or refused."""
+        return tuple(each for each in self.classes if each.stack or each.chosen or each.refused)
 
     @property
     def ordered(self) -> tuple[HostLine, ...]:
@@ -110,14 +116,13 @@ class Page:
         return all(row.readings == 1 for row in self.figures)
 
     @property
-    def checked(self) -> tuple[FigureRow, ...]:
-        """Return figures with a bound, those that miss it first."""
-        return tuple(sorted((row for row in self.figures if row.bound), key=lambda row: not row.beyond))
-
-    @property
-    def recorded(self) -> tuple[FigureRow, ...]:
-        """Return figures without a bound."""
-        return tuple(row for row in self.figures if not row.bound)
+    def figure_tables(self) -> tuple[tuple[str, tuple[FigureRow, ...]], ...]:
+        """Return title and rows of figures that miss their bound, keep it, or have none."""
+        return (
+            (BEYOND, tuple(row for row in self.figures if row.beyond)),
+            ("Figures within their bounds", tuple(row for row in self.figures if row.bound and not row.beyond)),
+            ("Figures without a bound", tuple(row for row in self.figures if not row.bound)),
+        )
 
 
 TITLES = {
@@ -180,7 +185,7 @@ def view(
         rollout=rollout,
         endpoints=tuple(_endpoints(summary)),
         call=wording.first_call(summary),
-        gpus=gpu_rows(summary.hosts),
+        gpus=gpu_table(summary.hosts),
         load=load_rows(figures),
         startup=startup(summary.hosts),
         measure=f"{verify} --only serving --level full" if verify else None,
@@ -192,14 +197,14 @@ def _endpoints(summary: Summary) -> Iterable[tuple[str, str]]:
     gateways = [(host.name, host.gateway) for host in summary.hosts if host.gateway]
     for name, gateway in gateways:
         address, *facts = wording.gateway_facts(gateway)
-        yield name, address
-        yield from (("", fact) for fact in facts)
+        yield address, name
+        yield from ((fact, "") for fact in facts)
     if gateways:
         return
     for endpoint, hosts in group_endpoints(summary.hosts):
-        yield fold_names([host.name for host in hosts]), named_endpoint(endpoint, hosts)
+        yield named_endpoint(endpoint, hosts), fold_names([host.name for host in hosts])
         if hosts[0].key_file:
-            yield "", f"API key in {hosts[0].key_file} on the host"
+            yield f"API key in {hosts[0].key_file} on the host", ""
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
