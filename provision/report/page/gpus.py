@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -70,15 +71,16 @@ def _of_host(host: HostSummary) -> Iterator[GpuRow]:
     by_id: dict[str, list[CheckRecord]] = {}
     for check in host.checks:
         by_id.setdefault(check.id, []).append(check)
-    devices = {check.device for check in host.checks if check.device and check.device.startswith("cuda:")}
+    devices = {check.device for check in host.checks if re.fullmatch(r"cuda:\d+", check.device or "")}
     seen = _list(_evidence(by_id, "devices.gpus", None).get("seen"), "torch")
     health = {str(card.get("pci")): card for card in _list({"cards": _raw(by_id, "devices.ecc")}, "cards")}
-    for device in sorted(devices, key=lambda name: int(name.partition(":")[2] or 0)):
-        place = int(device.partition(":")[2] or 0)
-        gpu = seen[place] if place < len(seen) else {}
-        pci = str(gpu.get("pci") or [*health, *[""] * (place + 1)][place])
+    limits = [figure.name for check in by_id.get("devices.clocks", ()) for figure in check.figures]
+    # Checks see GPUs in the order of their PCI addresses, as NVML does.
+    addresses = [str(gpu.get("pci")) for gpu in seen] or [*health] or [name.partition(": ")[2] for name in limits]
+    for place, device in sorted((int(str(name).partition(":")[2]), str(name)) for name in devices):
+        pci = addresses[place] if place < len(addresses) else ""
         card, now = health.get(pci, {}), _clocks(by_id, device)
-        name = _evidence(by_id, "speed.gemm", device).get("name") or gpu.get("name") or card.get("name") or "GPU"
+        name = _evidence(by_id, "speed.gemm", device).get("name") or card.get("name") or "GPU"
         limit = _figure(by_id, "devices.clocks", f"power limit: {pci}")
         cells = (
             Cell(now.get("temperature") or _with_unit(card.get("temperature_c"), "°C")),
