@@ -23,7 +23,7 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
     table.add_column("where", overflow="fold", max_width=30)
     table.add_column("result", overflow="fold")
     wrong = merge_equal_records([check for check in checks if check.status in ("warn", "fail", "error")])
-    rows = [
+    rows: list[tuple[str, str, str, str]] = [
         (
             check.status,
             check.id,

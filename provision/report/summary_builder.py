@@ -294,9 +294,8 @@ def _state(
         state = "unchanged"
     elif reached and (undone := _undone(command)):
         state = undone
-    elif done.get("serve") in ("ok", "warn") and (ready or "install" not in done):
-        state = "serving"
-    elif done.get("serve") == "skipped" and ready:  # only what is around its service has changed
+    elif "serve" in done and (ready or (done["serve"] != "skipped" and "install" not in done)):
+        # A service that was left alone still serves, where something around it has changed.
         state = "serving"
     elif reached:
         state = "installed"

@@ -197,7 +197,9 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     message = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = wording.verified_when(summary, group.first)
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
-    yield from table([((family, ended), shown) for family, ended, shown in families(_records(group))], indent=INDENT * 2)
+    yield from table(
+        [((family, ended), shown) for family, ended, shown in families(_records(group))], indent=INDENT * 2
+    )
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
 

@@ -196,7 +196,9 @@ def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: 
             check("speed.gemm", figures=[{**bare, "name": "bfloat16 products", "unit": "TFLOP/s"}]),
             check("libraries.files", device=None, figures=[{**bare, "name": "bytes", "unit": "B"}]),
             check("serving.process", device=None, figures=[{**bare, "name": "runs for", "unit": "s"}]),
-            check("devices.xid", device=None, figures=[{**bare, "name": "new events", "unit": "count", "ceiling": 9.0}]),
+            check(
+                "devices.xid", device=None, figures=[{**bare, "name": "new events", "unit": "count", "ceiling": 9.0}]
+            ),
         ]
         folder.run.write("verify/a.json", document(records))
         phases = {phase: seconds * factor for phase, seconds in served().startup_s.items()}

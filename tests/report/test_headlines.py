@@ -22,7 +22,7 @@ def record(
 
 def lines(*checks: CheckRecord) -> list[tuple[str, str, str]]:
     host = HostSummary(name="gpu-1", state="serving", changed=False, checks=checks)
-    return list(families(Group((host,), (host.name,))))
+    return list(families(host.checks))
 
 
 def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> None:

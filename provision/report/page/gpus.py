@@ -108,9 +108,7 @@ def _list(found: Any, key: str) -> list[Mapping[str, Any]]:
     return [item if isinstance(item, Mapping) else {} for item in items] if isinstance(items, (list, tuple)) else []
 
 
-def _figure(
-    by_id: Mapping[str, list[CheckRecord]], id_: str, name: str, device: str | None = None
-) -> Figure | None:
+def _figure(by_id: Mapping[str, list[CheckRecord]], id_: str, name: str, device: str | None = None) -> Figure | None:
     checks = (check for check in by_id.get(id_, ()) if device in (None, check.device))
     return next((figure for check in checks for figure in check.figures if figure.name == name), None)
 
@@ -150,8 +148,8 @@ def _pcie(by_id: Mapping[str, list[CheckRecord]], device: str) -> Cell:
     lanes, speed = (_figure(by_id, "devices.pcie", name, device) for name in ("lanes", "speed"))
     if lanes is None or speed is None or lanes.value is None or speed.value is None:
         return Cell()
-    text = f"{number(lanes.value)} × {number(speed.value)} GT/s"
-    full = f"of {number(lanes.floor or lanes.value)} × {number(speed.floor or speed.value)}"
+    text = f"{number(lanes.value)} x {number(speed.value)} GT/s"
+    full = f"of {number(lanes.floor or lanes.value)} x {number(speed.floor or speed.value)}"
     is_beyond = _misses(lanes) or _misses(speed)
     return Cell(text, full if is_beyond else "", is_beyond=is_beyond)
 

@@ -144,7 +144,10 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
     if host.gateway:
         yield "gateway", "; ".join(wording.gateway_facts(host.gateway))
     if host.monitoring:
-        yield "monitoring", f"Prometheus at {host.monitoring.prometheus}, Alertmanager at {host.monitoring.alertmanager}"
+        yield (
+            "monitoring",
+            f"Prometheus at {host.monitoring.prometheus}, Alertmanager at {host.monitoring.alertmanager}",
+        )
     if host.endpoint:
         yield "endpoint", named_endpoint(host.endpoint, [host])
     if attention := wording.attention_facts(host):

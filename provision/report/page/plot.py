@@ -140,7 +140,9 @@ def stacked(names: Sequence[str], lengths: Mapping[str, Sequence[float]], *, x_t
     ends = [left] * len(names)
     series = []
     for row in lengths.values():
-        series.append(Series(bars=tuple((round(x, 1), y, round(v * scale, 1)) for x, y, v in zip(ends, rows, row, strict=True))))
+        series.append(
+            Series(bars=tuple((round(x, 1), y, round(v * scale, 1)) for x, y, v in zip(ends, rows, row, strict=True)))
+        )
         ends = [x + value * scale for x, value in zip(ends, row, strict=True)]
     return Drawing(
         left=left,

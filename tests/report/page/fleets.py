@@ -15,9 +15,13 @@ from provision.core.models.stack import Plan, Reason, Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
+from tests.report import sample
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED, STARTED, Folder, check, document, facts, host, result
 
 RUN = "20261120T101500Z"
+CARD = json.loads((Path(__file__).parents[3] / "benchmarks/results/card-serving.json").read_text(encoding="utf-8"))
+"""A run on one NVIDIA H100; its record has no evidence."""
+CARD_PCI = "0000:00:06.0"
 WHY = (
     Reason(
         rule="driver",
@@ -93,7 +97,14 @@ def per_card(name: str, card: int, value: float, unit: str) -> dict[str, Any]:
 
 
 def health(card: int) -> dict[str, Any]:
-    return {"pci": pci(card), "name": H100, "ecc": [True, True], "uncorrected": [0, 0], "temperature_c": 31, "power_w": 71.2}
+    return {
+        "pci": pci(card),
+        "name": H100,
+        "ecc": [True, True],
+        "uncorrected": [0, 0],
+        "temperature_c": 31,
+        "power_w": 71.2,
+    }
 
 
 def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[dict[str, Any]]:
@@ -106,7 +117,12 @@ def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[d
             evidence={"seen": {"torch": [{"pci": pci(card), "name": H100} for card in range(8)]}},
         ),
         check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
-        check("devices.ecc", device=None, reason="no uncorrected memory error", evidence=[health(card) for card in range(8)]),
+        check(
+            "devices.ecc",
+            device=None,
+            reason="no uncorrected memory error",
+            evidence=[health(card) for card in range(8)],
+        ),
         check("devices.clocks", device=None, figures=[per_card("power limit", card, 700.0, "W") for card in range(8)]),
         check("devices.nvlink", device=None, figures=[per_card("links up", card, 18.0, "count") for card in range(8)]),
         check("engine.vllm", device=None, reason="vLLM 0.26.0 imports and computes on cuda"),
@@ -150,7 +166,10 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
         check(
             "devices.pcie",
             device=device,
-            figures=[{"name": "lanes", **lanes}, {"name": "speed", **lanes, "value": 32.0, "unit": "GT/s", "floor": 32.0}],
+            figures=[
+                {"name": "lanes", **lanes},
+                {"name": "speed", **lanes, "value": 32.0, "unit": "GT/s", "floor": 32.0},
+            ],
         ),
         check(
             "kernels.gemm",
@@ -226,6 +245,32 @@ class Fleet(Folder):
             for each in results
         ]
         self.run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def one_gpu(folder: Path) -> RunFolder:
+    """One local host with the figures of a real run on an H100, and readings as its driver gives them."""
+    fleet = Fleet(folder / "one" / RUN, [host("localhost", local=True)], source="/site/inventory/local")
+    stack = GPU_STACK.model_copy(
+        update={"driver": GPU_STACK.driver and GPU_STACK.driver.model_copy(update={"version": "580.159.04"})}
+    )
+    fleet.planned(["localhost"], stack)
+    fleet.staged(["localhost"], stack)
+    invented = {record["id"]: record["evidence"] for record in gpu_checks(0) if record["device"] in (None, "cuda:0")}
+    records = [
+        check(record["id"]) | record | {"evidence": invented.get(record["id"])}
+        for record in (*CARD["checks"], *CARD["serving_checks"])
+    ]
+    for record in records:
+        record["figures"] = [
+            {**figure, "name": figure["name"].replace(CARD_PCI, pci(0))} for figure in record["figures"]
+        ]
+    fleet.green("localhost", gpus=1, records=records)
+    proof = AttentionProof.model_validate(CARD["attention"])
+    proven = sample.served().model_copy(update={"attention": proof, "startup_s": CARD["startup_s"]})
+    fleet.run.write("serve/localhost.json", proven)
+    fleet.events([result("localhost", phase) for phase in DONE_AT], DONE_AT)
+    end(fleet.run)
+    return fleet.run
 
 
 def large(folder: Path, *, hosts: int = 100) -> RunFolder:

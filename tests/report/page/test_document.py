@@ -146,8 +146,6 @@ def test_backticks_become_code_and_a_single_one_stays() -> None:
 
 
 def test_other_commands_do_not_import_the_page() -> None:
-    code = (
-        "import sys, provision.cli.main, provision.report; print([m for m in ('jinja2',) if m in sys.modules])"
-    )
+    code = "import sys, provision.cli.main, provision.report; print([m for m in ('jinja2',) if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -32,7 +32,9 @@ def test_figures_name_the_odd_reading(content: Page) -> None:
     assert (slow.name, slow.beyond, slow.low.where, slow.low.value) == ("bfloat16 products", 1, "gpu-071 cuda:2", 402.0)
     assert slow.readings == 760
     assert [words for _, words in slow.dot_plot.marks] == ["gpu-071 cuda:2: 402 TFLOP/s"]
-    assert [row.name for row in within] == ["lanes", "speed", "memory, read and written"], "no row for each GPU of a host"
+    assert [row.name for row in within] == ["lanes", "speed", "memory, read and written"], (
+        "no row for each GPU of a host"
+    )
 
 
 def test_counts_are_not_drawn_and_figures_without_a_floor_come_last() -> None:
@@ -133,14 +135,26 @@ def test_only_the_slowest_of_many_are_drawn_and_all_are_listed(content: Page) ->
 
 
 def test_the_shortest_phases_share_the_last_colour() -> None:
-    ends = {"imports": 24.5, "engine": 34.5, "weights": 37.5, "compile": 51.5, "graphs": 55.5, "warm": 71.5, "health": 72.8, "first_token": 72.9, "proven": 73.0}
+    ends = {
+        "imports": 24.5,
+        "engine": 34.5,
+        "weights": 37.5,
+        "compile": 51.5,
+        "graphs": 55.5,
+        "warm": 71.5,
+        "health": 72.8,
+        "first_token": 72.9,
+        "proven": 73.0,
+    }
     record = ServeRecord(startup_s=ends)
     chart = startup([HostSummary(name="a", state="serving", changed=True, serve=record)])
     assert chart
     assert chart.legend == ("imports", "engine", "compile", "graphs", "warm", "other")
     css = (Path(page.__file__).parent / "templates" / "page.css").read_text()
     assert len(chart.legend) == len(set(re.findall(r"\.color-(\d) \{", css)))
-    assert sum(series.bars[0][2] for series in chart.drawing.series) == pytest.approx(chart.drawing.RIGHT - chart.drawing.left, abs=0.5)
+    assert sum(series.bars[0][2] for series in chart.drawing.series) == pytest.approx(
+        chart.drawing.RIGHT - chart.drawing.left, abs=0.5
+    )
 
 
 def test_attention_is_drawn_from_the_evidence_of_its_checks(content: Page) -> None:

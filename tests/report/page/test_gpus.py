@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ from provision.report.page.load import load_rows
 from provision.report.page.view import Page
 from tests.report.page import fleets
 from tests.report.sample import Folder, check, host
-
-CARD = json.loads((Path(__file__).parents[3] / "benchmarks/results/card-serving.json").read_text())
-"""A run on one NVIDIA H100; its record has no evidence."""
 
 
 def one(*records: dict[str, Any], name: str = "gpu-1") -> HostSummary:
@@ -43,7 +39,7 @@ def test_a_row_has_all_that_the_checks_found_of_one_gpu() -> None:
         "power": "402 W",
         "SM clock": "1095 MHz",
         "memory errors": "0",
-        "PCIe": "16 × 32 GT/s",
+        "PCIe": "16 x 32 GT/s",
         "NVLink": "18 links",
         "bfloat16 matmul": "402 TFLOP/s",
         "memory speed": slow["memory speed"].value,
@@ -55,9 +51,9 @@ def test_a_row_has_all_that_the_checks_found_of_one_gpu() -> None:
 
 
 def test_only_columns_of_which_something_is_known_are_shown() -> None:
-    table = gpu_table([one(*CARD["checks"], *CARD["serving_checks"])])
+    table = gpu_table([one(*fleets.CARD["checks"], *fleets.CARD["serving_checks"])])
     assert {title: cell.value for title, cell in cells_of(table).items()} == {
-        "PCIe": "16 × 32 GT/s",
+        "PCIe": "16 x 32 GT/s",
         "bfloat16 matmul": "779 TFLOP/s",
         "memory speed": "3009 GB/s",
     }
@@ -74,12 +70,17 @@ def test_only_columns_of_which_something_is_known_are_shown() -> None:
     ],
 )
 def test_memory_errors_since_the_driver_was_loaded_are_shown(card: dict[str, Any], words: str, *, odd: bool) -> None:
-    records = [check("devices.ecc", device=None, evidence=[fleets.health(0) | card]), check("kernels.gemm", device="cuda:0")]
+    records = [
+        check("devices.ecc", device=None, evidence=[fleets.health(0) | card]),
+        check("kernels.gemm", device="cuda:0"),
+    ]
     (row,) = gpu_table([one(*records)]).rows
     assert (row.cells[3].value, row.is_odd) == (words, odd)
 
 
-@pytest.mark.parametrize("evidence", [None, "text", 7, [], [7], {"seen": 7}, {"seen": {"torch": [7]}}, {"clocks": []}, {"clocks": [None, 5]}])
+@pytest.mark.parametrize(
+    "evidence", [None, "text", 7, [], [7], {"seen": 7}, {"seen": {"torch": [7]}}, {"clocks": []}, {"clocks": [None, 5]}]
+)
 def test_evidence_of_another_form_leaves_cells_empty(evidence: Any) -> None:
     records = [check(id_, device="cuda:0", evidence=evidence) for id_ in ("devices.gpus", "devices.ecc", "speed.gemm")]
     (row,) = gpu_table([one(*records)]).rows
@@ -101,14 +102,17 @@ def test_of_many_gpus_those_beyond_a_bound_are_open(content: Page, tmp_path: Pat
 
 
 def test_the_load_is_a_row_for_each_number_of_requests() -> None:
-    rows = load_rows(figure_rows([(1, one(*CARD["serving_checks"]))]))
+    rows = load_rows(figure_rows([(1, one(*fleets.CARD["serving_checks"]))]))
     assert rows == (
         ("1", "1", "305.4", "12.19 ms", "18.42 ms", "2.282 ms", "11.41 ms"),
         ("1", "4", "1042", "23.14 ms", "26.5 ms", "2.138 ms", "19.16 ms"),
         ("1", "16", "2984", "50.12 ms", "53.97 ms", "2.146 ms", "11.95 ms"),
     )
-    slower = [{**each, "figures": [{**f, "value": f["value"] * 3} for f in each["figures"]]} for each in CARD["serving_checks"]]
-    both = load_rows(figure_rows([(1, one(*CARD["serving_checks"])), (1, one(*slower, name="b"))]))
+    slower = [
+        {**each, "figures": [{**f, "value": f["value"] * 3} for f in each["figures"]]}
+        for each in fleets.CARD["serving_checks"]
+    ]
+    both = load_rows(figure_rows([(1, one(*fleets.CARD["serving_checks"])), (1, one(*slower, name="b"))]))
     assert both[0][2] == "610.8 (305.4 to 916.2)", "median and range of two hosts"
 
 
