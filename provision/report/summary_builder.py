@@ -312,9 +312,9 @@ def _deviations(
     if planned is None:
         return
     if proof.used and proof.used != planned.backend:
-        yield f"attention {proof.used} is in use, planned was {planned.backend}"
+        yield f"attention {proof.used} is in use, {planned.backend} was planned"
     if proof.generation and planned.generation and proof.generation != planned.generation:
-        yield f"flash attention of generation {proof.generation} is in use, planned was {planned.generation}"
+        yield f"flash attention generation {proof.generation} is in use, {planned.generation} was planned"
 
 
 def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iterable[str]:

@@ -295,7 +295,7 @@ def attention_facts(host: HostSummary) -> str:
     if not attention.used:
         return f"{attention.asked} requested, in use: unknown" if attention.asked else ""
     generation = f", generation {attention.generation}" if attention.generation else ""
-    requested = f" (requested: {attention.asked})" if attention.asked not in (None, attention.used) else ""
+    requested = f" (requested: {attention.asked})" if attention.asked not in (None, "auto", attention.used) else ""
     return f"{attention.used} in use{generation}{requested}"
 
 

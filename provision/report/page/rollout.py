@@ -100,7 +100,7 @@ def _steps(rollout: Rollout) -> Iterator[StepRow]:
         for one in decisions:
             yield StepRow(step, hosts, GATE_TONES[one.verdict], one.verdict, tuple(_figures(one)))
         if not decisions:
-            yield StepRow(step, hosts, "neutral", "not asked", ())
+            yield StepRow(step, hosts, "neutral", "no decision", ())
 
 
 def _figures(decision: Decision) -> Iterator[str]:
