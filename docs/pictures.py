@@ -100,7 +100,9 @@ def draw_runs() -> None:
         for picture, run in (("run-page", fleets.large(Path(name))), ("run-page-green", fleets.one_gpu(Path(name)))):
             seen.goto(run_page.write(run).as_uri())
             seen.screenshot(path=IMAGES / f"{picture}.png")
-        seen.evaluate("document.querySelectorAll('main > :not(#gpus, #serving, #measured)').forEach((node) => node.remove())")
+        seen.evaluate(
+            "document.querySelectorAll('main > :not(#gpus, #serving, #measured)').forEach((node) => node.remove())"
+        )
         seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
 
 
