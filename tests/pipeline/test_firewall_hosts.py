@@ -147,7 +147,9 @@ def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(flee
     assert "29501" not in fleet.rules("gpu-2")
     assert f"ip daddr 10.1.0.2 tcp dport 32768-60999 {new} ip saddr {{ 10.1.0.1 }} accept" in fleet.rules("gpu-2")
     assert "8000" not in fleet.rules("gpu-1"), "anybody may use the server"
-    assert str(serve(context, "gpu-1").text).endswith("only the hosts of its model reach port 29501, 29502, 32768-60999")
+    assert str(serve(context, "gpu-1").text).endswith(
+        "only the hosts of its model reach port 29501, 29502, 32768-60999"
+    )
     fleet.run(firewall="set", span=True, gateway=False)
     assert fleet.played == []
     fleet.run(firewall="set", gateway=False)
