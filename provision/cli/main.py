@@ -41,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
+    epilog="`help COMMAND` shows the options of a command, `help` the exit codes too, `help --all` everything.",
 )
 
 

@@ -67,7 +67,7 @@ def test_a_version_is_asked_for_as_a_version() -> None:
 
 def test_help_is_a_command_with_the_exit_codes() -> None:
     text = ended("help")
-    assert text.startswith(shown())
+    assert text.startswith(shown().rstrip())
     listed = re.findall(r"^  (\w+) ", text.partition("Exit codes:")[2], flags=re.MULTILINE)
     assert listed == [*(str(int(code)) for code in Exit), "verify"]
     assert ended("help", "bundle", "create") == shown("bundle", "create")
