@@ -194,6 +194,6 @@ def test_a_wheel_for_another_stack_is_never_locked(
     store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], text: str
 ) -> None:
     package = published(tmp_path / "links", version=version, requires=requires)
-    with pytest.raises(StageError, match="does not fit this Stack") as caught:
+    with pytest.raises(StageError, match="does not fit the plan") as caught:
         provide(store, package, tmp_path / "links")
     assert text in caught.value.text

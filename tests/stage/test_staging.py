@@ -295,7 +295,7 @@ def test_the_needed_disk_space_includes_files_and_their_installation(index: Site
 
 def test_without_an_accepted_candidate_the_error_names_the_command_plan(store: Store, bare_client: Path) -> None:
     assert bare_client.parent.is_dir()
-    with pytest.raises(StageError, match="no Stack to stage") as caught:
+    with pytest.raises(StageError, match="no plan to stage") as caught:
         stage(resolve_to(), Settings(), FACTS, store=store)
     assert "./firstlight plan" in (caught.value.hint or "")
 
