@@ -2,7 +2,7 @@
 
 import sys
 
-from verify.cli import main
+from verify.cli.main import main
 from verify.printable import guard_streams
 
 if __name__ == "__main__":

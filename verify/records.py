@@ -134,7 +134,7 @@ class Check:
     requires: tuple[str, ...] = ()
     """Ids of checks that must pass first; otherwise this one is skipped as `needs ID`. None of them may be exclusive."""
     preconditions: tuple[Callable[[CheckContext], CheckResult | None], ...] = ()
-    """Conditions under which the check applies, see verify/preconditions.py. The first result other than None is the check's."""
+    """Conditions under which the check applies, see verify/runner/preconditions.py. The first result other than None is the check's."""
     each_device: bool = False
     all_devices: bool = False
     """Whether one call covers all devices, which are in `CheckContext.devices`."""
@@ -179,7 +179,7 @@ def as_record(
         level: Level at which the check ran; None where levels do not apply.
 
     Returns:
-        The record. `found` is None; verify/last_run.py sets it in records taken over from an earlier run.
+        The record. `found` is None; verify/runner/last_run.py sets it in records taken over from an earlier run.
     """
     outcome = answer.as_json() if isinstance(answer, CheckResult) else answer
     about = {"id": id_, "family": id_.partition(".")[0], "status": outcome["status"], "host": host, "device": device}

@@ -119,11 +119,6 @@ def _hidden(found: re.Match[str]) -> str:
     return f"{found[1]}{quote[0]}{MASK}{quote[0]}" if quote and found[2].endswith(quote[0]) else f"{found[1]}{MASK}"
 
 
-@lru_cache(maxsize=4096)
-def _word(word: str) -> str:
-    return _tokens().sub(MASK, word)
-
-
 def masked(text: str) -> str:
     """Replace everything that looks like a secret by `[hidden]`."""
     if "PRIVATE KEY" in text or "Private-Lines" in text:
@@ -139,4 +134,4 @@ def _line(line: str) -> str:
             line = pattern.sub(_hidden, line)
     if "$" in line or "}" in line or "*" in line or ":::" in line:
         line = _hashes().sub(MASK, line)
-    return _WORD.sub(lambda found: _word(found[0]), line)
+    return _WORD.sub(lambda found: _tokens().sub(MASK, found[0]), line)

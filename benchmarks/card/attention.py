@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from verify.attention_cases import CASES, Case, plain
+from verify.attention.cases import CASES, Case, plain
+from verify.attention.providers import Provider, device_kind, sdpa
 from verify.inputs import compute_in_input_precision
-from verify.providers import Provider, device_kind, sdpa
 from verify.tables import table
 from verify.timing import timed
 

@@ -253,7 +253,7 @@ def _pack(target: Path) -> None:
 
 
 def _driver() -> str | None:
-    from verify.views import nvml  # noqa: PLC0415 - as above
+    from verify.host.views import nvml  # noqa: PLC0415 - as above
 
     return nvml.release()
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from verify.fault_families import FAMILIES as FAULT_FAMILIES
-from verify.faults import ANY_CHECK, FAULTS
 from verify.records import LEVELS
-from verify.registry import FAMILIES, all_checks
+from verify.runner.fault_families import FAMILIES as FAULT_FAMILIES
+from verify.runner.faults import ANY_CHECK, FAULTS
+from verify.runner.registry import FAMILIES, all_checks
 
 TARGET = "docs/reference/checks.md"
 HEAD = """# Checks
 
-Every check of `verify`, in the order of its records; `./firstlight docs` generates this page from the checks.
-A check of each device has a record for each device. The faults are those that `--inject` applies to the observation of the check;
-the tests prove that it notices them, and that it survives `crash` and `hang`.
+All checks of [`verify`](verify.md), written by `./firstlight docs`.
 
-Checks form a tree. A check begins when the checks that it needs have ended. If one of them failed or ended with an error, it does not
-run, and its record is `skip: needs ID` with the id of the first cause. Needed checks also run if `--only` and `--skip` do not name
-them. A check with an injected fault always runs.
+- *level*: the first level at which the check runs. `provision` and `verify` run `standard`.
+- *devices*: one record for each device, one for all devices together, or one for the host.
+- *requires*: checks that must end first. If one of them failed, this check is `skip: needs ID`. Required checks also run with `--only`.
+- *faults*: what `--inject` can change, to see that the check notices it.
 """
 
-FOUND = """## Real faults, and what finds them
+FOUND = """## Real faults, and the checks that find them
 
-The tests made each of these faults on a real host, one at a time, several of every kind. `standard` is the level of `provision` and `verify`;
-`full` names the checks that find more faults at that level. The last column lists what no check finds.
+Tests made each of these faults on a real host. `full` names checks that find more at that level. The last column lists what no check finds.
 
 | fault | what it is | standard | full | not found |
 |---|---|---|---|---|"""
@@ -55,7 +53,7 @@ def _found() -> Iterator[str]:
 
 
 def _faults() -> Iterator[str]:
-    yield f"## Injected faults\n\nLevels, each with all before it: {', '.join(LEVELS)}.\n\n| fault | spoils | noticed by |\n|---|---|---|"
+    yield f"## Faults that can be injected\n\nEach level includes the ones before it: {', '.join(LEVELS)}.\n\n| fault | changes | noticed by |\n|---|---|---|"
     for fault, about in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
         yield f"| `{fault}` | {about} | {'every check' if fault in ANY_CHECK else f'{count} checks'} |"

@@ -12,7 +12,6 @@ from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier
 from provision.core.errors import UsageError
-from provision.core.tables import type_errors
 
 SHORT_LIVED = "new-feature"
 """NVIDIA's name for branches between two long-lived ones; their drivers are not a default."""
@@ -51,7 +50,6 @@ def all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
 
 def _schema(catalog: Catalog) -> Iterator[str]:
     for name, row in all_rows(catalog):
-        yield from (f"{_row(name, row)}: {wrong}" for wrong in type_errors(row))
         if len(row.source.strip()) < LEAST_SOURCE:
             yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
 

@@ -10,11 +10,11 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="The tables of known builds: check them, add new releases.",
+    help="Add new releases to the tables of known builds.",
 )
 
 
-@app.command("check")
+@app.command("check", hidden=True)
 def check() -> None:
     """Check every row: its values, its references, its source."""
     from provision.catalog.refresh import commands

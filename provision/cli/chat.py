@@ -25,7 +25,7 @@ def chat(
     """Ask the model of a host something; the answer is printed as it is made."""
     from provision.pipeline import chat as pipeline
 
-    request = asked("chat", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("chat", inventory=inventory, ask_become_pass=ask_become_pass)
     raise typer.Exit(pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
 
 

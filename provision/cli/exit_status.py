@@ -7,16 +7,26 @@ import errno
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import typer
 
 from provision.cli.options import LOGS
+from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.redaction import redact, scrub
+from provision.core.run_folder import account
 
-if TYPE_CHECKING:
-    from provision.core.errors import FirstlightError
-
+MEANINGS = {
+    "0": "Done, planned or read. A run: green or amber.",
+    "1": "Red: a host failed or was not reached. `drift`, `doctor --exit-code`: something was found.",
+    "2": "The command line or the inventory is wrong.",
+    "3": "Another run works on a host.",
+    "4": "No combination of versions fits a host.",
+    "130": "Interrupted.",
+    "verify": "0 ok, 1 warning, 2 failed, 3 could not be checked, 64 wrong usage: those of monitoring plug-ins.",
+}
+"""Exit codes as `help` prints them."""
 VERIFY_EXITS = {1: 3, 2: 64}
 """Exit codes of `verify`, where 1 is a warning and 2 a failed check: 3 means that it could not check, 64 wrong usage."""
 HOMELESS = "Could not determine home directory."
@@ -31,8 +41,6 @@ def run(command: Callable[[], None]) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    from provision.core.errors import Exit, FirstlightError
-
     _fill_streams()
     try:
         _require_working_folder()
@@ -62,8 +70,6 @@ def run(command: Callable[[], None]) -> None:
 
 def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
     """Return the exit of a command that typer refused; typer printed the error already."""
-    from provision.core.errors import UsageError
-
     if describe := getattr(end.__context__, "format_message", None):
         _print_json(UsageError(describe()), code)
     return SystemExit(code)
@@ -78,11 +84,6 @@ def _known(error: Exception) -> FirstlightError | None:
 
 def _end_of_fault(error: Exception) -> SystemExit:
     """Print the trace of a fault of this program, with `--json` also a document, and return the exit."""
-    import traceback
-
-    from provision.core.errors import Exit, FirstlightError
-    from provision.core.redaction import redact
-
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
     code = _code(Exit.RED)
     _print_json(
@@ -95,9 +96,6 @@ def _end_of_fault(error: Exception) -> SystemExit:
 
 
 def _homeless(error: RuntimeError) -> FirstlightError | None:
-    from provision.core.errors import UsageError
-    from provision.core.run_folder import account
-
     if str(error) != HOMELESS:
         return None
     return UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
@@ -105,8 +103,6 @@ def _homeless(error: RuntimeError) -> FirstlightError | None:
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
     """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
-    from provision.core.redaction import redact
-
     sys.stderr.write(redact(error.render()) + "\n")
     _print_json(error, code)
     return SystemExit(code)
@@ -114,8 +110,6 @@ def _end(error: FirstlightError, code: int) -> SystemExit:
 
 def _print_json(error: FirstlightError, code: int) -> None:
     """Print the document of an error, where `--json` was given."""
-    from provision.core.redaction import scrub
-
     if JSON in sys.argv[1:]:
         fields = {"text": error.text, "hint": error.hint, "cause": error.cause}
         with contextlib.suppress(OSError):
@@ -132,8 +126,6 @@ def _fill_streams() -> None:
 
 
 def _require_working_folder() -> None:
-    from provision.core.errors import UsageError
-
     try:
         os.getcwd()  # noqa: PTH109 - the call that fails when pathlib resolves a path
     except OSError as error:
@@ -148,8 +140,6 @@ def _silence_stdout() -> None:
 
 def _refused(error: OSError) -> FirstlightError | None:
     """Return an error of this machine's files or disk as an expected failure; None for any other."""
-    from provision.core.errors import FirstlightError
-
     if error.filename is not None:
         path = os.fsdecode(error.filename)
         own = path.startswith(str(LOGS))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, InventoryOption, JsonOption, asked
+from provision.cli.options import BecomeOption, InventoryOption, JsonOption, VerboseOption, asked
 
 app = typer.Typer(
     cls=with_default("set-up"),
@@ -22,13 +22,14 @@ HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST...", help="Hos
 def set_up(
     *,
     inventory: InventoryOption = None,
+    verbose: VerboseOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
     from provision.pipeline import commands
 
-    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("gateway", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
     raise typer.Exit(commands.gateway(request, as_json=as_json))
 
 
@@ -42,7 +43,7 @@ def status(
     """Show what each host gets of the requests: state, share, requests now and so far, errors."""
     from provision.pipeline import traffic_commands
 
-    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
     raise typer.Exit(traffic_commands.status(request, as_json=as_json))
 
 
@@ -67,7 +68,7 @@ def drain(
     """Give hosts no new requests, at every gateway, and wait until those that run have ended."""
     from provision.pipeline import traffic_commands
 
-    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
     raise typer.Exit(traffic_commands.drain(request, hosts, within_s=within, force=force, as_json=as_json))
 
 
@@ -82,5 +83,5 @@ def ready(
     """Give drained hosts requests again, at every gateway."""
     from provision.pipeline import traffic_commands
 
-    request = asked("gateway", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
     raise typer.Exit(traffic_commands.ready(request, hosts, as_json=as_json))

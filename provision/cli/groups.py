@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from typer.core import TyperGroup
@@ -13,9 +13,9 @@ SECTIONS = {
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
     "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
-    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion"),
+    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion", "help"),
 }
-"""The commands of the product as a person looks for them; each is in one section."""
+"""The commands of the product, those of its features too, as a person looks for them; each is in one section."""
 
 
 class HelpGroup(TyperGroup):
@@ -29,9 +29,11 @@ class HelpGroup(TyperGroup):
         listed = {name for names in self.sections.values() for name in names}
         rest = tuple(name for name in self.commands if name not in listed)
         for title, names in {**self.sections, "Commands": rest}.items():
-            if names:
+            found = [(name, self.commands[name]) for name in names if name in self.commands]
+            rows = [(name, _sentence(command)) for name, command in found if not command.hidden]
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl([(name, _sentence(self.commands[name])) for name in names])
+                    formatter.write_dl(rows)
 
 
 class ProductGroup(HelpGroup):
@@ -58,6 +60,39 @@ def with_default(command: str) -> type[TyperGroup]:
             self.format_commands(ctx, formatter)
 
     return WithDefault
+
+
+def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
+    """Return the help of a command, or of the whole program without one.
+
+    Args:
+        context: The context of the program.
+        words: The command.
+        everything: Whether the commands below it follow, and hidden commands and options are shown too.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    from provision.core.errors import UsageError
+
+    for word in words:
+        command = getattr(context.command, "commands", {}).get(word)
+        if command is None:
+            raise UsageError(f"`{' '.join(words)}` is no command", hint="./firstlight help lists the commands")
+        context = type(context)(command, info_name=word, parent=context)
+    if not everything:
+        return str(context.get_help())
+    return "\n\n".join(_pages(context))
+
+
+def _pages(context: Any) -> Iterator[str]:
+    """Yield the help of a command and of all commands below it, with what is hidden otherwise."""
+    below = getattr(context.command, "commands", {})
+    for hidden in (*context.command.params, *below.values()):
+        hidden.hidden = False
+    yield context.get_help()
+    for name, command in below.items():
+        yield from _pages(type(context)(command, info_name=name, parent=context))
 
 
 def _sentence(command: Any) -> str:

@@ -10,6 +10,8 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import LOGS, JsonOption
+from provision.core.errors import UsageError
+from provision.core.run_folder import require_writable
 
 app = typer.Typer(
     cls=with_default("show"),
@@ -24,7 +26,7 @@ RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newes
 def show(
     *,
     run: RunArgument = None,
-    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, Stack, seconds.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, versions, seconds.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch a run that goes on, until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +45,7 @@ def show(
 
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
-    """All runs, the newest first."""
+    """List all runs, the newest first."""
     from provision.report.history import run_list
 
     typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
@@ -58,7 +60,7 @@ def diff(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """What changed on each host: settings, Stack, lock, facts, checks, figures."""
+    """Show what changed on each host: settings, versions, lock, facts, checks, figures."""
     from provision.report.history import difference
 
     found = difference.compare(LOGS, before, after)
@@ -97,7 +99,8 @@ def prune(
 
 
 @app.command()
-def bundle(
+@app.command("bundle", hidden=True)
+def archive(
     *,
     run: RunArgument = None,
     anonymous: Annotated[
@@ -106,18 +109,15 @@ def bundle(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.core.errors import UsageError
-    from provision.core.run_folder import require_writable
-    from provision.report.history import bundle as archive
-    from provision.report.history import runs
+    from provision.report.history import bundle, runs
 
     folder = runs.find(LOGS, run)
-    target = output or archive.default_target(folder.name, anonymous=anonymous)
+    target = output or bundle.default_target(folder.name, anonymous=anonymous)
     require_writable(target, "--output")
     try:
-        made = archive.bundle(folder, target, anonymous=anonymous)
+        made = bundle.bundle(folder, target, anonymous=anonymous)
     except OSError as error:
         raise UsageError(
             f"`{target}` cannot be written: {error.strerror}", hint="name another file with --output"
         ) from None
-    typer.echo(archive.render(made))
+    typer.echo(bundle.render(made))

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
-from provision import __version__
-from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
-from provision.cli.consent import consent
-from provision.cli.groups import HELP, ProductGroup
+from provision import __version__, features
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, rollout, verify, wheels
+from provision.cli.consent import consent, require_consent
+from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
-    AttentionOption,
     BatchOption,
     BecomeOption,
-    BundleOption,
-    DriverOption,
-    FlashAttnOption,
-    FlashWheelsOption,
     InventoryOption,
     JsonOption,
-    LimitOption,
     MaxFailOption,
-    ModelOption,
-    OlderBundleOption,
-    RebootOption,
-    RefreshOption,
-    TrustOption,
-    VllmOption,
+    VerboseOption,
+    YesOption,
     asked,
     refuse_with,
+    with_hosts,
+    with_planning,
+    with_staging,
 )
+from provision.core.errors import UsageError
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -58,7 +53,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def firstlight(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the release and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """From a bare GPU server to its first verified token."""
@@ -69,8 +64,6 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
     """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
-
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
 
@@ -81,55 +74,26 @@ app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
-app.command()(drift.drift)
 app.command()(chat.chat)
+for feature in features.modules("commands"):
+    feature.add_to(app)
 
 
 @app.command()
+@with_staging
 def provision(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    flash_attn: FlashAttnOption = None,
-    flash_attn_wheels: FlashWheelsOption = None,
-    attention: AttentionOption = None,
-    reboot: RebootOption = None,
     ask_become_pass: BecomeOption = False,
-    refresh: RefreshOption = False,
-    bundle: BundleOption = None,
-    trust: TrustOption = None,
-    older_bundle: OlderBundleOption = False,
     batch: BatchOption = None,
     max_fail: MaxFailOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
-    from provision.core.errors import UsageError
     from provision.pipeline import commands
 
-    request = asked(
-        "provision",
-        inventory=inventory,
-        limit=limit,
-        ask_become_pass=ask_become_pass,
-        model=model,
-        vllm=vllm,
-        driver=driver,
-        flash_attn=flash_attn,
-        flash_attn_wheels=flash_attn_wheels,
-        attention=attention,
-        reboot=reboot,
-        refresh=refresh,
-        bundle=bundle,
-        trust=trust,
-        older_bundle=older_bundle,
-        batch=batch,
-        max_fail=max_fail,
-    )
+    request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if dry_run:
         if request.batching is not None:
             raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
@@ -138,50 +102,38 @@ def provision(
 
 
 @app.command()
-def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+@with_hosts
+def probe(*, as_json: JsonOption = False, **options: Any) -> None:
     """Find out what each host is."""
     from provision.pipeline import commands
 
-    raise typer.Exit(commands.probe(asked("probe", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(commands.probe(asked("probe", **options), as_json=as_json))
 
 
 @app.command()
+@with_planning
 def plan(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    flash_attn: FlashAttnOption = None,
-    flash_attn_wheels: FlashWheelsOption = None,
-    attention: AttentionOption = None,
     what_if: Annotated[
         str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
     ] = None,
-    facts: Annotated[list[Path] | None, typer.Option("--facts", help="Recorded facts of hosts.")] = None,
+    facts: Annotated[
+        list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
     why_not: Annotated[
         str | None, typer.Option("--why-not", help="The verdict of every rule on one release instead: `vllm==0.33.0`.")
     ] = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
-    """Choose the matching set for each host, with the reasons; no host is changed."""
+    """Choose the versions for each host, with the reasons; no host is changed."""
     from provision.pipeline import commands
 
-    request = asked(
-        "plan",
-        inventory=inventory,
-        limit=limit,
-        model=model,
-        vllm=vllm,
-        driver=driver,
-        flash_attn=flash_attn,
-        flash_attn_wheels=flash_attn_wheels,
-        attention=attention,
-    )
+    request = asked("plan", **options)
     if what_if is not None or facts:
-        refuse_with("--what-if" if what_if is not None else "--facts", inventory=inventory, limit=limit)
+        option = "--what-if" if what_if is not None else "--facts"
+        refuse_with(option, inventory=options["inventory"], limit=options["limit"])
         code = commands.plan_recorded(
             request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
         )
@@ -190,112 +142,56 @@ def plan(
 
 
 @app.command()
-def stage(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    refresh: RefreshOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Lock the set and fetch every file of it to this machine; no host is changed."""
+@with_staging
+def stage(*, as_json: JsonOption = False, **options: Any) -> None:
+    """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
     from provision.pipeline import commands
 
-    request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
-    raise typer.Exit(commands.run(request, last="stage", as_json=as_json))
+    raise typer.Exit(commands.run(asked("stage", **options), last="stage", as_json=as_json))
 
 
 @app.command()
-def install(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    reboot: RebootOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Install the planned set on the hosts, without starting the service."""
+@with_staging
+def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
+    """Install the planned versions on the hosts, without starting the service."""
     from provision.pipeline import commands
 
-    request = asked(
-        "install",
-        inventory=inventory,
-        limit=limit,
-        model=model,
-        vllm=vllm,
-        reboot=reboot,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("install", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(commands.run(request, last="install", as_json=as_json))
 
 
 @app.command()
-def drivers(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    reboot: RebootOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_planning
+def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Install the planned drivers, and check that they run; nothing else is installed."""
     from provision.pipeline import commands
 
-    request = asked(
-        "drivers",
-        inventory=inventory,
-        limit=limit,
-        vllm=vllm,
-        driver=driver,
-        reboot=reboot,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("drivers", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(commands.run_drivers(request, as_json=as_json))
 
 
 @app.command()
-def serve(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    attention: AttentionOption = None,
-    model: ModelOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_planning
+def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Start the service, with another back end or model if given, and check its answers."""
     from provision.pipeline import operations
 
-    request = asked(
-        "serve",
-        inventory=inventory,
-        limit=limit,
-        attention=attention,
-        model=model,
-        ask_become_pass=ask_become_pass,
-    )
+    request = asked("serve", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(operations.serve(request, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def status(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="A live table of requests, tokens and caches, until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Show what is installed and serving on the hosts."""
-    from provision.core.errors import UsageError
-
-    request = asked("status", inventory=inventory, limit=limit)
+    request = asked("status", **options)
     if watch:
         if as_json:
             raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
@@ -311,62 +207,67 @@ def status(
 def monitoring(
     *,
     inventory: InventoryOption = None,
+    verbose: VerboseOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set up Prometheus and its alerts on hosts of group `monitoring`, and what it reads on all others."""
     from provision.pipeline import commands
 
-    request = asked("monitoring", inventory=inventory, limit=None, ask_become_pass=ask_become_pass)
+    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
     raise typer.Exit(commands.monitoring(request, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def stop(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
+    yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Stop the service, and disable its start at boot."""
     from provision.pipeline import operations
 
-    request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("stop", ask_become_pass=ask_become_pass, **options)
+    require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
     raise typer.Exit(operations.stop(request, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def rollback(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="DIGEST", help="Release to return to; ./firstlight status names those of a host."),
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
     from provision.pipeline import operations
 
-    request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("rollback", ask_become_pass=ask_become_pass, **options)
     raise typer.Exit(operations.rollback(request, to=to, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def uninstall(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
+    yes: YesOption = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
-    """Remove everything of this product from the hosts, and list what remains."""
+    """Remove everything of Firstlight from the hosts, and list what remains."""
     from provision.pipeline import operations
 
-    request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    request = asked("uninstall", ask_become_pass=ask_become_pass, **options)
+    require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
     raise typer.Exit(operations.uninstall(request, as_json=as_json))
 
 
@@ -380,18 +281,22 @@ def doctor(
         str | None, typer.Option("--host", help="Read this host of the inventory instead; nothing is changed there.")
     ] = None,
     inventory: InventoryOption = None,
-    facts: Annotated[str | None, typer.Option("--facts", help="Facts of the host, as `probe --json` prints.")] = None,
+    facts: Annotated[
+        str | None,
+        typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
     apply: Annotated[
         bool, typer.Option("--apply", help="With --host: remove the first cause where that is safe, after a yes.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: for scripts; never for a reboot.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where something was found, as in a pipeline.")
+    ] = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    from provision.core.errors import UsageError
-
     if bool(files) == (host is not None):
         raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
     if files:
@@ -399,7 +304,7 @@ def doctor(
             raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
         from verify.doctor import cli
 
-        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
+        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
     if facts is not None:
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
     from provision.pipeline import diagnosis
@@ -411,15 +316,33 @@ def doctor(
         as_json=as_json,
         apply=apply,
         agree=lambda what: yes or consent(what),
+        exit_code=exit_code,
     )
     raise typer.Exit(code)
+
+
+@app.command("help")
+def show_help(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command.")] = None,
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All commands and options, also what only maintainers need.")
+    ] = False,
+) -> None:
+    """Show the help of a command; without one all commands, and what exit codes mean."""
+    root = context.find_root()
+    typer.echo(help_of(root, command or (), everything=everything))
+    if not command:
+        formatter = root.make_formatter()
+        with formatter.section("Exit codes"):
+            formatter.write_dl([*exit_status.MEANINGS.items()])
+        typer.echo("\n" + formatter.getvalue(), nl=False)
 
 
 def main() -> None:
     """Run the command that was typed."""
     if COMPLETE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
-
         completion_init()
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)

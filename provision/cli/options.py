@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import getpass
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from provision.pipeline import CommandRequest
+from provision.core.errors import UsageError
+from provision.core.models.invocation import Invocation
+from provision.core.models.settings import OPTIONS
+from provision.pipeline import CommandRequest
+from provision.pipeline.batches import Batching
 
+Command = TypeVar("Command", bound=Callable[..., None])
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
 LOCAL = ROOT / "inventory" / "local"
@@ -42,6 +48,14 @@ LimitOption = Annotated[
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Lines with every detail instead of a table, on standard error."),
+]
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask. Without a terminal, as in scripts, nothing is asked in any case."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="`builtin`, a folder, or a hub id.")]
 VllmOption = Annotated[
@@ -67,7 +81,12 @@ FlashWheelsOption = Annotated[
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Lock again, so that newer releases are considered.")]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is used."),
+    typer.Option(
+        "--bundle",
+        metavar="FILE",
+        envvar="FIRSTLIGHT_BUNDLE",
+        help="Take everything from this file; no network is used.",
+    ),
 ]
 TrustOption = Annotated[
     str | None,
@@ -87,13 +106,83 @@ MaxFailOption = Annotated[
 AttentionOption = Annotated[
     str | None, typer.Option("--attention", metavar="BACKEND", help="auto, flash, or a back end's name.")
 ]
+HostOption = Annotated[
+    str | None,
+    typer.Option("--host", metavar="ADDRESS", help="Address that the service listens on. Default: 127.0.0.1."),
+]
+PortOption = Annotated[
+    str | None, typer.Option("--port", metavar="PORT", help="Port that the service listens on. Default: 8000.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting, as in an inventory: --set max_model_len=8192, --set gpus='[0, 1]'; repeatable.",
+    ),
+]
+
+
+def _hosts(*, inventory: InventoryOption = None, limit: LimitOption = None, verbose: VerboseOption = False) -> None:
+    """Declare the options of every command that works on hosts."""
+
+
+def _planning(
+    *,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    driver: DriverOption = None,
+    flash_attn: FlashAttnOption = None,
+    flash_attn_wheels: FlashWheelsOption = None,
+    attention: AttentionOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    assignments: SetOption = None,
+    reboot: RebootOption = None,
+) -> None:
+    """Declare the options of every command that plans."""
+
+
+def _staging(
+    *,
+    refresh: RefreshOption = False,
+    bundle: BundleOption = None,
+    trust: TrustOption = None,
+    older_bundle: OlderBundleOption = False,
+) -> None:
+    """Declare the options of commands that fetch what is planned."""
+
+
+def with_hosts(command: Command) -> Command:
+    """Let a command take the options of hosts in place of its `**options`."""
+    return _with_options(command, _hosts)
+
+
+def with_planning(command: Command) -> Command:
+    """Let a command take the options of hosts and of planning in place of its `**options`."""
+    return _with_options(command, _hosts, _planning)
+
+
+def with_staging(command: Command) -> Command:
+    """Let a command take the options of hosts, of planning and of staging in place of its `**options`."""
+    return _with_options(command, _hosts, _planning, _staging)
+
+
+def _with_options(command: Command, *shared: Callable[..., None]) -> Command:
+    """Replace `**options` in the signature that typer reads."""
+    declared: list[Callable[..., None]] = [*shared, command]
+    signatures = [inspect.signature(one, eval_str=True) for one in declared]
+    parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def asked(
     command: str,
     *,
-    inventory: Path | None,
-    limit: str | None,
+    inventory: Path | None = None,
+    limit: str | None = None,
+    verbose: bool = False,
     ask_become_pass: bool = False,
     refresh: bool = False,
     bundle: Path | None = None,
@@ -101,7 +190,9 @@ def asked(
     older_bundle: bool = False,
     batch: str | None = None,
     max_fail: str | None = None,
-    **policy: Any,
+    assignments: Sequence[str] | None = None,
+    host: str | None = None,
+    **settings: Any,
 ) -> CommandRequest:
     """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
 
@@ -109,6 +200,7 @@ def asked(
         command: The name of the command.
         inventory: The inventory; this machine's when None.
         limit: Hosts or groups.
+        verbose: Whether every detail is printed.
         ask_become_pass: Whether to ask for the sudo password.
         refresh: Whether to lock again what is locked already.
         bundle: The bundle that replaces all indexes.
@@ -116,16 +208,13 @@ def asked(
         older_bundle: Whether the bundle may be older than the last one of a host.
         batch: Hosts that change at a time: a number or a percentage.
         max_fail: Failed hosts with which the next batch still begins: a number or a percentage.
-        **policy: Settings of hosts by name; those that are None are left out.
+        assignments: Settings of hosts as `NAME=VALUE`.
+        host: Address that the service listens on.
+        **settings: Settings of hosts by name; those that are None are left out.
 
     Raises:
         UsageError: The options contradict one another, or no password can be read.
     """
-    from provision.core.errors import UsageError
-    from provision.core.models.invocation import Invocation
-    from provision.pipeline import CommandRequest
-    from provision.pipeline.batches import Batching
-
     if trust is not None and bundle is None:
         raise UsageError(
             "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
@@ -135,24 +224,21 @@ def asked(
             "--older-bundle accepts a bundle, and there is no --bundle",
             hint="add --bundle FILE, or leave --older-bundle out",
         )
-    password = None
-    if ask_become_pass:
-        import getpass
-
-        try:
-            password = getpass.getpass("sudo password on the hosts: ")
-        except EOFError:
-            raise UsageError(
-                "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
-            ) from None
+    given = {name: value for name, value in {**settings, "bind": host}.items() if value is not None}
+    assigned = _assigned(assignments or ())
+    if twice := sorted(given.keys() & assigned.keys()):
+        raise UsageError(
+            f"`{twice[0]}` is set twice: by {OPTIONS[twice[0]]} and by --set", hint="leave one of the two out"
+        )
+    password = _ask_password() if ask_become_pass else None
     flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
-    named = {"--bundle": str(bundle) if bundle else None, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
-    options = {f"--{name.replace('_', '-')}": value for name, value in policy.items()} | named
+    named = {"--bundle": bundle, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
+    options = {OPTIONS[name]: value for name, value in given.items()} | named
     return CommandRequest(
         command=command,
         inventory=inventory or LOCAL,
         limit=limit,
-        overrides={name: value for name, value in policy.items() if value is not None},
+        overrides=given | assigned,
         become_password=password,
         refresh=refresh,
         bundle=bundle,
@@ -160,13 +246,50 @@ def asked(
         older_bundle=older_bundle,
         batching=Batching.parse(batch, max_fail),
         logs=LOGS,
+        verbose=verbose,
         arguments=tuple(sys.argv[1:]),
         invocation=Invocation(
             inventory=None if inventory is None else str(inventory),
             limit=limit,
             options=dict(_typed(options)) | {name: None for name, is_on in flags.items() if is_on},
+            settings=tuple(assignments or ()),
         ),
     )
+
+
+def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return settings by name from `NAME=VALUE`; a value is read as in an inventory file.
+
+    Raises:
+        UsageError: One has no name or no `=`.
+    """
+    if not assignments:
+        return {}
+    import yaml
+
+    from provision.fleet.inventory.settings import PREFIX
+
+    assigned = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"`--set {text}` has no value", hint="write --set NAME=VALUE, such as --set port=8001")
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:  # text such as `>=0.30`, which a file has in quotes
+            read = value
+        assigned[name.replace("-", "_").removeprefix(PREFIX)] = read
+    return assigned
+
+
+def _ask_password() -> str:
+
+    try:
+        return getpass.getpass("sudo password on the hosts: ")
+    except EOFError:
+        raise UsageError(
+            "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
+        ) from None
 
 
 def refuse_with(option: str, **others: Any) -> None:
@@ -175,8 +298,6 @@ def refuse_with(option: str, **others: Any) -> None:
     Raises:
         UsageError: One of them was given.
     """
-    from provision.core.errors import UsageError
-
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:
         raise UsageError(
@@ -186,9 +307,7 @@ def refuse_with(option: str, **others: Any) -> None:
 
 
 def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield the options that were given; a switch by the name that contains its value."""
+    """Yield the options that were given."""
     for name, value in options.items():
-        if isinstance(value, bool):
-            yield (name if value else f"--no-{name.removeprefix('--')}"), None
-        elif value is not None:
-            yield name, str(value)
+        if value is not None:
+            yield name, None if value is True else str(value)

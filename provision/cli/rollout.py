@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, InventoryOption, JsonOption, LimitOption, ModelOption, VllmOption, asked
+from provision.cli.options import BecomeOption, JsonOption, asked, with_planning
 
 app = typer.Typer(
     cls=with_default("start"),
@@ -18,12 +18,9 @@ app = typer.Typer(
 
 
 @app.command()
+@with_planning
 def start(
     *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
     steps: Annotated[
         str, typer.Option("--steps", help="Percent of the hosts that serve the new release after each step.")
     ] = "10,25,50,100",
@@ -46,13 +43,12 @@ def start(
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **planned: Any,
 ) -> None:
-    """Begin: stage, change and prove hosts step by step; go back by itself where a step is bad."""
+    """Begin: stage, change and check hosts step by step; a step that is bad is rolled back."""
     from provision.pipeline import rollout
 
-    request = asked(
-        "rollout", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, model=model, vllm=vllm
-    )
+    request = asked("rollout", ask_become_pass=ask_become_pass, **planned)
     options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host, targets)
     raise typer.Exit(rollout.start(request, options, as_json=as_json))
 
@@ -62,9 +58,7 @@ def resume(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False
     """Continue the open rollout where it was paused, interrupted or killed."""
     from provision.pipeline import rollout
 
-    raise typer.Exit(
-        rollout.resume(asked("rollout", inventory=None, limit=None, ask_become_pass=ask_become_pass), as_json=as_json)
-    )
+    raise typer.Exit(rollout.resume(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
 
 
 @app.command()
@@ -72,9 +66,7 @@ def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False)
     """Return every changed host of the open rollout to the release that it served before."""
     from provision.pipeline import rollout
 
-    raise typer.Exit(
-        rollout.abort(asked("rollout", inventory=None, limit=None, ask_become_pass=ask_become_pass), as_json=as_json)
-    )
+    raise typer.Exit(rollout.abort(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
 
 
 @app.command()
@@ -82,7 +74,7 @@ def pause(as_json: JsonOption = False) -> None:
     """Let the running rollout stop before its next host."""
     from provision.pipeline import rollout
 
-    raise typer.Exit(rollout.pause(asked("rollout", inventory=None, limit=None), as_json=as_json))
+    raise typer.Exit(rollout.pause(asked("rollout"), as_json=as_json))
 
 
 @app.command()
@@ -90,4 +82,4 @@ def status(as_json: JsonOption = False) -> None:
     """Show where the newest rollout is, with the numbers of each decision."""
     from provision.pipeline import rollout
 
-    raise typer.Exit(rollout.status(asked("rollout", inventory=None, limit=None), as_json=as_json))
+    raise typer.Exit(rollout.status(asked("rollout"), as_json=as_json))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, InventoryOption, JsonOption, LimitOption, asked
+from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Prove that kernels run and compute right: `verify [OPTIONS]` is `verify check`.",
+    help="Check that kernels run and compute correctly: `verify [OPTIONS]` is `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -28,11 +29,10 @@ class Mode(StrEnum):
 
 
 @app.command()
+@with_hosts
 def check(
     *,
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --release: which.")] = None,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --return: which.")] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
         typer.Option("--level", help="How deep the checks go. Default: standard."),
@@ -40,61 +40,63 @@ def check(
     prefix: PrefixOption = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
     drain: Annotated[
-        bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
+        bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
     ] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
     ] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="A check or family; repeatable.")] = None,
-    release: Annotated[
+    back: Annotated[
         bool,
-        typer.Option("--release", help="Check quarantined hosts in full, and release those that are green."),
+        typer.Option("--return", help="Check quarantined hosts in full, and return green ones to service."),
     ] = False,
+    release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the checks of this level; run none.")] = False,
     inject: Annotated[
         list[str] | None,
-        typer.Option("--inject", help="FAULT or FAULT@NAME: spoil what checks observe, to see that they notice."),
+        typer.Option(
+            "--inject", hidden=True, help="FAULT or FAULT@NAME: spoil what checks observe, to see that they notice."
+        ),
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
-    """Prove that kernels run and compute right; without an inventory, on this machine."""
-    from provision.core.errors import UsageError
+    """Check that kernels run and compute correctly; without an inventory, on this machine."""
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
-    if release:
-        _require_full(hosts, limit, partial=bool(picked.words or listed or level not in (None, "full")))
-        limit = ",".join(hosts) if hosts else limit
+    back = back or release
+    if back:
+        _require_full(hosts, options["limit"], partial=bool(picked.words or listed or level not in (None, "full")))
+        options["limit"] = ",".join(hosts) if hosts else options["limit"]
     elif hosts:
         raise UsageError(
-            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --release",
+            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --return",
             hint=f"./firstlight verify --limit {','.join(hosts)}",
         )
-    level = "full" if release else level or "standard"
+    level = "full" if back else level or "standard"
     if listed:
         raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
-    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     selection = picked if picked.words else None
-    is_together = level != "quick" and selection is None and not release
-    options = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
-    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit, with_release=release))
+    is_together = level != "quick" and selection is None and not back
+    wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
+    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit, with_return=back))
 
 
 def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) -> None:
-    """Check the options of a release.
+    """Check the options of a return to service.
 
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
     """
-    from provision.core.errors import UsageError
-
     if partial:
         raise UsageError(
-            "a host is released after all checks of level full: --release takes no --level, --only, --skip, --inject or --list",
-            hint="leave them out: ./firstlight verify --release",
+            "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",
+            hint="leave them out: ./firstlight verify --return",
         )
     if hosts and limit is not None:
         raise UsageError(
@@ -103,21 +105,21 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
 
 
 @app.command()
+@with_hosts
 def compare(
     *,
     backend: Annotated[list[str] | None, typer.Option("--backend", help="A back end of attention; name two.")] = None,
     mode: Annotated[list[Mode] | None, typer.Option("--mode", help="Instead: both, eager and compiled.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Change wanted of a measure, in per cent: first_token=-40.")
+        list[str] | None,
+        typer.Option("--target", help="The change that you want of a measure, in per cent: first_token=-40."),
     ] = None,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
-    from provision.core.errors import UsageError
     from provision.pipeline.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))
@@ -129,28 +131,28 @@ def compare(
     option = "--backend" if backend else "--mode"
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
-    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
 
 
 @app.command()
+@with_hosts
 def soak(
     *,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")],
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
     prefix: PrefixOption = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Ask the service and run kernels again and again; errors and memory that grows are failures."""
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
 
-    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    options = CheckOptions("quick", soak_minutes=minutes)
-    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit))
+    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
+    wanted = CheckOptions("quick", soak_minutes=minutes)
+    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit))
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
@@ -162,7 +164,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and prove it equal: `verify upgrade --help`."""
+    """Upgrade the attention of your own model on this machine, and compare it with the original: `verify upgrade --help`."""
     from provision.phases.verify.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

@@ -43,9 +43,10 @@ from pydantic import BaseModel
 
 from provision import __version__
 from provision.core.errors import UsageError
+from provision.core.files import write_atomically
 from provision.core.json_text import indented, parse_object
 from provision.core.models.invocation import Invocation
-from provision.core.redaction import is_clean, redact, scrub
+from provision.core.redaction import redact, scrub
 
 QUERIES = "queries"
 """The folder, next to the runs, with the records of commands that only read hosts."""
@@ -58,34 +59,6 @@ TEXT_AT_MOST = 8000
 def utc_now() -> str:
     """Return the current time: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
-    """Write a file atomically: a reader sees the old or the new content, never a part.
-
-    Args:
-        path: The file; missing parent folders are created.
-        content: The content; text is written as UTF-8.
-        mode: Permissions of the file.
-        durable: Whether to wait for the disk, so that the file survives a power failure (0.5 to 3 ms, more on a busy disk).
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def require_writable(path: Path, option: str) -> None:
@@ -239,10 +212,8 @@ class RunFolder:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         """Append one line in a single write, so that it is never split; it has reached the system on return."""
-        whole = {"at": utc_now(), **record}
-        if not is_clean(whole):
-            whole = scrub(json.loads(json.dumps(whole, default=str)))
-        line = (json.dumps(whole) + "\n").encode()
+        plain = json.loads(json.dumps({"at": utc_now(), **record}, default=str))
+        line = (json.dumps(scrub(plain)) + "\n").encode()
         with self._lock:
             file = self._appended.get(name)
             if file is None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from provision.core.errors import FirstlightError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from pydantic import TypeAdapter
 
     R = TypeVar("R", bound=DataclassInstance)
 else:
@@ -52,50 +52,38 @@ def rows_of(path: Path, table: str, kind: type[R]) -> tuple[R, ...]:
     return tuple(build_row(kind, row, where=f"{path.name}, {table} {number}") for number, row in enumerate(rows, 1))
 
 
-def build_row(kind: type[R], values: dict[str, Any], *, where: str) -> R:
-    """Return one row from its TOML values; lists become tuples. Types are not checked: see `type_errors`.
+def build_row(kind: type[R], values: dict[str, Any], *, where: str, hint: str | None = None) -> R:
+    """Return one row from its TOML values.
 
     Args:
         kind: The row's dataclass.
         values: The values by field.
         where: File, table and number of the row, for messages.
+        hint: The hint for a value of the wrong type.
 
     Raises:
-        TableError: A field is missing or unknown, or the row's `source` is empty.
+        TableError: A field is missing, unknown or of the wrong type, or the row's `source` is empty.
 
     """
     known = {field.name for field in fields(kind)}
     unknown = sorted(values.keys() - known)
     if unknown:
         raise TableError(f"{where}: unknown field `{unknown[0]}`", hint=f"the fields are: {', '.join(sorted(known))}")
-    missing = [
-        field.name
-        for field in fields(kind)
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in values
-    ]
-    if missing:
-        raise TableError(f"{where}: no {', '.join(f'`{name}`' for name in missing)}")
+    try:
+        row: R = _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if name not in values:
+            raise TableError(f"{where}: no `{name}`") from None
+        raise TableError(f"{where}: `{name}` is {values[name]!r}: {first['msg']}", hint=hint) from None
     if not values.get("source", "unnamed"):
         raise TableError(
             f"{where}: a row without a source", hint="name the artifact or the page that the row is read from"
         )
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return row
 
 
 @cache
-def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    from pydantic import TypeAdapter
-
-    hints = get_type_hints(kind)
-    return {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
-
-
-def type_errors(row: DataclassInstance) -> Iterator[str]:
-    """Yield a message for each field whose value is of another type than declared."""
-    from pydantic import ValidationError
-
-    for field, adapter in _adapters(type(row)).items():
-        try:
-            adapter.validate_python(getattr(row, field), strict=True)
-        except ValidationError as error:
-            yield f"`{field}` is {getattr(row, field)!r}: {error.errors()[0]['msg']}"
+def _adapter(kind: type[R]) -> TypeAdapter[R]:
+    return TypeAdapter(kind)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from provision.core.files import write_atomically
 from provision.core.json_text import parse_object
 from provision.core.models.base import Record
 from provision.core.models.inventory import Host
 from provision.core.redaction import scrub
-from provision.core.run_folder import write_atomically
 
 
 class HostRecord(Record):

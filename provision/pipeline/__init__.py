@@ -34,6 +34,8 @@ class CommandRequest:
     """Whether the bundle may be older than the last one of a host."""
     batching: Batching | None = None
     """How hosts are changed batch by batch; all at once when None."""
+    verbose: bool = False
+    """Whether every detail is printed."""
     arguments: tuple[str, ...] = ()
     invocation: Invocation = field(default_factory=Invocation)
     """What a suggested command has to repeat."""

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
+from provision.fleet.package_sources import package_sources_answer
+from provision.phases.install.host_results import install
+from provision.phases.install.target import Target
 from provision.pipeline import desired_state, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
@@ -26,8 +29,6 @@ def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, boo
     context.package_sources = {}
     asked = lacking(context, planned)
     if asked:
-        from provision.fleet.package_sources import package_sources_answer
-
         context.package_sources = context.run_on_hosts(
             "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
         )
@@ -81,9 +82,6 @@ class BackgroundPackages:
         self._thread.start()
 
     def _work(self) -> None:
-        from provision.phases.install.host_results import install
-        from provision.phases.install.target import Target
-
         targets = [Target(host, self._variables[host.name]) for host in self._hosts]
         try:
             self._results = install(self._context.run, targets, playbook="prepare", cancelled=self._stopped.is_set)

@@ -8,10 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.catalog.index.settings import read_settings
 from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.stage import stage
+from provision.phases.stage.bundle import BundleContents, RecordingStore, sealed, write_bundle
+from provision.phases.stage.bundle.keys import public_text, signing_key
+from provision.phases.stage.bundle.product_files import controller_wheels, list_user_files, product_files
 from provision.pipeline import CommandRequest, background_packages, gateway_routers
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
@@ -20,11 +27,12 @@ from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import cache_folder, execute
 from provision.pipeline.stage import stage as stage_hosts
+from provision.pipeline.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:
     from minisign import SecretKey
 
-    from provision.phases.stage.bundle import Manifest, RecordingStore
+    from provision.phases.stage.bundle import Manifest
 
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
@@ -45,10 +53,6 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
         StageError: A file cannot be fetched.
         UsageError: The output cannot be written.
     """
-    from provision.phases.stage.bundle import RecordingStore
-    from provision.phases.stage.bundle.keys import public_text, signing_key
-    from provision.phases.stage.bundle.product_files import list_user_files
-
     require_writable(output, "-o")
     secret = signing_key(key)
     store = RecordingStore(cache_folder())
@@ -65,19 +69,13 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
 
 
 def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
-    from provision.catalog.index.settings import read_settings
-    from provision.phases.plan import plan
-    from provision.phases.plan.what_if import parse_what_if
-    from provision.phases.stage import stage
-    from provision.phases.stage.bundle import sealed
-    from provision.pipeline.wheel_builds import make_wheel_builder
-
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides, what_if)
     [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
     if resolution.stack is None:
         raise NoStackError(
-            f"no Stack fits: {resolution.reasons[0].text}", hint=resolution.nearest.text if resolution.nearest else None
+            f"no combination of versions fits: {resolution.reasons[0].text}",
+            hint=resolution.nearest.text if resolution.nearest else None,
         )
     client, wheel_builder = sealed(read_settings()), make_wheel_builder(store, request.inventory)
     return [
@@ -118,9 +116,6 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
-    from provision.catalog.index.settings import read_settings
-    from provision.phases.stage.bundle import sealed
-
     context.client, context.recording_store = sealed(read_settings()), store
     gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
     context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
@@ -128,9 +123,6 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
 
 
 def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
-    from provision.catalog.index.settings import read_settings
-    from provision.phases.stage.bundle import BundleContents, write_bundle
-    from provision.phases.stage.bundle.product_files import controller_wheels, product_files
     from provision.phases.stage.sbom import FOLDER, write_sbom
 
     sboms = {write_sbom(each, store.root / FOLDER) for each in staged}

@@ -19,6 +19,16 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
+from provision.fleet.inventory.settings import Problems, settings_of
+from provision.phases.plan import plan as resolve
+from provision.phases.plan.document import to_json
+from provision.phases.plan.explain import render as render_plans
+from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
+from provision.phases.plan.why_not import WhyNotDocument, why_not
+from provision.phases.plan.why_not import render as render_answers
+from provision.phases.stage import Store
+from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
@@ -36,7 +46,9 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import around_lines, time_line
+from provision.report.screen import first_screen_of
 from verify.printable import unguarded
 
 if TYPE_CHECKING:
@@ -105,8 +117,6 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     outcome = execute(request, steps)
     print_summary(outcome, as_json=as_json)
     # Here, since nothing before needs it.
-    from provision.report.history.pruning import prune_quietly
-
     prune_quietly(request.logs)
     return outcome.exit_code
 
@@ -145,7 +155,7 @@ def require_gateway(request: CommandRequest) -> Inventory:
     if not any(host.is_gateway for host in inventory.hosts):
         raise InventoryError(
             f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
-            hint="add the group with a host that clients reach; docs/guides/serving.md shows one",
+            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
         )
     return inventory
 
@@ -155,8 +165,6 @@ def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
     if as_json:
         write_stdout(outcome.texts["summary.json"])
         return
-    from provision.report.screen import first_screen_of
-
     text, run = outcome.texts["summary.txt"], outcome.summary.run
     write_stdout(first_screen_of(text, run if is_query(run) else None) if sys.stdout.isatty() else text)
 
@@ -223,10 +231,6 @@ def plan_recorded(
     why_not: str | None = None,
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
-    from provision.phases.plan import plan as resolve
-    from provision.phases.plan.recorded_facts import read_facts
-    from provision.phases.plan.what_if import parse_what_if
-
     described = [parse_what_if(what_if)] if what_if is not None else []
     facts = {entry.host: entry for entry in described}
     for path in files:
@@ -265,9 +269,6 @@ def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Set
         InventoryError: An option is wrong.
         UsageError: The description is malformed.
     """
-    from provision.fleet.inventory.settings import Problems, settings_of
-    from provision.phases.plan.what_if import hosts_of_what_if
-
     span = hosts_of_what_if(what_if) if what_if is not None else 1
     # Whether processes may listen between hosts is no question of a plan.
     given = {**overrides, "span": span, "expose": True} if span > 1 else overrides
@@ -281,9 +282,6 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     """Describe the memory needs of the model, by its name in the settings; empty for the built-in model."""
     if settings.model == "builtin":
         return {}
-    from provision.phases.stage import Store
-    from provision.phases.stage.model_description import describe
-
     try:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
@@ -302,21 +300,16 @@ def _text(path: Path) -> str:
 
 def print_why_not(asked: str, hosts: PlannedFrom, *, as_json: bool) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
-    from provision.phases.plan.why_not import WhyNotDocument, render, why_not
-
     answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes)
-    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render(answers))
+    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render_answers(answers))
 
 
 def print_plan(
     plan: Plan, hosts: PlannedFrom, *, as_json: bool, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Print the plan; `missing` are the hosts that could not be planned."""
-    from provision.phases.plan.document import to_json
-    from provision.phases.plan.explain import render
-
     if as_json:
         hosts.write(to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {}))
     else:
-        text = render(plan, hosts.settings, changes=hosts.changes, explain=explain)
+        text = render_plans(plan, hosts.settings, changes=hosts.changes, explain=explain)
         hosts.write("\n".join((text, *hosts.notes)) if hosts.notes else text)

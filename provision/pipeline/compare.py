@@ -11,6 +11,8 @@ from provision.core.errors import Exit
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
+from provision.phases.verify.run_checks import COMPARE_S
+from provision.phases.verify.run_checks import compare as compare_choices
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
@@ -52,9 +54,6 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
 
 
 def _measure(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
-    from provision.phases.verify.run_checks import COMPARE_S
-    from provision.phases.verify.run_checks import compare as compare_choices
-
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]
         return compare_choices(context.session(host), prefix=paths.prefix, words=words, root=paths.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
 from provision.core.models.inventory import Host, Inventory
+from provision.core.models.records import PhaseResult
 from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
 from provision.fleet.sources.bandwidth import Bandwidth
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
+from provision.phases.stage import Store
 from provision.pipeline.phase_results import PhaseResultsFile
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import Progress
@@ -28,10 +31,8 @@ if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
     from provision.core.models.phase_names import PhaseName
     from provision.core.models.quarantine import Quarantine
-    from provision.core.models.records import PhaseResult
     from provision.core.models.staged import StagedFile
     from provision.phases.install.target import Target
-    from provision.phases.stage import Store
     from provision.phases.stage.bundle import RecordingStore
     from provision.pipeline.phases import Scope
 
@@ -77,8 +78,6 @@ class RunContext:
     """The hosts of the step that runs."""
     batch: frozenset[str] | None = None
     """The hosts of the batch that runs; None outside of batches."""
-    while_waiting: Callable[[], None] | None = None
-    """Called once while hosts answer the probe."""
     refresh: bool = False
     client: ClientSettings | None = None
     """Index settings that `stage` uses instead of the user's."""
@@ -127,8 +126,6 @@ class RunContext:
 
     def wheelhouse(self) -> Store:
         """Return the store of staged files on this machine, one for the run."""
-        from provision.phases.stage import Store
-
         if self.recording_store is not None:
             return self.recording_store
         with self._lock:
@@ -260,8 +257,6 @@ class RunContext:
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
-        from provision.core.models.records import PhaseResult
-
         cause = None
         if isinstance(error, FirstlightError):
             text, hint, cause = error.text, error.hint, error.cause
@@ -289,7 +284,6 @@ class RunContext:
         call: Callable[[Host], T],
         *,
         deadline_s: float,
-        while_waiting: Callable[[], None] | None = None,
         cancel: Callable[[Host], None] | None = None,
     ) -> dict[str, T]:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
@@ -299,7 +293,6 @@ class RunContext:
             hosts: The hosts to call the function for.
             call: The function; it gets the host.
             deadline_s: Seconds after which a host counts as failed.
-            while_waiting: Called once, while the hosts work.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
         """
         if not hosts:
@@ -322,7 +315,7 @@ class RunContext:
             )
             for host in hosts
         ]
-        done = fan_out(tasks, while_waiting=while_waiting)
+        done = fan_out(tasks)
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
                 self.fail(name, phase, outcome.error, time.monotonic() - started)
@@ -346,6 +339,4 @@ class RunContext:
 
 
 def _trace(error: BaseException) -> list[str]:
-    import traceback
-
     return traceback.format_exception(error)

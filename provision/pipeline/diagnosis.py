@@ -27,7 +27,7 @@ from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.run_files import results_of
 from verify.doctor import render
-from verify.doctor.cli import FOUND, UNKNOWN
+from verify.doctor.cli import FOUND
 from verify.doctor.engine import NO_KNOWN_CAUSE, Diagnosis, diagnose_texts
 
 LOG_BYTES = 1 << 20
@@ -72,7 +72,13 @@ class DiagnosedHosts(ProbedHosts):
 
 
 def diagnose_host(
-    request: CommandRequest, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]
+    request: CommandRequest,
+    *,
+    top: int,
+    as_json: bool,
+    apply: bool,
+    agree: Callable[[str], bool],
+    exit_code: bool = False,
 ) -> int:
     """Read one host, name the causes of its failure, and print them.
 
@@ -82,6 +88,7 @@ def diagnose_host(
         as_json: Whether one JSON document is printed.
         apply: Whether the first cause is removed, where that is safe.
         agree: Asks for consent to a change.
+        exit_code: Whether a finding that stays is an exit code of its own.
 
     Returns:
         The exit code.
@@ -105,10 +112,10 @@ def diagnose_host(
         write_stdout(json.dumps([{**document, "applied": done.document()} if done else document], indent=2))
     elif done:
         write_stdout(done.text() + (f"\nnext: {first.next_command}" if done.gone else ""))
-    if not first.diagnosis.findings:
-        return UNKNOWN
-    if done is None or done.gone:
-        return FOUND
+    if not first.diagnosis.findings or (done is not None and done.gone):
+        return Exit.OK
+    if done is None:
+        return FOUND if exit_code else Exit.OK
     return Exit.INTERRUPTED if done.interrupted else Exit.RED
 
 

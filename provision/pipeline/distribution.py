@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+from provision.catalog.index.settings import read_settings, uv_variables
+from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.formatting import format_bytes
 from provision.core.frozen import frozen
@@ -23,15 +25,13 @@ from provision.fleet.sources.choice import Choice, Way, sample, way_of
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.session import Progress
+from provision.phases.stage.model_hub import endpoint
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
 
 
 def open_indexes(context: RunContext) -> tuple[str, ...]:
     """Return the controller's indexes that ask for no login: what a host asks where the inventory names none."""
-    from provision.catalog.index.settings import read_settings, uv_variables
-    from provision.catalog.index.uv import read_uv_locations
-
     client = replace(context.client or read_settings(), extra_indexes=())
     indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
     return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
@@ -248,8 +248,6 @@ class Distribution:
         return open_indexes(self._context)
 
     def _defaults(self, host: Host) -> own.Defaults:
-        from provision.phases.stage.model_hub import endpoint
-
         return own.Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
 
     def _send(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
@@ -274,7 +272,7 @@ class Distribution:
         others = sum(file.size for file in self._files[host.name] if file not in handed_on)
         if bytes_sent <= others or host.name in self._context.transfers.refused:
             return
-        text = f"host {source} handed on wrong bytes to host {host.name}; the controller sent these files"
+        text = f"host {source} sent wrong bytes to host {host.name}; the controller sent these files"
         with self._changed:
             self._relay.distrust(source)
         self._note_refusal(host, source, text)
@@ -283,7 +281,7 @@ class Distribution:
         """Note where the controller had to send what a host seemed to have got by itself."""
         others = sum(file.size for way in ("controller", "peers") for file in self._coming(host.name, way))
         if bytes_sent > others and host.name not in self._context.transfers.short:
-            self._note_short(host, [f"the own source of host {host.name} gave wrong bytes"])
+            self._note_short(host, [f"the local source of host {host.name} gave wrong bytes"])
 
     def _note_refusal(self, host: Host, source: str, text: str) -> None:
         self._context.progress.note(host.name, text)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.redaction import redact
-from provision.core.run_folder import write_atomically
 from provision.fleet.ssh import Task, fan_out
 from provision.phases.probe.failure_evidence import Source, collect
 from provision.pipeline.context import RunContext

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 from provision.core.models.records import PhaseResult
 from provision.phases.probe.failure_evidence import Source
+from provision.pipeline import failure_evidence
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
+from provision.report.diagnosis import diagnose as causes_of
+from provision.report.diagnosis import named
 
 ON_HOST = frozenset({"install", "verify", "serve"})
 """Phases that work on the host: its logs show more than the phase's result."""
@@ -18,10 +21,6 @@ OWN_TEXTS = frozenset({"probe", "plan"})
 
 def diagnose(context: RunContext, probed: ProbedHosts) -> None:
     """Match the logs of failed hosts against known causes, and write the findings to the run's folder."""
-    from provision.pipeline import failure_evidence
-    from provision.report.diagnosis import diagnose as causes_of
-    from provision.report.diagnosis import named
-
     failed = {name: _failed(results.values()) for name, results in context.results.items()}
     # Log lines from before the failed phase belong to an earlier start of the service.
     begun = {

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from provision.catalog.index.settings import read_settings
 from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -13,6 +14,7 @@ from provision.core.models.staged import StagedFile
 from provision.phases.gateway.haproxy import routed
 from provision.phases.gateway.records import Gateway
 from provision.phases.gateway.router import NAME, UNIT, WHEELS, Wheel, router_set, silent_hosts, tokens_command
+from provision.phases.stage.router_wheel import MACHINES, stage_router
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.traffic import python_of
@@ -101,9 +103,6 @@ def stage(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) ->
     hosts = _choosing(gateways)
     if not hosts:
         return {}
-    from provision.catalog.index.settings import read_settings
-    from provision.phases.stage.router_wheel import MACHINES, stage_router
-
     settings, found = context.client or read_settings(), {}
     for host in hosts:
         machine = probed.facts[host.name].os.machine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
-from provision.core.run_folder import write_atomically
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.health_agent import FOLDER, PROGRAM, UNIT, program, unit_text, variables
 from provision.pipeline import playbooks

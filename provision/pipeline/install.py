@@ -13,6 +13,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
 from provision.fleet.sources.choice import choose
+from provision.phases.stage import Store, disk_needed
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
@@ -83,8 +84,6 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
-    from provision.phases.stage import Store, disk_needed
-
     for host in building(context, staged):
         try:
             need = disk_needed(staged.staged[host.name])

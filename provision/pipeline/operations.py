@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import require_writable, write_atomically
+from provision.core.run_folder import require_writable
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.returns import Move, with_moves
 from provision.fleet.rollout.store import RolloutStore
@@ -29,15 +32,16 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.controller_remains import controller_remains
 from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Scope, Step
 from provision.pipeline.quarantine import mark_in_force
-from provision.pipeline.quarantine_release import release
+from provision.pipeline.quarantine_return import return_to_service
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
+from provision.report.checks_table import checks_table
 from provision.report.shell import command
-from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst_status
+from verify.runner.junit import junit
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
@@ -53,7 +57,7 @@ def verify(
     *,
     as_json: bool,
     junit_file: Path | None = None,
-    with_release: bool = False,
+    with_return: bool = False,
 ) -> int:
     """Check the live environment of every host, compare the hosts, and print the checks.
 
@@ -62,7 +66,7 @@ def verify(
         options: Which checks run.
         as_json: Whether one JSON document is printed.
         junit_file: Where a JUnit report is written too.
-        with_release: Whether only quarantined hosts are checked, and released where that is green.
+        with_return: Whether only quarantined hosts are checked, and returned to service where that is green.
 
     Returns:
         The exit code, on the scale of the checks.
@@ -74,7 +78,7 @@ def verify(
         options.selection.listed(options.level)
     if junit_file:
         require_writable(junit_file, "--junit")
-    function = release if with_release else verify_live
+    function = return_to_service if with_return else verify_live
     outcome = execute(request, (PROBE, Step("verify", partial(function, options=options), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
         print_summary(outcome, as_json=as_json)
@@ -95,26 +99,26 @@ def verify(
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
             {"missing": missing} if missing else {}
         )
-        several |= {"stays_quarantined": stays} if with_release else {}
-        is_one = len(documents) == 1 and not unreached and not with_release
+        several |= {"stays_quarantined": stays} if with_return else {}
+        is_one = len(documents) == 1 and not unreached and not with_return
         write_stdout(json.dumps(next(iter(documents.values())) if is_one else several, indent=2))
     else:
         print_checks(records)
-        if with_release:
-            _print_releases(stays)
+        if with_return:
+            _print_returns(stays)
         # On a terminal the verdict comes last, however long the table is.
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    if unreached or (with_release and any(stays.values()) and _is_green(records)):
+    if unreached or (with_return and any(stays.values()) and _is_green(records)):
         return EXIT_CODES["error"]
     return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
 
 
-def _print_releases(stays: Mapping[str, str | None]) -> None:
+def _print_returns(stays: Mapping[str, str | None]) -> None:
     """Print what became of each quarantined host."""
     lines = [
-        f"{name}: {f'stays quarantined: {reason}' if reason else 'released from quarantine'}"
+        f"{name}: {f'stays quarantined: {reason}' if reason else 'returned to service'}"
         for name, reason in stays.items()
     ]
     write_stdout("\n".join(lines or ["no host is quarantined"]))
@@ -138,10 +142,6 @@ def print_checks(records: list[CheckRecord]) -> None:
     """Print the checks that did not pass and a line for each family; without a terminal a row is one line, without checks nothing."""
     if not records:
         return
-    from rich.console import Console
-
-    from provision.report.checks_table import checks_table
-
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console.width = UNFOLDED

@@ -1,17 +1,17 @@
 """phases.json: how each phase ended for each host.
 
-The file is written with every result, so each is rendered only once. With many results it would be written thousands of times as a
-whole, 0.3 ms each: then it is written when a part of its results is new, and at the end of each phase. events.jsonl has every result
-at once.
+The file is written with every result. With many results it would be written thousands of times as a whole: then it is written when a
+part of its results is new, and at the end of each phase. events.jsonl has every result at once.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from provision.core.files import write_atomically
+from provision.core.json_text import indented
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from provision.core.models.phase_names import PhaseName
@@ -28,21 +28,14 @@ class PhaseResultsFile:
 
     def __init__(self, run: RunFolder) -> None:
         self._path = run.path("phases.json")
-        self._results: dict[str, dict[PhaseName, str]] = {}
-        """Lines of JSON without secrets, by host and phase."""
-        self._hosts: dict[str, str] = {}
-        """The text of each host: of thousands only the one that changes is rendered."""
+        self._results: dict[str, dict[PhaseName, Any]] = {}
+        """JSON values without secrets, by host and phase."""
         self._number = self._new = 0
         """How many results were put, and how many of them are not in the file."""
 
     def put(self, result: PhaseResult) -> None:
         """Add a result, in place of an earlier one of the same host and phase."""
-        line = f"    {json.dumps(result.phase)}: {json.dumps(scrub(result.model_dump()))}"
-        by_phase = self._results.setdefault(result.host, {})
-        by_phase[result.phase] = line
-        self._hosts[result.host] = (
-            f"  {json.dumps(redact(result.host))}: {{\n" + ",\n".join(by_phase.values()) + "\n  }"
-        )
+        self._results.setdefault(redact(result.host), {})[result.phase] = scrub(result.model_dump(mode="json"))
         self._number += 1
         self._new += 1
         if self._number <= ALWAYS or self._new * NEW_SHARE >= self._number:
@@ -52,4 +45,4 @@ class PhaseResultsFile:
         """Write the file, where a result is not in it."""
         if self._new:
             self._new = 0
-            write_atomically(self._path, "{\n" + ",\n".join(self._hosts.values()) + "\n}\n", durable=False)
+            write_atomically(self._path, indented(self._results) + "\n", durable=False)

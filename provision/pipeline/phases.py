@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from provision.core.frozen import frozen
 from provision.core.models.phase_names import PHASES, PhaseName
+from provision.pipeline import (
+    background_packages,
+    background_upload,
+    conditions,
+    drivers,
+    firewall,
+    gateway,
+    install,
+    monitoring,
+    plan,
+    probe,
+    quarantine,
+    serve,
+    span_start,
+    stage,
+    verify,
+)
 
 if TYPE_CHECKING:
     from provision.pipeline.context import BackgroundTask, RunContext
@@ -19,26 +35,10 @@ if TYPE_CHECKING:
     """Takes the RunContext and the result of the phase before; returns the phase's own result."""
     StartFunction = Callable[..., BackgroundTask | None]
     """Takes the same; returns None where there is nothing to do."""
-    PrepareFunction = Callable[[RunContext], None]
     Condition = Callable[[RunContext], bool]
 
 Scope = Literal["all", "provisioned"]
 """Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
-
-
-class LazyFunction:
-    """A function of this package that is imported when it is called, or before, while hosts answer the probe."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def load(self) -> Callable[..., Any]:
-        """Import the function."""
-        return cast("Callable[..., Any]", pkgutil.resolve_name(f"provision.pipeline.{self._name}"))
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Call the function."""
-        return self.load()(*args, **options)
 
 
 @frozen
@@ -50,10 +50,8 @@ class Step:
     phase: PhaseName
     """The phase that its results are recorded under: drivers are a part of `install`, span-start of `verify`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
-    prepare: PrepareFunction | None = None
-    """What it can do before it has the result of the phase before it, while hosts answer the probe."""
     applies: Condition | None = None
-    """Whether the step has anything to do; always where this is None. Without work its modules are not imported."""
+    """Whether the step has anything to do; always where this is None."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
 
@@ -72,43 +70,20 @@ class BackgroundStep:
     awaited_by: str
 
 
-def _has_gateway(context: RunContext) -> bool:
-    return any(host.is_gateway for host in context.inventory.hosts)
-
-
-def _has_monitoring(context: RunContext) -> bool:
-    return any(host.is_monitoring for host in context.inventory.hosts)
-
-
-def _has_span(context: RunContext) -> bool:
-    return any(host.span for host in context.inventory.hosts)
-
-
-def wants_rules(context: RunContext) -> bool:
-    """Return whether the inventory has hosts for which a firewall is set."""
-    return _has_gateway(context) or _has_monitoring(context) or _has_span(context)
-
-
-def _has_rules(context: RunContext) -> bool:
-    """Return whether hosts may need rules, or have some of an earlier run."""
-    found = [facts.installed for facts in context.result.facts.values()]
-    return wants_rules(context) or any(installed and installed.firewall for installed in found)
-
-
-PROBE = Step("probe", LazyFunction("probe:probe"), "probe", "all", prepare=LazyFunction("probe:prepare"))
+PROBE = Step("probe", probe.probe, "probe", "all")
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
-QUARANTINE = Step("quarantine", LazyFunction("quarantine:leave_out"), "plan", "all")
-PLAN = Step("plan", LazyFunction("plan:plan"), "plan", prepare=LazyFunction("plan:prepare"))
-CHANGES = Step("changes", LazyFunction("plan:compare"), "plan")
-DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install", in_batches=True)
-STAGE = Step("stage", LazyFunction("stage:stage"), "stage", prepare=LazyFunction("stage:prepare"), in_batches=True)
-INSTALL = Step("install", LazyFunction("install:install"), "install", in_batches=True)
-VERIFY = Step("verify", LazyFunction("verify:verify"), "verify", in_batches=True)
-SPAN_START = Step("span-start", LazyFunction("span_start:prepare"), "verify", applies=_has_span, in_batches=True)
-SERVE = Step("serve", LazyFunction("serve:serve"), "serve", in_batches=True)
-GATEWAY = Step("gateway", LazyFunction("gateway:apply"), "serve", "all", applies=_has_gateway)
-MONITORING = Step("monitoring", LazyFunction("monitoring:apply"), "serve", "all", applies=_has_monitoring)
-FIREWALL = Step("firewall", LazyFunction("firewall:apply"), "serve", "all", applies=_has_rules)
+QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
+PLAN = Step("plan", plan.plan, "plan")
+CHANGES = Step("changes", plan.compare, "plan")
+DRIVERS = Step("drivers", drivers.apply, "install", in_batches=True)
+STAGE = Step("stage", stage.stage, "stage", in_batches=True)
+INSTALL = Step("install", install.install, "install", in_batches=True)
+VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
+SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
+SERVE = Step("serve", serve.serve, "serve", in_batches=True)
+GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
+MONITORING = Step("monitoring", monitoring.apply, "serve", "all", applies=conditions.has_monitoring)
+FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
 
 STEPS = (
     PROBE,
@@ -127,8 +102,8 @@ STEPS = (
 )
 
 BACKGROUND = (
-    BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),
-    BackgroundStep("upload", LazyFunction("background_upload:start"), before="stage", awaited_by="install"),
+    BackgroundStep("packages", background_packages.start, before="stage", awaited_by="install"),
+    BackgroundStep("upload", background_upload.start, before="stage", awaited_by="install"),
 )
 
 
@@ -151,14 +126,3 @@ def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
     """Return the background tasks of a run: those that a step of it waits for."""
     names = {step.name for step in steps}
     return tuple(task for task in BACKGROUND if task.awaited_by in names)
-
-
-def prepare(context: RunContext, steps: Sequence[Step]) -> None:
-    """Import what steps and their background tasks need, and let each do what it can without a result."""
-    steps = [step for step in steps if step.has_work(context)]
-    for function in (*(step.run for step in steps), *(task.start for task in background_of(steps))):
-        if isinstance(function, LazyFunction):
-            function.load()
-    for step in steps:
-        if step.prepare is not None:
-            step.prepare(context)

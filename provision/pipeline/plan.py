@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
-from provision.core.models.base import complete
 from provision.core.models.inventory import Host
 from provision.core.models.planned_change import PlannedChange
 from provision.core.models.records import PhaseResult
-from provision.core.models.stack import Plan, Resolution
+from provision.core.models.stack import Resolution
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan import prepare as read_tables
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
+from provision.phases.stage.model_description import describe
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import desired_state_of
@@ -30,13 +29,6 @@ from provision.report.run_files import CHANGES_FILE
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no facts, while hosts answer."""
-    del context
-    read_tables()
-    complete(Plan)
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
@@ -112,8 +104,6 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.phases.stage.model_description import describe
-
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model
@@ -130,12 +120,12 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
 
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:
-    """Return why no Stack fits a host, with the smallest change that would help."""
+    """Return why no combination of versions fits a host, with the smallest change that would help."""
     rejected = [reason for reason in resolution.reasons if reason.verdict == "reject"]
     why = rejected[0].text if rejected else "no candidate is left"
     nearest = resolution.nearest.text if resolution.nearest else None
     return NoStackError(
-        f"no Stack fits host `{name}`: {why}",
+        f"no combination of versions fits host `{name}`: {why}",
         hint=nearest or "see every rule's verdict: ./firstlight plan --explain",
         cause=cause_of(rejected[0].rule) if rejected else None,
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
-from provision.core.run_folder import HOSTS_FILE, write_atomically
+from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
+from provision.phases.install.host_results import install, write_hosts_file
+from provision.phases.install.target import Target
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts, StagedHosts
 from provision.report.history.runs import document, names
@@ -88,9 +91,6 @@ def run_playbook(
     """
     if not hosts:
         return {}
-    from provision.phases.install.host_results import install
-    from provision.phases.install.target import Target
-
     targets = [Target(host, variables(host)) for host in renew_locks(context, phase, hosts)]
     if playbook in INSTALLING:
         context.targets |= {target.host.name: target for target in targets}
@@ -113,9 +113,6 @@ def write_inventory(context: RunContext) -> None:
     result = context.result
     if not context.targets and not (isinstance(result, StagedHosts) and "install" in context.entered):
         return
-    from provision.phases.install.host_results import write_hosts_file
-    from provision.phases.install.target import Target
-
     desired = result.desired if isinstance(result, StagedHosts) else {}
     planned = {name: Target(context.host(name), one.ansible_vars()) for name, one in desired.items()}
     write_hosts_file(context.run, [*(planned | context.targets).values()], HOSTS_FILE)

@@ -7,31 +7,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from provision.core.install_paths import install_paths_of
 from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
+from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import probe as probe_host
+from provision.pipeline.conditions import wants_rules
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import wants_rules
 from provision.pipeline.results import ProbedHosts
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
-    from provision.core.models.records import PhaseResult
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no answer, while hosts work."""
-    del context
-    from provision.core.models.base import complete
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.records import PhaseResult
-    from provision.phases.probe import assemble  # noqa: F401
-
-    complete(HostFacts, PhaseResult)
 
 
 def probe(
@@ -65,8 +55,6 @@ def probe(
             with_configuration=with_configuration,
         )
         if facts.installed is not None and facts.installed.drift:
-            from provision.phases.probe.changes import with_authors
-
             drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
             facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
         # Here and not at the end, for all hosts: the others still work.
@@ -75,7 +63,7 @@ def probe(
         return facts
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
-    found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting)
+    found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S)
     refused = shared_machines(context.inventory.hosts, {**earlier.facts, **found})
     for name, error in refused.items():
         context.fail(name, "probe", error)
@@ -87,8 +75,6 @@ def probe(
 
 
 def _probe_result(name: str, facts: HostFacts) -> PhaseResult:
-    from provision.core.models.records import PhaseResult
-
     skew, seconds = facts.clock_skew_s, facts.seconds or 0.0
     if skew is None or abs(skew) <= MAX_CLOCK_SKEW_S:
         return PhaseResult(host=name, phase="probe", status="ok", seconds=seconds)

@@ -9,6 +9,7 @@ from typing import Any
 from provision.core.errors import Exit
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ServeRecord
+from provision.phases.serve.readiness import prove as prove_service
 from provision.pipeline import spans
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
@@ -27,7 +28,6 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
     Returns:
         The records of the hosts that could be asked.
     """
-    from provision.phases.serve.readiness import prove as prove_service
 
     def call(host: Host) -> ServeRecord:
         paths = probed.install_paths[host.name]
@@ -37,7 +37,7 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
             root=paths.root,
             request=requests[host.name],
             deadline_s=PROVE_DEADLINE_S,
-            progress=lambda text: context.progress.note(host.name, text),
+            progress=lambda text: context.progress.detail(host.name, text),
         )
 
     hosts = [host for host in context.inventory.hosts if host.name in requests]

@@ -1,4 +1,4 @@
-"""Quarantine: hosts whose hardware failed a check are marked at once, and take no part in later runs until they are released."""
+"""Quarantine: hosts whose hardware failed a check are marked at once, and take no part in later runs until they are returned to service."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
+from provision.phases.verify.hardware import hardware_failure
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.traffic import NotSetUpError, ask
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 NAME = "quarantine.json"
@@ -62,7 +64,7 @@ def known_mark(context: RunContext, probed: ProbedHosts, host: Host) -> Quaranti
 
 def release_hint(name: str) -> str:
     """Return what lifts the mark of a host."""
-    return f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {name} --release"
+    return f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {name} --return"
 
 
 def mark_failed(context: RunContext, probed: ProbedHosts, host: Host, document: Mapping[str, Any]) -> None:
@@ -74,8 +76,6 @@ def mark_failed(context: RunContext, probed: ProbedHosts, host: Host, document: 
         host: The host that was checked.
         document: Its checks.
     """
-    from provision.phases.verify.hardware import hardware_failure
-
     failure = hardware_failure(document, probed.facts.get(host.name))
     if failure is None:
         return
@@ -113,14 +113,12 @@ def take_out_of_traffic(context: RunContext, names: Sequence[str]) -> None:
 
 
 def forget_at_gateways(context: RunContext, names: Sequence[str]) -> None:
-    """Let gateways that were set up without a released host forget that it was drained, so that it takes requests once it is back."""
+    """Let gateways that were set up without a returned host forget that it was drained, so that it takes requests once it is back."""
     _notify_gateways(context, names, drain=False)
 
 
 def _notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
     """Drain hosts at the gateways that know them, or take them back at those that do not know them any more."""
-    from provision.pipeline.traffic import NotSetUpError, ask
-
     gateways = context.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)

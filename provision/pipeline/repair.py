@@ -14,6 +14,8 @@ from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
+from provision.fleet.package_sources import package_sources_answer
+from provision.phases.stage.debs import fetch_debs
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step
@@ -151,9 +153,6 @@ def _send_packages(context: RunContext, probed: ProbedHosts, host: Host, tag: st
         StageError: This machine cannot fetch them.
         TransportError: The host does not answer.
     """
-    from provision.fleet.package_sources import package_sources_answer
-    from provision.phases.stage.debs import fetch_debs
-
     facts, session = probed.facts[host.name], context.session(host)
     wanted = packages(tag, facts)
     if not wanted or facts.os.package_manager != "apt" or package_sources_answer(session) is not False:

@@ -7,13 +7,14 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.core.frozen import frozen
+from provision.core.models.stack import Plan
 
 if TYPE_CHECKING:
     from provision.core.install_paths import InstallPaths
     from provision.core.models.facts import HostFacts
     from provision.core.models.planned_change import PlannedChange
     from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
-    from provision.core.models.stack import Plan, Stack
+    from provision.core.models.stack import Stack
     from provision.core.models.staged import Staged
     from provision.pipeline.desired_state import Desired
 
@@ -22,8 +23,6 @@ HostsT = TypeVar("HostsT", bound="ProbedHosts")
 
 
 def _no_plan() -> Plan:
-    from provision.core.models.stack import Plan
-
     return Plan(classes=())
 
 

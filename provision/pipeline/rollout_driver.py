@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
+from provision.core.files import write_atomically
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import Inventory
 from provision.core.models.records import HostSummary
 from provision.core.models.rollout import Decision, Rollout
 from provision.core.process import run_program
 from provision.core.redaction import redact
-from provision.core.run_folder import utc_now, write_atomically
+from provision.core.run_folder import utc_now
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.rollout.steps import STAGING, batches
 from provision.fleet.rollout.store import RolloutStore

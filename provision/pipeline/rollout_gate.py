@@ -16,6 +16,7 @@ from provision.core.models.rollout import Decision
 from provision.core.run_folder import utc_now
 from provision.fleet.rollout.answers import Comparison, compare
 from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
+from provision.phases.serve.readiness import sample
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.rollback import live_states, readiness_of
@@ -219,7 +220,6 @@ def _ask(
     context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]], wanted: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Make one round: synthetic requests on every host that answered so far."""
-    from provision.phases.serve.readiness import sample
 
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]

@@ -15,21 +15,25 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
-from provision.core.models.inventory import GATEWAY, Connection, Host, Inventory
+from provision.core.models.inventory import GATEWAY, Host, Inventory
+from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.records import PhaseResult
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
-from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.fleet.ssh.sockets import begun
+from provision.phases.stage import Store
+from provision.phases.stage.bundle import open_bundle
+from provision.phases.stage.bundle.product_files import require_product
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step, background_of, prepare, reads_only
+from provision.pipeline.failures import diagnose
+from provision.pipeline.host_summary import write_on_hosts
+from provision.pipeline.phases import Step, background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
-from provision.report import load as load_report
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.pruning import prune_quietly
@@ -69,11 +73,14 @@ def read_inventory(request: CommandRequest) -> Inventory:
 
 
 @contextmanager
-def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[RunContext]:
+def open_run(
+    request: CommandRequest, *, titles: Mapping[PhaseName, str] | None = None, is_query: bool = False
+) -> Iterator[RunContext]:
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
 
     Args:
         request: The command.
+        titles: What the progress view calls the phases.
         is_query: Whether it only reads hosts; it then leaves the runs as they are.
 
     Raises:
@@ -87,11 +94,11 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
     before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(_direct(inventory)))
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
         stack.callback(run.close)
         run.write("inventory.json", inventory)
-        progress = stack.enter_context(open_progress([host.name for host in inventory.hosts]))
+        names = [host.name for host in inventory.hosts]
+        progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
         context = RunContext(
             run=run,
             inventory=inventory,
@@ -109,12 +116,6 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
             context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
-
-
-def _direct(inventory: Inventory) -> list[Connection]:
-    """Return the connections that are opened first and need no other program."""
-    connections = [host.connection for host in inventory.hosts[:DEFAULT_LIMIT]]
-    return [one for one in connections if one.kind == "ssh" and one.proxy_command is None and not one.bind_address]
 
 
 def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
@@ -137,10 +138,6 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
         raise UsageError(
             "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
         )
-    from provision.phases.stage import Store
-    from provision.phases.stage.bundle import open_bundle
-    from provision.phases.stage.bundle.product_files import require_product
-
     assert request.bundle is not None
     progress = partial(report_progress, request.bundle.name)
     opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=progress)
@@ -171,8 +168,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         UsageError: An option cannot be used.
     """
     interrupted, query = False, reads_only(steps)
-    with open_run(request, is_query=query) as context:
-        context.while_waiting = partial(_prepare, context, steps)
+    with open_run(request, titles=_titles(steps), is_query=query) as context:
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -189,10 +185,10 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
 
 
-def _prepare(context: RunContext, steps: Sequence[Step]) -> None:
-    """Do what needs no answer of a host, while hosts answer."""
-    prepare(context, steps)
-    load_report()
+def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
+    """Return what the phases of some steps are called: one without a step of its own by the first, as `uninstall` of `install`."""
+    named = {phase: [step.name for step in steps if step.phase == phase] for phase in PHASES}
+    return {phase: phase if phase in names else names[0] for phase, names in named.items() if names}
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
@@ -210,8 +206,6 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
 
 def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) -> None:
     """Run the steps that change hosts for one batch after the other, until too many hosts have failed; the others once for all."""
-    from provision.core.models.records import PhaseResult
-
     own = [step for step in steps if step.in_batches]
     run_in_order(context, steps[: steps.index(own[0])])
     context.scope = "provisioned"
@@ -236,8 +230,6 @@ def run_batches(context: RunContext, steps: Sequence[Step], batching: Batching) 
 
 def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
-    from provision.core.models.records import PhaseResult
-
     context.scope, context.batch = "all", None
     for host in context.hosts():
         done = context.results.get(host.name, {})
@@ -257,16 +249,12 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     context.stop_background()
     context.write_results()
     if context.failures:
-        from provision.pipeline.failures import diagnose
-
         diagnose(context, context.result)
     summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)
     if there := context.locked - context.removed:
-        from provision.pipeline.host_summary import write_on_hosts
-
         write_on_hosts(context, summary, there)
     return summary, texts
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
-from provision.core.models.base import complete
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -26,15 +25,10 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.host_changes import is_restart_only, is_up_to_date
 from provision.pipeline.results import PlannedHosts, StagedHosts
+from provision.pipeline.wheel_builds import wheel_builder_of
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
-
-
-def prepare(context: RunContext) -> None:
-    """Do what needs no plan, while hosts answer: write the tools for hosts, and read all that acts on one."""
-    complete(Staged)
-    desired_state.product_digest(tuple(sorted(host_tools(context.cache / "tools").values())))
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -152,8 +146,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import wheel_builder_of
-
     return wheel_builder_of(context, planned.plan)
 
 

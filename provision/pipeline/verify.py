@@ -11,16 +11,22 @@ from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
+from provision.fleet.multihost import meet
 from provision.fleet.ssh.channel import Channel
-from provision.pipeline import playbooks, quarantine
+from provision.phases.verify.expected_gpus import expected_gpus
+from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s, tool_command
+from provision.phases.verify.run_checks import verify as run_checks
+from provision.pipeline import learned_floors, playbooks, quarantine
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from provision.pipeline.stage import recompute_desired
+from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
-from verify.last_run import failed_levels
+from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
+from verify.runner.last_run import failed_levels
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
@@ -51,8 +57,6 @@ class CheckOptions:
 
     def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
         """Return the seconds that a host gets, its answer included; `level` overrides that of the options."""
-        from provision.phases.verify.run_checks import time_limit_s
-
         limit = time_limit_s(
             level or self.level, devices, drain=self.drain, soak_minutes=self.soak_minutes, picked=self.selection
         )
@@ -124,10 +128,6 @@ def check(
     """
     if not hosts:
         return {}, ()
-    from provision.phases.verify.run_checks import verify as run_checks
-    from provision.pipeline import learned_floors
-    from verify.host_comparison import compare
-
     started = time.monotonic()
     desired = desired or {}
     expectations = expected(context, probed, hosts, desired)
@@ -222,9 +222,6 @@ def expected(
     context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
 ) -> dict[str, dict[str, Any]]:
     """Return what the checks of each host compare with: its Stack, where this run has one, and its expected GPUs."""
-    from provision.phases.verify.expected_gpus import expected_gpus
-    from provision.report.difference import last_green
-
     found: dict[str, dict[str, Any]] = {
         host.name: {"stack": desired[host.name].stack} for host in hosts if host.name in desired
     }
@@ -262,8 +259,6 @@ def try_together(
     Returns:
         The record of the check.
     """
-    from provision.fleet.multihost import meet
-    from provision.phases.verify.run_checks import tool_command
 
     def start(host: Host) -> Channel:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
@@ -278,7 +273,6 @@ def try_together(
 
 def resume_services(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> None:
     """Start each service that an interruption left stopped, and check that it answers."""
-    from provision.phases.verify.run_checks import DRAIN_S, resume
 
     def call(host: Host) -> tuple[bool, str]:
         paths = probed.install_paths[host.name]

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from rich.console import Console
+from rich.live import Live
+
 from provision.core.errors import Exit, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
@@ -116,9 +119,6 @@ def watch(request: CommandRequest) -> int:
 
 
 def _draw(hosts: Sequence[WatchedHost]) -> NoReturn:
-    from rich.console import Console
-    from rich.live import Live
-
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False) as live:
         while True:

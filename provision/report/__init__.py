@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from provision.core.models.base import complete
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.files import write_atomically
+from provision.core.run_folder import RunFolder
+from provision.report import json_form, markdown, run_files, summary_builder, text
+from provision.report.difference import since_green
+from provision.report.group import group_hosts
+from provision.report.history.retention import GREEN_FILE, green_hosts
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
     from provision.core.models.records import Summary
-
-
-def load() -> None:
-    """Import what summaries need, while hosts work."""
-    from provision.core.models.records import Summary
-    from provision.report import json_form, markdown, run_files, summary_builder, text  # noqa: F401
-    from provision.report.history import retention  # noqa: F401
-
-    complete(Summary)
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
@@ -35,14 +30,10 @@ def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, 
     Returns:
         The summary, without secrets.
     """
-    from provision.report import run_files, summary_builder
-
     summary = summary_builder.build(run_files.read(run, facts), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
-    from provision.report.difference import since_green
-
     changed = since_green(run.logs, run.name, failed)
     hosts = (host.model_copy(update={"since_green": changed.get(host.name)}) for host in summary.hosts)
     return summary.model_copy(update={"hosts": tuple(hosts)})
@@ -54,10 +45,6 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     Raises:
         OSError: The folder cannot be written.
     """
-    from provision.report import json_form, markdown, text
-    from provision.report.group import group_hosts
-    from provision.report.history.retention import GREEN_FILE, green_hosts
-
     groups = group_hosts(summary.hosts)
     texts = {
         "summary.json": json_form.render(summary),

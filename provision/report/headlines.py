@@ -27,8 +27,7 @@ class Headline:
     text: str
     text_if_zero: str | None = None
     take: Literal["range", "max", "min"] = "range"
-    as_percent: bool = False
-    """Whether the figure is a share that is shown in percent."""
+    in_percent: bool = False
     has_floor: bool = False
     """Whether a GPU is expected to have a floor for this figure."""
 
@@ -69,8 +68,8 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for at, values in sorted(taken.items()):
         rule = rules()[at]
         none = rule.text_if_zero if not any(values) else None
-        scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
-        yield none or rule.text.format(_taken(scaled, rule.take))
+        shown = [round(value * 100) for value in values] if rule.in_percent else values
+        yield none or rule.text.format(_taken(shown, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:

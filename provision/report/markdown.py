@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.core.models.records import Summary
 from provision.report import wording
+from provision.report.difference.text import grouped, sentence
 from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
@@ -34,7 +35,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Host comparison", _host_comparison(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(wording.device_facts(group.hosts))])),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
         ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),
     )
@@ -64,8 +65,6 @@ def _changed(summary: Summary) -> str:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return ""
-    from provision.report.difference.text import grouped, sentence
-
     parts = []
     for names, entry in grouped(differences):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from provision.core.models.invocation import POLICY, TAKES, Invocation
 from provision.core.models.records import ENDED_BADLY, HostSummary
+from provision.report.diagnosis import is_repairable
 
 APPLY = " --apply"
 UNSERVED = ("planned", "stopped", "removed")
@@ -38,13 +39,13 @@ def next_commands(
         differ: Whether the comparison of the hosts failed.
     """
     marked = any(host.state == "quarantined" for host in hosts)
-    release = (f"{invocation.suggest('verify')} --release",) if marked else ()
+    back = (f"{invocation.suggest('verify')} --return",) if marked else ()
     if any(host.state in ENDED_BADLY for host in hosts):
-        found = (*_after_failure(invocation, hosts, command, reach), *release)
+        found = (*_after_failure(invocation, hosts, command, reach), *back)
     elif all(host.state in UNSERVED or (host.state == "probed" and host.release is None) for host in hosts):
         found = (invocation.suggest("provision"),)
     else:
-        found = (*release, *_after_success(invocation, hosts, command, differ=differ))
+        found = (*back, *_after_success(invocation, hosts, command, differ=differ))
     return tuple(dict.fromkeys(found))[:MOST]
 
 
@@ -96,7 +97,7 @@ def _mend(
     """Return the command that shows or removes the reason for which a host failed; None where there is none."""
     phase, name = _failed_phase(host), command.partition(" ")[0]
     options = {key: value for key, value in invocation.options.items() if key not in POLICY}
-    free = invocation.model_copy(update={"options": options})
+    free = invocation.model_copy(update={"options": options, "settings": ()})
     if host.state not in ("failed", "unreachable"):
         mend = None
     elif host.state == "unreachable" or phase == "probe":
@@ -142,8 +143,6 @@ def _is_repairable(host: HostSummary) -> bool:
     """Return whether the doctor may repair the first cause after consent."""
     if not host.findings:
         return False
-    from provision.report.diagnosis import is_repairable
-
     return is_repairable(host.findings[0])
 
 

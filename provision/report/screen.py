@@ -10,6 +10,7 @@ from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
+from provision.report.difference.text import grouped, sentence
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
@@ -107,7 +108,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
         *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
-        *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
+        *_labelled("Versions" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
         *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
         *_labelled("Ask", _ask(summary, most.ask)),
@@ -137,8 +138,6 @@ def _changed(summary: Summary) -> Iterator[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
     if not differences:
         return
-    from provision.report.difference.text import grouped, sentence
-
     for _, entry in grouped(differences):
         shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
         if shown:

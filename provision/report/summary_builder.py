@@ -22,7 +22,7 @@ from provision.core.models.records import (
 )
 from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
-from provision.core.redaction import is_clean, scrub
+from provision.core.redaction import scrub
 from provision.report.devices import describe_devices
 from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, ssh_words
 from provision.report.next_steps import next_commands
@@ -60,33 +60,13 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
             differ=any(check.status in ("fail", "error") for check in files.host_comparison),
         ),
     )
-    return _without_secrets(summary)
+    return Summary.model_validate(scrub(summary.model_dump(mode="json")))
 
 
 def _reach(files: RunFiles) -> dict[str, str]:
     """Return the command that connects to each remote host, by its name."""
     hosts = files.inventory.hosts if files.inventory else ()
     return {host.name: ssh_words(host.connection) for host in hosts if host.connection.kind == "ssh"}
-
-
-def _without_secrets(summary: Summary) -> Summary:
-    """Mask what secrets a summary holds. Its checks are nine tenths of it, and few have any: they are not converted."""
-    rest = [host.model_copy(update={"checks": ()}) for host in summary.hosts]
-    values = summary.model_copy(update={"hosts": tuple(rest)}).model_dump()
-    clean = summary if is_clean(values) else Summary.model_validate(scrub(values))
-    checks = [_checks_without_secrets(host.checks) for host in summary.hosts]
-    if clean is summary and all(own is host.checks for own, host in zip(checks, summary.hosts, strict=True)):
-        return summary
-    hosts = (host.model_copy(update={"checks": own}) for host, own in zip(clean.hosts, checks, strict=True))
-    return clean.model_copy(update={"hosts": tuple(hosts)})
-
-
-def _checks_without_secrets(checks: tuple[CheckRecord, ...]) -> tuple[CheckRecord, ...]:
-    # not model_dump, which takes longer than the search
-    values = [{**vars(check), "figures": [vars(figure) for figure in check.figures]} for check in checks]
-    if is_clean(values):
-        return checks
-    return tuple(CheckRecord.model_validate(scrub(value)) for value in values)
 
 
 def _invocation(files: RunFiles) -> Invocation:

@@ -9,6 +9,7 @@ from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.core.models.transfers import Transfers
 from provision.report import wording
+from provision.report.difference.text import changes, grouped
 from provision.report.failures import INDENT
 from provision.report.group import (
     Group,
@@ -50,7 +51,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _notes(groups)),
         ("Seconds", _seconds(summary)),
     ):
@@ -74,8 +75,6 @@ def _changed(summary: Summary) -> Iterable[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return
-    from provision.report.difference.text import changes, grouped
-
     for names, entry in grouped(differences):
         message = "" if entry.changes else "; no known change"
         yield from wrap(f"{names}: since run {entry.before}{message}", first=INDENT)

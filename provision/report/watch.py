@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
 
 from provision.core.frozen import frozen
 from provision.report.layout import clean, count
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 TITLES = ("host", "release", "running", "waiting", "req/s", "tokens/s", "TTFT p50, p99", "cache", "cards")
 SHOWN_DIGITS = 8
@@ -108,9 +107,6 @@ def table(hosts: Sequence[Watched], *, height: int, seconds: float) -> Table:
         height: Lines of the terminal.
         seconds: The observed time, for the caption.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     drawn = Table(box=None, pad_edge=False, caption_justify="left")
     for title in TITLES:
         drawn.add_column(title, no_wrap=True, overflow="ellipsis")

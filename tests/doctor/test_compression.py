@@ -54,7 +54,7 @@ def test_a_text_that_only_begins_like_gzip_causes_no_traceback(
 ) -> None:
     path = tmp_path / "odd"
     path.write_bytes(b"\x1f\x8b" + bytes(range(100)))
-    assert diagnosed(path, capsys) == (cli.UNKNOWN, [])
+    assert diagnosed(path, capsys) == (cli.READ, [])
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed on this machine")

@@ -194,10 +194,16 @@ def test_a_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
     assert work(facts(), stack()).cuda_toolkit is None
     wanted = work(facts(), stack(), cuda_toolkit="13.0").cuda_toolkit
     assert wanted is not None
-    assert wanted["packages"] == ["cuda-nvcc-13-0", "cuda-cudart-dev-13-0"]
+    assert wanted["packages"] == [
+        "cuda-nvcc-13-0",
+        "cuda-cudart-dev-13-0|cuda-cudart-devel-13-0",
+        "libcurand-dev-13-0|libcurand-devel-13-0",
+    ]
     there = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2"),))
     assert not work(there, stack(), cuda_toolkit="13.0").needed
     assert work(there, stack(), cuda_toolkit="13.1").needed
+    part = CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2", lacks=("include/curand_kernel.h",))
+    assert work(facts(cuda_toolkits=(part,)), stack(), cuda_toolkit="13.0").needed
 
 
 def test_compatibility_libraries_are_installed_only_if_they_are_planned_and_missing() -> None:

@@ -179,6 +179,7 @@ def packages() -> Iterator[Package]:
     nvcc = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n"
     yield Package("cuda-nvcc-13-0", "13.0.88-1", files={"usr/local/cuda-13.0/bin/nvcc": nvcc})
     yield Package("cuda-cudart-dev-13-0", "13.0.96-1")
+    yield Package("libcurand-dev-13-0", "10.4.0.35-1", files={"usr/local/cuda-13.0/include/curand_kernel.h": "/* */\n"})
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ FLOORS: tuple[str, ...] = (
     "phases.gateway",
     "phases.monitoring",
     "pipeline",
+    "cli.options",
+    "features",
     "cli",
     "__main__",
 )
@@ -117,13 +119,13 @@ def test_provision_imports_downwards_only() -> None:
 SHARED_WITH_HOSTS = frozenset(
     {
         "verify.records",
-        "verify.host_comparison",
-        "verify.time_limits",
-        "verify.junit",
-        "verify.last_run",
-        "verify.elf",
-        "verify.gpu_code",
-        "verify.cxx_abi",
+        "verify.host.comparison",
+        "verify.runner.time_limits",
+        "verify.runner.junit",
+        "verify.runner.last_run",
+        "verify.binaries.elf",
+        "verify.binaries.gpu_code",
+        "verify.binaries.cxx_abi",
         "verify.printable",
         "verify.secret_masking",
     }

@@ -19,7 +19,7 @@ from tests.install.conftest import Site
 from tests.install.modules import run_module, start_module
 from tests.install.scripts import ROLES
 from tests.install.wheels import build_wheel
-from verify import byte_code, manifest
+from verify.binaries import byte_code, manifest
 
 pytestmark = pytest.mark.slow
 

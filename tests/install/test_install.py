@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.run_folder import write_atomically
+from provision.core.files import write_atomically
 from provision.phases.install.hosts_file import render
 from provision.phases.install.target import Target
 from tests.install.conftest import Site, newer_wheels

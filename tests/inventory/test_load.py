@@ -259,7 +259,7 @@ def test_options_override_settings_and_are_checked_in_the_same_way(make: Make, t
     path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a@v1.2\n")
     hosts = load(path, overrides={"port": "9000", "model": None}).hosts
     assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a@v1.2")}
-    assert "--max-model-len: 0 is not allowed" in error_text(path, tmp_path, overrides={"max_model_len": 0})
+    assert "--set max_model_len: 0 is not allowed" in error_text(path, tmp_path, overrides={"max_model_len": 0})
     shown = error_text(path, tmp_path, overrides={"model": {"token": "hf_secret"}})
     assert "a mapping of token is not allowed" in shown
     assert "hf_secret" not in shown

@@ -22,7 +22,7 @@ from provision.phases.monitoring.dashboards import described
 from tests.gateway.running import free_port, wait_until
 from tests.monitoring.programs import program
 from tests.monitoring.running import ADDRESS
-from verify import host_metrics
+from verify.host import metrics as host_metrics
 
 ALERTS = Path(unit_sets.__file__).with_name("alerts.yml")
 RULES: dict[str, dict[str, Any]] = {

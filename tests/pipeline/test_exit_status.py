@@ -134,7 +134,7 @@ def test_a_home_that_cannot_be_written_does_not_prevent_reading_an_inventory(tmp
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a card in the catalog"),
+        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a GPU in the catalog"),
         (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
         (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
         (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
@@ -255,9 +255,11 @@ def test_every_command_with_a_result_has_json() -> None:
     }
     assert without == {
         ("completion",),
+        ("help",),
         ("chat",),
         ("logs", "open"),
         ("logs", "prune"),
+        ("logs", "archive"),
         ("logs", "bundle"),
         ("catalog", "check"),
         ("catalog", "refresh"),

@@ -21,7 +21,6 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.core.unit_set import UnitSet
 from provision.phases.gateway.records import Backend, Gateway, Limits
-from provision.phases.stage import router_wheel
 from provision.pipeline import gateway_routers
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
@@ -78,7 +77,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
         name=wheel.name, path=str(wheel), sha256=hashlib.sha256(WHEEL).hexdigest(), size=len(WHEEL), kind="tool"
     )
     monkeypatch.setattr(RunContext, "session", lambda *_: one)
-    monkeypatch.setattr(router_wheel, "stage_router", lambda *_: staged)
+    monkeypatch.setattr(gateway_routers, "stage_router", lambda *_: staged)
     monkeypatch.setattr(gateway_routers, "play_differing", one.play)
     monkeypatch.setattr(gateway_routers, "play_removal", one.remove)
     return one
@@ -138,7 +137,7 @@ def test_an_index_without_the_wheel_fails_the_gateway(
     def refuse(*_: object) -> StagedFile:
         raise StageError("uv: no version of vllm-router", hint="look at the index")
 
-    monkeypatch.setattr(router_wheel, "stage_router", refuse)
+    monkeypatch.setattr(gateway_routers, "stage_router", refuse)
     context, results = set_up(tmp_path)
     assert results == {}
     assert context.results["gate"]["serve"].text == "uv: no version of vllm-router"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,16 +13,21 @@ from typer.testing import CliRunner
 
 from provision.cli.groups import SECTIONS
 from provision.cli.main import app
+from provision.core.errors import Exit
 
 WHOLE: Any = get_command(app)
 GROUPS = sorted(name for name, one in WHOLE.commands.items() if hasattr(one, "commands"))
 DEFAULTS = {"verify": "--level", "rollout": "--steps", "gateway": "--inventory", "logs": "--follow"}
 
 
+def ended(*words: str) -> str:
+    result = CliRunner().invoke(app, [*words], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 def shown(*words: str) -> str:
-    ended = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
-    assert ended.exit_code == 0, ended.output
-    return ended.output
+    return ended(*words, "--help")
 
 
 def test_each_command_is_in_one_section() -> None:
@@ -37,6 +45,8 @@ def test_sentences_are_whole_and_fit(words: tuple[str, ...]) -> None:
     group = WHOLE if not words else WHOLE.commands[words[0]]
     joined = " ".join(text.split())
     for name, one in group.commands.items():
+        if one.hidden:
+            continue
         assert f"{name} {' '.join(one.help.split(chr(10) * 2)[0].split())}" in joined
     assert max(map(len, text.splitlines())) <= 80
 
@@ -48,3 +58,22 @@ def test_a_group_shows_the_options_that_people_type(name: str, option: str) -> N
 
 def test_a_version_is_asked_for_as_a_version() -> None:
     assert "--vllm VERSION" in shown("plan")
+
+
+def test_help_is_a_command_with_the_exit_codes() -> None:
+    text = ended("help")
+    assert text.startswith(shown())
+    listed = re.findall(r"^  (\w+) ", text.partition("Exit codes:")[2], flags=re.MULTILINE)
+    assert listed == [*(str(int(code)) for code in Exit), "verify"]
+    assert ended("help", "bundle", "create") == shown("bundle", "create")
+
+
+@pytest.mark.parametrize(
+    ("words", "hidden"),
+    [(("catalog",), "check  "), (("verify",), "--inject"), (("plan",), "--facts"), (("drift",), "--prometheus")],
+)
+def test_what_only_maintainers_need_is_shown_by_help_all(words: tuple[str, ...], hidden: str) -> None:
+    assert hidden not in shown(*words)
+    code = f"from provision.cli.main import app; app(['help', '--all', *{words!r}])"  # it changes the commands
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert hidden in done.stdout

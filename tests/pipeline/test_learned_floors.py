@@ -10,7 +10,6 @@ import pytest
 
 from provision.core.models.facts import Cpu, HostFacts
 from provision.core.models.records import CheckRecord
-from provision.phases.verify import run_checks
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
@@ -30,7 +29,7 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
         document = {"host": session.host, "started_at": "2026-11-20T11:00:00.000Z", "level": "standard"}
         return Verified((CheckRecord.model_validate(record),), {**document, "environment": "e1", "checks": [record]})
 
-    monkeypatch.setattr(run_checks, "verify", run)
+    monkeypatch.setattr(verify, "run_checks", run)
 
 
 def check(tmp_path: Path, *names: str, **options: Any) -> dict[str, tuple[str, str]]:

@@ -10,19 +10,18 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import Exit
+from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.core.run_folder import write_atomically
 from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.traffic import HostTraffic, Traffic
-from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import CommandRequest, gateway, operations, traffic
+from provision.pipeline import CommandRequest, gateway, operations, quarantine, traffic, verify
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import QUARANTINE, Step
 from provision.pipeline.quarantine import NAME
@@ -50,8 +49,8 @@ class Site:
         """Hosts that the gateway knows."""
         for name in "ab":
             (folder / name).mkdir()
-        monkeypatch.setattr(run_checks, "verify", self.checks)
-        monkeypatch.setattr(traffic, "ask", self.ask)
+        monkeypatch.setattr(verify, "run_checks", self.checks)
+        monkeypatch.setattr(quarantine, "ask", self.ask)
         monkeypatch.setattr(operations, "PROBE", Step("probe", self.probe, "probe", "all"))
 
     def checks(self, session: Any, **_: Any) -> Verified:
@@ -114,9 +113,9 @@ class Site:
         steps = (Step("probe", self.probe, "probe", "all"), QUARANTINE, Step("serve", serve, "serve"))
         return execute(self.request("provision"), steps)
 
-    def release(self) -> int:
+    def return_to_service(self) -> int:
         options = CheckOptions("full")
-        return operations.verify(self.request("verify"), options, as_json=False, with_release=True)
+        return operations.verify(self.request("verify"), options, as_json=False, with_return=True)
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> 
     assert (site.mark_on_host("b"), site.kept("b")) == (None, None)
     result = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"]
     assert result.notes == ("quarantined: later runs leave it out",)
-    assert "--limit a --release" in (result.hint or "")
+    assert "--limit a --return" in (result.hint or "")
     assert outcome.exit_code == Exit.RED
 
 
@@ -157,7 +156,7 @@ def test_a_gateway_without_the_released_host_forgets_that_it_was_drained(site: S
     site.bad.clear()
     site.told.clear()
     site.behind = behind
-    site.release()
+    site.return_to_service()
     assert site.told == ([] if behind else [("gate", {"ready": ["a"], "by": "run"})])
 
 
@@ -186,7 +185,7 @@ def test_the_mark_is_written_before_another_host_is_ready(site: Site, monkeypatc
             assert wait_for(lambda: site.mark_on_host("a") is not None)
         return checks(session, **options)
 
-    monkeypatch.setattr(run_checks, "verify", slow)
+    monkeypatch.setattr(verify, "run_checks", slow)
     site.bad["a"] = ("devices.ecc", "fail")
     assert state(site.verify(), "b") != "failed"
 
@@ -208,7 +207,7 @@ def test_later_runs_leave_the_host_out_with_its_reason(site: Site) -> None:
     assert (state(outcome, "a"), state(outcome, "b")) == ("quarantined", "unchanged")
     assert (outcome.summary.verdict, outcome.exit_code) == ("amber", Exit.OK)
     assert "check `devices.ecc`: as it should not be" in outcome.texts["summary.txt"]
-    assert outcome.summary.next_commands[0].endswith("--release")
+    assert outcome.summary.next_commands[0].endswith("--return")
 
 
 def test_a_run_without_any_other_host_is_red(site: Site) -> None:
@@ -251,15 +250,15 @@ def test_a_green_verification_releases(site: Site, capsys: pytest.CaptureFixture
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
     del site.bad["a"]
-    assert site.release() == Exit.OK
-    assert "a: released from quarantine" in capsys.readouterr().out
+    assert site.return_to_service() == Exit.OK
+    assert "a: returned to service" in capsys.readouterr().out
     on_host = site.mark_on_host("a")
     assert on_host is not None
     assert on_host["released_at"]
     assert site.kept("a") is None
     site.provision()
     assert site.reached == ["a", "b"]
-    assert site.release() == Exit.OK
+    assert site.return_to_service() == Exit.OK
     assert "no host is quarantined" in capsys.readouterr().out
 
 
@@ -277,7 +276,7 @@ def test_anything_but_green_keeps_the_mark(
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
     site.bad["a"] = found
-    assert site.release() == code
+    assert site.return_to_service() == code
     assert f"a: stays quarantined: {reason}" in capsys.readouterr().out
     assert state(site.provision(), "a") == "quarantined"
 
@@ -290,7 +289,7 @@ def test_a_mark_that_cannot_be_lifted_on_the_host_stays_here_too(
     del site.bad["a"]
     (site.folder / "a" / NAME).unlink()
     (site.folder / "a").rmdir()
-    assert site.release() == 3
+    assert site.return_to_service() == 3
     assert "a: stays quarantined: its mark cannot be changed" in capsys.readouterr().out
     assert site.kept("a") is not None
 
@@ -349,6 +348,6 @@ def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Pat
     assert done.code == Exit.RED, done.output()
     assert done.host("here")["state"] == "quarantined"
     assert MARK.text in done.out
-    assert f"./firstlight verify -i {inventory} --release" in done.summary["next_commands"]
+    assert f"./firstlight verify -i {inventory} --return" in done.summary["next_commands"]
     assert [path.name for path in prefix.iterdir()] == [NAME], "nothing was installed"
     assert MARK.sentence in firstlight("status", "-i", str(inventory)).out

@@ -62,20 +62,29 @@ def test_a_command_in_a_hint_is_for_the_hosts_of_the_run(hint: str, expected: st
 
 
 def test_every_command_is_listed_with_its_real_options() -> None:
-    repeated = {option for options in TAKES.values() for option in options} - {"--no-reboot"}
+    repeated = {option for options in TAKES.values() for option in options}
     for name, options in TAKES.items():
         command: Any = typer.main.get_command(app)
         for word in name.split():
             command = command.commands[word]
         command = getattr(command, "commands", {}).get("check", command)
         real = {option for parameter in command.params for option in parameter.opts}
-        assert real & repeated == set(options) - {"--no-reboot"}, name
-        assert {"-i"} | ({"--host"} if name == "doctor" else {"--limit"}) <= real
+        hosts = "--host" if name == "doctor" else "--limit"
+        assert real & repeated - {hosts} == set(options), name
+        assert {"-i", hosts} <= real
 
 
 def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["firstlight", "provision"])
-    request = asked("provision", inventory=None, limit="a b", vllm="none", reboot=False, driver=None, refresh=True)
+    given: dict[str, Any] = {
+        "vllm": "none",
+        "reboot": True,
+        "driver": None,
+        "host": "::1",
+        "assignments": ["gpus=[0, 1]", "port=1"],
+    }
+    request = asked("provision", limit="a b", refresh=True, **given)
     assert request.invocation.suggest("provision") == (
-        "./firstlight provision --limit 'a b' --vllm none --no-reboot --refresh"
+        "./firstlight provision --limit 'a b' --vllm none --reboot --host ::1 --refresh --set 'gpus=[0, 1]' --set port=1"
     )
+    assert request.invocation.suggest("status") == "./firstlight status --limit 'a b'"

@@ -60,7 +60,7 @@ def read_until(terminal: int, text: bytes) -> bytes:
 
 def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
     process, terminal, logs = waiting
-    shown = read_until(terminal, b"1/6 probe")
+    shown = read_until(terminal, b"1/1 probe")
     assert b"slow" in shown
     process.send_signal(signal.SIGINT)
     shown = read_until(terminal, b"RED")
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subpro
 
 def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
     process, terminal, logs = waiting
-    read_until(terminal, b"1/6 probe")
+    read_until(terminal, b"1/1 probe")
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)
@@ -101,3 +101,24 @@ def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert out.splitlines()[-1] == "python-headers-missing: interrupted: nothing was changed on localhost"
     os.close(ours)
+
+
+@pytest.mark.parametrize("command", ["stop", "uninstall"])
+def test_what_takes_a_service_away_is_asked_for_on_a_terminal(command: str, tmp_path: Path) -> None:
+    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"gpu-7": host}}}))
+    logs = tmp_path / "logs"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provision", command, "-i", str(tmp_path / "hosts.yml")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs)},
+    )
+    os.close(theirs)
+    assert b"gpu-7? [y/N]: " in read_until(ours, b"[y/N]: ")
+    os.write(ours, b"\n")
+    assert b"nothing was changed" in read_until(ours, b"changed")
+    assert process.wait(LONG_S) == 1
+    assert not (logs / "latest").exists()

@@ -15,7 +15,6 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import span_start, verify
 from provision.pipeline.context import RunContext
@@ -55,7 +54,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
         document["torch"] = None if session.host == "broken" else "2.13.0"
         return Verified((CheckRecord.model_validate(record),), document)
 
-    monkeypatch.setattr(run_checks, "verify", run)
+    monkeypatch.setattr(verify, "run_checks", run)
 
 
 def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytes
         tried.append(list(openers))
         return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
 
-    monkeypatch.setattr("provision.fleet.multihost.meet", meet)
+    monkeypatch.setattr("provision.pipeline.verify.meet", meet)
     context = context_of(tmp_path, "a", "b", "broken")
     check(context, CheckOptions("standard", multihost=True))
     assert tried == [["a", "b"]], "the third host has no torch"
@@ -104,7 +103,7 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
         result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
         return as_record(NETWORK, None, None, result, 0.1)
 
-    monkeypatch.setattr("provision.fleet.multihost.meet", meet)
+    monkeypatch.setattr("provision.pipeline.verify.meet", meet)
     monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
     context = context_of(tmp_path, "a", "b", "c")
     span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))

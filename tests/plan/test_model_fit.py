@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from provision.core.models.stack import Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
 from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import deepseek_v3, llama_8b, llama_70b
 
@@ -92,15 +94,21 @@ def test_the_built_in_model_is_not_evaluated() -> None:
             llama_8b(),
             {"tensor_parallel": 3},
             "cannot be divided by 3",
-            "with `tensor_parallel: 4`",
+            "with `--set tensor_parallel=4`",
         ),
-        (HOST.format("RTX4090x1"), llama_8b(), {"max_model_len": 65536}, "8.0 GiB of cache", "with `max_model_len: "),
+        (
+            HOST.format("RTX4090x1"),
+            llama_8b(),
+            {"max_model_len": 65536},
+            "8.0 GiB of cache",
+            "with `--set max_model_len=",
+        ),
         (
             HOST.format("H100x1"),
             llama_8b(),
             {"max_model_len": 200000},
             "supports 131072",
-            "with `max_model_len: 131072`",
+            "with `--set max_model_len=131072`",
         ),
         (CPU.format(16), llama_8b(), {}, "the host has 16.0 GiB of memory", "with the model quantised to 8 bits"),
     ],
@@ -165,3 +173,11 @@ def test_the_fit_is_explained() -> None:
     assert "org/model, 15.0 GiB of weights; context" in line
     assert "of 131072 tokens, cache" in line
     assert "--max-model-len" in line
+
+
+def test_sizes_that_nobody_confirmed_are_an_assumption() -> None:
+    shape = llama_8b()
+    known = replace(shape, weights=replace(shape.weights, source=KNOWN))
+    sentence = "has the sizes that Firstlight knows of it; its hub does not answer"
+    assert any(sentence in text for text in resolve("gpu=L4x1 ram=64", known).assumptions)
+    assert not any(sentence in text for text in resolve("gpu=L4x1 ram=64", shape).assumptions)

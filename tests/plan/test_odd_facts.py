@@ -37,7 +37,7 @@ def test_an_invalid_driver_version_is_assumed_new_enough() -> None:
     )
     resolution = planned(facts)
     assert resolution.stack.driver.version is None
-    assert "the NVIDIA driver is new enough for the chosen builds" in resolution.assumptions
+    assert "the NVIDIA driver is 580.65.06 or newer" in resolution.assumptions
 
 
 def test_unknown_cards_are_planned_without_an_error() -> None:

@@ -16,12 +16,12 @@ from provision.phases.plan.what_if import parse_what_if
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"flash_attn": "none", "attention": "flash"}, ("`flash_attn: none`", "`attention: flash`")),
-        ({"flash_attn": "none", "attention": "FLASH_ATTN"}, ("`flash_attn: none`", "`attention: FLASH_ATTN`")),
-        ({"vllm": "none", "flash_attn": "bundled"}, ("`vllm: none`", "`flash_attn: bundled`")),
-        ({"vllm": "none", "flash_attn": "both"}, ("`vllm: none`", "`flash_attn: both`")),
-        ({"vllm": "none", "attention": "flash"}, ("`vllm: none`", "`attention: flash`")),
-        ({"dtype": "float32", "attention": "flash"}, ("`dtype: float32`", "`attention: flash`")),
+        ({"flash_attn": "none", "attention": "flash"}, ("`--flash-attn none`", "`--attention flash`")),
+        ({"flash_attn": "none", "attention": "FLASH_ATTN"}, ("`--flash-attn none`", "`--attention FLASH_ATTN`")),
+        ({"vllm": "none", "flash_attn": "bundled"}, ("`--vllm none`", "`--flash-attn bundled`")),
+        ({"vllm": "none", "flash_attn": "both"}, ("`--vllm none`", "`--flash-attn both`")),
+        ({"vllm": "none", "attention": "flash"}, ("`--vllm none`", "`--attention flash`")),
+        ({"dtype": "float32", "attention": "flash"}, ("`--set dtype=float32`", "`--attention flash`")),
     ],
 )
 def test_contradicting_settings_are_refused(values: dict[str, Any], named: tuple[str, str]) -> None:
@@ -100,5 +100,5 @@ def test_a_branch_without_a_release_in_the_catalog_is_refused() -> None:
 
 
 def test_the_distributions_driver_contradicts_a_mirror_of_the_vendors() -> None:
-    with pytest.raises(UsageError, match="driver_source: distribution"):
+    with pytest.raises(UsageError, match="--set driver_source=distribution"):
         policy_of(Settings(driver_source="distribution", driver_repository="https://mirror.example.com/cuda"))

@@ -41,7 +41,7 @@ def test_two_changes_together_make_a_release_possible() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535.replace('2.35', '2.27')}")
     assert {"driver-floor", "glibc"} <= against(answer)
     assert answer.nearest is not None
-    assert answer.nearest.text.startswith("with `driver: upgrade` and with a distribution of newer glibc")
+    assert answer.nearest.text.startswith("with `--driver upgrade` and with a distribution of newer glibc")
 
 
 def test_the_release_itself_is_never_changed() -> None:
@@ -54,7 +54,7 @@ def test_the_release_itself_is_never_changed() -> None:
 @pytest.mark.parametrize(
     ("card", "driver", "verdict", "message"),
     [
-        ("H100", "535.183.01", "accept", "`cuda_compat: true` would make it possible: cuda-compat-13-0"),
+        ("H100", "535.183.01", "accept", "`--set cuda_compat=true` would make it possible: cuda-compat-13-0"),
         ("RTX4090", "535.183.01", "reject", "on RTX4090 CUDA fails with error 803 or 804"),
         ("H100", "560.35.03", "reject", "560.35.03 belongs to neither"),
     ],

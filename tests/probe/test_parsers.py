@@ -256,6 +256,19 @@ def test_compatibility_libraries_are_found_with_and_without_a_toolkit() -> None:
     ]
 
 
+def test_what_a_toolkit_lacks_for_kernels_compiled_at_run_time_is_listed() -> None:
+    text = (
+        "toolkit=/usr/local/cuda-13.0\nCuda compilation tools, release 13.0, V13.0.88\nlacks=include/curand_kernel.h\n"
+        "compat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
+        'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\nlacks=bin/nvcc\nlacks=include/curand_kernel.h\n'
+    )
+    found = software.cuda_toolkits(section(text), (), {})
+    assert [(kit.version, kit.compat, kit.lacks) for kit in found] == [
+        ("13.0.88", True, ("include/curand_kernel.h",)),
+        ("12.9.1", False, ("bin/nvcc", "include/curand_kernel.h")),
+    ]
+
+
 def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
     rows = "/sys/class/kfd/kfd/proc/7/vram_51110:4096\n/sys/class/kfd/kfd/proc/7/vram_2:0\n/sys/class/kfd/kfd/proc/9/vram_2:12"
     assert [(item.pid, item.memory, item.gpu) for item in rocm.compute_processes(section(rows))] == [

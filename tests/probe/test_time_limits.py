@@ -56,6 +56,16 @@ def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
         os.kill(int(pid), signal.SIGKILL)
 
 
+def test_without_timeout_the_budget_limits_a_hanging_tool(tmp_path: Path) -> None:
+    program(tmp_path, "timeout", "exit 127")
+    program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=1, budget_s=5)
+    assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
+    assert done.facts.os.id is not None
+    for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
 def test_what_a_hanging_tool_has_started_is_ended_too(tmp_path: Path) -> None:
     program(
         tmp_path,
@@ -73,7 +83,7 @@ def test_what_a_hanging_tool_has_started_is_ended_too(tmp_path: Path) -> None:
 def test_a_slow_directory_service_costs_only_the_names() -> None:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
-        program(Path(name), "id", "exec sleep 300")
+        program(Path(name), "id", '[ "$1" = -u ] || exec sleep 300\nexec /usr/bin/id -u')
         facts = run("su", "-s", "/bin/sh", "nobody", "-c", f"PATH={name}:$PATH sh -s", limit_s=1).facts
     assert facts.user.uid == pwd.getpwnam("nobody").pw_uid
     assert facts.user.name is None

@@ -86,7 +86,7 @@ def test_prune(folder: Path) -> None:
 
 def test_bundle(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.tar.gz"
-    assert str(target) in typed("bundle", OLD, "-o", str(target)).stdout
+    assert str(target) in typed("archive", OLD, "-o", str(target)).stdout
     with tarfile.open(target) as archive:
         assert f"firstlight-{OLD}/summary.txt" in archive.getnames()
     with pytest.raises(UsageError, match="cannot be written"):

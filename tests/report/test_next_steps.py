@@ -118,7 +118,7 @@ def test_each_suggestion_is_accepted_for_the_same_hosts_and_is_not_what_failed()
             assert str(given["inventory"]) == "my site"
             assert set(named.split(",")) <= {"o1", "o2"}, entry
             mended |= {named} if given.get("apply") else set()
-            if name == command.split()[0] and not given.get("release"):
+            if name == command.split()[0] and not given.get("back"):
                 shows = name == "plan" and (given["explain"] and "--explain" not in command)
                 assert shows or not (failed - mended) & set(named.split(",")), (command, entry, hosts)
             if name == "provision":

@@ -17,8 +17,8 @@ from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
 from tests.report.sample import GPU_STACK, Folder, check, host, result
-from verify.dependencies import with_dependencies
-from verify.registry import all_checks
+from verify.runner.dependencies import with_dependencies
+from verify.runner.registry import all_checks
 
 MOST = 15
 CAUSES: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ CAUSES: dict[str, dict[str, Any]] = {
     },
     "torch of another platform": {
         "id_": "libraries.torch_build",
-        "reason": "torch is built for cpu, and the Stack has cu130",
+        "reason": "torch is built for cpu, and the plan has cu130",
         "remedy": "reinstall the environment from its lock: ./firstlight provision",
     },
     "one of eight cards gone": {

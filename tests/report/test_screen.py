@@ -200,7 +200,7 @@ def test_missing_devices_of_a_host_are_named(reasons: list[str], missing: str) -
 
 
 def test_a_host_with_gpus_that_its_stack_does_not_use_lacks_none() -> None:
-    assert inapplicable(["no card to copy to", "the Stack computes on the CPU"])[0] == frozenset()
+    assert inapplicable(["no card to copy to", "the plan computes on the CPU"])[0] == frozenset()
 
 
 def texts_of_checks() -> str:

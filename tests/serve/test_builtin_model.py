@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.onhost import builtin_model
-from verify import manifest
+from verify.binaries import manifest
 
 Made = tuple[Path, Path]
 ANSWER: dict[str, Any] = {

@@ -168,6 +168,19 @@ def test_flashinfer_without_kernels_is_not_used_for_sampling(cuda_stack: Stack) 
     assert environment("off", env={name: "1"})[name] == "1"
 
 
+def test_flashinfer_finds_the_compiler_of_the_plan_and_ninja_of_the_environment(cuda_stack: Stack) -> None:
+    def environment(toolkit: str | None) -> dict[str, str]:
+        plan = FlashInferPlan(version="0.7.0.post1", kernels="compiled", toolkit=toolkit)
+        chosen = cuda_stack.model_copy(update={"flashinfer": plan})
+        return serve_command(chosen, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN).environment
+
+    found = environment("/usr/local/cuda-13.0")
+    assert found["CUDA_HOME"] == "/usr/local/cuda-13.0"
+    assert found["PATH"].split(":")[:2] == [f"{PREFIX}/current/bin", "/usr/local/cuda-13.0/bin"]
+    assert {"/usr/bin", "/bin"} <= set(found["PATH"].split(":"))
+    assert environment(None)["CUDA_HOME"] == "/usr/local/cuda"
+
+
 def test_a_users_model_is_served_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
     settings = Settings(
         served_model_name="chat",

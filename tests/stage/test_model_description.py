@@ -10,7 +10,11 @@ import pytest
 
 from provision.core.errors import ModelError, StageError
 from provision.core.models.settings import Settings
+from provision.core.tables import rows_of
+from provision.phases.plan.fit.weights import KNOWN
+from provision.phases.stage import model_description
 from provision.phases.stage.model_description import describe
+from provision.phases.stage.model_hub import model_key
 from provision.phases.stage.wheelhouse import Store
 from tests.fit.models import LLAMA_8B, write_model
 from tests.stage.site import Site
@@ -106,3 +110,18 @@ def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:
         describe(settings("org/model"), store)
     assert "give a folder with the model" in (caught.value.hint or "")
+
+
+def test_a_well_known_model_is_described_without_the_hub(hub: Site, store: Store) -> None:
+    hub.close()
+    rows = rows_of(model_description._KNOWN_MODELS, "model", model_description.KnownModel)
+    assert len({row.id for row in rows}) == len(rows) == 60
+    for row in rows:
+        found = describe(settings(f"{row.id}@main"), store)
+        assert found, row.id
+        assert (found.weights.source, found.layers) == (KNOWN, row.config["num_hidden_layers"]), row.id
+        assert row.source, row.id
+    llama = describe(settings("meta-llama/Llama-3.1-8B-Instruct"), store)
+    assert llama
+    assert (llama.weights.total, llama.kv_heads, llama.head_size) == (2 * 8030261248, 8, 128)
+    assert store.get("described", model_key("Qwen/Qwen3-8B")) is None, "the hub is asked again later"

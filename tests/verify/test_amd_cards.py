@@ -7,7 +7,7 @@ import json
 import pytest
 
 from verify.checks.devices import amd_clocks, amd_ecc, amd_links
-from verify.views import amd_smi
+from verify.host.views import amd_smi
 
 ROCM_6 = """[
     {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 0, "total_deferred_count": 0,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify import card_health
 from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pcie
+from verify.host import card_health
+from verify.host.views import kernel_driver, numa, nvml, pci
+from verify.host.views.nvml import NvmlError
+from verify.host.views.nvml_health import Fabric, Health, read_health
+from verify.host.views.pcie import Link, link
 from verify.records import CheckContext, CheckResult
-from verify.views import kernel_driver, numa, nvml, pci
-from verify.views.nvml import NvmlError
-from verify.views.nvml_health import Fabric, Health, read_health
-from verify.views.pcie import Link, link
 
 ONE = Health(
     pci="0000:1b:00.0",
@@ -219,7 +219,7 @@ def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest
     monkeypatch.setattr(pci, "gpus", lambda _: (1,))
     assert card_health.skip_without_cards(CheckContext()) is None
     planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
-    assert card_health.skip_without_cards(planned) == CheckResult("skip", "the Stack computes on the CPU")
+    assert card_health.skip_without_cards(planned) == CheckResult("skip", "the plan computes on the CPU")
 
 
 MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\nGCC version: 12\n"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from verify import child_processes
-from verify.child_processes import Task, run_all, run_one
+from verify.runner import child_processes
+from verify.runner.child_processes import Task, run_all, run_one
 
 
 def test_a_call_returns_its_value_and_its_output() -> None:
@@ -136,7 +136,7 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = (
         "import os, pathlib, sys, time\n"
-        "from verify.child_processes import run_one\n"
+        "from verify.runner.child_processes import run_one\n"
         "def call():\n"
         "    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\n"
         "    time.sleep(600)\n"

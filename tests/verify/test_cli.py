@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
-from verify.registry import all_checks, select
-from verify.report import render, render_times
-from verify.runner import Injection, run
+from verify.runner.execution import Injection, run
+from verify.runner.registry import all_checks, select
+from verify.runner.report import render, render_times
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +61,7 @@ def test_the_checks_load_the_stacks_compatibility_libraries_as_the_service_does(
     program = tmp_path / "program.py"
     program.write_text(
         f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nprint('started', flush=True)\n"
-        "from verify import cuda_compat\ncuda_compat.restart_with_compat()\nprint(os.environ.get('LD_LIBRARY_PATH'), sys.argv[1:], sys.stdin.read())\n"
+        "from verify.binaries import cuda_compat\ncuda_compat.restart_with_compat()\nprint(os.environ.get('LD_LIBRARY_PATH'), sys.argv[1:], sys.stdin.read())\n"
     )
     environment = {"PATH": os.environ["PATH"]} | ({"LD_LIBRARY_PATH": before} if before else {})
 

@@ -8,8 +8,8 @@ import pytest
 
 from provision.phases.serve.options import options
 from verify.checks.collectives import nccl, pairs, peers
-from verify.last_run import lasting_warnings
 from verify.records import CheckContext
+from verify.runner.last_run import lasting_warnings
 
 H100 = "NVIDIA H100 80GB HBM3"
 

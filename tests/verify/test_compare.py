@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from verify import attention_gain, compare_cli
-from verify.compare_cli import attention_line, table_of
+from verify.attention import gain as attention_gain
+from verify.cli import compare as compare_cli
+from verify.cli.compare import attention_line, table_of
 from verify.records import CheckContext, CheckResult
 from verify.serving.comparison import Choice, at_once, backends, figures, promises, require_difference, side_by_side
 from verify.serving.resource_usage import gpu_bytes, peak, usage
@@ -313,7 +314,7 @@ def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytes
 
 def test_one_back_end_measured_twice_is_an_error() -> None:
     choices = [Choice("backend", "FLASH_ATTN"), Choice("backend", "TRITON_ATTN")]
-    with pytest.raises(VariantError, match="held CPU_ATTN both times: nothing was compared"):
+    with pytest.raises(VariantError, match="used CPU_ATTN both times: nothing was compared"):
         require_difference(choices, {"used": ["CPU_ATTN"]}, {"used": ["CPU_ATTN"]})
     require_difference(choices, {"used": ["FLASH_ATTN"]}, {"used": ["TRITON_ATTN"]})
     require_difference([Choice("mode", "eager"), Choice("mode", "compiled")], {"used": ["A"]}, {"used": ["A"]})

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify import devices, runner
-from verify.dependencies import CheckCall, DependencyTree, with_dependencies
+from verify.host import devices
 from verify.records import Check, CheckContext, CheckResult, Status, fold_skips
-from verify.registry import all_checks
-from verify.runner import Injection, run
+from verify.runner import execution as runner
+from verify.runner.dependencies import CheckCall, DependencyTree, with_dependencies
+from verify.runner.execution import Injection, run
+from verify.runner.registry import all_checks
 
 BY_ID = {check.id: check for check in all_checks()}
 

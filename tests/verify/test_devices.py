@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import UUID, library
-from verify import devices as survey
 from verify.checks.devices import cpu, gpus
-from verify.child_processes import ChildResult
+from verify.host import devices as survey
+from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
+from verify.host.views import cpu as views_cpu
+from verify.host.views.cpu import cpu_flags
 from verify.records import CheckContext
-from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
-from verify.views import cpu as views_cpu
-from verify.views.cpu import cpu_flags
+from verify.runner.child_processes import ChildResult
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
 ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
@@ -234,7 +234,7 @@ def test_int8_products_are_exact_for_all_weights_only_with_vnni(
 
 @pytest.mark.parametrize(
     ("vllm", "found"),
-    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no card, and the Stack computes on cards (cu130)"))],
+    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no GPU, and the plan computes on GPUs (cu130)"))],
 )
 def test_the_platform_of_vllm_decides_if_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
-from verify import elf
+from verify.binaries import elf
+from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.checks.libraries import abi, gpu_code
-from verify.cxx_abi import is_of_torch, text_symbols
 
 WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE", "_ZN4lamp5shineEv"
 OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"

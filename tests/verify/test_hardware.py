@@ -10,7 +10,7 @@ from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu
 from provision.core.models.quarantine import MarkedCard
 from provision.phases.verify.hardware import hardware_checks, hardware_failure
 from verify.records import CheckResult, Figure, as_record
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 FACTS = HostFacts(
     host="gpu-1",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.verify.test_cli import verify
-from verify.host_comparison import compare
-from verify.junit import junit
+from verify.host.comparison import compare
 from verify.records import FLEET, CheckResult, Status, as_record
+from verify.runner.junit import junit
 
 H200 = "NVIDIA H200"
 

@@ -14,10 +14,11 @@ import pytest
 from provision.phases.verify.tool import zipapp
 from tests.monitoring.programs import program
 from tests.verify.test_amd_cards import METRICS, ROCM_6
-from verify import cli, host_metrics
-from verify.views import amd_smi, pci
-from verify.views.kernel_log import Line
-from verify.views.nvml_health import Fabric, Health
+from verify.cli import main as cli
+from verify.host import metrics as host_metrics
+from verify.host.views import amd_smi, pci
+from verify.host.views.kernel_log import Line
+from verify.host.views.nvml_health import Fabric, Health
 
 CARD = Health(
     "0000:1b:00.0",

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.verify.test_installed_files import COMPILE, Environment
-from verify import byte_code
+from verify.binaries import byte_code
+from verify.binaries.manifest import listed
 from verify.checks.libraries import injected
-from verify.manifest import listed
 from verify.records import CheckContext, CheckResult
 from verify.serving.processes import mapped_code
 from verify.serving.service import Service

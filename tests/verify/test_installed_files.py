@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from verify import byte_code, file_stamps
+from verify.binaries import byte_code, file_stamps
 from verify.checks.libraries import files
 from verify.records import CheckContext, CheckResult, Level
 

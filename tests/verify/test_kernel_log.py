@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from verify.checks.devices import xid
+from verify.host.views import kernel_log
+from verify.host.views.kernel_log import Line, booted_at, of_journal, of_kmsg
 from verify.tables import table
-from verify.views import kernel_log
-from verify.views.kernel_log import Line, booted_at, of_journal, of_kmsg
 
 JOURNAL = """\
 1794990000.000104 gpu-7 kernel: Linux version 6.8.0-45-generic

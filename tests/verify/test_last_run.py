@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verify.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
+from verify.runner.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
 
 FILES = "libraries.files"
 
@@ -90,7 +90,7 @@ def test_failures_of_the_host_are_kept_after_its_environment_unless_nothing_can_
     assert reported(document(record("kernels.gemm"), environment="e2"), before) == [("kernels.gemm", "fail")]
     skipped = record("kernels.gemm", "skip", reason="needs devices.torch")
     assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "fail")]
-    skipped = record("kernels.gemm", "skip", reason="the Stack has no torch")
+    skipped = record("kernels.gemm", "skip", reason="the plan has no torch")
     assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
 
 

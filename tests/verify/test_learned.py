@@ -23,7 +23,7 @@ from provision.phases.verify.learned import (
     rule,
 )
 from verify.records import LEARNED, CheckResult, Figure, Status, as_record
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 CLASS = HostClass(cpu="EPYC", cpus=8, environment="abc")
 speeds = st.floats(min_value=1e-3, max_value=1e6)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from verify.network.interfaces import ephemeral_ports, interfaces
-from verify.network.reachability import Listener, free_port, reach
+from verify.host.network.interfaces import ephemeral_ports, interfaces
+from verify.host.network.reachability import Listener, free_port, reach
 
 PORTS, HANDED_OUT = range(29610, 29650), range(40000, 40040)
 

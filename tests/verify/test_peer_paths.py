@@ -9,10 +9,10 @@ import pytest
 
 from tests.verify.nvml_stand_in import library
 from verify.checks.devices import peer_paths as peer_path_check
+from verify.host.views import Gpu, nvml, pci, peer_paths
+from verify.host.views.nvml_health import read_health
+from verify.host.views.peer_paths import PeerPath
 from verify.records import CheckContext
-from verify.views import Gpu, nvml, pci, peer_paths
-from verify.views.nvml_health import read_health
-from verify.views.peer_paths import PeerPath
 
 
 def config(*capabilities: tuple[int, int]) -> bytes:

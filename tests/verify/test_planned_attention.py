@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verify.records import LEVELS, CheckContext, Level
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 ALL = {
     "aiter_flash", "aiter_unified", "cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4", "vllm_rocm", "vllm_triton",
@@ -53,4 +53,4 @@ def test_the_skip_of_unplanned_attention_names_the_level_that_checks_it() -> Non
     outcome = need(CheckContext(expect={"stack": {"attention": HOPPER}}))
     assert outcome
     assert outcome.status == "skip"
-    assert outcome.reason == "the Stack serves with FLASH_ATTN of generation 3; other attention: --level full"
+    assert outcome.reason == "the plan serves with FLASH_ATTN of generation 3; other attention: --level full"

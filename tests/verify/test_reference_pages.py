@@ -11,12 +11,12 @@ import pytest
 from provision.phases.verify.run_checks import verify
 from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
-from verify.cli import _parser
-from verify.fault_families import FAMILIES
-from verify.faults import FAULTS
+from verify.cli.main import _parser
 from verify.records import LEVELS, CheckContext
-from verify.registry import all_checks
-from verify.runner import run
+from verify.runner.execution import run
+from verify.runner.fault_families import FAMILIES
+from verify.runner.faults import FAULTS
+from verify.runner.registry import all_checks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
 PAGE = (PAGES / "verify.md").read_text()

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from verify import devices
 from verify.checks.serving.load import CHECK, evaluate
-from verify.child_processes import run_one
+from verify.host import devices
 from verify.records import CheckContext
+from verify.runner.child_processes import run_one
 from verify.serving import load_benchmark
 from verify.serving import service as own_service
 from verify.serving.service import Service

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify import small_llama
 from verify.checks.serving.answer import CHECK, AnswerFacts, collect, evaluate
 from verify.checks.serving.load import CHECK as LOAD
 from verify.records import CheckContext
+from verify.serving import small_llama
 from verify.serving.answers import (
     Answer,
     against_last,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from verify import file_stamps
+from verify.binaries import file_stamps
+from verify.binaries.manifest import Contents, listed
 from verify.checks.serving.model import CHECK, MARKS, STAND_IN, chosen, collect, evaluate
-from verify.manifest import Contents, listed
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service

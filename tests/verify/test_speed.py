@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from verify import devices
-from verify.attention_speed import SweepRow, operations, sweep
+from verify.attention.speed import SweepRow, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
+from verify.host import devices
+from verify.host.views.pcie import Link
+from verify.operators.speed import compare_like_devices, evaluate, link_floor, speed_floor
 from verify.records import CheckContext, Figure
-from verify.speed_check import compare_like_devices, evaluate, link_floor, speed_floor
 from verify.tables import table
-from verify.views.pcie import Link
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds_at_128: float) -> None:
         self.now, self.at_128 = 0.0, seconds_at_128
-        monkeypatch.setattr("verify.attention_speed.time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr("verify.attention_speed.measure", self.measure)
+        monkeypatch.setattr("verify.attention.speed.time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr("verify.attention.speed.measure", self.measure)
 
     def measure(
         self, point: tuple[int, ...], device: str, *, causal: bool, backward: bool, **_: Any

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.upgrade_source import IMPORT, beside, difference, upgraded_source
+from verify.models.source import IMPORT, beside, difference, upgraded_source
 
 
 @pytest.mark.parametrize(

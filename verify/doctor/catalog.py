@@ -1,4 +1,4 @@
-"""The catalog of causes: one TOML file for each in the repository, one packed JSON file in the zipapp."""
+"""The catalog of causes: one TOML file for each in the repository, one JSON file in the zipapp."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from verify.doctor.cause import (
 )
 
 FOLDER = Path(__file__).parent / "causes"
-PACKED_CAUSES = "causes.json.bz2"
-"""Python imports only from zip files that use deflate; bzip2 makes the causes a fifth smaller than deflate does."""
+PACKED_CAUSES = "causes.json"
 NOT_PACKED = ("sample", "references", "printed")
 """Keys that only tests and documentation need."""
 ENTRY_KINDS: dict[str, type[Any]] = {
@@ -50,14 +49,13 @@ def load_causes() -> tuple[Cause, ...]:
 
     Raises:
         CatalogError: A cause's file is invalid.
-        ModuleNotFoundError: This is the zipapp, and Python was built without bz2.
 
     """
     try:
         packed = pkgutil.get_data("verify.doctor", PACKED_CAUSES)
     except OSError:  # zipimport raises no narrower error for a file that the archive does not hold
         packed = None
-    return parse_causes(_read_folder(FOLDER) if packed is None else unpack(packed))
+    return parse_causes(_read_folder(FOLDER) if packed is None else json.loads(packed))
 
 
 def parse_causes(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
@@ -66,54 +64,12 @@ def parse_causes(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
 
 
 def pack(folder: Path = FOLDER) -> bytes:
-    """Return the causes of a folder as the zipapp holds them.
-
-    The values of one key of all signatures are stored next to each other, which compresses better.
-    """
-    import bz2  # some builds of Python lack it, and only the catalog needs it
-
+    """Return the causes of a folder as the zipapp holds them: JSON, because Python 3.10 cannot read TOML."""
     causes = {
         name: {key: value for key, value in table.items() if key not in NOT_PACKED}
         for name, table in _read_folder(folder).items()
     }
-    content = json.dumps(_to_columns(causes), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return bz2.compress(content.encode())
-
-
-def unpack(packed: bytes) -> dict[str, dict[str, Any]]:
-    """Return the tables that `pack` was given. Raises ModuleNotFoundError on a Python without bz2."""
-    import bz2
-
-    content = json.loads(bz2.decompress(packed))
-    found: dict[str, dict[str, Any]] = {name: {} for name in content["names"]}
-    for kind, (counts, columns) in content["kinds"].items():
-        rows = zip(*columns.values(), strict=True)
-        entries = [{key: v for key, v in zip(columns, row, strict=True) if v is not None} for row in rows]
-        for table, count in zip(found.values(), counts, strict=True):
-            if count:
-                table.update({kind: entries[:count]} if kind else entries[0])
-            del entries[:count]
-    return found
-
-
-def _to_columns(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the tables by column: for each kind of entry, how many each table has, and the values of each key.
-
-    A missing value is None. The keys outside of entries have the kind "".
-    """
-    split = [_by_kind(table) for _, table in sorted(tables.items())]
-    kinds = {}
-    for kind in sorted(set().union(*split)):
-        entries = [entry for table in split for entry in table.get(kind, ())]
-        keys = sorted(set().union(*entries))
-        columns = {key: [entry.get(key) for entry in entries] for key in keys}
-        kinds[kind] = [[len(table.get(kind, ())) for table in split], columns]
-    return {"names": sorted(tables), "kinds": kinds}
-
-
-def _by_kind(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    entries = {key: value for key, value in table.items() if key in ENTRY_KINDS}
-    return {"": [{key: value for key, value in table.items() if key not in entries}], **entries}
+    return json.dumps(causes, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:

@@ -15,11 +15,10 @@ from verify.doctor.cause import CatalogError
 from verify.doctor.engine import Diagnosis, doctor
 from verify.doctor.text_decoding import open_log
 
-FOUND, UNKNOWN, USAGE = 0, 8, 2
+READ, FOUND, USAGE = 0, 1, 2
 TOP = 3
 HUGE_BYTES = 256 << 20
 """A log of this size takes some ten seconds."""
-OTHER_PYTHON = "use another Python, 3.10 or later, as distributions build it: python3 verify.pyz doctor FILE"
 
 
 def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
@@ -27,18 +26,19 @@ def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Finds the cause of a failure in logs of any program.",
-        epilog="exit codes: 0 every file has a finding, 8 at least one has none, 2 usage",
+        epilog="exit codes: 0 read, 1 with --exit-code: a file has a finding, 2 usage",
         allow_abbrev=False,
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="any text; - reads standard input")
     parser.add_argument("--facts", metavar="FILE", help="facts of the host, as `probe --json` prints them")
     parser.add_argument("--top", metavar="N", type=int, default=TOP, help=f"findings a file (default: {TOP})")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 where a file has a finding")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args(list(arguments))
-    return run(options.files, facts=options.facts, top=options.top, as_json=options.json)
+    return run(options.files, facts=options.facts, top=options.top, as_json=options.json, exit_code=options.exit_code)
 
 
-def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> int:
+def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exit_code: bool = False) -> int:
     """Diagnose files and print the findings.
 
     Args:
@@ -46,10 +46,10 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> 
         facts: Path of a file with the host's facts.
         top: Maximum number of findings of each file.
         as_json: Print one JSON document instead of text.
+        exit_code: Whether a finding is an exit code of its own.
 
     Returns:
         The exit code.
-
     """
     if top < 1:
         return _refuse(f"`--top {top}` shows no finding", "give 1 or more: --top 1", as_json=as_json)
@@ -65,25 +65,22 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> 
             )
     try:
         doctor()
-    except ModuleNotFoundError as error:
-        problem = f"this Python has no module `{error.name}`, which unpacks the catalog"
-        return _refuse(problem, OTHER_PYTHON, as_json=as_json)
     except CatalogError as error:
         return _refuse(f"the catalog is damaged: {error}", "restore the files of the release", as_json=as_json)
-    return _diagnose_files(files, known, top=top, as_json=as_json)
+    return _diagnose_files(files, known, top=top, as_json=as_json, found=FOUND if exit_code else READ)
 
 
-def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int, as_json: bool) -> int:
+def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int, as_json: bool, found: int) -> int:
     documents: list[dict[str, Any]] = []
-    code = FOUND
+    code = READ
     for number, name in enumerate(files):
         try:
             diagnosis = _diagnose_file(name, known)
         except OSError as error:
             problem = f"cannot read `{name}`: {_reason(error)}"
             return _refuse(problem, "name text files, or - for standard input", as_json=as_json)
-        if not diagnosis.findings:
-            code = UNKNOWN
+        if diagnosis.findings:
+            code = found
         if as_json:
             documents.append(render.to_json(name, diagnosis, top=top))
         else:

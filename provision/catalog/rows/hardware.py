@@ -80,6 +80,8 @@ class NvidiaCard(Row):
     """Set if the card needs the open module although its architecture does not."""
     machine: Literal["aarch64"] | None = None
     """Set if the card shares its board with a processor of that architecture (Grace)."""
+    machines: tuple[str, ...] = ()
+    """Machines with one such card, whose names `--what-if` takes as well."""
 
 
 @table_row

@@ -202,6 +202,8 @@ class CudaToolkit(Record):
     version: str | None = None
     compat: bool = False
     """Whether its folder `compat` has the forward compatibility libraries; without a version nothing else of it exists."""
+    lacks: tuple[str, ...] = ()
+    """Files that it does not have, of those that kernels compiled at run time need: `bin/nvcc`, `include/curand_kernel.h` ..."""
 
 
 class Port(Record):

@@ -10,18 +10,20 @@ from pydantic import Field
 
 from provision.core.models.base import Record
 
+SET = "--set"
 POLICY = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
 """Options that say what is to be served."""
-_REBOOT = ("--reboot", "--no-reboot")
+_PLANNING = (*POLICY, SET, "--host", "--port", "--reboot")
+_STAGING = (*_PLANNING, "--refresh", "--bundle", "--trust", "--older-bundle")
 TAKES: dict[str, tuple[str, ...]] = {
-    "provision": (*POLICY, *_REBOOT, "-K", "--refresh", "--bundle", "--trust", "--batch", "--max-fail"),
+    "provision": (*_STAGING, "-K", "--batch", "--max-fail"),
     "probe": (),
     "drift": (),
-    "plan": POLICY,
-    "stage": ("--model", "--vllm", "--refresh"),
-    "install": ("--model", "--vllm", *_REBOOT, "-K"),
-    "drivers": ("--vllm", "--driver", *_REBOOT, "-K"),
-    "serve": ("--attention", "--model", "-K"),
+    "plan": _PLANNING,
+    "stage": _STAGING,
+    "install": (*_STAGING, "-K"),
+    "drivers": (*_PLANNING, "-K"),
+    "serve": (*_PLANNING, "-K"),
     "verify": ("--prefix", "-K"),
     "verify compare": ("--prefix", "-K"),
     "verify soak": ("--prefix", "-K"),
@@ -50,6 +52,8 @@ class Invocation(Record):
     limit: str | None = None
     options: dict[str, str | None] = Field(default_factory=dict)
     """By name, with its value where it has one."""
+    settings: tuple[str, ...] = ()
+    """The values of `--set`."""
 
     def suggest(self, command: str, *, hosts: str | None = None) -> str:
         """Return a command for the same hosts with the same options; `hosts` is a narrower limit."""
@@ -88,3 +92,6 @@ class Invocation(Record):
         for name, value in self.options.items():
             if name in TAKES[command]:
                 yield from (name,) if value is None else (name, value)
+        if SET in TAKES[command]:
+            for setting in self.settings:
+                yield from (SET, setting)

@@ -5,6 +5,7 @@ Every inventory variable is `firstlight_` plus a field's name of `Settings`; doc
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 from provision.core.models.base import Record
@@ -30,6 +31,19 @@ from provision.core.models.setting_types import (
     setting,
 )
 
+OPTIONS = {
+    "model": "--model",
+    "vllm": "--vllm",
+    "driver": "--driver",
+    "flash_attn": "--flash-attn",
+    "flash_attn_wheels": "--flash-attn-wheels",
+    "attention": "--attention",
+    "bind": "--host",
+    "port": "--port",
+    "reboot": "--reboot",
+    "prefix": "--prefix",
+}
+"""Settings that have an option of their own; every other one is given by `--set NAME=VALUE`."""
 RAY_PORTS = 80
 """Ports of Ray on one host: eight of its own programs, and one for each process that it starts."""
 
@@ -202,19 +216,19 @@ class Settings(Record):
     )
     span_address: Word | None = setting(
         None,
-        "IP address at which the other hosts of the span reach this one. Default: that of the inventory.",
+        "IP address at which the other hosts of the model reach this one. Default: that of the inventory.",
         allowed="an IP address",
     )
     span_port: Whole = setting(
         29501,
-        "Port of the first host of a span at which its processes meet; its hosts watch one another at the next one.",
+        "Port of the first host of a model over several hosts: its processes meet there, and its hosts watch one another at the next one.",
         allowed="a whole number from 1024 to 65534",
         ge=1024,
         le=65534,
     )
     executor: Literal["mp", "ray"] = setting(
         "mp",
-        "What starts vLLM's processes on the hosts of a span: vLLM itself (mp), or Ray, which is then part of the environment.",
+        "What starts vLLM's processes where a model is spread over several hosts: vLLM itself (mp), or Ray, which is then part of the environment.",
         allowed="mp or ray",
     )
     max_model_len: Whole | None = setting(
@@ -269,7 +283,7 @@ class Settings(Record):
     )
     firewall: Literal["tell", "set"] = setting(
         "tell",
-        "Firewall of a host behind a gateway or of a span, which only gateways, monitoring hosts and the span are to reach: what to type (tell), or rules of its own (set).",
+        "Firewall of a host that only gateways, monitoring hosts and the other hosts of its model are to reach: what to type (tell), or rules of its own (set).",
         allowed="tell or set",
     )
     firewall_accept: tuple[Word, ...] = setting(
@@ -401,6 +415,12 @@ class Settings(Record):
             on_cpu: Whether the hosts compute on their CPUs.
         """
         return self.pipeline_parallel or (1 if on_cpu else self.span)
+
+
+def typed(name: str, value: object) -> str:
+    """Return what is typed to give a setting a value, as messages spell it."""
+    option = OPTIONS.get(name)
+    return f"{option} {value}" if option else f"--set {shlex.quote(f'{name}={value}')}"
 
 
 def option_of(word: str) -> str:

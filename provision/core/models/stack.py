@@ -122,8 +122,10 @@ class FlashInferPlan(Record):
 
     version: str
     kernels: Literal["compiled", "prebuilt", "off"]
-    """`jit`: built by the host's nvcc at first use; packages; or none: vLLM samples with its own kernels."""
+    """`compiled`: by the host's nvcc at first use; `prebuilt`: packages; `off`: vLLM samples with its own kernels."""
     packages: tuple[KernelPackage, ...] = ()
+    toolkit: str | None = None
+    """Folder of the CUDA toolkit that compiles them; None where it is not known."""
 
 
 class AttentionPlan(Record):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from provision.core.run_folder import write_atomically
+from provision.core.files import write_atomically
 from provision.fleet.inventory.source_files import files_of
 from provision.fleet.inventory.ssh_files import ssh_files
 

@@ -20,10 +20,13 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
+from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
+from provision.fleet.inventory.openssh_groups import SharedAnswers
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.spans import with_spans
+from provision.fleet.inventory.yaml_source import check, positions_of
 
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
@@ -102,8 +105,6 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
 
 
 def _positions_of(path: Path, variable: str) -> list[str]:
-    from provision.fleet.inventory.yaml_source import positions_of
-
     return positions_of(path, variable)
 
 
@@ -142,8 +143,6 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     kept = _restore(cache.get(name)) if name is not None else None
     if kept is not None:
         return kept
-    from provision.fleet.inventory.yaml_source import check
-
     check(path)
     with _report_waiting(f"reading the inventory {path} ...") as go_on:
         answer = _read(path, limit)
@@ -264,9 +263,6 @@ def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.Comp
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
     # only a cache miss needs OpenSSH
-    from provision.fleet.inventory.connections import connection_of
-    from provision.fleet.inventory.openssh_groups import SharedAnswers
-
     ask = SharedAnswers()
 
     def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import Settings
+from provision.core.models.settings import OPTIONS, Settings, typed
 from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
 PREFIX = "firstlight_"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_VALUE = re.compile(rf"(?:set )?{PREFIX}(\w+): ([\w.-]+)")
+"""A setting with its value, as an inventory file has it."""
 _MOST_SHOWN = 8
 
 
@@ -64,7 +66,11 @@ def settings_of(
     before = len(problems.by_text)
 
     def note(name: str, text: str, hint: str | None = None) -> None:
-        spelling = _option(name) if name in overrides else PREFIX + name
+        if name in overrides:
+            spelling = _option(name)
+            hint = hint and _VALUE.sub(lambda found: typed(*found.groups()), hint)
+        else:
+            spelling = PREFIX + name
         problems.add(host, spelling, text, hint or f"{spelling}: {_allowed(name)}")
 
     for variable in near:
@@ -105,7 +111,7 @@ def _known(host: str, variables: Mapping[str, Any], overrides: Mapping[str, Any]
         if name in Settings.model_fields:
             given[name] = value
         else:
-            problems.add(host, _option(name), "there is no such setting", _nearest(PREFIX + name))
+            problems.add(host, _option(name), "there is no such setting", _nearest(PREFIX + name, _option))
     return given
 
 
@@ -143,14 +149,16 @@ def _allowed(name: str) -> str:
     return f"allowed: {extra['allowed']}"
 
 
-def _nearest(variable: str) -> str:
+def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
     known = [PREFIX + name for name in Settings.model_fields]
     near = difflib.get_close_matches(variable.lower(), known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "docs/reference/inventory.md lists all settings"
+    if not near:
+        return "docs/reference/inventory.md lists all settings"
+    return f"did you mean {spell(near[0].removeprefix(PREFIX))}?"
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return OPTIONS.get(name, f"--set {name}")
 
 
 def _shown(name: str, value: Any) -> str:

@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from provision.core.errors import HostLockedError, UsageError
+from provision.core.files import write_atomically
 from provision.core.models.rollout import OPEN, Rollout
 from provision.core.redaction import scrub
-from provision.core.run_folder import write_atomically
 
 Wish = Literal["pause", "abort"]
 

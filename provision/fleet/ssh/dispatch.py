@@ -116,15 +116,12 @@ class FanOutInterrupted(KeyboardInterrupt):
         self.fan_out = fan_out
 
 
-def fan_out(
-    tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, while_waiting: Callable[[], None] | None = None
-) -> FanOut[T]:
+def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T]:
     """Run all tasks and return when each has a result. Errors of tasks are results.
 
     Args:
         tasks: Tasks, at most one a host.
         limit: Maximum number of tasks at once.
-        while_waiting: Called once after the start; it must be short, because deadlines are checked after it.
 
     Raises:
         FanOutInterrupted: Ctrl-C; waiting tasks were dropped and running ones cancelled.
@@ -134,7 +131,7 @@ def fan_out(
         raise ValueError("two tasks name the same host")
     pool = _Pool(tasks, limit)
     try:
-        pool.work(while_waiting)
+        pool.work()
     except KeyboardInterrupt:
         pool.interrupt()
         raise FanOutInterrupted(pool.result()) from None
@@ -190,12 +187,10 @@ class _Pool(Generic[T]):
     def _queue(self, attempt: _Attempt[T]) -> None:
         heapq.heappush(self._ready, (attempt.rank, attempt))
 
-    def work(self, while_waiting: Callable[[], None] | None) -> None:
+    def work(self) -> None:
         """Start the workers and check deadlines until every task has a result."""
         for _ in range(self._limit if self._tasks else 0):
             self._start_worker()
-        if while_waiting is not None:
-            while_waiting()
         with self._changed:
             while len(self._outcomes) < len(self._tasks):
                 self._changed.wait(self._until_next())

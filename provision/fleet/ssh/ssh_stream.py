@@ -15,8 +15,6 @@ from provision.fleet.ssh.errors import AuthenticationError, where
 from provision.fleet.ssh.openssh import ssh_command
 
 _SSH_FAILED = 255
-_FAST_CIPHER = "aes128-gcm@openssh.com"
-"""With AES instructions it takes about half the time of OpenSSH's default, ChaCha20."""
 
 
 class SshStream:
@@ -36,7 +34,7 @@ class SshStream:
         """
         with tempfile.TemporaryFile() as errors, _environment(self._connection) as environment:
             process = subprocess.Popen(
-                [*ssh_command(self._connection, options=_cipher(self._connection)), command],
+                [*ssh_command(self._connection), command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -88,11 +86,6 @@ class SshStream:
         process = self._running
         if process is not None:
             process.kill()
-
-
-def _cipher(connection: Connection) -> tuple[str, ...]:
-    """Return arguments that prefer the fast cipher, unless the user's configuration sets ciphers."""
-    return () if "ciphers" in connection.algorithms else ("-o", f"Ciphers=^{_FAST_CIPHER}")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import io
 import re
 import shlex
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -238,8 +239,6 @@ def list_remote(session: Runner, folder: str) -> RemoteFiles:
 
 def tar_stream(files: Sequence[StagedFile], progress: Progress) -> Iterator[bytes]:
     """Yield a tar archive of files under their transfer names."""
-    import tarfile
-
     for file in files:
         entry = tarfile.TarInfo(part_name(file))
         entry.size = file.size

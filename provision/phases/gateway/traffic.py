@@ -265,7 +265,7 @@ def sessions_of(traffics: Iterable[Traffic], names: Iterable[str]) -> dict[str, 
 
 
 def document(traffics: Iterable[Traffic]) -> dict[str, Any]:
-    """Return what `./firstlight gateway status --json` prints (docs/guides/serving.md)."""
+    """Return what `./firstlight gateway status --json` prints (docs/guides/gateway.md)."""
     return {
         "gateways": [
             {"gateway": traffic.gateway, "hosts": [asdict(one) for one in traffic.hosts]} for traffic in traffics

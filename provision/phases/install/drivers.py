@@ -172,7 +172,8 @@ def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
 
 def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     version = host.settings.cuda_toolkit
-    if version is None or any((toolkit.version or "").startswith(version) for toolkit in facts.cuda_toolkits):
+    whole = (toolkit.version or "" for toolkit in facts.cuda_toolkits if not toolkit.lacks)
+    if version is None or any(found.startswith(version) for found in whole):
         return None
     return {
         "version": version,

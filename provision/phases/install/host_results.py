@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from provision.core.files import write_atomically
 from provision.core.models.inventory import Connection
 from provision.core.models.records import PhaseResult
-from provision.core.run_folder import RunFolder, utc_now, write_atomically
+from provision.core.run_folder import RunFolder, utc_now
 from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.host_outcome import HostOutcome

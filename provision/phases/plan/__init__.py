@@ -1,5 +1,5 @@
 """The plan: a Stack for each class of hosts, chosen by rules from the catalog alone."""
 
-from provision.phases.plan.host_classes import plan, prepare
+from provision.phases.plan.host_classes import plan
 
-__all__ = ["plan", "prepare"]
+__all__ = ["plan"]

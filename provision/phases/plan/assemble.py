@@ -11,6 +11,7 @@ from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, S
 from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
+from provision.phases.plan.fit import fit
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.glibc import floor
 
@@ -56,8 +57,6 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     served, budget = profile.served_model, profile.budget
     if served is None or budget is None:
         return None
-    from provision.phases.plan.fit import fit
-
     found, request = fit(served.shape, served.request, budget), served.request
     sizes = {"tensor": found.tensor, "pipeline": request.pipeline, "data": request.data}
     flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]

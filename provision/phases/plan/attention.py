@@ -84,7 +84,7 @@ def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
     reason = refusals.get(flash.backend) if flash and not flash.only_requested else None
     if host.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
-        reason = "`flash_attn: none` disables flash kernels"
+        reason = "`--flash-attn none` disables flash kernels"
     if not unasked:
         why = "; ".join(refusals.values()) or "none is known"
         return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")

@@ -19,7 +19,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 @frozen_by_identity
 class BuildOption:
-    """One candidate. `release` and `build` are None if the Stack has no vLLM."""
+    """One candidate. `release` and `build` are None if the plan has no vLLM."""
 
     id: str
     torch: Torch
@@ -54,7 +54,7 @@ def _hosts(*indexes: str | None) -> frozenset[str]:
 def options(profile: HostProfile) -> Iterator[BuildOption]:
     """Yield all candidates for a class, best first: newer release, then the vLLM project's build, then the newer CUDA.
 
-    With `vllm: latest`, sets that were tried come before all others.
+    With `--vllm latest`, sets that were tried come before all others.
     """
     if not profile.policy.wants_vllm:
         yield from _torch_alone(profile)

@@ -82,8 +82,9 @@ def plain_name(text: str) -> str:
 
 @cache
 def nvidia_by_name(name: str) -> NvidiaRow | None:
-    """Return the catalog's row for a marketing name; None if there is none."""
-    return {plain_name(row.name): row for row in catalog().nvidia_cards}.get(plain_name(name))
+    """Return the catalog's row for the marketing name of a card, or of a machine with one such card; None if there is none."""
+    rows = {plain_name(known): row for row in catalog().nvidia_cards for known in (row.name, *row.machines)}
+    return rows.get(plain_name(name))
 
 
 @cache

@@ -41,22 +41,22 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     furthest = sorted(results, key=lambda result: -len(result.verdicts))
     refusals = [*_reasons(host, ("reject",)), *(item for result in furthest for item in _reasons(result, ("reject",)))]
     if not refusals:
-        text = f"the catalog has no vLLM build for `vllm: {profile.policy.vllm}` on {profile.platform}"
+        text = f"the catalog has no vLLM build for `--vllm {profile.policy.vllm}` on {profile.platform}"
         if profile.policy.torch == "existing":
             present = " and ".join(python.torch for python in profile.interpreters.pythons if python.torch)
             text = (
-                f"no vLLM release for `vllm: {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
+                f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
                 if profile.policy.wants_vllm
                 else f"the catalog has no torch {present}, which the host has"
             )
         elif profile.policy.torch_version:
-            text = f"no build for `vllm: {profile.policy.vllm}` on {profile.platform} has torch {profile.policy.torch_version}"
+            text = f"no build for `--vllm {profile.policy.vllm}` on {profile.platform} has torch {profile.policy.torch_version}"
         elif not profile.policy.wants_vllm:
             text = f"the catalog has no torch variant for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
         refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
     change = nearest(profile) or Nearest(
-        text="no one or two changes of settings, driver, memory or disk make a Stack possible on this host"
+        text="no one or two changes of settings, driver, memory or disk make a combination of versions possible on this host"
     )
     if profile.policy.wants_vllm and not any(profile.policy.wants_release(row.version) for row in catalog().releases):
         change = change.model_copy(update={"text": f"{change.text}; {NEWER_RELEASES}"})

@@ -1,4 +1,4 @@
-"""Third-party wheels of the flash-attn package, for `flash_attn_wheels: community`."""
+"""Third-party wheels of the flash-attn package, for `--flash-attn-wheels community`."""
 
 from __future__ import annotations
 

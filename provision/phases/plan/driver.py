@@ -70,11 +70,11 @@ def is_pinned(profile: HostProfile) -> bool:
 
 def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
     """Return the source of a driver to install for a candidate."""
-    return driver_supply.choose(profile.driver_request, _least(option, profile.launch))
+    return driver_supply.choose(profile.driver_request, least_version(option, profile.launch))
 
 
 def _installed(action: Action, option: BuildOption, profile: HostProfile) -> DriverPlan:
-    return _plan(action, profile.driver_request, _least(option, profile.launch), module_for(profile))
+    return _plan(action, profile.driver_request, least_version(option, profile.launch), module_for(profile))
 
 
 @cache
@@ -100,7 +100,7 @@ def _after(version: str) -> str:
 
 
 @cache
-def _least(option: BuildOption, launch: Launch) -> str:
+def least_version(option: BuildOption, launch: Launch) -> str:
     """Return the highest of a candidate's floors."""
     return max((floor.driver for floor in floors(option, launch)), key=numbers, default="0")
 

@@ -18,7 +18,7 @@ from provision.catalog.packages import distribution_driver, package_system
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen, frozen_by_identity
+from provision.core.frozen import frozen
 
 Source = Literal["vendor", "distribution"]
 
@@ -33,9 +33,9 @@ class Supply:
     row: DistributionDriver | None = None
 
 
-@frozen_by_identity
+@frozen
 class DriverRequest:
-    """The part of a profile that decides on a driver to install. Create it by `driver_request`."""
+    """The part of a profile that decides on a driver to install."""
 
     version: str | None
     """The requested version."""
@@ -50,10 +50,6 @@ class DriverRequest:
     secure_boot: bool | None
     subnet_manager: bool
     """Whether the board needs nvlsm."""
-
-
-driver_request = cache(DriverRequest)
-"""Return one object for equal fields, which makes a cheap cache key."""
 
 
 @cache

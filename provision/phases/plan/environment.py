@@ -11,6 +11,18 @@ from provision.core.models.settings import Settings
 LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
 """Variables that let another copy of a library replace the wheel's."""
 PROGRAMS = "programs"
+NVCC = "bin/nvcc"
+
+
+@frozen
+class Toolkit:
+    """A CUDA toolkit in its folder."""
+
+    version: str
+    """Its minor version: `13.0`."""
+    path: str
+    lacks: tuple[str, ...] = ()
+    """What it does not have of what kernels compiled at run time need."""
 
 
 @frozen
@@ -20,8 +32,8 @@ class Environment:
     secure_boot: bool | None = None
     rivals: tuple[str, ...] = ()
     """Loaded kernel modules for NVIDIA cards that are not NVIDIA's: nouveau, nova."""
-    toolkits: tuple[str, ...] | None = None
-    """Minor versions of the CUDA toolkits with a compiler, ascending."""
+    toolkits: tuple[Toolkit, ...] | None = None
+    """The CUDA toolkits with a compiler, by version, ascending."""
     gcc: int | None = None
     """Major version of the host's gcc."""
     nccl: str | None = None
@@ -56,7 +68,16 @@ def environment_of(facts: HostFacts, settings: Settings) -> Environment:
     """Return the environment of a host, in no more detail than rules distinguish."""
     gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
     unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
-    toolkits = tuple(sorted({minor(kit.version) for kit in facts.cuda_toolkits if kit.version}, key=numbers))
+    toolkits = tuple(
+        sorted(
+            (
+                Toolkit(minor(kit.version), kit.path, kit.lacks)
+                for kit in facts.cuda_toolkits
+                if kit.version and NVCC not in kit.lacks
+            ),
+            key=lambda kit: (numbers(kit.version), not kit.lacks),
+        )
+    )
     needed = {row.name for row in catalog().access_groups}
     return Environment(
         secure_boot=facts.secure_boot,

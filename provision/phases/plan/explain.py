@@ -53,7 +53,7 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
         span = [
-            ("span", reason.text)
+            ("hosts", reason.text)
             for reason in resolution.reasons
             if (reason.rule, reason.verdict) == ("span", "accept")
         ]
@@ -75,7 +75,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
-        pairs.append(("vLLM", "none, as `vllm: none` requests"))
+        pairs.append(("vLLM", "none, as `--vllm none` requests"))
     note = " of the default index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
     pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
     where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed in the prefix"
@@ -135,8 +135,8 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
 
 
 def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
-    lines = [("refused", "no Stack fits"), *_by_rule(resolution)]
-    return [*lines, ("nearest", resolution.nearest.text)] if resolution.nearest else lines
+    lines = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
+    return [*lines, ("possible", resolution.nearest.text)] if resolution.nearest else lines
 
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:

@@ -29,13 +29,13 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
     """Return the flash-attn part of a candidate."""
     policy = profile.policy.flash_attn
     if policy == "none":
-        return FlashChoice(NONE, "`flash_attn: none` disables flash kernels")
+        return FlashChoice(NONE, "`--flash-attn none` disables flash kernels")
     if profile.platform == "cpu":
         refused = "the flash-attn package is for GPUs; this host serves from its processor"
         return FlashChoice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, profile)
     if policy == "bundled":
-        return FlashChoice(bundled, "the kernels in vLLM's wheel, as `flash_attn: bundled` requests")
+        return FlashChoice(bundled, "the kernels in vLLM's wheel, as `--flash-attn bundled` requests")
     if profile.policy.torch == "existing":
         why = "the package cannot be checked against a torch that only the host has"
         return FlashChoice(bundled, f"without the package: {why}", why if policy in WANTED else None)

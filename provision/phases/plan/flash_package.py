@@ -71,10 +71,10 @@ def _find(
         if community_allowed:
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
             return PackageChoice(package, why, third_party.source)
-        missing += f"; {third_party.repository} has {package.file}, which only `flash_attn_wheels: community` allows"
+        missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
     built = _built(key, option, requested, builder, missing)
     if builder is None and built.package is not None:
-        return PackageChoice(None, f"{missing}; `builder: {CONTROLLER}` would build it from source", built.source)
+        return PackageChoice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", built.source)
     return built
 
 
@@ -85,7 +85,7 @@ def _published(
     if key.cuda_major is None:
         return None, f"flash-attn has no published wheel for {option.torch_variant}"
     if key.torch not in _torches():
-        return None, f"published wheels end at torch {max(_torches(), key=numbers)}; this Stack has {key.torch}"
+        return None, f"published wheels end at torch {max(_torches(), key=numbers)}; the plan has {key.torch}"
     for row in _wheels():
         if version not in {None, row.version} or not _has(row, key):
             continue

@@ -11,6 +11,7 @@ from provision.core.frozen import frozen
 from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.environment import Toolkit
 from provision.phases.plan.host_profile import HostProfile
 
 BACKEND = "FLASHINFER"
@@ -39,31 +40,43 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None
     kit = compiler(option, profile)
     if kit is not None:
         return FlashInferChoice(
-            _plan(version, "compiled"),
-            f"nvcc {kit} of the host compiles the kernels of FlashInfer {version} at first use",
+            _plan(version, "compiled", kit.path),
+            f"nvcc {kit.version} of the host compiles the kernels of FlashInfer {version} at first use",
         )
     if not wanted:
         return FlashInferChoice(
             _plan(version, "off"),
-            f"the host has no nvcc of the build's CUDA major for FlashInfer {version}: vLLM samples without it",
+            f"{_missing(option, profile)} for FlashInfer {version}: vLLM samples without it",
         )
     return _prebuilt(version, option, profile)
 
 
-def compiler(option: BuildOption, profile: HostProfile) -> str | None:
-    """Return the newest CUDA toolkit of the build's major whose nvcc accepts the host's gcc."""
-    major = numbers(cuda_of(option.variant) or "0")[0]
-    for kit in reversed(profile.environment.toolkits or ()):
-        if numbers(kit)[0] == major and (
-            profile.environment.gcc is None or profile.environment.gcc <= newest_gcc(kit)[0]
-        ):
+def compiler(option: BuildOption, profile: HostProfile) -> Toolkit | None:
+    """Return the newest complete CUDA toolkit of the build's major whose nvcc accepts the host's gcc."""
+    gcc = profile.environment.gcc
+    for kit in reversed(of_major(option, profile)):
+        if not kit.lacks and (gcc is None or gcc <= newest_gcc(kit.version)[0]):
             return kit
     return None
 
 
+def of_major(option: BuildOption, profile: HostProfile) -> list[Toolkit]:
+    """Return the host's CUDA toolkits of the build's major, by version, ascending."""
+    major = numbers(cuda_of(option.variant) or "0")[0]
+    return [kit for kit in profile.environment.toolkits or () if numbers(kit.version)[0] == major]
+
+
+def _missing(option: BuildOption, profile: HostProfile) -> str:
+    """Return why no toolkit of the host compiles FlashInfer's kernels."""
+    short = next((kit for kit in reversed(of_major(option, profile)) if kit.lacks), None)
+    if short is None:
+        return "the host has no nvcc of the build's CUDA major"
+    return f"{short.path} has no {' and no '.join(short.lacks)}"
+
+
 @cache
-def _plan(version: str, kernels: Literal["compiled", "off"]) -> FlashInferPlan:
-    return FlashInferPlan(version=version, kernels=kernels)
+def _plan(version: str, kernels: Literal["compiled", "off"], toolkit: str | None = None) -> FlashInferPlan:
+    return FlashInferPlan(version=version, kernels=kernels, toolkit=toolkit)
 
 
 @cache
@@ -90,7 +103,7 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
         if profile.environment.toolkits is None:
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
             return FlashInferChoice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
-        why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"
+        why = f"FlashInfer {version} compiles its kernels, and {_missing(option, profile)}"
         return FlashInferChoice(
             None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source
         )

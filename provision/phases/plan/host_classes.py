@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
@@ -19,19 +16,6 @@ from provision.phases.plan.profile_builder import profile_of
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
-
-
-_OF_EVERY_PLAN = (
-    "releases", "builds", "torches", "torch_stand_ins", "import_failures", "horizon", "bounds", "timelines", "spellings",
-    "platform_backends", "needs", "python_need", "system_needs", "driver_faults", "platform_tag", "userspaces",
-)  # fmt: skip
-
-
-def prepare() -> None:
-    """Read the tables that every plan needs: while hosts answer, so that the plan need not wait for them."""
-    found = catalog()
-    for name in _OF_EVERY_PLAN:
-        getattr(found, name)
 
 
 def plan(
@@ -53,26 +37,8 @@ def plan(
         UsageError: Two settings of a host contradict each other.
 
     """
-    with _uncollected():
-        found = classes(facts, settings, become=become, shapes=shapes)
-        return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Disable the garbage collector. Planning creates no cycles, and scanning its objects takes a quarter of the time for 1,000 hosts.
-
-    Freezing and unfreezing moves the new objects to the oldest generation, else the collector would scan them at once.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.freeze()
-            gc.unfreeze()
-            gc.enable()
+    found = classes(facts, settings, become=become, shapes=shapes)
+    return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))
 
 
 def classes(

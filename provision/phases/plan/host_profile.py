@@ -7,21 +7,23 @@ so that a megabyte more or less does not create another class.
 from __future__ import annotations
 
 from dataclasses import field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen, frozen_by_identity
+from provision.core.frozen import frozen
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.environment import Environment
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
+from provision.phases.plan.fit import DeviceBudget
+from provision.phases.plan.fit.tables import fp8_caches
 from provision.phases.plan.policy import Policy
 
 if TYPE_CHECKING:
-    from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
+    from provision.phases.plan.fit import ServingRequest, Shape
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
@@ -33,12 +35,12 @@ class HostPython:
     version: str
     headers: bool | None
     torch: str | None = None
-    """The torch that it contains; read only under `torch: existing`."""
+    """The torch that it contains; read only under `--set torch=existing`."""
 
 
-@frozen_by_identity
+@frozen
 class Interpreters:
-    """The part of a profile that decides on the interpreter. Equal values share one object, as `Launch`."""
+    """The part of a profile that decides on the interpreter."""
 
     pythons: tuple[HostPython, ...]
     known: bool
@@ -46,11 +48,6 @@ class Interpreters:
     """Whether missing headers may be installed."""
     with_torch: bool
     """Whether the interpreter must contain the candidate's torch."""
-
-
-@cache
-def _interpreters(pythons: tuple[HostPython, ...], known: bool, installs: bool, with_torch: bool) -> Interpreters:
-    return Interpreters(pythons, known, installs, with_torch)
 
 
 @frozen
@@ -90,17 +87,12 @@ class ServedModel:
         return self.shape.weights.total / GIB
 
 
-@frozen_by_identity
+@frozen
 class Launch:
-    """The part of a profile that decides which GPU code runs. Equal values share one object, which makes a cheap cache key."""
+    """The part of a profile that decides which GPU code runs."""
 
     attention: DecidingAttention
     capabilities: tuple[str, ...]
-
-
-@cache
-def _launch(attention: DecidingAttention, capabilities: tuple[str, ...]) -> Launch:
-    return Launch(attention, capabilities)
 
 
 @frozen
@@ -172,9 +164,6 @@ class HostProfile:
         """Return the devices of the user's model; None if their memory is unknown."""
         if self.served_model is None or self.served_model.budget is not None:
             return self.served_model.budget if self.served_model else None
-        from provision.phases.plan.fit import DeviceBudget
-        from provision.phases.plan.fit.tables import fp8_caches
-
         if self.platform == "cpu":
             return (
                 DeviceBudget("cpu", 1, self.served_model.memory, self.isa in fp8_caches()["cpu"].on)
@@ -210,7 +199,7 @@ class HostProfile:
     def driver_request(self) -> driver_supply.DriverRequest:
         """Return the request that decides on the source and the version of a driver to install."""
         policy = self.policy
-        return driver_supply.driver_request(
+        return driver_supply.DriverRequest(
             version=policy.driver_version,
             branch=policy.driver_branch,
             source=policy.driver_source,
@@ -253,11 +242,11 @@ class HostProfile:
     def interpreters(self) -> Interpreters:
         existing, requested = self.policy.torch == "existing", self.policy.python
         usable = tuple(python for python in self.pythons if requested in {None, python.path})
-        return _interpreters(usable, self.pythons_known, self.escalates is not False, existing)
+        return Interpreters(usable, self.pythons_known, self.escalates is not False, existing)
 
     @cached_property
     def launch(self) -> Launch:
-        return _launch(self.deciding_attention, self.capabilities)
+        return Launch(self.deciding_attention, self.capabilities)
 
     @property
     def serving(self) -> tuple[Card | AmdCard, ...]:

@@ -113,26 +113,26 @@ def policy_of(settings: Settings) -> Policy:
     _check_vllm(policy.vllm)
     if policy.driver_source == "distribution" and policy.driver_mirror:
         raise _contradiction(
-            "driver_source: distribution",
-            f"driver_repository: {settings.driver_repository}",
+            "--set driver_source=distribution",
+            f"--set driver_repository={settings.driver_repository}",
             "the first selects the distribution's packages, the second a mirror of the vendor's",
         )
     flash_requested = policy.attention in {"flash", *catalog().flash_backends}
     if policy.flash_attn == "none" and flash_requested:
         raise _contradiction(
-            "flash_attn: none",
-            f"attention: {policy.attention}",
+            "--flash-attn none",
+            f"--attention {policy.attention}",
             "the first disables flash kernels, the second requires them",
         )
     if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
         raise _contradiction(
-            "vllm: none", f"flash_attn: {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
+            "--vllm none", f"--flash-attn {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
         )
     if not policy.wants_vllm and policy.attention != "auto":
-        raise _contradiction("vllm: none", f"attention: {policy.attention}", "an attention back end needs vLLM")
+        raise _contradiction("--vllm none", f"--attention {policy.attention}", "an attention back end needs vLLM")
     if policy.dtype == "float32" and flash_requested:
         raise _contradiction(
-            "dtype: float32", f"attention: {policy.attention}", "flash kernels support float16 and bfloat16"
+            "--set dtype=float32", f"--attention {policy.attention}", "flash kernels support float16 and bfloat16"
         )
     return policy
 
@@ -146,7 +146,7 @@ def _flash(value: str) -> tuple[FlashAttn, str | None]:
         if value == known:
             return known, None
     raise UsageError(
-        f"`flash_attn: {value}` is invalid", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
+        f"`--flash-attn {value}` is invalid", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
     )
 
 
@@ -160,13 +160,13 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
         return "pinned", wanted, None
     if not re.fullmatch(r"\d{3}", wanted):
         raise UsageError(
-            f"`driver: {value}` is invalid",
+            f"`--driver {value}` is invalid",
             hint="write keep, install, upgrade, a version such as ==580.95.05, or a branch such as 580",
         )
     known = [str(row.branch) for row in catalog().branches if row.newest]
     if wanted not in known:
         raise UsageError(
-            f"`driver: {value}`: the catalog has no release of driver branch {wanted}",
+            f"`--driver {value}`: the catalog has no release of driver branch {wanted}",
             hint=f"name a version such as ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
@@ -176,7 +176,7 @@ def _check_vllm(value: str) -> None:
     if value in {LATEST, NEWEST, "none"}:
         return
     if not value.startswith(("==", ">=")):
-        raise UsageError(f"`vllm: {value}` is invalid", hint=f"write latest, newest, none, =={value} or >={value}")
+        raise UsageError(f"`--vllm {value}` is invalid", hint=f"write latest, newest, none, =={value} or >={value}")
     within("0", value)
 
 

@@ -18,6 +18,7 @@ from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidi
 from provision.phases.plan.environment import Environment, environment_of
 from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.tables import int8_on_x86
+from provision.phases.plan.fit import serving_request_of
 from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
 from provision.phases.plan.policy import policy_of
 
@@ -173,8 +174,6 @@ def most_disk(served: ServedModel | None) -> float:
 
 
 def _load(settings: Settings, shape: Shape, memory: int | None, platform: Platform) -> ServedModel:
-    from provision.phases.plan.fit import serving_request_of
-
     request = serving_request_of(settings, on_cpu=platform == "cpu")
     return ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
 

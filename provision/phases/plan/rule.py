@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, cast
+from typing import Any, Literal, NamedTuple
 
 from provision.core.frozen import frozen
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
-P = ParamSpec("P")
 LAST = 1000
 """The order of a rule that names none: after all that do."""
 
@@ -70,17 +68,6 @@ def host_rule(
 
 def _id_of(evaluate: Callable[..., Any]) -> str:
     return evaluate.__module__.rpartition(".")[2].replace("_", "-")
-
-
-def memoized(evaluate: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:
-    """Return a function that evaluates once for equal arguments: many classes of a fleet share what a rule reads."""
-
-    @cache
-    @wraps(evaluate)
-    def evaluate_once(*args: P.args, **kwargs: P.kwargs) -> tuple[Verdict, ...]:
-        return tuple(evaluate(*args, **kwargs))
-
-    return cast("Callable[P, tuple[Verdict, ...]]", evaluate_once)
 
 
 def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:

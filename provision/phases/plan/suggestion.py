@@ -11,12 +11,14 @@ from typing import TypeAlias
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
+from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan import driver, flash, flash_package, rocm
 from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
+from provision.phases.plan.fit import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
@@ -61,7 +63,7 @@ def upgrade_benefit(profile: HostProfile, best: Evaluation) -> Reason | None:
     found = _newer(replace(profile, policy=_upgrading(profile.policy)), best.option.release)
     if found is None:
         return None
-    text = f"the driver stays at {profile.driver}; with `driver: upgrade` this host could run {_named(found)}"
+    text = f"the driver stays at {profile.driver}; with `--driver upgrade` this host could run {_named(found)}"
     facts = {"driver": profile.driver, "offer": catalog().driver_offer.version}
     return Reason(rule="driver-policy", verdict="accept", candidate=best.option.id, facts=facts, text=text)
 
@@ -110,14 +112,14 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if profile.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
         yield (
-            "with `vllm: none`",
+            "with `--vllm none`",
             wanted,
             replace(profile, policy=replace(profile.policy, vllm="none", attention="auto")),
         )
 
 
 def _setting(profile: HostProfile, name: str, value: str, policy: Policy) -> Change:
-    return f"with `{name}: {value}`", {name: value}, replace(profile, policy=policy)
+    return f"with `{typed(name, value)}`", {name: value}, replace(profile, policy=policy)
 
 
 def _relaxed(profile: HostProfile) -> Iterator[Change]:
@@ -138,9 +140,9 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
         if changed != policy:
             yield _setting(profile, name, value, changed)
     if policy.python is not None:
-        yield f"without `python: {policy.python}`", {}, replace(profile, policy=replace(policy, python=None))
+        yield f"without `--set python={policy.python}`", {}, replace(profile, policy=replace(policy, python=None))
     if policy.gpus is not None:
-        yield "with `gpus: all`", {"gpus": "all"}, _with_all_cards(profile)
+        yield "with `--set gpus=all`", {"gpus": "all"}, _with_all_cards(profile)
 
 
 def _with_all_cards(profile: HostProfile) -> HostProfile:
@@ -167,7 +169,7 @@ def _kinds(cards: tuple[AnyCard, ...]) -> list[tuple[AnyCard, ...]]:
 def _by_index(cards: Sequence[Card | AmdCard]) -> tuple[str, dict[str, str]]:
     """Return cards as a setting: its text, and the policy value."""
     listed = f"[{', '.join(str(card.index) for card in cards)}]"
-    return f"with `gpus: {listed}`", {"gpus": listed}
+    return f"with `{typed('gpus', listed)}`", {"gpus": listed}
 
 
 def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
@@ -180,7 +182,7 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
     if served is None:
         return
     if served.shape.match.code and not served.wanted.trust_remote_code:
-        text = f"with `trust_remote_code: true`, if you trust the code of `{served.model}`,"
+        text = f"with `--set trust_remote_code=true`, if you trust the code of `{served.model}`,"
         wanted = replace(served.wanted, trust_remote_code=True)
         yield text, {"trust_remote_code": "true"}, replace(profile, served_model=replace(served, wanted=wanted))
     parsers = (
@@ -190,10 +192,8 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
     for name, setting, wanted in parsers:
         if setting not in {AUTO, NONE}:
             changed = replace(profile, served_model=replace(served, wanted=wanted))
-            yield f"with `{name}: {AUTO}`", {name: AUTO}, changed
+            yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
     if profile.budget:
-        from provision.phases.plan.fit import alternatives
-
         for change in alternatives(served.shape, served.request, profile.budget):
             smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
             yield change.text, change.policy, replace(profile, served_model=smaller)

@@ -1,4 +1,4 @@
-"""A hypothetical host from one line of text: `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
+"""A hypothetical host from one line of text: `RTX5090`, or `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from provision.core.models.facts import (
     Python,
     User,
 )
-from provision.phases.plan.cards import amd_by_name, nvidia_by_name
+from provision.phases.plan.cards import amd_by_name, nvidia_by_name, plain_name
 
 NAME = "what-if"
 HOSTS = "hosts"
 """The key for the number of such hosts that one model is spread over, which is a setting and no fact."""
 MOST_HOSTS = 64
+MOST_SIMILAR = 5
+"""The limit for names that an error suggests."""
 MOST_CARDS = 64
 """The limit for cards of one kind in one host."""
 _MANAGERS = {
@@ -133,11 +135,13 @@ def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
 
 
 def _pairs(text: str) -> dict[str, str]:
+    """Return the values by key. Words before the first key name the cards, and may have blanks as any value."""
+    cards, *rest = re.split(r"(?:^|\s+)(\S+?)=", text.strip())
+    named = [*zip(rest[::2], rest[1::2], strict=True)]
     found: dict[str, str] = {}
-    for word in text.split():
-        key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise UsageError(f"`{word}` is not key=value", hint="as in: gpu=H100x8 driver=580.65.06 os=ubuntu-24.04")
+    for key, value in [("gpu", cards), *named] if cards else named:
+        if not value:
+            raise UsageError(f"`{key}=` is not key=value", hint="as in: gpu=H100x8 driver=580.65.06 os=ubuntu-24.04")
         if key not in _READERS:
             near = difflib.get_close_matches(key.lower(), _READERS, n=1, cutoff=0.0)
             raise UsageError(
@@ -151,18 +155,12 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
-    if value == "none":
+    if value.lower() == "none":
         return None, None
     nvidia: list[NvidiaGpu] = []
     amd: list[AmdGpu] = []
     for part in value.split(","):
-        match = re.fullmatch(r"(.+?)x(\d{1,4})", part)
-        if not match or not 1 <= int(match[2]) <= MOST_CARDS:
-            raise UsageError(
-                f"`gpu={part}` is not NAMExCOUNT with 1 to {MOST_CARDS} cards",
-                hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1",
-            )
-        name, count = match[1], int(match[2])
+        name, count = _counted(part.strip())
         if amd_by_name(name):
             amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
         elif nvidia_by_name(name):
@@ -172,12 +170,35 @@ def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
     return Nvidia(gpus=tuple(nvidia)) if nvidia else None, Amd(gpus=tuple(amd)) if amd else None
 
 
+def _counted(text: str) -> tuple[str, int]:
+    """Return the name and the number of cards: `H100x8`, `8xH100`, and `RTX5090`, which is one."""
+    match = re.fullmatch(r"(?P<first>\d+) *x *(?P<after>.+)|(?P<before>.+?) *x *(?P<last>\d+)", text, re.IGNORECASE)
+    if match is None or _is_known(text):
+        return text, 1
+    name, count = match["after"] or match["before"], int(match["first"] or match["last"])
+    if 1 <= count <= MOST_CARDS:
+        return name, count
+    if not _is_known(name):  # `RTX5999` is no number of cards
+        return text, 1
+    raise UsageError(
+        f"`gpu={text}` does not name 1 to {MOST_CARDS} cards of a kind",
+        hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1",
+    )
+
+
+def _is_known(name: str) -> bool:
+    return (amd_by_name(name) or nvidia_by_name(name)) is not None
+
+
 def _unknown_card(name: str) -> UsageError:
     known = [*(row.name for row in catalog().nvidia_cards), *(row.name for row in catalog().amd_cards)]
     folded = {item.lower(): item for item in known}
-    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.0)
-    hint = f"did you mean `{folded[near[0]]}`? The catalog has: {', '.join(known)}"
-    return UsageError(f"`{name}` is not a card in the catalog", hint=hint)
+    near = difflib.get_close_matches(plain_name(name), folded, n=MOST_SIMILAR, cutoff=0.0)
+    listed = ", ".join(f"`{folded[item]}`" for item in near)
+    return UsageError(
+        f"`{name}` is not a GPU in the catalog",
+        hint=f"did you mean one of {listed}? provision/catalog/gpus.toml has all names",
+    )
 
 
 def _driver(value: str) -> str | None:

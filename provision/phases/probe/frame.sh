@@ -1,7 +1,7 @@
 # Common start of every script that reads a host: runs sections in parallel, each with a time limit.
 #
-# A process costs a host about a millisecond, so the shell itself does what it can. Two things are slow in it: cutting a long text with
-# ${x#...} or ${x%...} takes time that grows with the square of its length, and `read` asks the kernel for each byte.
+# Two things are slow in a shell: cutting a long text with ${x#...} or ${x%...} takes time that grows with the square of its length, and
+# `read` asks the kernel for each byte.
 #
 # The sender puts these assignments before this file, and the script's sections after it:
 #   FL_NONCE     marks the script's own lines in the output
@@ -45,29 +45,10 @@ show() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# locate NAME: set `path` to the program of that name; empty and false where there is none.
+# locate NAME: set `path` to the program of that name; false where there is none.
 locate() {
-    path=''
-    # The shell's own search is faster where there is nothing; what it finds may be a word of the shell, or in dash a file that cannot be executed.
-    has "$1" || return 1
-    IFS=:
-    for folder in $PATH; do
-        path=$folder/$1
-        [ -x "$path" ] && [ -f "$path" ] && break
-        path=''
-    done
-    unset IFS
-    [ -n "$path" ]
-}
-
-# each_on_path FUNCTION NAME...: call the function with the path of each program that is there. As `locate`, and faster for many names.
-each_on_path() {
-    taker=$1
-    shift
-    for name in "$@"; do command -v "$name"; done >"$FL_FILES$FL_GROUP.path" 2>/dev/null
-    while IFS= read -r path; do
-        case $path in /*) if [ -x "$path" ] || locate "${path##*/}"; then "$taker" "$path"; fi ;; esac
-    done <"$FL_FILES$FL_GROUP.path"
+    path=$(command -v "$1") || return 1
+    case $path in /*) [ -x "$path" ] ;; *) return 1 ;; esac
 }
 
 absent() {
@@ -75,44 +56,24 @@ absent() {
     return 127
 }
 
-# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout. A group runs one such command at a time, and
-# `end_late` ends it: `timeout` would be a process more for each.
+# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout. Without `timeout` only the budget limits it.
 limit() {
-    "$@" &
-    command_pid=$!
-    printf '%s %s\n' "$command_pid" "$FL_LIMIT_S" >"$FL_FILES$FL_GROUP.runs"
-    wait "$command_pid"
+    if [ -n "$FL_TIMEOUT" ]; then $FL_TIMEOUT "$FL_LIMIT_S" "$@"; else "$@"; fi
     status=$?
-    : >"$FL_FILES$FL_GROUP.runs"
-    if [ "$status" -gt 128 ] && first_line "$FL_FILES$FL_GROUP.late" && [ "$line" = "$command_pid" ]; then
+    # 137: it was killed, because it ignored SIGTERM. 143: busybox.
+    case $FL_TIMEOUT,$status in
+    timeout*,124 | timeout*,137 | timeout*,143)
         status=124
         printf 'no answer from %s within %s s\n' "$1" "$FL_LIMIT_S" >&2
-    fi
+        ;;
+    esac
     return "$status"
 }
 
-# end_process SIGNAL PID: end a process and all that it started.
-end_process() {
-    signal=$1 command_pid=$2
-    # Before the signal: whoever outlives the process that started it belongs to nobody.
-    # shellcheck disable=SC2046
-    set -- $(cat "/proc/$2/task/"*/children 2>/dev/null)
-    kill -s "$signal" "$command_pid" 2>/dev/null
-    for child in "$@"; do end_process "$signal" "$child"; done
-}
-
-# end_late: called once a second; end the commands that have reached their limit: by SIGTERM, and a second later by SIGKILL.
-end_late() {
-    for file in "$FL_FILES"*.runs; do
-        group=${file%.runs}
-        first_line "$file" || continue
-        command_pid=${line% *} allowed=${line#* } seconds=0
-        if first_line "$group.seen" && [ "${line% *}" = "$command_pid" ]; then seconds=${line#* }; fi
-        seconds=$((seconds + 1))
-        echo "$command_pid $seconds" >"$group.seen"
-        [ "$seconds" -ge "$allowed" ] || continue
-        echo "$command_pid" >"$group.late"
-        if [ "$seconds" -eq "$allowed" ]; then end_process TERM "$command_pid"; else end_process KILL "$command_pid"; fi
+# choose_timeout: set FL_TIMEOUT to the command that limits others; empty where the host has none.
+choose_timeout() {
+    for FL_TIMEOUT in 'timeout -k 1' timeout ''; do
+        [ -z "$FL_TIMEOUT" ] || ! $FL_TIMEOUT 1 true 2>/dev/null || break
     done
 }
 
@@ -137,7 +98,7 @@ run_group() {
     case $1 in group_*) "$1" ;; *) section "$1" "$1" ;; esac >>"$FL_FILES$1.out"
 }
 
-# Each group reports its end; the reader must not wait for one that hangs. It ends the `sleep` whose number it read last.
+# Each group reports its end; the reader must not wait for one that hangs.
 run_groups() {
     for group in "$@"; do
         {
@@ -145,69 +106,36 @@ run_groups() {
             echo finished
         } &
     done
-    passed=0
-    while [ "$passed" -lt "$FL_BUDGET_S" ]; do
-        sleep 1 >/dev/null &
-        echo "second $!" || return
-        wait "$!" || return
-        passed=$((passed + 1))
-        end_late
-    done
-    echo budget
+    sleep "$FL_BUDGET_S" >/dev/null &
+    echo "timer $!"
+    wait "$!" && echo budget
 }
 
 collect() {
-    left=$1 second='' outcome=ALL
-    while [ "$left" -gt 0 ] || [ -z "$second" ]; do
+    left=$1 timer='' outcome=ALL
+    while [ "$left" -gt 0 ] || [ -z "$timer" ]; do
         read -r word value || break
         case $word in
-        second) second=$value ;;
+        timer) timer=$value ;;
         finished) left=$((left - 1)) ;;
         budget) outcome=BUDGET && break ;;
         esac
     done
-    [ -n "$second" ] && kill "$second" 2>/dev/null
+    kill "$timer" 2>/dev/null
     cat "$FL_FILES"*.out
     printf '@@%s clock ' "$FL_NONCE"
-    clock_and_clean || date +%s.%N
+    date +%s.%N
     printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
 }
 
-# clock_and_clean: print the clock and remove the temporary files by one process: the time of a new file in a file system of this host is the
-# clock. False where a network may be in between, and where `find` cannot print times, as that of busybox.
-clock_and_clean() {
-    case $FL_FILES in */) return 1 ;; esac
-    : >"${FL_FILES}clock"
-    find "$FL_FILES"* \( -name '*.clock' -printf '%C@\n' -o -true \) -delete 2>/dev/null
-}
-
-# clean: remove the temporary files that are left.
-clean() {
-    for file in "$FL_LEFT" "$FL_LEFT".*; do
-        [ ! -e "$file" ] || { rm -rf "$FL_LEFT" "$FL_LEFT".* && return; }
-    done
-}
-
-# user_id: set FL_UID. Not by `id`, which may wait for a directory service.
-user_id() {
-    FL_UID=''
-    while read -r word _ FL_UID _ && [ "$word" != Uid: ]; do FL_UID=''; done 2>/dev/null </proc/self/status
-    [ -n "$FL_UID" ] || FL_UID=$(id -u)
-}
-
-# make_files: set FL_FILES to how the names of temporary files begin, and FL_LEFT to what has to be removed; false where nothing can be
-# written. No other user can write to the first two folders, so they need no folder of their own.
+# make_files: set FL_FILES to how the names of temporary files begin; false where nothing can be written.
 make_files() {
     for folder in /run "/run/user/$FL_UID" "${TMPDIR:-/tmp}" /dev/shm /var/tmp "$FL_HOME"; do
-        [ -w "$folder" ] || continue
-        FL_LEFT=$folder/.firstlight-probe-$FL_NONCE
-        case $folder in
-        /run | "/run/user/$FL_UID") FL_FILES=$FL_LEFT. ;;
-        *) FL_FILES=$FL_LEFT/ && { mkdir "$FL_LEFT" 2>/dev/null || continue; } ;;
-        esac
+        FL_FILES=$folder/.firstlight-probe-$FL_NONCE/
+        mkdir "$FL_FILES" 2>/dev/null || continue
         # A full disk allows a new folder, but no data in a file.
         { echo x >"${FL_FILES}try"; } 2>/dev/null && return 0
-        rm -rf "$FL_LEFT" "$FL_LEFT".*
+        rm -rf "$FL_FILES"
     done
     return 1
 }
@@ -227,7 +155,8 @@ read_host() {
     FL_LIMIT_S=${FL_LIMIT_S:-10}
     FL_BUDGET_S=${FL_BUDGET_S:-15}
     printf '@@%s start\n' "$FL_NONCE"
-    user_id
+    FL_UID=$(id -u)
+    choose_timeout
     FL_HOME=${HOME:-}
     [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
     if [ -z "$FL_PREFIX" ]; then
@@ -238,7 +167,7 @@ read_host() {
         printf '@@%s over NOWHERE\n' "$FL_NONCE"
         return 1
     fi
-    trap clean EXIT
+    trap 'rm -rf "$FL_FILES"' EXIT
     trap 'exit 129' HUP INT TERM
     # With exec: a redirection of one command would keep the old descriptor, and with it the connection, open in a
     # hanging process.

@@ -224,33 +224,10 @@ LIST
 
 # ---- software for the installation ----------------------------------------------------------------------------
 
-# resolve PATH: set `resolved` to the file that it leads to, without links.
-resolve() {
-    resolved=$1 links=0
-    while [ "$links" -lt 40 ]; do
-        cd -P "${resolved%/*}/" 2>/dev/null || return 1
-        resolved=${PWD%/}/${resolved##*/}
-        [ -L "$resolved" ] || break
-        # The usual link, from python3 to python3.12 in the same folder, is told without a process and without reading the folder.
-        target=''
-        for digit in 0 1 2 3 4 5 6 7 8 9; do
-            file=$resolved.1$digit
-            # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
-            [ ! -L "$file" ] && [ "$file" -ef "$resolved" ] && target=$file && break
-        done
-        [ -n "$target" ] || target=$(readlink "$resolved") || return 1
-        case $target in /*) resolved=$target ;; *) resolved=${PWD%/}/$target ;; esac
-        links=$((links + 1))
-    done
-    cd /
-    [ -e "$resolved" ]
-}
-
 # python_facts PATH [NAME]: print version, headers, venv and torch of an interpreter, once each; NAME replaces its path.
 python_facts() {
     called=${2:-}
-    resolve "$1" || return 0
-    interpreter=$resolved
+    interpreter=$(readlink -f "$1") && [ -e "$interpreter" ] || return 0
     case $seen in *"|$interpreter|"*) return 0 ;; esac
     # A virtual environment has the same program as its base interpreter, which may still follow.
     environment=${1%/bin/*}
@@ -298,9 +275,9 @@ python_on_path() {
 pythons() {
     seen='' shims='' names='python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15'
     [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
-    # Split the names at blanks.
-    # shellcheck disable=SC2086
-    each_on_path python_on_path $names
+    for name in $names; do
+        if locate "$name"; then python_on_path "$path"; fi
+    done
     for name in $names; do
         for path in "/usr/bin/$name" "/usr/local/bin/$name"; do
             [ -x "$path" ] && python_facts "$path"
@@ -321,32 +298,9 @@ program() {
     echo
 }
 
-# of_one_package NAME NAME: whether two programs, such as gcc-12 and g++-12, belong together; sets `path` to that of the second.
-of_one_package() {
-    locate "$1" || return 1
-    file=$path
-    locate "$2" || return 1
-    # Not by a pattern, which would read the whole folder. Others cost a process.
-    for release in 9 10 11 12 13 14 15 16 17 18 19 20; do
-        # shellcheck disable=SC3013 # POSIX has -ef since 2024, and all shells had it before
-        [ "$file-$release" -ef "$file" ] && [ "$path-$release" -ef "$path" ] && return 0
-    done
-    return 1
-}
-
-say_program() { printf 'program=%s|%s|\n' "${1##*/}" "$1"; }
-
 programs() {
-    each_on_path say_program git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk
-    program gcc versioned >"${FL_FILES}gcc"
-    show "${FL_FILES}gcc"
-    if of_one_package gcc g++; then
-        first_line "${FL_FILES}gcc"
-        printf 'program=g++|%s|%s\n' "$path" "${line##*|}"
-    else
-        program g++ versioned
-    fi
-    for name in clang nvcc hipcc; do program "$name" versioned; done
+    for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk; do program "$name"; done
+    for name in gcc g++ clang nvcc hipcc; do program "$name" versioned; done
     # Usually other names of gcc and g++.
     if has gcc; then program cc; else program cc versioned; fi
     if has g++; then program c++; else program c++ versioned; fi
@@ -470,6 +424,16 @@ cuda_toolkits() {
         elif [ -x "$folder/bin/nvcc" ]; then
             limit "$folder/bin/nvcc" --version 2>&1
         fi
+        # FlashInfer compiles with these when the engine starts. For the last one the linker takes the driver's own if that has a link.
+        for needed in bin/nvcc include/curand_kernel.h lib64/libcudart.so lib64/stubs/libcuda.so; do
+            case $needed in
+                */libcuda.so) set -- /usr/lib/*-linux-gnu/libcuda.so /usr/lib64/libcuda.so /usr/lib/libcuda.so "$folder/$needed" ;;
+                *) set -- "$folder/$needed" ;;
+            esac
+            found=''
+            for file; do [ ! -e "$file" ] || found=yes; done
+            [ -n "$found" ] || say lacks "$needed"
+        done
         [ ! -e "$folder/compat/libcuda.so.1" ] || say compat "$folder/compat/libcuda.so.1"
     done
     return 0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
 from provision.core.install_paths import default_prefix
+from provision.phases.probe.assemble import CUT, parse
+from provision.phases.probe.parsers.configuration import sysctl_files
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts
@@ -49,8 +51,6 @@ def script(
     """
     files: Sequence[str] = ()
     if with_configuration:
-        from provision.phases.probe.parsers.configuration import sysctl_files
-
         files = sysctl_files()
     parameters = {
         "FL_NONCE": nonce or secrets.token_hex(8),
@@ -117,8 +117,6 @@ def probe(
     answer = session.run("", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     # Only now, so that connections begin before it is imported.
-    from provision.phases.probe.assemble import CUT, parse
-
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if facts.unknown.get("host") == CUT:
         raise RemoteCommandError(

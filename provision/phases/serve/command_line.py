@@ -16,7 +16,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
 from provision.core.models.setting_types import CHAT_TEMPLATE
 from provision.core.models.settings import Settings
-from provision.core.models.stack import AttentionPlan, ModelPlan, Stack
+from provision.core.models.stack import AttentionPlan, FlashInferPlan, ModelPlan, Stack
 from provision.phases.serve import peer_access, start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
@@ -65,7 +65,7 @@ def serve_command(
         ServeError: The Stack has no vLLM.
     """
     if stack.vllm is None or stack.attention is None:
-        raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
+        raise ServeError("the plan has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
     served_name = settings.served_model_name or model.name
     split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]
@@ -217,8 +217,7 @@ def _environment(
     }
     if not has("attention", stack.vllm.version):
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
-    if stack.flashinfer is not None and stack.flashinfer.kernels == "off":
-        values |= options()["flashinfer"]["off"]
+    values |= _flashinfer(stack.flashinfer, prefix)
     if devices.platform == "cpu":
         if model.kind == "builtin":
             values |= options()["builtin"]["cpu_environment"]
@@ -238,6 +237,18 @@ def _environment(
         names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
         values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])
     return values
+
+
+def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
+    """Return the variables without FlashInfer's kernels, or those that find nvcc and the environment's ninja: a service's own PATH has neither."""
+    row = options()["flashinfer"]
+    if plan is not None and plan.kernels == "off":
+        off: dict[str, str] = row["off"]
+        return off
+    if plan is None or plan.kernels != "compiled":
+        return {}
+    home = plan.toolkit or row["toolkit"]
+    return {"CUDA_HOME": home, "PATH": ":".join([f"{prefix}/current/bin", f"{home}/bin", *row["path"]])}
 
 
 def attention_environment(attention: AttentionPlan, start: str) -> dict[str, str]:

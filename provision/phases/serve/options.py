@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from provision.core.tables import own_table
 
 
@@ -15,6 +17,4 @@ def options() -> dict[str, Any]:
 
 def has(feature: str, vllm_version: str) -> bool:
     """Return whether a release of vLLM has the option of a table row."""
-    from packaging.version import Version
-
     return Version(vllm_version) >= Version(options()[feature]["since"])

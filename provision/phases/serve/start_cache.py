@@ -23,6 +23,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
 from provision.phases.serve.devices import Devices
+from provision.phases.serve.onhost.start_cache_archive import MOST_BYTES
 from provision.phases.serve.options import options
 
 KEY_LENGTH = 16
@@ -149,8 +150,6 @@ class HostCache:
             ServeError: What arrived is not what the host has packed.
         """
         # Only here: it brings argparse and tarfile, and most runs fetch nothing.
-        from provision.phases.serve.onhost.start_cache_archive import MOST_BYTES
-
         # Only root, or the one account that there is, can write in this folder.
         archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.frozen import frozen
 from provision.core.models.base import Record
@@ -34,6 +35,8 @@ from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve_request import executor_requirements
+from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.variants import find_wrong_contents
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
@@ -175,9 +178,6 @@ def cache_key(stack: Stack, job: StageJob) -> str:
 
 
 def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
-    from provision.catalog.index.sources import find_sources
-    from provision.phases.stage.stack_lock import unpacked_size
-
     if job.progress:
         job.progress("solve", 0, 0)
     with ThreadPoolExecutor() as pool:
@@ -244,9 +244,6 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
         StageError: A wheel cannot be had.
 
     """
-    from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
-    from provision.phases.stage.variants import find_wrong_contents
-
     extra = job.packager.requires(attempt.package) if attempt.package else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
     with Prefetch(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
@@ -300,9 +297,6 @@ def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tupl
     """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
     here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
     if not all(here.values()):
-        from provision.catalog.index.sources import find_sources
-        from provision.phases.stage.stack_lock import fetch_wheels
-
         if any(not wheel.url and not here[wheel.sha256] for wheel in wheels):
             for source in attempt.own:
                 build_local_wheel(source, job.store)

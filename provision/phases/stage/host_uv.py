@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.uv import uv_program
 from provision.core.models.staged import StagedFile
 from provision.core.scratch import scratch_folder
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
@@ -35,8 +36,6 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
 
 
 def _copy_own(store: Store) -> Path:
-    from provision.catalog.index.uv import uv_program
-
     return store.add(Path(uv_program()), name="uv")
 
 

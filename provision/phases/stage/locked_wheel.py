@@ -7,9 +7,14 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import find_sources
 from provision.core.errors import StageError
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import solve
+from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.stack_lock import fetch_wheels
+from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 
@@ -70,12 +75,6 @@ def fetch_locked_wheel(
         StageError: It cannot be had, or its hash is not in the file.
 
     """
-    from provision.catalog.index.sources import find_sources
-    from provision.phases.stage.solve import solve
-    from provision.phases.stage.solve_request import SolveRequest
-    from provision.phases.stage.stack_lock import fetch_wheels
-    from provision.phases.stage.wheel_choice import choose_wheels
-
     version, hashes = locked_hashes(lock, distribution)
     sources = find_sources(settings)
     request = SolveRequest(target, (f"{distribution}=={version}",), excluded=tuple(excluded))

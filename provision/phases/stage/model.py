@@ -18,6 +18,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
+from provision.phases.stage.model_hub import stage_hub_model
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -41,8 +42,6 @@ def stage_model(
         files = stage_folder(folder, store)
         name = folder.resolve().name
     elif _HUB_ID.fullmatch(text) and not text.startswith("."):
-        from provision.phases.stage.model_hub import stage_hub_model
-
         files = stage_hub_model(
             text,
             settings.hf_token_file,

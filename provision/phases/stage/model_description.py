@@ -9,16 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from provision.catalog.index.settings import read_settings
+from provision.catalog.rows import Row
 from provision.core.errors import ModelError
+from provision.core.frozen import table_row
 from provision.core.json_text import parse_object
 from provision.core.models.settings import Settings
+from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit import Shape, shape_of
-from provision.phases.plan.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
+from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
 from provision.phases.stage.hub_responses import HubModel, parse_hub_model
+from provision.phases.stage.model_hub import HubSilentError, fetch_hub_model, model_key
 from provision.phases.stage.wheelhouse import Store, flat_name
 
+_KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@table_row
+class KnownModel(Row):
+    """A model whose sizes the product has; known_models.toml explains the values."""
+
+    id: str
+    architecture: str
+    parameters: dict[str, int]
+    config: dict[str, Any]
 
 
 def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shape | None:
@@ -51,8 +66,6 @@ def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | N
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    from provision.phases.stage.model_hub import fetch_hub_model, model_key
-
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)
     if staged and (found := _of_staged(settings.model, staged, store)):
@@ -60,10 +73,25 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
     if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
             return _shape(settings.model, parse_hub_model(kept))
-    known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
+    try:
+        known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
+    except HubSilentError:
+        if shipped := _known(settings.model):
+            return shipped
+        raise
     shape = _shape(settings.model, known)
     store.put("described", key, asdict(known))
     return shape
+
+
+def _known(model: str) -> Shape | None:
+    """Return the shape of a model by the figures of the product; None where it has none."""
+    name = model.partition("@")[0]
+    row = next((row for row in rows_of(_KNOWN_MODELS, "model", KnownModel) if row.id == name), None)
+    if row is None:
+        return None
+    sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in row.parameters.items()}
+    return shape_of({"architectures": [row.architecture], **row.config}, counted(sizes, KNOWN), model=model)
 
 
 def _shape(model: str, known: HubModel) -> Shape:

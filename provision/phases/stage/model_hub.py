@@ -39,6 +39,10 @@ _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors"
 """File types of a model repository that vLLM reads."""
 
 
+class HubSilentError(StageError):
+    """The model hub does not answer."""
+
+
 @frozen
 class HubFile:
     """A file of the model. Its name in the wheelhouse has no folders."""
@@ -217,7 +221,7 @@ class _Hub:
         try:
             answer = get(self._client, self._endpoint + address)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise StageError(
+            raise HubSilentError(
                 f"the hub `{self._endpoint}` does not answer: {error}",
                 hint="set HF_ENDPOINT to a mirror that this machine can reach, or give a folder with the model (--model FOLDER)",
             ) from error

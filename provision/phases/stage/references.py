@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from provision.core.run_folder import write_atomically
+from provision.core.files import write_atomically
 
 
 class References:

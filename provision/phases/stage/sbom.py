@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
 from provision import __version__
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import write_atomically
 
 if TYPE_CHECKING:
-    from cyclonedx.model.component import Component
     from cyclonedx.model.license import License
 
 FOLDER = "sbom"
@@ -96,10 +102,6 @@ def write_sbom(staged: Staged, folder: Path) -> Path:
 
 
 def _python_package(package: LockedPackage, wheel: StagedFile | None = None) -> Component:
-    from cyclonedx.model import HashAlgorithm, HashType, Property
-    from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
-
     address = PackageURL("pypi", None, package.name, package.version, {"file_name": wheel.name} if wheel else None)
     return Component(
         name=package.name,
@@ -115,9 +117,6 @@ def _python_package(package: LockedPackage, wheel: StagedFile | None = None) -> 
 
 def _interpreter(staged: Staged) -> Component:
     """Return the interpreter: with a hash where it is sent to hosts, without one where it is that of the host."""
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-
     interpreter = staged.interpreter or staged.stack.interpreter
     return Component(
         name="python",
@@ -133,10 +132,6 @@ def _interpreter(staged: Staged) -> Component:
 
 
 def _document(name: str, version: str, components: list[Component], lock: str) -> str:
-    from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.output.json import JsonV1Dot6
-
     root = Component(name=name, version=version, type=ComponentType.APPLICATION, bom_ref=f"{name} {version}")
     bom = Bom(
         metadata=BomMetaData(component=root),
@@ -164,8 +159,6 @@ def _metadata(wheel: Path) -> Message:
 
 def _licences(metadata: Message) -> list[License]:
     """Return what a package says about its licence: an SPDX expression, else classifiers, else a short name."""
-    from cyclonedx.contrib.license.factories import LicenseFactory
-
     factory = LicenseFactory()
     if expression := metadata.get("License-Expression"):
         return [factory.make_from_string(expression)]

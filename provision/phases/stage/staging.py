@@ -12,17 +12,20 @@ from pydantic import ValidationError
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.environment_folders import digest_of
 from provision.core.errors import StageError
+from provision.core.files import write_atomically
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import StageJob, cache_key, lock_best_candidate
+from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import OnStored, Progress
 from provision.phases.stage.extension_package import NoPackager, Packager
 from provision.phases.stage.host_uv import stage_uv
+from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.platforms import Target
@@ -212,7 +215,7 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
         found = [(Candidate(id="planned", rank=1, accepted=True, stack=resolution.stack), resolution.stack)]
     if not found:
         raise StageError(
-            "there is no Stack to stage", hint="run `./firstlight plan` to see why each candidate was refused"
+            "there is no plan to stage", hint="run `./firstlight plan` to see why each candidate was refused"
         )
     return found
 
@@ -222,8 +225,6 @@ def _interpreter(
 ) -> tuple[Interpreter, list[StagedFile]]:
     if stack.interpreter.origin == "host":
         return stack.interpreter, []
-    from provision.phases.stage.interpreter import stage_interpreter
-
     target = Target.of(stack.platform, stack.interpreter.version)
     version, file = stage_interpreter(target, client, store, refresh=refresh)
     return Interpreter(version=version, origin="managed"), [file]
@@ -237,8 +238,6 @@ def _debs(
             "the host's package status is needed to fetch OS packages for it",
             hint="read /var/lib/dpkg/status of the host",
         )
-    from provision.phases.stage.debs import fetch_debs
-
     return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
 
 

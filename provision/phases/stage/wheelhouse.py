@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from provision.core.errors import StageError
+from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
-from provision.core.run_folder import write_atomically
 from provision.phases.stage.references import References
 
 BLOCK = 1 << 20

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """\
 import sys
 sys.path[0] = sys.argv.pop(1)
-from verify.cli import main
+from verify.cli.main import main
 sys.exit(main(["upgrade", *sys.argv[1:]]))
 """
 """The checkout comes in the place of the working directory, whose modules could have the names of ours."""

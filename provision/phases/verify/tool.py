@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from provision.core.files import files_below
-from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
+from verify.doctor.catalog import PACKED_CAUSES, pack
 
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
     {
-        "verify/fault_families.py",
+        "verify/runner/fault_families.py",
         "verify/doctor/text_classifier.py",
-        "verify/host_comparison.py",
-        "verify/time_limits.py",
+        "verify/host/comparison.py",
+        "verify/runner/time_limits.py",
         "verify/cabi/build.py",
     }
 )
@@ -35,8 +36,6 @@ def zipapp() -> bytes:
 
     Releases of zlib may compress differently: a host with two controllers then gets the tool again.
     """
-    from verify.doctor.catalog import PACKED_CAUSES, pack
-
     entries: dict[str, bytes] = {}
     tables: dict[str, Any] = {}
     for path in sorted(SOURCE.rglob("*")):
@@ -46,7 +45,7 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            tables[path.stem] = read_table(path)
+            tables[path.stem] = tomllib.loads(path.read_text(encoding="utf-8"))
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
-    return pack_zipapp(entries, main="verify.cli:main(sys.argv[1:])")
+    return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")

@@ -12,10 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from provision import __version__
+from provision.core.files import write_atomically
 from provision.core.formatting import format_bytes
 from provision.core.json_text import parse
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import write_atomically
 from provision.report.history.pseudonyms import Pseudonyms
 from provision.report.history.runs import document, objects
 from provision.report.layout import count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +44,6 @@ def find(logs: Path, run: str | None = None) -> Path:
     if run in (None, "latest"):
         return logs / found[0]
     if run not in found:
-        import difflib
-
         near = difflib.get_close_matches(str(run), found, n=1)
         known = f"`{near[0]}`" if near else f"the newest is `{found[0]}`"
         raise UsageError(f"no run `{run}` in `{logs}`; {known}", hint="all runs: ./firstlight logs list")

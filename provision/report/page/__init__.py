@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.core.files import write_atomically
 from provision.core.models.records import Summary
 from provision.core.redaction import scrub
-from provision.core.run_folder import RunFolder, write_atomically
+from provision.core.run_folder import RunFolder
 from provision.report import summarise
+from provision.report.difference import since_green
+from provision.report.page import template
+from provision.report.page.compared import comparisons
+from provision.report.page.rollout import rollout_of
+from provision.report.page.view import view
 
 NAME = "summary.html"
 
@@ -28,12 +34,6 @@ def write(run: RunFolder) -> Path:
 
 def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
-    from provision.report.difference import since_green
-    from provision.report.page import template
-    from provision.report.page.compared import comparisons
-    from provision.report.page.rollout import rollout_of
-    from provision.report.page.view import view
-
     summary = _summary(run)
     names = [host.name for host in summary.hosts]
     content = view(

@@ -16,7 +16,7 @@ from provision.report.page.classes import classes
 from provision.report.page.plot import Chart
 from provision.report.page.series import Rule, rules, series_charts
 from tests.report.sample import GPU_STACK, STARTED, check
-from verify.attention_speed import SweepRow
+from verify.attention.speed import SweepRow
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.records import CheckContext, CheckResult

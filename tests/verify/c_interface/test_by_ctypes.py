@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from verify import reference
+from verify.attention import reference
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LAYOUTS = ["batch_length_heads", "batch_heads_length"]

@@ -26,7 +26,7 @@ Verify = Callable[..., Answer]
 MANY = """
 import contextlib, io, json, sys
 import torch
-from verify.cli import main
+from verify.cli.main import main
 
 answers = []
 for arguments in json.load(sys.stdin):

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from verify import small_llama
-from verify.checks.engine.answers import LENGTH, PROMPTS, SHARED, EngineAnswer, evaluate, prompts, spoiled
+from verify.checks.engine.answers import (
+    LENGTH,
+    PROMPTS,
+    SHARED,
+    EngineAnswer,
+    evaluate,
+    prompts,
+    sampling_environment,
+    spoiled,
+)
+from verify.serving import small_llama
 
 CONFIG = {**small_llama.tiny().config, "architectures": ["LlamaForCausalLM"]}
 
@@ -160,3 +170,15 @@ def test_a_wrong_token_is_named_and_a_tie_is_accepted() -> None:
     assert evaluate(EngineAnswer((5,), (-0.5,)), exact[:1], 0.3)[0] == f"1 tokens instead of {LENGTH}"
     assert evaluate(spoiled(EngineAnswer((5,) * LENGTH, (-0.5,) * LENGTH)), exact, 0.001)[0] is not None
     assert evaluate(EngineAnswer((5,) * LENGTH, (float("nan"),) * LENGTH), exact, 0.001)[0] is not None
+
+
+def test_an_engine_samples_as_the_service_of_its_stack_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert sampling_environment(None, "/f") == {}
+    assert sampling_environment({"kernels": "prebuilt"}, "/f") == {}
+    assert sampling_environment({"kernels": "off"}, "/f") == {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    found = sampling_environment({"kernels": "compiled", "toolkit": "/usr/local/cuda-13.0"}, "/f")
+    assert found["CUDA_HOME"] == "/usr/local/cuda-13.0"
+    assert found["FLASHINFER_WORKSPACE_BASE"] == "/f"
+    assert found["PATH"].split(":") == [f"{sys.prefix}/bin", "/usr/local/cuda-13.0/bin", "/usr/bin"]
+    assert sampling_environment({"kernels": "compiled", "toolkit": None}, "/f")["CUDA_HOME"] == "/usr/local/cuda"

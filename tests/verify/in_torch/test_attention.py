@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from verify import attention_kernels
 from verify.attention import FlashMultiheadAttention, restore_attention, upgrade_attention
-from verify.attention_kernels import KERNELS, AttentionProblem, attend
+from verify.attention import kernels as attention_kernels
+from verify.attention.kernels import KERNELS, AttentionProblem, attend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 """Tolerance in float64, where a difference in meaning cannot be mistaken for rounding."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from verify import attention_speed, devices
-from verify.attention_gain import measure_gain
-from verify.attention_speed import measure, reference_blocks, sweep
+from verify.attention import speed as attention_speed
+from verify.attention.gain import measure_gain
+from verify.attention.speed import measure, reference_blocks, sweep
 from verify.checks.memory import attention as memory
+from verify.host import devices
 from verify.records import CheckContext
 from verify.tables import table
 

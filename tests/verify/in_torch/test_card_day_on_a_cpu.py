@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks.card import attention, day
 from tests.verify.in_torch.conftest import ROOT
-from verify.attention_cases import CASES
-from verify.providers import sdpa
+from verify.attention.cases import CASES
+from verify.attention.providers import sdpa
 
 ABOUT = {"device": "cpu", "cuda": "13.0", "torch": "2.11.0+cu130", "cxx11": True}
 OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from verify import collectives, timing
+from verify import timing
 from verify.checks.collectives import gloo
-from verify.collectives import evaluate
+from verify.operators import collectives
+from verify.operators.collectives import evaluate
 from verify.records import CheckContext
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tests.verify.in_torch.altered_kernels import Broken, Change, off
-from verify import small_llama
-from verify.attention_cases import CASES
+from verify.attention.cases import CASES
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
 from verify.records import Check, CheckContext, CheckResult
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
+from verify.serving import small_llama
 from verify.tables import table
 
 CHECKS = {check.id: check for check in all_checks()}

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.verify.in_torch.altered_kernels import Broken, Change
 from verify.inputs import DTYPES
 from verify.records import CheckContext, CheckResult
-from verify.registry import all_checks
+from verify.runner.registry import all_checks
 
 CHECKS = {check.id: check for check in all_checks()}
 FINE = ("float32", "float16")

@@ -17,16 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
-from verify import numa_binding, timing
+from verify import timing
 from verify.checks.kernels import determinism, memory_pattern
 from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import copies, gemm, memory
+from verify.host import numa_binding
+from verify.host.views import numa
+from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
-from verify.registry import all_checks
-from verify.speed_check import speed_floor
+from verify.runner.registry import all_checks
 from verify.tables import table
-from verify.views import numa
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
@@ -140,8 +141,8 @@ def test_each_path_of_torchs_attention_is_called_correctly_on_a_card_and_proven(
 
 
 def test_cudnn_is_not_called_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verify.attention_cases import CASES
-    from verify.providers.sdpa import CUDNN
+    from verify.attention.cases import CASES
+    from verify.attention.providers.sdpa import CUDNN
 
     exclusive = next(case for case in CASES if case.name == "one token alone")
     assert CUDNN.refuses(exclusive, "bfloat16", "cuda") == "a single key"
@@ -204,7 +205,7 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_bound_process_prefers_memory_of_that_node() -> None:
     """Read from the kernel (get_mempolicy), if it lets a process choose."""
     program = (
-        "import ctypes, platform; from verify import numa_binding\n"
+        "import ctypes, platform; from verify.host import numa_binding\n"
         "print(numa_binding._prefer_memory(0))\n"
         "mode = ctypes.c_int(); call = {'x86_64': 239, 'aarch64': 236}[platform.machine()]\n"
         "print(ctypes.CDLL(None).syscall(call, ctypes.byref(mode), None, 0, None, 0), mode.value)"
@@ -217,7 +218,7 @@ def test_a_bound_process_prefers_memory_of_that_node() -> None:
 @pytest.mark.parametrize(("device", "dtype"), [("cuda:0", torch.float16), ("cpu", torch.float32)])
 def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own paths on the CPU; the standard one converts 16 bits to 32 by default, as on a card."""
-    from verify import attention_speed as attention
+    from verify.attention import speed as attention
 
     class Seen(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -262,7 +263,7 @@ def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.Mo
 
 
 def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verify import attention_speed as attention
+    from verify.attention import speed as attention
 
     def full(work: Any, device: str, *, budget_s: float) -> timing.Timed:
         if device != "cpu" and torch.backends.cuda.math_sdp_enabled():

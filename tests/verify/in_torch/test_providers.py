@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from verify.attention_cases import CASES, Case
-from verify.providers import Provider, aiter_flash, flash_attn, unified, vllm_flash
+from verify.attention.cases import CASES, Case
+from verify.attention.providers import Provider, aiter_flash, flash_attn, import_problem, unified, vllm_flash
 from verify.tables import table
 
 TOLERANCE = 2e-5
@@ -217,7 +217,7 @@ def test_old_cards_are_not_asked_for_bfloat16(
 
 
 def test_kernels_that_aiter_compiles_do_not_stay(tmp_path: Path) -> None:
-    code = "from verify.providers import aiter_flash; aiter_flash.FLASH.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
+    code = "from verify.attention.providers import aiter_flash; aiter_flash.FLASH.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
     environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).parent == tmp_path
@@ -261,7 +261,7 @@ MAPS = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42 /srv/env/lib/python3.12
 
 
 def test_each_generation_is_recognised_by_the_name_of_its_kernel() -> None:
-    from verify.attention_check import check_kernel_trace
+    from verify.attention.check import check_kernel_trace
 
     rows = table("attention")["provider"]
     for name, row in rows.items():
@@ -275,10 +275,28 @@ def test_each_generation_is_recognised_by_the_name_of_its_kernel() -> None:
 
 
 def test_a_kernel_without_its_library_is_no_proof() -> None:
-    from verify.attention_check import check_kernel_trace
+    from verify.attention.check import check_kernel_trace
 
     row = table("attention")["provider"]["vllm_flash_3"]
     kernels = [SEEN["vllm_flash_3"]]
     assert check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"
     other = check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa2_C"))
     assert (other.status, other.reason) == ("fail", "no library of vLLM's FlashAttention 3 is loaded (`_vllm_fa3_C`)")
+
+
+def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "flash_attn" / "cute"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").write_text("import types\ntypes.missing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert import_problem(flash_attn.FOUR.row) == "no `flash-attn-4` in this environment"
+    (tmp_path / "flash_attn_4-4.0.0.dist-info").mkdir()
+    (tmp_path / "flash_attn_4-4.0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: flash-attn-4\nVersion: 4.0.0\n"
+    )
+    assert str(import_problem(flash_attn.FOUR.row)).startswith(
+        "`flash_attn.cute` does not import: module 'types' has no"
+    )

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Broken
-from verify.providers.layout import cache, page_table
-from verify.reference import attention, bottom_right, packed_attention
+from verify.attention.providers.layout import cache, page_table
+from verify.attention.reference import attention, bottom_right, packed_attention
 
 
 def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Bent
-from verify.attention_cases import CASES, Case, Inputs, plain
-from verify.attention_check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
+from verify.attention.cases import CASES, Case, Inputs, plain
+from verify.attention.check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
+from verify.attention.providers import sdpa
 from verify.inputs import DTYPES, corrupt, normal
-from verify.operator_reference import share
-from verify.products import error_share
-from verify.providers import sdpa
+from verify.operators.products import error_share
+from verify.operators.reference import share
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.verify.in_torch.altered_kernels import Bent
-from verify import attention_kernels
 from verify.attention import FlashMultiheadAttention
+from verify.attention import kernels as attention_kernels
 from verify.checks.memory.attention import peak
-from verify.cli import main
+from verify.cli.main import main
 
 MODELS = '''
 import torch

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from verify import devices, vllm_kernels
+from verify.binaries import vllm_kernels
+from verify.host import devices
+from verify.host.views import pci, torch_view
+from verify.operators.speed import compare_like_devices
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.registry import all_checks
-from verify.runner import run
-from verify.speed_check import compare_like_devices
-from verify.views import pci, torch_view
+from verify.runner.execution import run
+from verify.runner.registry import all_checks
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
@@ -30,7 +31,7 @@ SERVING = ("serving.access", "serving.answer", "serving.model", "serving.process
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A lock of the installed packages, a Stack that names them, and a substitute for vLLM, which is not installed here."""
-    from verify.distributions import installed
+    from verify.binaries.distributions import installed
 
     folder = tmp_path_factory.mktemp("stack")
     lock, stack = folder / "lock.txt", folder / "expect.json"
@@ -90,10 +91,10 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         "collectives.pairs": "there are fewer than two cards",
         "collectives.peers": "there are fewer than two cards",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
-        "engine.answers": "the Stack has no vLLM",
-        "engine.vllm": "the Stack has no vLLM",
-        **{check.id: "the Stack has no vLLM" for check in all_checks() if check.id.startswith("operators.vllm_")},
-        "serving.load": "the Stack has no vLLM",
+        "engine.answers": "the plan has no vLLM",
+        "engine.vllm": "the plan has no vLLM",
+        **{check.id: "the plan has no vLLM" for check in all_checks() if check.id.startswith("operators.vllm_")},
+        "serving.load": "the plan has no vLLM",
         **dict.fromkeys(SERVING, "no service runs from this environment"),
     }
 

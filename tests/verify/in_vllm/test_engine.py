@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from provision.phases.serve.onhost import builtin_model
-from verify import small_llama
 from verify.checks.engine import answers
+from verify.serving import small_llama
 
 WAY, OPTIONS = next(iter(answers.WAYS.items()))
 FAR = 200

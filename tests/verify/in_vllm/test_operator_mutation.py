@@ -11,12 +11,12 @@ from typing import Any, Self
 import pytest
 import torch
 
+from verify.binaries.vllm_kernels import truncated_types
 from verify.checks.operators import vllm_norm, vllm_products, vllm_quantised, vllm_rotary
+from verify.host.views.cpu import largest_int8_weight
+from verify.operators.vllm import load
 from verify.records import CheckContext, CheckResult
-from verify.registry import all_checks
-from verify.views.cpu import largest_int8_weight
-from verify.vllm_kernels import truncated_types
-from verify.vllm_operators import load
+from verify.runner.registry import all_checks
 
 CHECKS = {check.id.partition(".")[2]: check for check in all_checks() if check.id.startswith("operators.vllm_")}
 RESULTS: dict[str, tuple[str, int]] = {
@@ -262,5 +262,5 @@ def test_the_second_largest_in_one_row_is_noticed() -> None:
 
 
 def test_the_operators_are_called_without_importing_vllm() -> None:
-    code = "import sys; from verify.vllm_operators import operator; operator('rms_norm', 'cpu'); assert 'vllm' not in sys.modules"
+    code = "import sys; from verify.operators.vllm import operator; operator('rms_norm', 'cpu'); assert 'vllm' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from verify.attention_cases import CASES
-from verify.providers import unified, vllm_rocm
+from verify.attention.cases import CASES
+from verify.attention.providers import unified, vllm_rocm
 
 INTERPRETED = f"""
 import json, sys
@@ -26,9 +26,9 @@ sys.modules["vllm._C"] = ModuleType("vllm._C")
 torch.cuda.get_device_properties = lambda *_: SimpleNamespace(gcnArchName="gfx90a")
 import vllm.platforms.rocm
 vllm.platforms.rocm.use_rocm_custom_paged_attention = lambda *_: False  # it is written in HIP
-from verify.attention_cases import CASES, plain
-from verify.attention_check import ErrorComparison, distance, tolerance_problem
-from verify.providers import unified, vllm_rocm
+from verify.attention.cases import CASES, plain
+from verify.attention.check import ErrorComparison, distance, tolerance_problem
+from verify.attention.providers import unified, vllm_rocm
 [provider] = (one for one in (unified.TRITON, vllm_rocm.PAGED) if one.name == sys.argv[1])
 assert not (provider.prepare and provider.prepare())
 problems = {{}}

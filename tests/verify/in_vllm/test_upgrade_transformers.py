@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers.modeling_utils import AttentionInterface
 
-from verify.cli import main
+from verify.cli.main import main
 
 MODELS = """
 import torch

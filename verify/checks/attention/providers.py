@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from verify.attention_check import check
-from verify.providers import aiter_flash, flash_attn, sdpa, unified, vllm_cpu, vllm_flash, vllm_rocm
+from verify.attention.check import check
+from verify.attention.providers import aiter_flash, flash_attn, sdpa, unified, vllm_cpu, vllm_flash, vllm_rocm
 
 CHECKS = (
     check(sdpa.FLASH, level="quick"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.collectives import LOOPBACK, evaluate, run_collectives
+from verify.operators.collectives import LOOPBACK, evaluate, run_collectives
 from verify.records import Check, CheckContext, CheckResult
 
 WORLD = 2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from verify.collectives import evaluate, run_collectives
+from verify.host.views.torch_view import names
+from verify.operators.collectives import evaluate, run_collectives
+from verify.operators.speed import SLOWED
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.speed_check import SLOWED
 from verify.tables import table
-from verify.views.torch_view import names
 
 LARGE_BYTES = 1 << 30
 """Size of the timed array: large enough that links dominate, not kernel launches."""
@@ -57,8 +58,6 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
     A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
     """
-    import re
-
     rows = table("speed")
     for row in rows["all_reduce"]:
         if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):

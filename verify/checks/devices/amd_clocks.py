@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.views import amd_smi
+from verify.host.views.amd_smi import Limits
 from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
-from verify.views import amd_smi
-from verify.views.amd_smi import Limits
 
 
 def _run(context: CheckContext) -> CheckResult:

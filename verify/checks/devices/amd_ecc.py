@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.views import amd_smi
+from verify.host.views.amd_smi import EccErrors
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.views import amd_smi
-from verify.views.amd_smi import EccErrors
 
 SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
 RESET = "stop the processes that use the card and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verify.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.views import amd_smi
+from verify.host.views.amd_smi import GpuLink
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.views import amd_smi
-from verify.views.amd_smi import GpuLink
 
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each card with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.views.nvml_health import Health
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views.nvml_health import Health
 
 
 def _run(context: CheckContext) -> CheckResult:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from verify.host.views import numa
+from verify.host.views.cpu import own_flags
+from verify.host.views.numa import Node
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views import numa
-from verify.views.cpu import own_flags
-from verify.views.numa import Node
 
 
 def _run(context: CheckContext) -> CheckResult:

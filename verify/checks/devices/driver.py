@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from verify.card_health import skip_without_cards
 from verify.checks.libraries.loaded import mapped_libraries
+from verify.host.card_health import skip_without_cards
+from verify.host.views import nvml
+from verify.host.views.kernel_driver import FOLDER, release
 from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
-from verify.views import nvml
-from verify.views.kernel_driver import FOLDER, release
 
 LIBRARIES = ("libcuda", "libnvidia-ml")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
-from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.views.nvml_health import Health
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views.nvml_health import Health
 
 RESET = "stop the processes that use the card and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
 REPLACE = "the card has no spare rows left: have it replaced"

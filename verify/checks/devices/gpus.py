@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
@@ -106,8 +106,8 @@ def _without_gpu_build(
     if not on_bus and variant in (None, "cpu"):
         return CheckResult("ok", "no card on the bus, and torch is a CPU build", figures)
     if variant == "cpu":
-        return CheckResult("warn", f"{len(on_bus)} cards are on the bus, and the Stack computes on the CPU", figures)
-    text = f"torch is a CPU build ({counts})" + (f", and the Stack has {variant}" if variant else "")
+        return CheckResult("warn", f"{len(on_bus)} cards are on the bus, and the plan computes on the CPU", figures)
+    text = f"torch is a CPU build ({counts})" + (f", and the plan has {variant}" if variant else "")
     return CheckResult("fail", text, figures, remedy="install the torch build for these cards")
 
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.views.nvml_health import Health
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.views.nvml_health import Health
 
 REMEDY = (
     "the kernel log shows the reason (devices.xid); reset the card, then reseat it or its bridge: nvidia-smi nvlink -e"

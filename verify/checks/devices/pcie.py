@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 
-from verify.card_health import INJECTED, Observation, combine
+from verify.host.card_health import INJECTED, Observation, combine
+from verify.host.views import torch_view
+from verify.host.views.pcie import Link, link
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.views import torch_view
-from verify.views.pcie import Link, link
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from verify.card_health import INJECTED, Observation, combine
+from verify.host.card_health import INJECTED, Observation, combine
+from verify.host.views import amd_smi, nvml, pci, peer_paths
+from verify.host.views.peer_paths import PeerPath
 from verify.records import Check, CheckContext, CheckResult
-from verify.views import amd_smi, nvml, pci, peer_paths
-from verify.views.peer_paths import PeerPath
 
 TRANSLATING = ("DMA", "DMA-FQ")
 REMEDY = (

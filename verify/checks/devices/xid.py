@@ -9,12 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from verify.card_health import INJECTED, Observation, combine, skip_without_cards
-from verify.last_run import read_last_run
+from verify.host.card_health import INJECTED, Observation, combine, skip_without_cards
+from verify.host.views import kernel_log
+from verify.host.views.kernel_log import Line
 from verify.records import Check, CheckContext, CheckResult, Figure, Status
+from verify.runner.last_run import read_last_run
 from verify.tables import table
-from verify.views import kernel_log
-from verify.views.kernel_log import Line
 
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)")
 _SXID = re.compile(r"SXid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+),\s*(?P<text>.*)")

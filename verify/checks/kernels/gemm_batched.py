@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check
-from verify.operator_reference import product, summed
-from verify.products import whole_numbers
+from verify.operators.check import Comparison, check
+from verify.operators.products import whole_numbers
+from verify.operators.reference import product, summed
 
 SHAPES = ((33, 17, 65, 31), (257, 1, 64, 9), (1031, 3, 5, 7), (5, 2, 1037, 9))
 """Batch, rows, depth, columns: odd sizes, decoding, more than 1,024 products, and a depth above that."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from verify import elf
-from verify.cxx_abi import is_of_torch, text_symbols
-from verify.distributions import host_packages, site_files
+from verify.binaries import elf
+from verify.binaries.cxx_abi import is_of_torch, text_symbols
+from verify.binaries.distributions import host_packages, site_files
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -12,9 +12,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from verify import byte_code, file_stamps
-from verify.distributions import installed
-from verify.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
+from verify.binaries import byte_code, file_stamps
+from verify.binaries.distributions import installed
+from verify.binaries.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
 from verify.records import Check, CheckContext, CheckResult, Figure
 
 SHOWN = 5

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from verify import elf
-from verify.card_health import Observation, combine
-from verify.distributions import host_packages, site_files
-from verify.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
+from verify.binaries import elf
+from verify.binaries.distributions import host_packages, site_files
+from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
+from verify.host.card_health import Observation, combine
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
@@ -52,7 +52,7 @@ def _capability(device: str) -> str:
 
 
 def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> CheckResult:
-    """Evaluate the codes of each owner's libraries (see verify/gpu_code.py). An owner without code is not evaluated."""
+    """Evaluate the codes of each owner's libraries (see verify/binaries/gpu_code.py). An owner without code is not evaluated."""
     observations, native = [], []
     for owner, found in codes.items():
         listed = ", ".join(sorted(found))

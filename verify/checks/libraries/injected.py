@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 import re
+import site
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from verify import byte_code, preconditions
-from verify.manifest import MANIFEST, listed
+from verify.binaries import byte_code
+from verify.binaries.manifest import MANIFEST, listed
 from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
+from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
 from verify.tables import table
@@ -124,8 +126,6 @@ def search_path(home: Path) -> list[Path]:
     except OSError:
         settings = ""
     if re.search(r"^include-system-site-packages *= *true", settings, re.MULTILINE | re.IGNORECASE):
-        import site
-
         found.append(Path(site.getusersitepackages()))
     return list(dict.fromkeys(found))
 

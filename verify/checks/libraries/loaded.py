@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from verify.cuda_compat import compat_folder
-from verify.distributions import host_packages, site_files
+from verify.binaries.cuda_compat import compat_folder
+from verify.binaries.distributions import host_packages, site_files
+from verify.binaries.vllm_kernels import all_extensions
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
-from verify.vllm_kernels import all_extensions
 
 
 def _run(context: CheckContext) -> CheckResult:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from verify import preconditions
-from verify.distributions import installed, parse_lock, same_version
+from verify.binaries.distributions import installed, parse_lock, same_version
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 
 SHOWN = 5
 

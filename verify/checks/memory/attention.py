@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from verify.attention_cases import Case
-from verify.attention_speed import SHARE, dtype_of
-from verify.devices import free_bytes
+from verify.attention.cases import Case
+from verify.attention.providers import sdpa
+from verify.attention.speed import SHARE, dtype_of
+from verify.host.devices import free_bytes
 from verify.inputs import compute_in_input_precision, synchronize
-from verify.providers import sdpa
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
+from verify.operators.check import Comparison, check, copies
+from verify.operators.reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
 
 VALUES = 2053
 """A prime, so that each value occurs at every position of a vector."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import map_elements, steps
+from verify.operators.check import Comparison, check, copies
+from verify.operators.reference import map_elements, steps
 
 VALUES = 4099
 """A prime, so that each value occurs at every position of a vector."""

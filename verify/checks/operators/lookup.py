@@ -7,7 +7,7 @@ from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check, copies
+from verify.operators.check import Comparison, check, copies
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import layer_norm, rms_norm, steps, summed
+from verify.operators.check import Comparison, check, copies
+from verify.operators.reference import layer_norm, rms_norm, steps, summed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import map_elements, rotate, steps
+from verify.operators.check import Comparison, check, copies
+from verify.operators.reference import map_elements, rotate, steps
 
 if TYPE_CHECKING:
     from torch import Tensor

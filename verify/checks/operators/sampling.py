@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from verify import sampling_statistics
 from verify.inputs import normal
-from verify.operator_check import Comparison, check
-from verify.operator_reference import softmax, steps, summed
+from verify.operators import sampling as sampling_statistics
+from verify.operators.check import Comparison, check
+from verify.operators.reference import softmax, steps, summed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import rms_norm, steps, summed
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.reference import rms_norm, steps, summed
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import product, summed
-from verify.vllm_operators import MissingError, operator
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.reference import product, summed
+from verify.operators.vllm import MissingError, operator
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,12 +6,12 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from verify.host.views.cpu import largest_int8_weight
 from verify.inputs import normal
-from verify.operator_reference import product, steps
+from verify.operators.reference import product, steps
+from verify.operators.vllm import MissingError, operator
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 from verify.tables import table
-from verify.views.cpu import largest_int8_weight
-from verify.vllm_operators import MissingError, operator
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import rotate, steps
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.reference import rotate, steps
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import softmax, steps
-from verify.sampling_statistics import chi_square_share
-from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.reference import softmax, steps
+from verify.operators.sampling import chi_square_share
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor

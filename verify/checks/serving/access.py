@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions, small_llama
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.serving import readiness_proof
+from verify.runner import preconditions
+from verify.serving import readiness_proof, small_llama
 from verify.serving.answers import (
     Answer,
     against_last,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify import preconditions
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving import load_benchmark
 from verify.tables import table
 

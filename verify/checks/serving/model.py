@@ -10,9 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from verify import file_stamps, preconditions
-from verify.manifest import Contents, listed, wrong_contents, wrong_sizes
+from verify.binaries import file_stamps
+from verify.binaries.manifest import Contents, listed, wrong_contents, wrong_sizes
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.tables import table

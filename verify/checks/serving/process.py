@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions
-from verify.cuda_compat import compat_folder
-from verify.distributions import host_packages
+from verify.binaries.cuda_compat import compat_folder
+from verify.binaries.distributions import host_packages
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving import readiness_proof, service_plan
 from verify.serving.process_differences import (
     attention_problems,
@@ -133,8 +134,6 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
 
 
 def _uid(user: str) -> int | None:
-    import pwd
-
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify import preconditions
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.service import KEY, Service
 from verify.serving.service_control import ControlError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from verify.attention_speed import Point, SweepRow, dtype_of, measure, operations, reference_blocks, sweep
+from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, reference_blocks, sweep
 from verify.inputs import synchronize
+from verify.operators.speed import device_speed, evaluate
 from verify.records import CheckContext, CheckResult, Figure, Level
-from verify.speed_check import device_speed, evaluate
 from verify.tables import table
 from verify.timing import clocks
 

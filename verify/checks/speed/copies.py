@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from verify.host.numa_binding import bind
+from verify.host.views import torch_view
+from verify.host.views.pcie import link
 from verify.inputs import synchronize
-from verify.numa_binding import bind
+from verify.operators.speed import device_speed, evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
-from verify.speed_check import device_speed, evaluate, link_floor, speed_floor
 from verify.timing import timed
-from verify.views import torch_view
-from verify.views.pcie import link
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import DTYPES, synchronize
+from verify.operators.speed import device_speed, evaluate, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
-from verify.speed_check import device_speed, evaluate, speed_floor
 from verify.timing import clocks, random_sets, rotation, timed
 
 if TYPE_CHECKING:

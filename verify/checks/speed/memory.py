@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from verify.inputs import synchronize
+from verify.operators.speed import device_speed, evaluate, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
-from verify.speed_check import device_speed, evaluate, speed_floor
 from verify.timing import clocks, timed
 
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20

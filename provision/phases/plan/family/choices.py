@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,6 @@ def unknown_parsers(wanted: ChoiceSettings, version: str) -> Iterator[str]:
             continue
         rows = parsers(kind)
         if name not in rows:
-            from difflib import get_close_matches
-
             near = get_close_matches(name, rows, n=3)
             similar = f"; similar are {', '.join(f'`{other}`' for other in near)}" if near else ""
             yield f"`{_SETTING[kind]}: {name}`: no release of vLLM has this {kind} parser{similar}"

@@ -7,6 +7,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.version import Version
+
 from provision.catalog.rows import Row
 from provision.core.frozen import frozen, table_row
 from provision.core.tables import build_row, own_table, rows_of
@@ -46,8 +48,6 @@ class Releases:
     until: str | None = None
 
     def __contains__(self, version: str) -> bool:
-        from packaging.version import Version
-
         found = Version(version)
         return Version(self.since) <= found and (self.until is None or found < Version(self.until))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from provision.core.formatting import GIB
 from provision.core.frozen import frozen
+from provision.core.models.settings import typed
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
@@ -44,24 +45,23 @@ def alternatives(shape: Shape, request: ServingRequest, budget: DeviceBudget) ->
 
 def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
     if request.dtype == "float32":
-        yield Alternative("with `dtype: auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
+        yield Alternative("with `--set dtype=auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
     found = fit(shape, request, budget)
     if found.longest and request.length != found.longest:
-        text = f"with `max_model_len: {found.longest}`"
+        text = f"with `--set max_model_len={found.longest}`"
         yield Alternative(
             text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget
         )
     each = budget.devices * request.hosts // (request.pipeline * request.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:
-            text = f"with `tensor_parallel: {size}`"
+            text = f"with `--set tensor_parallel={size}`"
             yield Alternative(text, {"tensor_parallel": str(size)}, shape, replace(request, tensor=size), budget)
     if budget.fp8_cache and not request.cache_dtype.startswith("fp8"):
         arguments = [*request.arguments, "--kv-cache-dtype", "fp8"]
-        text = f"with `vllm_args: {json.dumps(arguments)}` (an 8-bit cache)"
-        yield Alternative(
-            text, {"vllm_args": json.dumps(arguments)}, shape, replace(request, cache_dtype="fp8"), budget
-        )
+        listed = json.dumps(arguments)
+        text = f"with `{typed('vllm_args', listed)}` (an 8-bit cache)"
+        yield Alternative(text, {"vllm_args": listed}, shape, replace(request, cache_dtype="fp8"), budget)
 
 
 def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:

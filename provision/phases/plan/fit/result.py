@@ -50,7 +50,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     """Compute how a model fits on a host; `problem` and `text` of the result are the reason if it does not."""
     tensor, wrong = _split(shape, request, budget)
     row = tables.platforms()[budget.platform]
-    # vLLM serves 32-bit weights in 16 bits unless `dtype: float32` is set
+    # vLLM serves 32-bit weights in 16 bits unless `--set dtype=float32` is set
     element = 4 if request.dtype == "float32" else 2
     batch = batch_of(request, budget)
     processes = tensor * request.pipeline * request.data

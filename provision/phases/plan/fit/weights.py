@@ -20,6 +20,8 @@ BYTES_OF = {
 """Bytes of a number, by the format's name in safetensors."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Formats that vLLM converts to its own format if the model is not quantised."""
+KNOWN = "figures of Firstlight"
+"""The source of weights that nobody could be asked for."""
 _MOST_HEADER = 100_000_000
 """The limit of the safetensors format for a header, in bytes."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")

@@ -6,7 +6,7 @@ from typing import Any
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rule import Verdict, accept, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 
 @rule(
@@ -18,7 +18,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option.release.version, profile.launch) if option.release else ()
 
 
-@memoized
 def _evaluate(version: str, launch: Launch) -> Iterator[Verdict]:
     choice = attention.choose_backend(version, launch)
     facts: dict[str, Any] = {

@@ -27,7 +27,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         text = f"{package} extends driver {profile.driver}, only for the service and its checks"
         yield accept(text, source=SOURCE, **facts)
     else:
-        text = f"`cuda_compat: true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
+        text = f"`--set cuda_compat=true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
         yield accept(text, source=SOURCE, **facts)
 
 
@@ -36,6 +36,6 @@ def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile) if profile.policy.cuda_compat else None
     if plan is None or plan.version is None:
         return
-    which = {"keep": "kept", "install": "to be installed", "upgrade": "from `driver: upgrade`"}[plan.action]
-    text = f"`cuda_compat: true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
+    which = {"keep": "kept", "install": "to be installed", "upgrade": "from `--driver upgrade`"}[plan.action]
+    text = f"`--set cuda_compat=true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
     yield accept(text, source=SOURCE, driver=plan.version, action=plan.action)

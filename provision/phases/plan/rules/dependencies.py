@@ -6,7 +6,7 @@ from provision.catalog import catalog
 from provision.phases.plan import dependencies
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, memoized, rule
+from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
@@ -18,7 +18,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  #
     return _evaluate(option)
 
 
-@memoized
 def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     found = dependencies.choose(option)
     if found is None:

@@ -19,8 +19,8 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     facts = {"driver": profile.driver, "fault": row.name}
     text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
     if profile.driver_reinstalled:
-        yield accept(f"{text}; `driver: {profile.policy.driver_setting}` reinstalls it", source=row.source, **facts)
+        yield accept(f"{text}; `--driver {profile.policy.driver_setting}` reinstalls it", source=row.source, **facts)
         return
     where = "on the machine that owns the driver: " if profile.foreign_driver else ""
-    again = "" if profile.foreign_driver else "; or let Firstlight reinstall it: `driver: install` and `--reboot`"
+    again = "" if profile.foreign_driver else "; or let Firstlight reinstall it: `--driver install` and `--reboot`"
     yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)

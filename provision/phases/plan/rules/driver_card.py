@@ -8,7 +8,7 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, reject, rule
 
 
 @rule("The driver's branch supports every card.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
@@ -19,7 +19,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return (*reached("driver-card", option, profile, plan), *_driven(driver.architectures(profile), plan.version))
 
 
-@memoized
 def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[Verdict]:
     for row in architectures:
         if row.last_branch and numbers(version)[0] > row.last_branch:

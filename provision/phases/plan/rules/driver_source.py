@@ -37,7 +37,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if supply.source == "distribution":
         if supply.row is None:
             branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
-            yield reject(f"`driver_source: distribution`: the catalog has no driver{branch} from {system}", **facts)
+            yield reject(
+                f"`--set driver_source=distribution`: the catalog has no driver{branch} from {system}", **facts
+            )
             return
         text = f"driver {plan.version} comes from the packages of {system}: {supply.why}"
         yield accept(text, source=supply.row.source, **facts)

@@ -17,7 +17,8 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     choice = flashinfer.choose(option, profile)
     if choice is None:
         return
-    facts = {"toolkits": list(profile.environment.toolkits or ()), "requested": profile.policy.attention}
+    kits = [kit.version for kit in profile.environment.toolkits or ()]
+    facts = {"toolkits": kits, "requested": profile.policy.attention}
     if choice.assumed:
         yield assume(choice.assumed)
     elif choice.refused:

@@ -24,9 +24,7 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=SOURCE, **facts, driver=None)
     elif owner and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
         wanted = profile.policy.driver_setting
-        text = (
-            f"`driver: {wanted}` has no effect in {owner}: the driver stays at {profile.driver or 'an unknown version'}"
-        )
+        text = f"`--driver {wanted}` has no effect in {owner}: the driver stays at {profile.driver or 'an unknown version'}"
         yield warn(text, source=SOURCE, **facts, driver=profile.driver, requested=wanted)
     elif owner:
         yield accept(f"in {owner} the driver stays unchanged", source=SOURCE, **facts)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 def floor(option: BuildOption) -> tuple[str, str, str]:
@@ -22,7 +22,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.glibc)
 
 
-@memoized
 def _evaluate(option: BuildOption, glibc: str | None) -> Iterator[Verdict]:
     needed, part, source = floor(option)
     if glibc is None:

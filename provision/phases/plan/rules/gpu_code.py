@@ -8,11 +8,11 @@ from provision.phases.plan import attention, driver, torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "Every extension that the Stack launches has code for every card.",
+    "Every extension that is launched has code for every card.",
     reads=("nvidia.gpus",),
     order=150,
     cause="arch-not-in-build",
@@ -21,7 +21,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.launch) if profile.platform == "cuda" else ()
 
 
-@memoized
 def _evaluate(option: BuildOption, launch: Launch) -> Iterator[Verdict]:
     if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the cards")

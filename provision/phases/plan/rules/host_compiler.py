@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan import flashinfer
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
@@ -13,11 +12,10 @@ from provision.phases.plan.rule import Verdict, accept, assume, rule, warn
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
         return
-    major = numbers(cuda_of(option.variant) or "0")[0]
-    kits = [kit for kit in profile.environment.toolkits or () if numbers(kit)[0] == major]
+    kits = flashinfer.of_major(option, profile)
     if not kits:
         return
-    kit = flashinfer.compiler(option, profile) or kits[-1]
+    kit = (flashinfer.compiler(option, profile) or kits[-1]).version
     newest, source = flashinfer.newest_gcc(kit)
     gcc = profile.environment.gcc
     if gcc is None:

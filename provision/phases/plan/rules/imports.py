@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, reject, rule
 
 
 @rule("The vLLM release can be imported as installed.", reads=(), order=290)
@@ -13,7 +13,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  #
     return _evaluate(option)
 
 
-@memoized
 def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     version = option.release.version if option.release else None
     for row in catalog().import_failures:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 KNOWN = ("x86_64", "aarch64")
 
@@ -15,7 +15,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.machine, profile.platform, profile.policy.torch == "existing")
 
 
-@memoized
 def _evaluate(option: BuildOption, machine: str | None, platform: str, existing: bool) -> Iterator[Verdict]:
     machines = option.build.machines if option.build else KNOWN
     if machine is None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from provision.core.formatting import GIB
+from provision.phases.plan.fit import fit
+from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
@@ -30,8 +32,6 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
             f"model `{served.model}` ({served.gib:.1f} GiB of weights) fits the devices, whose memory is unknown"
         )
         return
-    from provision.phases.plan.fit import fit
-
     found = fit(served.shape, served.request, budget)
     facts = {"model": served.model, "architecture": served.shape.architecture, "weights_gib": round(served.gib, 1)}
     facts |= {"devices": budget.devices, "device_gib": round(budget.device_bytes / GIB, 1), "tensor": found.tensor}
@@ -43,6 +43,8 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 
 def _assumptions(served: ServedModel) -> Iterator[Verdict]:
+    if served.shape.weights.source == KNOWN:
+        yield assume(f"`{served.model}` has the sizes that Firstlight knows of it; its hub does not answer")
     if served.shape.not_computed:
         yield assume(f"the cache of `{served.model}` fits; it cannot be computed: {served.shape.not_computed}")
     elif served.request.drafts:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, memoized, rule
+from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
@@ -15,7 +15,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  #
     return _evaluate(option)
 
 
-@memoized
 def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     build = option.build
     if build is None:

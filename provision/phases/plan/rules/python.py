@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Interpreters
-from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
@@ -18,7 +18,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.interpreters)
 
 
-@memoized
 def _evaluate(option: BuildOption, interpreters: Interpreters) -> Iterator[Verdict]:
     choice = interpreter.choose_among(option, interpreters)
     source = option.release.source if option.release else option.torch.source

@@ -18,7 +18,5 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield assume(f"{requested} is a Python that the service's user can read")
     else:
         seen = [python.path for python in profile.pythons]
-        text = (
-            f"`python: {requested}` does not exist, does not run, or is in a home that the service's user cannot read"
-        )
+        text = f"`--set python={requested}` does not exist, does not run, or is in a home that the service's user cannot read"
         yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)

@@ -20,7 +20,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         fits = rocm.fits(row, profile.rocm)
         if not fits and profile.policy.driver == "upgrade" and rocm.can_upgrade(profile):
             fits = rocm.fits(row, rocm.offered())
-            text += f", which `driver: upgrade` upgrades to {rocm.offered()}"
+            text += f", which `--driver upgrade` upgrades to {rocm.offered()}"
         yield (accept if fits else reject)(text, source=row.source, rocm=profile.rocm)
     else:
         yield accept(

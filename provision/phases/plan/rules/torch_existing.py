@@ -1,4 +1,4 @@
-"""The torch on the host, for `torch: existing`."""
+"""The torch on the host, for `--set torch=existing`."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from provision.phases.plan.rule import Verdict, accept, host_rule, reject
 
 
 @host_rule(
-    "Under `torch: existing` the host has a torch, and it is a release for the host's devices.",
+    "With `--set torch=existing` the host has a torch, and it is a release for the host's devices.",
     reads=("pythons", "settings.torch", "settings.python"),
     order=40,
 )
@@ -27,5 +27,5 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, torch=list(found.values()))
     else:
         seen = ", ".join(python.path for python in usable) or "none"
-        text = f"`torch: existing` needs a Python with torch that the service may use; the host has none (Pythons found: {seen})"
+        text = f"`--set torch=existing` needs a Python with torch that the service may use; the host has none (Pythons found: {seen})"
         yield reject(text, pythons=[python.path for python in usable])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+from xml.etree import ElementTree as ET
 
 from provision.core.frozen import frozen
 from provision.core.models.facts import GpuProcess, NvidiaGpu
 from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Section
-
-if TYPE_CHECKING:
-    from xml.etree import ElementTree as ET
 
 _MODES: dict[str, Literal["enabled", "disabled"]] = {"enabled": "enabled", "disabled": "disabled"}
 _LONGEST_ERROR = 400
@@ -86,8 +84,6 @@ def _parsed(document: str) -> ET.Element | None:
     # nvidia-smi declares no entities; reject a document that does.
     if not document or "<!ENTITY" in document:
         return None
-    from xml.etree import ElementTree as ET
-
     end = document.rfind("</nvidia_smi_log>")
     try:
         return ET.fromstring(document[: end + len("</nvidia_smi_log>")] if end >= 0 else document)  # noqa: S314 - no entities, see above

@@ -58,10 +58,12 @@ def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dic
     for block in re.split(r"^toolkit=", section.text, flags=re.MULTILINE)[1:]:
         path, _, said = block.partition("\n")
         if path.startswith("/"):
+            lacks = tuple(re.findall(r"^lacks=(.+)$", said, flags=re.MULTILINE))
             said, compat, _ = said.partition("compat=")
+            said = said.partition("lacks=")[0]
             release = _CUDA_RELEASE.search(said)
             known = release[1] if release else version(said)
-            found.setdefault(path, CudaToolkit(path=path, version=known, compat=bool(compat)))
+            found.setdefault(path, CudaToolkit(path=path, version=known, compat=bool(compat), lacks=lacks))
     for nvcc in compilers:
         folder = nvcc.path.removesuffix("/bin/nvcc")
         if nvcc.name == "nvcc" and not found and folder != nvcc.path:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError, TransportError
+from provision.core.files import write_atomically
 from provision.core.frozen import frozen
 from provision.core.models.staged import StagedFile
-from provision.core.run_folder import utc_now, write_atomically
+from provision.core.run_folder import utc_now
 from provision.core.scratch import scratch_folder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.builds.build_host import BuildHost, BuildRequest, BuildResult

@@ -12,7 +12,7 @@ from provision.core.models.base import Record
 from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.recipes import recipe_for
 from provision.phases.stage.wheelhouse import Store
-from verify.gpu_code import native_for
+from verify.binaries.gpu_code import native_for
 
 _KIND = "builds"
 

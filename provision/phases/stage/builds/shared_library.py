@@ -8,9 +8,9 @@ import struct
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
 from provision.core.frozen import frozen
-from verify.cxx_abi import is_of_torch
-from verify.elf import Elf
-from verify.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
+from verify.binaries.cxx_abi import is_of_torch
+from verify.binaries.elf import Elf
+from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
 
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from verify.elf import map_library
+from verify.binaries.elf import map_library
 
 _FIRST = (
     "libc10.so",

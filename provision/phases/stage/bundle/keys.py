@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import BundleError
-from provision.core.run_folder import write_atomically
+from provision.core.files import write_atomically
 
 if TYPE_CHECKING:
     from minisign import PublicKey, SecretKey

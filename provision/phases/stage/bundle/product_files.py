@@ -9,10 +9,17 @@ from pathlib import Path
 
 from provision import __version__
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import find_sources
 from provision.core.errors import BundleError
 from provision.core.tables import own_table
 from provision.phases.stage.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
+from provision.phases.stage.locked_wheel import require_locked
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import solve
+from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.stack_lock import fetch_wheels
+from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -104,14 +111,6 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
         StageError: A wheel cannot be had, or its hash is not in the lock.
 
     """
-    from provision.catalog.index.sources import find_sources
-    from provision.phases.stage.locked_wheel import require_locked
-    from provision.phases.stage.platforms import Target
-    from provision.phases.stage.solve import solve
-    from provision.phases.stage.solve_request import SolveRequest
-    from provision.phases.stage.stack_lock import fetch_wheels
-    from provision.phases.stage.wheel_choice import choose_wheels
-
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))
     pinned = tuple(f"{name}{marker or ''}" for name, marker in _PINNED.findall(text))

@@ -1,0 +1,147 @@
+"""Which hosts differ from their equals: from the majority, or from one reference. Pure; the order of hosts decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from provision.core.frozen import frozen
+from provision.features.host_comparison.values import HostValues, Value, is_same, part_of, parts
+
+
+@frozen
+class Difference:
+    """One value in which hosts differ from the expected one; None means absent."""
+
+    key: str
+    expected: Value
+    found: Value
+
+    @property
+    def part(self) -> str:
+        """The part of the value."""
+        return part_of(self.key)
+
+
+@frozen
+class Oddity:
+    """Hosts with the same differences, which therefore have one cause."""
+
+    hosts: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    """The most telling first."""
+
+
+@frozen
+class Split:
+    """Values that no majority of hosts has, for the same groups of hosts."""
+
+    groups: tuple[tuple[str, ...], ...]
+    values: tuple[tuple[str, tuple[Value, ...]], ...]
+    """By path: the value of each group. The most telling first."""
+
+
+@frozen
+class Comparison:
+    """What differs among hosts that should be equal."""
+
+    hosts: tuple[str, ...]
+    oddities: tuple[Oddity, ...]
+    splits: tuple[Split, ...] = ()
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.oddities and not self.splits
+
+
+def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) -> Comparison:
+    """Compare hosts with a reference, or with the value that more than half of them have.
+
+    A value that a host could not read is not compared there.
+
+    Args:
+        hosts: The hosts.
+        reference: What is expected; the majority where it is None.
+    """
+    hosts = sorted(hosts, key=lambda host: host.name)
+    keys = {key for host in (*hosts, *((reference,) if reference else ())) for key in host.values}
+    odd: dict[Difference, list[str]] = defaultdict(list)
+    split: dict[tuple[tuple[str, ...], ...], list[tuple[str, tuple[Value, ...]]]] = defaultdict(list)
+    for key in sorted(keys):
+        found = {host.name: host.values.get(key) for host in hosts if host.knows(key)}
+        if reference is not None:
+            if not reference.knows(key):
+                continue
+            expected, is_known = reference.values.get(key), True
+        else:
+            expected, is_known = majority(key, found.values())
+        if is_known:
+            for name, value in found.items():
+                if not is_same(key, expected, value):
+                    odd[Difference(key, expected, value)].append(name)
+        elif found:
+            groups = _groups(found)
+            split[tuple(groups.values())].append((key, tuple(json.loads(value) for value in groups)))
+    return Comparison(tuple(host.name for host in hosts), _oddities(odd), _splits(split))
+
+
+def majority(key: str, values: Iterable[Value]) -> tuple[Value, bool]:
+    """Return the value that more than half have, and whether there is one."""
+    listed = list(values)
+    if all(value == listed[0] for value in listed):
+        return (listed[0], True) if listed else (None, False)
+    distinct = sorted({json.dumps(value) for value in listed})
+    candidates = [json.loads(text) for text in distinct]
+    counts = [sum(is_same(key, candidate, value) for value in listed) for candidate in candidates]
+    most = max(counts)
+    if most * 2 <= len(listed):
+        return None, False
+    best: Value = candidates[counts.index(most)]
+    return best, True
+
+
+def _groups(found: Mapping[str, Value]) -> dict[str, tuple[str, ...]]:
+    """Return the hosts of each value, by its JSON; the group of the first host comes first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, value in found.items():
+        groups[json.dumps(value)].append(name)
+    return {value: tuple(names) for value, names in groups.items()}
+
+
+def _rank(key: str) -> tuple[int, str]:
+    return parts().index(part_of(key)), key
+
+
+def _outermost(keys: Collection[str]) -> list[str]:
+    """Return paths in their order, without those below another: an absent item of a list lacks all its values."""
+    left = [key for key in keys if not any(other in keys for other in _above(key))]
+    return sorted(left, key=_rank)
+
+
+def _above(key: str) -> Iterator[str]:
+    """Yield the items of lists that a value is in."""
+    return (key[: place + 1] for place, sign in enumerate(key[:-1]) if sign == "]")
+
+
+def _oddities(odd: Mapping[Difference, Sequence[str]]) -> tuple[Oddity, ...]:
+    """Group differences by their hosts: the same hosts with several differences are one oddity."""
+    by_hosts: dict[tuple[str, ...], dict[str, Difference]] = defaultdict(dict)
+    for difference, names in odd.items():
+        by_hosts[tuple(names)][difference.key] = difference
+    found = [
+        Oddity(names, tuple(differences[key] for key in _outermost(differences)))
+        for names, differences in by_hosts.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (_rank(one.differences[0].key), len(one.hosts), one.hosts)))
+
+
+def _splits(
+    split: Mapping[tuple[tuple[str, ...], ...], Sequence[tuple[str, tuple[Value, ...]]]],
+) -> tuple[Split, ...]:
+    found = []
+    for groups, values in split.items():
+        by_key = dict(values)
+        found.append(Split(groups, tuple((key, by_key[key]) for key in _outermost(by_key))))
+    return tuple(sorted(found, key=lambda one: (_rank(one.values[0][0]), one.groups)))

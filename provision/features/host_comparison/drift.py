@@ -1,0 +1,127 @@
+"""The command `drift`: hosts that should be equal are read in one round trip each, and compared. No host is changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from provision.core.errors import Exit, UsageError
+from provision.core.files import write_atomically
+from provision.core.frozen import frozen
+from provision.core.models.facts import HostFacts
+from provision.core.redaction import redact, scrub
+from provision.core.run_folder import require_writable
+from provision.features.host_comparison.compare import compare
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
+from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
+from provision.phases.plan.recorded_facts import read_facts
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import print_summary, without_answer, write_stdout
+from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.runner import execute, read_inventory
+
+STDOUT = "-"
+
+
+@frozen
+class DriftOptions:
+    """What is compared with what, and where the answer goes."""
+
+    against: str | None = None
+    """A host of the inventory, or a file of facts; the majority of equal hosts where it is None."""
+    metrics: str | None = None
+    """File for Prometheus' text; `-` prints it."""
+
+
+def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> int:
+    """Compare hosts, and print what differs.
+
+    Returns:
+        0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted.
+
+    Raises:
+        InventoryError: The inventory cannot be used.
+        UsageError: There is no such host or file, or an option cannot be used.
+    """
+    if options.metrics not in (None, STDOUT):
+        require_writable(Path(options.metrics), "--prometheus")
+    names = {host.name for host in read_inventory(request).hosts}
+    recorded = _recorded(options.against, names)
+    step = Step("probe", partial(PROBE.run, in_full=True, with_configuration=True), PROBE.phase, PROBE.scope)
+    outcome = execute(request, (step,))
+    asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == options.against]
+    facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}
+    if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and options.against not in (None, *facts)):
+        print_summary(outcome, as_json=as_json)
+        return outcome.exit_code
+    golden = recorded or (facts[options.against] if options.against else None)
+    classes = compared_classes(facts, golden, options.against)
+    missing = sorted(set(asked) - facts.keys())
+    if options.metrics is not None:
+        text = redact(prometheus(classes, missing=missing, at_unix_s=time.time()))
+        if options.metrics == STDOUT:
+            write_stdout(text)
+        else:
+            write_atomically(Path(options.metrics), text)
+    if as_json:
+        answered = facts.keys() | (names - set(asked))
+        found = document(classes) | {"missing": without_answer(outcome.summary, answered)}
+        write_stdout(json.dumps(scrub(found), indent=2))
+    elif options.metrics != STDOUT:
+        lines = [redact(render(classes)), *(f"{name}: gave no answer" for name in missing)]
+        write_stdout("\n".join(filter(None, lines)) or "no host to compare")
+    differs = any(not compared.comparison.is_equal for compared in classes)
+    return outcome.exit_code or (Exit.RED if differs else Exit.OK)
+
+
+def compared_classes(
+    facts: Mapping[str, HostFacts], golden: HostFacts | None = None, against: str | None = None
+) -> list[ComparedClass]:
+    """Compare hosts with one reference, or those with the same cards with their majority.
+
+    Args:
+        facts: The facts of the hosts, by name.
+        golden: The reference.
+        against: How a person named it.
+    """
+    if golden is not None:
+        others = [one for name, one in sorted(facts.items()) if name != against]
+        return [_compared(others, values_of(golden), f"`{against}`")] if others else []
+    equals: dict[tuple[str, ...], list[HostFacts]] = defaultdict(list)
+    for _, one in sorted(facts.items()):
+        equals[cards_of(one)].append(one)
+    return [_compared(hosts, None, MAJORITY) for _, hosts in sorted(equals.items(), reverse=True)]
+
+
+def _compared(hosts: Sequence[HostFacts], reference: HostValues | None, against: str) -> ComparedClass:
+    values = [values_of(one) for one in hosts]
+    unread = {one.name: one.unread for one in values if one.unread}
+    return ComparedClass(label_of(hosts), against, compare(values, reference), unread)
+
+
+def _recorded(against: str | None, names: set[str]) -> HostFacts | None:
+    """Return the facts of a file; None for a host of the inventory, and where no reference was named.
+
+    Raises:
+        UsageError: There is neither such a host nor such a file, or the file has not one host's facts.
+    """
+    if against is None or against in names:
+        return None
+    try:
+        text = Path(against).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(
+            f"`--against {against}` is no host of this run and no file that can be read",
+            hint="name a host that the inventory and --limit leave in, or facts of an earlier comparison: logs/RUN/facts/HOST.json",
+        ) from None
+    found = read_facts(text, where=against)
+    if len(found) != 1:
+        raise UsageError(
+            f"`{against}` has the facts of {len(found)} hosts, and one is the reference",
+            hint="give the file of one host: logs/RUN/facts/HOST.json",
+        )
+    return found[0]

@@ -1,0 +1,189 @@
+"""Comparisons of hosts as text, as JSON and for Prometheus. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
+from typing import Any
+
+from provision.core.frozen import frozen
+from provision.features.host_comparison.compare import Comparison, Difference, Oddity, Split
+from provision.features.host_comparison.values import Value, part_of, parts
+from provision.report.layout import clean, count, fold_names
+
+MOST_SHOWN = 3
+"""Differences of one cause that are shown whole; the others are counted."""
+LONGEST = 60
+INDENT = "  "
+MAJORITY = "their majority"
+
+
+@frozen
+class ComparedClass:
+    """Equal hosts, and what differs among them."""
+
+    label: str
+    """Their cards."""
+    against: str
+    """What they were compared with."""
+    comparison: Comparison
+    unread: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Why values could not be read, by host and path."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there was nothing to compare with."""
+        return self.against == MAJORITY and len(self.comparison.hosts) == 1
+
+
+def render(classes: Sequence[ComparedClass]) -> str:
+    """Return what a person reads: one line a cause."""
+    return "\n".join(f"{indent}{clean(line)}" for compared in classes for indent, line in _lines(compared))
+
+
+def _lines(compared: ComparedClass) -> Iterator[tuple[str, str]]:
+    """Yield indent and text of each line."""
+    hosts = compared.comparison.hosts
+    if compared.is_alone:
+        yield "", f"{compared.label}: {hosts[0]} is the only host with these cards: nothing to compare with"
+        return
+    yield "", f"{compared.label}: {count(len(hosts), 'host')}, compared with {compared.against}"
+    for oddity in compared.comparison.oddities:
+        yield INDENT, f"{_named(oddity.hosts)}: {_of_oddity(oddity)}"
+    for split in compared.comparison.splits:
+        yield INDENT, f"no majority: {_of_split(split)}"
+    if compared.comparison.is_equal:
+        yield INDENT, "no difference"
+    for why, names in _unread(compared.unread).items():
+        yield INDENT, f"not compared: {_named(names)}: {why}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return fold_names(names) + (f" ({len(names)} hosts)" if len(names) > 1 else "")
+
+
+def _of_oddity(oddity: Oddity) -> str:
+    shown = [_sentence(difference) for difference in oddity.differences[:MOST_SHOWN]]
+    return "; ".join([*shown, *_more(difference.part for difference in oddity.differences[MOST_SHOWN:])])
+
+
+def _sentence(difference: Difference) -> str:
+    return f"{_key(difference.key)} is {_shown(difference.found)}, expected {_shown(difference.expected)}"
+
+
+def _of_split(split: Split) -> str:
+    key, values = split.values[0]
+    groups = [f"{_shown(value)} on {_named(names)}" for value, names in zip(values, split.groups, strict=True)]
+    hidden = [f"{len(groups) - MOST_SHOWN} other values"] if len(groups) > MOST_SHOWN else []
+    more = _more(part_of(key) for key, _ in split.values[1:])
+    return "; ".join([f"{_key(key)} is {', '.join([*groups[:MOST_SHOWN], *hidden])}", *more])
+
+
+def _more(kinds: Iterable[str]) -> list[str]:
+    """Return how many other values differ, by part, as the last piece of a line."""
+    counted = Counter(kinds)
+    by_part = ", ".join(f"{name} {counted[name]}" for name in parts() if counted[name])
+    return [f"{counted.total()} more: {by_part}"] if counted else []
+
+
+def _key(key: str) -> str:
+    return key.removeprefix("configuration.")
+
+
+def _shown(value: Value) -> str:
+    if value is None or value is True:
+        return "absent" if value is None else "there"
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _unread(unread: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, reasons in sorted(unread.items()):
+        for path, why in reasons.items():
+            found.setdefault(f"{_key(path)}: {why}", []).append(name)
+    return found
+
+
+def document(classes: Sequence[ComparedClass]) -> dict[str, Any]:
+    """Return all differences, ready for JSON."""
+    return {
+        "classes": [
+            {
+                "cards": compared.label,
+                "hosts": list(compared.comparison.hosts),
+                "against": compared.against,
+                "odd": [
+                    {
+                        "hosts": list(oddity.hosts),
+                        "differences": [{"part": one.part, **vars(one)} for one in oddity.differences],
+                    }
+                    for oddity in compared.comparison.oddities
+                ],
+                "without_majority": [
+                    {
+                        "groups": [list(names) for names in split.groups],
+                        "values": [
+                            {"part": part_of(key), "key": key, "found": list(values)} for key, values in split.values
+                        ],
+                    }
+                    for split in compared.comparison.splits
+                ],
+                "not_compared": {name: dict(reasons) for name, reasons in compared.unread.items()},
+            }
+            for compared in classes
+        ]
+    }
+
+
+def prometheus(classes: Sequence[ComparedClass], *, missing: Sequence[str], at_unix_s: float) -> str:
+    """Return Prometheus' text format: differences by host and part, zeros included, so that an alert can end.
+
+    Args:
+        classes: The comparisons.
+        missing: Hosts that gave no answer.
+        at_unix_s: The time of the comparison.
+    """
+    lines = [
+        "# HELP firstlight_drift_values Values of a host that differ from those of its equals.",
+        "# TYPE firstlight_drift_values gauge",
+    ]
+    for compared in classes:
+        counted = Counter(
+            (name, difference.part)
+            for oddity in compared.comparison.oddities
+            for name in oddity.hosts
+            for difference in oddity.differences
+        )
+        lines += [
+            f"firstlight_drift_values{_labels(host=name, cards=compared.label, part=part)} {counted[name, part]}"
+            for name in compared.comparison.hosts
+            for part in parts()
+        ]
+    lines += [
+        "# HELP firstlight_drift_without_majority Values of equal hosts that no majority has.",
+        "# TYPE firstlight_drift_without_majority gauge",
+        *(
+            f"firstlight_drift_without_majority{_labels(cards=compared.label)} "
+            f"{sum(len(split.values) for split in compared.comparison.splits)}"
+            for compared in classes
+        ),
+        "# HELP firstlight_drift_compared Whether a host could be compared.",
+        "# TYPE firstlight_drift_compared gauge",
+        *(
+            f"firstlight_drift_compared{_labels(host=name)} {int(name not in missing)}"
+            for name in sorted({*missing, *(name for compared in classes for name in compared.comparison.hosts)})
+        ),
+        "# HELP firstlight_drift_timestamp_seconds Time of the comparison, in seconds since 1970.",
+        "# TYPE firstlight_drift_timestamp_seconds gauge",
+        f"firstlight_drift_timestamp_seconds {at_unix_s:.3f}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(**labels: str) -> str:
+    def quoted(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+    return "{" + ",".join(f'{name}="{quoted(text)}"' for name, text in labels.items()) + "}"

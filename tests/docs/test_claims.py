@@ -1,0 +1,56 @@
+"""What README and pages claim holds: a few claims that nothing backed once."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from docs.generate import ROOT
+from docs.generators.sets import measured_sets
+from provision.cli.main import app
+
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    if path.name != "causes.md"
+}
+BACKED = {
+    "OpenAI's Python client over TLS": "tests/gateway/test_haproxy.py::test_a_client_of_openai_works_over_tls",
+    "100 runs, each with": "tests/benchmarks/test_chaos.py",
+}
+"""Words of a claim, and the test that backs it."""
+
+
+def test_no_page_says_that_a_command_removes_drivers() -> None:
+    removed = re.compile(r"\bdrivers?\b[^.|;\n]{0,60}\b(?:is|are|and|or|,) removed", re.IGNORECASE)
+    assert [name for name, text in TEXTS.items() if removed.search(text)] == []
+    assert "No command removes a driver" in TEXTS["docs/guides/drivers.md"]
+
+
+def test_latest_is_the_newest_row_of_the_table_of_tested_combinations() -> None:
+    shown = CliRunner().invoke(app, ["plan", "--json", "--what-if", "gpu=H100x1 driver=580.95.05 os=ubuntu-24.04"])
+    newest = next(row for row in measured_sets() if row["ok"])
+    assert json.loads(shown.stdout)["stack"]["vllm"]["version"] == newest["vllm"]
+    assert f"{newest['vllm']} {newest['variant']} |" in TEXTS["docs/reference/sets.md"]
+
+
+def test_the_page_on_flash_attention_says_when_nothing_becomes_faster() -> None:
+    first = TEXTS["docs/guides/flash-attention.md"].partition("```")[0]
+    assert "if it does not ask for attention weights" in first
+
+
+@pytest.mark.parametrize(("claim", "test"), BACKED.items())
+def test_a_claim_has_its_test(claim: str, test: str) -> None:
+    assert any(claim in text for text in TEXTS.values()), f"no page claims `{claim}` any more: remove the row"
+    file, _, name = test.partition("::")
+    assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
+    assert (ROOT / file).exists()
+
+
+def test_the_suite_that_pages_name_is_what_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "./firstlight test --all" in ci
+    assert '"Test suite" means `./firstlight test --all`' in TEXTS["docs/reference/tested.md"]

@@ -1,0 +1,128 @@
+"""The command `drift`: what is compared with what, where the answer goes, and its exit code. The hosts' answers are stand-ins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import RemoteCommandError, UsageError
+from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
+from provision.core.models.inventory import Host
+from provision.features.host_comparison.drift import DriftOptions, drift
+from provision.pipeline import CommandRequest, probe
+
+H100 = PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="2330", class_id="0302")
+
+
+class Site:
+    """Hosts of an inventory, and what the probe finds on each."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.kernels = dict.fromkeys("abc", "6.1")
+        self.cards: dict[str, tuple[PciGpu, ...]] = dict.fromkeys("abc", (H100,))
+        self.silent: set[str] = set()
+        monkeypatch.setattr(probe, "probe_host", self.probe)
+
+    def probe(self, host: Host, session: Any, *, with_configuration: bool, **_: Any) -> HostFacts:
+        assert with_configuration
+        if host.name in self.silent:
+            raise RemoteCommandError(f"host `{host.name}`: the probe got no answer")
+        return HostFacts(
+            host=host.name,
+            probed_at="2026-01-01T00:00:00Z",
+            clock_skew_s=0.0,
+            user=User(uid=0, home="/root"),
+            os=OperatingSystem(kernel=self.kernels[host.name], hostname=host.name),
+            pci_gpus=self.cards[host.name],
+            configuration=Configuration(packages={"tar": "1"}),
+        )
+
+    def drift(self, against: str | None = None, metrics: str | None = None, *, as_json: bool = False) -> int:
+        inventory = self.folder / "hosts.yml"
+        local = {"ansible_connection": "local"}
+        groups = {"gpus": {"hosts": dict.fromkeys(self.kernels, local)}}
+        inventory.write_text(json.dumps({"all": {"children": groups}}))
+        request = CommandRequest("drift", inventory, None, {}, self.folder / "logs")
+        return drift(request, DriftOptions(against, metrics), as_json=as_json)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+def test_equal_hosts_are_code_0(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.drift() == 0
+    assert capsys.readouterr().out == "10de:2330: 3 hosts, compared with their majority\n  no difference\n"
+
+
+def test_an_odd_host_is_code_1_and_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.kernels["b"] = "6.2"
+    assert site.drift() == 1
+    assert "\n  b: os.kernel is 6.2, expected 6.1\n" in capsys.readouterr().out
+
+
+def test_hosts_with_other_cards_are_not_equals(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.kernels["b"], site.cards["b"] = "6.2", ()
+    assert site.drift() == 0
+    assert "no card: b is the only host with these cards: nothing to compare with" in capsys.readouterr().out
+
+
+def test_a_golden_host_is_right_against_the_majority(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.kernels["b"] = "6.2"
+    assert site.drift("b") == 1
+    assert "  a, c (2 hosts): os.kernel is 6.1, expected 6.2\n" in capsys.readouterr().out
+
+
+def test_a_file_of_an_earlier_comparison_is_a_reference(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.drift()
+    golden = site.folder / "golden.json"
+    golden.write_bytes((site.folder / "logs/queries/latest/facts/a.json").read_bytes())
+    assert site.drift(str(golden)) == 0
+    site.kernels = dict.fromkeys("abc", "6.2")
+    assert site.drift(str(golden), as_json=True) == 1
+    out = capsys.readouterr().out
+    [entry] = json.loads(out[out.index("{") :])["classes"]
+    assert entry["odd"][0]["hosts"] == ["a", "b", "c"]
+    assert entry["odd"][0]["differences"] == [{"part": "kernel", "key": "os.kernel", "expected": "6.1", "found": "6.2"}]
+
+
+def test_a_silent_host_is_named_and_the_others_are_compared(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.silent = {"c"}
+    metrics = site.folder / "drift.prom"
+    assert site.drift(metrics=str(metrics)) == 1
+    out = capsys.readouterr().out
+    assert "2 hosts, compared with their majority" in out
+    assert out.endswith("c: gave no answer\n")
+    assert 'firstlight_drift_compared{host="c"} 0' in metrics.read_text()
+    assert site.drift(as_json=True) == 1
+    [missing] = json.loads(capsys.readouterr().out)["missing"]
+    assert (missing["host"], missing["state"]) == ("c", "failed")
+
+
+def test_a_silent_golden_host_compares_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.silent = {"c"}
+    assert site.drift("c") == 1
+    assert "the probe got no answer" in capsys.readouterr().out
+
+
+def test_numbers_are_printed_alone(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.drift(metrics="-") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# HELP firstlight_drift_values ")
+    assert "compared with" not in out
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[]"])
+def test_a_wrong_reference_is_refused_before_any_host_is_asked(site: Site, content: str | None) -> None:
+    path = site.folder / "golden.json"
+    if content is not None:
+        path.write_text(content)
+    site.silent = {"a", "b", "c"}
+    with pytest.raises(UsageError):
+        site.drift(str(path))
+    assert not (site.folder / "logs").exists()

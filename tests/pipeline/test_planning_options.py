@@ -1,0 +1,91 @@
+"""Options of every command that plans, and settings as `--set NAME=VALUE`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from provision.cli.main import app
+from provision.cli.options import asked
+from provision.core.errors import FirstlightError, UsageError
+from provision.core.models.settings import OPTIONS, Settings
+from provision.fleet.inventory import load
+
+PARSER: Any = typer.main.get_command(app)
+PLANNING = {*OPTIONS.values(), "--set", "--inventory", "--limit"} - {"--prefix"}
+PLANS = ("provision", "plan", "stage", "install", "drivers", "serve", "rollout start", "bundle create")
+
+
+def options_of(name: str) -> set[str]:
+    command = PARSER
+    for word in name.split():
+        command = command.commands[word]
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_command_that_plans_has_the_same_options(name: str) -> None:
+    assert options_of(name) >= PLANNING
+
+
+def test_each_setting_with_an_option_is_a_setting() -> None:
+    assert OPTIONS.keys() <= Settings.model_fields.keys()
+
+
+def loaded(path: Path, **given: Any) -> Any:
+    """Return the settings of the one host, or the message of the error."""
+    try:
+        return load(path, overrides=asked("plan", **given).overrides).hosts[0].settings
+    except FirstlightError as error:
+        return error.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("max_model_len", "8192"),
+        ("gpus", "[0, 1]"),
+        ("env", "{OMP_NUM_THREADS: 4}"),
+        ("gateway_tls", "no"),
+        ("vllm_args", "[--max-num-seqs, '8']"),
+        ("dtype", "int3"),
+        ("gpus", "0"),
+        ("max_model_len", "many"),
+        ("prot", "1"),
+    ],
+)
+def test_set_reads_a_value_as_an_inventory_file(tmp_path: Path, name: str, text: str) -> None:
+    bare, whole = tmp_path / "bare.yml", tmp_path / "whole.yml"
+    bare.write_text("all: {hosts: {a: }}")
+    whole.write_text(f"all: {{hosts: {{a: }}, vars: {{firstlight_{name}: {text}}}}}")
+    for spelling in (name, f"firstlight_{name}"):
+        typed, written = loaded(bare, assignments=[f"{spelling}={text}"]), loaded(whole)
+        if isinstance(written, str):
+            assert typed == written.partition(": firstlight")[0] + f": --set {name}: " + written.rpartition("): ")[2]
+        else:
+            assert typed == written
+            json.dumps(typed.model_dump(mode="json"))
+
+
+def test_a_requirement_needs_no_quotes_within_its_value(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
+    assert loaded(tmp_path / "hosts.yml", assignments=["vllm=>=0.30"]).vllm == ">=0.30"
+
+
+def test_a_message_names_what_can_be_typed(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
+    with pytest.raises(FirstlightError) as raised:
+        load(tmp_path / "hosts.yml", overrides=asked("plan", host="0.0.0.0").overrides)
+    assert "--host: 0.0.0.0" in raised.value.text
+    assert "--set expose=true" in str(raised.value.hint)
+
+
+def test_a_setting_is_given_once() -> None:
+    with pytest.raises(UsageError, match="set twice: by --port and by --set"):
+        asked("plan", port="8001", assignments=["firstlight_port=8002"])
+    with pytest.raises(UsageError, match="`--set port` has no value"):
+        asked("plan", assignments=["port"])

@@ -1,0 +1,185 @@
+"""Attention problems of the checks, and the plain formula that sets their tolerance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verify.attention.reference import bottom_right, packed_attention
+from verify.inputs import normal
+from verify.records import Level
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Packed query, key and value: (tokens, heads, dim), one sequence after the other."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def to(self, device: str) -> Inputs:
+        """Copy the tensors to a device."""
+        return Inputs(*(part.to(device) for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem. `sequences` holds (queries, keys) of each sequence; the causal mask is aligned to the bottom right."""
+
+    name: str
+    heads: int
+    key_heads: int
+    sequences: tuple[tuple[int, int], ...]
+    dim: int
+    causal: bool = False
+    window: int | None = None
+    """Maximum number of keys before its own position that a query sees."""
+    softcap: float = 0.0
+    alibi: bool = False
+    page: int | None = None
+    """Tokens per page if keys and values are in pages, as in a server's cache."""
+    level: Level = "standard"
+    early: bool = False
+    """Whether it already runs at `standard` if it should be quick."""
+
+    @property
+    def work(self) -> int:
+        """Number of multiplications of queries by keys, to which the time is proportional."""
+        return self.heads * self.dim * sum(queries * keys for queries, keys in self.sequences)
+
+    @property
+    def dense(self) -> bool:
+        """Whether all sequences have the same length, so that a (batch, heads, length, dim) tensor holds them."""
+        return len(set(self.sequences)) == 1 and self.page is None
+
+    @property
+    def required_features(self) -> frozenset[str]:
+        """Features that a kernel needs for this case, beyond a square causal mask."""
+        features = {
+            "corner": self.causal and any(queries != keys for queries, keys in self.sequences),
+            "blind": self.causal and any(queries > keys for queries, keys in self.sequences),
+            "window": self.window is not None,
+            "softcap": self.softcap > 0,
+            "alibi": self.alibi,
+            "packed": not self.dense and self.page is None,
+            "paged": self.page is not None,
+        }
+        return frozenset(name for name, needed in features.items() if needed)
+
+    def inputs(self, dtype: str) -> Inputs:
+        """Return the inputs on the CPU, the same in every run."""
+        queries, keys = (sum(lengths) for lengths in zip(*self.sequences, strict=True))
+        return Inputs(
+            normal(queries, self.heads, self.dim, seed=5, dtype=dtype),
+            normal(keys, self.key_heads, self.dim, seed=6, dtype=dtype),
+            normal(keys, self.key_heads, self.dim, seed=7, dtype=dtype),
+        )
+
+    def slopes(self) -> Tensor | None:
+        """Return ALiBi's slope of each query head, from 1/2 downwards; None without ALiBi."""
+        import torch
+
+        return 2.0 ** -(torch.arange(self.heads) + 1) if self.alibi else None
+
+    def exact(self, inputs: Inputs) -> Tensor:
+        """Return the packed result of the reference in float64."""
+        slopes = self.slopes()
+        return packed_attention(
+            *inputs.parts,
+            *zip(*self.sequences, strict=True),
+            causal=self.causal,
+            window=self.window,
+            softcap=self.softcap,
+            slopes=None if slopes is None else slopes.to(inputs.query.device),
+        )
+
+    def bias(self, queries: int, keys: int) -> Tensor | None:
+        """Return what is added to the scores of one sequence, (heads, queries, keys); None for nothing."""
+        import torch
+
+        if not (self.causal or self.window is not None or self.alibi):
+            return None
+        distance = torch.arange(keys)[None, :] - torch.arange(queries)[:, None] - bottom_right(queries, keys)
+        bias = torch.zeros(self.heads, queries, keys)
+        slopes = self.slopes()
+        if slopes is not None:
+            bias = bias - slopes[:, None, None] * distance.abs()
+        if self.causal:
+            bias = bias.masked_fill(distance > 0, -math.inf)
+        if self.window is not None:
+            bias = bias.masked_fill(distance < -self.window, -math.inf)
+        return bias
+
+
+CASES = (
+    Case("decode one token", 8, 2, ((1, 200), (1, 200)), 64, level="quick"),
+    Case("causal", 8, 8, ((129, 129), (129, 129)), 64, causal=True, level="quick"),
+    Case("odd lengths", 4, 4, ((77, 301), (77, 301)), 80),
+    Case("causal, grouped heads", 8, 2, ((256, 256), (256, 256)), 128, causal=True),
+    Case("bottom-right causal", 4, 4, ((33, 160), (33, 160)), 64, causal=True),
+    Case("rows that see nothing", 4, 4, ((96, 64), (96, 64)), 64, causal=True),
+    Case("sliding window", 4, 2, ((150, 150),), 64, causal=True, window=31),
+    Case("capped scores", 4, 4, ((130, 130),), 64, causal=True, softcap=5.0),
+    Case("linear biases", 8, 8, ((65, 140),), 64, causal=True, alibi=True),
+    Case("sequences of many lengths", 8, 2, ((1, 1), (61, 61), (7, 200), (1, 129)), 64, causal=True),
+    Case("paged cache", 8, 2, ((1, 77), (1, 300), (19, 150)), 128, causal=True, page=16),
+    Case("batch of 16", 4, 2, ((3, 67),) * 16, 64),
+    Case("4,096 keys and more", 2, 1, ((33, 4160),), 64),
+    Case(
+        "paged cache, batch of 16",
+        4,
+        1,
+        (*((1, 19 + 7 * place) for place in range(15)), (1, 4160)),
+        128,
+        causal=True,
+        page=16,
+    ),
+    Case("decode a batch of 16 beyond 4,096 keys", 4, 1, ((1, 4160),) * 16, 64, level="full", early=True),
+    Case("causal, 4,096 tokens", 1, 1, ((4096, 4096),), 64, causal=True, level="full", early=True),
+    Case("narrow heads", 4, 4, ((100, 100), (100, 100)), 32, level="full"),
+    Case("heads of 96", 4, 4, ((100, 100), (100, 100)), 96, causal=True, level="full"),
+    Case("heads of 192", 2, 2, ((70, 70),), 192, causal=True, level="full"),
+    Case("wide heads", 2, 2, ((130, 130), (130, 130)), 256, causal=True, level="full"),
+    Case("long, causal, grouped heads", 4, 1, ((1024, 1024),), 128, causal=True, level="full"),
+    Case("one token alone", 1, 1, ((1, 1),), 64, level="full"),
+    Case("paged cache, long", 4, 1, ((5, 1000), (1, 2000)), 128, causal=True, page=32, level="full"),
+)
+
+
+def plain(case: Case, inputs: Inputs) -> Tensor:
+    """Compute the packed result by the plain formula; every step is rounded to the precision of the inputs.
+
+    8-bit inputs are computed in bfloat16, and the weights are rounded to 8 bits again, as kernels do.
+    """
+    import torch
+
+    coarse = inputs.query.dtype if inputs.query.element_size() == 1 else None
+    query, key, value = (part.bfloat16() if coarse else part for part in inputs.parts)
+    groups = case.heads // case.key_heads
+    counts = [list(lengths) for lengths in zip(*case.sequences, strict=True)]
+    parts = []
+    for one, two, three in zip(query.split(counts[0]), key.split(counts[1]), value.split(counts[1]), strict=True):
+        near, far = (part.repeat_interleave(groups, dim=1).transpose(0, 1) for part in (two, three))
+        scores = (one.transpose(0, 1) * (1 / math.sqrt(case.dim))) @ near.transpose(1, 2)
+        if case.softcap:
+            scores = case.softcap * torch.tanh(scores / case.softcap)
+        bias = case.bias(one.shape[0], two.shape[0])
+        if bias is not None:
+            scores = scores + bias.to(scores)
+        weights = scores.softmax(dim=2)
+        if "blind" in case.required_features:
+            weights = weights.nan_to_num(nan=0.0)
+        if coarse:
+            weights = weights.to(coarse).to(weights.dtype)
+        parts.append((weights @ far).transpose(0, 1))
+    return torch.cat(parts)

@@ -1,0 +1,279 @@
+"""Check of one attention provider: its results, its gradients, and that its own kernel ran."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verify.attention.cases import CASES, Case, Inputs, plain
+from verify.attention.providers import Provider, device_kind
+from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure, Level
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Compute = Callable[[Case, Inputs], "Tensor"]
+
+NO_KERNEL = "No available kernel"
+"""torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
+GRADIENTS_IN = frozenset({"quick", "standard"})
+"""On `full`, gradients are computed for the cases of these levels. Serving needs no gradients."""
+
+
+DEADLINE_S = 180.0
+NO_KERNEL_TRACE = CheckResult(
+    "error",
+    "cannot tell which kernel ran: torch's profiler recorded nothing on this device",
+    remedy="allow CUPTI (roctracer on AMD cards): some containers and virtual GPUs forbid it, and another profiler may be using it",
+)
+
+
+@dataclass(frozen=True)
+class ErrorSize:
+    """Largest and mean distance to the reference."""
+
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class ErrorComparison:
+    """One comparison: the errors of a kernel, and those of the plain formula in the same precision."""
+
+    what: str
+    dtype: str
+    ours: ErrorSize
+    theirs: ErrorSize
+    gradient: bool = False
+
+
+def check(provider: Provider, *, level: Level) -> Check:
+    """Return the check of a provider."""
+    return Check(
+        id=f"attention.{provider.name}",
+        description=f"{provider.title} is as close to our float64 reference as plain torch is, and its own kernel ran.",
+        run=lambda context: _run(provider, context),
+        level=level,
+        requires=("kernels.vector_add",),
+        preconditions=(lambda context: skip_unless_planned(provider.row, context),) if level == "standard" else (),
+        each_device=True,
+        faults=("wrong-result", "wrong-kernel"),
+        deadline_s=provider.row.get("deadline_s", DEADLINE_S),
+    )
+
+
+def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
+    """Return a skip if the Stack does not use this attention; None if it does, on `full`, and without a plan."""
+    plan: Mapping[str, Any] | None = context.stack.get("attention")
+    if not plan or context.faults or context.includes("full"):
+        return None
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan["backend"] in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    if serves or str(package.get("version")).startswith(row.get("package", "none")):
+        return None
+    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
+    return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
+
+
+def _run(provider: Provider, context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    kind, missing = device_kind(device), provider.missing(device)
+    if missing and not context.faults:
+        return CheckResult("skip", missing)
+    # A fault changes what is observed. Without this kernel, the plain formula is observed instead.
+    compute: Compute = plain if missing else provider.compute
+    dtypes = DTYPES if missing else provider.dtypes(kind, device)
+    measured: list[ErrorComparison] = []
+    refused: dict[str, str] = {}
+    taken: list[tuple[Case, str]] = []
+    require_full_float32()
+    began = time.monotonic()
+    for case in (
+        case for case in CASES if context.includes(case.level) or (case.early and context.includes("standard"))
+    ):
+        for dtype in dtypes:
+            if reason := None if missing else provider.refuses(case, dtype, kind):
+                refused[case.name] = reason
+                continue
+            if not _fits(case, context, [one for one, _ in taken], time.monotonic() - began):
+                refused[case.name] = "it would take too long: --level full"
+                continue
+            backward = bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.includes("full")
+            spoiled = "wrong-result" in context.faults
+            try:
+                measured += measure(
+                    compute,
+                    case,
+                    dtype,
+                    device,
+                    spoiled=spoiled,
+                    backward=backward,
+                    truncated=dtype in provider.truncated(),
+                )
+            except RuntimeError as error:
+                if NO_KERNEL not in str(error):
+                    raise
+                refused[case.name] = f"torch has no kernel for it on this device, in {dtype}"
+            else:
+                taken.append((case, dtype))
+    if not taken:
+        return CheckResult(
+            "error", "it supports none of the problems", (), {"does not support": refused, **synchronize(device)}
+        )
+    observed = plain if missing or "wrong-kernel" in context.faults else compute
+    trace = trace_kernels(observed, *taken[0], device)
+    ran = (
+        NO_KERNEL_TRACE
+        if trace is None
+        else check_kernel_trace(provider.row, kind, trace, Path("/proc/self/maps").read_text())
+    )
+    outcome = evaluate(measured, ran)
+    evidence = {**outcome.evidence, "does not support": refused, **synchronize(device)}
+    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+
+
+def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:
+    """Return whether a case belongs to this level, or should be quick, judging by the time of the cases before it."""
+    work = sum(one.work for one in taken)
+    early = case.early and work and seconds / work * case.work <= table("tolerances")["attention"]["budget_s"]
+    return context.includes(case.level) or bool(early)
+
+
+def measure(
+    compute: Compute,
+    case: Case,
+    dtype: str,
+    device: str,
+    *,
+    spoiled: bool = False,
+    backward: bool = False,
+    truncated: bool = False,
+) -> list[ErrorComparison]:
+    """Compare the result of a problem, and its gradients if requested, with the reference on the CPU.
+
+    A kernel that cuts its results (`truncated`) is compared with twice the error of the plain formula, which rounds: a cut costs a unit in
+    the last place, where rounding costs half of one.
+    """
+    inputs = case.inputs(dtype)
+    exact, there = case.exact(inputs), inputs.to(device)
+    result = compute(case, there)
+    ours = distance(corrupt(result) if spoiled else result, exact)
+    theirs = distance(plain(case, there), exact)
+    if truncated:
+        theirs = ErrorSize(2 * theirs.largest, 2 * theirs.mean)
+    found = [ErrorComparison(case.name, dtype, ours, theirs)]
+    # The plain formula has no gradient for a row that sees no key. 8-bit types have no gradients.
+    if backward and "blind" not in case.required_features and inputs.query.element_size() > 1:
+        slopes = [
+            gradients(call, case, part) for call, part in ((compute, there), (plain, there), (Case.exact, inputs))
+        ]
+        for name, one, other, right in zip(("query", "key", "value"), *slopes, strict=True):
+            what = f"{case.name}, gradient of the {name}"
+            found.append(ErrorComparison(what, dtype, distance(one, right), distance(other, right), gradient=True))
+    return found
+
+
+def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Return the gradients of the weighted sum of the result by query, key and value; in float64 for the reference."""
+    import torch
+
+    exact = compute is Case.exact
+    parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs.parts]
+    result = compute(case, Inputs(*parts))
+    generator = torch.Generator().manual_seed(8)
+    weights = torch.randn(result.shape, generator=generator).to(inputs.query.dtype).to(result)
+    slopes: tuple[Tensor, ...] = torch.autograd.grad(result, parts, weights)
+    return slopes
+
+
+def distance(result: Tensor, exact: Tensor) -> ErrorSize:
+    """Return the distance of a result to the reference."""
+    error = (result.detach().cpu().double() - exact.detach()).abs()
+    return ErrorSize(float(error.max()), float(error.mean()))
+
+
+def tolerance_problem(one: ErrorComparison) -> str | None:
+    """Describe an error beyond the tolerance, None if it is within. NaN is never within the tolerance."""
+    rule = table("tolerances")["attention"]
+    largest = rule["gradient_error_ratio" if one.gradient else "largest_error_ratio"]
+    for name, error, allowed in (
+        ("largest", one.ours.largest, largest * one.theirs.largest + rule["floor"]),
+        ("mean", one.ours.mean, rule["mean_error_ratio"] * one.theirs.mean + rule["floor"]),
+    ):
+        if not error <= allowed:
+            return f"{one.dtype} {one.what}: {name} error {error:.2e}, at most {allowed:.2e} allowed"
+    return None
+
+
+def trace_kernels(compute: Compute, case: Case, dtype: str, device: str) -> set[str] | None:
+    """Return the names of the operators and kernels that the profiler records for one attention call.
+
+    None if it records no GPU kernel although some ran. Without Kineto, torch's profiler records operators only.
+    """
+    import torch
+
+    inputs = case.inputs(dtype).to(device)
+    compute(case, inputs)  # compiles and loads what is needed at first use
+    # Use the profiler below torch.profiler, which imports torch's compiler and takes seconds.
+    with torch.autograd.profiler.profile(use_device=None if device == "cpu" else "cuda", use_kineto=True) as profile:
+        compute(case, inputs)
+        synchronize(device)
+    events = profile.key_averages()
+    if device != "cpu" and all(event.device_type == torch.autograd.DeviceType.CPU for event in events):
+        return None
+    return {str(event.key) for event in events}
+
+
+def check_kernel_trace(row: Mapping[str, Any], kind: str, trace: Collection[str], maps: str) -> CheckResult:
+    """Check by kernel names and loaded libraries whether this provider computed the result."""
+    kernels = sorted(name for name in trace if re.search(row["kernel"].get(kind, "(?!)"), name))
+    libraries = sorted({line.split()[-1] for line in maps.splitlines() if re.search(row.get("library", "(?!)"), line)})
+    evidence = {"ran": [name[:200] for name in kernels], "loaded": libraries, "profiler saw": sorted(trace)[:60]}
+    if not kernels:
+        others = sorted(name[:80] for name in trace if re.search("(?i)attention|flash|fmha|softmax", name))[:4]
+        text = f"the profiler recorded no kernel of {row['title']}" + (f", but {', '.join(others)}" if others else "")
+        return CheckResult("fail", text, (), evidence, "see which path torch takes: TORCH_LOGS=+all")
+    if "library" in row and not libraries:
+        return CheckResult("fail", f"no library of {row['title']} is loaded (`{row['library']}`)", (), evidence)
+    return CheckResult("ok", f"{kernels[0][:60]} ran", (), evidence)
+
+
+def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckResult:
+    """Return one result for all comparisons and the kernel trace."""
+    figures = tuple(_figures(measured))
+    wrong = [text for one in measured if (text := tolerance_problem(one))]
+    evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return CheckResult(
+            "fail", f"wrong attention: {'; '.join(wrong[:3])}{more}", figures, evidence, "do not serve with it"
+        )
+    if ran.status != "ok":
+        return CheckResult(ran.status, ran.reason, figures, evidence, ran.remedy)
+    dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))
+    gradients_too = ", gradients too," if any(one.gradient for one in measured) else ""
+    count = len({one.what for one in measured if not one.gradient})
+    text = f"{count} problems in {dtypes}{gradients_too} are as close to float64 as plain torch is; {ran.reason}"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def _figures(measured: Collection[ErrorComparison]) -> list[Figure]:
+    """Yield the largest error of each precision relative to plain torch's, for results and for gradients."""
+    rule = table("tolerances")["attention"]
+    figures = []
+    for dtype, gradient in dict.fromkeys((one.dtype, one.gradient) for one in measured):
+        ratios = [
+            one.ours.largest / max(one.theirs.largest, rule["floor"])
+            for one in measured
+            if (one.dtype, one.gradient) == (dtype, gradient)
+        ]
+        name = f"largest error, {dtype}" + (", gradients" if gradient else "")
+        ceiling = rule["gradient_error_ratio" if gradient else "largest_error_ratio"]
+        figures.append(Figure(name, max(ratios), "times plain torch's", ceiling=ceiling, source=rule["source"]))
+    return figures

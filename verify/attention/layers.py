@@ -1,0 +1,181 @@
+"""Flash attention for your own models: a drop-in replacement of torch.nn.MultiheadAttention.
+
+    from verify.attention import upgrade_attention, restore_attention
+
+    upgrade_attention(model)      # every torch.nn.MultiheadAttention in it, in place
+    restore_attention(model)      # back to torch's own
+
+Parameters, their names, hooks, optimizers and the identity of modules stay: only the class of a module changes. The
+repository and verify.pyz (on PYTHONPATH) provide this module. It requires torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from verify.attention.kernels import KERNELS, AttentionProblem, attend
+
+
+class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
+    """torch.nn.MultiheadAttention computed by flash kernels, with the same arguments, parameters and results.
+
+    Flash kernels cannot return attention weights. Where the caller asks for them (torch's default), torch's own code computes,
+    as it does for nested tensors, `add_bias_kv` and `add_zero_attn`. With `discard_weights`, None is returned in place of the
+    weights, for models that do not use them.
+    """
+
+    kernels: tuple[str, ...] = tuple(KERNELS)
+    """Kernels that may compute, in order of preference."""
+    discard_weights: bool = False
+    used: str | None = None
+    """What computed the last call: the name of a kernel, or `torch` for torch's own code."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _enter(self)
+
+    def forward(  # noqa: PLR0917 - torch's own signature
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute attention, as torch.nn.MultiheadAttention.forward does.
+
+        Raises:
+            ValueError: No kernel supports the problem.
+        """
+        special = query.is_nested or self.bias_k is not None or self.add_zero_attn
+        if special or (need_weights and not self.discard_weights):
+            self.used = "torch"
+            answer: tuple[Tensor, Tensor | None] = super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+                is_causal=is_causal,
+            )
+            return answer
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal is a hint about attn_mask: pass the mask as well, as torch requires")
+        batched = query.dim() == 3
+        if not batched:
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
+        heads = [self._split(part) for part in self._project(*self._batch_first(query, key, value))]
+        causal = is_causal and key_padding_mask is None
+        keep, bias = (None, None) if causal else self._masks(attn_mask, key_padding_mask, heads[0])
+        dropout = self.dropout if self.training else 0.0
+        result, self.used = attend(
+            AttentionProblem(heads[0], heads[1], heads[2], keep, bias, causal, dropout), self.kernels
+        )
+        joined = functional.linear(result.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        if not batched:
+            return joined[0], None
+        return (joined if self.batch_first else joined.transpose(0, 1)), None
+
+    def _batch_first(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Return each tensor as (batch, length, dim); identical tensors stay identical."""
+        if parts[0].dim() == 3 and self.batch_first:
+            return parts
+        moved = {id(part): part[None] if part.dim() == 2 else part.transpose(0, 1) for part in parts}
+        return tuple(moved[id(part)] for part in parts)
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        if not self._qkv_same_embed_dim:
+            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        elif query is key and key is value:
+            joined: tuple[Tensor, ...] = functional.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(
+                3, dim=-1
+            )
+            return joined
+        else:
+            weights = self.in_proj_weight.chunk(3)
+        biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return tuple(
+            functional.linear(part, weight, bias)
+            for part, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+
+    def _split(self, part: Tensor) -> Tensor:
+        return part.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def _masks(
+        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return which keys a query sees, and what is added to its scores; at most one is set. True in torch's masks means hidden."""
+        masks = []
+        if attn_mask is not None:
+            # (queries, keys), or one mask per sequence and head, one after the other
+            masks.append(
+                attn_mask[None, None] if attn_mask.dim() == 2 else attn_mask.unflatten(0, (-1, self.num_heads))
+            )
+        if key_padding_mask is not None:
+            masks.append(key_padding_mask[:, None, None])
+        if not masks:
+            return None, None
+        if all(mask.dtype == torch.bool for mask in masks):
+            hidden = masks[0] if len(masks) == 1 else masks[0] | masks[1]
+            return ~hidden, None
+        added = [
+            torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, float("-inf"))
+            if mask.dtype == torch.bool
+            else mask
+            for mask in masks
+        ]
+        return None, (added[0] if len(added) == 1 else added[0] + added[1]).to(query.dtype)
+
+
+def upgrade_attention(
+    model: nn.Module, *, kernels: tuple[str, ...] = tuple(KERNELS), discard_weights: bool = False
+) -> list[str]:
+    """Turn every torch.nn.MultiheadAttention of a model, including the model itself, into a FlashMultiheadAttention, in place.
+
+    Other subclasses stay, because they may change the meaning.
+
+    Returns:
+        The names of the modules in the model.
+
+    Raises:
+        ValueError: There is no kernel of that name.
+    """
+    unknown = [name for name in kernels if name not in KERNELS]
+    if unknown or not kernels:
+        raise ValueError(f"no kernel is named `{', '.join(unknown)}`; there are {', '.join(KERNELS)}")
+    found = {name: module for name, module in model.named_modules() if type(module) is nn.MultiheadAttention}
+    for module in found.values():
+        module.__class__ = FlashMultiheadAttention
+        module.kernels, module.discard_weights = tuple(kernels), discard_weights
+        _enter(module)
+    return list(found)
+
+
+def restore_attention(model: nn.Module) -> list[str]:
+    """Undo `upgrade_attention`: turn every FlashMultiheadAttention of a model back into torch's class, in place."""
+    found = {name: module for name, module in model.named_modules() if type(module) is FlashMultiheadAttention}
+    for module in found.values():
+        module.__dict__.pop("_entered").remove()
+        for name in ("kernels", "discard_weights", "used"):
+            module.__dict__.pop(name, None)
+        module.__class__ = nn.MultiheadAttention
+    return list(found)
+
+
+def _enter(module: nn.Module) -> None:
+    """Do nothing. torch.nn.TransformerEncoderLayer bypasses a module without hooks and computes the attention itself."""
+    module.__dict__["_entered"] = module.register_forward_pre_hook(_pass)
+
+
+def _pass(_module: nn.Module, _arguments: Any) -> None:
+    return None

@@ -1,0 +1,124 @@
+"""Attention providers: vLLM's kernels, the flash-attn packages, torch's own paths."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from verify.attention.cases import Case, Inputs
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+KINDS = {"cpu": "CPUs", "cuda": "NVIDIA cards", "rocm": "AMD cards"}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An attention provider. `name` is its table in data/attention.toml; `compute` returns the packed result of a problem."""
+
+    name: str
+    compute: Callable[[Case, Inputs], Tensor]
+    prepare: Callable[[], str | None] | None = None
+    """Loads its kernels and returns why that fails; by default its module is imported."""
+    truncated: Callable[[], frozenset[str]] = frozenset
+    """Returns the precisions to which its kernels cut results instead of rounding them."""
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """Its table of facts."""
+        row: Mapping[str, Any] = table("attention")["provider"][self.name]
+        return row
+
+    @property
+    def title(self) -> str:
+        """Its name for messages."""
+        return str(self.row["title"])
+
+    def dtypes(self, kind: str, device: str | None = None) -> tuple[str, ...]:
+        """Return the precisions that it supports on a kind of device, or on one device of that kind."""
+        names = tuple(self.row["dtypes"].get(kind, ()))
+        if device is None or kind != "cuda" or "bfloat16_from" not in self.row:
+            return names
+        import torch
+
+        has = torch.cuda.get_device_capability(device) >= _version(self.row["bfloat16_from"])
+        return tuple(name for name in names if has or name != "bfloat16")
+
+    def missing(self, device: str) -> str | None:
+        """Return why it cannot compute on a device here, None if it can."""
+        kind = device_kind(device)
+        if kind not in self.row["devices"]:
+            return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
+        return _unsuited(self.row, device, kind) or (self.prepare() if self.prepare else import_problem(self.row))
+
+    def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
+        """Return why it does not support a problem, None if it does."""
+        least, greatest, divisor = self.row["dims"]
+        if not least <= case.dim <= greatest or case.dim % divisor:
+            return f"head dimension {case.dim}"
+        if min(keys for _, keys in case.sequences) < self.row.get("least_keys", 1):
+            return "a single key"
+        if self.row.get("causal_only") and not case.causal and max(queries for queries, _ in case.sequences) > 1:
+            return "no causal mask"
+        lacking = sorted(case.required_features - set(self.row["takes"][kind]))
+        if lacking:
+            return ", ".join(lacking)
+        return None if dtype in self.dtypes(kind) else dtype
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def device_kind(device: str) -> str:
+    """Return `cpu`, `cuda` or `rocm`; torch calls both GPU kinds cuda."""
+    import torch
+
+    return "cpu" if device == "cpu" else "rocm" if torch.version.hip is not None else "cuda"
+
+
+def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
+    if kind == "rocm" and "gfx" in row:
+        return _other_architecture(row, device)
+    if kind != "cuda" or "capability" not in row:
+        return None
+    import torch
+
+    least, greatest = (_version(text) for text in row["capability"])
+    has = torch.cuda.get_device_capability(device)
+    if least <= has <= greatest:
+        return None
+    wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
+    return f"{row['title']} needs compute capability {wanted}, this card has {has[0]}.{has[1]}"
+
+
+def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
+    import torch
+
+    has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this card has {has}"
+
+
+def import_problem(row: Mapping[str, Any]) -> str | None:
+    """Return why its module cannot be used in this environment."""
+    name = row.get("module")
+    if name is None:
+        return None
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        return f"no `{name.partition('.')[0]}` in this environment"
+    if "distribution" in row and not list(importlib.metadata.distributions(name=row["distribution"])):
+        return f"no `{row['distribution']}` in this environment"
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError, AttributeError, TypeError) as error:
+        return f"`{name}` does not import: {error}"
+    reason = getattr(module, "fa_version_unsupported_reason", None)
+    problem = reason(row["generation"]) if reason and "generation" in row else None
+    return None if problem is None else str(problem)

@@ -1,0 +1,105 @@
+"""Attention in Triton that reads pages of keys: vLLM's, and AITER's with the same arguments."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from verify.attention.cases import Case, Inputs
+from verify.attention.providers import Provider, import_problem
+from verify.attention.providers.aiter_flash import keep_kernels_apart
+from verify.attention.providers.layout import cache, page_table, sequence_starts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAGE = 16
+"""Tokens per page where a case has no pages: vLLM's default on cards."""
+SEGMENTS = 16
+"""Parts of the keys that one query's kernels take in parallel (vllm 0.32.0, v1/attention/backends/triton_attn.py)."""
+FOLDERS = {
+    "vllm": ("vllm.v1.attention.ops.triton_unified_attention", "vllm.attention.ops.triton_unified_attention"),
+    "aiter": ("aiter.ops.triton.unified_attention", "aiter.ops.triton.attention.unified_attention"),
+}
+"""Modules that have had the function, by package; vLLM moved its own in 0.12."""
+
+
+def _function(package: str) -> Callable[..., None]:
+    """Import the function. Raises ImportError if no module of the package has it."""
+    for name in FOLDERS[package]:
+        with suppress(ModuleNotFoundError):
+            call: Callable[..., None] = importlib.import_module(name).unified_attention
+            return call
+    raise ImportError(f"none of {', '.join(FOLDERS[package])} can be imported")
+
+
+def _compute(package: str, case: Case, inputs: Inputs) -> Tensor:
+    import torch
+
+    call = _function(package)
+    query, key, value = inputs.parts
+    queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
+    page = case.page or PAGE
+    table = page_table(keys, page, query.device)
+    slopes = case.slopes()
+    one = torch.ones(len(keys), case.key_heads, device=query.device)
+    result = torch.empty_like(query)
+    call(
+        q=query,
+        k=cache(key, keys, table, page),
+        v=cache(value, keys, table, page),
+        out=result,
+        cu_seqlens_q=sequence_starts(queries, query.device),
+        max_seqlen_q=max(queries),
+        seqused_k=torch.tensor(keys, dtype=torch.int32, device=query.device),
+        max_seqlen_k=max(keys),
+        softmax_scale=1 / math.sqrt(case.dim),
+        causal=True,
+        window_size=(-1, -1) if case.window is None else (case.window, 0),
+        block_table=table,
+        softcap=case.softcap,
+        q_descale=None,
+        k_descale=one,
+        v_descale=one,
+        alibi_slopes=None if slopes is None else slopes.to(query.device),
+        **_segments(call, case, queries, query),
+    )
+    return result
+
+
+def _segments(call: Callable[..., None], case: Case, queries: Sequence[int], query: Tensor) -> dict[str, Any]:
+    """Return the buffers with which the function divides the keys of single queries, as vLLM's server gives them."""
+    import torch
+
+    if "softmax_segm_output" not in inspect.signature(call).parameters:
+        return {}
+    shape = (len(queries), case.heads, SEGMENTS)
+    buffer = partial(torch.empty, dtype=torch.float32, device=query.device)
+    return {
+        "seq_threshold_3D": len(queries),
+        "num_par_softmax_segments": SEGMENTS,
+        "softmax_segm_output": buffer(*shape, 1 << (case.dim - 1).bit_length()),
+        "softmax_segm_max": buffer(shape),
+        "softmax_segm_expsum": buffer(shape),
+    }
+
+
+def _prepare(name: str, package: str) -> str | None:
+    if package == "aiter":
+        keep_kernels_apart()
+    if reason := import_problem({"module": package}):
+        return reason
+    try:
+        _function(package)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{name} does not import: {error}"
+    return None
+
+
+TRITON = Provider("vllm_triton", partial(_compute, "vllm"), partial(_prepare, "vLLM's attention in Triton", "vllm"))
+AITER = Provider("aiter_unified", partial(_compute, "aiter"), partial(_prepare, "AITER's attention in Triton", "aiter"))

@@ -1,0 +1,158 @@
+"""Times of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+from verify.attention import reference
+from verify.host.devices import free_bytes
+from verify.inputs import compute_in_input_precision, normal
+from verify.records import Level
+from verify.tables import table
+from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BUDGET_S = 0.2
+"""Time for one median at a fixed point."""
+SWEEP_BUDGET_S = 0.01
+"""Time for one median of a sweep."""
+CPU_SWEEP_SETS = 2
+"""Sets of inputs in a sweep on a CPU: drawing more random numbers would take longer than the measurement."""
+COPIES = {False: 3, True: 6}
+"""Score matrices that standard attention holds at once on a CPU, without and with a backward pass, rounded up."""
+SHARE = 0.25
+"""Share of the free memory that one measurement may need."""
+GROWTH = 4
+"""Twice the length takes four times the work."""
+
+Point = Sequence[int]
+"""Batch, length, heads, head dimension."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """Median seconds at one point; `standard` is None if its scores do not fit into the free memory."""
+
+    point: Point
+    causal: bool
+    backward: bool
+    flash: float
+    standard: float | None
+
+    @property
+    def length(self) -> int:
+        return self.point[1]
+
+    @property
+    def dim(self) -> int:
+        return self.point[3]
+
+
+def dtype_of(device: str) -> str:
+    """Return the precision in which both paths compute: 16 bits on cards; CPUs compute standard attention in 32 bits anyway."""
+    return "float32" if device == "cpu" else "float16"
+
+
+def measure(
+    point: Point,
+    device: str,
+    *,
+    causal: bool = False,
+    backward: bool = False,
+    budget_s: float = BUDGET_S,
+    most_sets: int | None = None,
+) -> dict[str, float]:
+    """Return median seconds of `flash` and `standard` attention.
+
+    There is no `standard` if the device has no memory for its scores.
+
+    Args:
+        point: Batch, length, heads, head dimension.
+        device: The device.
+        causal: Whether a query sees earlier keys only.
+        backward: Whether the backward pass is timed together with the forward pass.
+        budget_s: Seconds for one median.
+        most_sets: Maximum number of sets of inputs; None for as many as no cache holds.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    batch, length, heads, dim = point
+    dtype = dtype_of(device)
+    count = rotation(device, 3 * getattr(torch, dtype).itemsize * batch * length * heads * dim)
+    count = min(count, most_sets or count)
+    sets = random_sets(count, batch, heads, length, dim, dtype=dtype, device=device, parts=3)
+    seconds = {}
+
+    def forward(turn: int) -> Tensor:
+        with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
+            return scaled_dot_product_attention(*sets[turn % count], is_causal=causal)
+
+    def both(turn: int) -> None:
+        parts = [part.requires_grad_() for part in sets[turn % count]]
+        torch.autograd.grad(scaled_dot_product_attention(*parts, is_causal=causal).sum(), parts)
+
+    paths = {"flash": SDPBackend.FLASH_ATTENTION, "standard": SDPBackend.MATH}
+    scores = COPIES[backward] * torch.float32.itemsize * batch * heads * length**2
+    if device == "cpu" and scores > SHARE * free_bytes(device):  # a CPU without memory ends processes, a card refuses
+        del paths["standard"]
+    for name, path in paths.items():
+        with sdpa_kernel(path), compute_in_input_precision(device):
+            try:
+                seconds[name] = timed(partial(both if backward else forward), device, budget_s=budget_s).median
+            except torch.OutOfMemoryError:
+                if path == SDPBackend.FLASH_ATTENTION:
+                    raise
+    return seconds
+
+
+def sweep(device: str, level: Level) -> Iterator[SweepRow]:
+    """Yield times over lengths, causal and not, forward alone and with the backward pass.
+
+    It ends before a length that would take longer than what is left of the level's seconds.
+    """
+    rule = table("speed")["sweep"]
+    shape = rule["cpu" if device == "cpu" else "card"]
+    dims = shape["dims"] if level == "full" else shape["dims"][:1]
+    runs, most_sets = (2, CPU_SWEEP_SETS) if device == "cpu" else (WARM_UP + LEAST_RUNS, None)
+    begun, spent, work = time.perf_counter(), 0.0, 0.0
+    for length in rule["lengths"]:
+        started = time.perf_counter()
+        if started - begun + spent + GROWTH * runs * work > shape["seconds"][level]:
+            return
+        work = 0.0
+        for dim, causal, backward in product(dims, (False, True), (False, True)):
+            point = (1, length, shape["heads"], dim)
+            row = measure(point, device, causal=causal, backward=backward, budget_s=SWEEP_BUDGET_S, most_sets=most_sets)
+            work += sum(row.values())
+            yield SweepRow(point, causal, backward, row["flash"], row.get("standard"))
+        spent = time.perf_counter() - started
+
+
+def reference_blocks() -> tuple[dict[int, float], float]:
+    """Return the seconds of our float64 reference by block size, and the largest difference between two block sizes."""
+    rule = table("speed")["reference"]
+    batch, length, heads, dim = rule["point"]
+    parts = [normal(batch, heads, length, dim, seed=seed, dtype="float32") for seed in range(3)]
+    results: dict[int, Tensor] = {}
+
+    def compute(block: int, _: int) -> None:
+        results[block] = reference.attention(*parts, block=block)
+
+    seconds = {block: timed(partial(compute, block), "cpu", budget_s=SWEEP_BUDGET_S).median for block in rule["blocks"]}
+    first, *others = results.values()
+    return seconds, max(float((first - other).abs().max()) for other in others)
+
+
+def operations(point: Point) -> float:
+    """Return the operations of a forward pass without mask: two products of length x length x dim per head, with additions."""
+    batch, length, heads, dim = point
+    return 4.0 * batch * heads * length * length * dim

@@ -1,0 +1,1 @@
+"""Files of an environment: libraries, GPU code, byte code, and what was installed."""

@@ -1,0 +1,314 @@
+"""Command line: data on stdout, everything else on stderr, exit code from the worst check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from verify import VERSION
+from verify.binaries import cuda_compat
+from verify.cli.arguments import Parser
+from verify.doctor import cli as doctor
+from verify.files import write_atomically
+from verify.records import (
+    DRAIN,
+    EXIT_CODES,
+    INTERRUPTED_EXIT,
+    LEVELS,
+    SERVING,
+    Check,
+    CheckContext,
+    Level,
+    as_record,
+    worst_status,
+)
+from verify.runner.dependencies import with_dependencies
+from verify.runner.execution import Injection, run
+from verify.runner.faults import FAULTS
+from verify.runner.junit import junit
+from verify.runner.last_run import (
+    failed_levels,
+    keep_open_failures,
+    lasting_warnings,
+    merge_rerun,
+    read_last_run,
+    runs_by_level,
+)
+from verify.runner.registry import all_checks, select
+from verify.runner.report import render, render_list, render_times
+from verify.serving import service as own_service
+from verify.serving.drain import drain_service, resume
+from verify.serving.service_control import ControlError
+
+OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
+"""Commands other than the checks."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the requested checks or another command; return the exit code."""
+    # The byte code of an environment is listed when it is built: neither this process nor its children may add to it.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    if arguments[:1] in ([name] for name in OTHERS):
+        return _other(*arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    cuda_compat.restart_with_compat()
+    try:
+        checks = _chosen(options)
+        injections = [_injection(text) for text in options.inject]
+        if options.list:
+            _print_list(checks, as_json=options.json)
+            return 0
+        context = _context(options)
+        before = read_last_run(context.prefix)
+        checks, context = _with_failed(checks, context, failed_levels(before), refute=options.refute)
+    except KeyError as error:
+        parser.error(f"no check or family is named `{error.args[0]}`")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if options.resume:
+        return _resume(context)
+    try:
+        document = _checked(checks, context, injections, options)
+        document = _with_earlier(document, before, options)
+    except ControlError as error:
+        parser.exit(EXIT_CODES["error"], f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED_EXIT, "interrupted\n")
+    text = json.dumps(document, indent=2) + "\n"
+    # Print before writing: if a file cannot be written, the results must not be lost.
+    times = render_times(document["checks"], {check.id: check.level for check in checks}) if options.times else ""
+    sys.stdout.write(text if options.json else render(document) + times)
+    sys.stdout.flush()
+    kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
+    return EXIT_CODES[document["status"] if all(kept) else "error"]
+
+
+def _other(command: str, *arguments: str) -> int:
+    if command == "doctor":
+        return doctor.main(list(arguments), program="verify doctor")
+    module = import_module(f"verify.cli.{command}")
+    code: int = module.main(list(arguments))
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="verify",
+        description="Check that this host computes correctly.",
+        epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 an error (a check has no result), 64 usage; "
+        "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
+        "the attention of your model, `compare` measures the service with two choices, `soak` puts load on it for minutes",
+        hint="--help explains every option, --list shows every check",
+    )
+    parser.add_argument("--version", action="version", version=f"verify {VERSION}")
+    parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a check or family, with the checks that it requires; repeatable",
+    )
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    parser.add_argument(
+        "--refute", action="store_true", help="run only the failed checks of the last document, and keep the rest of it"
+    )
+    parser.add_argument("--list", action="store_true", help="list the checks of this level, run none")
+    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
+    parser.add_argument(
+        "--times",
+        action="store_true",
+        help="print the seconds of each check after the results, slowest first (--json has them)",
+    )
+    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file, atomically")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write the records to this file as JUnit XML")
+    parser.add_argument(
+        "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
+    )
+    parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
+    parser.add_argument(
+        "--expect",
+        metavar="FILE",
+        help="JSON with the planned `stack` and the expected `gpus`; - reads stdin",
+    )
+    parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
+    parser.add_argument(
+        "--drain",
+        action="store_true",
+        help="stop this installation's service for the checks, then start and prove it again",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="run no checks: start the service that a killed --drain left stopped"
+    )
+    parser.add_argument(
+        "--inject",
+        metavar="FAULT[@NAME]",
+        action="append",
+        default=[],
+        help=f"change what the checks (or one of them) observe, to prove that they detect it: {', '.join(FAULTS)}",
+    )
+    return parser
+
+
+def _checked(
+    checks: list[Check],
+    context: CheckContext,
+    injections: list[Injection],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Run the checks and return the document; with --drain it has a record of the stopped service.
+
+    Raises:
+        ControlError: The service does not stop.
+        KeyboardInterrupt: A signal ended the run.
+    """
+    service = context.service
+    if not options.drain or service is None or service.main_pid is None:
+        return run(checks, context, injections, options.deadline)
+    began = time.monotonic()
+    with drain_service(service) as drain:
+        stopped = replace(context, service=replace(service, main_pid=None))
+        document = run(checks, stopped, injections, options.deadline)
+    assert drain.outcome is not None
+    away = time.monotonic() - began
+    document["checks"].insert(0, as_record(DRAIN, document["host"], None, drain.outcome, away))
+    document["status"] = worst_status([record["status"] for record in document["checks"]])
+    return document
+
+
+def _with_failed(
+    checks: list[Check], context: CheckContext, failures: Mapping[str, Level], *, refute: bool
+) -> tuple[list[Check], CheckContext]:
+    """Return the checks to run, with the failed ones of the last run at the level of their failure.
+
+    With `refute` only these run. An installing run includes them too, except for serving checks: the service starts later.
+    """
+    level_overrides = dict(failures) if refute else {}
+    if context.expect.get("serve_follows"):
+        for id_, level in failures.items():
+            if LEVELS.index(level) > LEVELS.index(context.level) and not id_.startswith(f"{SERVING}."):
+                level_overrides[id_] = level
+    wanted = [check for check in all_checks() if check.id in level_overrides or (check in checks and not refute)]
+    return with_dependencies(wanted, all_checks()), replace(context, level_overrides=level_overrides)
+
+
+def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Add results of the last run that still hold; a selection of checks makes no statement about the others."""
+    if options.refute:
+        return merge_rerun(document, before)
+    document |= {"carried": lasting_warnings(document, before), "runs": runs_by_level(document, before)}
+    if not (options.only or options.skip or options.inject):
+        document["checks"] = keep_open_failures(document, before)
+        document["status"] = worst_status([record["status"] for record in document["checks"]])
+    return document
+
+
+def _resume(context: CheckContext) -> int:
+    outcome = resume(context.service) if context.service else None
+    sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
+    return EXIT_CODES[outcome.status if outcome else "skip"]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
+    return seconds
+
+
+def _chosen(options: argparse.Namespace) -> list[Check]:
+    level = LEVELS.index(options.level)
+    only = select(tuple(options.only))
+    skipped = select(tuple(options.skip))
+    chosen = [
+        check
+        for check in all_checks()
+        if check.id not in skipped and (check.id in only if only else LEVELS.index(check.level) <= level)
+    ]
+    if not chosen:
+        raise ValueError("no check is left after --only and --skip")
+    return with_dependencies(chosen, all_checks())
+
+
+def _injection(text: str) -> Injection:
+    fault, _, target = text.partition("@")
+    if fault not in FAULTS:
+        raise ValueError(f"no fault is named `{fault}`; there are {', '.join(FAULTS)}")
+    injection = Injection(fault, target or None)
+    if not any(injection.hits(check) for check in all_checks()):
+        raise ValueError(f"`{target}` is no check or family that detects `{fault}`")
+    return injection
+
+
+def _context(options: argparse.Namespace) -> CheckContext:
+    """Return the context of the run; lock and Stack default to the environment's own."""
+    environment = Path(sys.prefix).resolve()
+    prefix: Path | None = environment.parent.parent if environment.parent.name == "envs" else None
+    if options.prefix:
+        prefix = options.prefix.resolve()
+        current = (options.prefix / "current").resolve()
+        if current != environment:
+            raise ValueError(
+                f"this Python belongs to {environment}, not to {current}; run {options.prefix}/current/bin/python"
+            )
+    if options.lock and not options.lock.is_file():
+        raise ValueError(f"no lock at {options.lock}")
+    lock, stack = options.lock or environment / "lock.txt", environment / "stack.json"
+    expect = _json_object(options.expect) if options.expect else {}
+    if "stack" not in expect and stack.is_file():
+        expect = {**expect, "stack": _json_object(stack)}
+    return CheckContext(
+        level=options.level,
+        prefix=prefix,
+        lock=lock if lock.is_file() else None,
+        expect=expect,
+        service=own_service.find(prefix),
+    )
+
+
+def _json_object(path: str | Path) -> dict[str, Any]:
+    content = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004 - wrong input, reported like the other ones
+    return content
+
+
+def _print_list(checks: list[Check], *, as_json: bool) -> None:
+    rows = [
+        {
+            "id": check.id,
+            "family": check.family,
+            "level": check.level,
+            "description": check.description,
+            "requires": list(check.requires),
+            "each_device": check.each_device,
+            "faults": list(check.faults),
+        }
+        for check in checks
+    ]
+    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
+
+
+def _keep(path: Path | None, content: str) -> bool:
+    """Write a file if requested; print an error and return False if that fails."""
+    try:
+        if path:
+            write_atomically(path, content)
+    except OSError as error:
+        sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""Command `verify metrics`: the metrics of this host for Prometheus, as text or in a file for its node exporter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from verify.cli.arguments import Parser
+from verify.files import write_atomically
+from verify.host.metrics import read_families, render
+from verify.records import EXIT_CODES
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; it fails only where the file cannot be written."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    text = render(read_families(options.prefix))
+    if options.write is None:
+        sys.stdout.write(text)
+        return EXIT_CODES["ok"]
+    try:
+        write_atomically(options.write, text)
+    except OSError as error:
+        parser.exit(EXIT_CODES["error"], f"error: {options.write} cannot be written: {error.strerror}\n")
+    return EXIT_CODES["ok"]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="verify metrics",
+        description="Print the health of the cards, the release and the last verification as Prometheus reads them.",
+        epilog="exit codes: 0; 3 if the file cannot be written; usage 64",
+        hint="verify metrics --prefix /opt/firstlight",
+    )
+    parser.add_argument("--prefix", metavar="DIR", type=Path, required=True, help="the installation")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="write this file (.prom) and print nothing")
+    return parser

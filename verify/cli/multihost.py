@@ -1,0 +1,117 @@
+"""Command `verify multihost`: this host's part in trials of several hosts, led by a coordinator over JSON lines.
+
+It first describes itself, then answers the requests `reach` (connect to other hosts), `reserve_port` and `all_reduce` (run
+one of two processes), and ends on `quit` or at the end of its input.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from verify.binaries import cuda_compat
+from verify.cli.arguments import Parser
+from verify.host.network.allreduce_trial import run_trial
+from verify.host.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
+from verify.host.network.reachability import Listener, free_port, reach
+from verify.host.views import torch_view
+from verify.runner.child_processes import run_one
+from verify.tables import table
+
+PORT_SAMPLE = 20
+"""Number of ephemeral ports to try, as some may be in use."""
+
+
+def main(arguments: list[str]) -> int:
+    """Answer requests until `quit` or the end of the input; return 0."""
+    Parser(
+        prog="verify multihost",
+        description="This host's part in trials of several hosts: requests on stdin, answers on stdout, as JSON lines.",
+        epilog="exit codes: 0 at the end of the input, 64 usage",
+        hint="./firstlight verify -i INVENTORY coordinates the hosts of an inventory",
+    ).parse_args(arguments)
+    cuda_compat.restart_with_compat()
+    worker = MultihostWorker()
+    _write(worker.greeting)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "quit":
+            break
+        _write(worker.answer(request))
+    return 0
+
+
+class MultihostWorker:
+    """State of this host between requests."""
+
+    def __init__(self) -> None:
+        rules = table("network")["meeting"]
+        first, last = rules["ports"]
+        self._rules, self._ports = rules, range(first, last + 1)
+        self._token = secrets.token_hex(16)
+        self._listener: Listener | None = None
+        found = interfaces()
+        self.greeting: dict[str, Any] = {
+            "interfaces": found,
+            "own_name": own_name_leads_to(),
+            "ports": rules["ports"],
+            "ephemeral": ephemeral_ports(),
+            "gpus": self._gpus(),
+            "token": self._token,
+        }
+        addresses = [interface["address"] for interface in found]
+        # Only after all forks above: a forked process must not inherit a thread.
+        try:
+            kinds = (self._ports, _sample_ports(*self.greeting["ephemeral"]))
+            self._listener = Listener(addresses, kinds, self._token) if addresses else None
+        except OSError as error:
+            self.greeting["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror or error}"
+        self.greeting["listens"] = self._listener.ports if self._listener else []
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer one request; `problem` is set if that fails."""
+        if request["do"] == "reach":
+            return {"how": reach(request["targets"], self._token, timeout_s=self._rules["connect_s"])}
+        if self._listener:  # all hosts have been reached, and processes will fork
+            self._listener.close()
+            self._listener = None
+        if request["do"] == "reserve_port":
+            try:
+                return {"port": free_port([request["address"]], self._ports)}
+            except OSError as error:
+                return {"problem": f"no port for the trial is free: {error.strerror or error}"}
+        call = partial(
+            run_trial,
+            request["rank"],
+            request["interface"],
+            request["address"],
+            request["port"],
+            backend=request["backend"],
+            faults=frozenset(request["faults"]),
+        )
+        ending = run_one(call, deadline_s=self._rules["deadline_s"])
+        return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
+
+    @staticmethod
+    def _gpus() -> int:
+        """Return how many GPUs torch sees through CUDA; imports torch, but touches none in this process."""
+        if not torch_view.built_for_gpus():
+            return 0
+        ending = run_one(torch_view.gpu_count, deadline_s=60.0)
+        return ending.value or 0
+
+
+def _sample_ports(first: int, last: int) -> list[int]:
+    """Return some ephemeral ports: a firewall may allow the fixed ports and block these."""
+    ports = range(first, last + 1)
+    return random.sample(ports, min(PORT_SAMPLE, len(ports)))
+
+
+def _write(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

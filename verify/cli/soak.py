@@ -1,0 +1,101 @@
+"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory and errors are failures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verify.cli.arguments import Parser
+from verify.files import write_atomically
+from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
+from verify.runner.dependencies import with_dependencies
+from verify.runner.execution import Injection, run
+from verify.runner.registry import all_checks, select
+from verify.runner.report import render
+from verify.serving.service import find
+from verify.serving.soak import evaluate, soak
+from verify.tables import table
+
+KERNELS = ("kernels.gemm", "kernels.vector_add")
+SOAK = "serving.soak"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; exit codes are those of the checks."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}: it must be greater than 0")
+    environment = Path(sys.prefix).resolve()
+    prefix = options.prefix.resolve() if options.prefix else environment.parent.parent
+    injections = [Injection("wrong-result", None)] if options.inject else []
+    try:
+        document = _soaked(prefix, options.minutes, injections)
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED_EXIT, "interrupted\n")
+    text = json.dumps(document, indent=2) + "\n"
+    if options.write:
+        write_atomically(options.write, text)
+    sys.stdout.write(text if options.json else render(document))
+    return EXIT_CODES[document["status"]]
+
+
+def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
+    """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
+    context = CheckContext(level="quick", service=find(prefix))
+    checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
+    documents = [run(checks, context, injections)]
+    service, every = context.service, table("soak")["load"]["kernels_every"]
+
+    def between(number: int) -> None:
+        if number % every == every - 1:
+            documents.append(run(checks, context, injections))
+
+    if service is None or service.main_pid is None:
+        outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
+    else:
+        try:
+            seen = soak(service, minutes=minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
+            outcome = evaluate(seen, service)
+        except OSError as error:
+            outcome = CheckResult("error", f"cannot tell: {error}")
+    records = [*_worst_of(documents), as_record(SOAK, documents[-1]["host"], None, outcome, 60 * minutes)]
+    seconds = round(sum(document["seconds"] for document in documents), 3)
+    return {
+        **documents[-1],
+        "status": worst_status([r["status"] for r in records]),
+        "seconds": seconds,
+        "checks": records,
+    }
+
+
+def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the worst record of each check and device; of equal ones the last."""
+    found: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for document in documents:
+        for record in document["checks"]:
+            key = (record["id"], record["device"])
+            if key not in found or worst_status([record["status"], found[key]["status"]]) == record["status"]:
+                found[key] = record
+    times = f"{len(documents)} times" if len(documents) > 1 else "once"
+    return [{**record, "reason": f"{times}: {record['reason']}"} for record in found.values()]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="verify soak",
+        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory.",
+        epilog="exit codes: those of verify",
+        hint="verify soak --minutes 10",
+    )
+    parser.add_argument("--minutes", metavar="N", type=float, required=True, help="how long")
+    parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
+    parser.add_argument(
+        "--inject", choices=["wrong-result"], help="change what the kernels return, to prove that it is detected"
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
+    return parser

@@ -1,0 +1,180 @@
+"""Command `verify upgrade MODEL:FACTORY`: upgrade a model's attention, prove it equal, and measure the gain."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from verify.cli.arguments import Parser
+from verify.models.source import UnusableError, beside, difference
+from verify.records import EXIT_CODES, CheckResult
+from verify.runner.report import wrapped
+
+NAMES = ("sdpa", "flash_attention_2")
+"""Implementations of transformers; the module that knows them needs torch."""
+DTYPES = ("float32", "bfloat16", "float16")
+MIB = 1 << 20
+
+
+def main(arguments: list[str]) -> int:
+    """Return 0: the upgrade is equal; 1: equal without a gain; 2: it differs and is not saved; 3: unknown."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.discard_weights and (options.write or options.diff):
+        parser.error("--discard-weights is a choice at run time, which no source holds: leave out --write and --diff")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, would log every start
+    try:
+        import torch
+    except ImportError as error:
+        return _refuse(f"torch does not import: {error}", "run it with the Python of an environment that has torch")
+    from verify.models import upgrade
+
+    try:
+        own = upgrade.load(options.model)
+        device = options.device or _device()
+        own = own.to(device) if options.dtype is None else own.to(device, getattr(torch, options.dtype))
+        text = None
+        if options.write or options.diff:
+            flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
+            if options.write and own.source and _is_other(beside(own.source), text):
+                return _refuse(f"{beside(own.source)} exists and holds something else", "rename or remove it")
+        else:
+            flash, names = upgrade.upgraded(own, discard_weights=options.discard_weights, attention=options.attention)
+        measured = upgrade.compare(own, flash)
+        layers = upgrade.compare_layers(own, flash, names, device)
+    except UnusableError as error:
+        return _refuse(str(error), "FACTORY takes nothing and returns (model, inputs): verify upgrade --help")
+    except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
+        traceback.print_exc()
+        problem = f"the model could not be compared: {type(error).__name__}: {error}"
+        return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
+    compared = [*measured, *(layer.error for layer in layers)]
+    outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
+    if outcome.status in ("ok", "warn"):
+        figures = (*outcome.figures, *upgrade.timed(own, flash, device))
+        outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
+        if failure := _keep(flash.model, options.save, own.source if options.write else None, text):
+            return _refuse(failure, "name another file with --save")
+    proven = outcome.status in ("ok", "warn")
+    document = {
+        "model": options.model,
+        "device": device,
+        "upgraded": names,
+        "layers": [layer.as_json() for layer in layers],
+        **outcome.as_json(),
+    }
+    document["saved"] = str(options.save) if options.save and proven else None
+    document["written"] = str(beside(own.source)) if options.write and proven and own.source else None
+    document["difference"] = difference(own.source, text) if text is not None and own.source else None
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render(document))
+    return EXIT_CODES[outcome.status]
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the verdict, the kernels in use, and both models and their layers side by side as text."""
+    kernels = sorted({kernel for kernel in document["evidence"]["kernels"].values() if kernel})
+    lines = wrapped(f"{document['status']}: ", document["reason"])
+    lines.append(f"upgraded {len(document['upgraded'])} modules, computed by {' and '.join(kernels) or 'nothing'}")
+    values = {figure["name"]: figure for figure in document["figures"]}
+    for name, figure in values.items():
+        what, _, side = name.partition(", ")
+        if side == "original":
+            before, after = figure["value"], values[f"{what}, upgraded"]["value"]
+            unit, size = ("MiB", MIB) if figure["unit"] == "B" else (figure["unit"], 1)
+            change = f"{after / before:.2f} of it" if before else "-"
+            lines.append(f"{what:<22}{before / size:>12.4g} {unit:<4}{after / size:>12.4g}  {change}")
+    if document["layers"]:
+        lines.append(f"{'layer, original and upgraded':<36}{'error':>20}{'ms':>20}{'peak MiB':>20}")
+    for layer in document["layers"]:
+        columns = (
+            f"{layer['original_error']:>8.1e} {layer['error']:>8.1e}",
+            f"{layer['original_ms']:>8.3g} {layer['upgraded_ms']:>8.3g}",
+            f"{layer['original_peak_bytes'] / MIB:>8.3g} {layer['upgraded_peak_bytes'] / MIB:>8.3g}",
+        )
+        lines.append(f"{layer['name'] or 'the model':<36}" + "".join(f"{column:>20}" for column in columns))
+    lines += wrapped("remedy: ", document["remedy"]) if document["remedy"] else []
+    kept = [f"{what} to {document[what]}" for what in ("saved", "written") if document[what]]
+    lines.append("; ".join(kept) or "not saved")
+    change = f"\n{document['difference']}" if document["difference"] else ""
+    return "\n".join([*lines, change])
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="verify upgrade",
+        description="Upgrade the attention of a model of yours, prove that outputs and gradients stay, measure both.",
+        epilog="FACTORY takes nothing and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
+        "keywords. exit codes: 0 the same, 1 the same and nothing gained, 2 different, 3 cannot tell, 64 usage",
+        hint="verify upgrade --help",
+    )
+    parser.add_argument("model", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY")
+    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first card, else the CPU)")
+    parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
+    parser.add_argument(
+        "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=NAMES,
+        help="implementation for a model of transformers (default: flash_attention_2 where it can, else sdpa)",
+    )
+    parser.add_argument("--save", metavar="FILE", type=Path, help="torch.save the upgraded model, unless it differs")
+    parser.add_argument("--diff", action="store_true", help="print the change of the module's source that upgrades it")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the upgraded module beside the original, as NAME_flash.py, unless it differs",
+    )
+    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    return parser
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _keep(model: Any, saved: Path | None, source: Path | None, text: str | None) -> str | None:
+    """Save the model, and write the upgraded module beside its source; return why that failed."""
+    import torch
+
+    place = saved
+    try:
+        if saved:
+            _save(saved, lambda file: torch.save(model, file))
+        if source and text is not None:
+            place = beside(source)
+            _save(place, lambda file: file.write(text.encode()))
+            place.chmod(source.stat().st_mode)
+    except OSError as error:
+        return f"{place} cannot be written: {error.strerror}"
+    return None
+
+
+def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _is_other(path: Path, text: str) -> bool:
+    return path.exists() and path.read_bytes() != text.encode()
+
+
+def _refuse(problem: str, hint: str) -> int:
+    sys.stderr.write(f"error: {problem}\n\nhint: {hint}\n")
+    return EXIT_CODES["error"]

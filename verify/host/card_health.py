@@ -1,0 +1,86 @@
+"""Helpers of the checks of card health: which cards to check, and one result for all observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from verify.host.views import pci
+from verify.host.views.nvml_health import Health, read_health
+from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Status
+
+Card = TypeVar("Card")
+
+INJECTED = "0000:ff:00.0"
+"""PCI address of the simulated card with an injected fault."""
+
+
+class Observation(NamedTuple):
+    """One observation about a card or a host."""
+
+    status: Status
+    text: str
+    remedy: str | None = None
+
+
+def check_nvidia_cards(
+    context: CheckContext, sick: Callable[[Health], Health], evaluate: Callable[[Sequence[Health]], CheckResult]
+) -> CheckResult:
+    """Evaluate the NVIDIA cards of this host; skip if there are none to use.
+
+    Args:
+        context: The context of the check.
+        sick: Turns a healthy card into one with a problem; the fault `sick-gpu` adds this card.
+        evaluate: Returns the result for all cards.
+    """
+    if "sick-gpu" in context.faults:
+        here = read_health() if pci.present("nvidia") else ()
+        return evaluate([*here, sick(Health(INJECTED, "an injected card"))])
+    return skip_without_cards(context) or evaluate(read_health())
+
+
+def check_amd_cards(
+    context: CheckContext,
+    look: Callable[[], tuple[Card, ...] | None],
+    evaluate: Callable[[Sequence[Card]], CheckResult],
+    sick: Sequence[Card],
+) -> CheckResult:
+    """Evaluate what amd-smi reports about the AMD cards of this host; skip without cards or amd-smi.
+
+    Args:
+        context: The context of the check.
+        look: Calls amd-smi; returns None if it is not installed.
+        evaluate: Returns the result for all cards.
+        sick: Report that the fault `sick-gpu` puts in place of the real one.
+    """
+    if "sick-gpu" in context.faults:
+        return evaluate(sick)
+    if skipped := skip_without_cards(context, "amd"):
+        return skipped
+    found = look()
+    if found is None:
+        return CheckResult("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
+    return evaluate(found)
+
+
+def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckResult | None:
+    """Return why the cards of a vendor (`nvidia`, `amd`) are not checked; None if they are."""
+    if not pci.present(vendor):
+        return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} card on the PCI bus")
+    if context.variant == "cpu":
+        return CheckResult("skip", "the plan computes on the CPU")
+    return None
+
+
+def combine(
+    observations: Iterable[Observation], healthy: str, figures: tuple[Figure, ...] = (), evidence: Any = None
+) -> CheckResult:
+    """Combine observations into one result; the worst status wins, `healthy` is the text without any."""
+    found = sorted(observations, key=lambda entry: -SEVERITY.index(entry.status))
+    if not found:
+        return CheckResult("ok", healthy, figures, evidence)
+    remedy = next((entry.remedy for entry in found if entry.remedy and entry.status == found[0].status), None)
+    text = "; ".join(dict.fromkeys(entry.text for entry in found))
+    return CheckResult(
+        found[0].status, f"{healthy}; {text}" if found[0].status == "ok" else text, figures, evidence, remedy
+    )

@@ -1,0 +1,101 @@
+"""Devices that torch computes on, listed without touching one in this process."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from verify.host.views import torch_view
+from verify.records import CheckContext, CheckResult
+from verify.runner.child_processes import run_one
+from verify.tables import table
+
+SURVEY_DEADLINE_S = 60.0
+
+
+def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
+    """Return the devices (`cuda:0`, `cuda:1` ... or `cpu`, also `cuda` on ROCm), or why they are unknown.
+
+    If the Stack names the GPUs that it serves on, only those are listed.
+    """
+    if not torch_view.built_for_gpus():
+        return ("cpu",), None
+    ending = run_one(torch_view.gpu_count, deadline_s=SURVEY_DEADLINE_S)
+    if ending.problem:
+        return (), f"torch could not list its devices: {ending.problem}"
+    if ending.value:
+        serving = set(context.stack.get("gpus") or ()) & set(range(ending.value))
+        return tuple(f"cuda:{index}" for index in sorted(serving) or range(ending.value)), None
+    if context.variant not in (None, "cpu"):
+        return (), f"torch sees no GPU, and the plan computes on GPUs ({context.variant})"
+    return ("cpu",), None
+
+
+def skip_if_busy(context: CheckContext) -> CheckResult | None:
+    """Return a skip if other processes use the device of a measurement, otherwise None.
+
+    On CPUs only this installation's own service counts. Touches the device, so call it in a child process.
+    """
+    service, limits = context.service, table("devices")["busy"]
+    serves = service is not None and service.main_pid is not None
+    remedy = "stop the service for the checks: --drain"
+    if context.device in (None, "cpu"):
+        cores = service.cores(limits["cpu_window_s"]) if service and serves else 0.0
+        if service is None or cores <= limits["cpu_cores"]:
+            return None
+        text = f"{service.name} is running and keeps {cores:.1f} cores busy, which would distort the measurement"
+        return CheckResult("skip", text, remedy=remedy)
+    free, total = memory(str(context.device))
+    taken = 1 - free / total
+    if taken <= limits["memory_share"]:
+        return None
+    held = f"{taken:.0%} of the device's {total / 2**30:.0f} GiB"
+    if service and serves:
+        text = f"{service.name} is running and uses {held}, which would distort the measurement"
+        return CheckResult("skip", text, remedy=remedy)
+    text = f"other processes use {held}, which would distort the measurement"
+    return CheckResult("skip", text, remedy="end them: nvidia-smi lists them")
+
+
+def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
+    """Return the same for all devices, for a check that covers them all.
+
+    The devices are queried in a child process: such a check forks processes, which could not use them otherwise.
+    """
+
+    def ask() -> list[str | None] | None:
+        found = (skip_if_busy(replace(context, device=device)) for device in context.devices)
+        return next(([outcome.reason, outcome.remedy] for outcome in found if outcome), None)
+
+    ending = run_one(ask, deadline_s=SURVEY_DEADLINE_S)
+    if ending.problem:
+        return CheckResult("error", f"cannot tell: {ending.problem}")
+    return CheckResult("skip", ending.value[0], remedy=ending.value[1]) if ending.value else None
+
+
+def free_bytes(device: str) -> int:
+    """Return the memory in bytes that a measurement may take: of a CPU, what the kernel and the control group leave."""
+    if device != "cpu":
+        return memory(device)[0]
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    free = int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None for any other content, or without the file."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def memory(device: str) -> tuple[int, int]:
+    """Return free and total bytes of a GPU. Touches the device, so call it in a child process."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)

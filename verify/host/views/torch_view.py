@@ -1,0 +1,42 @@
+"""GPUs as torch lists them. All functions except `built_for_gpus` touch the driver: call them in a child process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verify.host.views import Gpu
+
+
+def built_for_gpus() -> bool:
+    """Return whether this torch is a CUDA or ROCm build."""
+    import torch
+
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
+def gpu_count() -> int:
+    """Return how many GPUs torch can use."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def names() -> tuple[str, ...]:
+    """Return torch's names of its GPUs, in its order."""
+    return tuple(gpu.name or "" for gpu in gpus())
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES determine."""
+    import torch
+
+    return tuple(_gpu(torch.cuda.get_device_properties(index)) for index in range(gpu_count()))
+
+
+def _gpu(properties: Any) -> Gpu:
+    """Older releases of torch report neither UUID nor PCI address."""
+    uuid = getattr(properties, "uuid", None)
+    pci = None
+    if hasattr(properties, "pci_bus_id"):
+        pci = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return Gpu(pci, f"GPU-{uuid}" if uuid else None, str(properties.name), int(properties.total_memory))

@@ -1,0 +1,1 @@
+"""Flash attention for a model of your own."""

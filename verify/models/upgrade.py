@@ -1,0 +1,413 @@
+"""Upgrade of the attention of a user's model, compared with the original.
+
+Both are compared with the original in float64: the model's output, the gradients of its parameters where they are required, and
+each upgraded layer with the inputs that the original gives it. Errors of outputs may be twice, errors of gradients three times
+those of the original in its own precision. The attention checks use the same rule.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
+from verify.attention.layers import FlashMultiheadAttention, upgrade_attention
+from verify.checks.memory.attention import peak
+from verify.inputs import synchronize
+from verify.models import transformers as upgrade_transformers
+from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
+from verify.models.transformers import Inputs
+from verify.records import CheckResult, Figure
+
+REPEATS = 10
+"""Timed runs of each model, alternating; the median counts."""
+NO_GRADIENT = 1e-6
+"""Share of the model's largest gradient up to which a parameter has none but rounding, as the bias of keys, which no softmax sees.
+
+Its errors are then relative to that largest gradient.
+"""
+
+
+@dataclass(frozen=True)
+class UpgradeSubject:
+    """A model and its inputs. `arguments` may hold anything that the model accepts."""
+
+    model: nn.Module
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    source: Path | None = None
+    """The file whose factory built the model."""
+    interface: str | None = None
+    """For a model of transformers the implementation that its attention was upgraded to."""
+
+    def to(self, *where: Any) -> UpgradeSubject:
+        """Copy to another precision or device; integer tensors keep their type."""
+        moved = [_moved(value, where) for value in (*self.arguments, *self.keywords.values())]
+        count = len(self.arguments)
+        keywords = dict(zip(self.keywords, moved[count:], strict=True))
+        model = copy.deepcopy(self.model)
+        return UpgradeSubject(
+            model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source, self.interface
+        )
+
+    def call(self) -> Tensor:
+        """Return the model's output; for a tuple, list or mapping its first tensor."""
+        return _first(self.model(*self.arguments, **self.keywords))
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One attention layer, original and upgraded, with the same inputs."""
+
+    name: str
+    error: ErrorComparison
+    milliseconds: tuple[float, float]
+    """Median of a forward call: original, upgraded."""
+    peak_bytes: tuple[int, int]
+    """Peak memory of a forward call, its result included: original, upgraded."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the layer's part of the document."""
+        original, changed = self.milliseconds
+        before, after = self.peak_bytes
+        return {
+            "name": self.name,
+            "error": self.error.ours.largest,
+            "original_error": self.error.theirs.largest,
+            "original_ms": original,
+            "upgraded_ms": changed,
+            "original_peak_bytes": before,
+            "upgraded_peak_bytes": after,
+        }
+
+
+def load(name: str) -> UpgradeSubject:
+    """Call a factory, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
+
+    Args:
+        name: `MODULE:FACTORY` or `FILE.py:FACTORY`. The module may also be in the working directory.
+
+    Raises:
+        UnusableError: The result is not a model and its inputs.
+    """
+    module_name, _, factory_name = name.rpartition(":")
+    if not module_name or not factory_name:
+        raise UnusableError(f"`{name}` is not MODULE:FACTORY or FILE.py:FACTORY")
+    folder = Path.cwd()
+    if module_name.endswith(".py"):
+        folder, module_name = Path(module_name).resolve().parent, Path(module_name).stem
+    sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+        factory = getattr(module, factory_name)
+    except (ImportError, AttributeError) as error:
+        raise UnusableError(f"`{name}` cannot be imported: {error}") from error
+    return _subject(name, factory(), Path(module.__file__) if module.__file__ else None)
+
+
+def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], nn.Module)):
+        raise UnusableError(f"`{name}` returned {type(answer).__name__}, not a model and its inputs")
+    model, inputs = answer
+    if isinstance(inputs, Mapping):
+        return UpgradeSubject(model, (), dict(inputs), source)
+    if isinstance(inputs, Sequence):
+        return UpgradeSubject(model, tuple(inputs), {}, source)
+    raise UnusableError(f"`{name}` returned inputs of type {type(inputs).__name__}: give a tuple or a mapping")
+
+
+def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) -> tuple[UpgradeSubject, list[str], str]:
+    """Build the model from the upgraded source of its module, with the original's parameters and inputs.
+
+    Args:
+        subject: The original.
+        name: The name that it was loaded by.
+        attention: See `upgraded`.
+
+    Returns:
+        The new model, the names of its upgraded modules, and the upgraded source.
+
+    Raises:
+        UnusableError: An edit of the file does not upgrade every attention of the model.
+    """
+    path = subject.source
+    if path is None or path.suffix != ".py":
+        raise UnusableError(f"`{name}` has no Python source that could be rewritten")
+    original = path.read_text(encoding="utf-8")
+    wanted = _wanted(subject.model, attention) if _by_name(subject.model) else None
+    text = upgraded_interface(original, wanted) if wanted else upgraded_source(original)
+    model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
+    parameters = next(subject.model.parameters())
+    model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
+    for one, other in zip(model.parameters(), subject.model.parameters(), strict=True):
+        one.requires_grad_(other.requires_grad)
+    if wanted:
+        return *_named(UpgradeSubject(model, subject.arguments, subject.keywords, path), wanted, subject.model), text
+    names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
+    if left := [one for one, module in model.named_modules() if type(module) is nn.MultiheadAttention]:
+        raise UnusableError(
+            f"{path.name} does not build {', '.join(left)} itself, so no edit of it upgrades them: "
+            "call upgrade_attention(model) where the model is built"
+        )
+    if not names:
+        raise UnusableError("the model holds no torch.nn.MultiheadAttention")
+    return UpgradeSubject(model, subject.arguments, subject.keywords, path), names, text
+
+
+def upgraded(
+    subject: UpgradeSubject, *, discard_weights: bool = False, attention: str | None = None
+) -> tuple[UpgradeSubject, list[str]]:
+    """Return a copy with upgraded attention, and the names of the upgraded modules.
+
+    Args:
+        subject: The original.
+        discard_weights: See `FlashMultiheadAttention`.
+        attention: For a model of transformers the implementation; None chooses the best that it can use.
+
+    Raises:
+        UnusableError: There is nothing to upgrade.
+    """
+    other = subject.to()
+    if _by_name(other.model):
+        wanted = _wanted(other.model, attention)
+        upgrade_transformers.switch(other.model, wanted)
+        return _named(other, wanted, subject.model)
+    names = upgrade_attention(other.model, discard_weights=discard_weights)
+    if not names:
+        raise UnusableError("the model holds no torch.nn.MultiheadAttention")
+    return other, names
+
+
+def _by_name(model: nn.Module) -> bool:
+    """Return whether transformers' interface is what can be upgraded."""
+    return upgrade_transformers.has_interface(model) and not any(
+        type(module) is nn.MultiheadAttention for module in model.modules()
+    )
+
+
+def _wanted(model: nn.Module, attention: str | None) -> str:
+    """Return the implementation that a model of transformers is to get."""
+    wanted = attention or upgrade_transformers.best_name(model)
+    if upgrade_transformers.implementation(model) == wanted:
+        raise UnusableError(f"the attention of {type(model).__name__} is `{wanted}` already")
+    return wanted
+
+
+def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[UpgradeSubject, list[str]]:
+    """Return a model of transformers as upgraded, with the layers that its new implementation computes."""
+    if upgrade_transformers.implementation(subject.model) != wanted:
+        raise UnusableError(
+            f"no name in the source chooses the attention `{upgrade_transformers.implementation(original)}`: "
+            f'call model.set_attn_implementation("{wanted}") where the model is built'
+        )
+    found = UpgradeSubject(subject.model, subject.arguments, subject.keywords, subject.source, wanted)
+    names = upgrade_transformers.layers_computed(found.model, wanted, partial(_forward, found))
+    if not names:
+        raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
+    return found, names
+
+
+def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
+    """Compare output and required gradients of both with the original in float64, relative to the largest value there."""
+    precise = own.to(torch.float64)
+    for subject in (own, flash, precise):
+        subject.model.eval()  # dropout would differ in each
+    exact, theirs, ours = (_with_gradients(subject) for subject in (precise, own, flash))
+    gradients = [float(value.abs().max()) for name, value in exact.items() if name != "output"]
+    steepest = max(gradients, default=0.0)
+    dtype, found = _dtype(own.model), []
+    for name, value in exact.items():
+        greatest = float(value.abs().max())
+        if name != "output" and greatest <= NO_GRADIENT * steepest:
+            greatest = steepest
+        mine, their_own = (_share(answer[name], value, greatest) for answer in (ours, theirs))
+        found.append(ErrorComparison(name, dtype, mine, their_own, gradient=name != "output"))
+    return found
+
+
+def compare_layers(
+    own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str], device: str
+) -> list[LayerComparison]:
+    """Compare each upgraded layer that the model calls with its original, both with the inputs of the original's last call."""
+    found = []
+    for name, (inputs, others) in _inputs_of_both(own, flash, names).items():
+        original = UpgradeSubject(own.model.get_submodule(name), *inputs)
+        changed = UpgradeSubject(flash.model.get_submodule(name), *others)
+        with torch.inference_mode():
+            exact, theirs, mine = (one.call() for one in (original.to(torch.float64), original, changed))
+        error = ErrorComparison(f"layer {name}", _dtype(own.model), _share(mine, exact), _share(theirs, exact))
+        times = _alternating(_forward, {"original": original, "upgraded": changed}, device)
+        peaks = tuple(peak(partial(_forward, one), device) for one in (original, changed))
+        found.append(LayerComparison(name, error, (times["original"], times["upgraded"]), (peaks[0], peaks[1])))
+    return found
+
+
+def _inputs_of_both(
+    own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str]
+) -> dict[str, tuple[Inputs, Inputs]]:
+    """Return the inputs for each layer, original and upgraded, which differ by the form of their mask at most."""
+    if not flash.interface:
+        return {name: (inputs, inputs) for name, inputs in _layer_inputs(own, names).items()}
+    with upgrade_transformers.without_cache(own.model, flash.model):
+        originals, masked = (_layer_inputs(one, names) for one in (own, flash))
+    return {
+        name: (inputs, upgrade_transformers.with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
+        for name, inputs in originals.items()
+    }
+
+
+def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, Inputs]:
+    inputs: dict[str, Inputs] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _module, arguments, keywords: inputs.update({name: (arguments, keywords)})
+
+    hooks = [own.model.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in names]
+    try:
+        _forward(own)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs
+
+
+def kernels_used(flash: UpgradeSubject, names: Sequence[str]) -> dict[str, str | None]:
+    """Return by module what computed its last call."""
+    if flash.interface:
+        return dict.fromkeys(names, flash.interface)
+    return {
+        name: module.used for name, module in flash.model.named_modules() if isinstance(module, FlashMultiheadAttention)
+    }
+
+
+def same_state(own: UpgradeSubject, flash: UpgradeSubject) -> bool:
+    """Return whether both have the same parameters and buffers, bit for bit."""
+    one, other = own.model.state_dict(), flash.model.state_dict()
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None], *, same: bool) -> CheckResult:
+    """Decide whether the upgrade may replace the original."""
+    wrong = [text for one in measured if (text := tolerance_problem(one))]
+    evidence = {"kernels": dict(used), "compared": [one.what for one in measured]}
+    output = next(one for one in measured if not one.gradient)
+    figures = tuple(
+        Figure(f"error of the {name}", value, "share of the largest value")
+        for name, value in (("output", output.ours.largest), ("original's output", output.theirs.largest))
+    )
+    if not same:
+        return CheckResult("fail", "the parameters differ from the original's", figures, evidence)
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return CheckResult("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
+    idle = sorted(name or "the model" for name, kernel in used.items() if kernel is None)
+    if idle:
+        return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)
+    if set(used.values()) == {"torch"}:
+        text = "the model asks every attention for its weights, which flash kernels cannot return: nothing is faster"
+        remedy = "if it does not use them, upgrade with --discard-weights"
+        return CheckResult("warn", text, figures, evidence, remedy)
+    counts = {
+        "gradients": sum(one.gradient for one in measured),
+        "layers": sum(one.what.startswith("layer ") for one in measured),
+    }
+    more = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+    text = f"the output{', ' * bool(more)}{more} are as close to float64 as the original's"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def timed(own: UpgradeSubject, flash: UpgradeSubject, device: str) -> tuple[Figure, ...]:
+    """Return median milliseconds and the peak memory of both: forward, and with the backward pass unless all is frozen."""
+    subjects = {"original": own, "upgraded": flash}
+    calls = {"forward": _forward}
+    if any(parameter.requires_grad for parameter in own.model.parameters()):
+        calls["forward and backward"] = _both_ways
+    figures = []
+    for what, call in calls.items():
+        times = _alternating(call, subjects, device)
+        figures += [Figure(f"{what}, {name}", milliseconds, "ms") for name, milliseconds in times.items()]
+    for name, subject in subjects.items():
+        figures.append(Figure(f"peak memory, {name}", peak(partial(call, subject), device), "B"))
+    return tuple(figures)
+
+
+def _alternating(
+    call: Callable[[UpgradeSubject], object], subjects: Mapping[str, UpgradeSubject], device: str
+) -> dict[str, float]:
+    """Return the median milliseconds of a call with each subject."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for turn in range(REPEATS + 1):
+        for name, subject in subjects.items():
+            seconds = _seconds(partial(call, subject), device)
+            if turn:  # the first run warms up
+                times[name].append(seconds)
+    return {name: sorted(values)[len(values) // 2] * 1000 for name, values in times.items()}
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def _forward(subject: UpgradeSubject) -> Tensor:
+    with torch.inference_mode():
+        return subject.call()
+
+
+def _both_ways(subject: UpgradeSubject) -> None:
+    subject.model.zero_grad()
+    subject.call().float().sum().backward()
+
+
+def _with_gradients(subject: UpgradeSubject) -> dict[str, Tensor]:
+    subject.model.zero_grad()
+    output = subject.call()
+    found = {"output": output.detach()}
+    if not output.requires_grad:  # a frozen model
+        return found
+    generator = torch.Generator().manual_seed(9)
+    weights = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    output.backward(weights)
+    for name, parameter in subject.model.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient of {name}"] = parameter.grad
+    return found
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def _share(result: Tensor, exact: Tensor, greatest: float | None = None) -> ErrorSize:
+    error = (result.double() - exact).abs() / (greatest or float(exact.abs().max()) or 1.0)
+    return ErrorSize(float(error.max()), float(error.mean()))
+
+
+def _moved(value: Any, where: tuple[Any, ...]) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if not value.is_floating_point():
+        where = tuple(part for part in where if not isinstance(part, torch.dtype))
+    return value.detach().clone().to(*where) if where else value.detach().clone()
+
+
+def _first(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
+    raise UnusableError(f"the model returned {type(output).__name__}, in which no tensor stands first")

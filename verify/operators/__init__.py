@@ -1,0 +1,1 @@
+"""Operators and matrix products: problems, references, tolerances and speeds."""

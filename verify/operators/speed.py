@@ -1,0 +1,128 @@
+"""Evaluation of speeds against the card's floor and against equal devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from verify.host.views.pcie import Link
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.tables import table
+
+FIXED_POINT: list[int] = table("speed")["points"][0]
+"""Batch, length, heads and head dimension at which every device's attention is timed."""
+SLOWED = 0.5
+"""Factor that the injected fault applies to a speed."""
+FIGURES_IN_REASON = 3
+"""Number of figures in the reason, which plain tables show."""
+
+
+def device_speed(
+    name: str, description: str, run: Callable[[CheckContext], CheckResult], *, deadline_s: float
+) -> Check:
+    """Return a check that measures a speed of each device, alone on the host, and compares equal devices."""
+    return Check(
+        id=name,
+        description=description,
+        run=run,
+        level="standard",
+        requires=("kernels.vector_add",),
+        each_device=True,
+        exclusive=True,
+        aggregate=compare_like_devices,
+        faults=("slow",),
+        deadline_s=deadline_s,
+    )
+
+
+def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
+    """Return the minimum of a card for `gemm_bfloat16`, `memory` or `copy`, and its source; None if unknown, as for CPUs."""
+    rows = table("speed")
+    for card in rows["card"]:
+        if name and kind in card and re.fullmatch(card["match"], name):
+            return card[kind] * card.get(f"{kind}_share", rows["share"][kind]), card["source"]
+    return None, None
+
+
+def link_floor(seen: Link) -> tuple[float | None, str | None]:
+    """Return the minimum for copies over a link in GB/s and its source; None if unknown."""
+    row = table("speed")["link"]
+    coding = next((share for speed, share in row["coding"] if seen.speed and seen.speed <= speed), None)
+    if coding is None or seen.speed is None or seen.width is None:
+        return None, None
+    return row["share"] * coding * seen.speed * seen.width / 8, row["source"]
+
+
+def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any]) -> CheckResult:
+    """Warn about figures below their floor.
+
+    The injected fault halves every speed. For a device without a floor, its own value minus the allowed spread is the floor then.
+    """
+    if "slow" in context.faults:
+        least = 1 - table("speed")["spread"]["share"]
+        figures = [
+            replace(figure, value=(figure.value or 0) * SLOWED, floor=figure.floor or (figure.value or 0) * least)
+            for figure in figures
+        ]
+    slow = [figure for figure in figures if figure.floor is not None and not (figure.value or 0) >= figure.floor]
+    if slow:
+        details = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
+        remedy = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
+        return CheckResult("warn", f"slow: {details}", tuple(figures), dict(evidence), remedy)
+    with_floor = sum(figure.floor is not None for figure in figures)
+    found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
+    verdict = (
+        f"{with_floor} of {len(figures)} speeds have a floor, and reach it"
+        if with_floor
+        else "recorded, no floor known"
+    )
+    text = f"{found}: {verdict}"
+    return CheckResult("ok", text, tuple(figures), dict(evidence))
+
+
+def compare_like_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
+    """Compare equal devices of a host; None if there are no two of them.
+
+    Args:
+        answers: Record of each device. Figures in units of time are better when smaller, all others when larger.
+    """
+    allowed = table("speed")["spread"]
+    by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for device, answer in answers.items():
+        if name := (answer["evidence"] or {}).get("name"):  # CPUs have no name; their speeds are only recorded
+            by_name.setdefault(name, {})[device] = answer
+    odd, figures = [], []
+    for name, devices in by_name.items():
+        for figure in next(iter(devices.values()))["figures"]:
+            values = {device: _value(answer, figure["name"]) for device, answer in devices.items()}
+            known = {device: value for device, value in values.items() if value}
+            if len(known) < 2:
+                continue
+            best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
+            shares = {device: min(value, best) / max(value, best) for device, value in known.items()}
+            slowest = min(shares, key=lambda device: shares[device])
+            gap = 1 - shares[slowest]
+            figures.append(
+                Figure(
+                    f"{figure['name']}, {name}",
+                    gap,
+                    "behind the best",
+                    ceiling=allowed["share"],
+                    source=allowed["source"],
+                )
+            )
+            if gap > allowed["share"]:
+                odd.append(f"{slowest} is {gap:.0%} behind the best in {figure['name']}")
+    if not figures:
+        return None
+    if odd:
+        return CheckResult(
+            "warn", "; ".join(odd), tuple(figures), None, "compare clocks, temperature and PCIe link of both"
+        )
+    return CheckResult("ok", f"equal devices are within {allowed['share']:.0%} of one another", tuple(figures))
+
+
+def _value(answer: Mapping[str, Any], name: str) -> float | None:
+    return next((figure["value"] for figure in answer["figures"] if figure["name"] == name), None)

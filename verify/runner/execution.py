@@ -1,0 +1,270 @@
+"""Execution of checks, and the document of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from verify import VERSION
+from verify.host import devices
+from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
+from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
+from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
+from verify.runner.faults import ANY_CHECK, inject
+
+OVERHEAD_S = 120.0
+"""Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
+DEVICES = "devices.torch"
+"""The check that reports whether the devices are known."""
+
+
+class Injection(NamedTuple):
+    """A fault, and the check or family that it targets; None targets every check."""
+
+    fault: str
+    target: str | None
+
+    def hits(self, check: Check) -> bool:
+        """Return whether a check receives this fault."""
+        known = self.fault in check.faults or self.fault in ANY_CHECK
+        return known and self.target in (None, check.id, check.family)
+
+
+def run(
+    checks: Sequence[Check],
+    context: CheckContext,
+    injections: Sequence[Injection] = (),
+    deadline_s: float | None = None,
+) -> dict[str, Any]:
+    """Run checks and return the document of the run.
+
+    The run happens in a child process that sends each record as soon as it exists. Records therefore survive a torch that
+    aborts on import, and a run that is interrupted.
+
+    Args:
+        checks: Checks to run, including those that they require.
+        context: What is known before the run.
+        injections: Faults to inject.
+        deadline_s: Upper limit for the deadline of every check.
+    """
+    started_at = _now()
+    started = time.monotonic()
+    context = replace(context, started=time.time())
+    call = partial(_run_here, checks, context, injections, deadline_s)
+    ending = run_with_messages(
+        call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
+    )
+    about, records = _collect(checks, ending)
+    return {
+        "schema_version": 1,
+        "verify": VERSION,
+        "status": worst_status([record["status"] for record in records]),
+        "level": context.level,
+        "environment": environment_name(context.prefix),
+        "host": platform.node(),
+        "started_at": started_at,
+        "seconds": round(time.monotonic() - started, 3),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": about.get("torch"),
+        "torch_import_s": about.get("torch_import_s"),
+        "injected": [injection.fault for injection in injections],
+        "checks": records,
+    }
+
+
+def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the properties of a run and its records in the order of the checks, including checks that did not run."""
+    about: dict[str, Any] = {}
+    begun: list[list[Any]] = []
+    records: list[dict[str, Any]] = []
+    for message in ending.messages:
+        about |= message.get("about", {})
+        begun += [message["begun"]] if "begun" in message else []
+        records += [message["record"]] if "record" in message else []
+    if ending.problem:
+        ended = {(record["id"], record["device"]) for record in records}
+        cut = CheckResult("error", f"did not finish: {ending.problem}")
+        records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
+        known = {record["id"] for record in records}
+        records += [_record(check.id, None, skipped_because(FRAME), 0.0) for check in checks if check.id not in known]
+        records.append(_record(FRAME, None, _problem(ending), ending.seconds))
+    order = {check.id: place for place, check in enumerate(checks)}
+    return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
+
+
+def _run_here(
+    checks: Sequence[Check],
+    context: CheckContext,
+    injections: Sequence[Injection],
+    deadline_s: float | None,
+    send: SendMessage,
+) -> None:
+    started = time.monotonic()
+    version, problem = _import_torch()
+    send({"about": {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}})
+    context = replace(context, torch_problem=problem)
+    if problem is None and any(check.each_device or check.all_devices or check.id == DEVICES for check in checks):
+        found, problem = devices.list_devices(context)
+        context = replace(context, devices=found, devices_problem=problem)
+    met = _Run(context, injections, deadline_s, send).run(checks)
+    for fault in sorted({injection.fault for injection in injections} - met):
+        outcome = CheckResult("error", f"the injected fault `{fault}` reached no check that runs here")
+        send({"record": _record(FRAME, None, outcome, 0.0)})
+
+
+class _Run:
+    """Scheduler of a run: starts each check after the checks that it requires."""
+
+    def __init__(
+        self,
+        context: CheckContext,
+        injections: Sequence[Injection],
+        deadline_s: float | None,
+        send: SendMessage,
+    ) -> None:
+        self._context, self._injections, self._deadline_s, self._send = context, injections, deadline_s, send
+        self._records: list[dict[str, Any]] = []
+        self._exclusive: list[Task[CheckCall]] = []
+        """Exclusive checks; they start after all others have ended."""
+
+    def run(self, checks: Sequence[Check]) -> set[str]:
+        """Run the checks and send their records; return the faults that reached one of them."""
+        self._faults = {
+            check.id: frozenset(injection.fault for injection in self._injections if injection.hits(check))
+            for check in checks
+        }
+        concerned = [check for check in checks if self._applies(check)]
+        self._tree = DependencyTree(key for check in concerned for key in self._keys(check))
+        at_once = max(2, len(os.sched_getaffinity(0)))
+        for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
+            tasks.sort(key=lambda one: -one.deadline_s)
+            for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
+                pass
+        for check in checks:
+            if (outcome := _aggregate(check, self._records)) is not None:
+                self._add_record(check, None, outcome)
+        return {fault for check in concerned for fault in self._faults[check.id]}
+
+    def _applies(self, check: Check) -> bool:
+        """Return whether the preconditions of a check hold; record its result if they do not."""
+        own = replace(self._context, level=self._level(check), faults=self._faults[check.id])
+        outcome = next((outcome for need in check.preconditions if (outcome := need(own))), None)
+        if outcome:
+            self._add_record(check, None, outcome)
+        return outcome is None
+
+    def _level(self, check: Check) -> Level:
+        return self._context.level_overrides.get(check.id, self._context.level)
+
+    def _keys(self, check: Check) -> list[CheckCall]:
+        # A check with an injected fault does not depend on a healthy host.
+        own = replace(check, requires=()) if self._faults[check.id] else check
+        return [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
+
+    def _next(self, after: CheckCall | None = None) -> list[Task[CheckCall]]:
+        """Return the checks that can start now, those with the longest deadline first."""
+        begin, never = self._tree.ready(after)
+        for key, cause in never:
+            self._add_record(key.check, key.device, skipped_because(cause))
+        self._exclusive += [self._task(key) for key in begin if key.check.exclusive]
+        return sorted((self._task(key) for key in begin if not key.check.exclusive), key=lambda one: -one.deadline_s)
+
+    def _task(self, key: CheckCall) -> Task[CheckCall]:
+        own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
+        return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
+
+    def _begun(self, key: CheckCall) -> None:
+        self._send({"begun": [key.check.id, key.device]})
+
+    def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
+        answer = _outcome(ending)
+        self._add_record(key.check, key.device, answer, ending.seconds)
+        self._tree.end(key, answer["status"])
+        return self._next(key)
+
+    def _add_record(
+        self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
+    ) -> None:
+        self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
+        self._send({"record": self._records[-1]})
+
+
+def _limit_s(check: Check, deadline_s: float | None) -> float:
+    return min(check.deadline_s, deadline_s or check.deadline_s)
+
+
+def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResult | None:
+    """Return the comparison of all devices; None with fewer than two measurements."""
+    answers = {
+        record["device"]: record
+        for record in records
+        if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
+    }
+    return check.aggregate(answers) if check.aggregate and len(answers) > 1 else None
+
+
+def _import_torch() -> tuple[str | None, str | None]:
+    # Checks run in parallel: a waiting thread must sleep, because another check needs the CPU.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the same order as for the service and in the Stack
+    try:
+        import torch
+    except BaseException as error:  # noqa: BLE001 - a broken torch may raise anything, which is the result
+        return None, f"{type(error).__name__}: {error}"
+    return str(torch.__version__), None
+
+
+def _call(check: Check, context: CheckContext) -> Any:
+    def call() -> dict[str, Any]:
+        inject(context.faults)
+        return (_busy(check, context) or check.run(context)).as_json()
+
+    return call
+
+
+def _busy(check: Check, context: CheckContext) -> CheckResult | None:
+    """Return why an exclusive check cannot measure now, None if it can."""
+    if check.exclusive and context.device:
+        return devices.skip_if_busy(context)
+    return (
+        devices.skip_if_any_busy(context)
+        if check.exclusive and check.all_devices and len(context.devices) > 1
+        else None
+    )
+
+
+def _outcome(ending: ChildResult) -> dict[str, Any]:
+    return ending.value if ending.problem is None else _problem(ending).as_json()
+
+
+def _problem(ending: ChildResult) -> CheckResult:
+    return CheckResult("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
+
+
+def _record(
+    id_: str,
+    device: str | None,
+    answer: CheckResult | Mapping[str, Any],
+    seconds: float,
+    *,
+    level: Level | None = None,
+) -> dict[str, Any]:
+    return as_record(id_, platform.node(), device, answer, seconds, level=level)
+
+
+def environment_name(prefix: Path | None) -> str | None:
+    """Return the name of the environment's folder below PREFIX/envs; None outside an installation."""
+    return Path(sys.prefix).resolve().name if prefix else None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,161 @@
+"""The Llama architecture in plain float64: the reference for an engine's answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verify.attention.reference import attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+"""Names of safetensors."""
+
+
+@dataclass(frozen=True)
+class Llama:
+    """A model in memory; `weights` are float64, by transformers' names."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    def logprobs(self, tokens: Sequence[int]) -> Tensor:
+        """Return the log probabilities of each next token, (tokens, vocabulary)."""
+        import torch
+
+        hidden = self.weights["model.embed_tokens.weight"][torch.tensor(list(tokens))]
+        for layer in range(self.config["num_hidden_layers"]):
+            stem = f"model.layers.{layer}"
+            hidden = hidden + self._attention(self._norm(hidden, f"{stem}.input_layernorm"), f"{stem}.self_attn")
+            hidden = hidden + self._mlp(self._norm(hidden, f"{stem}.post_attention_layernorm"), f"{stem}.mlp")
+        return self._linear(self._norm(hidden, "model.norm"), "lm_head").log_softmax(dim=1)
+
+    def _linear(self, values: Tensor, name: str) -> Tensor:
+        return values @ self.weights[f"{name}.weight"].T
+
+    def _norm(self, values: Tensor, name: str) -> Tensor:
+        scale = (values.square().mean(dim=1, keepdim=True) + self.config["rms_norm_eps"]).rsqrt()
+        return values * scale * self.weights[f"{name}.weight"]
+
+    def _mlp(self, values: Tensor, stem: str) -> Tensor:
+        gate = self._linear(values, f"{stem}.gate_proj")
+        return self._linear(gate * gate.sigmoid() * self._linear(values, f"{stem}.up_proj"), f"{stem}.down_proj")
+
+    def _attention(self, values: Tensor, stem: str) -> Tensor:
+        size = self.config["head_dim"]
+        query, key, value = (
+            self._linear(values, f"{stem}.{name}_proj").unflatten(1, (-1, size)).transpose(0, 1)[None] for name in "qkv"
+        )
+        result = attention(self._turned(query), self._turned(key), value, diagonal=0)
+        return self._linear(result[0].transpose(0, 1).flatten(1), f"{stem}.o_proj")
+
+    def _turned(self, part: Tensor) -> Tensor:
+        """Apply rotary positions: the halves of a head are real and imaginary parts of rotating numbers."""
+        import torch
+
+        half = part.shape[3] // 2
+        speeds = self.config["rope_theta"] ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(part.shape[2], dtype=torch.float64)[:, None] * speeds
+        real, imaginary = part[..., :half], part[..., half:]
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=3)
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a model with this configuration."""
+    hidden, inner, size = (config[name] for name in ("hidden_size", "intermediate_size", "head_dim"))
+    queries, keys = (config[f"num_{name}_heads"] * size for name in ("attention", "key_value"))
+    vocabulary = (config["vocab_size"], hidden)
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens": vocabulary,
+        "model.norm": (hidden,),
+        "lm_head": vocabulary,
+    }
+    for layer in range(config["num_hidden_layers"]):
+        stem = f"model.layers.{layer}"
+        found |= {f"{stem}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
+        found |= {
+            f"{stem}.self_attn.{name}_proj": (width, hidden)
+            for name, width in {"q": queries, "k": keys, "v": keys}.items()
+        }
+        found |= {f"{stem}.self_attn.o_proj": (hidden, queries), f"{stem}.mlp.down_proj": (hidden, inner)}
+        found |= {f"{stem}.mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
+    return {f"{name}.weight": shape for name, shape in found.items()}
+
+
+def tiny() -> Llama:
+    """Return a model with fixed random weights: two layers, sixteen wide, 64 tokens."""
+    import torch
+
+    config = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+    }
+    generator = torch.Generator().manual_seed(61)
+    weights = {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes(config).items()
+    }
+    return Llama(config, weights)
+
+
+def load(folder: Path) -> Llama:
+    """Read config.json and model.safetensors.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: The architecture is another one, or the weights are damaged.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("architectures") != ["LlamaForCausalLM"] or config.get("rope_scaling"):
+        raise ValueError(f"{folder} holds {config.get('architectures')}, not a plain Llama")
+    try:
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        wanted = shapes(config)
+    except KeyError as missing:
+        raise ValueError(f"{folder}/config.json has no {missing}") from None
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    if start > len(content):
+        raise ValueError(f"the header of {path} ends at byte {start}, the file at {len(content)}")
+    try:
+        header = dict(json.loads(content[8:start]))
+    except (ValueError, TypeError) as problem:
+        raise ValueError(f"the header of {path} is no JSON object: {problem}") from None
+    weights = {}
+    for name, shape in wanted.items():
+        if name not in header:
+            raise ValueError(f"the header of {path} names no tensor `{name}`")
+        values = _tensor(content, start, header[name], shape)
+        if values is None:
+            text = json.dumps(header[name])[:200]
+            raise ValueError(f"the header of {path} has no tensor of shape {list(shape)} as `{name}`: {text}")
+        weights[name] = values
+    return Llama(config, weights)
+
+
+def _tensor(content: bytearray, start: int, entry: Any, shape: Sequence[int]) -> Tensor | None:
+    """Return the tensor that a header entry describes, in float64; None if the entry does not describe that shape."""
+    import torch
+
+    match entry:
+        case {"dtype": str(name), "shape": list(sizes), "data_offsets": [int(begin), int(end)]} if name in DTYPES:
+            dtype, count = getattr(torch, DTYPES[name]), math.prod(shape)
+            is_whole = end - begin == count * dtype.itemsize and begin >= 0 and start + end <= len(content)
+            if sizes == list(shape) and is_whole:
+                flat: Tensor = torch.frombuffer(content, dtype=dtype, count=count, offset=start + begin)
+                return flat.view(sizes).double()
+    return None
