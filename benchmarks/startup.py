@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.startup [--runs 20]
 
-`./firstlight --help` (the launcher included), a plan of a described host, and a plan of recorded facts. Aim: help within 0.25 s.
+`./firstlight --help` (the launcher included), a plan of a described host, and a plan of recorded facts. Aim: help within 0.3 s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.machine import ROOT, header, publish
 from benchmarks.timing import figures, timed
 
-HELP_AIM_S = 0.25
+HELP_AIM_S = 0.3
 WHAT_IF = "gpu=H100x8 driver=570.133.20 os=ubuntu-22.04 arch=x86_64"
 
 

@@ -27,7 +27,8 @@ class Headline:
     text: str
     text_if_zero: str | None = None
     take: Literal["range", "max", "min"] = "range"
-    in_percent: bool = False
+    as_percent: bool = False
+    """Whether the figure is a share that is shown in percent."""
     has_floor: bool = False
     """Whether a GPU is expected to have a floor for this figure."""
 
@@ -68,8 +69,8 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for at, values in sorted(taken.items()):
         rule = rules()[at]
         none = rule.text_if_zero if not any(values) else None
-        shown = [round(value * 100) for value in values] if rule.in_percent else values
-        yield none or rule.text.format(_taken(shown, rule.take))
+        scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
+        yield none or rule.text.format(_taken(scaled, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:

@@ -290,12 +290,13 @@ def _milliseconds(check: CheckRecord) -> float | None:
 
 
 def attention_facts(host: HostSummary) -> str:
-    """Return requested and used attention back end with its generation; empty without proof."""
-    proof = host.attention
-    if not proof.used and not proof.asked:
-        return ""
-    generation = f", generation {proof.generation}" if proof.generation else ""
-    return f"{proof.used or 'unknown'}{generation} (requested: {proof.asked or 'nothing'})"
+    """Return the attention back end in use with its generation, and the requested one where that is another; empty when both are unknown."""
+    attention = host.attention
+    if not attention.used:
+        return f"{attention.asked} requested, in use: unknown" if attention.asked else ""
+    generation = f", generation {attention.generation}" if attention.generation else ""
+    requested = f" (requested: {attention.asked})" if attention.asked not in (None, "auto", attention.used) else ""
+    return f"{attention.used} in use{generation}{requested}"
 
 
 def first_call(summary: Summary) -> tuple[str, ...]:

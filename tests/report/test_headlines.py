@@ -33,7 +33,7 @@ def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> Non
     )
     assert found == [
         ("speed", "2 ok, 1 skip", "memory 2950 to 3100 GB/s"),
-        ("attention", "1 fail, 1 ok", "error at most 7.25 times that of standard attention"),
+        ("attention", "1 fail, 1 ok", "errors at most 7.25 times those of plain torch"),
     ]
     [matmul] = lines(record("kernels.gemm", figures={"error, float16": 0.4813, "error, float32": 0.02}))
     assert matmul[2] == "matmul error 48 % of the allowed rounding"
@@ -60,6 +60,17 @@ def test_a_family_without_figures_shows_its_first_passed_check() -> None:
     )
     assert found == [("engine", "1 ok, 1 skip", "vLLM 0.32.0 imports")]
     assert lines(record("kernels.graph", "skip", "CPUs have no graphs")) == [("kernels", "1 skip", "")]
+
+
+def test_shares_are_shown_in_percent() -> None:
+    found = lines(
+        record("kernels.gemm", figures={"error, bfloat16": 0.4813, "error, float32": 0.012}),
+        record("operators.softmax", figures={"error, softmax": 0.9974}),
+    )
+    assert [words for *_, words in found] == [
+        "matmul error 48 % of the allowed rounding",
+        "largest error 99 % of the allowed rounding",
+    ]
 
 
 def test_large_counts_are_shown_exactly() -> None:

