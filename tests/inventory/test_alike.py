@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from provision.core.errors import InventoryError
 from provision.fleet.inventory import load
-from provision.fleet.inventory.openssh import Resolved, SshConfigReader, SshTarget, read_ssh_config
 from provision.fleet.inventory.openssh_groups import SharedAnswers
+from provision.fleet.inventory.ssh_config import Resolved, SshConfigReader, SshTarget, read_ssh_config
 from tests.inventory.conftest import Make
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 from provision.core.models.inventory import Connection
 from provision.fleet.inventory.connections import connection_of
-from provision.fleet.inventory.openssh import parse
+from provision.fleet.inventory.ssh_config import parse
 from provision.fleet.ssh import ssh_command
 from provision.report.endpoint import chat_commands, ssh_words
 from provision.report.screen import first_screen_of

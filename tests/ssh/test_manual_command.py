@@ -16,7 +16,7 @@ import pytest
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
-from provision.fleet.inventory.openssh import SshTarget, resolve
+from provision.fleet.inventory.ssh_config import SshTarget, resolve
 from provision.fleet.ssh import open_session
 
 RELAY = """

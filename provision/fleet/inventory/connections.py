@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.core.user_path import expand_user
-from provision.fleet.inventory.openssh import SshConfigReader, SshTarget, read_ssh_config, resolve
+from provision.fleet.inventory.ssh_config import SshConfigReader, SshTarget, read_ssh_config, resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")

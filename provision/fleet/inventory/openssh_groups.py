@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from provision.fleet.inventory.openssh import Resolved, SshTarget, configuration_file, read_ssh_config
+from provision.fleet.inventory.ssh_config import Resolved, SshTarget, configuration_file, read_ssh_config
 from provision.fleet.inventory.ssh_files import ssh_files
 
 KEPT = 256

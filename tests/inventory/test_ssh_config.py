@@ -12,7 +12,7 @@ import pytest
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.fleet.inventory.connections import connection_of
-from provision.fleet.inventory.openssh import parse, parse_jump
+from provision.fleet.inventory.ssh_config import parse, parse_jump
 from provision.fleet.ssh import ansible_variables, ssh_command
 
 
