@@ -10,7 +10,6 @@ from statistics import median
 from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
-from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
@@ -48,7 +47,6 @@ class FigureRow:
     readings: int
     beyond: int
     """How many readings miss the bound."""
-    dot_plot: DotPlot
 
 
 _Key = tuple[int, str, str, str, float | None, float | None]
@@ -105,14 +103,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
         middle=median(values),
         readings=len(readings),
         beyond=len(outside),
-        dot_plot=draw_dot_plot(
-            values,
-            floor=floor,
-            ceiling=ceiling,
-            outside=[
-                (reading.value, f"{reading.where}: {number(reading.value)} {unit}".rstrip()) for reading in outside
-            ],
-        ),
     )
 
 
