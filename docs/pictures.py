@@ -1,6 +1,7 @@
-"""Draws the pictures of the guides for rollouts and monitoring, with Chromium.
+"""Draws the pictures of the guides with Chromium.
 
     .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
+    .venv/bin/python -m docs.pictures runs                      # pages of made-up runs: one GPU host, and a hundred hosts
     .venv/bin/python -m docs.pictures page RUN NAME             # the top of the page of a run, from the run's folder
     .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
@@ -34,6 +35,7 @@ from provision.report import page as run_page
 from provision.report.watch import table
 from tests.monitoring.hosts import host
 from tests.monitoring.running import ADDRESS, offering, prometheus
+from tests.report.page import fleets
 
 IMAGES = Path(__file__).with_name("images")
 WIDTH = 1100
@@ -92,6 +94,18 @@ def draw_alerts_here() -> None:
             seen.screenshot(path=IMAGES / "prometheus-alerts.png")
 
 
+def draw_runs() -> None:
+    """Draw the pages of made-up runs: one GPU host and what was measured there, and the top of a hundred hosts' page."""
+    with tempfile.TemporaryDirectory() as name, browser_page(1320) as seen:
+        for picture, run in (("run-page", fleets.large(Path(name))), ("run-page-green", fleets.one_gpu(Path(name)))):
+            seen.goto(run_page.write(run).as_uri())
+            seen.screenshot(path=IMAGES / f"{picture}.png")
+        seen.evaluate(
+            "document.querySelectorAll('main > :not(#gpus, #serving, #measured)').forEach((node) => node.remove())"
+        )
+        seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
+
+
 def draw_page(run: Path, name: str) -> None:
     """Draw the top of a run's page."""
     with browser_page(760) as seen:
@@ -128,6 +142,8 @@ def main() -> int:
             draw_alerts()
         case ["alerts-here"]:
             draw_alerts_here()
+        case ["runs"]:
+            draw_runs()
         case ["page", run, name]:
             draw_page(Path(run), name)
         case ["watch", inventory]:

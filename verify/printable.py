@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 import sys
 import unicodedata
 from typing import TextIO
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+_VERDICT = re.compile(r"^(GREEN|AMBER|RED)(?=:)", re.MULTILINE)
+_COLOURS = {"GREEN": 32, "AMBER": 33, "RED": 31}
 _UNCOMMON = re.compile(r"[^\n\t -~]")
 
 
@@ -32,7 +35,7 @@ def _seen(found: re.Match[str]) -> str:
 
 
 class GuardedStream(io.TextIOWrapper):
-    """Text stream that writes only printable text.
+    """Text stream that writes only printable text; a terminal shows verdicts in colour, unless NO_COLOR is set.
 
     Other characters are escaped if the encoding is ASCII, because libraries would wrap such a stream.
     """
@@ -40,6 +43,7 @@ class GuardedStream(io.TextIOWrapper):
     def __init__(self, stream: TextIO) -> None:
         self.unguarded = stream
         self._is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+        self._is_coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         super().__init__(
             stream.buffer,
             encoding="utf-8" if self._is_ascii else stream.encoding,
@@ -50,6 +54,8 @@ class GuardedStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """Write the text without control sequences; return its length."""
         safe = printable(text)
+        if self._is_coloured:
+            safe = _VERDICT.sub(lambda found: f"\x1b[{_COLOURS[found[0]]}m{found[0]}\x1b[0m", safe)
         super().write(safe.encode("ascii", "backslashreplace").decode() if self._is_ascii else safe)
         return len(text)
 

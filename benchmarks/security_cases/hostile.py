@@ -11,6 +11,9 @@ from benchmarks.security_cases.rows import AcceptedError, Outcome, case, firstli
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
+from provision.features.host_comparison.compare import compare
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, prometheus
+from provision.features.host_comparison.values import HostValues
 from provision.fleet.inventory import load
 from provision.fleet.ssh.session import READ_BYTES
 from provision.fleet.ssh.shell import RUN_BYTES
@@ -18,9 +21,6 @@ from provision.phases.stage.bundle.manifest import read_manifest
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.wheelhouse import Store, is_safe_path
 from provision.report import page, summarise, write
-from provision.report.drift.compare import compare
-from provision.report.drift.text import MAJORITY, ComparedClass, prometheus
-from provision.report.drift.values import HostValues
 from tests.inventory.test_hostile import BOMB, ONE
 from tests.pipeline.test_printable import HOSTILE, commanding, on_terminal, run_folder
 from tests.report.sample import CPU_STACK, Folder, facts, host, result

@@ -32,15 +32,15 @@ from provision.core.models.records import Finding
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
+from provision.features.host_comparison.compare import compare
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
+from provision.features.host_comparison.values import values_of
 from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
 from provision.phases.stage import stage
 from provision.phases.stage.bundle import BundleContents, RecordingStore, keys, sealed, write_bundle
 from provision.phases.stage.sbom import write_sbom
 from provision.report import page, summarise, write
-from provision.report.drift.compare import compare
-from provision.report.drift.text import MAJORITY, ComparedClass, document, prometheus, render
-from provision.report.drift.values import values_of
 from provision.report.history.bundle import bundle
 from tests.install.conftest import make_site
 from tests.pipeline.test_secrets import PLANTED, inventory

@@ -11,7 +11,10 @@ from provision.cli.groups import HelpGroup
 from provision.cli.options import RefreshOption, asked, refuse_with, with_planning
 
 app = typer.Typer(
-    cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file."
+    cls=HelpGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Write everything that hosts need into one signed file.",
 )
 
 

@@ -10,7 +10,7 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="The tables of known builds: check them, add new releases.",
+    help="Add new releases to the tables of known builds.",
 )
 
 

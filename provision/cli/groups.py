@@ -15,7 +15,7 @@ SECTIONS = {
     "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
     "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion", "help"),
 }
-"""The commands of the product as a person looks for them; each is in one section."""
+"""The commands of the product, those of its features too, as a person looks for them; each is in one section."""
 
 
 class HelpGroup(TyperGroup):
@@ -29,7 +29,8 @@ class HelpGroup(TyperGroup):
         listed = {name for names in self.sections.values() for name in names}
         rest = tuple(name for name in self.commands if name not in listed)
         for title, names in {**self.sections, "Commands": rest}.items():
-            rows = [(name, _sentence(one)) for name in names if not (one := self.commands[name]).hidden]
+            found = [(name, self.commands[name]) for name in names if name in self.commands]
+            rows = [(name, _sentence(command)) for name, command in found if not command.hidden]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

@@ -26,7 +26,7 @@ RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newes
 def show(
     *,
     run: RunArgument = None,
-    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, Stack, seconds.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, versions, seconds.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch a run that goes on, until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +45,7 @@ def show(
 
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
-    """All runs, the newest first."""
+    """List all runs, the newest first."""
     from provision.report.history import run_list
 
     typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
@@ -60,7 +60,7 @@ def diff(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """What changed on each host: settings, Stack, lock, facts, checks, figures."""
+    """Show what changed on each host: settings, versions, lock, facts, checks, figures."""
     from provision.report.history import difference
 
     found = difference.compare(LOGS, before, after)

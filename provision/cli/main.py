@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
-from provision import __version__
-from provision.cli import bundle, catalog, chat, drift, exit_status, gateway, logs, rollout, verify, wheels
+from provision import __version__, features
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, rollout, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -74,8 +74,9 @@ app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
-app.command()(drift.drift)
 app.command()(chat.chat)
+for feature in features.modules("commands"):
+    feature.add_to(app)
 
 
 @app.command()
@@ -126,7 +127,7 @@ def plan(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Choose the matching set for each host, with the reasons; no host is changed."""
+    """Choose the versions for each host, with the reasons; no host is changed."""
     from provision.pipeline import commands
 
     request = asked("plan", **options)
@@ -143,7 +144,7 @@ def plan(
 @app.command()
 @with_staging
 def stage(*, as_json: JsonOption = False, **options: Any) -> None:
-    """Lock the set and fetch every file of it to this machine; no host is changed."""
+    """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
     from provision.pipeline import commands
 
     raise typer.Exit(commands.run(asked("stage", **options), last="stage", as_json=as_json))
@@ -152,7 +153,7 @@ def stage(*, as_json: JsonOption = False, **options: Any) -> None:
 @app.command()
 @with_staging
 def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
-    """Install the planned set on the hosts, without starting the service."""
+    """Install the planned versions on the hosts, without starting the service."""
     from provision.pipeline import commands
 
     request = asked("install", ask_become_pass=ask_become_pass, **options)
@@ -262,7 +263,7 @@ def uninstall(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Remove everything of this product from the hosts, and list what remains."""
+    """Remove everything of Firstlight from the hosts, and list what remains."""
     from provision.pipeline import operations
 
     request = asked("uninstall", ask_become_pass=ask_become_pass, **options)

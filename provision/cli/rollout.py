@@ -45,7 +45,7 @@ def start(
     as_json: JsonOption = False,
     **planned: Any,
 ) -> None:
-    """Begin: stage, change and prove hosts step by step; go back by itself where a step is bad."""
+    """Begin: stage, change and check hosts step by step; a step that is bad is rolled back."""
     from provision.pipeline import rollout
 
     request = asked("rollout", ask_become_pass=ask_become_pass, **planned)

@@ -14,7 +14,7 @@ from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Prove that kernels run and compute right: `verify [OPTIONS]` is `verify check`.",
+    help="Check that kernels run and compute correctly: `verify [OPTIONS]` is `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -40,7 +40,7 @@ def check(
     prefix: PrefixOption = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
     drain: Annotated[
-        bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
+        bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
     ] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
@@ -62,7 +62,7 @@ def check(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Prove that kernels run and compute right; without an inventory, on this machine."""
+    """Check that kernels run and compute correctly; without an inventory, on this machine."""
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
@@ -111,7 +111,8 @@ def compare(
     backend: Annotated[list[str] | None, typer.Option("--backend", help="A back end of attention; name two.")] = None,
     mode: Annotated[list[Mode] | None, typer.Option("--mode", help="Instead: both, eager and compiled.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Change wanted of a measure, in per cent: first_token=-40.")
+        list[str] | None,
+        typer.Option("--target", help="The change that you want of a measure, in per cent: first_token=-40."),
     ] = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
@@ -163,7 +164,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and prove it equal: `verify upgrade --help`."""
+    """Upgrade the attention of your own model on this machine, and compare it with the original: `verify upgrade --help`."""
     from provision.phases.verify.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

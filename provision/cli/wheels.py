@@ -27,9 +27,7 @@ def build(
     torch: Annotated[
         str, typer.Option("--torch", help="The torch release that the wheel is for, such as 2.11.0 or 2.11.0+cu130.")
     ],
-    arch: Annotated[
-        list[str], typer.Option("--arch", help="Compute capability of the cards, such as 9.0; repeatable.")
-    ],
+    arch: Annotated[list[str], typer.Option("--arch", help="Compute capability of the GPUs, such as 9.0; repeatable.")],
     cuda: Annotated[str | None, typer.Option("--cuda", help="Release of the toolkit. Default: torch's own.")] = None,
     python: Annotated[str | None, typer.Option("--python", help="Minor version. Default: this product's own.")] = None,
     builder: Annotated[str, typer.Option("--builder", help="`controller`, or a host of the inventory.")] = "controller",

@@ -74,7 +74,8 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
     [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
     if resolution.stack is None:
         raise NoStackError(
-            f"no Stack fits: {resolution.reasons[0].text}", hint=resolution.nearest.text if resolution.nearest else None
+            f"no combination of versions fits: {resolution.reasons[0].text}",
+            hint=resolution.nearest.text if resolution.nearest else None,
         )
     client, wheel_builder = sealed(read_settings()), make_wheel_builder(store, request.inventory)
     return [

@@ -116,7 +116,7 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
         return {"url": url, "model": None, "key_file": key_file, "key_pattern": r"^(\S+) "}, python_of(host)
     if readiness is not None:
         raise ServeError(
-            f"host `{host.name}` has a part of a model", hint="ask the first host of its span, or the gateway"
+            f"host `{host.name}` has a part of a model", hint="ask the first host of the model, or the gateway"
         )
     raise ServeError(
         f"host `{host.name}` serves nothing", hint=f"start it: {typed.suggest('provision', hosts=host.name)}"

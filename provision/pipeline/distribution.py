@@ -272,7 +272,7 @@ class Distribution:
         others = sum(file.size for file in self._files[host.name] if file not in handed_on)
         if bytes_sent <= others or host.name in self._context.transfers.refused:
             return
-        text = f"host {source} handed on wrong bytes to host {host.name}; the controller sent these files"
+        text = f"host {source} sent wrong bytes to host {host.name}; the controller sent these files"
         with self._changed:
             self._relay.distrust(source)
         self._note_refusal(host, source, text)
@@ -281,7 +281,7 @@ class Distribution:
         """Note where the controller had to send what a host seemed to have got by itself."""
         others = sum(file.size for way in ("controller", "peers") for file in self._coming(host.name, way))
         if bytes_sent > others and host.name not in self._context.transfers.short:
-            self._note_short(host, [f"the own source of host {host.name} gave wrong bytes"])
+            self._note_short(host, [f"the local source of host {host.name} gave wrong bytes"])
 
     def _note_refusal(self, host: Host, source: str, text: str) -> None:
         self._context.progress.note(host.name, text)

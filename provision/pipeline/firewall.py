@@ -175,9 +175,11 @@ class _Setup:
             at = host.name if host.span else gateway
             if at is None or not self._has_result(at):
                 continue
-            who = " and ".join([*(["the gateway"] if self._gateways else []), *(["its span"] if host.span else [])])
+            who = " and ".join(
+                [*(["the gateway"] if self._gateways else []), *(["the hosts of its model"] if host.span else [])]
+            )
             note = (
-                f"no firewall was changed; so that only {who} reaches {fold_names(names)}: firstlight_firewall: set, "
+                f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
                 f"or as root there what is in {self._write(names, lines)}"
             )
             result = self._context.results[at]["serve"]
@@ -236,7 +238,7 @@ class _Setup:
         for one in [one for one in new if one.host.name in found]:
             parts = {
                 "only gateways and monitoring reach port": [one.ports() for one in one.openings if not one.for_span],
-                "only its span reaches port": [one.ports() for one in one.openings if one.for_span],
+                "only the hosts of its model reach port": [one.ports() for one in one.openings if one.for_span],
             }
             text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
             firewall = found[one.host.name]
@@ -284,7 +286,7 @@ class _Setup:
             port = min(port for _, name, port in lost if name == one.host.name)
             error = ServeError(
                 f"host `{one.host.name}`: with the rules of its firewall, {viewers} did not reach port {port} any more; they were removed",
-                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]; that of a host of its span is "
+                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]; that of a host of its model is "
                 "firstlight_span_address",
             )
             self._context.fail(one.host.name, "serve", error)

@@ -39,7 +39,6 @@ from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
-from provision.report.group import merge_equal_records
 from provision.report.shell import command
 from verify.records import EXIT_CODES, Level, worst_status
 from verify.runner.junit import junit
@@ -140,14 +139,14 @@ def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
 
 
 def print_checks(records: list[CheckRecord]) -> None:
-    """Print the checks as a table, hosts with identical results together; without a terminal a row is one line, without checks nothing."""
+    """Print the checks that did not pass and a line for each family; without a terminal a row is one line, without checks nothing."""
     if not records:
         return
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console.width = UNFOLDED
     with console.capture() as taken:
-        console.print(checks_table(merge_equal_records(records)))
+        console.print(checks_table(records))
     write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 

@@ -97,7 +97,7 @@ def abort(request: CommandRequest, *, as_json: bool) -> int:
     rollout = store.require_open()
     if store.is_driven():
         store.wish("abort")
-        text = "asked the process that drives the rollout to take it back before the next host"
+        text = "the process that drives the rollout takes it back before the next host"
         print_rollout(rollout, text, as_json=as_json)
         return Exit.OK
     with store.locked():
@@ -120,7 +120,7 @@ def pause(request: CommandRequest, *, as_json: bool) -> int:
     rollout = store.require_open()
     if store.is_driven():
         store.wish("pause")
-        text = "asked the process that drives the rollout to pause before the next host"
+        text = "the process that drives the rollout pauses before the next host"
     else:
         text = f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it"
     print_rollout(rollout, text, as_json=as_json)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Host, Inventory
+from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
@@ -72,11 +73,14 @@ def read_inventory(request: CommandRequest) -> Inventory:
 
 
 @contextmanager
-def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[RunContext]:
+def open_run(
+    request: CommandRequest, *, titles: Mapping[PhaseName, str] | None = None, is_query: bool = False
+) -> Iterator[RunContext]:
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
 
     Args:
         request: The command.
+        titles: What the progress view calls the phases.
         is_query: Whether it only reads hosts; it then leaves the runs as they are.
 
     Raises:
@@ -93,7 +97,8 @@ def open_run(request: CommandRequest, *, is_query: bool = False) -> Iterator[Run
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
         stack.callback(run.close)
         run.write("inventory.json", inventory)
-        progress = stack.enter_context(open_progress([host.name for host in inventory.hosts], verbose=request.verbose))
+        names = [host.name for host in inventory.hosts]
+        progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
         context = RunContext(
             run=run,
             inventory=inventory,
@@ -163,7 +168,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         UsageError: An option cannot be used.
     """
     interrupted, query = False, reads_only(steps)
-    with open_run(request, is_query=query) as context:
+    with open_run(request, titles=_titles(steps), is_query=query) as context:
         with as_interrupt():
             try:
                 if request.batching is None:
@@ -178,6 +183,12 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
     return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
+
+
+def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
+    """Return what the phases of some steps are called: one without a step of its own by the first, as `uninstall` of `install`."""
+    named = {phase: [step.name for step in steps if step.phase == phase] for phase in PHASES}
+    return {phase: phase if phase in names else names[0] for phase, names in named.items() if names}
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:

@@ -73,7 +73,7 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     results = {name: result for name, result in played.items() if result.changed}
     for name, result in results.items():
         ports = ", ".join(one.ports() for one in wanted[name])
-        text = f"only its span reaches port {ports} at its start"
+        text = f"only the hosts of its model reach port {ports} at its start"
         seconds = time.monotonic() - started
         context.record(playbooks.added_to_earlier(context, result, text, seconds, phase="verify"))
     return results

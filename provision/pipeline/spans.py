@@ -59,7 +59,7 @@ def refuse_unequal(context: RunContext, phase: PhaseName, parts: Mapping[str, Ma
         for name in host.span.members:
             if not context.has_failed(name):
                 context.fail(
-                    name, phase, InventoryError(text, hint="hosts of a span have to be equal: leave one of them out")
+                    name, phase, InventoryError(text, hint="hosts of one model have to be equal: leave one of them out")
                 )
 
 

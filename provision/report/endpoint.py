@@ -1,16 +1,17 @@
-"""The endpoint of a host: where its key is, and the commands that send it a prompt."""
+"""The endpoint of a host or a gateway: where its key is, and the commands that send it a prompt."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.records import ServeRecord
+from provision.core.models.records import GatewayRecord, ServeRecord
 
 PROMPT = "Hello"
 TOKENS = 32
@@ -62,23 +63,53 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     """
     if serve.endpoint is None or serve.model is None:
         return ()
-    question: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}]} if serve.chat else {"prompt": PROMPT}
-    body = json.dumps({"model": serve.model, **question, "max_tokens": TOKENS}, separators=(",", ":"))
-    url = f"{serve.endpoint}/{'chat/completions' if serve.chat else 'completions'}"
-    is_remote = host.connection.kind == "ssh"
-    header = ""
-    if file is not None:
-        sudo = "sudo " if host.connection.become or (user not in (None, "root") and file.startswith("/opt/")) else ""
-        read = f"{sudo}sed -n s/^VLLM_API_KEY=//p {shlex.quote(file)}"
-        command = f"{ssh_words(host.connection)} {shlex.quote(read)}" if is_remote else read
-        header = f'-H "Authorization: Bearer $({command})" '
-    kind = shlex.quote("Content-Type: application/json")
-    curl = f"curl -sS {shlex.quote(url)} -H {kind} {header}-d {shlex.quote(body)}"
-    parts = urlsplit(url)
-    if not is_remote or parts.hostname not in LOOPBACK:
+    key = _on_host(host, user, "sed -n s/^VLLM_API_KEY=//p", file) if file is not None else None
+    curl = _request(serve.endpoint, serve.model, key, chat=bool(serve.chat))
+    parts = urlsplit(serve.endpoint)
+    if host.connection.kind != "ssh" or parts.hostname not in LOOPBACK:
         return (curl,)
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return (f"{ssh_words(host.connection)} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
+
+
+def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, chat: bool) -> tuple[str, ...]:
+    """Return commands that send a short prompt through a gateway with the key of its first client.
+
+    Args:
+        gateway: What clients have to know.
+        host: Its host.
+        user: The login of the probe.
+        chat: Whether its first model answers a chat.
+
+    Returns:
+        The command that copies a self-signed certificate, where it has one, and the request; nothing without a model or a client.
+    """
+    if not gateway.models or not gateway.clients:
+        return ()
+    key = _on_host(host, user, f'sed -n "s/ {gateway.clients[0]}$//p"', gateway.key_file)
+    model = next(iter(gateway.models))
+    if not gateway.self_signed:
+        return (_request(gateway.endpoint, model, key, chat=chat),)
+    copy = shlex.quote(f"{host.name}.pem")
+    certificate = str(PurePosixPath(gateway.key_file).with_name("certificate.pem"))
+    fetch = _on_host(host, user, "openssl x509 -in", certificate)
+    return (f"{fetch} > {copy}", _request(gateway.endpoint, model, key, chat=chat, options=f"--cacert {copy} "))
+
+
+def _request(endpoint: str, model: str, key: str | None, *, chat: bool, options: str = "") -> str:
+    """Return the request; `key` is the command that prints the key."""
+    question: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}]} if chat else {"prompt": PROMPT}
+    body = json.dumps({"model": model, **question, "max_tokens": TOKENS}, separators=(",", ":"))
+    url = f"{endpoint}/{'chat/completions' if chat else 'completions'}"
+    header = f'-H "Authorization: Bearer $({key})" ' if key else ""
+    return f"curl -sS {options}{shlex.quote(url)} -H 'Content-Type: application/json' {header}-d {shlex.quote(body)}"
+
+
+def _on_host(host: Host, user: str | None, words: str, file: str) -> str:
+    """Return a command that reads a file of a host, with sudo where the login may not."""
+    sudo = "sudo " if host.connection.become or (user not in (None, "root") and file.startswith("/opt/")) else ""
+    command = f"{sudo}{words} {shlex.quote(file)}"
+    return f"{ssh_words(host.connection)} {shlex.quote(command)}" if host.connection.kind == "ssh" else command
 
 
 def ssh_words(connection: Connection) -> str:

@@ -141,25 +141,13 @@ def _unnamed(text: str | None, name: str) -> str | None:
 
 
 def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
-    """Merge equal records of several hosts into one, with all host names and the longest duration.
-
-    Reasons of passed checks may differ by host; the first is shown and marked as such.
-    """
-    run = list(dict.fromkeys(check.host for check in checks if check.host))
+    """Merge equal records of several hosts into one with all host names."""
     alike: dict[Any, list[CheckRecord]] = {}
     for check in checks:
-        message = () if check.status == "ok" else (_unnamed(check.reason, check.host or ""), check.remedy)
-        alike.setdefault((check.id, check.device, check.status, *message), []).append(check)
+        reason = _unnamed(check.reason, check.host or "")
+        alike.setdefault((check.id, check.device, check.status, reason, check.remedy), []).append(check)
     return [
-        group[0]
-        if len(group) == 1
-        else group[0].model_copy(
-            update={
-                "host": named([check.host for check in group if check.host], run),
-                "reason": _reason([(check.host or "", check) for check in group]),
-                "seconds": max(check.seconds for check in group),
-            }
-        )
+        group[0].model_copy(update={"host": fold_names([check.host for check in group if check.host]) or None})
         for group in alike.values()
     ]
 
@@ -179,10 +167,14 @@ class GroupedCheck:
 
 def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
     """Group checks by id and status, worst first, with figures as ranges."""
+    return group_records((check.host or host.name, check) for host in hosts for check in host.checks)
+
+
+def group_records(records: Iterable[tuple[str, CheckRecord]]) -> list[GroupedCheck]:
+    """Group checks by id and status; each comes with the name of its host."""
     groups: dict[tuple[str, str], list[tuple[str, CheckRecord]]] = {}
-    for host in hosts:
-        for check in host.checks:
-            groups.setdefault((check.id, check.status), []).append((check.host or host.name, check))
+    for host, check in records:
+        groups.setdefault((check.id, check.status), []).append((host, check))
     grouped = [_grouped_check(identity, status, found) for (identity, status), found in groups.items()]
     return sorted(grouped, key=lambda check: SEVERITY[check.status])
 

@@ -12,7 +12,7 @@ from typing import Literal
 from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord
 from provision.core.tables import rows_of
-from provision.report.group import SEVERITY, Group, GroupedCheck
+from provision.report.group import SEVERITY, group_records
 from provision.report.layout import number
 
 TABLE = Path(__file__).with_name("headlines.toml")
@@ -27,8 +27,10 @@ class Headline:
     text: str
     text_if_zero: str | None = None
     take: Literal["range", "max", "min"] = "range"
+    as_percent: bool = False
+    """Whether the figure is a share that is shown in percent."""
     has_floor: bool = False
-    """Whether a card is expected to have a floor for this figure."""
+    """Whether a GPU is expected to have a floor for this figure."""
 
 
 @cache
@@ -37,16 +39,16 @@ def rules() -> tuple[Headline, ...]:
     return rows_of(TABLE, "headline", Headline)
 
 
-def families(group: Group) -> Iterator[tuple[str, str, str]]:
-    """Yield family, counts (`3 ok, 8 skip`) and headline figures, in the order of the checks' first records."""
+def families(checks: Iterable[CheckRecord]) -> Iterator[tuple[str, str, str]]:
+    """Yield family, counts (`3 ok, 8 skip`, the worst first) and headline figures, in the order of the checks' first records."""
     by_family: dict[str, list[CheckRecord]] = {}
-    for check in (check for host in group.hosts for check in host.checks):
+    for check in checks:
         by_family.setdefault(check.id.partition(".")[0], []).append(check)
-    for family, checks in by_family.items():
-        counts = Counter[str](check.status for check in checks)
+    for family, members in by_family.items():
+        counts = Counter[str](check.status for check in members)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
-        shown = [*_figures(checks), *_without_floor(checks)]
-        yield family, ended, "; ".join(shown) or _first(family, group.checks)
+        shown = [*_figures(members), *_without_floor(members)]
+        yield family, ended, "; ".join(shown) or _first(members)
 
 
 @cache
@@ -67,7 +69,8 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for at, values in sorted(taken.items()):
         rule = rules()[at]
         none = rule.text_if_zero if not any(values) else None
-        yield none or rule.text.format(_taken(values, rule.take))
+        scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
+        yield none or rule.text.format(_taken(scaled, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -89,8 +92,7 @@ def _taken(values: Sequence[float], take: str) -> str:
     return high if take == "max" else low
 
 
-def _first(family: str, grouped: Iterable[GroupedCheck]) -> str:
-    """Return the reason of the first passed check of a family; empty when none passed."""
-    passed = (check for check in grouped if check.status == "ok" and check.id.partition(".")[0] == family)
-    first = next(passed, None)
-    return (first.reason or "; ".join(first.figures)) if first else ""
+def _first(checks: Iterable[CheckRecord]) -> str:
+    """Return the reason of the first passed check; empty when none passed."""
+    passed = group_records((check.host or "", check) for check in checks if check.status == "ok")
+    return (passed[0].reason or "; ".join(passed[0].figures)) if passed else ""

@@ -14,6 +14,8 @@ COLUMNS = 100
 Text: TypeAlias = str | tuple[str, ...]
 """A sentence, or its pieces where lines may only break between pieces."""
 
+_WORD = re.compile(r"""(?:(?<![^\s(=])(?:'[^']*'|"[^"]*")(?![^\s.,;:)])|\S)+""")
+"""A word, or a quoted path with its blanks: a command that is broken inside one does not run."""
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
@@ -43,7 +45,7 @@ def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int =
     lines: list[str] = []
     line, columns_left = first, columns - width(first)
     empty = True
-    for word in clean(text).split() if isinstance(text, str) else map(clean, text):
+    for word in _WORD.findall(clean(text)) if isinstance(text, str) else map(clean, text):
         remaining = word
         while remaining:
             gap = 0 if empty else 1

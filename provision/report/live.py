@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from provision.core.formatting import format_bytes
+from provision.core.models.phase_names import PHASES, PhaseName
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line
 from verify.printable import printable, unguarded
 
 if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
     from provision.core.models.records import PhaseResult
 
 BYTES_EVERY_S = 10.0
@@ -56,17 +56,27 @@ class Progress(Protocol):
 def open_progress(
     hosts: Sequence[str],
     *,
+    titles: Mapping[PhaseName, str] | None = None,
     verbose: bool = False,
     stream: TextIO | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Progress:
-    """Return a live table on a terminal that can redraw, else plain lines; `verbose` means plain lines with every detail."""
+    """Return a live table on a terminal that can redraw, else plain lines.
+
+    Args:
+        hosts: The names of the hosts.
+        titles: What the phases of the run are called, in their order; all phases by their names when None.
+        verbose: Whether plain lines with every detail are wanted.
+        stream: Where it is shown; standard error when None.
+        environment: Environment variables, which name the kind of terminal.
+    """
+    named = titles or {phase: phase for phase in PHASES}
     out = stream or unguarded(sys.stderr)
     if not verbose and is_live(out, environment if environment is not None else os.environ):
         from provision.report.live_table import LiveProgress
 
-        return LiveProgress(hosts, out)
-    return PlainProgress(out, verbose=verbose)
+        return LiveProgress(hosts, out, named)
+    return PlainProgress(out, named, verbose=verbose)
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -77,8 +87,9 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
 class PlainProgress:
     """Plain lines: when the first host enters a phase, when a host leaves it, and periodically for bytes."""
 
-    def __init__(self, stream: TextIO, *, verbose: bool = False) -> None:
+    def __init__(self, stream: TextIO, titles: Mapping[PhaseName, str] | None = None, *, verbose: bool = False) -> None:
         self._stream = stream
+        self._titles = titles or {}
         self._verbose = verbose
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -90,7 +101,7 @@ class PlainProgress:
         with self._lock:
             if phase not in self._entered:
                 self._entered.add(phase)
-                self._line(phase)
+                self._line(self._titles.get(phase, phase))
 
     def bytes(self, host: str, done: int, total: int) -> None:
         with self._lock:
@@ -114,7 +125,9 @@ class PlainProgress:
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
-            self._line(f"  {clean(host)}: {result.phase} {ending(result)} ({duration(result.seconds)})")
+            self._line(
+                f"  {clean(host)}: {self._titles.get(result.phase, result.phase)} {ending(result)} ({duration(result.seconds)})"
+            )
             if result.hint and result.status not in ("ok", "skipped") and self._is_new(result.hint, result.status):
                 self._line(f"    hint: {printable_line(result.hint)}")
 

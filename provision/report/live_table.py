@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
-from provision.report.live_words import ending, printable_line
+from provision.report.live_words import printable_line
 from verify.printable import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0
-BAR_COLUMNS = 20
+PHASE_COLUMNS = len("5/6 install")
 LINES_BESIDE = 6
 """Terminal lines that show no host: head, tail, prompt."""
 
@@ -60,7 +60,8 @@ class Row:
 class LiveProgress:
     """Keeps the rows under one lock; a separate thread imports rich and draws."""
 
-    def __init__(self, hosts: Sequence[str], stream: TextIO) -> None:
+    def __init__(self, hosts: Sequence[str], stream: TextIO, titles: Mapping[PhaseName, str]) -> None:
+        self._steps = {phase: f"{at}/{len(titles)} {title}" for at, (phase, title) in enumerate(titles.items(), 1)}
         self._rows = {host: Row(host) for host in hosts}
         self._lines: list[str] = []
         self._stream = stream
@@ -94,7 +95,7 @@ class LiveProgress:
         with self._lock:
             row = self._row(host)
             row.results[result.phase] = result
-            row.done, row.total, row.text = 0, 0, ending(result)
+            row.done, row.total, row.text = 0, 0, printable_line(result.text or "")
 
     def _row(self, host: str) -> Row:
         return self._rows.setdefault(host, Row(host))
@@ -129,9 +130,12 @@ class LiveProgress:
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)
             shown = rows[: max(1, console.height - LINES_BESIDE)]
-            table = Table(box=None, expand=False, pad_edge=False)
-            for title in ("host", "phase", "seconds", ""):
-                table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=len(title))
+            # Only the last column gives way to the width of the terminal.
+            table = Table(box=None, expand=True, pad_edge=False)
+            table.add_column("host", no_wrap=True, overflow="ellipsis", max_width=max(12, console.width // 4))
+            for title, columns in (("phase", PHASE_COLUMNS), ("status", len("unreachable")), ("time", len("59 min"))):
+                table.add_column(title, no_wrap=True, min_width=columns)
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
             now = time.monotonic()
             for row in shown:
                 style = ("red", "", "dim")[row.urgency]
@@ -142,19 +146,12 @@ class LiveProgress:
         table.caption_justify = "left"
         return table
 
-    @staticmethod
-    def _cells(row: Row, now: float) -> tuple[str, str, str, str]:
+    def _cells(self, row: Row, now: float) -> tuple[str, str, str, str, str]:
         if row.phase is None:
-            return clean(row.host), "waits", "", ""
+            return clean(row.host), "", "waiting", "", ""
         result = row.results.get(row.phase)
         seconds = result.seconds if result else now - row.entered
-        step = f"{PHASES.index(row.phase) + 1}/{len(PHASES)} {row.phase}"
-        return clean(row.host), step, duration(seconds), " ".join(filter(None, (bar(row.done, row.total), row.text)))
-
-
-def bar(done: int, total: int) -> str:
-    """Return transferred bytes as a bar with figures; empty without a transfer."""
-    if total <= 0:
-        return ""
-    filled = min(BAR_COLUMNS, done * BAR_COLUMNS // total)
-    return f"{'#' * filled}{'.' * (BAR_COLUMNS - filled)} {format_bytes(done)} of {format_bytes(total)}"
+        step = self._steps.get(row.phase, row.phase)
+        status = ("changed" if result.changed and result.status == "ok" else result.status) if result else "running"
+        moved = f"{format_bytes(row.done)} of {format_bytes(row.total)}" if row.total > 0 else ""
+        return clean(row.host), step, status, duration(seconds), " ".join(filter(None, (moved, row.text)))

@@ -24,6 +24,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("What failed", _failures(groups)),
         ("Warnings", _list(wording.warnings(summary, groups))),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
+        ("Gateway", _gateways(summary)),
         ("Endpoint", _endpoints(groups)),
         ("Attention", _each(summary, groups, _attention)),
         ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
@@ -34,7 +35,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Host comparison", _host_comparison(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(wording.device_facts(group.hosts))])),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
         ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),
     )
@@ -75,7 +76,7 @@ def _changed(summary: Summary) -> str:
 def _host_row(group: Group) -> tuple[str, str, str, str]:
     first = group.first
     shown = ", ".join(f"{phase} {duration(result.seconds)}" for phase, result in first.phases.items())
-    return group.names, first.state, "yes" if first.changed else "no", shown
+    return group.names, wording.kind(first), "yes" if first.changed else "no", shown
 
 
 def _host_comparison(summary: Summary) -> str:
@@ -106,8 +107,13 @@ def _endpoints(groups: Sequence[Group]) -> str:
         )
         if group.first.key_file and group.first.endpoint:
             parts.append(_list([f"API key in {group.first.key_file} on the host"]))
-        parts.append(_code(group.first.call))
+        parts.append(_code(group.first.call) if not group.first.gateway else "")
     return "\n\n".join(filter(None, parts))
+
+
+def _gateways(summary: Summary) -> str:
+    gateways = [(host, host.gateway) for host in summary.hosts if host.gateway]
+    return "\n\n".join(f"{_list(wording.gateway_facts(gateway))}\n\n{_code(host.call)}" for host, gateway in gateways)
 
 
 def _attention(group: Group) -> Iterator[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from provision.core.models.rollout import Rollout, RolloutHost
+from provision.core.models.invocation import Invocation
+from provision.core.models.rollout import OPEN, Rollout, RolloutHost
 from provision.fleet.rollout.steps import STAGING
 from provision.report.layout import count
+
+ABORTED = "aborted"
+"""The text of a rollout that a person took back."""
 
 
 def described(rollout: Rollout, *, driven: bool) -> list[str]:
@@ -15,13 +19,26 @@ def described(rollout: Rollout, *, driven: bool) -> list[str]:
     for index, percent in enumerate(rollout.steps):
         hosts = rollout.of_step(index)
         name = f"{percent} %" if percent else STAGING
-        lines += [f"  {name:>8}  {host.name}  {_state_of(host)}" for host in hosts]
+        lines += [f"  {name:>8}  {host.name}  {_state_of(host, is_open=rollout.state in OPEN)}" for host in hosts]
         # A step that only changes the share has no host.
         label = "" if hosts else name
         lines += [f"  {label:>8}  gate: {one.verdict}: {one.text}" for one in rollout.decisions if one.step == index]
+    return [*lines, *_next(rollout, stopped=bool(stopped))]
+
+
+def _next(rollout: Rollout, *, stopped: bool) -> list[str]:
+    """Return what to do next: go on or back, or see why it was taken back."""
     if rollout.state == "paused" or stopped:
-        lines.append("next: ./firstlight rollout resume, or ./firstlight rollout abort")
-    return lines
+        return ["next: ./firstlight rollout resume, or ./firstlight rollout abort"]
+    # A host that failed by itself, else one that the gate's decision was about.
+    names = [one.name for state in ("failed", "returned") for one in rollout.hosts if one.state == state]
+    if rollout.state not in ("rolled back", "failed") or rollout.text == ABORTED or not names:
+        return []
+    typed = Invocation(inventory=rollout.inventory)
+    return [
+        f"next: {typed.suggest('doctor', hosts=names[0])}  # shows why",
+        f"then: {typed.on_inventory('rollout')}  # with another release, or after a repair",
+    ]
 
 
 def since(rollout: Rollout) -> str | None:
@@ -33,11 +50,13 @@ def since(rollout: Rollout) -> str | None:
     return f"{back} of {count(len(rollout.hosts), 'host')} {were} taken back since, by ./firstlight rollback"
 
 
-def _state_of(host: RolloutHost) -> str:
+def _state_of(host: RolloutHost, *, is_open: bool) -> str:
     if host.state == "updated":
         return f"serves release {host.after}, before it {host.before or 'none'}"
     if host.returned_to is not None:
         return f"served release {host.after}, taken back to release {host.returned_to} by run {host.run}"
     if host.state == "returned":
         return f"went back to release {host.before}"
+    if host.state == "waiting":
+        return f"{'not changed yet' if is_open else 'not changed'}: release {host.before or 'none'}"
     return f"{host.state}, release before: {host.before or 'none'}"

@@ -42,7 +42,7 @@ class Most:
 
 
 BLOCKS = (
-    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=6, attention=6, next=6),
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=8, attention=6, next=6),
     Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, ask=0, attention=4, next=6),
     Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, ask=6, attention=4, next=4),
     Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, ask=0, attention=1, next=6),
@@ -103,14 +103,15 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         screen.cut.add("Warnings")
     changed = fitted([*_changed(summary)], most.changed, columns=columns) if most.changed else []
     stacks = fitted(_stacks(summary), most.stack, columns=columns) if most.stack else []
+    gateways = [fact for host in summary.hosts if host.gateway for fact in [*wording.gateway_facts(host.gateway)][:2]]
     return [
         *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
         *_labelled("Hosts", _hosts(summary, screen.groups, most.hosts)),
-        *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
-        *_labelled("Endpoint", _endpoints(summary, most.endpoint)),
+        *_labelled("Versions" if any(host.stack for host in summary.hosts) else "Devices", stacks),
+        *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
+        *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
         *_labelled("Ask", _ask(summary, most.ask)),
-        *_labelled("Gateway", fitted([*_gateways(summary)], most.endpoint, columns=columns)),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
             "Attention",
@@ -118,14 +119,6 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         ),
         *_next(summary, most.next, screen),
     ]
-
-
-def _gateways(summary: Summary) -> Iterator[str]:
-    """Yield the address of each gateway with the models behind it."""
-    for host in summary.hosts:
-        if host.gateway:
-            models = [f"{model} ({count(len(names), 'host')})" for model, names in host.gateway.models.items()]
-            yield f"{host.gateway.endpoint} for {', '.join(models)}"
 
 
 def _monitors(summary: Summary) -> Iterator[str]:
@@ -155,11 +148,11 @@ def _changed(summary: Summary) -> Iterator[str]:
 def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str]:
     """Yield one line for hosts with the same result: failed hosts first, then those with warnings."""
     alike: dict[tuple[int, int, str], list[str]] = {}
-    states = list(wording.STATE_WORDS)
+    states = [*wording.STATE_WORDS, *wording.ROLES]
     for group in groups:
         warned = _warned(group.first)
         words = _words(group.first) + (", with warnings" if warned and len(groups) > 1 else "")
-        rank = (states.index(group.first.state), 0 if warned else 1, words)
+        rank = (states.index(wording.kind(group.first)), 0 if warned else 1, words)
         alike.setdefault(rank, []).extend(host.name for host in group.hosts)
     rows = sorted(alike.items(), key=lambda item: item[0])
     shown = rows if len(rows) <= most else rows[: most - 1]
@@ -180,7 +173,7 @@ def _words(host: HostSummary) -> str:
     """Return state, failed phase and whether the host was changed."""
     changed = "changed" if host.changed else "unchanged"
     phase = next((name for name, result in host.phases.items() if result.status in ("failed", "interrupted")), None)
-    state = f"{host.state} in {phase}" if phase else host.state
+    state = f"{host.state} in {phase}" if phase else wording.kind(host)
     return state if state == changed else f"{state}, {changed}"
 
 
@@ -193,7 +186,7 @@ def _stacks(summary: Summary) -> list[str]:
     kinds: dict[str, int] = {}
     for host in summary.hosts:
         parts = (describe_build(host.stack) if host.stack else "", *host.devices[:1])
-        if shown := " on ".join(filter(None, parts)):
+        if wording.role(host) is None and (shown := " on ".join(filter(None, parts))):
             kinds[shown] = kinds.get(shown, 0) + 1
     if len(kinds) == 1:
         return list(kinds)
@@ -216,14 +209,14 @@ def _endpoints(summary: Summary, most: int) -> list[str]:
 
 
 def _ask(summary: Summary, most: int) -> list[str]:
-    """Return the commands that send a prompt to the first host that serves; none where they do not fit, as `chat` does the same."""
-    call = next((host.call for host in summary.hosts if host.call), ())
+    """Return the commands that send a prompt through the gateway, else to the first host; none where they do not fit, as `chat` does the same."""
+    call = wording.first_call(summary)
     lines = [line for entry in call for line in command(entry, indent="", columns=COLUMNS - LABEL)]
     return lines if rows(lines, COLUMNS - LABEL) <= most else []
 
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:
-    """What was asked for and what is in use on hosts that ended well, with the proof of it."""
+    """Return the attention back end in use on hosts that ended well, with the evidence."""
     well = [group for group in groups if not wording.is_bad(group.first.state)]
     evidence = min(most - 1, 1)
 

@@ -29,7 +29,7 @@ def lengths(ends: Mapping[str, float]) -> dict[str, float]:
 
 def words(phase: str) -> str:
     """Return the displayed name of a phase."""
-    return phase.replace("_", " ")
+    return "verified" if phase == "proven" else phase.replace("_", " ")
 
 
 def slowest_start(summary: Summary) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from provision.report.layout import COLUMNS, clean, width
 
-FLAG = re.compile(r"-\w")
+FLAG = re.compile(r"-\w|>")
 
 
 def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
@@ -20,7 +20,7 @@ def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[st
     found: list[str] = []
     for word in words(clean(text)):
         if found and FLAG.fullmatch(found[-1]):
-            found[-1] += f" {word}"  # an option stays with its value
+            found[-1] += f" {word}"  # an option stays with its value, and `>` with its file
         else:
             found.append(word)
     for number, word in enumerate(found, 1):

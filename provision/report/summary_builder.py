@@ -24,7 +24,7 @@ from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
 from provision.report.devices import describe_devices
-from provision.report.endpoint import chat_commands, key_file, prefix_of, ssh_words
+from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, ssh_words
 from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, verification
 
@@ -149,6 +149,12 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
     key = key_file(host, prefix) if endpoint else None
     release = files.releases.get(name) or _found_release(facts)
+    user = facts.user.name if facts else None
+    call = chat_commands(serve, key, host, user) if serve and endpoint and host else ()
+    if gateway and host and state not in ENDED_BADLY:
+        behind = [record for name in next(iter(gateway.models.values()), ()) if (record := files.served.get(name))]
+        chat = all(record.chat is not False for record in behind)
+        call = gateway_commands(gateway, host, user, chat=chat) or call
     return HostSummary(
         name=name,
         state=state,
@@ -166,7 +172,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
         key_file=key,
-        call=chat_commands(serve, key, host, facts.user.name if facts else None) if serve and endpoint and host else (),
+        call=call,
         attention=serve.attention if serve else AttentionProof(),
         serve=serve,
         gateway=gateway if state not in ENDED_BADLY else None,
@@ -268,7 +274,8 @@ def _state(
         state = "unchanged"
     elif reached and (undone := _undone(command)):
         state = undone
-    elif done.get("serve") in ("ok", "warn") and (ready or "install" not in done):
+    elif "serve" in done and (ready or (done["serve"] != "skipped" and "install" not in done)):
+        # A service that was left alone still serves, where something around it has changed.
         state = "serving"
     elif reached:
         state = "installed"
@@ -285,9 +292,9 @@ def _deviations(
     if planned is None:
         return
     if proof.used and proof.used != planned.backend:
-        yield f"attention {proof.used} is in use, planned was {planned.backend}"
+        yield f"attention {proof.used} is in use, {planned.backend} was planned"
     if proof.generation and planned.generation and proof.generation != planned.generation:
-        yield f"flash attention of generation {proof.generation} is in use, planned was {planned.generation}"
+        yield f"flash attention generation {proof.generation} is in use, {planned.generation} was planned"
 
 
 def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iterable[str]:

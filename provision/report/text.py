@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import HostSummary, Summary
+from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.core.models.transfers import Transfers
 from provision.report import wording
 from provision.report.difference.text import changes, grouped
@@ -45,13 +45,13 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
         ("Host comparison", _host_comparison(summary)),
-        ("Endpoint", _endpoints(summary, groups)),
         ("Gateway", _gateways(summary)),
+        ("Endpoint", _endpoints(summary, groups)),
         ("Monitoring", _monitors(summary)),
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
-        ("Stack", _each(summary, groups, _stack)),
+        ("Versions", _each(summary, groups, _stack)),
         ("Notes", _notes(groups)),
         ("Seconds", _seconds(summary)),
     ):
@@ -87,7 +87,8 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
         host = group.first
         number_of = f"{len(group.hosts)} hosts, " if len(group.hosts) > 1 else ""
         changed = "changed" if host.changed else "unchanged"
-        words = host.state if host.state == changed else f"{host.state}, {changed}"
+        kind = wording.kind(host)
+        words = kind if kind == changed else f"{kind}, {changed}"
         phases = [f"{phase} {status}" for phase in PHASES if (status := _phase_status(group, phase))]
         rows.append(
             ((group.names, f"{number_of}{words}"), tuple(f"{entry}," for entry in phases[:-1]) + tuple(phases[-1:]))
@@ -138,8 +139,8 @@ def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
             yield from wrap(f"{message}{named_endpoint(endpoint, hosts)}", first=INDENT)
         first = group.first
         if first.endpoint and first.key_file:
-            yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)
-        for entry in first.call:
+            yield from wrap(f"API key in {first.key_file} on the host", first=INDENT)
+        for entry in first.call if not first.gateway else ():
             yield from command(entry, indent=INDENT * 2)
 
 
@@ -149,14 +150,12 @@ def _gateways(summary: Summary) -> Iterable[str]:
         gateway = host.gateway
         if gateway is None:
             continue
-        yield from wrap(f"{host.name}: {gateway.endpoint}", first=INDENT)
-        for model, names in gateway.models.items():
-            yield from wrap(f"{model}: {', '.join(names)}", first=INDENT * 2)
-        keys = f"keys of {', '.join(gateway.clients)}: in {gateway.key_file} on the host"
-        yield from wrap(keys, first=INDENT * 2)
-        if gateway.fingerprint:
-            kind = "self-signed certificate" if gateway.self_signed else "certificate"
-            yield from wrap(f"{kind}, SHA-256 {gateway.fingerprint}", first=INDENT * 2)
+        address, *facts = wording.gateway_facts(gateway)
+        yield from wrap(f"{host.name}: {address}", first=INDENT)
+        for fact in (*(f"{model}: {fold_names(names)}" for model, names in gateway.models.items()), *facts):
+            yield from wrap(fact, first=INDENT * 2)
+        for entry in host.call:
+            yield from command(entry, indent=INDENT * 2)
 
 
 def _monitors(summary: Summary) -> Iterable[str]:
@@ -197,9 +196,15 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     message = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = wording.verified_when(summary, group.first)
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
-    yield from table([((family, ended), shown) for family, ended, shown in families(group)], indent=INDENT * 2)
+    yield from table(
+        [((family, ended), shown) for family, ended, shown in families(_records(group))], indent=INDENT * 2
+    )
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
+
+
+def _records(group: Group) -> Iterable[CheckRecord]:
+    return (check for host in group.hosts for check in host.checks)
 
 
 def _check_row(check: GroupedCheck) -> tuple[tuple[str, str], str]:

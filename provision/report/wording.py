@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from provision.catalog.versions import cuda_of
-from provision.core.models.records import CheckRecord, HostSummary, Summary
+from provision.core.models.records import CheckRecord, GatewayRecord, HostSummary, Summary
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
@@ -30,8 +30,10 @@ STATE_WORDS = {
 }
 """In headline order."""
 
-SPEED = "speed.attention"
+ROLES = {"gateway": "gateway", "monitoring": "monitoring host"}
+"""What hosts are that serve no model themselves; they are counted apart."""
 
+SPEED = "speed.attention"
 
 SUPERVISORS = {
     "systemd": "systemd",
@@ -54,23 +56,38 @@ def headline(summary: Summary) -> str:
     return next((line for line in lines if width(clean(line)) <= COLUMNS), lines[-1])
 
 
-def _by_state(summary: Summary) -> Iterable[tuple[str, list[str]]]:
-    for state in STATE_WORDS:
-        if names := [host.name for host in summary.hosts if host.state == state]:
-            yield state, names
+def role(host: HostSummary) -> str | None:
+    """Return what a host is that was set up to serve no model itself, a key of `ROLES`; None for other hosts."""
+    if host.serve or host.stack or host.state not in ("serving", "unchanged"):
+        return None
+    return "gateway" if host.gateway else "monitoring" if host.monitoring else None
+
+
+def kind(host: HostSummary) -> str:
+    """Return what a host is counted as: its role, else its state."""
+    return role(host) or host.state
+
+
+def _by_kind(summary: Summary) -> Iterable[tuple[str, list[str]]]:
+    for each in (*STATE_WORDS, *ROLES):
+        if names := [host.name for host in summary.hosts if kind(host) == each]:
+            yield each, names
 
 
 def _states(summary: Summary) -> Iterable[str]:
-    for state, names in _by_state(summary):
-        is_all = len(names) == len(summary.hosts)
-        of_all = count(len(names), "host") if is_all else f"{len(names)} of {len(summary.hosts)} hosts"
-        yield f"{of_all} {STATE_WORDS[state]}{_some(state, names, most=4)}"
+    others = sum(role(host) is None for host in summary.hosts)
+    for each, names in _by_kind(summary):
+        if each in ROLES:
+            yield count(len(names), ROLES[each])
+            continue
+        of_all = count(len(names), "host") if len(names) == others else f"{len(names)} of {others} hosts"
+        yield f"{of_all} {STATE_WORDS[each]}{_some(each, names, most=4)}"
 
 
 def _short_states(summary: Summary, *, most_names: int) -> list[str]:
     message = [
-        f"{len(names)} {SHORT_WORDS.get(state, state)}{_some(state, names, most=most_names)}"
-        for state, names in _by_state(summary)
+        f"{len(names)} {SHORT_WORDS.get(each, each)}{_some(each, names, most=most_names)}"
+        for each, names in _by_kind(summary)
     ]
     return [f"{count(len(summary.hosts), 'host')}: {', '.join(message)}"]
 
@@ -243,7 +260,7 @@ def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:
     devices = hosts[0].devices
     yield from devices
     if len(devices) == 1:
-        yield "no card"
+        yield "no GPU"
     timed = [check for host in hosts for check in host.checks if check.id == SPEED]
     if timed or hosts[0].checks:
         batch, length, heads, dim = FIXED_POINT
@@ -273,9 +290,26 @@ def _milliseconds(check: CheckRecord) -> float | None:
 
 
 def attention_facts(host: HostSummary) -> str:
-    """Return requested and used attention back end with its generation; empty without proof."""
-    proof = host.attention
-    if not proof.used and not proof.asked:
-        return ""
-    generation = f", generation {proof.generation}" if proof.generation else ""
-    return f"asked {proof.asked or 'nothing'}, in use {proof.used or 'unknown'}{generation}"
+    """Return the attention back end in use with its generation, and the requested one where that is another; empty when both are unknown."""
+    attention = host.attention
+    if not attention.used:
+        return f"{attention.asked} requested, in use: unknown" if attention.asked else ""
+    generation = f", generation {attention.generation}" if attention.generation else ""
+    requested = f" (requested: {attention.asked})" if attention.asked not in (None, "auto", attention.used) else ""
+    return f"{attention.used} in use{generation}{requested}"
+
+
+def first_call(summary: Summary) -> tuple[str, ...]:
+    """Return the commands that send a prompt through the first gateway, else to the first host that serves."""
+    hosts = sorted(summary.hosts, key=lambda host: host.gateway is None)
+    return next((host.call for host in hosts if host.call), ())
+
+
+def gateway_facts(gateway: GatewayRecord) -> Iterable[str]:
+    """Yield what clients of a gateway have to know."""
+    models = [f"{model} ({count(len(names), 'host')})" for model, names in gateway.models.items()]
+    yield f"{gateway.endpoint} for {', '.join(models) or 'no model'}"
+    yield f"keys of {', '.join(gateway.clients) or 'no client'} in {gateway.key_file} on the host"
+    if gateway.fingerprint:
+        signed = "self-signed certificate" if gateway.self_signed else "certificate"
+        yield f"{signed}, SHA-256 {gateway.fingerprint}"

@@ -34,10 +34,10 @@ def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
         ({"name": "flash-attn-3"}, {}, "it is flash-attn-3 "),
         ({"pythons": frozenset({"cp311"})}, {}, "it is for cp311, not cp312"),
         ({"platforms": frozenset({"linux_aarch64"})}, {}, "it is for linux_aarch64, not x86_64"),
-        ({}, {"torch": "2.9"}, "its version names torch 2.8, and the Stack has 2.9"),
-        ({}, {"cuda_major": 13}, "its version names cu12, and the Stack has cu13"),
-        ({"version": "2.8.3+cu130torch2.8"}, {}, "its version names cu130, and the Stack has cu12"),
-        ({"version": "2.8.3+cu118torch2.8"}, {}, "its version names cu118, and the Stack has cu12"),
+        ({}, {"torch": "2.9"}, "its version names torch 2.8, and the plan has 2.9"),
+        ({}, {"cuda_major": 13}, "its version names cu12, and the plan has cu13"),
+        ({"version": "2.8.3+cu130torch2.8"}, {}, "its version names cu130, and the plan has cu12"),
+        ({"version": "2.8.3+cu118torch2.8"}, {}, "its version names cu118, and the plan has cu12"),
         (
             {"version": "2.8.3+cu12torch2.8cxx11abifalse"},
             {},
@@ -54,7 +54,7 @@ def test_metadata_names_the_target_of_a_wheel(wheel: dict[str, Any], key: dict[s
     ("library", "key", "text"),
     [
         ({"machine": "aarch64"}, {}, "flash_attn_2_cuda.so is for aarch64, not x86_64"),
-        ({"needed": frozenset({"libcudart.so.13"})}, {}, "it is linked with libcudart.so.13, and the Stack has cu12"),
+        ({"needed": frozenset({"libcudart.so.13"})}, {}, "it is linked with libcudart.so.13, and the plan has cu12"),
         ({"glibc": "2.36"}, {}, "it needs glibc 2.36, and the oldest host has 2.35"),
         ({"glibc": "2.4"}, {"glibc": "2.17"}, None),
         ({"codes": frozenset({"80"})}, {}, "it has no native code for 9.0 (it has 80)"),

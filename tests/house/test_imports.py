@@ -27,6 +27,8 @@ FLOORS: tuple[str, ...] = (
     "phases.gateway",
     "phases.monitoring",
     "pipeline",
+    "cli.options",
+    "features",
     "cli",
     "__main__",
 )

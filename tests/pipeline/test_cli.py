@@ -86,7 +86,11 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("plan", "--what-if", "os=windows-11"), 2, "`windows` is not a known Linux distribution"),
         (("plan", "--what-if", "gpu=GB200x4 arch=x86_64"), 2, "`arch=x86_64` contradicts GB200"),
         (("plan", "--what-if", "GPU=H100x8"), 2, "did you mean `gpu`?"),
-        (("bundle", "create", "--what-if", "gpu=H100x1 glibc=none", "-o", "x.bundle"), 4, "no Stack fits"),
+        (
+            ("bundle", "create", "--what-if", "gpu=H100x1 glibc=none", "-o", "x.bundle"),
+            4,
+            "no combination of versions fits",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )

@@ -88,7 +88,11 @@ def test_a_host_is_read_only_after_a_phase_that_worked_on_it(
         raise AssertionError("nothing was done on the host")
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
-    context.record(PhaseResult(host="n1", phase="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
+    context.record(
+        PhaseResult(
+            host="n1", phase="plan", status="failed", text="no combination of versions fits host `n1`: glibc 2.17"
+        )
+    )
     diagnose(context)
     assert not context.run.path("evidence").exists()
 
@@ -119,7 +123,11 @@ def test_a_cause_named_by_the_phase_is_not_searched_in_its_text(context: RunCont
 
 
 def test_texts_of_planning_are_not_classified(context: RunContext) -> None:
-    context.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
+    context.fail(
+        "n1",
+        "plan",
+        NoStackError("no combination of versions fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"),
+    )
     diagnose(context)
     assert found(context) == []
 

@@ -31,7 +31,7 @@ def test_by_default_the_run_says_what_to_type_and_changes_nothing(fleet: Fleet) 
     assert fleet.played == []
     one, two = serve(context, "gate").notes
     assert one.startswith(
-        "no firewall was changed; so that only the gateway reaches gpu-1: firstlight_firewall: set, or as root"
+        "no firewall was changed; so that only the gateway can reach gpu-1: firstlight_firewall: set, or as root"
     )
     assert one.endswith("firewall/gpu-1.sh")
     (typed,) = lines_of(one)
@@ -147,7 +147,9 @@ def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(flee
     assert "29501" not in fleet.rules("gpu-2")
     assert f"ip daddr 10.1.0.2 tcp dport 32768-60999 {new} ip saddr {{ 10.1.0.1 }} accept" in fleet.rules("gpu-2")
     assert "8000" not in fleet.rules("gpu-1"), "anybody may use the server"
-    assert str(serve(context, "gpu-1").text).endswith("only its span reaches port 29501, 29502, 32768-60999")
+    assert str(serve(context, "gpu-1").text).endswith(
+        "only the hosts of its model reach port 29501, 29502, 32768-60999"
+    )
     fleet.run(firewall="set", span=True, gateway=False)
     assert fleet.played == []
     fleet.run(firewall="set", gateway=False)
@@ -160,7 +162,7 @@ def test_what_to_type_for_a_span_is_said_at_each_of_its_hosts(fleet: Fleet) -> N
     for name in ("gpu-1", "gpu-2"):
         (note,) = serve(context, name).notes
         assert note.startswith(
-            f"no firewall was changed; so that only its span reaches {name}: firstlight_firewall: set"
+            f"no firewall was changed; so that only the hosts of its model can reach {name}: firstlight_firewall: set"
         )
         (typed,) = lines_of(note)
         assert "tcp dport 32768-60999" in typed

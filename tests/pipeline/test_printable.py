@@ -164,3 +164,23 @@ def test_a_guarded_stream_writes_in_its_encoding(encoding: str, written: bytes) 
     assert under.getvalue() == written
     plain.detach()
     stream.detach()
+
+
+@pytest.mark.parametrize(("isatty", "variables"), [(True, {}), (True, {"NO_COLOR": "1"}), (False, {})])
+def test_a_terminal_shows_verdicts_in_colour(
+    isatty: bool, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    taken = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(taken, "isatty", lambda: isatty, raising=False)
+    stream = GuardedStream(taken)
+    stream.write("RED: 1 host failed\nGREEN is a word\nAMBER: \x1b[2Ja\n")
+    stream.flush()
+    shown = taken.buffer.getvalue().decode()
+    is_coloured = isatty and not variables
+    assert ("\x1b[31mRED\x1b[0m: 1 host" in shown, "\x1b[33mAMBER\x1b[0m: a" in shown) == (is_coloured, is_coloured)
+    assert "GREEN is" in shown
+    assert "\x1b[2J" not in shown

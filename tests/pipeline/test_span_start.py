@@ -63,7 +63,7 @@ def test_the_ports_are_closed_before_the_exchange_and_the_start(fleet: Fleet, tr
     assert "ip daddr 10.1.0.2 tcp dport 32768-60999" in trial.rules[1]
     result = context.results["gpu-1"]["verify"]
     assert (result.status, result.changed) == ("ok", True)
-    assert result.text == "only its span reaches port 29501, 29502, 32768-60999 at its start"
+    assert result.text == "only the hosts of its model reach port 29501, 29502, 32768-60999 at its start"
     assert fleet.rules("gpu-1") == "", "those of the host come when it serves"
     prepare(fleet, firewall="set", limited=True)
     assert fleet.played == [], "they are loaded"
@@ -75,7 +75,7 @@ def test_the_rules_of_the_host_take_the_place_of_those_of_its_start(fleet: Fleet
     assert fleet.played == [("load", [*NAMES]), ("remove", [*NAMES])]
     assert "29501" in fleet.rules("gpu-1")
     assert [fleet.hosts[name].rules(START) for name in NAMES] == ["", ""]
-    assert "only its span reaches port 29501" in str(context.results["gpu-1"]["serve"].text)
+    assert "only the hosts of its model reach port 29501" in str(context.results["gpu-1"]["serve"].text)
     prepare(fleet, firewall="set")
     assert fleet.played == [], "those of the host have these ports"
 

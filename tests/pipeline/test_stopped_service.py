@@ -98,7 +98,7 @@ def test_the_summary_on_the_host_is_that_of_the_newest_run_with_the_hosts_own_st
     text = (prefix / "logs" / "summary.txt").read_text()
     assert f"run {(tmp_path / 'logs' / 'latest').resolve().name}" in text
     assert "torch        2.13.0 for cpu" in text
-    assert "in use CPU_ATTN" in text
+    assert "CPU_ATTN in use" in text
     assert [path.name for path in (prefix / "logs").iterdir()] == ["summary.txt"]
 
 

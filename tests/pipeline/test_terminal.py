@@ -60,7 +60,7 @@ def read_until(terminal: int, text: bytes) -> bytes:
 
 def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
     process, terminal, logs = waiting
-    shown = read_until(terminal, b"1/6 probe")
+    shown = read_until(terminal, b"1/1 probe")
     assert b"slow" in shown
     process.send_signal(signal.SIGINT)
     shown = read_until(terminal, b"RED")
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_a_summary_and_restores_the_terminal(waiting: tuple[subpro
 
 def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
     process, terminal, logs = waiting
-    read_until(terminal, b"1/6 probe")
+    read_until(terminal, b"1/1 probe")
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)

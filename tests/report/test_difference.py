@@ -152,7 +152,7 @@ def end(folder: Folder) -> None:
 
 def measured(folder: Folder, status: str, value: float) -> None:
     rate = {"name": "copy", "value": value, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}
-    records = [*checks(), check("memory.speed", status, reason="slow", figures=[rate])]
+    records = [*checks(), check("memory.speed", status, device="cuda:0", reason="slow", figures=[rate])]
     folder.run.write("verify/a.json", document(records))
 
 
@@ -166,8 +166,8 @@ def test_lock_settings_and_checks_are_compared(tmp_path: Path) -> None:
         ("lock", "numpy", "2.3.1 (sha256 bbbbbbbbbbbb)", "2.3.1 (sha256 cccccccccccc)"),
         ("lock", "torch", "2.13.0", "2.14.0"),
         ("lock", "vllm", None, "0.33.0"),
-        ("checks", "memory.speed on cpu", "ok", "warn"),
-        ("figures", "memory.speed on cpu: copy", 1500.0, 1100.0),
+        ("checks", "memory.speed on cuda:0", "ok", "warn"),
+        ("figures", "memory.speed on cuda:0: copy", 1500.0, 1100.0),
     ]
     assert "1500 -> 1100 GB/s (-27%)" in render([found])
 
@@ -188,13 +188,23 @@ def test_a_host_whose_figures_always_vary_has_no_difference(tmp_path: Path) -> N
     assert [(change.before, change.after) for change in compare(tmp_path)[0].changes] == [(1460.0, 600.0)]
 
 
-def test_only_a_much_slower_start_is_a_difference(tmp_path: Path) -> None:
-    end(run(tmp_path, "20261119T080000Z"))
-    folder = run(tmp_path, "20261120T080000Z")
-    phases = served().startup_s | {"engine": served().startup_s["engine"] * 2.5, "process": 0.9}
-    folder.run.write("serve/a.json", served().model_copy(update={"startup_s": phases}))
-    [found] = compare(tmp_path)
-    assert [change.name for change in found.changes] == ["start: engine"]
+def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: Path) -> None:
+    for name, factor in (("20261119T080000Z", 1.0), ("20261120T080000Z", 3.0)):
+        folder = run(tmp_path, name)
+        bare = {"value": 2.0 * factor, "floor": None, "ceiling": None, "source": None}
+        records = [
+            check("speed.gemm", figures=[{**bare, "name": "bfloat16 products", "unit": "TFLOP/s"}]),
+            check("libraries.files", device=None, figures=[{**bare, "name": "bytes", "unit": "B"}]),
+            check("serving.process", device=None, figures=[{**bare, "name": "runs for", "unit": "s"}]),
+            check(
+                "devices.xid", device=None, figures=[{**bare, "name": "new events", "unit": "count", "ceiling": 9.0}]
+            ),
+        ]
+        folder.run.write("verify/a.json", document(records))
+        phases = {phase: seconds * factor for phase, seconds in served().startup_s.items()}
+        folder.run.write("serve/a.json", served().model_copy(update={"startup_s": phases}))
+    [found] = compare(tmp_path, "20261119T080000Z")
+    assert [change.name for change in found.changes] == ["devices.xid: new events"], "the one with a bound"
 
 
 @pytest.mark.parametrize(

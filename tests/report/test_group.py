@@ -22,21 +22,10 @@ def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord
     return CheckRecord(**{**values, "host": host, "reason": reason, **fields})
 
 
-def test_passed_checks_of_many_hosts_are_one_row_with_the_longest_time() -> None:
-    [row] = merge_equal_records([check("gpu-1"), check("gpu-2", seconds=3.5), check("gpu-3")])
-    assert (row.host, row.reason, row.seconds) == ("gpu-[1:3]", "right", 3.5)
-
-
-def test_for_different_numbers_those_of_the_first_host_are_shown() -> None:
-    [row] = merge_equal_records([check("gpu-1", "5.2 GB/s"), check("gpu-2", "3.1 GB/s")])
-    assert row.reason == "5.2 GB/s (gpu-1 cpu; others differ)"
-
-
 def test_failed_checks_are_grouped_only_if_their_texts_are_equal() -> None:
     bad = [check(host, f"{host} has no library", status="fail") for host in ("gpu-1", "gpu-2")]
-    rows = merge_equal_records([check("gpu-3"), *bad, check("gpu-4", "it has two", status="fail")])
+    rows = merge_equal_records([*bad, check("gpu-4", "it has two", status="fail")])
     assert [(row.host, row.status, row.reason) for row in rows] == [
-        ("gpu-3", "ok", "right"),
         ("gpu-1, gpu-2", "fail", "gpu-1 has no library"),
         ("gpu-4", "fail", "it has two"),
     ]
@@ -47,9 +36,21 @@ def test_devices_and_records_without_a_host_keep_their_rows() -> None:
     assert merge_equal_records(records) == records
 
 
-def test_a_row_is_one_line_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:
-    print_checks([check("a", "word " * 100), check("b", "word " * 100)])
-    heading, row = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["host", "status", "check", "device", "seconds", "reason"]
-    assert row.startswith("a, b")
-    assert row.endswith(("word " * 100).rstrip())
+def test_verify_prints_failures_then_warnings_then_a_line_for_each_family(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [check(f"gpu-{number}", id=f"kernels.k{number}") for number in range(1, 41)]
+    records += [check("gpu-1", "no such check here", id="kernels.fp8", status="skip")]
+    records += [check("gpu-1", "late " * 40, id="host.clock", device=None, status="warn", remedy="set the clock")]
+    records += [check(f"gpu-{number}", "wrong", device="cuda:0", status="fail") for number in (1, 2, 3)]
+    print_checks(records)
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["status", "check", "where", "result"]
+    assert [row.split()[:2] for row in rows if not row.startswith(" ")] == [
+        ["fail", "kernels.gemm"],
+        ["warn", "host.clock"],
+        ["fail", "kernels"],
+        ["warn", "host"],
+    ]
+    assert "gpu-[1:3] cuda:0" in rows[0]
+    assert rows[1].endswith(("late " * 40).rstrip()), "without a terminal a row is one line"
+    assert rows[2].strip() == "remedy: set the clock"
+    assert "3 fail, 40 ok, 1 skip" in rows[3]

@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from provision.core.models.records import CheckRecord, Figure, HostSummary
-from provision.report.group import Group
+from provision.core.models.records import CheckRecord, Figure
 from provision.report.headlines import Headline, families, rules
 from verify.runner.registry import FAMILIES, all_checks
 
@@ -21,8 +20,7 @@ def record(
 
 
 def lines(*checks: CheckRecord) -> list[tuple[str, str, str]]:
-    host = HostSummary(name="gpu-1", state="serving", changed=False, checks=checks)
-    return list(families(Group((host,), (host.name,))))
+    return list(families(checks))
 
 
 def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> None:
@@ -35,8 +33,10 @@ def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> Non
     )
     assert found == [
         ("speed", "2 ok, 1 skip", "memory 2950 to 3100 GB/s"),
-        ("attention", "1 fail, 1 ok", "errors at most 7.25 times plain torch's"),
+        ("attention", "1 fail, 1 ok", "errors at most 7.25 times those of plain torch"),
     ]
+    [matmul] = lines(record("kernels.gemm", figures={"error, float16": 0.4813, "error, float32": 0.02}))
+    assert matmul[2] == "matmul error 48 % of the allowed rounding"
 
 
 def test_a_card_without_known_speed_floors_is_named() -> None:
@@ -60,6 +60,17 @@ def test_a_family_without_figures_shows_its_first_passed_check() -> None:
     )
     assert found == [("engine", "1 ok, 1 skip", "vLLM 0.32.0 imports")]
     assert lines(record("kernels.graph", "skip", "CPUs have no graphs")) == [("kernels", "1 skip", "")]
+
+
+def test_shares_are_shown_in_percent() -> None:
+    found = lines(
+        record("kernels.gemm", figures={"error, bfloat16": 0.4813, "error, float32": 0.012}),
+        record("operators.softmax", figures={"error, softmax": 0.9974}),
+    )
+    assert [words for *_, words in found] == [
+        "matmul error 48 % of the allowed rounding",
+        "largest error 99 % of the allowed rounding",
+    ]
 
 
 def test_large_counts_are_shown_exactly() -> None:

@@ -52,6 +52,17 @@ def plain(*results: PhaseResult) -> str:
     return re.sub(r"^\[ *[0-9.]+ s\] ", "", out.getvalue(), flags=re.MULTILINE)
 
 
+def test_a_phase_is_called_what_it_does() -> None:
+    out = io.StringIO()
+    with open_progress(["a"], titles={"install": "uninstall"}, stream=out, environment={}) as view:
+        view.phase("a", "install")
+        view.finish("a", result("a", "install"))
+    assert [line.split("] ")[1] for line in out.getvalue().splitlines()] == [
+        "uninstall",
+        "  a: uninstall ok, changed (38 s)",
+    ]
+
+
 def test_plain_lines_name_a_phase_once() -> None:
     assert plain(result("a", "probe"), result("b", "probe"), result("a", "install")).splitlines() == [
         "probe",
@@ -164,6 +175,13 @@ def test_live_table_shows_work_and_leaves_no_trace() -> None:
     assert b"3.0 MiB of 10.0 MiB" in got
     assert b"more hosts" in got
     assert got.rfind(b"\x1b[?25h") > got.rfind(b"\x1b[?25l") >= 0, "the cursor is shown again"
+
+
+def test_columns_keep_their_width_on_a_narrow_terminal() -> None:
+    _, got = on_terminal("slow", COLUMNS="80")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", got.decode()).replace("\r", "")
+    [row, *_] = [line for line in shown.splitlines() if line.startswith("host-0 ")]
+    assert re.match(r"host-0 +3/6 stage +failed +\S+ s +no space left", row)
 
 
 def test_no_colour_is_used_if_it_is_disabled() -> None:

@@ -29,7 +29,7 @@ CAUSES: dict[str, dict[str, Any]] = {
     },
     "torch of another platform": {
         "id_": "libraries.torch_build",
-        "reason": "torch is built for cpu, and the Stack has cu130",
+        "reason": "torch is built for cpu, and the plan has cu130",
         "remedy": "reinstall the environment from its lock: ./firstlight provision",
     },
     "one of eight cards gone": {

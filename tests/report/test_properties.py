@@ -222,6 +222,14 @@ def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
     assert set(widths) <= {3, 5}
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("columns", range(20, 60))
+def test_a_command_in_a_sentence_is_not_broken_inside_a_quoted_path(quote: str, columns: int) -> None:
+    path = f"{quote}/my site/hosts.yml{quote}"
+    lines = wrap(f"the hosts' list: ./firstlight plan -i {path}, it's there (see {path})", columns=columns)
+    assert "\n".join(lines).count(path) == 2
+
+
 @given(words.map(clean))
 @settings(deadline=None)
 def test_wrapping_loses_no_text(sentence: str) -> None:

@@ -106,7 +106,7 @@ def test_a_check_that_fails_or_has_an_error_makes_the_run_red(folder: Folder, st
 
 def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
     folder.run.write("serve/a.json", served("TRITON_ATTN"))
-    assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, planned was CPU_ATTN"]
+    assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, CPU_ATTN was planned"]
     assert folder.json()["verdict"] == "amber"
 
 

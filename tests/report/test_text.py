@@ -233,7 +233,9 @@ def test_no_stack_fits(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = Folder(tmp_path / RUN, [host("old")])
     folder.run.write("facts/old.json", facts("old"))
     folder.planned(["old"], None, REFUSED)
-    refused = result("old", "plan", "failed", text="no Stack fits `old`", hint="nearest: glibc 2.31 or later")
+    refused = result(
+        "old", "plan", "failed", text="no combination of versions fits `old`", hint="nearest: glibc 2.31 or later"
+    )
     folder.results(result("old", "probe"), refused)
     assert folder.text() == snapshot
 

@@ -219,7 +219,7 @@ def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest
     monkeypatch.setattr(pci, "gpus", lambda _: (1,))
     assert card_health.skip_without_cards(CheckContext()) is None
     planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
-    assert card_health.skip_without_cards(planned) == CheckResult("skip", "the Stack computes on the CPU")
+    assert card_health.skip_without_cards(planned) == CheckResult("skip", "the plan computes on the CPU")
 
 
 MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\nGCC version: 12\n"

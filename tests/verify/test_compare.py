@@ -314,7 +314,7 @@ def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytes
 
 def test_one_back_end_measured_twice_is_an_error() -> None:
     choices = [Choice("backend", "FLASH_ATTN"), Choice("backend", "TRITON_ATTN")]
-    with pytest.raises(VariantError, match="held CPU_ATTN both times: nothing was compared"):
+    with pytest.raises(VariantError, match="used CPU_ATTN both times: nothing was compared"):
         require_difference(choices, {"used": ["CPU_ATTN"]}, {"used": ["CPU_ATTN"]})
     require_difference(choices, {"used": ["FLASH_ATTN"]}, {"used": ["TRITON_ATTN"]})
     require_difference([Choice("mode", "eager"), Choice("mode", "compiled")], {"used": ["A"]}, {"used": ["A"]})

@@ -234,7 +234,7 @@ def test_int8_products_are_exact_for_all_weights_only_with_vnni(
 
 @pytest.mark.parametrize(
     ("vllm", "found"),
-    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no card, and the Stack computes on cards (cu130)"))],
+    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no GPU, and the plan computes on GPUs (cu130)"))],
 )
 def test_the_platform_of_vllm_decides_if_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]

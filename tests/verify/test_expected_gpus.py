@@ -10,7 +10,6 @@ import pytest
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.probe.assemble import parse
-from provision.phases.verify import run_checks
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
@@ -108,7 +107,7 @@ def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(
         asked.append(options["expect"])
         return Verified((), {"host": session.host, "checks": [], "status": "ok"})
 
-    monkeypatch.setattr(run_checks, "verify", run)
+    monkeypatch.setattr(verify, "run_checks", run)
     context = context_of(tmp_path, "a")
     probed = probed_hosts(context, a=without_last(whole))
     verify.check(context, probed, context.hosts(), CheckOptions("quick"))

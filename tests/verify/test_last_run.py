@@ -90,7 +90,7 @@ def test_failures_of_the_host_are_kept_after_its_environment_unless_nothing_can_
     assert reported(document(record("kernels.gemm"), environment="e2"), before) == [("kernels.gemm", "fail")]
     skipped = record("kernels.gemm", "skip", reason="needs devices.torch")
     assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "fail")]
-    skipped = record("kernels.gemm", "skip", reason="the Stack has no torch")
+    skipped = record("kernels.gemm", "skip", reason="the plan has no torch")
     assert reported(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
 
 

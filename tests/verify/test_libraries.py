@@ -286,8 +286,8 @@ ROCM_BUILT = {"cuda": None, "hip": "7.0.51831"}
         (("2.11.0+cu130", "2.11.0", "cu130", BUILT), "ok", "torch 2.11.0+cu130, built for cu130"),
         (("2.11.0", None, None, CPU_BUILT), "ok", "built for cpu"),
         (("2.9.0+rocm7.0", "2.9.0", "rocm7.0", ROCM_BUILT), "ok", "built for rocm7.0"),
-        (("2.11.0+cu130", "2.10.0", "cu130", BUILT), "fail", "torch is 2.11.0+cu130, and the Stack has 2.10.0"),
-        (("2.11.0+cu130", "2.11.0", "cu128", BUILT), "fail", "built for cu130, and the Stack has cu128"),
+        (("2.11.0+cu130", "2.10.0", "cu130", BUILT), "fail", "torch is 2.11.0+cu130, and the plan has 2.10.0"),
+        (("2.11.0+cu130", "2.11.0", "cu128", BUILT), "fail", "built for cu130, and the plan has cu128"),
     ],
 )
 def test_torch_is_the_planned_build(

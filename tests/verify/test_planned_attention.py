@@ -53,4 +53,4 @@ def test_the_skip_of_unplanned_attention_names_the_level_that_checks_it() -> Non
     outcome = need(CheckContext(expect={"stack": {"attention": HOPPER}}))
     assert outcome
     assert outcome.status == "skip"
-    assert outcome.reason == "the Stack serves with FLASH_ATTN of generation 3; other attention: --level full"
+    assert outcome.reason == "the plan serves with FLASH_ATTN of generation 3; other attention: --level full"

@@ -190,7 +190,7 @@ def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Pa
 def test_expectations_are_sent_to_the_host(prefix: Path) -> None:
     answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
     reasons = {check.id: check.reason for check in answer.checks}
-    assert reasons["engine.vllm"] == "the Stack has no vLLM"
+    assert reasons["engine.vllm"] == "the plan has no vLLM"
 
 
 def only(answer: object) -> CheckRecord:

@@ -78,7 +78,7 @@ def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckR
     if serves or str(package.get("version")).startswith(row.get("package", "none")):
         return None
     generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
-    return CheckResult("skip", f"the Stack serves with {plan['backend']}{generation}; other attention: --level full")
+    return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
 
 
 def _run(provider: Provider, context: CheckContext) -> CheckResult:

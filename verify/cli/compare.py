@@ -92,7 +92,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
 def table_of(document: Mapping[str, Any]) -> list[str]:
     """Return the lines of both tables: the measures with their targets, and what the first users were promised."""
     sides = [document[side] for side in ("before", "after")]
-    details = " and ".join(f"{side['choice']} (layers hold {', '.join(side['used']) or 'unknown'})" for side in sides)
+    details = " and ".join(f"{side['choice']} (layers use {', '.join(side['used']) or 'unknown'})" for side in sides)
     return [
         f"{document['kind']}: {details}; speeds with {sides[1]['at_once']} at once",
         *_lines(document["rows"]),

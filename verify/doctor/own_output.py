@@ -11,7 +11,9 @@ HEAD_BYTES = 1 << 16
 """A plan or a summary begins within this many bytes of a text that holds one."""
 MAX_BYTES = 1 << 22
 _SUMMARY = re.compile(rb"^(?:RED|AMBER|GREEN): .*\n(?:\S.*\n)?  run \d{8}T\d{6}Z", re.MULTILINE)
-_PLAN = re.compile(rb"^  (?:refused +no Stack fits\n|vLLM +\S.*\n  torch +\S)", re.MULTILINE)
+_PLAN = re.compile(
+    rb"^  (?:refused +no (?:Stack|combination of versions) fits\n|vLLM +\S.*\n  torch +\S)", re.MULTILINE
+)
 _FAILED = b"What failed"
 _ADVICE = re.compile(rb"\s+(?:cause|fix|hint): ")
 _ERROR = b"error: "

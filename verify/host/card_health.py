@@ -68,7 +68,7 @@ def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckRe
     if not pci.present(vendor):
         return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} card on the PCI bus")
     if context.variant == "cpu":
-        return CheckResult("skip", "the Stack computes on the CPU")
+        return CheckResult("skip", "the plan computes on the CPU")
     return None
 
 

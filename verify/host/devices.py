@@ -29,7 +29,7 @@ def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
         serving = set(context.stack.get("gpus") or ()) & set(range(ending.value))
         return tuple(f"cuda:{index}" for index in sorted(serving) or range(ending.value)), None
     if context.variant not in (None, "cpu"):
-        return (), f"torch sees no card, and the Stack computes on cards ({context.variant})"
+        return (), f"torch sees no GPU, and the plan computes on GPUs ({context.variant})"
     return ("cpu",), None
 
 

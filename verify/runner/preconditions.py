@@ -13,10 +13,10 @@ from verify.serving import service_plan
 def vllm(context: CheckContext) -> CheckResult | None:
     """Require vLLM: planned in the Stack, or installed where there is no Stack."""
     if "vllm" in context.stack and context.stack["vllm"] is None:
-        return CheckResult("skip", "the Stack has no vLLM")
+        return CheckResult("skip", "the plan has no vLLM")
     if context.stack or importlib.util.find_spec("vllm"):
         return None  # a planned vLLM that is missing is a failure of the check
-    return CheckResult("skip", "vllm is not installed in this environment, and there is no Stack that asks for it")
+    return CheckResult("skip", "vllm is not installed in this environment, and no plan needs it")
 
 
 def lock(context: CheckContext) -> CheckResult | None:

@@ -123,7 +123,7 @@ def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], aft
     if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
         asked = " and ".join(choice.value for choice in choices)
         raise VariantError(
-            f"asked were {asked}, but the layers held {', '.join(before['used'])} both times: nothing was compared"
+            f"the back ends {asked} were requested, but the layers used {', '.join(before['used'])} both times: nothing was compared"
         )
 
 

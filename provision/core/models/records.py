@@ -206,7 +206,7 @@ class HostSummary(Record):
     key_file: str | None = None
     """File on the host with the API key; None when none is required."""
     call: tuple[str, ...] = ()
-    """Commands that send a prompt to the endpoint from the controller."""
+    """Commands that send a prompt from the controller: through the gateway of this host, else to its endpoint."""
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
     gateway: GatewayRecord | None = None

@@ -216,19 +216,19 @@ class Settings(Record):
     )
     span_address: Word | None = setting(
         None,
-        "IP address at which the other hosts of the span reach this one. Default: that of the inventory.",
+        "IP address at which the other hosts of the model reach this one. Default: that of the inventory.",
         allowed="an IP address",
     )
     span_port: Whole = setting(
         29501,
-        "Port of the first host of a span at which its processes meet; its hosts watch one another at the next one.",
+        "Port of the first host of a model over several hosts: its processes meet there, and its hosts watch one another at the next one.",
         allowed="a whole number from 1024 to 65534",
         ge=1024,
         le=65534,
     )
     executor: Literal["mp", "ray"] = setting(
         "mp",
-        "What starts vLLM's processes on the hosts of a span: vLLM itself (mp), or Ray, which is then part of the environment.",
+        "What starts vLLM's processes where a model is spread over several hosts: vLLM itself (mp), or Ray, which is then part of the environment.",
         allowed="mp or ray",
     )
     max_model_len: Whole | None = setting(
@@ -283,7 +283,7 @@ class Settings(Record):
     )
     firewall: Literal["tell", "set"] = setting(
         "tell",
-        "Firewall of a host behind a gateway or of a span, which only gateways, monitoring hosts and the span are to reach: what to type (tell), or rules of its own (set).",
+        "Firewall of a host that only gateways, monitoring hosts and the other hosts of its model are to reach: what to type (tell), or rules of its own (set).",
         allowed="tell or set",
     )
     firewall_accept: tuple[Word, ...] = setting(

@@ -268,20 +268,20 @@ def _span(settings: Settings) -> Iterator[Conflict]:
     if settings.executor == "ray" and settings.ray_ports[1] > LAST_PORT:
         yield Conflict(
             "span_port",
-            f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after the two of the span",
+            f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after these two",
             f"name one of at most {LAST_PORT - 1 - RAY_PORTS}",
         )
     if settings.data_parallel > 1:
         yield Conflict(
             "data_parallel",
             f"{settings.data_parallel} copies of a model are wanted, which is spread over {settings.span} hosts",
-            "serve each copy on a span of its own, behind a gateway",
+            "serve each copy on hosts of its own, behind a gateway",
         )
     if not settings.expose:
         yield Conflict(
             "span",
             "the engine's processes listen on the network between the hosts, and ask nobody for a key",
-            "set firstlight_expose: true if only the hosts of the span reach one another there, or if that network is trusted",
+            "set firstlight_expose: true if only the hosts of the model reach one another there, or if that network is trusted",
         )
     refused = _table()["refused_of_spans"]
     for argument, following in _with_following(settings.vllm_args):

@@ -54,7 +54,7 @@ def _spans(hosts: Sequence[Host]) -> Iterator[Span]:
             raise InventoryError(
                 f"firstlight_span: {size}: {where} has {len(found)} host{'s' if len(found) > 1 else ''} that serve{'' if len(found) > 1 else 's'}"
                 f" ({names}), which is no multiple of {size}",
-                hint=f"give the group as many hosts as its spans need, or set firstlight_span for {size} of them only",
+                hint=f"give the group a multiple of {size} hosts, or set firstlight_span for {size} of them only",
             )
         for start in range(0, len(found), size):
             members = found[start : start + size]
@@ -75,7 +75,7 @@ def _require_equal(members: Sequence[Host]) -> None:
             shown = "" if name == "env" else f": {wanted[name]!r} and {value!r}"
             raise InventoryError(
                 f"hosts `{head.name}` and `{other.name}` are to serve one model together, and differ in firstlight_{name}{shown}",
-                hint="set it for the group, or leave the two hosts out of one span",
+                hint="set it for the group, or let the two hosts serve different models",
             )
 
 
@@ -83,7 +83,7 @@ def _address(host: Host) -> str:
     address = host.settings.span_address or host.connection.address
     if address is None or not is_ip(address):
         raise InventoryError(
-            f"host `{host.name}` is one of a span, and {f'its address `{address}` is a name' if address else 'the inventory has no address of it'}",
+            f"host `{host.name}` serves a model together with others, and {f'its address `{address}` is a name' if address else 'the inventory has no address of it'}",
             hint="set firstlight_span_address to its IP address in the network between the hosts",
         )
     return address

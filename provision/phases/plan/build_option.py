@@ -19,7 +19,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 @frozen_by_identity
 class BuildOption:
-    """One candidate. `release` and `build` are None if the Stack has no vLLM."""
+    """One candidate. `release` and `build` are None if the plan has no vLLM."""
 
     id: str
     torch: Torch

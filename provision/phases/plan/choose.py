@@ -56,7 +56,7 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
         refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
     change = nearest(profile) or Nearest(
-        text="no one or two changes of settings, driver, memory or disk make a Stack possible on this host"
+        text="no one or two changes of settings, driver, memory or disk make a combination of versions possible on this host"
     )
     if profile.policy.wants_vllm and not any(profile.policy.wants_release(row.version) for row in catalog().releases):
         change = change.model_copy(update={"text": f"{change.text}; {NEWER_RELEASES}"})

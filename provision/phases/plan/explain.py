@@ -53,7 +53,7 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
         span = [
-            ("span", reason.text)
+            ("hosts", reason.text)
             for reason in resolution.reasons
             if (reason.rule, reason.verdict) == ("span", "accept")
         ]
@@ -135,8 +135,8 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
 
 
 def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
-    lines = [("refused", "no Stack fits"), *_by_rule(resolution)]
-    return [*lines, ("nearest", resolution.nearest.text)] if resolution.nearest else lines
+    lines = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
+    return [*lines, ("possible", resolution.nearest.text)] if resolution.nearest else lines
 
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:

@@ -85,7 +85,7 @@ def _published(
     if key.cuda_major is None:
         return None, f"flash-attn has no published wheel for {option.torch_variant}"
     if key.torch not in _torches():
-        return None, f"published wheels end at torch {max(_torches(), key=numbers)}; this Stack has {key.torch}"
+        return None, f"published wheels end at torch {max(_torches(), key=numbers)}; the plan has {key.torch}"
     for row in _wheels():
         if version not in {None, row.version} or not _has(row, key):
             continue

@@ -49,7 +49,7 @@ def render_trace(resolution: Resolution) -> list[str]:
     if later:
         lines += ["", f"    Next, if its lock fails: {', '.join(later)}"]
     if resolution.nearest:
-        lines += ["", f"    No Stack fits. Nearest: {resolution.nearest.text}"]
+        lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
     return [*lines, *sources.lines()]
 
 

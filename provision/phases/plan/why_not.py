@@ -44,7 +44,7 @@ class WhyNot(Record):
     requested: str
     hosts: tuple[str, ...]
     chosen: str | None
-    """The candidate that the plan chooses; None if no Stack fits."""
+    """The candidate that the plan chooses; None if no combination of versions fits."""
     evaluations: tuple[CandidateEvaluation, ...]
     nearest: Nearest | None
 
@@ -121,7 +121,7 @@ def _lines(answer: WhyNot) -> list[str]:
         against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
         fits = "fits" if evaluation.accepted else f"does not fit: {len(against)} refusals"
         if evaluation.candidate == "host":
-            fits = "can run a Stack" if evaluation.accepted else "cannot run any Stack"
+            fits = "can run a combination of versions" if evaluation.accepted else "can run no combination of versions"
         ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
         lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
     if len(answer.evaluations) == 1:

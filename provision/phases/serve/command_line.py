@@ -65,7 +65,7 @@ def serve_command(
         ServeError: The Stack has no vLLM.
     """
     if stack.vllm is None or stack.attention is None:
-        raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
+        raise ServeError("the plan has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
     served_name = settings.served_model_name or model.name
     split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]

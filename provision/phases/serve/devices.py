@@ -99,7 +99,7 @@ def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ..
     vendor = facts.nvidia if platform == "cuda" else facts.amd
     if vendor is None or not vendor.gpus:
         raise InventoryError(
-            f"host `{facts.host}`: the Stack is for {platform.upper()} cards, and the probe saw none that work",
+            f"host `{facts.host}`: the plan is for {platform.upper()} cards, and the probe saw none that work",
             hint=f"look at the driver: ./firstlight probe --limit {facts.host}",
         )
     return tuple(vendor.gpus)

@@ -215,7 +215,7 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
         found = [(Candidate(id="planned", rank=1, accepted=True, stack=resolution.stack), resolution.stack)]
     if not found:
         raise StageError(
-            "there is no Stack to stage", hint="run `./firstlight plan` to see why each candidate was refused"
+            "there is no plan to stage", hint="run `./firstlight plan` to see why each candidate was refused"
         )
     return found
 

@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 
 from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary, ServeRecord
+from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
+from provision.report.difference import rules
 from provision.report.difference.rules import Span
 from provision.report.run_files import read
 from provision.report.summary_builder import build, verdict
@@ -46,19 +47,17 @@ class HostRecords:
     lock: Mapping[str, str] = field(default_factory=dict)
     """Distribution to version, with the beginning of its file's sha256."""
     checks: tuple[CheckRecord, ...] = ()
-    serve: ServeRecord | None = None
     spans: Mapping[FigureKey, Span] = field(default_factory=dict)
     """Ranges of figures over this run and earlier green ones; without a range the own value counts."""
 
     def figures(self) -> dict[FigureKey, tuple[float, str]]:
-        """Return every measured figure with its unit, of checks and of the service start."""
-        found: dict[FigureKey, tuple[float, str]] = {}
-        for check in self.checks:
-            for figure in check.figures:
-                if figure.value is not None:
-                    found[(check.id, check.device or "", figure.name)] = (figure.value, figure.unit)
-        phases = self.serve.startup_s if self.serve else {}
-        return found | {("start", "", name): (seconds, "s") for name, seconds in phases.items()}
+        """Return every measured figure that says something of the host, with its unit."""
+        return {
+            (check.id, check.device or "", figure.name): (figure.value, figure.unit)
+            for check in self.checks
+            for figure in check.figures
+            if figure.value is not None and rules.is_compared(figure, check.device)
+        }
 
 
 @frozen
@@ -91,7 +90,6 @@ def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
             stack=host.stack,
             lock=_lock(folder, staged) if staged else {},
             checks=host.checks,
-            serve=host.serve,
         )
     return RunRecords(run=files.run, hosts=hosts)
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from provision.core.models.records import Figure
 from provision.core.tables import own_table
 
 TABLE = Path(__file__).with_name("rules.toml")
@@ -39,6 +40,12 @@ def is_noise(keys: Keys, before: Any, after: Any) -> bool:
     """Whether two numbers differ by no more than such a fact does by itself."""
     share = next((row["share"] for row in _table()["noise"] if _fits(tuple(row["path"].split(".")), keys)), 0.0)
     return within(before, after, share=share)
+
+
+def is_compared(figure: Figure, device: str | None) -> bool:
+    """Return whether a figure is compared: it has a bound, or it is what a GPU or the service achieves."""
+    has_bound = figure.floor is not None or figure.ceiling is not None
+    return has_bound or (device != "cpu" and figure.unit not in _table()["figures"]["only_with_bound"])
 
 
 def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:

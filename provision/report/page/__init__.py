@@ -42,8 +42,6 @@ def render(run: RunFolder) -> str:
         changed=since_green(run.logs, run.name, names),
         compared=comparisons(run),
         rollout=rollout_of(run),
-        files=files_of_run(run),
-        files_of={name: files_of(run, name) for name in names},
     )
     return template.render(page=content)
 
@@ -54,28 +52,3 @@ def _summary(run: RunFolder) -> Summary:
         return Summary.model_validate_json(run.path("summary.json").read_bytes())
     except (OSError, ValueError):
         return summarise(run, interrupted=not run.path("summary.json").exists())
-
-
-HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "release", "gateway", "monitoring", "compare", "findings")
-RUN_FILES = (
-    "summary.txt",
-    "summary.md",
-    "summary.json",
-    "plan.json",
-    "inventory.json",
-    "phases.json",
-    "events.jsonl",
-    "changes.jsonl",
-    "install/ansible.log",
-    "install/tasks.jsonl",
-)
-
-
-def files_of(run: RunFolder, host: str) -> tuple[str, ...]:
-    """Return the existing files of one host, relative to the run's folder."""
-    return tuple(name for phase in HOST_FILE_FOLDERS if run.path(name := f"{phase}/{host}.json").is_file())
-
-
-def files_of_run(run: RunFolder) -> tuple[str, ...]:
-    """Return the existing files of the whole run."""
-    return tuple(name for name in RUN_FILES if run.path(name).is_file())

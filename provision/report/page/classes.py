@@ -35,11 +35,6 @@ class HostsClass:
         """Name and build of every part."""
         return tuple(wording.stack_facts(self.first))
 
-    @property
-    def attention(self) -> tuple[str, ...]:
-        """Return each attention back end that running engines use."""
-        return tuple(dict.fromkeys(filter(None, map(wording.attention_facts, self.hosts))))
-
     def remarks(self, field: str) -> tuple[tuple[str, str], ...]:
         """Return each text of `deviations`, `warnings` or `notes` with its hosts."""
         hosts_of: dict[str, list[str]] = {}
@@ -55,7 +50,8 @@ def classes(summary: Summary) -> tuple[HostsClass, ...]:
     for host in summary.hosts:
         likeness = (host.devices, host.stack.model_dump_json() if host.stack else None, _words(host.reasons))
         groups.setdefault(likeness, []).append(host)
-    return tuple(_class(number, tuple(hosts)) for number, hosts in enumerate(groups.values(), 1))
+    planned_first = sorted(groups.values(), key=lambda hosts: not (hosts[0].stack or hosts[0].reasons))
+    return tuple(_class(number, tuple(hosts)) for number, hosts in enumerate(planned_first, 1))
 
 
 def _words(reasons: Iterable[Reason]) -> tuple[tuple[str, str, str], ...]:

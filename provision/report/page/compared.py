@@ -44,7 +44,6 @@ class Comparison(BaseModel):
     before: _Side
     after: _Side
     rows: tuple[ComparedRow, ...]
-    promises: tuple[ComparedRow, ...]
 
 
 def comparisons(run: RunFolder) -> tuple[tuple[str, Comparison], ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from statistics import median
 
 from provision.core.frozen import frozen
@@ -13,6 +14,8 @@ from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
+
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 
 
 @frozen
@@ -46,11 +49,6 @@ class FigureRow:
     beyond: int
     """How many readings miss the bound."""
     dot_plot: DotPlot
-    worst_by_host: Mapping[str, float]
-
-    @property
-    def count(self) -> int:
-        return len(self.worst_by_host)
 
 
 _Key = tuple[int, str, str, str, float | None, float | None]
@@ -85,7 +83,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def _is_shown(key: _Key) -> bool:
-    *_, unit, floor, ceiling = key
+    _, _, name, unit, floor, ceiling = key
+    if PCI_ADDRESS.search(name):  # of one card: the table of GPUs has it
+        return False
     return unit not in COUNTED or floor is not None or ceiling is not None
 
 
@@ -93,10 +93,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
     class_number, check, name, unit, floor, ceiling = key
     values = [reading.value for reading in readings]
     outside = [reading for reading in readings if _is_beyond(reading.value, floor, ceiling)]
-    choose = min if ceiling is None else max
-    worst: dict[str, float] = {}
-    for reading in readings:
-        worst[reading.host] = choose(worst.get(reading.host, reading.value), reading.value)
     return FigureRow(
         hosts_class=class_number,
         check=check,
@@ -117,7 +113,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
                 (reading.value, f"{reading.where}: {number(reading.value)} {unit}".rstrip()) for reading in outside
             ],
         ),
-        worst_by_host=worst,
     )
 
 

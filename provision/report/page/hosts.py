@@ -50,7 +50,8 @@ class HostLine:
     host: HostSummary
     class_number: int
     tone: Tone
-    words: str
+    kind: str
+    """Its state or role."""
     warnings: bool
     build: str
     checks: str
@@ -58,8 +59,6 @@ class HostLine:
     spans: tuple[Span, ...]
     wrong: tuple[Wrong, ...]
     facts: tuple[tuple[str, str], ...]
-    files: tuple[str, ...]
-    """Paths of the host's own files, relative to the run's folder."""
 
     @property
     def anchor(self) -> str:
@@ -71,7 +70,7 @@ def state_tone(state: str) -> Tone:
     """Return the colour of a state."""
     if state in ENDED_BADLY:
         return "bad"
-    return "good" if state in ("serving", "installed", "unchanged") else "neutral"
+    return "good" if state in ("serving", "installed", "unchanged", *wording.ROLES) else "neutral"
 
 
 def tone_of(host: HostSummary) -> Tone:
@@ -85,17 +84,15 @@ def has_warnings(host: HostSummary) -> bool:
     return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
 
 
-def host_lines(
-    summary: Summary, class_of: Mapping[str, int], clock: Clock, files: Mapping[str, tuple[str, ...]]
-) -> tuple[HostLine, ...]:
-    """Return the lines in inventory order; `class_of` and `files` are by host name."""
+def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> tuple[HostLine, ...]:
+    """Return the lines in inventory order; `class_of` is by host name."""
     return tuple(
         HostLine(
             number=number,
             host=host,
             class_number=class_of[host.name],
             tone=tone_of(host),
-            words=wording.STATE_WORDS[host.state],
+            kind=wording.kind(host),
             warnings=has_warnings(host),
             build=describe_build(host.stack) if host.stack else "",
             checks=checks_in_words(host.checks),
@@ -107,7 +104,6 @@ def host_lines(
                 if check.status in ("warn", "fail", "error")
             ),
             facts=tuple(_facts(summary, host)),
-            files=files.get(host.name, ()),
         )
         for number, host in enumerate(summary.hosts, 1)
     )
@@ -115,10 +111,10 @@ def host_lines(
 
 def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
     """Return the occurring states, worst first, then the hosts with warnings."""
-    counted = Counter[str](line.host.state for line in lines)
+    counted = Counter[str](line.kind for line in lines)
     choices = [
         StateCount(state, words, state_tone(state), counted[state])
-        for state, words in wording.STATE_WORDS.items()
+        for state, words in (wording.STATE_WORDS | wording.ROLES).items()
         if counted[state]
     ]
     if doubtful := sum(line.warnings for line in lines):
@@ -145,6 +141,13 @@ def checks_in_words(checks: Iterable[CheckRecord]) -> str:
 def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
     if host.devices:
         yield "devices", "; ".join(host.devices)
+    if host.gateway:
+        yield "gateway", "; ".join(wording.gateway_facts(host.gateway))
+    if host.monitoring:
+        yield (
+            "monitoring",
+            f"Prometheus at {host.monitoring.prometheus}, Alertmanager at {host.monitoring.alertmanager}",
+        )
     if host.endpoint:
         yield "endpoint", named_endpoint(host.endpoint, [host])
     if attention := wording.attention_facts(host):
@@ -152,7 +155,7 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
     if host.serve and host.serve.tokens_expected:
         pairs = zip(host.serve.tokens_expected, host.serve.tokens_answered, strict=False)
         right = sum(expected == answered for expected, answered in pairs)
-        yield "tokens", f"{right} of {count(len(host.serve.tokens_expected), 'token')} as the reference has them"
+        yield "tokens", f"{right} of {count(len(host.serve.tokens_expected), 'token')} equal the reference"
     if when := wording.verified_when(summary, host):
         yield "checks", when
     if host.prefix:

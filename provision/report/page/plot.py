@@ -1,31 +1,68 @@
-"""Charts as SVG, drawn by pygal, styled by the page, without scripts, styles or ids.
-
-pygal's output contains a style sheet, tool tips and their data for a page of its own. These are removed, so that a chart
-is a few kilobytes and follows light, dark and print styles.
-"""
+"""Geometry of charts: lines and dots over logarithmic axes, and stacked bars. `templates/chart.html` draws it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from provision.core.frozen import frozen
 from provision.report.layout import clean, number
 
-WIDTH = 420
-"""Width of a phone's screen, so that text keeps its size; wider screens place charts next to each other."""
-LINES_HEIGHT = 250
-BAR_HEIGHT = 15
-DOTS_HEIGHT = 26
-MOST_MARKS = 7
-BARS_MARGIN = 62
+WIDTH = 360
+"""About a phone's screen, so that text keeps its size there; wider screens place charts next to each other."""
+TOP = 22
+"""Room for the title of the vertical axis."""
+BELOW = 36
+"""Room for the marks and the title of the horizontal axis."""
+RIGHT = WIDTH - 12
+LINES_HEIGHT = 170
+ROW_HEIGHT = 22
+BAR_HEIGHT = 11
+LETTER = 6.2
+"""Width of a letter of the charts' text."""
 LONGEST_LABEL = 22
+MOST_MARKS = 7
+INSET = 12
+"""Distance of the first and last point of a line from the frame."""
+
 Words: TypeAlias = Callable[[float], str]
 """Format of a value at an axis."""
+Values: TypeAlias = Mapping[str, Sequence[float | None]]
+"""By series one value a place; None where it has none."""
+Marks: TypeAlias = tuple[tuple[float, str], ...]
+"""Position and text."""
 
-UNUSED = frozenset({"defs", "script", "style", "desc"})
-UNUSED_CLASSES = frozenset({"plot tooltip-overlay", "plot text-overlay", "titles", "background"})
+
+@frozen
+class Series:
+    """What is drawn in one colour: a path, the centres of dots, or bars as x, y and width."""
+
+    line: str = ""
+    dots: tuple[tuple[float, float], ...] = ()
+    bars: tuple[tuple[float, float, float], ...] = ()
+
+
+@frozen
+class Drawing:
+    """Geometry in units of the chart's box."""
+
+    left: float
+    bottom: float
+    x_marks: Marks
+    y_marks: Marks
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+
+    WIDTH = WIDTH
+    TOP = TOP
+    RIGHT = RIGHT
+    BAR_HEIGHT = BAR_HEIGHT
+
+    @property
+    def height(self) -> float:
+        return self.bottom + BELOW
 
 
 @frozen
@@ -36,113 +73,118 @@ class Chart:
     title: str
     note: str
     form: Literal["lines", "dots", "bars"]
-    svg: str
+    drawing: Drawing
     legend: tuple[str, ...]
     """Names of the series in the order of their colours, and of the parts of bars."""
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
-    """Draw lines over common positions on the x axis; values are positive, None where a series has none."""
-    import pygal
+def lines(places: Sequence[str], values: Values, words: Words, *, x_title: str, y_title: str) -> Drawing:
+    """Draw a line a series over common places; values are positive, and a missing one is a gap."""
+    marks = _logarithmic_marks(values)
+    left, bottom = _left([words(mark) for mark in marks]), TOP + LINES_HEIGHT
+    step = (RIGHT - left - 2 * INSET) / max(len(places) - 1, 1)
+    x_of = [round(left + INSET + index * step, 1) for index in range(len(places))]
+    labels = [_short(place) for place in places]
+    stride = math.ceil((max(map(len, labels)) + 1) * LETTER / step) if len(places) > 1 else 1
+    height = _logarithmic(marks, bottom, TOP)
 
-    places = [_short(label) for label in labels]
-    chart = pygal.Line(
-        **_common(LINES_HEIGHT, words), **_logarithmic(series), x_labels=places, allow_interruptions=True
+    def path(row: Sequence[float | None]) -> str:
+        drawn, is_open = "", False
+        for x, value in zip(x_of, row, strict=True):
+            drawn += "" if value is None else f"{'L' if is_open else 'M'}{x} {height(value)}"
+            is_open = value is not None
+        return drawn
+
+    return Drawing(
+        left=left,
+        bottom=bottom,
+        x_marks=tuple(zip(x_of[::stride], labels[::stride], strict=True)),
+        y_marks=tuple((height(mark), words(mark)) for mark in marks),
+        x_title=x_title,
+        y_title=y_title,
+        series=tuple(
+            Series(path(row), tuple((x, height(v)) for x, v in zip(x_of, row, strict=True) if v is not None))
+            for row in values.values()
+        ),
     )
-    return _draw(chart, series)
 
 
-def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
-    """Draw one row a label from the top with one dot a series; values are positive, None where a series has none."""
-    import pygal
-
-    height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
-    places = ["", *(_short(label) for label in labels), ""]  # an empty place keeps the first and last off the frame
-    chart = pygal.HorizontalLine(
-        **_common(height, words), **_logarithmic(series), x_labels=places, stroke=False, show_x_guides=True
+def dots(places: Sequence[str], values: Values, words: Words, *, x_title: str, y_title: str) -> Drawing:
+    """Draw a row a place from the top with one dot a series; values are positive."""
+    marks, labels = _logarithmic_marks(values), [_short(place) for place in places]
+    left, rows = _left(labels), [TOP + ROW_HEIGHT * (index + 0.5) for index in range(len(places))]
+    across = _logarithmic(marks, left + INSET, RIGHT)
+    return Drawing(
+        left=left,
+        bottom=TOP + ROW_HEIGHT * len(places),
+        x_marks=tuple((across(mark), words(mark)) for mark in marks),
+        y_marks=tuple(zip(rows, labels, strict=True)),
+        x_title=x_title,
+        y_title=y_title,
+        series=tuple(
+            Series(dots=tuple((across(v), y) for y, v in zip(rows, row, strict=True) if v is not None))
+            for row in values.values()
+        ),
     )
-    return _draw(chart, {name: [None, *values, None] for name, values in series.items()})
 
 
-def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
-    """Draw horizontal bars, one a label from the top, with one part a series."""
-    import pygal
+def stacked(names: Sequence[str], lengths: Mapping[str, Sequence[float]], *, x_title: str) -> Drawing:
+    """Draw a horizontal bar a name from the top with one part a series."""
+    labels = [_short(name) for name in names]
+    left, rows = _left(labels), [TOP + ROW_HEIGHT * (index + 0.5) for index in range(len(names))]
+    longest = max(map(sum, zip(*lengths.values(), strict=True)), default=0.0) or 1.0
+    step = next(each for each in _round_numbers(longest) if longest / each <= MOST_MARKS)
+    scale = (RIGHT - left) / longest
+    ends = [left] * len(names)
+    series = []
+    for row in lengths.values():
+        series.append(
+            Series(bars=tuple((round(x, 1), y, round(v * scale, 1)) for x, y, v in zip(ends, rows, row, strict=True)))
+        )
+        ends = [x + value * scale for x, value in zip(ends, row, strict=True)]
+    return Drawing(
+        left=left,
+        bottom=TOP + ROW_HEIGHT * len(names),
+        x_marks=tuple((round(left + i * step * scale, 1), number(i * step)) for i in range(int(longest / step) + 1)),
+        y_marks=tuple(zip(rows, labels, strict=True)),
+        x_title=x_title,
+        y_title="",
+        series=tuple(series),
+    )
 
-    height = BARS_MARGIN + BAR_HEIGHT * len(labels)
-    chart = pygal.HorizontalStackedBar(**_common(height, number), x_labels=_upwards(labels))
-    return _draw(chart, {name: list(reversed(values)) for name, values in series.items()})
 
-
-def _logarithmic(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """Return a logarithmic axis around all values: steps of 1, 2, 5, or powers of ten where these are too many."""
-    values = [value for each in series.values() for value in each if value is not None]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    fine = [step * 10.0**power for power in range(low - 1, high + 2) for step in (1, 2, 5)]
-    first = max(mark for mark in fine if mark <= min(values))
-    last = min(mark for mark in fine if mark > max(values))
-    marks = [mark for mark in fine if first <= mark <= last]
+def _logarithmic_marks(values: Values) -> list[float]:
+    """Return marks around all values: steps of 1, 2 and 5, or powers of ten where these are too many."""
+    known = [value for row in values.values() for value in row if value is not None]
+    low, high = min(known), max(known)
+    fine = list(_round_numbers(low, high))
+    first = max(mark for mark in fine if mark <= low)
+    marks = [mark for mark in fine if first <= mark <= min(last for last in fine if last > high)]
     if len(marks) > MOST_MARKS:
-        stride = math.ceil((high - low) / MOST_MARKS) or 1
-        marks = [10.0**power for power in range(low, high + stride, stride)]
-    # pygal omits a mark exactly at the top
-    return {"logarithmic": True, "y_labels": marks, "range": (marks[0], marks[-1] * 1.02), "dots_size": 3}
+        bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        stride = math.ceil((top - bottom) / (MOST_MARKS - 1)) or 1
+        marks = [10.0**power for power in range(bottom, top + stride, stride)]
+    return marks
 
 
-def _upwards(labels: Sequence[str]) -> list[str]:
-    """Return labels in pygal's order, the first at the bottom."""
-    return [_short(label) for label in reversed(labels)]
+def _round_numbers(low: float, high: float | None = None) -> Sequence[float]:
+    """Return 1, 2 and 5 times the powers of ten from below `low` to above `high`."""
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high or low)) + 1
+    return [step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5)]
+
+
+def _logarithmic(marks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
+    """Return the position of a value between those of the first and the last mark."""
+    low, high = math.log10(marks[0]), math.log10(marks[-1])
+    return lambda value: round(start + (math.log10(value) - low) / (high - low) * (end - start), 1)
+
+
+def _left(labels: Sequence[str]) -> float:
+    return round(10 + LETTER * max(map(len, labels), default=0), 1)
 
 
 def _short(label: str) -> str:
-    """Shorten a label; pygal reserves space for the full label even when it draws less."""
     plain = clean(label)
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
-
-
-def _common(height: int, words: Words) -> dict[str, Any]:
-    from pygal.style import Style
-
-    return {
-        "width": WIDTH,
-        "height": height,
-        "explicit_size": False,
-        "css": [],
-        "js": [],
-        "classes": ["plot"],
-        "disable_xml_declaration": True,
-        "show_legend": False,
-        "margin": 4,
-        "spacing": 4,
-        "max_scale": 6,
-        "value_formatter": words,
-        "style": Style(label_font_size=11, major_label_font_size=11, value_font_size=11),
-    }
-
-
-def _draw(chart: Any, series: Mapping[str, Sequence[float | None]]) -> str:
-    for name, values in series.items():
-        chart.add(name, values)
-    chart.add_xml_filter(_bare)
-    drawn: str = chart.render()
-    return drawn
-
-
-def _bare(root: Any) -> Any:
-    """Keep only the drawing: lines, bars, axes and their labels."""
-    root.attrib.pop("id", None)
-    root.attrib["aria-hidden"] = "true"
-    _prune(root)
-    return root
-
-
-def _prune(node: Any) -> None:
-    for child in list(node):
-        is_comment = not isinstance(child.tag, str)
-        name = "" if is_comment else child.tag.rpartition("}")[2]
-        if is_comment or name in UNUSED or child.attrib.get("class") in UNUSED_CLASSES or name == "title":
-            node.remove(child)
-        else:
-            child.attrib.pop("id", None)
-            _prune(child)

@@ -19,7 +19,7 @@ from provision.report.rollout import since
 STATE_TONES: dict[RolloutState, Tone] = {"done": "good", "paused": "warning", "rolled back": "bad", "failed": "bad"}
 GATE_TONES: dict[str, Tone] = {"go on": "good", "undecided": "warning", "roll back": "bad"}
 HOST_WORDS: dict[HostProgress, tuple[Tone, str]] = {
-    "waiting": ("neutral", "as before"),
+    "waiting": ("neutral", "not changed"),
     "changing": ("warning", "being changed"),
     "updated": ("good", "on the new release"),
     "failed": ("bad", "failed"),
@@ -100,7 +100,7 @@ def _steps(rollout: Rollout) -> Iterator[StepRow]:
         for one in decisions:
             yield StepRow(step, hosts, GATE_TONES[one.verdict], one.verdict, tuple(_figures(one)))
         if not decisions:
-            yield StepRow(step, hosts, "neutral", "not asked", ())
+            yield StepRow(step, hosts, "neutral", "no decision", ())
 
 
 def _figures(decision: Decision) -> Iterator[str]:

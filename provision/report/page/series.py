@@ -30,6 +30,8 @@ class Rule:
     evidence: str
     unit: str
     place: str
+    x_title: str
+    y_title: str
     form: Literal["lines", "dots"]
     rows_by: str | None = None
 
@@ -90,14 +92,14 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
     draw = lines if rule.form == "lines" else dots
     several = max(len(values) for by_place in readings.values() for values in by_place.values())
     notes = [rule.note]
-    notes += [] if is_alone else [f"Class {group.number}: {group.names}."]
+    notes += [] if is_alone else [f"Group {group.number}: {group.names}."]
     notes += [f"Medians of up to {several} readings."] if several > 1 else []
     return Chart(
         id=f"{rule.id}-{group.number}",
         title=rule.title,
         note=" ".join(notes),
         form=rule.form,
-        svg=draw(places, middle, words),
+        drawing=draw(places, middle, words, x_title=rule.x_title, y_title=rule.y_title),
         legend=tuple(readings),
         headers=(rule.place, *(name if rule.unit == "B" else f"{name}, {rule.unit}" for name in readings)),
         rows=tuple(

@@ -41,7 +41,6 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters["number"] = number
-    made.filters["drawing"] = _drawing
     made.filters["words"] = _words
     made.filters["web"] = _web
     return made
@@ -61,11 +60,6 @@ def _words(text: str | None) -> Markup:
         return Markup("`").join(parts)
     code = Markup("<code>{}</code>")
     return Markup().join(code.format(part) if index % 2 else part for index, part in enumerate(parts))
-
-
-def _drawing(svg: str) -> Markup:
-    """Mark the output of `plot` as safe: an XML library has escaped it."""
-    return Markup(svg)  # noqa: S704 - see above
 
 
 def _web(text: str | None) -> str | None:

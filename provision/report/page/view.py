@@ -8,14 +8,18 @@ from typing import Any
 from provision.core.frozen import frozen
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
-from provision.report.layout import clean, duration
+from provision.report.group import group_endpoints, named_endpoint
+from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.compared import Comparison
 from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
+from provision.report.page.gpus import GpuTable, gpu_table
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
 from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
+from provision.report.page.load import CHECK as LOAD_CHECK
+from provision.report.page.load import COLUMNS, load_rows
 from provision.report.page.plot import Chart
 from provision.report.page.rollout import RolloutView
 from provision.report.page.series import series_charts
@@ -25,6 +29,9 @@ from provision.report.page.timeline import Timeline, read_clock, timeline
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
 """Number of hosts above which a map of them is shown."""
+BEYOND = "Figures beyond their bounds"
+GPUS_SHOWN = 32
+"""Number of GPUs above which only those beyond a bound are shown at first."""
 
 
 @frozen
@@ -48,8 +55,20 @@ class Page:
     """Hosts whose service was measured with two choices."""
     rollout: RolloutView | None
     """The rollout that the run belongs to."""
-    files: tuple[str, ...]
+    endpoints: tuple[tuple[str, str], ...]
+    """What clients have to know, and the hosts that it is about."""
+    call: tuple[str, ...]
+    """Commands that send a prompt."""
+    gpus: GpuTable
+    load: tuple[tuple[str, ...], ...]
+    """Time to first token and tokens/s, as `load_rows` returns them."""
+    startup: Chart | None
+    measure: str | None
+    """The command that measures the load."""
 
+    LOAD_COLUMNS = tuple(COLUMNS.values())
+    GPUS_SHOWN = GPUS_SHOWN
+    BEYOND = BEYOND
     MAP_FROM = MAP_FROM
     DOT_PLOT_WIDTH = WIDTH
     DOT_PLOT_HEIGHT = HEIGHT
@@ -65,18 +84,25 @@ class Page:
         has = {
             "rollout": self.rollout,
             "failed": self.problems,
+            "endpoint": self.endpoints,
             "warnings": self.warnings,
             "next": self.next_commands,
             "hosts": self.hosts,
+            "gpus": self.gpus.rows,
+            "serving": self.load or self.startup,
             "changes": self.changes,
             "compared": self.compared,
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
-            "stack": any(each.stack or each.chosen or each.refused for each in self.classes),
+            "stack": self.planned,
             "time": self.timeline.lanes,
-            "records": self.files,
         }
         return tuple((id_, TITLES[id_]) for id_, content in has.items() if content)
+
+    @property
+    def planned(self) -> tuple[HostsClass, ...]:
+        """Return the classes for which versions were chosen or refused."""
+        return tuple(each for each in self.classes if each.stack or each.chosen or each.refused)
 
     @property
     def ordered(self) -> tuple[HostLine, ...]:
@@ -90,29 +116,30 @@ class Page:
         return all(row.readings == 1 for row in self.figures)
 
     @property
-    def checked(self) -> tuple[FigureRow, ...]:
-        """Return figures with a bound, those that miss it first."""
-        return tuple(sorted((row for row in self.figures if row.bound), key=lambda row: not row.beyond))
-
-    @property
-    def recorded(self) -> tuple[FigureRow, ...]:
-        """Return figures without a bound."""
-        return tuple(row for row in self.figures if not row.bound)
+    def figure_tables(self) -> tuple[tuple[str, tuple[FigureRow, ...]], ...]:
+        """Return title and rows of figures that miss their bound, keep it, or have none."""
+        return (
+            (BEYOND, tuple(row for row in self.figures if row.beyond)),
+            ("Figures within their bounds", tuple(row for row in self.figures if row.bound and not row.beyond)),
+            ("Figures without a bound", tuple(row for row in self.figures if not row.bound)),
+        )
 
 
 TITLES = {
     "rollout": "Rollout",
     "failed": "What failed",
+    "endpoint": "Endpoint",
     "warnings": "Warnings",
     "next": "Next",
     "hosts": "Hosts",
+    "gpus": "GPUs",
+    "serving": "Serving",
     "changes": "Since the last green run",
     "compared": "Before and after",
     "measured": "Measured",
     "checks": "Checks",
-    "stack": "Stack",
+    "stack": "Versions",
     "time": "Time",
-    "records": "Records",
 }
 
 
@@ -123,8 +150,6 @@ def view(
     changed: Mapping[str, HostDifference] | None = None,
     compared: tuple[tuple[str, Comparison], ...] = (),
     rollout: RolloutView | None = None,
-    files: tuple[str, ...] = (),
-    files_of: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Page:
     """Build the page of a run.
 
@@ -134,15 +159,14 @@ def view(
         changed: What changed on each host since it was green last.
         compared: Hosts whose service was measured with two choices.
         rollout: The rollout that the run belongs to.
-        files: Files of the whole run, relative to its folder.
-        files_of: Files of each host, relative to the run's folder.
     """
     grouped = classes(summary)
     class_of = {host.name: each.number for each in grouped for host in each.hosts}
     clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
-    lines = host_lines(summary, class_of, clock, files_of or {})
+    lines = host_lines(summary, class_of, clock)
     numbered = [(each.number, host) for each in grouped for host in each.hosts]
-    drawn = [*series_charts(grouped), startup(summary.hosts)]
+    figures = figure_rows(numbered)
+    verify = next((command for command in summary.next_commands if command.startswith("./firstlight verify")), None)
     return Page(
         summary=summary,
         headline=wording.headline(summary).partition(": ")[2],
@@ -155,17 +179,37 @@ def view(
         changes=tuple(changes(changed or {})),
         timeline=timeline(clock),
         classes=grouped,
-        charts=tuple(chart for chart in drawn if chart is not None),
-        figures=figure_rows(numbered),
+        charts=tuple(series_charts(grouped)),
+        figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),
         compared=compared,
         rollout=rollout,
-        files=files,
+        endpoints=tuple(_endpoints(summary)),
+        call=wording.first_call(summary),
+        gpus=gpu_table(summary.hosts),
+        load=load_rows(figures),
+        startup=startup(summary.hosts),
+        measure=f"{verify} --only serving --level full" if verify else None,
     )
+
+
+def _endpoints(summary: Summary) -> Iterable[tuple[str, str]]:
+    """Yield gateways, else each endpoint with its hosts, and where the key is."""
+    gateways = [(host.name, host.gateway) for host in summary.hosts if host.gateway]
+    for name, gateway in gateways:
+        address, *facts = wording.gateway_facts(gateway)
+        yield address, name
+        yield from ((fact, "") for fact in facts)
+    if gateways:
+        return
+    for endpoint, hosts in group_endpoints(summary.hosts):
+        yield named_endpoint(endpoint, hosts), fold_names([host.name for host in hosts])
+        if hosts[0].key_file:
+            yield f"API key in {hosts[0].key_file} on the host", ""
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "run", summary.run
-    yield "command", clean(f"firstlight {summary.command}")
+    yield "command", clean(f"./firstlight {summary.command}")
     if summary.started_at:
         yield "started", f"{summary.started_at[:10]} {summary.started_at[11:19]} UTC"
     yield "took", duration(summary.seconds)

@@ -15,9 +15,13 @@ from provision.core.models.stack import Plan, Reason, Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
+from tests.report import sample
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED, STARTED, Folder, check, document, facts, host, result
 
 RUN = "20261120T101500Z"
+CARD = json.loads((Path(__file__).parents[3] / "benchmarks/results/card-serving.json").read_text(encoding="utf-8"))
+"""A run on one NVIDIA H100; its record has no evidence."""
+CARD_PCI = "0000:00:06.0"
 WHY = (
     Reason(
         rule="driver",
@@ -79,16 +83,60 @@ TIMES_MS = (
 """Point, flash, standard."""
 
 
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def pci(card: int) -> str:
+    return f"0000:{0x1B + card:02x}:00.0"
+
+
+def per_card(name: str, card: int, value: float, unit: str) -> dict[str, Any]:
+    """Return a figure of one card that is at its bound."""
+    figure = {"name": f"{name}: {pci(card)}", "value": value, "unit": unit}
+    return {**figure, "floor": value, "ceiling": None, "source": "its default"}
+
+
+def health(card: int) -> dict[str, Any]:
+    return {
+        "pci": pci(card),
+        "name": H100,
+        "ecc": [True, True],
+        "uncorrected": [0, 0],
+        "temperature_c": 31,
+        "power_w": 71.2,
+    }
+
+
 def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[dict[str, Any]]:
     """Return the records of `verify` for a host with eight cards; the third is `slow`, or computes `wrong` results."""
     records = [
-        check("devices.gpus", device=None, reason="PCI, driver, NVML and torch see the same 8 cards"),
+        check(
+            "devices.gpus",
+            device=None,
+            reason="PCI, driver, NVML and torch see the same 8 cards",
+            evidence={"seen": {"torch": [{"pci": pci(card), "name": H100} for card in range(8)]}},
+        ),
         check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
+        check(
+            "devices.ecc",
+            device=None,
+            reason="no uncorrected memory error",
+            evidence=[health(card) for card in range(8)],
+        ),
+        check("devices.clocks", device=None, figures=[per_card("power limit", card, 700.0, "W") for card in range(8)]),
+        check("devices.nvlink", device=None, figures=[per_card("links up", card, 18.0, "count") for card in range(8)]),
         check("engine.vllm", device=None, reason="vLLM 0.26.0 imports and computes on cuda"),
     ]
     for card in range(8):
         records += card_checks(f"cuda:{card}", index * 8 + card, slow=slow and card == 2, wrong=wrong and card == 2)
     return records
+
+
+def clocks(salt: int, *, slow: bool) -> str:
+    """Return what nvidia-smi says at the end of the matrix products."""
+    if slow:
+        return "1095 MHz, 2619 MHz, 402.77 W, 84, 0x20"
+    return f"{1740 + round(15 * noise(salt, 10))} MHz, 2619 MHz, {640 + 20 * noise(salt, 11):.2f} W, {57 + round(4 * noise(salt, 12))}, 0x4"
 
 
 def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict[str, Any]]:
@@ -113,7 +161,16 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
         "evidence": {"call": "a @ b against float64 on the CPU", "shapes": [[256, 512, 192], [127, 1000, 65]]},
     }
     slow_values: dict[str, Any] = {"reason": SLOW, "remedy": SLOW_REMEDY}
+    lanes = {"value": 16.0, "unit": "count", "floor": 16.0, "ceiling": None, "source": "maximum of card and slot"}
     return [
+        check(
+            "devices.pcie",
+            device=device,
+            figures=[
+                {"name": "lanes", **lanes},
+                {"name": "speed", **lanes, "value": 32.0, "unit": "GT/s", "floor": 32.0},
+            ],
+        ),
         check(
             "kernels.gemm",
             "fail" if wrong else "ok",
@@ -126,6 +183,7 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
             "warn" if slow else "ok",
             device=device,
             figures=[{"name": "bfloat16 products", "value": speed, **FLOORS}],
+            evidence={"name": H100, "clocks": ["345 MHz, 2619 MHz, 118.03 W, 34, 0x1", clocks(salt, slow=slow)]},
             **(slow_values if slow else {}),
         ),
         check(
@@ -143,6 +201,8 @@ def served(name: str, index: int) -> ServeRecord:
     tokens = tuple(range(100, 132))
     return ServeRecord(
         endpoint=f"http://{name}.example.net:8000/v1",
+        model="Qwen/Qwen3-0.6B",
+        chat=True,
         ready=True,
         attention=AttentionProof(
             asked="FLASH_ATTN", used="FLASH_ATTN", generation=3, evidence=("32 of 32 layers hold FLASH_ATTN",)
@@ -185,6 +245,32 @@ class Fleet(Folder):
             for each in results
         ]
         self.run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def one_gpu(folder: Path) -> RunFolder:
+    """One local host with the figures of a real run on an H100, and readings as its driver gives them."""
+    fleet = Fleet(folder / "one" / RUN, [host("localhost", local=True)], source="/site/inventory/local")
+    stack = GPU_STACK.model_copy(
+        update={"driver": GPU_STACK.driver and GPU_STACK.driver.model_copy(update={"version": "580.159.04"})}
+    )
+    fleet.planned(["localhost"], stack)
+    fleet.staged(["localhost"], stack)
+    invented = {record["id"]: record["evidence"] for record in gpu_checks(0) if record["device"] in (None, "cuda:0")}
+    records = [
+        check(record["id"]) | record | {"evidence": invented.get(record["id"])}
+        for record in (*CARD["checks"], *CARD["serving_checks"])
+    ]
+    for record in records:
+        record["figures"] = [
+            {**figure, "name": figure["name"].replace(CARD_PCI, pci(0))} for figure in record["figures"]
+        ]
+    fleet.green("localhost", gpus=1, records=records)
+    proof = AttentionProof.model_validate(CARD["attention"])
+    proven = sample.served().model_copy(update={"attention": proof, "startup_s": CARD["startup_s"]})
+    fleet.run.write("serve/localhost.json", proven)
+    fleet.events([result("localhost", phase) for phase in DONE_AT], DONE_AT)
+    end(fleet.run)
+    return fleet.run
 
 
 def large(folder: Path, *, hosts: int = 100) -> RunFolder:

@@ -195,6 +195,7 @@ def test_the_map_leads_to_a_host_that_is_not_shown_yet(large: Visit) -> None:
 
 def test_the_tab_key_reaches_everything(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["one"])
+    visit.page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
     reached = []
     for _ in range(200):
         visit.page.keyboard.press("Tab")

@@ -22,7 +22,7 @@ from tests.report.sample import CPU_STACK, Folder, check, host, result
 
 
 def test_figures_name_the_odd_reading(content: Page) -> None:
-    wrong, slow = content.checked[:2]
+    (_, (wrong, slow)), (_, within), _ = content.figure_tables
     assert (wrong.name, wrong.beyond, wrong.high.where, wrong.high.value) == (
         "error, bfloat16",
         1,
@@ -30,10 +30,11 @@ def test_figures_name_the_odd_reading(content: Page) -> None:
         3.27,
     )
     assert (slow.name, slow.beyond, slow.low.where, slow.low.value) == ("bfloat16 products", 1, "gpu-071 cuda:2", 402.0)
-    assert (wrong.worst_by_host["gpu-058"], slow.worst_by_host["gpu-071"]) == (3.27, 402.0)
-    assert (len(slow.worst_by_host), slow.readings) == (95, 760)
+    assert slow.readings == 760
     assert [words for _, words in slow.dot_plot.marks] == ["gpu-071 cuda:2: 402 TFLOP/s"]
-    assert not any(row.beyond for row in content.checked[2:])
+    assert [row.name for row in within] == ["lanes", "speed", "memory, read and written"], (
+        "no row for each GPU of a host"
+    )
 
 
 def test_counts_are_not_drawn_and_figures_without_a_floor_come_last() -> None:
@@ -118,20 +119,46 @@ def test_phases_are_recorded_as_points_and_drawn_as_lengths() -> None:
     assert chart
     assert (chart.headers, chart.legend) == (("host", "health after", "first token after"), ("health", "first token"))
     assert chart.rows == (("slow", "50 s", "52 s"), ("quick", "10 s", "11 s"))
-    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', chart.svg)]
-    assert max(widths) == pytest.approx(5 * sorted(widths)[2], rel=0.01)  # 50 s beside 10 s
+    health, token = (series.bars for series in chart.drawing.series)
+    assert health[0][2] == pytest.approx(5 * health[1][2], rel=0.01)  # 50 s beside 10 s
+    assert token[0][0] == pytest.approx(health[0][0] + health[0][2], abs=0.1), "one part follows the other"
+    assert chart.drawing.x_title == "seconds"
     assert startup([serving("silent")]) is None
 
 
 def test_only_the_slowest_of_many_are_drawn_and_all_are_listed(content: Page) -> None:
-    chart = next(chart for chart in content.charts if chart.id == "startup")
+    chart = content.startup
+    assert chart
     assert len(chart.rows) == 97
     assert f"slowest {MOST_DRAWN} of 97" in chart.note
-    assert chart.svg.count("<text") < 2 * MOST_DRAWN
+    assert len(chart.drawing.y_marks) == MOST_DRAWN
+
+
+def test_the_shortest_phases_share_the_last_colour() -> None:
+    ends = {
+        "imports": 24.5,
+        "engine": 34.5,
+        "weights": 37.5,
+        "compile": 51.5,
+        "graphs": 55.5,
+        "warm": 71.5,
+        "health": 72.8,
+        "first_token": 72.9,
+        "proven": 73.0,
+    }
+    record = ServeRecord(startup_s=ends)
+    chart = startup([HostSummary(name="a", state="serving", changed=True, serve=record)])
+    assert chart
+    assert chart.legend == ("imports", "engine", "compile", "graphs", "warm", "other")
+    css = (Path(page.__file__).parent / "templates" / "page.css").read_text()
+    assert len(chart.legend) == len(set(re.findall(r"\.color-(\d) \{", css)))
+    assert sum(series.bars[0][2] for series in chart.drawing.series) == pytest.approx(
+        chart.drawing.RIGHT - chart.drawing.left, abs=0.5
+    )
 
 
 def test_attention_is_drawn_from_the_evidence_of_its_checks(content: Page) -> None:
-    speed, memory, _ = content.charts
+    speed, memory = content.charts
     assert speed.headers == ("batch, length, heads, head size", "flash, ms", "standard, ms")
     assert [row[0] for row in speed.rows] == [
         "(2, 512, 8, 64)",
@@ -147,4 +174,4 @@ def test_every_chart_has_its_numbers(large: RunFolder) -> None:
     text = page.render(large)
     figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
     assert figures
-    assert all("<tbody>" in figure and "<svg" in figure for figure in figures)
+    assert all("<tbody>" in figure and 'class="plot"' in figure for figure in figures)

@@ -17,14 +17,14 @@ from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 def test_failures_come_before_everything_else(content: Page) -> None:
     assert content.tone == "bad"
     assert [id_ for id_, _ in content.sections] == [
-        "failed", "warnings", "next", "hosts", "measured", "checks", "stack", "time",
+        "failed", "endpoint", "warnings", "next", "hosts", "gpus", "serving", "measured", "checks", "stack", "time",
     ]  # fmt: skip
     assert [problem.names for problem in content.problems] == ["gpu-017", "gpu-042", "gpu-058"]
     assert content.problems[1].findings[0].cause == "port-in-use"
     assert [line.host.name for line in content.ordered[:5]] == ["gpu-017", "gpu-042", "gpu-058", "gpu-071", "gpu-001"]
 
 
-def test_the_reasons_for_an_amber_run_come_first(tmp_path: Path) -> None:
+def test_the_endpoint_and_the_reasons_for_an_amber_run_come_first(tmp_path: Path) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host(f"gpu-{number}") for number in (1, 2, 3)])
     names = ["gpu-1", "gpu-2", "gpu-3"]
     assert GPU_STACK.vllm
@@ -38,7 +38,7 @@ def test_the_reasons_for_an_amber_run_come_first(tmp_path: Path) -> None:
     )
     folder.run.write("verify/gpu-2.json", document([late]))
     amber = view(summarise(folder.run), [])
-    assert (amber.tone, amber.sections[0]) == ("warning", ("warnings", "Warnings"))
+    assert (amber.tone, [id_ for id_, _ in amber.sections[:3]]) == ("warning", ["endpoint", "warnings", "next"])
     assert [(warning.kind, warning.names, warning.remedy) for warning in amber.warnings] == [
         ("differs from the plan", "gpu-[1:3]", None),
         ("warned", "gpu-2", "timedatectl set-ntp true"),
@@ -92,7 +92,7 @@ def test_filters_count_the_hosts_that_they_show(content: Page) -> None:
 
 
 def test_equal_hosts_are_one_class(content: Page) -> None:
-    assert [each.names for each in content.classes] == ["gpu-[001:016], gpu-[018:096]", "gpu-017", "cpu-[1:4]"]
+    assert [each.names for each in content.classes] == ["gpu-[001:016], gpu-[018:096]", "cpu-[1:4]", "gpu-017"]
     assert [reason.rule for reason in content.classes[0].chosen] == ["driver", "arch", "attention"]
     assert [reason.candidate for reason in content.classes[0].refused] == [
         "vllm-0.27.0-cu131",

@@ -80,7 +80,7 @@ def test_a_rollout_that_was_taken_back_shows_why_and_where_hosts_are(tmp_path: P
     found = section(tmp_path, "rolled back", GOOD, BAD)
     assert 'badge bad"' in found
     assert "<td>64</td><td>5</td><td></td>" in found
-    assert "not asked" in found, "the last step"
+    assert "no decision" in found, "the last step"
     assert "back on the old release" in found
     assert '<th scope="row">gpu-[2:4]</th>' in found
 

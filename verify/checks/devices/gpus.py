@@ -106,8 +106,8 @@ def _without_gpu_build(
     if not on_bus and variant in (None, "cpu"):
         return CheckResult("ok", "no card on the bus, and torch is a CPU build", figures)
     if variant == "cpu":
-        return CheckResult("warn", f"{len(on_bus)} cards are on the bus, and the Stack computes on the CPU", figures)
-    text = f"torch is a CPU build ({counts})" + (f", and the Stack has {variant}" if variant else "")
+        return CheckResult("warn", f"{len(on_bus)} cards are on the bus, and the plan computes on the CPU", figures)
+    text = f"torch is a CPU build ({counts})" + (f", and the plan has {variant}" if variant else "")
     return CheckResult("fail", text, figures, remedy="install the torch build for these cards")
 
 

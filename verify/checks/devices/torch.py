@@ -14,7 +14,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 CHECK = Check(
     id="devices.torch",
-    description="torch sees the planned devices: cards if the Stack computes on cards.",
+    description="torch sees the planned devices: cards if the plan computes on cards.",
     run=_run,
     requires=("libraries.torch_build", "devices.driver"),
     faults=("missing-gpu",),

@@ -31,7 +31,7 @@ def judge_package(version: str | None, planned: str | None, problem: str | None)
     if version is None:
         return CheckResult("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
     if planned and not same_version(version, planned):
-        return CheckResult("fail", f"flash-attn is {version}, and the Stack has {planned}", remedy=again)
+        return CheckResult("fail", f"flash-attn is {version}, and the plan has {planned}", remedy=again)
     if problem:
         remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
         return CheckResult("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
@@ -60,7 +60,7 @@ def _problem(module: str) -> str | None:
 
 CHECK = Check(
     id="engine.flash_attn",
-    description="The flash attention of the Stack (vLLM's own or the package) is installed in the planned version, and loads.",
+    description="The planned flash attention (vLLM's own or the package) is installed in the planned version, and loads.",
     run=_run,
     level="standard",
     requires=("engine.vllm",),

@@ -26,20 +26,20 @@ def evaluate(version: str, platform: str | None, planned: str | None, variant: s
     """Compare vLLM's version and platform (None: unsupported) with the Stack's release and variant, if any."""
     evidence = {"call": "vllm.platforms.current_platform", "version": version, "platform": platform, "file": file}
     if planned and version.partition("+")[0] != planned:
-        return CheckResult("fail", f"vLLM is {version}, and the Stack has {planned}", evidence=evidence)
+        return CheckResult("fail", f"vLLM is {version}, and the plan has {planned}", evidence=evidence)
     if platform is None:
         return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
     if platform != wanted:
         return CheckResult(
-            "fail", f"vLLM {version} computes on {platform}, and the Stack has {wanted}", evidence=evidence
+            "fail", f"vLLM {version} computes on {platform}, and the plan has {wanted}", evidence=evidence
         )
     return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
 
 
 CHECK = Check(
     id="engine.vllm",
-    description="vLLM imports, and has the release and platform of the Stack.",
+    description="vLLM imports, and has the planned release and platform.",
     run=_run,
     level="standard",
     requires=("devices.torch",),

@@ -44,16 +44,16 @@ def evaluate(
     """
     evidence = {"version": version, "file": str(file), **built_for}
     if taken_over is not None and version != taken_over:
-        text = f"torch of the host is {version}, and the Stack was planned for {taken_over}"
+        text = f"torch of the host is {version}, and the plan was planned for {taken_over}"
         return CheckResult("fail", text, evidence=evidence, remedy="plan again: ./firstlight provision")
     if taken_over is None and Path(sys.prefix).resolve() not in file.resolve().parents:
         text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
         return CheckResult("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
     if planned and version.partition("+")[0] != planned:
-        return CheckResult("fail", f"torch is {version}, and the Stack has {planned}", evidence=evidence)
+        return CheckResult("fail", f"torch is {version}, and the plan has {planned}", evidence=evidence)
     actual = _variant(built_for)
     if variant and variant != actual:
-        text = f"torch is built for {actual}, and the Stack has {variant}"
+        text = f"torch is built for {actual}, and the plan has {variant}"
         return CheckResult("fail", text, evidence=evidence, remedy=AGAIN)
     return CheckResult("ok", f"torch {version}, built for {actual}", evidence=evidence)
 
@@ -68,7 +68,7 @@ def _variant(built_for: dict[str, str | None]) -> str:
 
 CHECK = Check(
     id="libraries.torch_build",
-    description="torch imports, has the release and build of the Stack, and comes from this environment, or is the host's own torch that the Stack uses.",
+    description="torch imports, has the planned release and build, and comes from this environment, or is the host's own torch that the plan uses.",
     run=_run,
     faults=("stale-library",),
 )

@@ -12,7 +12,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "Every extension that the Stack launches has code for every card.",
+    "Every extension that is launched has code for every card.",
     reads=("nvidia.gpus",),
     order=150,
     cause="arch-not-in-build",

@@ -81,8 +81,8 @@ class WheelBuilder:
         wrong += find_unmet_requirements(extension, locked, target_of(stack))
         if wrong:
             raise StageError(
-                f"`{path.name}` does not fit this Stack: {'; '.join(wrong)}",
-                hint="build it for this Stack: firstlight_builder: controller",
+                f"`{path.name}` does not fit the plan: {'; '.join(wrong)}",
+                hint="build it for this plan: firstlight_builder: controller",
             )
         return LockedWheel(extension.name, extension.own_version, path.name, path.parent.name, "", path.stat().st_size)
 

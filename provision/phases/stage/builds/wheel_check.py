@@ -82,9 +82,9 @@ def _local(named: re.Match[str], key: BuildKey) -> Iterator[str]:
     assert want
     runtime = named["runtime"].lower()
     if runtime != want["runtime"] and not _minor_of(runtime, want["runtime"]):
-        yield f"its version names {named['runtime']}, and the Stack has {want['runtime']}"
+        yield f"its version names {named['runtime']}, and the plan has {want['runtime']}"
     if minor(named["torch"]) != key.built_for.torch:
-        yield f"its version names torch {named['torch']}, and the Stack has {key.built_for.torch}"
+        yield f"its version names torch {named['torch']}, and the plan has {key.built_for.torch}"
     if named["abi"] and named["abi"].lower() != str(key.built_for.cxx11_abi).lower():
         yield f"its version names cxx11abi{named['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
 
@@ -101,9 +101,9 @@ def _libraries(extension: Extension, key: BuildKey) -> Iterator[str]:
     majors = extension.cuda_majors()
     if majors and key.built_for.cuda_major not in majors:
         yield (
-            f"it is linked with libcudart.so.{min(majors)}, and the Stack has {key.runtime}"
+            f"it is linked with libcudart.so.{min(majors)}, and the plan has {key.runtime}"
             if key.platform == "cuda"
-            else f"it is linked with CUDA {min(majors)}, and the Stack is for ROCm"
+            else f"it is linked with CUDA {min(majors)}, and the plan is for ROCm"
         )
     if extension.glibc and numbers(extension.glibc) > numbers(key.built_for.glibc):
         yield f"it needs glibc {extension.glibc}, and the oldest host has {key.built_for.glibc}"

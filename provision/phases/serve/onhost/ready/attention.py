@@ -47,7 +47,7 @@ def prove_attention(
     held = Counter(canonical(layer["backend"]) for layer in layers)
     generations = {layer["flash_attention_version"] for layer in layers} - {None}
     evidence = [
-        f"{number} attention layers, engine processes: {len(holding)}, hold {backend} ({kind}, {dtype} on {device})"
+        f"{number} attention layers, engine processes: {len(holding)}, use {backend} ({kind}, {dtype} on {device})"
         for (backend, kind, dtype, device), number in Counter(
             (canonical(layer["backend"]), layer["implementation"], layer["dtype"], layer["device"]) for layer in layers
         ).items()
@@ -65,19 +65,19 @@ def prove_attention(
     if len(holding) < request.processes:
         reasons = [proof["problem"] for proof in proofs if proof["problem"]]
         problem = (
-            f"{len(holding)} of {request.processes} engine processes say which attention backend their layers hold"
+            f"{len(holding)} of {request.processes} engine processes say which attention backend their layers use"
             + (f": {reasons[0]}" if reasons else "")
         )
     elif set(held) != {canonical(request.asked)}:
-        holds = ", ".join(
-            f"{number} layer{'s hold' if number > 1 else ' holds'} {backend}" for backend, number in held.items()
+        in_use = ", ".join(
+            f"{number} layer{'s use' if number > 1 else ' uses'} {backend}" for backend, number in held.items()
         )
-        problem = f"asked {canonical(request.asked)}, {holds}"
+        problem = f"requested {canonical(request.asked)}, {in_use}"
     elif odd := next((switches for switches in held_switches if switches != request.variables), None):
         name = next(name for name, value in request.variables.items() if odd[name] != value)
-        problem = f"asked {name}={request.variables[name]}, an engine process has {odd[name] or 'no such variable'}"
+        problem = f"requested {name}={request.variables[name]}, an engine process has {odd[name] or 'no such variable'}"
     elif request.generation is not None and generation is not None and generation != request.generation:
-        problem = f"asked {canonical(request.asked)} generation {request.generation}, {len(layers)} layers hold generation {generation}"
+        problem = f"requested {canonical(request.asked)} generation {request.generation}, {len(layers)} layers use generation {generation}"
     return {"asked": canonical(request.asked), "used": used, "generation": generation, "evidence": evidence}, problem
 
 

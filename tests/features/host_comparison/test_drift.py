@@ -11,8 +11,8 @@ import pytest
 from provision.core.errors import RemoteCommandError, UsageError
 from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
 from provision.core.models.inventory import Host
+from provision.features.host_comparison.drift import DriftOptions, drift
 from provision.pipeline import CommandRequest, probe
-from provision.pipeline.drift import DriftOptions, drift
 
 H100 = PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="2330", class_id="0302")
 

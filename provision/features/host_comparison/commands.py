@@ -18,7 +18,7 @@ def drift(
         typer.Option(
             "--against",
             metavar="HOST|FILE",
-            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same cards.",
+            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same GPUs.",
         ),
     ] = None,
     prometheus: Annotated[
@@ -33,8 +33,8 @@ def drift(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Compare hosts that should be equal (cards, driver, firmware, kernel, settings, packages), and name the odd ones."""
-    from provision.pipeline import drift as pipeline
+    """Compare hosts that should be equal: GPUs, driver, firmware, kernel, settings, packages."""
+    from provision.features.host_comparison import drift as pipeline
 
     if prometheus == pipeline.STDOUT and as_json:
         raise UsageError(
@@ -42,3 +42,8 @@ def drift(
         )
     request = asked("drift", **options)
     raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(drift)

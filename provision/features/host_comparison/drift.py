@@ -15,14 +15,14 @@ from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
+from provision.features.host_comparison.compare import compare
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
+from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
 from provision.phases.plan.recorded_facts import read_facts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import PROBE, Step
 from provision.pipeline.runner import execute, read_inventory
-from provision.report.drift.compare import compare
-from provision.report.drift.text import MAJORITY, ComparedClass, document, prometheus, render
-from provision.report.drift.values import HostValues, cards_of, label_of, values_of
 
 STDOUT = "-"
 

@@ -8,8 +8,8 @@ from dataclasses import field
 from typing import Any
 
 from provision.core.frozen import frozen
-from provision.report.drift.compare import Comparison, Difference, Oddity, Split
-from provision.report.drift.values import Value, part_of, parts
+from provision.features.host_comparison.compare import Comparison, Difference, Oddity, Split
+from provision.features.host_comparison.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
 
 MOST_SHOWN = 3

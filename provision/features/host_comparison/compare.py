@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from provision.core.frozen import frozen
-from provision.report.drift.values import HostValues, Value, is_same, part_of, parts
+from provision.features.host_comparison.values import HostValues, Value, is_same, part_of, parts
 
 
 @frozen

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from provision.core.models.facts import Configuration, Disk, HostFacts, Memory, Nvidia, NvidiaGpu, OperatingSystem
 from provision.core.redaction import scrub
 from provision.core.tables import read_table
-from provision.report.drift.compare import Difference, compare, majority
-from provision.report.drift.text import MAJORITY, ComparedClass, document, prometheus, render
-from provision.report.drift.values import OTHER, TABLE, HostValues, label_of, part_of, parts, values_of
+from provision.features.host_comparison.compare import Difference, compare, majority
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
+from provision.features.host_comparison.values import OTHER, TABLE, HostValues, label_of, part_of, parts, values_of
 
 VALUES = st.dictionaries(
     st.sampled_from(["os.kernel", "configuration.sysctl.vm.swappiness", "configuration.packages.tar", "memory.total"]),
