@@ -6,8 +6,7 @@ All dots within the bound form one path of points with round ends, so eight hund
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from provision.core.frozen import frozen
+from dataclasses import dataclass
 
 WIDTH = 220
 HEIGHT = 20
@@ -16,7 +15,7 @@ MOST_MARKED = 64
 """Maximum number of readings beyond the bound that are drawn with a title."""
 
 
-@frozen
+@dataclass(frozen=True)
 class DotPlot:
     """Geometry in units of the plot's box, WIDTH by HEIGHT."""
 

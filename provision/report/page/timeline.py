@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.phase_names import PHASES
 from provision.core.models.records import PhaseResult
 from provision.report.layout import duration
@@ -18,7 +18,7 @@ NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Span:
     """One stretch of work; `left` and `width` in percent of the run."""
 
@@ -29,7 +29,7 @@ class Span:
     text: str
 
 
-@frozen
+@dataclass(frozen=True)
 class Lane:
     """One phase over the whole fleet."""
 
@@ -38,7 +38,7 @@ class Lane:
     seconds: str
 
 
-@frozen
+@dataclass(frozen=True)
 class Timeline:
     """The run's time axis: `seconds` long, ticks as percent and label, a lane a phase."""
 
@@ -47,7 +47,7 @@ class Timeline:
     lanes: tuple[Lane, ...]
 
 
-@frozen
+@dataclass(frozen=True)
 class Clock:
     """What was written down with its time: when each phase ended, for all hosts and for each one.
 
