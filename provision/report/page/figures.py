@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
 
-from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
 
@@ -17,7 +17,7 @@ COUNTED = frozenset({"count", "B"})
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 
 
-@frozen
+@dataclass(frozen=True)
 class Reading:
     """One value and where it was measured."""
 
@@ -30,7 +30,7 @@ class Reading:
         return f"{self.host} {self.device}" if self.device and self.device != "cpu" else self.host
 
 
-@frozen
+@dataclass(frozen=True)
 class FigureRow:
     """One figure of one check over the hosts of a class."""
 

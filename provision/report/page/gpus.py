@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.records import Figure, HostSummary
 from provision.report.layout import number
 
@@ -18,7 +18,7 @@ CLOCKS = {"sm": "MHz", "memory": "MHz", "power": "W", "temperature": "°C"}
 """What the speed checks ask nvidia-smi for, in order, and the units."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Cell:
     """One value, its bound, and whether it misses that."""
 
@@ -27,7 +27,7 @@ class Cell:
     is_beyond: bool = False
 
 
-@frozen
+@dataclass(frozen=True)
 class GpuRow:
     """One GPU of one host."""
 
@@ -42,7 +42,7 @@ class GpuRow:
         return any(cell.is_beyond for cell in self.cells)
 
 
-@frozen
+@dataclass(frozen=True)
 class GpuTable:
     """All GPUs of a run, with the columns of which something is known."""
 

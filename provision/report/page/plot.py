@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from provision.core.frozen import frozen
 from provision.report.layout import clean, number
 
 WIDTH = 360
@@ -34,7 +34,7 @@ Marks: TypeAlias = tuple[tuple[float, str], ...]
 """Position and text."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Series:
     """What is drawn in one colour: a path with the centres of its dots, or bars as x, y and width."""
 
@@ -43,7 +43,7 @@ class Series:
     bars: tuple[tuple[float, float, float], ...] = ()
 
 
-@frozen
+@dataclass(frozen=True)
 class Drawing:
     """Geometry in units of the chart's box."""
 
@@ -65,7 +65,7 @@ class Drawing:
         return self.bottom + BELOW
 
 
-@frozen
+@dataclass(frozen=True)
 class Chart:
     """A drawing and the same in numbers."""
 

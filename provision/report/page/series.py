@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.tables import rows_of
 from provision.report.layout import number
 from provision.report.page.classes import HostsClass
@@ -19,7 +19,7 @@ from provision.report.page.plot import Chart, Words, lines
 TABLE = Path(__file__).with_name("charts.toml")
 
 
-@frozen
+@dataclass(frozen=True)
 class Rule:
     """One row of charts.toml, which documents the fields."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.phase_names import PHASES
 from provision.core.models.records import PhaseResult
 from provision.report.layout import duration
@@ -15,7 +15,7 @@ NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Span:
     """One stretch of work; `left` and `width` in percent of the run."""
 
@@ -26,7 +26,7 @@ class Span:
     text: str
 
 
-@frozen
+@dataclass(frozen=True)
 class Clock:
     """The length of a run, and when each phase ended for each host, in seconds from its start."""
 

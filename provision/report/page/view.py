@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
 from provision.report.group import group_endpoints, named_endpoint
@@ -33,7 +33,7 @@ GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Page:
     """Content of the page in reading order."""
 
