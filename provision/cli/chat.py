@@ -15,13 +15,13 @@ def chat(
     host: Annotated[
         str | None,
         typer.Argument(
-            metavar="[HOST]", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
+            metavar="HOST", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
         ),
     ] = None,
     prompt: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROMPT]", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
+            metavar="PROMPT", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
         ),
     ] = None,
     inventory: InventoryOption = None,

@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST...", help="Hosts of the inventory.")]
+HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST", help="Hosts of the inventory.")]
 
 
 @app.command("set-up")

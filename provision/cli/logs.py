@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RunArgument = Annotated[str | None, typer.Argument(help="A run's name. Default: the newest run.")]
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name. Default: the newest run.")]
 
 
 @app.command()
@@ -56,9 +56,9 @@ def list_runs(*, as_json: JsonOption = False) -> None:
 @app.command()
 def diff(
     before: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="The earlier run; by default each host's last green one.")
+        str | None, typer.Argument(metavar="A", help="The earlier run; by default each host's last green one.")
     ] = None,
-    after: Annotated[str | None, typer.Argument(metavar="[B]", help="The later run; the newest by default.")] = None,
+    after: Annotated[str | None, typer.Argument(metavar="B", help="The later run; the newest by default.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:

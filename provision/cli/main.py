@@ -41,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
+    epilog="`help COMMAND` shows the options of a command, `help` the exit codes too, `help --all` everything.",
 )
 
 
@@ -283,7 +284,7 @@ def doctor(
     *,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE...", help="Log files, or any other text; - reads standard input."),
+        typer.Argument(metavar="FILE", help="Log files, or any other text; - reads standard input."),
     ] = None,
     host: Annotated[
         str | None,
@@ -335,7 +336,7 @@ def doctor(
 @app.command("help")
 def show_help(
     context: typer.Context,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="A command.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="A command.")] = None,
     *,
     everything: Annotated[
         bool, typer.Option("--all", help="Show all commands and options, including those for maintainers.")

@@ -35,7 +35,7 @@ class Mode(StrEnum):
 def check(
     *,
     hosts: Annotated[
-        list[str] | None, typer.Argument(metavar="[HOSTS]...", help="With --return: only these quarantined hosts.")
+        list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these quarantined hosts.")
     ] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
