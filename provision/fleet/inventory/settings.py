@@ -150,11 +150,11 @@ def _allowed(name: str) -> str:
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
-    known = [PREFIX + name for name in Settings.model_fields]
-    near = difflib.get_close_matches(variable.lower(), known, n=1, cutoff=0.6)
+    # Without the prefix, which would make every name look like every other.
+    near = difflib.get_close_matches(variable.lower().removeprefix(PREFIX), Settings.model_fields, n=1, cutoff=0.6)
     if not near:
         return "docs/reference/inventory.md lists all settings"
-    return f"did you mean {spell(near[0].removeprefix(PREFIX))}?"
+    return f"did you mean {spell(near[0])}?"
 
 
 def _option(name: str) -> str:
