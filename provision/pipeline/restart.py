@@ -113,7 +113,9 @@ class Restarts:
             time.sleep(POLL_S if waiting else 0)
         for name in names:
             if name in self._drained and name not in serving:
-                self._note(name, "it stays drained at the gateway until a run proves it, or ./firstlight gateway ready")
+                self._note(
+                    name, "it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready"
+                )
             elif name in waiting:
                 self._note(name, f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s")
             elif name in self._notes:

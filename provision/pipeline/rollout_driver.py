@@ -160,7 +160,7 @@ class RolloutDriver:
             if wish == "abort":
                 return "aborted"
             if wish == "pause":
-                raise StoppedError("asked to pause")
+                raise StoppedError("a pause was requested")
             outcome = self._between_hooks(batch, partial(self._run, batch, SWITCH))
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch]
             self._announce(out=())

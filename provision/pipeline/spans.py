@@ -99,7 +99,7 @@ def with_one_verdict(
         others = [other for other in span.members if other in asked and other != name] if span else []
         broken = next((other for other in others if other not in records or not records[other].ready), None)
         if record.ready and broken is not None:
-            why = records[broken].text if broken in records else "it could not be asked"
+            why = records[broken].text if broken in records else "it did not answer"
             text = f"`{broken}` serves the same model, and is not ready: {why}"
             found[name] = record.model_copy(update={"ready": False, "text": text})
     return found

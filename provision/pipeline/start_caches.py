@@ -160,7 +160,7 @@ class StartCaches:
         for host in hosts:
             self._archives.remove(self._keys[host.name])
         for name in self._ask(hosts, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
-            self._tell(name, "removed", note="start cache of an equal host removed again: the service was not proven")
+            self._tell(name, "removed", note="start cache of an equal host removed again: the service was not verified")
         for host in hosts:
             self._add_note(host.name)
 

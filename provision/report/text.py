@@ -282,5 +282,5 @@ def describe_transfers(found: Transfers | None) -> str | None:
     if found.refused:
         text += f"; no host could serve {fold_names(found.refused)}, so the controller sent them the rest"
     if found.short:
-        text += f"; {fold_names(found.short)} did not get all from their own source, so the controller sent the rest"
+        text += f"; {fold_names(found.short)} did not get all from their local source, so the controller sent the rest"
     return f"{text}; {found.reason}" if found.reason else text

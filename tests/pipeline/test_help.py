@@ -56,13 +56,18 @@ def test_a_group_shows_the_options_that_people_type(name: str, option: str) -> N
     assert option in shown(name)
 
 
+def test_arguments_are_named_once() -> None:
+    assert shown("doctor").startswith("Usage: firstlight doctor [OPTIONS] [FILE]...\n")
+    assert shown("gateway", "drain").startswith("Usage: firstlight gateway drain [OPTIONS] {HOST}...\n")
+
+
 def test_a_version_is_asked_for_as_a_version() -> None:
     assert "--vllm VERSION" in shown("plan")
 
 
 def test_help_is_a_command_with_the_exit_codes() -> None:
     text = ended("help")
-    assert text.startswith(shown())
+    assert text.startswith(shown().rstrip())
     listed = re.findall(r"^  (\w+) ", text.partition("Exit codes:")[2], flags=re.MULTILINE)
     assert listed == [*(str(int(code)) for code in Exit), "verify"]
     assert ended("help", "bundle", "create") == shown("bundle", "create")

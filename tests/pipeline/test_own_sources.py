@@ -142,7 +142,7 @@ def test_weights_that_nobody_has_fail_with_the_reason(files: list[StagedFile], t
     settings = {"source": "path", "source_folder": str(folder)}
     with (
         sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution),
-        pytest.raises(StageError, match="did not get model/weights from its own source"),
+        pytest.raises(StageError, match="did not get model/weights from its local source"),
     ):
         distribution.send(host, lambda _: None)
     assert "does not have model/weights" in context.run.path("events.jsonl").read_text()

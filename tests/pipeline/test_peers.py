@@ -251,5 +251,5 @@ def test_the_summary_names_bytes_by_source() -> None:
     own = Transfers(host=3 << 30, path=1 << 30, short=("gpu-1",), reason="why")
     assert describe_transfers(own) == (
         "sent: 0 B by the controller, 3.0 GiB fetched by hosts from their index or hub, 1.0 GiB copied by hosts from a folder; "
-        "gpu-1 did not get all from their own source, so the controller sent the rest; why"
+        "gpu-1 did not get all from their local source, so the controller sent the rest; why"
     )

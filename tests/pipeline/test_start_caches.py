@@ -126,7 +126,7 @@ def test_a_cache_whose_host_does_not_serve_with_it_goes_to_no_other_host(site: S
     caches.send([second])
     caches.keep([second], set())
     assert not site.cache("b").exists()
-    assert "removed again: the service was not proven" in notes(context, "b")
+    assert "removed again: the service was not verified" in notes(context, "b")
     caches.send([third])
     assert states(context) == [("a", "kept"), ("b", "sent"), ("b", "removed")]
 

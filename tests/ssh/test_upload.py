@@ -182,6 +182,6 @@ def test_what_the_controller_has_no_copy_of_must_have_come_from_elsewhere(tmp_pa
     here = staged("config.json", b"{}", tmp_path)
     weights = staged("model.safetensors", b"12345", tmp_path).model_copy(update={"path": ""})
     require_here("n1", [here])
-    with pytest.raises(StageError, match=r"host n1 did not get model.safetensors from its own source") as raised:
+    with pytest.raises(StageError, match=r"host n1 did not get model.safetensors from its local source") as raised:
         require_here("n1", [here, weights])
     assert "firstlight_source" in str(raised.value.hint)

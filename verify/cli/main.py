@@ -146,7 +146,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--drain",
         action="store_true",
-        help="stop this installation's service for the checks, then start and prove it again",
+        help="stop this installation's service for the checks, then start and check it again",
     )
     parser.add_argument(
         "--resume", action="store_true", help="run no checks: start the service that a killed --drain left stopped"
@@ -156,7 +156,7 @@ def _parser() -> Parser:
         metavar="FAULT[@NAME]",
         action="append",
         default=[],
-        help=f"change what the checks (or one of them) observe, to prove that they detect it: {', '.join(FAULTS)}",
+        help=f"change what the checks (or one of them) observe, to show that they detect it: {', '.join(FAULTS)}",
     )
     return parser
 

@@ -95,7 +95,7 @@ def _parser() -> Parser:
     parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
     parser.add_argument(
-        "--inject", choices=["wrong-result"], help="change what the kernels return, to prove that it is detected"
+        "--inject", choices=["wrong-result"], help="change what the kernels return, to show that it is detected"
     )
     parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     return parser

@@ -285,7 +285,7 @@ def require_here(host: str, files: Sequence[StagedFile]) -> None:
     absent = [file.name for file in files if not file.path]
     if absent:
         raise StageError(
-            f"host {host} did not get {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''} from its own source, and the controller has no copy",
+            f"host {host} did not get {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''} from its local source, and the controller has no copy",
             hint="see why in the run's events (./firstlight logs show --full), or set firstlight_source: {model: controller}",
         )
 

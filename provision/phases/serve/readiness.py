@@ -135,7 +135,7 @@ def readiness_request(
     """
     headless = command.span is not None and command.span.is_headless
     if stack.attention is None:
-        raise ServeError("the plan has no vLLM to prove", hint="set firstlight_vllm to `latest` or a version")
+        raise ServeError("the plan has no vLLM to verify", hint="set firstlight_vllm to `latest` or a version")
     return {
         "prefix": prefix,
         "supervisor": service.supervisor,
