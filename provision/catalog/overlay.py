@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.tables import TableError, read_table
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
@@ -19,7 +19,7 @@ TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
 REFRESH = "delete it, then run ./firstlight catalog refresh"
 
 
-@frozen
+@dataclass(frozen=True)
 class Overlay:
     """One file: its rows by table, as TOML values."""
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provision.catalog.load import catalog
 from provision.catalog.rows.packages import DistributionDriver, PackageSystem
 from provision.catalog.versions import is_of, minor, numbers
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 
 GENERIC = "generic"
 """The flavour of Ubuntu's kernels whose later series (hwe) have separate meta packages."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Repository:
     """A repository as a host configures it."""
 

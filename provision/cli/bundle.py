@@ -24,11 +24,15 @@ def create(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     what_if: Annotated[
-        str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
+        str | None,
+        typer.Option("--what-if", help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'."),
     ] = None,
     refresh: RefreshOption = False,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, created on first use.")
+        Path | None,
+        typer.Option(
+            "--key", help="Secret key (minisign) that signs the bundle. Default: your own, created on first use."
+        ),
     ] = None,
     **options: Any,
 ) -> None:

@@ -10,7 +10,7 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Add new releases to the tables of known builds.",
+    help="Add new releases to the catalog, which lists the known builds.",
 )
 
 
@@ -26,7 +26,7 @@ def check() -> None:
 
 @app.command("refresh")
 def refresh() -> None:
-    """Read new releases from your own package index into a dated overlay of the catalog."""
+    """Add the new releases of your package index to the catalog."""
     from provision.catalog.refresh import commands
 
     typer.echo(commands.refresh_tables())

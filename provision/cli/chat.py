@@ -13,16 +13,22 @@ from provision.cli.options import BecomeOption, InventoryOption, asked
 def chat(
     *,
     host: Annotated[
-        str | None, typer.Argument(metavar="HOST", help="A host that serves, or a gateway; not needed for one host.")
+        str | None,
+        typer.Argument(
+            metavar="HOST", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
+        ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="Without it prompts are read, until Ctrl-D.")
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
+        ),
     ] = None,
     inventory: InventoryOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")] = 256,
     ask_become_pass: BecomeOption = False,
 ) -> None:
-    """Ask the model of a host something; the answer is printed as it is made."""
+    """Send a prompt to the model of a host, and print the answer as it is generated."""
     from provision.pipeline import chat as pipeline
 
     request = asked("chat", inventory=inventory, ask_become_pass=ask_become_pass)

@@ -18,13 +18,13 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import account
 
 MEANINGS = {
-    "0": "Done, planned or read. A run: green or amber.",
-    "1": "Red: a host failed or was not reached. `drift`, `doctor --exit-code`: something was found.",
+    "0": "Success. For a run: green or amber.",
+    "1": "Red: a host failed or was not reached. For `drift` and `doctor --exit-code`: something was found.",
     "2": "The command line or the inventory is wrong.",
     "3": "Another run works on a host.",
     "4": "No combination of versions fits a host.",
     "130": "Interrupted.",
-    "verify": "0 ok, 1 warning, 2 failed, 3 could not be checked, 64 wrong usage: those of monitoring plug-ins.",
+    "verify": "0 ok, 1 warning, 2 failed, 3 could not be checked (as monitoring plug-ins do), 64 wrong usage.",
 }
 """Exit codes as `help` prints them."""
 VERIFY_EXITS = {1: 3, 2: 64}

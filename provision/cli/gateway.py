@@ -11,7 +11,7 @@ from provision.cli.options import BecomeOption, InventoryOption, JsonOption, Ver
 
 app = typer.Typer(
     cls=with_default("set-up"),
-    help="Set up the gateway in front of the hosts that serve, and control its traffic: `gateway` is `gateway set-up`.",
+    help="Set up the gateway in front of the hosts that serve, and control its traffic: `gateway` alone runs `gateway set-up`.",
     rich_markup_mode=None,
 )
 
@@ -40,7 +40,7 @@ def status(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what each host gets of the requests: state, share, requests now and so far, errors."""
+    """Show the traffic of each host: state, share, running and total requests, errors."""
     from provision.pipeline import traffic_commands
 
     request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
@@ -58,14 +58,16 @@ def drain(
             "--within",
             min=0,
             metavar="SECONDS",
-            help="Wait so long for requests that run. Default: firstlight_gateway_drain_seconds.",
+            help="How long to wait for running requests. Default: firstlight_gateway_drain_seconds.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also the last host of a model: clients get 503.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also drain the last host of a model; clients then get 503.")
+    ] = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give hosts no new requests, at every gateway, and wait until those that run have ended."""
+    """Stop new requests to hosts at every gateway, and wait until the running ones have ended."""
     from provision.pipeline import traffic_commands
 
     request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
@@ -80,7 +82,7 @@ def ready(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give drained hosts requests again, at every gateway."""
+    """Send requests to drained hosts again, at every gateway."""
     from provision.pipeline import traffic_commands
 
     request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)

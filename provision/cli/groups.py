@@ -55,7 +55,7 @@ def with_default(command: str) -> type[TyperGroup]:
             default = self.commands[command]
             inner = type(ctx)(default, info_name=command, parent=ctx)
             records = [record for option in default.get_params(inner) if (record := option.get_help_record(inner))]
-            with formatter.section(f"Options of `{command}`, the command where none is named"):
+            with formatter.section(f"Options of `{command}`, which runs if no command is named"):
                 formatter.write_dl(records)
             self.format_commands(ctx, formatter)
 

@@ -15,22 +15,24 @@ from provision.core.run_folder import require_writable
 
 app = typer.Typer(
     cls=with_default("show"),
-    help="Read past runs: `logs [RUN]` shows one, the newest by default.",
+    help="Read past runs: `logs` shows the newest, `logs RUN` another one.",
     rich_markup_mode=None,
 )
 
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name; the newest when left out.")]
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name. Default: the newest run.")]
 
 
 @app.command()
 def show(
     *,
     run: RunArgument = None,
-    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, versions, seconds.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch a run that goes on, until it ends.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show the details too: checks, devices, versions, durations.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow a run in progress until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a run: its first screen, or all of it."""
+    """Show the summary of a run: the screen that it printed, or with --full everything."""
     from provision.report.history import runs, tail
     from provision.report.history.show import summary_text
 
@@ -71,7 +73,7 @@ def diff(
 def open_page(
     *,
     run: RunArgument = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open a browser.")] = True,
 ) -> None:
     """Write the page of a run, a single HTML file, and open it in a browser."""
     from provision.report.history.open_page import write_and_open
@@ -85,12 +87,15 @@ def open_page(
 @app.command()
 def prune(
     *,
-    keep: Annotated[int | None, typer.Option("--keep", min=1, help="How many runs. Default: 100.")] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=1, help="Number of runs to keep. Default: 100.")] = None,
     max_size: Annotated[
-        int | None, typer.Option("--max-size", min=1, metavar="MIB", help="How much they may hold. Default: 2048 MiB.")
+        int | None,
+        typer.Option(
+            "--max-size", min=1, metavar="MIB", help="Disk space that the kept runs may use. Default: 2048 MiB."
+        ),
     ] = None,
 ) -> None:
-    """Remove old runs; never one that goes on, nor the last green one of a host."""
+    """Remove old runs, except those in progress and the last green run of each host."""
     from provision.report.history import pruning
 
     pruned = pruning.prune(LOGS, keep=keep, max_mib=max_size)
@@ -104,11 +109,13 @@ def archive(
     *,
     run: RunArgument = None,
     anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Hosts, people and addresses under other names.")
+        bool, typer.Option("--anonymous", help="Replace the names of hosts and people, and addresses.")
     ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The archive to write. Default: a name made from the run's.")
+    ] = None,
 ) -> None:
-    """Write a run as an archive for a bug report, without secrets."""
+    """Pack a run into an archive for a bug report, without secrets."""
     from provision.report.history import bundle, runs
 
     folder = runs.find(LOGS, run)

@@ -64,7 +64,7 @@ def firstlight(
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
-    """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
+    """Print the completion script of a shell; to use it: eval "$(./firstlight completion bash)"."""
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
 
@@ -105,7 +105,7 @@ def provision(
 @app.command()
 @with_hosts
 def probe(*, as_json: JsonOption = False, **options: Any) -> None:
-    """Find out what each host is."""
+    """Detect the hardware and software of each host; no host is changed."""
     from provision.pipeline import commands
 
     raise typer.Exit(commands.probe(asked("probe", **options), as_json=as_json))
@@ -116,14 +116,17 @@ def probe(*, as_json: JsonOption = False, **options: Any) -> None:
 def plan(
     *,
     what_if: Annotated[
-        str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
+        str | None,
+        typer.Option("--what-if", help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'."),
     ] = None,
     facts: Annotated[
         list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the verdict of every rule on every candidate.")
+    ] = False,
     why_not: Annotated[
-        str | None, typer.Option("--why-not", help="The verdict of every rule on one release instead: `vllm==0.33.0`.")
+        str | None, typer.Option("--why-not", help="Show why one release fits or does not, such as vllm==0.33.0.")
     ] = None,
     as_json: JsonOption = False,
     **options: Any,
@@ -174,7 +177,7 @@ def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = Fals
 @app.command()
 @with_planning
 def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
-    """Start the service, with another back end or model if given, and check its answers."""
+    """Start the installed service, optionally with another model or attention back end, and check its answers."""
     from provision.pipeline import operations
 
     request = asked("serve", ask_become_pass=ask_become_pass, **options)
@@ -186,7 +189,7 @@ def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False,
 def status(
     *,
     watch: Annotated[
-        bool, typer.Option("--watch", help="A live table of requests, tokens and caches, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Show a live table of requests, tokens and caches, until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
     **options: Any,
@@ -212,7 +215,7 @@ def monitoring(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Set up Prometheus and its alerts on hosts of group `monitoring`, and what it reads on all others."""
+    """Set up Prometheus and its alerts on hosts of group `monitoring`, and exporters on all others."""
     from provision.pipeline import commands
 
     request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
@@ -242,7 +245,11 @@ def rollback(
     *,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIGEST", help="Release to return to; ./firstlight status names those of a host."),
+        typer.Option(
+            "--to",
+            metavar="DIGEST",
+            help="Release to return to. Default: the previous one. ./firstlight status names those of a host.",
+        ),
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
@@ -275,22 +282,28 @@ def uninstall(
 @app.command()
 def doctor(
     *,
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Any text; - reads standard input.")] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Log files, or any other text; - reads standard input."),
+    ] = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="Read this host of the inventory instead; nothing is changed there.")
+        str | None,
+        typer.Option("--host", help="Read the logs and state of this host instead of files. Only --apply changes it."),
     ] = None,
     inventory: InventoryOption = None,
     facts: Annotated[
         str | None,
         typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
+    top: Annotated[int, typer.Option("--top", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[
-        bool, typer.Option("--apply", help="With --host: remove the first cause where that is safe, after a yes.")
+        bool, typer.Option("--apply", help="With --host: repair the first cause, if that is safe and you confirm it.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --apply: for scripts; never for a reboot.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --apply: do not ask. --apply never restarts a host.")
+    ] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 where something was found, as in a pipeline.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if something was found, for scripts.")
     ] = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
@@ -326,10 +339,10 @@ def show_help(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="A command.")] = None,
     *,
     everything: Annotated[
-        bool, typer.Option("--all", help="All commands and options, also what only maintainers need.")
+        bool, typer.Option("--all", help="Show all commands and options, including those for maintainers.")
     ] = False,
 ) -> None:
-    """Show the help of a command; without one all commands, and what exit codes mean."""
+    """Show the help of a command; without a command, list all commands and exit codes."""
     root = context.find_root()
     typer.echo(help_of(root, command or (), everything=everything))
     if not command:

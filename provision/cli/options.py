@@ -43,68 +43,115 @@ InventoryOption = Annotated[
     ),
 ]
 LimitOption = Annotated[
-    str | None, typer.Option("--limit", "-l", metavar="HOSTS", help="Hosts or groups, as Ansible writes them.")
+    str | None,
+    typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
 ]
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
 VerboseOption = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Lines with every detail instead of a table, on standard error."),
+    typer.Option("--verbose", "-v", help="Print every detail on standard error, line by line, instead of a table."),
 ]
 YesOption = Annotated[
     bool,
-    typer.Option("--yes", "-y", help="Do not ask. Without a terminal, as in scripts, nothing is asked in any case."),
+    typer.Option(
+        "--yes", "-y", help="Do not ask for confirmation. Without a terminal nothing is asked, and the command runs."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ModelOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="`builtin`, a folder, or a hub id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name.",
+    ),
+]
 VllmOption = Annotated[
     str | None,
-    typer.Option("--vllm", metavar="VERSION", help="latest (the newest that was tried), newest, none, X or >=X."),
+    typer.Option(
+        "--vllm",
+        metavar="VERSION",
+        help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'.",
+    ),
 ]
 DriverOption = Annotated[
-    str | None, typer.Option("--driver", metavar="VERSION", help="keep, install, upgrade, X, or a branch such as 580.")
+    str | None,
+    typer.Option(
+        "--driver",
+        metavar="VERSION",
+        help="keep (a working driver stays), install, upgrade, a version, or a branch such as 580.",
+    ),
 ]
 RebootOption = Annotated[
     bool | None,
-    typer.Option("--reboot", help="Restart a host whose driver needs it, and continue.", show_default=False),
+    typer.Option(
+        "--reboot", help="Restart a host if its driver needs it, then continue; never this machine.", show_default=False
+    ),
 ]
 FlashAttnOption = Annotated[
-    str | None, typer.Option("--flash-attn", metavar="VERSION", help="auto, bundled, package, both, none or X.")
+    str | None,
+    typer.Option(
+        "--flash-attn",
+        metavar="VERSION",
+        help="Flash kernels: auto, bundled (those in vLLM), package (flash-attn), both, none, or a version of the package.",
+    ),
 ]
 FlashWheelsOption = Annotated[
     str | None,
     typer.Option(
-        "--flash-attn-wheels", metavar="SOURCE", help="official, or community: also wheels that others built."
+        "--flash-attn-wheels",
+        metavar="SOURCE",
+        help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too).",
     ),
 ]
-RefreshOption = Annotated[bool, typer.Option("--refresh", help="Lock again, so that newer releases are considered.")]
+RefreshOption = Annotated[
+    bool, typer.Option("--refresh", help="Solve the dependencies again. Without it, earlier locks are reused.")
+]
 BundleOption = Annotated[
     Path | None,
     typer.Option(
         "--bundle",
         metavar="FILE",
         envvar="FIRSTLIGHT_BUNDLE",
-        help="Take everything from this file; no network is used.",
+        help="Take all files from this bundle; no network is used.",
     ),
 ]
 TrustOption = Annotated[
     str | None,
-    typer.Option("--trust", metavar="KEY", help="The key that signed the bundle: a file, or the key itself."),
+    typer.Option(
+        "--trust",
+        metavar="KEY",
+        help="Public key that must have signed the bundle: a file, or the key itself. Default: your own key.",
+    ),
 ]
 OlderBundleOption = Annotated[
-    bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one of a host.")
+    bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one used for a host.")
 ]
 BatchOption = Annotated[
     str | None,
-    typer.Option("--batch", metavar="N|N%", help="Change this many hosts at a time; the next ones when these serve."),
+    typer.Option(
+        "--batch",
+        metavar="N|N%",
+        help="Change this many hosts at a time. The next batch starts when all of them serve.",
+    ),
 ]
 MaxFailOption = Annotated[
     str | None,
-    typer.Option("--max-fail", metavar="N|N%", help="With --batch: failed hosts that stop no batch. Default: 0."),
+    typer.Option(
+        "--max-fail",
+        metavar="N|N%",
+        help="With --batch: failed hosts that are allowed before no further batch starts. Default: 0.",
+    ),
 ]
 AttentionOption = Annotated[
-    str | None, typer.Option("--attention", metavar="BACKEND", help="auto, flash, or a back end's name.")
+    str | None,
+    typer.Option(
+        "--attention",
+        metavar="BACKEND",
+        help="Attention back end of vLLM: auto, flash (flash kernels or an error), or a name such as TRITON_ATTN.",
+    ),
 ]
 HostOption = Annotated[
     str | None,
@@ -118,7 +165,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any setting, as in an inventory: --set max_model_len=8192, --set gpus='[0, 1]'; repeatable.",
+        help="Any setting of the inventory, without its prefix: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
     ),
 ]
 

@@ -12,7 +12,7 @@ from provision.cli.options import BecomeOption, JsonOption, asked, with_planning
 
 app = typer.Typer(
     cls=with_default("start"),
-    help="Bring a new release to the hosts step by step: `rollout [OPTIONS]` is `rollout start`.",
+    help="Bring a new release to the hosts step by step: `rollout` alone runs `rollout start`.",
     rich_markup_mode=None,
 )
 
@@ -22,30 +22,41 @@ app = typer.Typer(
 def start(
     *,
     steps: Annotated[
-        str, typer.Option("--steps", help="Percent of the hosts that serve the new release after each step.")
+        str, typer.Option("--steps", help="Percentage of the hosts that serve the new release after each step.")
     ] = "10,25,50,100",
-    min_serving: Annotated[int, typer.Option("--min-serving", min=0, help="Hosts that must serve at any time.")] = 0,
-    hold: Annotated[float, typer.Option("--hold", min=0, help="Seconds that each step is observed at least.")] = 0.0,
+    min_serving: Annotated[
+        int, typer.Option("--min-serving", min=0, help="Number of hosts that must serve at any time.")
+    ] = 0,
+    hold: Annotated[
+        float, typer.Option("--hold", min=0, help="Observe each step for at least this many seconds.")
+    ] = 0.0,
     before_host: Annotated[
         str | None,
         typer.Option(
             "--before-host",
             metavar="COMMAND",
-            help="Run here before FIRSTLIGHT_HOST changes, to take it out of traffic.",
+            help="Runs on this machine before a host changes, to take the host (in $FIRSTLIGHT_HOST) out of traffic.",
         ),
     ] = None,
     after_host: Annotated[
-        str | None, typer.Option("--after-host", metavar="COMMAND", help="Run here after it, to bring it back.")
+        str | None,
+        typer.Option(
+            "--after-host", metavar="COMMAND", help="Runs on this machine after a host changed, to bring it back."
+        ),
     ] = None,
     targets: Annotated[
         Path | None,
-        typer.Option("--targets", metavar="FILE", help="Keep the hosts that take requests here, in Prometheus' form."),
+        typer.Option(
+            "--targets",
+            metavar="FILE",
+            help="Keep the hosts that take requests in this file, in the format of Prometheus' file-based discovery.",
+        ),
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
     **planned: Any,
 ) -> None:
-    """Begin: stage, change and check hosts step by step; a step that is bad is rolled back."""
+    """Start a rollout: change and check hosts step by step; if a step is bad, roll all changed hosts back."""
     from provision.pipeline import rollout
 
     request = asked("rollout", ask_become_pass=ask_become_pass, **planned)
@@ -71,7 +82,7 @@ def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False)
 
 @app.command()
 def pause(as_json: JsonOption = False) -> None:
-    """Let the running rollout stop before its next host."""
+    """Pause the running rollout before its next host."""
     from provision.pipeline import rollout
 
     raise typer.Exit(rollout.pause(asked("rollout"), as_json=as_json))
@@ -79,7 +90,7 @@ def pause(as_json: JsonOption = False) -> None:
 
 @app.command()
 def status(as_json: JsonOption = False) -> None:
-    """Show where the newest rollout is, with the numbers of each decision."""
+    """Show the progress of the newest rollout, with the numbers behind each decision."""
     from provision.pipeline import rollout
 
     raise typer.Exit(rollout.status(asked("rollout"), as_json=as_json))

@@ -14,11 +14,13 @@ from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Check that kernels run and compute correctly: `verify [OPTIONS]` is `verify check`.",
+    help="Check that kernels run and compute correctly: `verify` alone runs `verify check`.",
     rich_markup_mode=None,
 )
 
-PrefixOption = Annotated[str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")]
+PrefixOption = Annotated[
+    str | None, typer.Option("--prefix", help="Folder of the installation on the hosts, if it is not the default one.")
+]
 
 
 class Mode(StrEnum):
@@ -32,26 +34,35 @@ class Mode(StrEnum):
 @with_hosts
 def check(
     *,
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="With --return: which.")] = None,
+    hosts: Annotated[
+        list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these quarantined hosts.")
+    ] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
-        typer.Option("--level", help="How deep the checks go. Default: standard."),
+        typer.Option("--level", help="How many checks run, and how deep they go. Default: standard."),
     ] = None,
     prefix: PrefixOption = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+    ] = None,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
+        list[str] | None,
+        typer.Option("--only", help="Run only this check or family of checks, of any level. Repeatable."),
     ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="A check or family; repeatable.")] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", help="Leave out this check or family of checks. Repeatable.")
+    ] = None,
     back: Annotated[
         bool,
-        typer.Option("--return", help="Check quarantined hosts in full, and return green ones to service."),
+        typer.Option(
+            "--return", help="Run all checks on quarantined hosts, and lift the quarantine of those that pass."
+        ),
     ] = False,
     release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="Name the checks of this level; run none.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the checks of this level, and run none.")] = False,
     inject: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,18 +119,22 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
 @with_hosts
 def compare(
     *,
-    backend: Annotated[list[str] | None, typer.Option("--backend", help="A back end of attention; name two.")] = None,
-    mode: Annotated[list[Mode] | None, typer.Option("--mode", help="Instead: both, eager and compiled.")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option("--backend", help="An attention back end. Give the option twice.")
+    ] = None,
+    mode: Annotated[
+        list[Mode] | None, typer.Option("--mode", help="Instead of back ends: --mode eager --mode compiled.")
+    ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="The change that you want of a measure, in per cent: first_token=-40."),
+        typer.Option("--target", help="The change that a measure must reach, in percent: first_token=-40."),
     ] = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Measure the service with one choice and with another; then it is started as it was."""
+    """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
     from provision.pipeline.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))
@@ -139,14 +154,16 @@ def compare(
 @with_hosts
 def soak(
     *,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")],
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Duration, in minutes.")],
     prefix: PrefixOption = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+    ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Ask the service and run kernels again and again; errors and memory that grows are failures."""
+    """Send requests and run kernels for some minutes; errors and growing memory are failures."""
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
 

@@ -28,9 +28,18 @@ def build(
         str, typer.Option("--torch", help="The torch release that the wheel is for, such as 2.11.0 or 2.11.0+cu130.")
     ],
     arch: Annotated[list[str], typer.Option("--arch", help="Compute capability of the GPUs, such as 9.0; repeatable.")],
-    cuda: Annotated[str | None, typer.Option("--cuda", help="Release of the toolkit. Default: torch's own.")] = None,
-    python: Annotated[str | None, typer.Option("--python", help="Minor version. Default: this product's own.")] = None,
-    builder: Annotated[str, typer.Option("--builder", help="`controller`, or a host of the inventory.")] = "controller",
+    cuda: Annotated[
+        str | None, typer.Option("--cuda", help="Release of the CUDA toolkit to build with. Default: that of torch.")
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python", help="Python version that the wheel is for, such as 3.12. Default: that of Firstlight itself."
+        ),
+    ] = None,
+    builder: Annotated[
+        str, typer.Option("--builder", help="Where to build: `controller` (this machine), or a host of the inventory.")
+    ] = "controller",
     inventory: Annotated[
         Path | None,
         typer.Option("--inventory", "-i", help="Inventory that contains the builder. Default: this machine."),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from provision.core.frozen import frozen
 
-
-@frozen
+@dataclass(frozen=True)
 class UnitSet:
     """Files and units of one purpose on a host, which are checked, switched and taken back together."""
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core.frozen import frozen
 from provision.core.models.invocation import Invocation
 
 if TYPE_CHECKING:
     from provision.pipeline.batches import Batching
 
 
-@frozen
+@dataclass(frozen=True)
 class CommandRequest:
     """A command with its options."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 
 
-@frozen
+@dataclass(frozen=True)
 class Amount:
     """A number of hosts, or a share of all hosts of a run."""
 
@@ -47,7 +47,7 @@ class Amount:
         return f"{self.number}%" if self.is_percent else str(self.number)
 
 
-@frozen
+@dataclass(frozen=True)
 class Batching:
     """The choice of a run that changes its hosts batch by batch."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from provision.core.errors import ServeError
-from provision.core.frozen import frozen
 from provision.core.models.records import PhaseResult
 from provision.phases.gateway.traffic import Traffic
 from provision.pipeline.context import RunContext
@@ -14,7 +14,7 @@ from provision.pipeline.results import ProbedHosts
 from provision.pipeline.traffic import ask
 
 
-@frozen
+@dataclass(frozen=True)
 class CanaryHosts(ProbedHosts):
     """What became of a wish for canaries."""
 

@@ -6,13 +6,12 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
 from provision.core.models.inventory import Connection, Host, Inventory
@@ -80,7 +79,7 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
             raise
 
 
-@frozen
+@dataclass(frozen=True)
 class PlannedFrom:
     """What hosts are planned from, and whether secrets of theirs are masked in what is printed of it."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import Exit, UsageError
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -34,7 +33,7 @@ LOG_BYTES = 1 << 20
 """Bytes of an earlier run's output that are read, from its end."""
 
 
-@frozen
+@dataclass(frozen=True)
 class HostDiagnosis:
     """The evidence of a host, and the causes that the doctor found in it."""
 
@@ -64,7 +63,7 @@ class HostDiagnosis:
         return "\n".join(lines)
 
 
-@frozen
+@dataclass(frozen=True)
 class DiagnosedHosts(ProbedHosts):
     """Hosts whose evidence was read."""
 
@@ -163,7 +162,7 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> D
     return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NO_KNOWN_CAUSE)))
 
 
-@frozen
+@dataclass(frozen=True)
 class EarlierRun:
     """What an earlier run of this controller says of a failure of a host."""
 

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from provision.catalog.index.settings import read_settings, uv_variables
 from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.peers import access
@@ -51,7 +50,7 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(error.text)
 
 
-@frozen
+@dataclass(frozen=True)
 class Sent:
     """How the files of a host came to it."""
 

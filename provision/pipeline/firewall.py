@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from provision.core.errors import InventoryError, ServeError
 from provision.core.files import write_atomically
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
@@ -42,7 +42,7 @@ from provision.report.layout import fold_names
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 
 
-@frozen
+@dataclass(frozen=True)
 class _Rules:
     """What one host is to accept."""
 

@@ -10,11 +10,10 @@ import secrets
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from provision.core.errors import FirstlightError, InventoryError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
@@ -58,7 +57,7 @@ INCOMING = "/run/firstlight-gateway.incoming"
 """Of root, and in memory: the files hold keys."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Before:
     """What a gateway has already."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.pipeline import (
     background_packages,
@@ -41,7 +40,7 @@ Scope = Literal["all", "provisioned"]
 """Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Step:
     """One entry of the order."""
 
@@ -60,7 +59,7 @@ class Step:
         return self.applies is None or self.applies(context)
 
 
-@frozen
+@dataclass(frozen=True)
 class BackgroundStep:
     """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
 

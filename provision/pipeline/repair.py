@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from provision.catalog.load import catalog
 from provision.catalog.system import os_packages
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -30,7 +30,7 @@ CHECK_DEADLINE_S = 900.0
 """Seconds: some causes are gone only when the service answers again."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Repair:
     """What was done about a finding."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from provision.core.frozen import frozen
 from provision.core.models.stack import Plan
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def _no_plan() -> Plan:
     return Plan(classes=())
 
 
-@frozen
+@dataclass(frozen=True)
 class ProbedHosts:
     """Hosts whose facts are known. All mappings here are by host name."""
 
@@ -34,7 +33,7 @@ class ProbedHosts:
     install_paths: Mapping[str, InstallPaths] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class PlannedHosts(ProbedHosts):
     """Hosts with the Stack of their class."""
 
@@ -53,7 +52,7 @@ class PlannedHosts(ProbedHosts):
         return PlannedHosts(**{part.name: getattr(self, part.name) for part in fields(PlannedHosts)})
 
 
-@frozen
+@dataclass(frozen=True)
 class StagedHosts(PlannedHosts):
     """Hosts whose files are on the controller, with the state that they are to have."""
 
@@ -65,28 +64,28 @@ class StagedHosts(PlannedHosts):
     """Hosts whose service alone is started in another way: what was installed and checked holds."""
 
 
-@frozen
+@dataclass(frozen=True)
 class InstalledHosts(StagedHosts):
     """Hosts with the new environment built next to the live one."""
 
     installed: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class VerifiedHosts(InstalledHosts):
     """Hosts whose new environment was checked; the desired state follows the checks."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class ServedHosts(VerifiedHosts):
     """Hosts with the answers of their services."""
 
     served: Mapping[str, ServeRecord] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class CheckedHosts(ProbedHosts):
     """Hosts whose live environment was checked."""
 
@@ -99,14 +98,14 @@ class CheckedHosts(ProbedHosts):
     """By quarantined host: why its mark stays; None where it was lifted."""
 
 
-@frozen
+@dataclass(frozen=True)
 class ChangedHosts(ProbedHosts):
     """Hosts that a command's playbook changed: `stop`, `uninstall`."""
 
     results: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class ComparedHosts(ProbedHosts):
     """Hosts whose service was measured with two choices."""
 

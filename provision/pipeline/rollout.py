@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host, Inventory
 from provision.core.models.rollout import Rollout, RolloutHost
 from provision.core.run_folder import utc_now
@@ -30,7 +29,7 @@ from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.rollout import described
 
 
-@frozen
+@dataclass(frozen=True)
 class RolloutOptions:
     """What a rollout is begun with."""
 

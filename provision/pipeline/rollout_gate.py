@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import PurePosixPath
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.rollout import Decision
@@ -27,7 +26,7 @@ PAUSE_S = 5.0
 """Seconds between two rounds while a step is held longer than its first test needs; they send few requests."""
 
 
-@frozen
+@dataclass(frozen=True)
 class GateResult(ProbedHosts):
     """Hosts that were observed, and what that decided."""
 

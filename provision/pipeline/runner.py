@@ -8,13 +8,12 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
@@ -145,7 +144,7 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 
-@frozen
+@dataclass(frozen=True)
 class RunOutcome:
     """How a run ended."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from provision.core.errors import FirstlightError, ServeError
-from provision.core.frozen import frozen
 from provision.core.install_paths import HOST_PYTHON, default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -40,7 +39,7 @@ class NotSetUpError(ServeError):
     """The gateway was not set up yet, or by a version that could not drain hosts."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Answers:
     """What gateways answered, by name."""
 
@@ -48,7 +47,7 @@ class Answers:
     errors: dict[str, BaseException] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True)
 class TrafficHosts(ProbedHosts):
     """Gateways that were asked."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
@@ -37,7 +37,7 @@ ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""
 
 
-@frozen
+@dataclass(frozen=True)
 class CheckOptions:
     """Which checks run, and how."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.records import Finding, Summary
 from provision.report import wording
 from provision.report.group import Group, named
@@ -16,7 +16,7 @@ MOST_NAMES = 40
 """Maximum columns of host names where cause and hosts share a line."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Detail:
     """Maximum lines of each part of a failure. The cause and the first sentence are always shown."""
 
@@ -38,7 +38,7 @@ DETAILS = (
 """From most to least detailed."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Failure:
     """One failure and the hosts that share it; without hosts, a failed host comparison."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report.layout import fold_names, number
 
@@ -19,7 +19,7 @@ _REACHED = re.compile(r"HOST \([^()]*\)")
 SEVERITY = {"error": 0, "fail": 1, "warn": 2, "ok": 3, "skip": 4}
 
 
-@frozen
+@dataclass(frozen=True)
 class Group:
     """Hosts with the same result on the same devices with the same Stack."""
 
@@ -152,7 +152,7 @@ def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
     ]
 
 
-@frozen
+@dataclass(frozen=True)
 class GroupedCheck:
     """One check over several devices and hosts."""
 

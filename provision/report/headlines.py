@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord
 from provision.core.tables import rows_of
 from provision.report.group import SEVERITY, group_records
@@ -18,7 +18,7 @@ from provision.report.layout import number
 TABLE = Path(__file__).with_name("headlines.toml")
 
 
-@frozen
+@dataclass(frozen=True)
 class Headline:
     """One row of headlines.toml."""
 

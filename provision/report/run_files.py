@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from provision.core.frozen import frozen
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Inventory
@@ -44,7 +43,7 @@ _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
 
-@frozen
+@dataclass(frozen=True)
 class Verification:
     """Checks of one host and their time."""
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
@@ -27,7 +26,7 @@ LABEL = 11
 MOST_NAMES = 34
 
 
-@frozen
+@dataclass(frozen=True)
 class Most:
     """Maximum lines of each part of the lower block."""
 

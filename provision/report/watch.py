@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from rich.table import Table
 from rich.text import Text
 
-from provision.core.frozen import frozen
 from provision.report.layout import clean, count
 
 TITLES = ("host", "release", "running", "waiting", "req/s", "tokens/s", "TTFT p50, p99", "cache", "cards")
@@ -18,7 +17,7 @@ LINES_BESIDE = 4
 """Terminal lines that show no host: head, caption, prompt."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Reading:
     """What a host's metrics said at one time."""
 
@@ -30,7 +29,7 @@ class Reading:
     """Requests whose first token came within an upper limit in seconds, since the server started."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Watched:
     """One host."""
 

@@ -95,18 +95,16 @@ def test_patterns_do_not_backtrack() -> None:
 def test_hostile_lines_take_bounded_time() -> None:
     """Lines of twenty times the maximum length, made of a sample of the literals."""
     index = doctor().index
-    texts = sorted(
-        {text.decode() for part in (index.digits_only, index.exact, index.by_kind) for text in part.literals}
-    )
+    texts = sorted({text.decode() for groups in index.groups for group in groups for text in group if text})
     lines = [line for text in texts[::40] for line in ((text + "a") * (40_000 // len(text)), text + " " * 40_000)]
     assert scan_text("\n".join(lines), doctor().index, name="hostile").lines == len(lines)
 
 
 def test_few_patterns_see_every_line() -> None:
-    slow = [pattern.pattern for pattern in doctor().index.patterns if PatternIndex.groups(pattern) == EVERY_LINE]
+    slow = [pattern.pattern for pattern in doctor().index.patterns if PatternIndex.groups_of(pattern) == EVERY_LINE]
     assert len(slow) <= 2, slow
-    short = [text for text in doctor().index.digits_only.literals if len(text) < 3 or text.isdigit()]
-    assert not short, "whole blocks are searched for these digits: add a word to their patterns"
+    unindexed = [doctor().index.patterns[number].pattern for number in doctor().index.unindexed]
+    assert len(unindexed) <= 4, f"each line is searched for the digits of these: add a word to them: {unindexed}"
 
 
 def test_packed_causes_equal_the_files_without_samples_references_and_messages() -> None:

@@ -53,10 +53,10 @@ def by_hand(lines: list[str]) -> list[list[int]]:
                 pattern.near and not any(re.search(pattern.near, n) for n in around)
             ):
                 continue
-            kind = {re.sub(r"\d", "", line.lower()), re.sub(r"\d[0-9a-f]*", "0", line.lower())}
-            if not kind & kinds or depends_on_digits(pattern.pattern):
+            kind = re.sub(r"\d[0-9a-f]*", "0", line.lower())
+            if kind not in kinds or depends_on_digits(pattern.pattern):
                 numbers.append(number)
-            kinds |= kind
+            kinds.add(kind)
         found.append(numbers[: pattern.limit])
     return found
 

@@ -84,7 +84,6 @@ class Checkout:
             "requirements/pip_settings.py",
             "provision/catalog/index/settings.py",
             "provision/core/errors.py",
-            "provision/core/frozen.py",
             "provision/core/user_path.py",
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

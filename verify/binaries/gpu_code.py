@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
+
+from verify.binaries import elf
 
 CUDA_SECTION = ".nv_fatbin"
 HIP_SECTION = ".hip_fatbin"
@@ -45,6 +48,19 @@ def cuda_codes(section: bytes | memoryview) -> set[str]:
                 found.add(f"{arch}{suffix}")
             at += header + payload
     return found
+
+
+def read_codes(path: Path) -> set[str] | None:
+    """Return the GPU code in a library; None if it has no section for it.
+
+    Raises:
+        OSError: The library cannot be read.
+        ValueError: It is damaged.
+    """
+    library = elf.open_library(path)
+    sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
+    found = [read(section) for section, read in sections if section is not None]
+    return set().union(*found) if found else None
 
 
 def hip_codes(section: bytes | memoryview) -> set[str]:

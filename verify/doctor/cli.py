@@ -18,7 +18,7 @@ from verify.doctor.text_decoding import open_log
 READ, FOUND, USAGE = 0, 1, 2
 TOP = 3
 HUGE_BYTES = 256 << 20
-"""A log of this size takes some ten seconds."""
+"""A log of this size takes half a minute."""
 
 
 def main(arguments: Sequence[str], *, program: str = "doctor") -> int:

@@ -1,27 +1,38 @@
 """A scanner that reads any text once, as a stream, and keeps the first lines that match each pattern.
 
-Most lines of a log match nothing. The scanner therefore reduces each block to its distinct words first, looks only for
-patterns whose literals consist of these words, and matches an expression only against lines that contain its literals.
-Of lines that differ in numbers alone, most patterns see one. Memory, and the length of text that an expression sees,
-are bounded for any text.
+Most lines of a log match nothing. An expression is matched only against lines that contain its literals, and of lines that
+differ in numbers alone, which are of one kind, most patterns see the first. With each of 1,400 expressions for each line
+a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from verify.doctor.line_kinds import Excerpt, Kinds, LineKinds, line_ranges
-from verify.doctor.prefilter import Prefilter, distinct_words
 from verify.doctor.search_patterns import PatternIndex, SearchPattern
-from verify.doctor.text_decoding import BLOCK_BYTES, LINE_BYTES, Readable, clean_block, decode_blocks, plain_lines
+from verify.doctor.text_decoding import (
+    BLOCK_BYTES,
+    JSON_BYTES,
+    LINE_BYTES,
+    Readable,
+    clean_block,
+    decode_blocks,
+    plain_lines,
+)
 
 NEAR_LINES = 20
 LONG_BYTES = 4 * BLOCK_BYTES
 """Text without line ends is split from this size on."""
 START_BYTES = 1 << 15
 """Size of a text's beginning, and of its end, that a result keeps."""
+LINE_PIECES = 16
+"""Maximum number of places in one line that are examined for one literal."""
+KINDS_LIMIT = 200_000
+"""Maximum number of kinds of lines that are remembered."""
+_NUMBER = re.compile(rb"\d[0-9a-f]*")
 TEXT_LIMIT = 400
 """Maximum number of characters of a line in a hit."""
 
@@ -45,10 +56,6 @@ class ScanResult:
     """The hits in one text by pattern, and what is known about the text."""
 
     hits: list[list[Hit]]
-    near_missing: set[int] = field(default_factory=set)
-    """Patterns that matched a line without a matching nearby line: another line of its kind may have one."""
-    full: set[int] = field(default_factory=set)
-    """Patterns that have all their hits."""
     lines: int = 0
     size: int = 0
     name: str = ""
@@ -62,15 +69,6 @@ class ScanResult:
         left = START_BYTES - len(self.start)
         self.start += fresh[:left]
         self.end = (self.end + fresh[left:])[-START_BYTES:]
-
-    def trim_hits(self, patterns: Sequence[SearchPattern]) -> None:
-        """Keep the first hits of each pattern. Called when a whole block has been examined."""
-        for number, (hits, pattern) in enumerate(zip(self.hits, patterns, strict=True)):
-            if hits and number not in self.full:
-                hits.sort()
-                del hits[pattern.limit :]
-                if len(hits) == pattern.limit:
-                    self.full.add(number)
 
 
 def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -> ScanResult:
@@ -89,7 +87,7 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
     found = ScanResult([[] for _ in index.patterns], name=name)
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decode_blocks(stream)
-    kinds: Kinds = {}
+    kinds: dict[int, list[int]] = {}
     ended = False
     while not ended:
         raw = next(blocks, b"")
@@ -102,17 +100,7 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         end = len(buffer) if ended else _context_start(buffer, len(buffer))
         if end <= begin:
             continue
-        block = _Block(buffer, number, name, source)
-        lowered = buffer.lower()
-        lines = LineKinds(lowered[begin:end], begin, kinds)
-        words = distinct_words(lines.new_without_digits.text)
-        _search(block, lines.new, index.by_kind, index, found, words=words)
-        lines.learn(index, words)
-        _search_every_line(block, lines, index, found)
-        if index.digits_only.literals:
-            whole = Excerpt(lowered[begin:end], [0], [begin])
-            _search(block, whole, index.digits_only, index, found, words=whole.text)
-        found.trim_hits(index.patterns)
+        _search(_Block(buffer, number, name, source), index, kinds, found, begin=begin, end=end)
         keep = _context_start(buffer, end)
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
@@ -151,64 +139,68 @@ class _Block:
         return any(near.search(text) for line in content.split(b"\n") for text in plain_lines(line[:LINE_BYTES]))
 
 
-def _search_every_line(block: _Block, lines: LineKinds, index: PatternIndex, found: ScanResult) -> None:
-    """Match the patterns that need to see every line of a kind."""
-    left: dict[int, int] = {}
-    wanted: dict[tuple[int, ...], list[int]] = {}
-    missing = len(found.near_missing)
-    for origin, line, numbers in lines.repeated:
-        if len(found.near_missing) != missing:
-            missing = len(found.near_missing)
-            wanted.clear()
-        if numbers not in wanted:
-            wanted[numbers] = [
-                n for n in numbers if n not in found.full and index.needs_every_line(n, found.near_missing)
-            ]
-        for number in wanted[numbers]:
-            if left.get(number) == 0:
-                continue
-            literal = index.exact.literal_in(number, line)
-            for low, high in line_ranges(line, literal) if literal else ():
-                parts = plain_lines(block.content[origin + low : origin + high])
-                matched = _match(block, index.patterns[number], parts, origin + low, found.hits[number])
-                if matched is None:
-                    found.near_missing.add(number)
-                left[number] = left.get(number, index.patterns[number].limit) - bool(matched)
-
-
 def _search(
-    block: _Block, excerpt: Excerpt, prefilter: Prefilter, index: PatternIndex, found: ScanResult, *, words: bytes
+    block: _Block, index: PatternIndex, kinds: dict[int, list[int]], found: ScanResult, *, begin: int, end: int
 ) -> None:
-    """Find the lines that contain a literal, and match the patterns of the literal there."""
-    done: set[tuple[int, int]] = set()
-    for literal, numbers in prefilter.candidates(words):
-        left = {number: index.patterns[number].limit for number in numbers if number not in found.full}
-        for low, high in line_ranges(excerpt.text, literal) if left else ():
-            line = excerpt.text[low:high]
-            fitting = [number for number in left if (number, low) not in done and prefilter.fits(number, line)]
-            if not fitting:
-                continue
-            done.update((number, low) for number in fitting)
-            origin = excerpt.origin(low)
-            parts = plain_lines(block.content[origin : origin + high - low])
-            for number in fitting:
-                matched = _match(block, index.patterns[number], parts, origin, found.hits[number])
-                if matched is None:
-                    found.near_missing.add(number)
-                left[number] -= bool(matched)
-            left = {number: count for number, count in left.items() if count}
-            if not left:
-                break
+    """Match the patterns against the lines of a block that may match them.
+
+    Args:
+        block: The block.
+        index: The patterns.
+        kinds: The kinds of lines seen so far, by hash, with the patterns that may see more lines of the kind; new ones are added.
+        found: Gets the hits.
+        begin: Where the lines that are examined begin.
+        end: Where they end.
+    """
+    if len(kinds) > KINDS_LIMIT:
+        kinds.clear()
+    lines = block.content[begin:end].lower().split(b"\n")
+    marks = [hash(_NUMBER.sub(b"0", line)) for line in lines]
+    new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in kinds}
+    first = dict(zip(new, index.candidates(list(new.values())), strict=True))
+    for mark, numbers in first.items():
+        kinds[mark] = [number for number in numbers if number in index.digits or index.patterns[number].near]
+    origin = begin
+    for mark, line in zip(marks, lines, strict=True):
+        numbers = first.pop(mark) if mark in first else kinds[mark]
+        for number in numbers:
+            if len(found.hits[number]) < index.patterns[number].limit and index.fits(number, line):
+                _search_line(block, line, number, index, found, origin=origin)
+        origin += len(line) + 1
 
 
-def _match(block: _Block, pattern: SearchPattern, parts: list[str], position: int, hits: list[Hit]) -> bool | None:
-    """Return whether a pattern matches, and add its hit; None if only a nearby line is missing."""
-    for part, text in enumerate(parts):
+def _search_line(
+    block: _Block, line: bytes, number: int, index: PatternIndex, found: ScanResult, *, origin: int
+) -> None:
+    """Match a pattern against a line that contains its literals; of a very long line against the parts around them."""
+    for literal in index.groups[number][0]:
+        for low, high in line_parts(line, literal):
+            texts = plain_lines(block.content[origin + low : origin + high])
+            if _match(block, index.patterns[number], texts, origin + low, found.hits[number]):
+                return
+
+
+def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of the parts of a line around a literal; a line that is not very long is one part."""
+    position, pieces = line.find(literal), 0
+    while position >= 0 and pieces < LINE_PIECES:
+        if len(line) <= LINE_BYTES // 2 or (line.startswith(b"{") and len(line) <= JSON_BYTES):
+            low, high = 0, len(line)
+        else:
+            low, high = max(0, position - LINE_BYTES // 2), min(len(line), position + LINE_BYTES // 2)
+        yield low, high
+        pieces += 1
+        position = line.find(literal, max(high, position + 1))
+
+
+def _match(block: _Block, pattern: SearchPattern, texts: list[str], position: int, hits: list[Hit]) -> bool:
+    """Return whether a pattern matches one of the texts of a line, and add its hit."""
+    for part, text in enumerate(texts):
         match = pattern.expression.search(text)
         if match is None:
             continue
         if not block.has_near(position, pattern):
-            return None
+            return False
         line = block.first_line + block.content.count(b"\n", 0, position)
         hit = Hit(block.source, line, part, block.name, _shorten(text, match.start()))
         if hit not in hits:

@@ -1,17 +1,27 @@
-"""Patterns that a text is searched for, and the prefilters that find the few lines which each of them must see."""
+"""Patterns that a text is searched for, and the index that finds the few lines which each of them must see."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from verify.doctor.cause import CatalogError
 from verify.doctor.patterns import bound_repeats, depends_on_digits, required_literals
-from verify.doctor.prefilter import Prefilter, groups_without_digits
 
-EVERY_LINE = ((b"",),)
+Groups = tuple[tuple[bytes, ...], ...]
+"""The literals that a matching line contains: one of each group (`patterns.required_literals`)."""
+DIGITS = b"0123456789"
+MIN_WITHOUT_DIGITS = 2
+"""Minimum length of a literal once its digits are removed."""
+_HEX = b"abcdef"
+_IN_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
+"""Text that is in most hexadecimal identifiers once their digits are removed."""
+_WORD_BYTES = bytes(code if chr(code) in "_abcdefghijklmnopqrstuvwxyz" else 32 for code in range(256))
+EVERY_LINE: Groups = ((b"",),)
 """The groups of a pattern without literals: it is matched against every line, which is slow."""
 
 
@@ -40,35 +50,31 @@ class SearchPattern:
 
 
 class PatternIndex:
-    """Patterns and their prefilters, for any number of texts. Raises CatalogError."""
+    """Patterns, and an index of the literals that their lines contain, for any number of texts. Raises CatalogError.
+
+    The index has literals without digits, because lines that differ in numbers alone are looked up once.
+    """
 
     def __init__(self, patterns: Iterable[SearchPattern]) -> None:
         self.patterns = tuple(patterns)
-        groups = {number: self.groups(pattern) for number, pattern in enumerate(self.patterns)}
-        digits = {number for number, pattern in enumerate(self.patterns) if depends_on_digits(pattern.pattern)}
-        near = {number for number, pattern in enumerate(self.patterns) if pattern.near}
-        shortened = {number: groups_without_digits(groups[number]) for number in digits | near}
-        self._digits = digits
-        self.by_kind = Prefilter({number: group for number, group in groups.items() if number not in digits})
-        """Patterns that usually need to see only one line of each kind."""
-        self.by_words = Prefilter({number: group for number, group in shortened.items() if group})
-        """Patterns that may need to see each line of a kind, by their literals without digits."""
-        self.exact = Prefilter({number: groups[number] for number, group in shortened.items() if group})
-        """The same patterns by their whole literals."""
-        self.digits_only = Prefilter({number: groups[number] for number, group in shortened.items() if not group})
-        """Patterns whose literals are digits: whole blocks are searched for them."""
-
-    def needs_every_line(self, number: int, near_missing: Collection[int]) -> bool:
-        """Return whether one line of each kind is not enough for a pattern.
-
-        Args:
-            number: The pattern.
-            near_missing: Patterns that matched a line without a matching nearby line: another line of its kind may have one.
-        """
-        return number in self._digits or number in near_missing
+        self.groups = tuple(map(self.groups_of, self.patterns))
+        self.digits = frozenset(n for n, pattern in enumerate(self.patterns) if depends_on_digits(pattern.pattern))
+        """Patterns that see every line of a kind."""
+        self._by_literal: dict[bytes, list[int]] = {}
+        unindexed = []
+        for number, groups in enumerate(self.groups):
+            usable = [group for group in map(_without_digits, groups) if group]
+            for text in usable[0] if usable else ():
+                self._by_literal.setdefault(text, []).append(number)
+            if not usable:
+                unindexed.append(number)
+        self.unindexed = frozenset(unindexed)
+        """Patterns whose literals are digits."""
+        self._words = {text: [word for word in _words(text) if len(word) > 1] for text in self._by_literal}
+        self._selective_words = {word for words in self._words.values() for word in words if word.strip(_HEX)}
 
     @staticmethod
-    def groups(pattern: SearchPattern) -> tuple[tuple[bytes, ...], ...]:
+    def groups_of(pattern: SearchPattern) -> Groups:
         """Return the groups of literals of a pattern, `EVERY_LINE` if it has none."""
         try:
             required_literals(pattern.near or "")
@@ -76,3 +82,43 @@ class PatternIndex:
         except re.error as error:
             raise CatalogError(f"`{error.pattern!s}` is not a regular expression: {error.msg}") from None
         return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
+
+    def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
+        """Return the patterns that may match each line of a kind; the lines are in lower case.
+
+        Most literals are excluded for all lines at once: a word of theirs is in none.
+        """
+        text = b"\n".join(lines).translate(None, DIGITS)
+        starts = [0, *accumulate(len(line.translate(None, DIGITS)) + 1 for line in lines)]
+        # Words of hexadecimal letters may be a part of any identifier.
+        words = b" ".join(word for word in set(_words(text)) if word.strip(_HEX))
+        absent = {word for word in self._selective_words if word not in words}
+        found = [{*self.unindexed} for _ in lines]
+        for literal, numbers in self._by_literal.items():
+            position = text.find(literal) if absent.isdisjoint(self._words[literal]) else -1
+            while position >= 0:
+                line = bisect_right(starts, position) - 1
+                found[line].update(numbers)
+                position = text.find(literal, starts[line + 1])
+        return [sorted(numbers) for numbers in found]
+
+    def fits(self, number: int, line: bytes) -> bool:
+        """Return whether a line in lower case contains a literal of each group of a pattern."""
+        for group in self.groups[number]:
+            for text in group:
+                if text in line:
+                    break
+            else:
+                return False
+        return True
+
+
+def _words(text: bytes) -> list[bytes]:
+    return text.translate(_WORD_BYTES).split()
+
+
+def _without_digits(group: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the literals of a group without their digits; none if one of them is in most lines then."""
+    shortened = tuple(dict.fromkeys(text.translate(None, DIGITS) for text in group))
+    is_usable = all(len(text) >= MIN_WITHOUT_DIGITS and not _IN_IDENTIFIERS.fullmatch(text) for text in shortened)
+    return shortened if is_usable else ()

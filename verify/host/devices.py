@@ -33,6 +33,15 @@ def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
     return ("cpu",), None
 
 
+def architecture(device: str) -> str:
+    """Return `9.0` for an NVIDIA card, `gfx942` for an AMD one."""
+    import torch
+
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
+    return ".".join(map(str, torch.cuda.get_device_capability(device)))
+
+
 def skip_if_busy(context: CheckContext) -> CheckResult | None:
     """Return a skip if other processes use the device of a measurement, otherwise None.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ from packaging.version import Version
 from provision.catalog.index.http_client import describe_error, get
 from provision.catalog.index.local_path import local_path
 from provision.catalog.index.settings import without_credentials
-from provision.core.frozen import frozen
 from provision.core.json_text import parse_object
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FORM = re.compile(r"<\s*(form|input|script)\b", re.IGNORECASE)
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
-@frozen
+@dataclass(frozen=True)
 class IndexLocation:
     """A location of packages. Flat locations (find-links) list files of any package; indexes have one page a package."""
 
@@ -44,7 +44,7 @@ class IndexLocation:
         return self.url if self.flat else f"{self.url.rstrip('/')}/{canonicalize_name(package)}/"
 
 
-@frozen
+@dataclass(frozen=True)
 class IndexFile:
     """A listed file, with address and hash where the page has them."""
 
@@ -60,7 +60,7 @@ class IndexFile:
     """Upload time where the location has it (PEP 700)."""
 
 
-@frozen
+@dataclass(frozen=True)
 class ProjectPage:
     """The files of one package at a location; `problem` is the reason when the page cannot be read."""
 

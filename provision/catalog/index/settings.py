@@ -22,13 +22,12 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.user_path import expand_user
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class BundledContent(Protocol):
         """Describe the difference between a Stack and the nearest one of the bundle."""
 
 
-@frozen
+@dataclass(frozen=True)
 class ClientSettings:
     """Settings of the user's package client. Where uv itself is configured, the index fields are empty and uv's settings apply."""
 

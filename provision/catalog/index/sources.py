@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.project_page import IndexClient, IndexLocation
 from provision.catalog.index.settings import ClientSettings, uv_variables
 from provision.catalog.index.uv import read_uv_locations
-from provision.core.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True)
 class IndexSources:
     """Indexes and find-links locations that answer, and the variables that configure uv with them."""
 

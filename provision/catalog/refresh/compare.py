@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from packaging.specifiers import SpecifierSet
@@ -14,7 +15,6 @@ from provision.catalog.refresh.index_wheels import Wheel, WheelIndex
 from provision.catalog.refresh.wheel_metadata import TorchMetadata, VllmMetadata
 from provision.catalog.rows.builds import Release, Torch
 from provision.catalog.versions import cuda_of, numbers
-from provision.core.frozen import frozen
 
 AT_ONCE = 8
 """Releases that are read in parallel, each by a few small requests."""
@@ -22,7 +22,7 @@ AT_ONCE = 8
 S = TypeVar("S")
 
 
-@frozen
+@dataclass(frozen=True)
 class CatalogDifference:
     """A value that differs between the catalog and a wheel."""
 
@@ -33,7 +33,7 @@ class CatalogDifference:
     file: str
 
 
-@frozen
+@dataclass(frozen=True)
 class CatalogComparison:
     """The numbers of compared releases, the differences, and the rows without a wheel on the index."""
 

@@ -6,6 +6,7 @@ import re
 import zipfile
 import zlib
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from packaging.tags import Tag
@@ -19,7 +20,6 @@ from provision.catalog.index.sources import find_sources
 from provision.catalog.refresh.http_ranges import RangeFile
 from provision.core.errors import FirstlightError
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 
 MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
@@ -29,7 +29,7 @@ class IndexReadError(FirstlightError):
     """None of the user's indexes answers, or a listed file cannot be read."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Wheel:
     """A wheel on an index."""
 

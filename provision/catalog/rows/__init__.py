@@ -5,10 +5,10 @@ GPU code: "80" is native code for compute capability 8.0; "p80" is PTX, which a 
 
 from __future__ import annotations
 
-from provision.core.frozen import table_row
+from dataclasses import dataclass
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
     source: str
     """The artifact or the page that the row was read from."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
-from provision.core.frozen import table_row
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Release(Row):
     """A vLLM release and its wheel on the default package index."""
 
@@ -32,7 +32,7 @@ class Release(Row):
     flashinfer_cubin: bool = False
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Build(Row):
     """A vLLM build that is not the default wheel: from another index, or under another name."""
 
@@ -50,7 +50,7 @@ class Build(Row):
     gfx: tuple[str, ...] = ()
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Proven(Row):
     """A set that was tried: a build of vLLM with its torch."""
 
@@ -61,7 +61,7 @@ class Proven(Row):
     on: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TorchStandIn(Row):
     """A CUDA build of torch on the default index with which a CPU build of vLLM was tried; for hosts that cannot get torch's CPU build."""
 
@@ -72,7 +72,7 @@ class TorchStandIn(Row):
     variant: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ImportFailure(Row):
     """A vLLM release that cannot be imported as installed, and the release that fixes it."""
 
@@ -81,7 +81,7 @@ class ImportFailure(Row):
     cured: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Horizon(Row):
     """How much newer than a release its dependencies may be, in days."""
 
@@ -90,7 +90,7 @@ class Horizon(Row):
     """Releases at most this much older than the catalog's newest take today's dependencies."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Bound(Row):
     """A fixed range of a dependency for the vLLM releases `since` to `until`, both included."""
 
@@ -101,7 +101,7 @@ class Bound(Row):
     until: str | None = None
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Timeline(Row):
     """Upload days of a dependency's minor releases, oldest first, at most one a month: `2025-07-25 4.54`."""
 
@@ -109,7 +109,7 @@ class Timeline(Row):
     releases: tuple[str, ...]
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Torch(Row):
     """A torch release with its variants."""
 
@@ -125,7 +125,7 @@ class Torch(Row):
     cxx11_abi: bool
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TorchArch(Row):
     """GPU code in a CUDA variant of torch, for a range of releases."""
 
@@ -135,7 +135,7 @@ class TorchArch(Row):
     codes: tuple[str, ...]
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RocmArch(Row):
     """AMD architectures in a ROCm variant of torch."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
-from provision.core.frozen import table_row
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CudaMajor(Row):
     """The lowest driver that runs native code of a CUDA major."""
 
@@ -16,7 +16,7 @@ class CudaMajor(Row):
     driver: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Toolkit(Row):
     """The lowest driver that runs all output of a CUDA toolkit, PTX included."""
 
@@ -24,7 +24,7 @@ class Toolkit(Row):
     driver: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Branch(Row):
     """A driver branch."""
 
@@ -37,7 +37,7 @@ class Branch(Row):
     newest: str | None = None
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DriverFault(Row):
     """A fault of a driver that is loaded and does not answer."""
 
@@ -48,7 +48,7 @@ class DriverFault(Row):
     remedy: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DriverOffer(Row):
     """The driver that is installed if the settings name none."""
 
@@ -57,7 +57,7 @@ class DriverOffer(Row):
     """The month in which the branches were read."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class HostCompiler(Row):
     """The newest gcc that a toolkit's nvcc accepts."""
 
@@ -65,7 +65,7 @@ class HostCompiler(Row):
     gcc: int
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NvidiaCard(Row):
     name: str
     ids: tuple[str, ...]
@@ -84,7 +84,7 @@ class NvidiaCard(Row):
     """Machines with one such card, whose names `--what-if` takes as well."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
     """A generation of NVIDIA cards."""
 
@@ -96,21 +96,21 @@ class Architecture(Row):
     first_driver: str | None = None
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AmdCard(Row):
     name: str
     ids: tuple[str, ...]
     gfx: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IntegratedGraphics(Row):
     """AMD architectures of integrated graphics."""
 
     gfx: tuple[str, ...]
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Userspace(Row):
     """The ROCm that a variant needs on the host."""
 
@@ -119,14 +119,14 @@ class Userspace(Row):
     below: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AccessGroup(Row):
     """A system group whose members may open AMD cards."""
 
     name: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Level(Row):
     """A level of a processor's instruction set."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
-from provision.core.frozen import table_row
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageSystem(Row):
     """A distribution with known driver packages; `version_id` is the release, or its first part."""
 
@@ -21,7 +21,7 @@ class PackageSystem(Row):
     """Packages that add the repositories of a driver's dependencies."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageMachine(Row):
     """A CPU architecture as the vendors spell it in addresses."""
 
@@ -30,7 +30,7 @@ class PackageMachine(Row):
     deb: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageRepository(Row):
     """A vendor's signed repository. `path` and `suite` contain the placeholders that the head of packages.toml lists."""
 
@@ -56,7 +56,7 @@ class PackageRepository(Row):
     """The apt priority of all packages of `origin`; 0: apt's default."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageComponent(Row):
     """The packages of one component, such as `driver-open`."""
 
@@ -73,7 +73,7 @@ class PackageComponent(Row):
     """Whether dkms builds a kernel module on the host."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DistributionDriver(Row):
     """A driver in a distribution's own archive: the newest of one branch.
 
@@ -99,7 +99,7 @@ class DistributionDriver(Row):
     """The series of the release's first kernel; later series of the same flavour have their own meta packages."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageFamily(Row):
     """Packages that have the driver's version."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
-from provision.core.frozen import table_row
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Need(Row):
     """Space and memory that a family of builds needs, in GiB."""
 
@@ -19,7 +19,7 @@ class Need(Row):
     model: float
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PythonNeed(Row):
     """Space of a managed interpreter, in GiB."""
 
@@ -27,7 +27,7 @@ class PythonNeed(Row):
     archive: float
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SystemNeed(Row):
     """A library or program that the distribution must provide."""
 
@@ -41,13 +41,13 @@ class SystemNeed(Row):
     programs: tuple[str, ...] = ()
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InstallCommand(Row):
     manager: str
     install: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LinuxRelease(Row):
     """What a release of a distribution contains."""
 
@@ -59,7 +59,7 @@ class LinuxRelease(Row):
     """The version of its python3; absent if the installation has none."""
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PythonPackage(Row):
     """The package with the headers of a distribution's default interpreter."""
 
@@ -69,12 +69,12 @@ class PythonPackage(Row):
     headers: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ManagedPython(Row):
     version: str
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PlatformTag(Row):
     """The glibc versions for which uv has a platform name, ascending."""
 

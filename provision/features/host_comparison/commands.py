@@ -18,7 +18,7 @@ def drift(
         typer.Option(
             "--against",
             metavar="HOST|FILE",
-            help="A golden host, or its facts in a file. Default: the majority of the hosts with the same GPUs.",
+            help="Reference: a host, or a file with the facts of one. Default: the majority of the hosts with the same GPUs.",
         ),
     ] = None,
     prometheus: Annotated[

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.features.host_comparison.values import HostValues, Value, is_same, part_of, parts
 
 
-@frozen
+@dataclass(frozen=True)
 class Difference:
     """One value in which hosts differ from the expected one; None means absent."""
 
@@ -24,7 +24,7 @@ class Difference:
         return part_of(self.key)
 
 
-@frozen
+@dataclass(frozen=True)
 class Oddity:
     """Hosts with the same differences, which therefore have one cause."""
 
@@ -33,7 +33,7 @@ class Oddity:
     """The most telling first."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Split:
     """Values that no majority of hosts has, for the same groups of hosts."""
 
@@ -42,7 +42,7 @@ class Split:
     """By path: the value of each group. The most telling first."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Comparison:
     """What differs among hosts that should be equal."""
 

@@ -6,12 +6,12 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, UsageError
 from provision.core.files import write_atomically
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
@@ -27,7 +27,7 @@ from provision.pipeline.runner import execute, read_inventory
 STDOUT = "-"
 
 
-@frozen
+@dataclass(frozen=True)
 class DriftOptions:
     """What is compared with what, and where the answer goes."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.features.host_comparison.compare import Comparison, Difference, Oddity, Split
 from provision.features.host_comparison.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
@@ -19,7 +18,7 @@ INDENT = "  "
 MAJORITY = "their majority"
 
 
-@frozen
+@dataclass(frozen=True)
 class ComparedClass:
     """Equal hosts, and what differs among them."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import MASK
 from provision.core.tables import own_table
@@ -20,7 +20,7 @@ OTHER = "other"
 Value: TypeAlias = str | int | float | bool | None
 
 
-@frozen
+@dataclass(frozen=True)
 class HostValues:
     """One host as it is compared."""
 

@@ -17,6 +17,8 @@ from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
 PREFIX = "firstlight_"
+PREFIX_LIKENESS = 0.7
+"""Ratio of equal letters from which the beginning of a name is a misspelt prefix."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _VALUE = re.compile(rf"(?:set )?{PREFIX}(\w+): ([\w.-]+)")
 """A setting with its value, as an inventory file has it."""
@@ -150,11 +152,14 @@ def _allowed(name: str) -> str:
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
-    known = [PREFIX + name for name in Settings.model_fields]
-    near = difflib.get_close_matches(variable.lower(), known, n=1, cutoff=0.6)
+    # Without the prefix, which would make every name look like every other; it may be misspelt, too.
+    prefix, _, name = variable.lower().partition("_")
+    if difflib.SequenceMatcher(None, f"{prefix}_", PREFIX).ratio() < PREFIX_LIKENESS:
+        name = variable.lower()
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
     if not near:
         return "docs/reference/inventory.md lists all settings"
-    return f"did you mean {spell(near[0].removeprefix(PREFIX))}?"
+    return f"did you mean {spell(near[0])}?"
 
 
 def _option(name: str) -> str:

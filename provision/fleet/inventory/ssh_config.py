@@ -10,11 +10,11 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Connection
 from provision.core.process import run_program
 from provision.core.tables import own_table
@@ -29,7 +29,7 @@ ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
 Resolved = dict[str, list[str]]
 
 
-@frozen
+@dataclass(frozen=True)
 class SshTarget:
     """SSH parameters of one host from the inventory; `arguments` are in Ansible's order."""
 

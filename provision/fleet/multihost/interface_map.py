@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from verify.records import CheckResult, Figure
 
 InterfaceMap = Mapping[str, str]
@@ -19,7 +19,7 @@ MOST_SHOWN = 4
 LOOPBACK = ("127.", "::1")
 
 
-@frozen
+@dataclass(frozen=True)
 class AllReduceTrial:
     """An all-reduce between two hosts, and their answers: figures, `skip` or `problem`."""
 

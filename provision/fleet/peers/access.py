@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.core.errors import SourceError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh import program
@@ -41,7 +40,7 @@ _OPTIONS = {
 }
 
 
-@frozen
+@dataclass(frozen=True)
 class RunKey:
     """The key pair of a run, in memory only here."""
 
@@ -60,7 +59,7 @@ def make_key() -> RunKey:
     return RunKey(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(), private.decode())
 
 
-@frozen
+@dataclass(frozen=True)
 class Peer:
     """A host as the others reach it."""
 

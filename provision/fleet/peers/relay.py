@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from provision.core.frozen import frozen
-
 FIRST = 2
 """Related hosts that the controller sends to: with one alone, a slow or broken one would delay all others."""
 AT_ONCE = 2
@@ -32,7 +30,7 @@ class _State(Enum):
     """It has its files or has failed, and hands nothing on."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Member:
     """A host that takes part."""
 
@@ -43,7 +41,7 @@ class Member:
     """Bytes of each file that it needs, by hash."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Turn:
     """A transfer that may begin now; without a source the controller sends everything."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.fleet.rollout.gate import thresholds
 
 
-@frozen
+@dataclass(frozen=True)
 class Comparison:
     """How many answers were compared, and how many of them differ."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from provision.core.frozen import frozen
 from provision.core.tables import own_table
 
 Verdict = Literal["go on", "roll back", "undecided"]
@@ -20,7 +20,7 @@ def thresholds() -> dict[str, Any]:
     return own_table(Path(__file__).with_name("thresholds.toml"))
 
 
-@frozen
+@dataclass(frozen=True)
 class Observed:
     """What was seen of one release since a step began."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.rollout import Rollout
 
 
-@frozen
+@dataclass(frozen=True)
 class Move:
     """What a run of `rollback` did to one host; None where a release is not known."""
 

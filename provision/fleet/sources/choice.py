@@ -6,11 +6,11 @@ Hosts hand files on where that is set, or where it takes less time by the bandwi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
 from provision.core.models.staged import FileKind, StagedFile
@@ -38,7 +38,7 @@ SAMPLED_BELOW = 256 << 20
 """Larger files are not hashed before they are copied, bytes. Nor is a chat template, which a setting may replace."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Choice:
     """The hosts that hand files on to each other, and why these or none."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh import program
@@ -18,7 +18,7 @@ Lacks = Callable[[str, str], None]
 """Called with the hash of a file that did not come, and why."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Defaults:
     """What a host asks where neither the inventory nor its own settings name anything."""
 
@@ -26,7 +26,7 @@ class Defaults:
     hub: str
 
 
-@frozen
+@dataclass(frozen=True)
 class OwnFiles:
     """Files that a host is to get, under their names in transfer. `Session.send` verifies them and sends what is missing."""
 

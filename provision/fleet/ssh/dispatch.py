@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.frozen import frozen
 from provision.core.quantile import quantile
 from provision.fleet.ssh.errors import AuthenticationError
 
@@ -31,7 +30,7 @@ TICK_S = 0.25
 _RETRIED_FIRST = 1_000_000
 
 
-@frozen
+@dataclass(frozen=True)
 class Task(Generic[T]):
     """Work on one host. Higher priorities go first; equal ones in the order given."""
 
@@ -46,7 +45,7 @@ class Task(Generic[T]):
     """Called from another thread to end the task early: the session's `close`."""
 
 
-@frozen
+@dataclass(frozen=True)
 class TaskOutcome(Generic[T]):
     """Result of a task: a value or an error. Times in seconds."""
 
@@ -67,7 +66,7 @@ class TaskOutcome(Generic[T]):
         return self.value  # type: ignore[return-value]  # T may itself be None
 
 
-@frozen
+@dataclass(frozen=True)
 class FanOutStats:
     """Figures over all attempts."""
 
@@ -86,7 +85,7 @@ class FanOutStats:
     tasks_per_s: float
 
 
-@frozen
+@dataclass(frozen=True)
 class FanOut(Generic[T]):
     """All results, by host in the order given, and the figures."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from provision.core.frozen import frozen
 from provision.fleet.ssh.channel import Channel
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call; negative when bytes must be sent again."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Completed:
     """Result of a command. Undecodable bytes are replaced."""
 
@@ -28,7 +28,7 @@ class Completed:
     seconds: float
 
 
-@frozen
+@dataclass(frozen=True)
 class SendReport:
     """Result of `send`; sizes in bytes."""
 

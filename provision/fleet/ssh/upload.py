@@ -14,12 +14,12 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.fleet.ssh.session import Completed, Progress, SendReport
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Streamer(Protocol):
     def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
 
 
-@frozen
+@dataclass(frozen=True)
 class RemoteFiles:
     """Files in a host's incoming folder, and the free bytes of its disk."""
 

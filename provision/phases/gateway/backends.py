@@ -6,12 +6,11 @@ import json
 import re
 import ssl
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import (
     EVERYWHERE,
@@ -27,7 +26,7 @@ from provision.phases.gateway.records import Backend, Gateway, Limits
 RUN_FOLDER = "/run/firstlight-gateway"
 
 
-@frozen
+@dataclass(frozen=True)
 class Served:
     """What one host says that it serves."""
 

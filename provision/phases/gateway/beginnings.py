@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from provision.core.frozen import frozen
 from provision.core.tables import rows_of
 
 COMPARED = 1024
@@ -26,7 +26,7 @@ _RING_IDS = 2**20
 """HAProxy places a server on its ring by its number times 4,096 (`SRV_EWGHT_RANGE`), in 32 bits."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Text:
     """Where one route's requests have a text of their beginning."""
 

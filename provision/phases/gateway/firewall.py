@@ -6,12 +6,12 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Literal, TypeAlias
 
 from provision.core.errors import InventoryError
-from provision.core.frozen import frozen
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
@@ -32,7 +32,7 @@ Firewall = Literal["ufw", "firewalld", "nftables"]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@frozen
+@dataclass(frozen=True)
 class RuleSet:
     """Rules in a table of their own, which a unit of their own loads."""
 
@@ -50,7 +50,7 @@ START = RuleSet("firewall-start", "firstlight-firewall-start.service", "inet fir
 its release of before still has the rules of that one."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Opening:
     """Ports, and who may connect to them besides the host itself."""
 

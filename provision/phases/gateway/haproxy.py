@@ -11,11 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from provision.core.frozen import frozen
 from provision.core.tables import own_table
 from provision.phases.gateway import router
 from provision.phases.gateway.beginnings import balance_rules, reading_rules, ring_ids
@@ -58,7 +57,7 @@ def passed_routes() -> tuple[str, ...]:
     return tuple(own_table(Path(__file__).with_name("routes.toml"))["passed"])
 
 
-@frozen
+@dataclass(frozen=True)
 class Files:
     """The files of a gateway, which refer to one another by name."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
-
-from provision.core.frozen import frozen
 
 Balance = Literal["requests", "prefixes", "router"]
 """What decides which host gets a request: that it has the fewest, the beginning of the request's prompt, or vllm-router."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Backend:
     """A serving host as the gateway reaches it."""
 
@@ -28,7 +26,7 @@ class Backend:
     """Port of its health agent, at the same address; None where it has none."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Limits:
     """What the gateway lets through."""
 
@@ -40,7 +38,7 @@ class Limits:
     """Of one client; None: as many as it likes."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Probe:
     """How a host is asked for one token, apart from its clients."""
 
@@ -49,7 +47,7 @@ class Probe:
     """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Gateway:
     """One gateway with everything that it needs to know."""
 

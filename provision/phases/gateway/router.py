@@ -12,11 +12,11 @@ import ipaddress
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.tables import own_table
 from provision.core.unit_set import UnitSet
 from provision.phases.gateway.beginnings import ring_ids
@@ -34,7 +34,7 @@ _CONFIG, _PROGRAM, _TOKENS = "routers.json", "router.py", "tokens.py"
 _ROUTERS, _LISTENERS = ipaddress.IPv4Address("127.86.0.0"), ipaddress.IPv4Address("127.96.0.0")
 
 
-@frozen
+@dataclass(frozen=True)
 class Wheel:
     """The wheel of vllm-router for a gateway."""
 

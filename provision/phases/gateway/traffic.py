@@ -9,11 +9,10 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError, UsageError
-from provision.core.frozen import frozen
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
@@ -23,7 +22,7 @@ COUNTERS = {"sessions": "scur", "requests": "stot", "errors_5xx": "hrsp_5xx", "b
 """Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names."""
 
 
-@frozen
+@dataclass(frozen=True)
 class HostTraffic:
     """One host behind one gateway. Counts begin with HAProxy's last start or reload, except those that it still works on."""
 
@@ -43,7 +42,7 @@ class HostTraffic:
     """Answers that ended before they were whole, or never began."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Traffic:
     """All hosts behind one gateway, by model and name."""
 

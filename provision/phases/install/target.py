@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 
 Progress = Callable[[str, str], None]
 """Called with host and current task, from the thread that called `install`."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Target:
     """A host and the variables that the roles read (docs/reference/playbooks.md)."""
 

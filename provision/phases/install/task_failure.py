@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.tables import own_table
 
 TABLE = Path(__file__).with_name("known_failures.toml")
@@ -26,7 +26,7 @@ LINES_AT_MOST = 4
 EVIDENCE_AT_MOST = 20
 
 
-@frozen
+@dataclass(frozen=True)
 class TaskReport:
     """What is reported of a host: a sentence, a hint, and the lines that they rest on."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
-
-from provision.core.frozen import frozen
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
 JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
 """Kinds of targets, by which Prometheus labels their metrics."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Target:
     """One address that Prometheus reads."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import address_from, metrics_bind, with_port
 from provision.phases.gateway.backends import Served, endpoint_of
 from provision.phases.monitoring.records import Job, Target
 
 
-@frozen
+@dataclass(frozen=True)
 class Found:
     """The targets of a monitoring host, and what it cannot read."""
 

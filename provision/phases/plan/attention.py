@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
-from provision.core.frozen import frozen
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import DecidingAttention, HostProfile, Launch
@@ -21,7 +20,7 @@ MODELS = {
 }
 
 
-@frozen
+@dataclass(frozen=True)
 class AttentionChoice:
     """The choice with its reason. `plan` is None if no back end is possible."""
 

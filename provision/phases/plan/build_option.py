@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Proven, Release, Torch
 from provision.catalog.versions import platform_of, release
-from provision.core.frozen import frozen_by_identity
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST
@@ -17,7 +17,7 @@ from provision.phases.plan.policy import LATEST
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 
-@frozen_by_identity
+@dataclass(frozen=True, eq=False)
 class BuildOption:
     """One candidate. `release` and `build` are None if the plan has no vLLM."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,7 +14,6 @@ from provision.catalog.rows.hardware import AmdCard as AmdRow
 from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
 from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts, NvidiaGpu, PciGpu
 from provision.phases.plan.gpu_code import Coverage, coverage
 
@@ -28,7 +27,7 @@ _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeo
 _DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
 
 
-@frozen
+@dataclass(frozen=True)
 class Card:
     """An NVIDIA card. `name` is the catalog's, else the host's."""
 
@@ -50,7 +49,7 @@ class Card:
         return (self.name, self.compute_capability, self.memory_gib, self.mig)
 
 
-@frozen
+@dataclass(frozen=True)
 class AmdCard:
     """An AMD card, as `Card`."""
 

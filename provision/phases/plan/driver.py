@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.rows.hardware import Architecture
 from provision.catalog.versions import cuda_of, numbers
-from provision.core.frozen import frozen
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import attention, driver_supply, torch_pair
 from provision.phases.plan.build_option import BuildOption
@@ -20,7 +20,7 @@ Action = Literal["keep", "install", "upgrade"]
 Module = Literal["open", "proprietary"]
 
 
-@frozen
+@dataclass(frozen=True)
 class LaunchedCode:
     """GPU code that a Stack launches, with its CUDA variant."""
 
@@ -32,7 +32,7 @@ class LaunchedCode:
     """The compute capabilities of the cards that launch it."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Floor:
     """The lowest driver for one reason."""
 

@@ -10,6 +10,7 @@ In this order:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -18,12 +19,11 @@ from provision.catalog.packages import distribution_driver, package_system
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 
 Source = Literal["vendor", "distribution"]
 
 
-@frozen
+@dataclass(frozen=True)
 class Supply:
     """An available driver. `row` is None for the vendor's."""
 
@@ -33,7 +33,7 @@ class Supply:
     row: DistributionDriver | None = None
 
 
-@frozen
+@dataclass(frozen=True)
 class DriverRequest:
     """The part of a profile that decides on a driver to install."""
 

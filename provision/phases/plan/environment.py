@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 
@@ -14,7 +15,7 @@ PROGRAMS = "programs"
 NVCC = "bin/nvcc"
 
 
-@frozen
+@dataclass(frozen=True)
 class Toolkit:
     """A CUDA toolkit in its folder."""
 
@@ -25,7 +26,7 @@ class Toolkit:
     """What it does not have of what kernels compiled at run time need."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Environment:
     """The environment of one host. None means unknown."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.stack import Reason
 from provision.phases.plan.build_option import BuildOption, options
 from provision.phases.plan.host_profile import HostProfile
@@ -23,7 +23,7 @@ FALLBACKS = 3
 _EVALUATIONS = tuple((rule.id, rule.evaluate) for rule in RULES)
 
 
-@frozen
+@dataclass(frozen=True)
 class Evaluation:
     """The verdicts on one candidate, or on the host (`option` is None)."""
 

@@ -105,7 +105,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("model", _model(stack.model)))
     if stack.serving:
         pairs += [("serving", choice.text) for choice in stack.serving.choices]
-    pairs.append(("supervisor", stack.supervisor))
+    pairs.append(("runs under", stack.supervisor))
     return pairs
 
 

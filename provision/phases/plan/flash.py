@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 from provision.catalog import catalog
-from provision.core.frozen import frozen
 from provision.core.models.stack import FlashAttnPlan
 from provision.phases.plan import attention, flash_package
 from provision.phases.plan.build_option import BuildOption
@@ -15,7 +15,7 @@ WANTED = ("package", "both")
 NONE = FlashAttnPlan(provider="none")
 
 
-@frozen
+@dataclass(frozen=True)
 class FlashChoice:
     """The choice with its reason. `refused` is the reason why a requested package is not available."""
 

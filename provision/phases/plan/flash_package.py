@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import FlashSource, FlashWheels
 from provision.catalog.versions import cuda_of, minor, numbers, release, within
-from provision.core.frozen import frozen_by_identity
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
 from provision.phases.plan import community, gpu_code, interpreter
 from provision.phases.plan.build_option import BuildOption
@@ -19,7 +19,7 @@ URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}
 CONTROLLER = "controller"
 
 
-@frozen_by_identity
+@dataclass(frozen=True, eq=False)
 class PackageChoice:
     """The package with the reason. `package` is None if none is available."""
 

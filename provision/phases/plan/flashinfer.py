@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import between, cuda_of, numbers
-from provision.core.frozen import frozen
 from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
@@ -17,7 +17,7 @@ from provision.phases.plan.host_profile import HostProfile
 BACKEND = "FLASHINFER"
 
 
-@frozen
+@dataclass(frozen=True)
 class FlashInferChoice:
     """The choice with its reason. `refused` is the reason against a requested back end, `assumed` an assumption about the host."""
 

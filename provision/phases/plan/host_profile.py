@@ -6,13 +6,12 @@ so that a megabyte more or less does not create another class.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
@@ -29,7 +28,7 @@ Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
 
 
-@frozen
+@dataclass(frozen=True)
 class HostPython:
     path: str
     version: str
@@ -38,7 +37,7 @@ class HostPython:
     """The torch that it contains; read only under `--set torch=existing`."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Interpreters:
     """The part of a profile that decides on the interpreter."""
 
@@ -50,7 +49,7 @@ class Interpreters:
     """Whether the interpreter must contain the candidate's torch."""
 
 
-@frozen
+@dataclass(frozen=True)
 class DecidingAttention:
     """The part of a profile that decides on the attention back end."""
 
@@ -68,7 +67,7 @@ class DecidingAttention:
     """Name and gfx architecture of the AMD cards that serve."""
 
 
-@frozen
+@dataclass(frozen=True)
 class ServedModel:
     """The user's model with its serving request."""
 
@@ -87,7 +86,7 @@ class ServedModel:
         return self.shape.weights.total / GIB
 
 
-@frozen
+@dataclass(frozen=True)
 class Launch:
     """The part of a profile that decides which GPU code runs."""
 
@@ -95,7 +94,7 @@ class Launch:
     capabilities: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True)
 class HostProfile:
     """One class of hosts with its policy. None means unknown."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, within
-from provision.core.frozen import frozen
 from provision.core.models.stack import Interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, HostPython, Interpreters
@@ -18,7 +18,7 @@ OWN_FLOOR = ">=3.10"
 _OLDER_FLOOR = re.compile(r">=3\.\d(?!\d)")
 
 
-@frozen
+@dataclass(frozen=True)
 class InterpreterChoice:
     """The choice with its reason. `interpreter` is None if no Python is in range; `lacks_headers` is None if unknown."""
 

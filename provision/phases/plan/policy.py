@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from provision.catalog import catalog
 from provision.catalog.versions import within
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 from provision.core.models.settings import Settings
 
 FlashAttn = Literal["auto", "bundled", "package", "both", "none"]
@@ -21,7 +21,7 @@ LATEST, NEWEST = "latest", "newest"
 """The newest release that was tried, and the newest of all."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Policy:
     """The settings that rules read. `gpus` is None for all cards."""
 

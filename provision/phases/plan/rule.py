@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from provision.core.frozen import frozen
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
     source: str | None
 
 
-@frozen
+@dataclass(frozen=True)
 class RuleInfo:
     """What every rule declares."""
 
@@ -38,14 +38,14 @@ class RuleInfo:
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Rule(RuleInfo):
     """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
 
     evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
 
 
-@frozen
+@dataclass(frozen=True)
 class HostRule(RuleInfo):
     """A rule on the host, independent of the candidate."""
 

@@ -23,6 +23,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
 from provision.phases.plan.trace import Sources, verdicts
+from provision.report.layout import count
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
@@ -119,7 +120,7 @@ def _lines(answer: WhyNot) -> list[str]:
     lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
     for evaluation in answer.evaluations:
         against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
-        fits = "fits" if evaluation.accepted else f"does not fit: {len(against)} refusals"
+        fits = "fits" if evaluation.accepted else f"does not fit: {count(len(against), 'refusal')}"
         if evaluation.candidate == "host":
             fits = "can run a combination of versions" if evaluation.accepted else "can run no combination of versions"
         ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]

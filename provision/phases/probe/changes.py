@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from provision.core.errors import FirstlightError
-from provision.core.frozen import frozen
 from provision.core.models.facts import Drift
 from provision.fleet.ssh import Session
 from provision.phases.probe.parsers.drift import UNIT
@@ -24,7 +24,7 @@ DEADLINE_S = 15.0
 _SUDO = re.compile(r"^([0-9]+)[0-9.]* \S+ sudo\[[0-9]+\]: +(\S+) : .*\bCOMMAND=(\S+)")
 
 
-@frozen
+@dataclass(frozen=True)
 class Change:
     """The last change of a file."""
 

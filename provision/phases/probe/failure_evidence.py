@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import secrets
+from dataclasses import dataclass
 
 from provision.core.errors import RemoteCommandError
-from provision.core.frozen import frozen
 from provision.fleet.ssh import Session
 from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import split
@@ -25,7 +25,7 @@ SOURCES = (
 """In the order of a start: an earlier source is more likely the cause than a later one."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Source:
     """One text of a host; without text `absent` has the reason."""
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-
-from provision.core.frozen import frozen
 
 ABSENT = 127
 _LONGEST_REASON = 200
@@ -22,7 +20,7 @@ _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|
 _OPENING = re.compile(r"^@@([0-9a-z]+) start$", re.MULTILINE)
 
 
-@frozen
+@dataclass(frozen=True)
 class Section:
     """One section: its text and exit status.
 
@@ -85,7 +83,7 @@ class Section:
                     yield f"{head}/{name}", content.strip()
 
 
-@frozen
+@dataclass(frozen=True)
 class Output:
     """All sections by name, and the host's clock at the end of the script."""
 

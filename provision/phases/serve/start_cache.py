@@ -11,11 +11,11 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from provision.core.errors import RemoteCommandError, ServeError
-from provision.core.frozen import frozen
 from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
 from provision.core.models.base import Record
@@ -118,7 +118,7 @@ class Unpacked(Record):
 AnswerT = TypeVar("AnswerT", bound=Record)
 
 
-@frozen
+@dataclass(frozen=True)
 class HostCache:
     """The start cache of one host."""
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
-from provision.core.frozen import frozen
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.core.run_folder import utc_now
@@ -68,7 +67,7 @@ class CachedLock(Record):
     refused: Reason | None = None
 
 
-@frozen
+@dataclass(frozen=True)
 class StageJob:
     """The inputs of one call of `stage`."""
 
@@ -82,7 +81,7 @@ class StageJob:
     on_stored: OnStored | None = None
 
 
-@frozen
+@dataclass(frozen=True)
 class LockedCandidate:
     """The locked candidate and the paths of its wheels on this machine."""
 
@@ -93,7 +92,7 @@ class LockedCandidate:
     from_cache: bool
 
 
-@frozen
+@dataclass(frozen=True)
 class _Attempt:
     """A candidate with its Stack, its local wheels and its cache key."""
 

@@ -16,7 +16,6 @@ from provision.catalog.index.http_client import describe_error
 from provision.catalog.index.local_path import local_path
 from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ class _Pace:
             raise _SlowError(f"only {have - self._have} bytes arrived in {now - self._since:.0f} s")
 
 
-@frozen
+@dataclass(frozen=True)
 class _Fetch:
     store: Store
     client: httpx.Client

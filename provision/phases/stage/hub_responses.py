@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 
-
-@frozen
+@dataclass(frozen=True)
 class ListedFile:
     """A file of a revision: with a sha256 when it is large (`lfs`), else with its git blob hash. Size in bytes, 0 when unknown."""
 
@@ -18,7 +17,7 @@ class ListedFile:
     blob: str | None
 
 
-@frozen
+@dataclass(frozen=True)
 class HubRevision:
     """One commit of a model repository, and the number of parameters by format where the hub counted them."""
 
@@ -27,7 +26,7 @@ class HubRevision:
     parameters: dict[str, int]
 
 
-@frozen
+@dataclass(frozen=True)
 class HubModel:
     """What the wheelhouse keeps of a model before its weights are fetched: config.json, parameters by format, bytes of weights."""
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
@@ -28,7 +27,7 @@ _EPOCH = "1735689600"
 """2025-01-01: time stamp of every file in the wheels, so that only their content decides the hash."""
 
 
-@frozen
+@dataclass(frozen=True)
 class LocalSource:
     """A project to build: its files by relative path. Their digest is the cache key of the wheel."""
 

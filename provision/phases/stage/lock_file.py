@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 
-
-@frozen
+@dataclass(frozen=True)
 class LockedWheel:
     """A distribution of the lock, its wheel, and the address of that wheel."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from provision.catalog.index.settings import read_settings
 from provision.catalog.rows import Row
 from provision.core.errors import ModelError
-from provision.core.frozen import table_row
 from provision.core.json_text import parse_object
 from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
@@ -26,7 +25,7 @@ _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class KnownModel(Row):
     """A model whose sizes the product has; known_models.toml explains the values."""
 

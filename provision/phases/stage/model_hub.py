@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,7 +18,6 @@ from urllib.parse import quote
 from provision.catalog.index.http_client import get, open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.json_text import parse_object
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
@@ -43,7 +42,7 @@ class HubSilentError(StageError):
     """The model hub does not answer."""
 
 
-@frozen
+@dataclass(frozen=True)
 class HubFile:
     """A file of the model. Its name in the wheelhouse has no folders."""
 

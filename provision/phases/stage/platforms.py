@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 
 if TYPE_CHECKING:
     from packaging.markers import Environment
@@ -23,7 +23,7 @@ _OLDEST = {"x86_64": 5, "aarch64": 17}
 """The oldest glibc minor in wheel tags, by architecture. Source: PEP 513 and PEP 599."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Target:
     """The platform that wheels must fit: `x86_64-manylinux_2_36` and a CPython, `3.11` or `3.11.7`."""
 

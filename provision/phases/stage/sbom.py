@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
@@ -24,7 +25,6 @@ from packageurl import PackageURL
 
 from provision import __version__
 from provision.core.files import write_atomically
-from provision.core.frozen import frozen
 from provision.core.models.staged import Staged, StagedFile
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _LONGEST_NAME = 100
 """Characters of a licence's name; longer fields are the text of the licence."""
 
 
-@frozen
+@dataclass(frozen=True)
 class LockedPackage:
     """A distribution of a lock with the hashes of its files."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
 from provision.core.errors import IndexUnreachableError, StageError
-from provision.core.frozen import frozen
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.core.tables import own_table
 from provision.phases.stage.platforms import Target
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from provision.catalog.index.project_page import IndexLocation, ProjectPage
 
 
-@frozen
+@dataclass(frozen=True)
 class PinnedBuild:
     """A distribution of fixed version and variant, and the vendor's index; None where the user's indexes serve it."""
 
@@ -38,7 +38,7 @@ class PinnedBuild:
         return version.local == self.variant or (location.url == self.vendor and "+" not in self.version)
 
 
-@frozen
+@dataclass(frozen=True)
 class SolveRequest:
     """Requirements, the index of each pinned one, and exclusions."""
 
@@ -92,7 +92,7 @@ def executor_requirements(stack: Stack) -> list[str]:
     return list(table[stack.executor]["requirements"]) if stack.executor in table else []
 
 
-@frozen
+@dataclass(frozen=True)
 class LocatedBuild:
     """The location of a pinned build, and its full version there."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -17,7 +17,6 @@ from provision.catalog.index.project_page import IndexFile, IndexLocation, Proje
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
-from provision.core.frozen import frozen
 from provision.core.models.stack import Stack
 from provision.phases.stage.download import OnStored, Progress, fetch_all
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
@@ -41,7 +40,7 @@ from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 
-@frozen
+@dataclass(frozen=True)
 class Solved:
     """The wheels of an environment, and the wheels that were refused before."""
 

@@ -23,7 +23,7 @@ from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import StageJob, cache_key, lock_best_candidate
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import OnStored, Progress
-from provision.phases.stage.extension_package import NoPackager, Packager
+from provision.phases.stage.extension_package import NoPackager, Packager, without_package
 from provision.phases.stage.host_uv import stage_uv
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
@@ -138,7 +138,8 @@ def staged_before(
         StageError: No candidate was accepted, or the folder of the model is no complete model.
     """
     job = StageJob(client or read_settings(), store, None, refresh=False, packager=NoPackager(), package_required=False)
-    known = store.get(STAGED, _key(accepted(resolution), settings, job))
+    candidates = accepted(resolution)
+    known = store.get(STAGED, _key(candidates, settings, job))
     try:
         staged = Staged.model_validate(known) if known else None
     except ValidationError:
@@ -149,7 +150,14 @@ def staged_before(
         name, files = stage_model(settings, job.settings, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
-    return staged.model_copy(update={"hosts": resolution.hosts})
+    return staged.model_copy(update={"hosts": resolution.hosts, "stack": _as_now(staged.stack, candidates)})
+
+
+def _as_now(staged: Stack, candidates: Iterable[tuple[Candidate, Stack]]) -> Stack:
+    """Return the Stack that was staged as it is planned now: what a host lacks, such as OS packages, may have changed since."""
+    builds = (staged.vllm, staged.torch)
+    found = next((stack for _, stack in candidates if (stack.vllm, stack.torch) == builds), staged)
+    return without_package(found) if staged.flash_attn.package is None and found.flash_attn.package else found
 
 
 def builds_of(stack: Stack) -> dict[str, str]:

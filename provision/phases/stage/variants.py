@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from provision.catalog.index.settings import without_credentials
-from provision.core.frozen import frozen
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
 from provision.phases.stage.lock_file import LockedWheel
@@ -26,7 +26,7 @@ _NAMED = re.compile(r"^__version__\b[^\n]*?['\"]([^'\"\n]+)['\"]", re.MULTILINE)
 _TOOLKIT = re.compile(r"^(cuda|hip)\b[^\n=]*= *(?:None|['\"]([^'\"\n]+)['\"]) *$", re.MULTILINE)
 
 
-@frozen
+@dataclass(frozen=True)
 class WrongPlatformWheel:
     """A locked wheel that was built for another platform than planned."""
 

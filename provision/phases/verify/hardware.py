@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
 from provision.core.models.quarantine import MarkedCard
 from provision.core.tables import rows_of
@@ -24,7 +24,7 @@ Check = Mapping[str, Any]
 """A record of a document of checks."""
 
 
-@frozen
+@dataclass(frozen=True)
 class HardwareCheck:
     """A row of hardware.toml, which explains the fields."""
 
@@ -36,7 +36,7 @@ class HardwareCheck:
     unless_all_cards: bool = False
 
 
-@frozen
+@dataclass(frozen=True)
 class HardwareFailure:
     """A failure of the hardware."""
 

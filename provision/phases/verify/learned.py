@@ -12,12 +12,12 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.tables import build_row, own_table, rows_of
@@ -30,7 +30,7 @@ MOST_SHOWN = 3
 Better = Literal["more", "less"]
 
 
-@frozen
+@dataclass(frozen=True)
 class Rule:
     """The rule of learned.toml, which explains the fields."""
 
@@ -42,7 +42,7 @@ class Rule:
     source: str
 
 
-@frozen
+@dataclass(frozen=True)
 class FigureRow:
     """Figures that are compared."""
 
@@ -109,7 +109,7 @@ class LearnedClass(Record):
     """Figures by which healthy equal hosts differ too much for a floor."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Reading:
     """One figure of one device."""
 

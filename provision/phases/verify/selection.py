@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 from provision.phases.verify.tool import SOURCE
 from verify.records import USAGE_EXIT, Level
 
 LIST_S = 60.0
 
 
-@frozen
+@dataclass(frozen=True)
 class Picked:
     """Names of checks and families, and faults as FAULT or FAULT@NAME."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed
@@ -19,7 +19,7 @@ NO_ENVIRONMENT = 66
 TAIL_LINES = 8
 
 
-@frozen
+@dataclass(frozen=True)
 class Verified:
     """Check results of one host."""
 

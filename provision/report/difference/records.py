@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary
 from provision.core.models.stack import Stack
@@ -31,7 +30,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:==|@)\s*(\S+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")
 
 
-@frozen
+@dataclass(frozen=True)
 class HostRecords:
     """One host in one run; None or empty means that the run did not reach this part."""
 
@@ -60,7 +59,7 @@ class HostRecords:
         }
 
 
-@frozen
+@dataclass(frozen=True)
 class RunRecords:
     """One run."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.folder_size import folder_bytes
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.core.json_text import parse
 from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names, run_status
@@ -21,7 +21,7 @@ _LEAVING = ".leaving-"
 """Prefix of a run that is being removed; no command lists it."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Pruned:
     """Decisions, and problems while carrying them out."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from provision.core.formatting import format_bytes
-from provision.core.frozen import frozen
 from provision.core.models.records import GREEN_STATES
 from provision.report.history.runs import RunStatus
 from provision.report.layout import count, fold_names
@@ -21,7 +21,7 @@ KEEP_MIB = 2048
 """Default total size; a run contains text only."""
 
 
-@frozen
+@dataclass(frozen=True)
 class PastRun:
     """What retention knows about a run."""
 
@@ -32,7 +32,7 @@ class PastRun:
     """Hosts that were green at its end."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Decision:
     """Whether a run is kept, and why."""
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.report.history.runs import RunStatus, document, names, objects, run_status
 from provision.report.layout import count, duration, table
 
 
-@frozen
+@dataclass(frozen=True)
 class ListedRun:
     """One run of `logs list`; fields from the summary are None without one."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.records import HostSummary, Summary
 from provision.core.models.stack import Reason
 from provision.report import wording
@@ -12,7 +12,7 @@ from provision.report.group import GroupedCheck, group_checks
 from provision.report.layout import fold_names
 
 
-@frozen
+@dataclass(frozen=True)
 class HostsClass:
     """One class, numbered from 1 in the order of its first host."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
 
-from provision.core.frozen import frozen
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
-from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
@@ -18,7 +17,7 @@ COUNTED = frozenset({"count", "B"})
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 
 
-@frozen
+@dataclass(frozen=True)
 class Reading:
     """One value and where it was measured."""
 
@@ -31,7 +30,7 @@ class Reading:
         return f"{self.host} {self.device}" if self.device and self.device != "cpu" else self.host
 
 
-@frozen
+@dataclass(frozen=True)
 class FigureRow:
     """One figure of one check over the hosts of a class."""
 
@@ -48,7 +47,6 @@ class FigureRow:
     readings: int
     beyond: int
     """How many readings miss the bound."""
-    dot_plot: DotPlot
 
 
 _Key = tuple[int, str, str, str, float | None, float | None]
@@ -105,14 +103,6 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
         middle=median(values),
         readings=len(readings),
         beyond=len(outside),
-        dot_plot=draw_dot_plot(
-            values,
-            floor=floor,
-            ceiling=ceiling,
-            outside=[
-                (reading.value, f"{reading.where}: {number(reading.value)} {unit}".rstrip()) for reading in outside
-            ],
-        ),
     )
 
 

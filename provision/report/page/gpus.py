@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
-from provision.core.models.records import CheckRecord, Figure, HostSummary
+from provision.core.models.records import Figure, HostSummary
 from provision.report.layout import number
 
 COLUMNS = (
     "temperature", "power", "SM clock", "memory errors", "PCIe", "NVLink", "bfloat16 matmul", "memory speed",
 )  # fmt: skip
 SPEEDS = (("speed.gemm", "bfloat16 products"), ("speed.memory", "memory, read and written"))
-CLOCKS = ("sm", "memory", "power", "temperature")
-"""Order in the answer of nvidia-smi that the speed checks keep."""
+CLOCKS = {"sm": "MHz", "memory": "MHz", "power": "W", "temperature": "°C"}
+"""What the speed checks ask nvidia-smi for, in order, and the units."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Cell:
     """One value, its bound, and whether it misses that."""
 
@@ -27,7 +27,7 @@ class Cell:
     is_beyond: bool = False
 
 
-@frozen
+@dataclass(frozen=True)
 class GpuRow:
     """One GPU of one host."""
 
@@ -42,7 +42,7 @@ class GpuRow:
         return any(cell.is_beyond for cell in self.cells)
 
 
-@frozen
+@dataclass(frozen=True)
 class GpuTable:
     """All GPUs of a run, with the columns of which something is known."""
 
@@ -68,61 +68,37 @@ def gpu_table(hosts: Iterable[HostSummary]) -> GpuTable:
 
 
 def _of_host(host: HostSummary) -> Iterator[GpuRow]:
-    by_id: dict[str, list[CheckRecord]] = {}
-    for check in host.checks:
-        by_id.setdefault(check.id, []).append(check)
+    figures = {(check.id, check.device or "", figure.name): figure for check in host.checks for figure in check.figures}
+    evidence = {(check.id, check.device or ""): check.evidence for check in host.checks}
+    found = evidence.get(("devices.ecc", ""))
+    cards = [card for card in found if isinstance(card, Mapping)] if isinstance(found, (list, tuple)) else []
+    limits = [name.partition(": ")[2] for check, _, name in figures if check == "devices.clocks"]
+    # Checks number GPUs in the order of their PCI addresses, as the driver does.
+    health = {str(card.get("pci")): card for card in cards} or {address: {} for address in limits}
     devices = {check.device for check in host.checks if re.fullmatch(r"cuda:\d+", check.device or "")}
-    seen = _list(_evidence(by_id, "devices.gpus", None).get("seen"), "torch")
-    health = {str(card.get("pci")): card for card in _list({"cards": _raw(by_id, "devices.ecc")}, "cards")}
-    limits = [figure.name for check in by_id.get("devices.clocks", ()) for figure in check.figures]
-    # Checks see GPUs in the order of their PCI addresses, as NVML does.
-    addresses = [str(gpu.get("pci")) for gpu in seen] or [*health] or [name.partition(": ")[2] for name in limits]
     for place, device in sorted((int(str(name).partition(":")[2]), str(name)) for name in devices):
-        pci = addresses[place] if place < len(addresses) else ""
-        card, now = health.get(pci, {}), _clocks(by_id, device)
-        name = _evidence(by_id, "speed.gemm", device).get("name") or card.get("name") or "GPU"
-        limit = _figure(by_id, "devices.clocks", f"power limit: {pci}")
+        pci, card = [*health.items(), *[("", {})] * (place + 1)][place]
+        gemm = evidence.get(("speed.gemm", device))
+        load = gemm if isinstance(gemm, Mapping) else {}
+        now = _clocks(load.get("clocks"))
+        limit = figures.get(("devices.clocks", "", f"power limit: {pci}"))
         cells = (
             Cell(now.get("temperature") or _with_unit(card.get("temperature_c"), "°C")),
             _limited(now.get("power") or _with_unit(card.get("power_w"), "W"), limit),
             Cell(now.get("sm", "")),
             _memory_errors(card),
-            _pcie(by_id, device),
-            _measured(_figure(by_id, "devices.nvlink", f"links up: {pci}"), "links"),
-            *(_measured(_figure(by_id, check, figure, device)) for check, figure in SPEEDS),
+            _pcie(*(figures.get(("devices.pcie", device, name)) for name in ("lanes", "speed"))),
+            _measured(figures.get(("devices.nvlink", "", f"links up: {pci}")), "links"),
+            *(_measured(figures.get((check, device, figure))) for check, figure in SPEEDS),
         )
-        yield GpuRow(host.name, device, str(name), cells)
+        yield GpuRow(host.name, device, str(load.get("name") or card.get("name") or "GPU"), cells)
 
 
-def _raw(by_id: Mapping[str, list[CheckRecord]], id_: str, device: str | None = None) -> Any:
-    return next((check.evidence for check in by_id.get(id_, ()) if device in (None, check.device)), None)
-
-
-def _evidence(by_id: Mapping[str, list[CheckRecord]], id_: str, device: str | None) -> Mapping[str, Any]:
-    found = _raw(by_id, id_, device)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _list(found: Any, key: str) -> list[Mapping[str, Any]]:
-    items = found.get(key) if isinstance(found, Mapping) else None
-    return [item if isinstance(item, Mapping) else {} for item in items] if isinstance(items, (list, tuple)) else []
-
-
-def _figure(by_id: Mapping[str, list[CheckRecord]], id_: str, name: str, device: str | None = None) -> Figure | None:
-    checks = (check for check in by_id.get(id_, ()) if device in (None, check.device))
-    return next((figure for check in checks for figure in check.figures if figure.name == name), None)
-
-
-def _clocks(by_id: Mapping[str, list[CheckRecord]], device: str) -> Mapping[str, str]:
-    """Return what nvidia-smi said at the end of the matrix products, the heaviest load of the checks."""
-    said = _evidence(by_id, "speed.gemm", device).get("clocks")
-    last = said[-1] if isinstance(said, (list, tuple)) and said else None
-    found = dict(zip(CLOCKS, (part.strip() for part in str(last or "").split(",")), strict=False))
-    if found.get("temperature", "").isdigit():
-        found["temperature"] += " °C"
-    if found.get("power", "").endswith(" W"):
-        found["power"] = f"{found['power'].partition('.')[0]} W"
-    return found
+def _clocks(readings: Any) -> Mapping[str, str]:
+    """Return what nvidia-smi printed at the end of the matrix products, the heaviest load of the checks, without decimals."""
+    last = readings[-1] if isinstance(readings, (list, tuple)) and readings else ""
+    parts = zip(CLOCKS.items(), str(last or "").split(","), strict=False)
+    return {name: f"{digits[0]} {unit}" for (name, unit), part in parts if (digits := re.match(r"\d+", part.strip()))}
 
 
 def _with_unit(value: Any, unit: str) -> str:
@@ -144,8 +120,7 @@ def _memory_errors(card: Mapping[str, Any]) -> Cell:
     return Cell(str(errors[0]), is_beyond=errors[0] != 0)
 
 
-def _pcie(by_id: Mapping[str, list[CheckRecord]], device: str) -> Cell:
-    lanes, speed = (_figure(by_id, "devices.pcie", name, device) for name in ("lanes", "speed"))
+def _pcie(lanes: Figure | None, speed: Figure | None) -> Cell:
     if lanes is None or speed is None or lanes.value is None or speed.value is None:
         return Cell()
     text = f"{number(lanes.value)} x {number(speed.value)} GT/s"

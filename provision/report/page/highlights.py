@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.records import Finding, HostDifference, HostSummary, Summary
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
@@ -19,7 +18,7 @@ WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-@frozen
+@dataclass(frozen=True)
 class Problem:
     """A failure shared by several hosts."""
 
@@ -30,7 +29,7 @@ class Problem:
     """Sentence, hint and evidence, phase by phase."""
 
 
-@frozen
+@dataclass(frozen=True)
 class WarningEntry:
     """One reason for an amber run, and its hosts."""
 
@@ -41,7 +40,7 @@ class WarningEntry:
     names: str
 
 
-@frozen
+@dataclass(frozen=True)
 class Changes:
     """What changed since the last green run, on hosts with equal changes."""
 

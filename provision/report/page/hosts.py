@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.records import ENDED_BADLY, CheckRecord, HostSummary, Summary
 from provision.report import wording
 from provision.report.group import named_endpoint
@@ -24,7 +24,7 @@ WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
 
 
-@frozen
+@dataclass(frozen=True)
 class StateCount:
     """One choice of the filter."""
 
@@ -34,7 +34,7 @@ class StateCount:
     hosts: int
 
 
-@frozen
+@dataclass(frozen=True)
 class Wrong:
     """A check that did not pass, and its evidence."""
 
@@ -42,7 +42,7 @@ class Wrong:
     evidence: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True)
 class HostLine:
     """One host: the visible line, and its details."""
 

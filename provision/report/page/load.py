@@ -11,10 +11,9 @@ from provision.report.page.figures import FigureRow
 CHECK = "serving.load"
 COLUMNS = {
     "output": "tokens/s",
-    "first token p50": "first token, median",
-    "first token p99": "first token, p99",
-    "between tokens p50": "between tokens, median",
-    "between tokens p99": "between tokens, p99",
+    "first token p50": "time to first token",
+    "first token p99": "p99",
+    "between tokens p50": "between tokens",
 }
 """Figures of the check, without the number of requests, and what their columns are called."""
 _NAME = re.compile(r"(.+), (\d+) at once")

@@ -1,12 +1,12 @@
-"""Geometry of charts: lines and dots over logarithmic axes, and stacked bars. `templates/chart.html` draws it."""
+"""Geometry of charts: lines over a logarithmic axis, and stacked bars. `templates/chart.html` draws it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from provision.core.frozen import frozen
 from provision.report.layout import clean, number
 
 WIDTH = 360
@@ -34,16 +34,16 @@ Marks: TypeAlias = tuple[tuple[float, str], ...]
 """Position and text."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Series:
-    """What is drawn in one colour: a path, the centres of dots, or bars as x, y and width."""
+    """What is drawn in one colour: a path with the centres of its dots, or bars as x, y and width."""
 
     line: str = ""
     dots: tuple[tuple[float, float], ...] = ()
     bars: tuple[tuple[float, float, float], ...] = ()
 
 
-@frozen
+@dataclass(frozen=True)
 class Drawing:
     """Geometry in units of the chart's box."""
 
@@ -65,14 +65,14 @@ class Drawing:
         return self.bottom + BELOW
 
 
-@frozen
+@dataclass(frozen=True)
 class Chart:
     """A drawing and the same in numbers."""
 
     id: str
     title: str
     note: str
-    form: Literal["lines", "dots", "bars"]
+    form: Literal["lines", "bars"]
     drawing: Drawing
     legend: tuple[str, ...]
     """Names of the series in the order of their colours, and of the parts of bars."""
@@ -88,7 +88,10 @@ def lines(places: Sequence[str], values: Values, words: Words, *, x_title: str, 
     x_of = [round(left + INSET + index * step, 1) for index in range(len(places))]
     labels = [_short(place) for place in places]
     stride = math.ceil((max(map(len, labels)) + 1) * LETTER / step) if len(places) > 1 else 1
-    height = _logarithmic(marks, bottom, TOP)
+    low, high = math.log10(marks[0]), math.log10(marks[-1])
+
+    def height(value: float) -> float:
+        return round(bottom - (math.log10(value) - low) / (high - low) * LINES_HEIGHT, 1)
 
     def path(row: Sequence[float | None]) -> str:
         drawn, is_open = "", False
@@ -106,25 +109,6 @@ def lines(places: Sequence[str], values: Values, words: Words, *, x_title: str, 
         y_title=y_title,
         series=tuple(
             Series(path(row), tuple((x, height(v)) for x, v in zip(x_of, row, strict=True) if v is not None))
-            for row in values.values()
-        ),
-    )
-
-
-def dots(places: Sequence[str], values: Values, words: Words, *, x_title: str, y_title: str) -> Drawing:
-    """Draw a row a place from the top with one dot a series; values are positive."""
-    marks, labels = _logarithmic_marks(values), [_short(place) for place in places]
-    left, rows = _left(labels), [TOP + ROW_HEIGHT * (index + 0.5) for index in range(len(places))]
-    across = _logarithmic(marks, left + INSET, RIGHT)
-    return Drawing(
-        left=left,
-        bottom=TOP + ROW_HEIGHT * len(places),
-        x_marks=tuple((across(mark), words(mark)) for mark in marks),
-        y_marks=tuple(zip(rows, labels, strict=True)),
-        x_title=x_title,
-        y_title=y_title,
-        series=tuple(
-            Series(dots=tuple((across(v), y) for y, v in zip(rows, row, strict=True) if v is not None))
             for row in values.values()
         ),
     )
@@ -173,12 +157,6 @@ def _round_numbers(low: float, high: float | None = None) -> Sequence[float]:
     """Return 1, 2 and 5 times the powers of ten from below `low` to above `high`."""
     first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high or low)) + 1
     return [step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5)]
-
-
-def _logarithmic(marks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
-    """Return the position of a value between those of the first and the last mark."""
-    low, high = math.log10(marks[0]), math.log10(marks[-1])
-    return lambda value: round(start + (math.log10(value) - low) / (high - low) * (end - start), 1)
 
 
 def _left(labels: Sequence[str]) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
 from provision.core.errors import UsageError
-from provision.core.frozen import frozen
 from provision.core.models.rollout import Decision, HostProgress, Rollout, RolloutHost, RolloutState
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
@@ -28,7 +28,7 @@ HOST_WORDS: dict[HostProgress, tuple[Tone, str]] = {
 }
 
 
-@frozen
+@dataclass(frozen=True)
 class StepRow:
     """One decision after a step, or a step without one."""
 
@@ -44,7 +44,7 @@ class StepRow:
 FIGURES = ("requests", "failed", "first token: new", "old", "between tokens: new", "old", "answers compared", "differ")
 
 
-@frozen
+@dataclass(frozen=True)
 class HostsRow:
     """Hosts of which the same is to be said."""
 
@@ -55,7 +55,7 @@ class HostsRow:
     after: str
 
 
-@frozen
+@dataclass(frozen=True)
 class RolloutView:
     """A rollout as the page shows it."""
 

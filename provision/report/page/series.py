@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.tables import rows_of
 from provision.report.layout import number
 from provision.report.page.classes import HostsClass
-from provision.report.page.plot import Chart, Words, dots, lines
+from provision.report.page.plot import Chart, Words, lines
 
 TABLE = Path(__file__).with_name("charts.toml")
 
 
-@frozen
+@dataclass(frozen=True)
 class Rule:
     """One row of charts.toml, which documents the fields."""
 
@@ -32,8 +32,6 @@ class Rule:
     place: str
     x_title: str
     y_title: str
-    form: Literal["lines", "dots"]
-    rows_by: str | None = None
 
 
 @cache
@@ -60,7 +58,7 @@ def _readings(rule: Rule, group: HostsClass) -> _Readings:
     for host in group.hosts:
         for check in (check for check in host.checks if check.id == rule.check):
             shown = check.evidence.get(rule.evidence) if isinstance(check.evidence, Mapping) else None
-            for series, place, value in _by_rows(shown, rule.rows_by) if rule.rows_by else _by_series(shown):
+            for series, place, value in _by_series(shown):
                 # what is drawn on a logarithmic axis is above zero
                 if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
                     found.setdefault(series, {}).setdefault(place, []).append(value)
@@ -73,15 +71,6 @@ def _by_series(shown: Any) -> Iterator[tuple[str, str, Any]]:
             yield str(series), str(place), value
 
 
-def _by_rows(shown: Any, key: str) -> Iterator[tuple[str, str, Any]]:
-    for row in shown if isinstance(shown, (list, tuple)) else ():
-        place = row.get(key) if isinstance(row, Mapping) else None
-        if place is None:
-            continue
-        words = f"({', '.join(map(str, place))})" if isinstance(place, (list, tuple)) else str(place)
-        yield from ((str(series), words, value) for series, value in row.items() if series != key)
-
-
 def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool) -> Chart:
     places = sorted({place for by_place in readings.values() for place in by_place}, key=_order)
     middle = {
@@ -89,7 +78,6 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
         for name, by_place in readings.items()
     }
     words: Words = _bytes if rule.unit == "B" else number
-    draw = lines if rule.form == "lines" else dots
     several = max(len(values) for by_place in readings.values() for values in by_place.values())
     notes = [rule.note]
     notes += [] if is_alone else [f"Group {group.number}: {group.names}."]
@@ -98,8 +86,8 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
         id=f"{rule.id}-{group.number}",
         title=rule.title,
         note=" ".join(notes),
-        form=rule.form,
-        drawing=draw(places, middle, words, x_title=rule.x_title, y_title=rule.y_title),
+        form="lines",
+        drawing=lines(places, middle, words, x_title=rule.x_title, y_title=rule.y_title),
         legend=tuple(readings),
         headers=(rule.place, *(name if rule.unit == "B" else f"{name}, {rule.unit}" for name in readings)),
         rows=tuple(

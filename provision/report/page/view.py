@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
 from provision.report.group import group_endpoints, named_endpoint
@@ -13,7 +13,6 @@ from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.compared import Comparison
-from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.gpus import GpuTable, gpu_table
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
@@ -24,7 +23,7 @@ from provision.report.page.plot import Chart
 from provision.report.page.rollout import RolloutView
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
-from provision.report.page.timeline import Timeline, read_clock, timeline
+from provision.report.page.timeline import read_clock
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
@@ -34,7 +33,7 @@ GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Page:
     """Content of the page in reading order."""
 
@@ -47,7 +46,6 @@ class Page:
     states: tuple[StateCount, ...]
     hosts: tuple[HostLine, ...]
     changes: tuple[Changes, ...]
-    timeline: Timeline
     classes: tuple[HostsClass, ...]
     charts: tuple[Chart, ...]
     figures: tuple[FigureRow, ...]
@@ -70,8 +68,6 @@ class Page:
     GPUS_SHOWN = GPUS_SHOWN
     BEYOND = BEYOND
     MAP_FROM = MAP_FROM
-    DOT_PLOT_WIDTH = WIDTH
-    DOT_PLOT_HEIGHT = HEIGHT
 
     @property
     def tone(self) -> Tone:
@@ -95,7 +91,6 @@ class Page:
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
             "stack": self.planned,
-            "time": self.timeline.lanes,
         }
         return tuple((id_, TITLES[id_]) for id_, content in has.items() if content)
 
@@ -139,7 +134,6 @@ TITLES = {
     "measured": "Measured",
     "checks": "Checks",
     "stack": "Versions",
-    "time": "Time",
 }
 
 
@@ -177,7 +171,6 @@ def view(
         states=state_counts(lines),
         hosts=lines,
         changes=tuple(changes(changed or {})),
-        timeline=timeline(clock),
         classes=grouped,
         charts=tuple(series_charts(grouped)),
         figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),

@@ -78,13 +78,20 @@ def test_memory_errors_since_the_driver_was_loaded_are_shown(card: dict[str, Any
     assert (row.cells[3].value, row.is_odd) == (words, odd)
 
 
-@pytest.mark.parametrize(
-    "evidence", [None, "text", 7, [], [7], {"seen": 7}, {"seen": {"torch": [7]}}, {"clocks": []}, {"clocks": [None, 5]}]
-)
+@pytest.mark.parametrize("evidence", [None, "text", 7, [], [7], {"clocks": []}, {"clocks": [None, 5]}])
 def test_evidence_of_another_form_leaves_cells_empty(evidence: Any) -> None:
     records = [check(id_, device="cuda:0", evidence=evidence) for id_ in ("devices.gpus", "devices.ecc", "speed.gemm")]
     (row,) = gpu_table([one(*records)]).rows
     assert not row.is_odd
+
+
+def test_what_the_driver_does_not_read_is_taken_from_its_health_or_left_out() -> None:
+    said = {"clocks": ["[N/A], 2619 MHz, [N/A], [N/A], [N/A]"]}
+    records = [check("speed.gemm", device="cuda:0", evidence=said)]
+    health = check("devices.ecc", device=None, evidence=[fleets.health(0)])
+    (bare,), (known,) = gpu_table([one(*records)]).rows, gpu_table([one(*records, health)]).rows
+    assert [cell.value for cell in bare.cells[:3]] == ["", "", ""]
+    assert [cell.value for cell in known.cells[:3]] == ["31 °C", "71 W", ""]
 
 
 def test_a_host_without_gpus_has_no_row(content: Page) -> None:
@@ -104,9 +111,9 @@ def test_of_many_gpus_those_beyond_a_bound_are_open(content: Page, tmp_path: Pat
 def test_the_load_is_a_row_for_each_number_of_requests() -> None:
     rows = load_rows(figure_rows([(1, one(*fleets.CARD["serving_checks"]))]))
     assert rows == (
-        ("1", "1", "305.4", "12.19 ms", "18.42 ms", "2.282 ms", "11.41 ms"),
-        ("1", "4", "1042", "23.14 ms", "26.5 ms", "2.138 ms", "19.16 ms"),
-        ("1", "16", "2984", "50.12 ms", "53.97 ms", "2.146 ms", "11.95 ms"),
+        ("1", "1", "305.4", "12.19 ms", "18.42 ms", "2.282 ms"),
+        ("1", "4", "1042", "23.14 ms", "26.5 ms", "2.138 ms"),
+        ("1", "16", "2984", "50.12 ms", "53.97 ms", "2.146 ms"),
     )
     slower = [
         {**each, "figures": [{**f, "value": f["value"] * 3} for f in each["figures"]]}

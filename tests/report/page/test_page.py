@@ -17,7 +17,7 @@ from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 def test_failures_come_before_everything_else(content: Page) -> None:
     assert content.tone == "bad"
     assert [id_ for id_, _ in content.sections] == [
-        "failed", "endpoint", "warnings", "next", "hosts", "gpus", "serving", "measured", "checks", "stack", "time",
+        "failed", "endpoint", "warnings", "next", "hosts", "gpus", "serving", "measured", "checks", "stack",
     ]  # fmt: skip
     assert [problem.names for problem in content.problems] == ["gpu-017", "gpu-042", "gpu-058"]
     assert content.problems[1].findings[0].cause == "port-in-use"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -31,9 +30,7 @@ PEAKS = Rule(
     place="length",
     x_title="length in tokens",
     y_title="memory in bytes",
-    form="lines",
 )
-TIMES = replace(PEAKS, id="times", check="speed.attention", evidence="times", rows_by="point", unit="ms", form="dots")
 
 
 def measured(name: str, found: Any, *, rule: Rule = PEAKS) -> HostSummary:
@@ -65,18 +62,6 @@ def test_series_keep_their_order_and_a_missing_place_is_a_gap() -> None:
     assert [len(series.dots) for series in chart.drawing.series] == [1, 2]
     (gap,) = drawn(measured("a", {"flash": {"1": 1.0, "3": 3.0}, "standard": {"2": 2.0}}))
     assert [series.line.count("M") for series in gap.drawing.series] == [2, 1], "no line over a gap"
-
-
-def test_rows_are_labelled_by_their_point_and_drawn_by_their_value() -> None:
-    rows = [{"point": [2, 2048, 16, 64], "flash": 0.1, "standard": 10.0}, {"point": [2, 512, 12, 64], "flash": 1.0}]
-    (chart,) = drawn(measured("a", rows, rule=TIMES), rule=TIMES)
-    assert chart.headers == ("length", "flash, ms", "standard, ms")
-    assert chart.rows == (("(2, 512, 12, 64)", "1", ""), ("(2, 2048, 16, 64)", "0.1", "10"))
-    flash, standard = ({y: x for x, y in series.dots} for series in chart.drawing.series)
-    top, bottom = sorted(flash)
-    marks = {words: x for x, words in chart.drawing.x_marks}
-    assert flash == {top: marks["1"], bottom: marks["0.1"]}
-    assert standard == {bottom: marks["10"]}
 
 
 def test_of_several_readings_the_median_is_drawn_and_the_range_is_shown() -> None:
@@ -116,9 +101,8 @@ STRANGE: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize("found", STRANGE)
-@pytest.mark.parametrize("rule", [PEAKS, TIMES])
-def test_evidence_of_another_form_is_not_drawn(rule: Rule, found: Any) -> None:
-    assert drawn(measured("a", found, rule=rule), rule=rule) == []
+def test_evidence_of_another_form_is_not_drawn(found: Any) -> None:
+    assert drawn(measured("a", found)) == []
 
 
 @pytest.mark.parametrize("evidence", [None, "text", {"other": {"flash": {"512": 1.0}}}])
@@ -175,7 +159,6 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
         ("1024", "2 kB", "36 kB"),
         ("2048", "4 kB", ""),
     )
-    assert charts["attention-speed"][0].rows == (("(2, 512, 12, 64)", "0.1", "1"),)
     for name in ("attention-forward", "attention-backward"):
         assert charts[name][0].headers == (
             "length", "flash, ms", "standard, ms", "flash, causal, ms", "standard, causal, ms",

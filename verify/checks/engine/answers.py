@@ -62,7 +62,7 @@ def _run(context: CheckContext) -> CheckResult:
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
     with TemporaryDirectory(prefix="firstlight-") as compiled:
-        os.environ |= sampling_environment(context.stack.get("flashinfer"), compiled)
+        os.environ |= {"VLLM_CACHE_ROOT": compiled, **sampling_environment(context.stack.get("flashinfer"), compiled)}
         return _asked(context, folder)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from verify.binaries import elf
 from verify.binaries.distributions import host_packages, site_files
-from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
+from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.card_health import Observation, combine
+from verify.host.devices import architecture
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
@@ -27,28 +26,11 @@ def _run(context: CheckContext) -> CheckResult:
     files: dict[str, list[str]] = {}
     for row in table("libraries")["gpu_code"]:
         found = site_files(row["globs"], fallback=fallback) if row.get("generation") in (None, generation) else []
-        embedded = {path: code for path in found if (code := _codes(path)) is not None}
+        embedded = {path: code for path in found if (code := read_codes(path)) is not None}
         if embedded:
             codes[row["owner"]] = set().union(*embedded.values())
             files[row["owner"]] = [str(path) for path in embedded]
-    return evaluate(_capability(str(context.device)), codes, files)
-
-
-def _codes(path: Path) -> set[str] | None:
-    """Return the GPU code in a library; None if it has no section for it. Raises OSError and ValueError."""
-    library = elf.open_library(path)
-    sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
-    found = [read(section) for section, read in sections if section is not None]
-    return set().union(*found) if found else None
-
-
-def _capability(device: str) -> str:
-    """Return `9.0` for an NVIDIA card, `gfx942` for an AMD one."""
-    import torch
-
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
-    return ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return evaluate(architecture(str(context.device)), codes, files)
 
 
 def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> CheckResult:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from provision.core.frozen import frozen
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
 from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
@@ -20,7 +20,7 @@ _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "fir
 _PLUGIN: dict[Kind, str] = {"tool": "--tool-parser-plugin", "reasoning": "--reasoning-parser-plugin"}
 
 
-@frozen
+@dataclass(frozen=True)
 class ChoiceSettings:
     """The settings that override the choices of a family."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.phases.plan.family.tables import Family, config_types, families
 
 
-@frozen
+@dataclass(frozen=True)
 class Match:
     """The family of a model; without one, the families that config.json allows and the name does not say."""
 

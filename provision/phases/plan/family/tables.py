@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,6 @@ from typing import Any, Literal
 from packaging.version import Version
 
 from provision.catalog.rows import Row
-from provision.core.frozen import frozen, table_row
 from provision.core.tables import build_row, own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 Kind = Literal["tool", "reasoning"]
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Family(Row):
     """Models that are served alike; families.toml explains the values."""
 
@@ -40,7 +40,7 @@ class Family(Row):
         return re.compile(self.named) if self.named else None
 
 
-@frozen
+@dataclass(frozen=True)
 class Releases:
     """The releases of vLLM that have a name: from `since` on, up to `until` without it."""
 
@@ -55,7 +55,7 @@ class Releases:
         return f"from vLLM {self.since} on" + (f", before {self.until}" if self.until else "")
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Quantization(Row):
     """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
 
@@ -69,7 +69,7 @@ class Quantization(Row):
         return Releases(self.since, self.until)
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Int8OnX86(Row):
     """What an x86 processor needs for products of 8-bit weights and activations."""
 

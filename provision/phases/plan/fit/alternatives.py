@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen
 from provision.core.models.settings import typed
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
@@ -23,7 +22,7 @@ _CARDS_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)
 """Memory sizes of cards on the market."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Alternative:
     """A change as text and as settings, with the changed arguments of `fit`."""
 

@@ -6,8 +6,8 @@ Source: vllm/v1/core/kv_cache_utils.py, 0.32.0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import stage_windows
 
@@ -15,7 +15,7 @@ _NEARLY_EQUAL = 1.5
 """Below this ratio of layers, groups are padded to the larger one (_get_kv_cache_groups_uniform_page_size)."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Cache:
     """The cache of one device. All groups use blocks of one size from one pool."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import activation, batches, platforms
@@ -11,7 +12,7 @@ from provision.phases.plan.fit.tables import activation, batches, platforms
 _FLOAT32 = 4
 
 
-@frozen
+@dataclass(frozen=True)
 class Batch:
     """The tokens and sequences that the engine computes at once."""
 

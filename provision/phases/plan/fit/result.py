@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal
 
 from provision.core.formatting import GIB
-from provision.core.frozen import frozen
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.kv_cache import Cache, cache_of
 from provision.phases.plan.fit.overhead import activation_bytes, batch_of, fixed_bytes
@@ -19,7 +18,7 @@ MIB = 2**20
 Problem = Literal["split", "memory", "length", "beyond"]
 
 
-@frozen
+@dataclass(frozen=True)
 class Fit:
     """A model on a host. Sizes are bytes of one device; None if they cannot be computed."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from provision.core.frozen import frozen
 from provision.core.models.settings import Settings, option_of
 
 _FP8 = "fp8"
 
 
-@frozen
+@dataclass(frozen=True)
 class ServingRequest:
     """The settings that decide whether a model fits. None: Firstlight or vLLM chooses."""
 
@@ -72,7 +72,7 @@ def _whole(words: Sequence[str], option: str) -> int | None:
     return int(value) if value and value.isdigit() else None
 
 
-@frozen
+@dataclass(frozen=True)
 class DeviceBudget:
     """The devices of one host that serve. `device_bytes` is one card's memory, or the whole host's on CPU."""
 

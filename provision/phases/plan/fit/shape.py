@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.core.errors import ModelError
-from provision.core.frozen import frozen
 from provision.phases.plan.family.match import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.tables import Architecture, architectures, keys
@@ -18,7 +18,7 @@ MOST_LAYERS = 10**4
 """The limit for layers; the deepest known models have some hundred."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Shape:
     """A model as its configuration describes it. Sizes are in elements."""
 

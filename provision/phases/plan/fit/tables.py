@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from provision.catalog.rows import Row
-from provision.core.frozen import table_row
 from provision.core.tables import own_table, rows_of
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
 _NEEDS = Path(__file__).with_name("needs.toml")
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
     """Model classes with the same kind of attention; architectures.toml explains the values."""
 
@@ -25,7 +25,7 @@ class Architecture(Row):
     defaults: dict[str, Any] | None = None
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(Row):
     """vLLM's default batch, by the memory of the card."""
 
@@ -34,7 +34,7 @@ class Batch(Row):
     sequences: int
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Platform(Row):
     """Sizes in GiB on a device: context, buffers between peers, captured graphs. `block` is in tokens, `overlap` in batches."""
 
@@ -49,14 +49,14 @@ class Platform(Row):
     graphs: float
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Row):
     logit_copies: int
     hidden_copies: int
     inner_copies: int
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Length(Row):
     """Limits of a chosen context, in tokens."""
 
@@ -64,7 +64,7 @@ class Length(Row):
     step: int
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fp8Cache(Row):
     """Where flash kernels read an 8-bit cache: compute capabilities, or CPU levels."""
 
@@ -72,7 +72,7 @@ class Fp8Cache(Row):
     on: tuple[str, ...]
 
 
-@table_row
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CpuCache(Row):
     """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
 

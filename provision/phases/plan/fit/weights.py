@@ -6,11 +6,11 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import ModelError
-from provision.core.frozen import frozen
 from provision.core.json_text import parse_object
 
 BYTES_OF = {
@@ -27,7 +27,7 @@ _MOST_HEADER = 100_000_000
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
-@frozen
+@dataclass(frozen=True)
 class Weights:
     """Bytes by number format, in descending order."""
 

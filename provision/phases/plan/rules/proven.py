@@ -18,6 +18,8 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     row = proof(option, profile.machine)
     if row is None:
-        yield warn(f"nobody tried this set yet on {profile.machine or 'x86_64'}: neither its lock nor its modules")
+        yield warn(
+            f"nobody tried this combination yet on {profile.machine or 'x86_64'}: neither its lock nor its modules"
+        )
     else:
         yield accept(HOW[row.how].format(on=row.on), source=row.source)

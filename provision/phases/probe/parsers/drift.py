@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
 
@@ -27,7 +27,7 @@ _EXPANDED = frozenset({"SystemCallFilter"})
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
-@frozen
+@dataclass(frozen=True)
 class Parts:
     """Parts of the section."""
 

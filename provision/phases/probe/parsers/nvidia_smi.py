@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import GpuProcess, NvidiaGpu
 from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Section
@@ -21,7 +21,7 @@ _SETTINGS = (
 """Elements of the document, of old and of new drivers."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Answer:
     """Answer of nvidia-smi: devices, an error message, or both where one card is lost."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import PciGpu
 from provision.phases.probe.sections import Section
 
@@ -12,7 +12,7 @@ NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 _BRIDGE = "0680"
 
 
-@frozen
+@dataclass(frozen=True)
 class Bus:
     gpus: tuple[PciGpu, ...] = ()
     nvswitches: int | None = None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import Drift, EngineProcess, Installed
 from provision.phases.probe.parsers import drift
 from provision.phases.probe.parsers.values import integer, json_object
@@ -72,7 +71,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     )
 
 
-@frozen
+@dataclass(frozen=True)
 class _Service:
     """State of the service in its supervisor; all None where no supervisor knows it."""
 

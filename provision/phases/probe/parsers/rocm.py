@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.facts import GpuProcess
 from provision.phases.probe.parsers.values import integer, json_value, known, pci_address, size
 from provision.phases.probe.sections import Section
@@ -15,7 +15,7 @@ _DEVICE_HEAPS = {"1", "2"}
 _GFX = re.compile(r"gfx[0-9a-f]{3,5}")
 
 
-@frozen
+@dataclass(frozen=True)
 class Card:
     """One card as one tool reports it."""
 
@@ -100,7 +100,7 @@ def agents(section: Section) -> tuple[Card, ...]:
     return tuple(found)
 
 
-@frozen
+@dataclass(frozen=True)
 class SmiAnswer:
     cards: tuple[Card, ...] = ()
     driver_version: str | None = None

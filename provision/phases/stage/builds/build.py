@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.files import write_atomically
-from provision.core.frozen import frozen
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
 from provision.core.scratch import scratch_folder
@@ -30,7 +30,7 @@ from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
 
-@frozen
+@dataclass(frozen=True)
 class BuildJob:
     """A build to be done."""
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
 from provision.core.zipapp import pack_zipapp
@@ -60,7 +59,7 @@ class BuildResult(Record):
     nvcc: str | None
 
 
-@frozen
+@dataclass(frozen=True)
 class BuildRequest:
     """The content of request.json, which onbuilder/build_steps.py reads."""
 

@@ -10,6 +10,7 @@ import tarfile
 import tomllib
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from packaging.utils import canonicalize_name
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.phases.stage.builds.recipes import tools
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.lock_file import LockedWheel
@@ -32,7 +32,7 @@ from provision.phases.stage.wheelhouse import Store
 TORCH = "torch"
 
 
-@frozen
+@dataclass(frozen=True)
 class BuildInputs:
     """The inputs of a build, in the wheelhouse."""
 

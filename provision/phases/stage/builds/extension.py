@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -13,11 +14,10 @@ from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.phases.stage.builds.shared_library import Library, read_library
 
 
-@frozen
+@dataclass(frozen=True)
 class Extension:
     """The properties of a wheel."""
 

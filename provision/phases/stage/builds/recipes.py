@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -10,14 +11,13 @@ from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.tables import own_table
 from provision.phases.stage.builds.build_key import BuildKey
 
 ANY = "*"
 
 
-@frozen
+@dataclass(frozen=True)
 class Recipe:
     """A row of recipes.toml."""
 
@@ -65,7 +65,7 @@ class Recipe:
         return {**own, **_common(key)}
 
 
-@frozen
+@dataclass(frozen=True)
 class Toolkit:
     """The CUDA compiler as wheels."""
 

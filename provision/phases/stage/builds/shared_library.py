@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from verify.binaries.cxx_abi import is_of_torch
 from verify.binaries.elf import Elf
 from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
@@ -15,7 +15,7 @@ from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 
 
-@frozen
+@dataclass(frozen=True)
 class Library:
     """One shared library."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from packaging.utils import canonicalize_name
 
 from provision.catalog.index.sources import IndexSources
 from provision.catalog.versions import cuda_of
 from provision.core.errors import StageError
-from provision.core.frozen import frozen
 from provision.core.models.stack import FlashAttnPackage, Stack
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
@@ -32,7 +31,7 @@ from provision.phases.stage.wheelhouse import Store
 CONTROLLER = "controller"
 
 
-@frozen
+@dataclass(frozen=True)
 class WheelBuilder:
     """Provides packages. `fleet` has every build key of the run, so that one build serves as many classes as it can."""
 

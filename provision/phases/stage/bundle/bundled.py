@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from provision.core.frozen import frozen
 from provision.core.models.stack import Stack
 from provision.phases.stage.bundle.manifest import BundledClass
 
 
-@frozen
+@dataclass(frozen=True)
 class Bundled:
     """The classes of hosts that a bundle serves."""
 

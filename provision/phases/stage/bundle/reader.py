@@ -7,12 +7,12 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import BundleError, StageError
-from provision.core.frozen import frozen
 from provision.phases.stage.bundle.bundled import Bundled
 from provision.phases.stage.bundle.keys import verify
 from provision.phases.stage.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
@@ -22,7 +22,7 @@ from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name
 _MOST_MANIFEST = 1 << 28
 
 
-@frozen
+@dataclass(frozen=True)
 class OpenedBundle:
     """A bundle whose files are in the wheelhouse."""
 
