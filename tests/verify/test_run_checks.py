@@ -61,9 +61,9 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
         for path in (
             "cabi/build.py",
             "doctor/text_classifier.py",
-            "fault_families.py",
-            "host_comparison.py",
-            "time_limits.py",
+            "runner/fault_families.py",
+            "host/comparison.py",
+            "runner/time_limits.py",
         )
     } - set(names) == STAYS_HERE
     assert all((ROOT / path).is_file() for path in STAYS_HERE)

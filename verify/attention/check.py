@@ -102,10 +102,8 @@ def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str
 
 
 def _left_to_driver(row: Mapping[str, Any], context: CheckContext, device: str) -> str | None:
-    if "code" not in row:
-        return None
-    codes: set[str] = set().union(*(read_codes(path) or () for path in site_files(row["code"])))
-    return left_to_driver(row, context, codes, architecture(device))
+    codes: set[str] = set().union(*(read_codes(path) or () for path in site_files(row.get("code", ()))))
+    return left_to_driver(row, context, codes, architecture(device)) if codes else None
 
 
 def _run(provider: Provider, context: CheckContext) -> CheckResult:
