@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from provision.fleet.rollout.gate import failed_requests, thresholds
+from provision.features.rollout.gate import failed_requests, thresholds
 
 
 def passes(draw: random.Random, share: float) -> bool:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
-from provision import __version__, features
-from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, rollout, verify, wheels
+from provision import __version__
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -27,6 +27,7 @@ from provision.cli.options import (
     with_planning,
     with_staging,
 )
+from provision.core import features
 from provision.core.errors import UsageError
 from verify.printable import guard_streams
 
@@ -70,7 +71,6 @@ def completion(
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
-app.add_typer(rollout.app, name="rollout")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact
 from provision.core.run_folder import RunFolder
-from provision.fleet.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
@@ -181,30 +181,12 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     if newest is None:
         return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
     run, results = newest
-    failed = _failed(results)
+    failed = failed_result(results)
     if failed:
-        return EarlierRun(_source(run, failed), f"run {run.name}, the newest that worked on it")
+        return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
-    return _in_rollout(logs, host, run.name) or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
-
-
-def _in_rollout(logs: Path, host: str, newest: str) -> EarlierRun | None:
-    """Return the failure of a host in the rollout that its newest run belongs to; None without one."""
-    try:
-        rollout = RolloutStore(logs).with_run(newest)
-    except UsageError:
-        return None
-    if rollout is None or rollout.state == "done":
-        return None
-    why = f"the newest that worked on it, {newest}, did not fail, and belongs to rollout {rollout.name}, which is not done"
-    for name in reversed(rollout.runs):
-        run = logs / name
-        if failed := _failed(results_of(RunFolder(run)).get(host, {})):
-            return EarlierRun(_source(run, failed), f"run {name}, in which it failed: {why}")
-    refused = next((one for one in reversed(rollout.decisions) if one.verdict == "roll back"), None)
-    if refused is None or not any(one.name == host and one.after for one in rollout.hosts):
-        return None
-    return EarlierRun(Source("last_run", f"{refused.text}\n"), f"run {refused.run}, in which the gate decided: {why}")
+    found = (find(logs, host, run.name) for find in features.hooks("earlier_failure"))
+    return next(filter(None, found), None) or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
 
 
 def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseResult]]]:
@@ -216,11 +198,11 @@ def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseRes
             yield run, results
 
 
-def _failed(results: Mapping[str, PhaseResult]) -> list[PhaseResult]:
+def failed_result(results: Mapping[str, PhaseResult]) -> list[PhaseResult]:
     return [result for result in results.values() if result.status == "failed"]
 
 
-def _source(run: Path, failed: Sequence[PhaseResult]) -> Source:
+def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:
     """Return what a run that failed has printed."""
     lines = [line for result in failed for line in (result.text, *result.evidence) if line]
     output = run / "install" / "ansible.log"

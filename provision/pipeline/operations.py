@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from provision.core.errors import Exit, HostLockedError, ServeError, UsageError
+from provision.core import features
+from provision.core.errors import Exit, ServeError
 from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
@@ -21,8 +21,6 @@ from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.fleet.quarantine import QuarantineStore
-from provision.fleet.rollout.returns import Move, with_moves
-from provision.fleet.rollout.store import RolloutStore
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
 from provision.pipeline import CommandRequest, host_status, playbooks
@@ -35,7 +33,7 @@ from provision.pipeline.quarantine import mark_in_force
 from provision.pipeline.quarantine_return import return_to_service
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
-from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.runner import execute
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
@@ -321,21 +319,7 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     """
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
-    _note_in_rollout(request, outcome)
+    for rolled_back in features.hooks("rolled_back"):
+        rolled_back(request.logs, outcome)
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
-
-
-def _note_in_rollout(request: CommandRequest, outcome: RunOutcome) -> None:
-    """Let the record of the newest rollout say which of its hosts this run has taken back."""
-    facts = outcome.result.facts
-    moves = {
-        host.name: Move(source=before.release, target=host.release)
-        for host in outcome.summary.hosts
-        if not any(result.has_failed for result in host.phases.values())
-        and host.name in facts
-        and (before := facts[host.name].installed) is not None
-    }
-    # The hosts are where they are, whatever becomes of the note.
-    with contextlib.suppress(UsageError, HostLockedError, OSError):
-        RolloutStore(request.logs).revise_newest(lambda rollout: with_moves(rollout, moves, outcome.summary.run))

@@ -6,7 +6,7 @@ Hosts of tests compute on the same few cores: which of two is faster says nothin
 from unittest.mock import patch
 
 from provision.cli.main import main
-from provision.fleet.rollout import gate
+from provision.features.rollout import gate
 
 if __name__ == "__main__":
     with patch.object(gate, "is_slower", return_value=False):

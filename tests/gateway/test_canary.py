@@ -14,9 +14,9 @@ import pytest
 from provision.core.errors import Exit, ServeError
 from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
+from provision.features.rollout.canary import set_shares, shares, without_shares
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest
-from provision.pipeline.canary import set_shares, shares, without_shares
 from provision.pipeline.phases import Step
 from provision.pipeline.runner import RunOutcome, execute
 from tests.gateway.running import Site, running, wait_until

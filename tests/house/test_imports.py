@@ -27,6 +27,7 @@ FLOORS: tuple[str, ...] = (
     "phases.gateway",
     "phases.monitoring",
     "pipeline",
+    "cli.groups",
     "cli.options",
     "features",
     "cli",

@@ -15,9 +15,9 @@ from provision.core.models.facts import HostFacts, Installed, OperatingSystem, P
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
-from provision.core.models.rollout import Decision, Rollout, RolloutHost
 from provision.core.models.settings import Settings
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.model import Decision, Rollout, RolloutHost
+from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
 from provision.pipeline import CommandRequest, diagnosis, repair

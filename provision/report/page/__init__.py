@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.core import features
 from provision.core.files import write_atomically
 from provision.core.models.records import Summary
 from provision.core.redaction import scrub
@@ -12,7 +13,6 @@ from provision.report import summarise
 from provision.report.difference import since_green
 from provision.report.page import template
 from provision.report.page.compared import comparisons
-from provision.report.page.rollout import rollout_of
 from provision.report.page.view import view
 
 NAME = "summary.html"
@@ -41,9 +41,9 @@ def render(run: RunFolder) -> str:
         scrub(list(run.events())),
         changed=since_green(run.logs, run.name, names),
         compared=comparisons(run),
-        rollout=rollout_of(run),
+        added=tuple(filter(None, (section(run) for section in features.hooks("page_section")))),
     )
-    return template.render(page=content)
+    return template.render(content)
 
 
 def _summary(run: RunFolder) -> Summary:

@@ -11,12 +11,13 @@ import jinja2
 from markupsafe import Markup, escape
 
 from provision.report.layout import number
+from provision.report.page.view import Page
 from verify.printable import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(**values: Any) -> str:
+def render(page: Page) -> str:
     """Render the whole page.
 
     Its Content-Security-Policy blocks all loading and all scripts but ours, so host text that escaped the escaping would still
@@ -26,7 +27,12 @@ def render(**values: Any) -> str:
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": Markup(script), "style": Markup(style)}  # noqa: S704 - files of this folder
-    return environment().get_template("page.html").render(**own, script_digest=digest, **values)
+    pages = environment()
+    added = {
+        section.id: Markup(pages.from_string(section.template.read_text(encoding="utf-8")).render(section.values))  # noqa: S704 - rendered with escaping
+        for section in page.added
+    }
+    return pages.get_template("page.html").render(**own, script_digest=digest, page=page, added=added)
 
 
 def environment() -> jinja2.Environment:

@@ -20,7 +20,7 @@ from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_wo
 from provision.report.page.load import CHECK as LOAD_CHECK
 from provision.report.page.load import COLUMNS, load_rows
 from provision.report.page.plot import Chart
-from provision.report.page.rollout import RolloutView
+from provision.report.page.section import Section
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
 from provision.report.page.timeline import read_clock
@@ -51,8 +51,8 @@ class Page:
     figures: tuple[FigureRow, ...]
     compared: tuple[tuple[str, Comparison], ...]
     """Hosts whose service was measured with two choices."""
-    rollout: RolloutView | None
-    """The rollout that the run belongs to."""
+    added: tuple[Section, ...]
+    """Sections of features."""
     endpoints: tuple[tuple[str, str], ...]
     """What clients have to know, and the hosts that it is about."""
     call: tuple[str, ...]
@@ -78,7 +78,6 @@ class Page:
     def sections(self) -> tuple[tuple[str, str], ...]:
         """Return id and title of the sections with content."""
         has = {
-            "rollout": self.rollout,
             "failed": self.problems,
             "endpoint": self.endpoints,
             "warnings": self.warnings,
@@ -92,7 +91,8 @@ class Page:
             "checks": any(each.checks for each in self.classes),
             "stack": self.planned,
         }
-        return tuple((id_, TITLES[id_]) for id_, content in has.items() if content)
+        own = ((id_, TITLES[id_]) for id_, content in has.items() if content)
+        return (*((section.id, section.title) for section in self.added), *own)
 
     @property
     def planned(self) -> tuple[HostsClass, ...]:
@@ -121,7 +121,6 @@ class Page:
 
 
 TITLES = {
-    "rollout": "Rollout",
     "failed": "What failed",
     "endpoint": "Endpoint",
     "warnings": "Warnings",
@@ -143,7 +142,7 @@ def view(
     *,
     changed: Mapping[str, HostDifference] | None = None,
     compared: tuple[tuple[str, Comparison], ...] = (),
-    rollout: RolloutView | None = None,
+    added: tuple[Section, ...] = (),
 ) -> Page:
     """Build the page of a run.
 
@@ -152,7 +151,7 @@ def view(
         events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
         compared: Hosts whose service was measured with two choices.
-        rollout: The rollout that the run belongs to.
+        added: Sections of features.
     """
     grouped = classes(summary)
     class_of = {host.name: each.number for each in grouped for host in each.hosts}
@@ -175,7 +174,7 @@ def view(
         charts=tuple(series_charts(grouped)),
         figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),
         compared=compared,
-        rollout=rollout,
+        added=added,
         endpoints=tuple(_endpoints(summary)),
         call=wording.first_call(summary),
         gpus=gpu_table(summary.hosts),

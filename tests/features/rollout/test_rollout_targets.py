@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit
-from provision.pipeline import rollout
-from tests.pipeline.rollout_site import OLD, OPTIONS, KilledError, Site, make, named, watched
+from provision.features.rollout import rollout
+from tests.features.rollout.site import OLD, OPTIONS, KilledError, Site, make, named, watched
 
 __all__ = ["make"]
 

@@ -14,19 +14,19 @@ from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
 from provision.core.models.inventory import Host, Inventory
-from provision.core.models.rollout import Rollout, RolloutHost
 from provision.core.run_folder import utc_now
-from provision.fleet.rollout.steps import STAGING, assign, parse_steps, require_capacity
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.driver import RolloutDriver, print_rollout
+from provision.features.rollout.model import Rollout, RolloutHost
+from provision.features.rollout.steps import STAGING, assign, parse_steps, require_capacity
+from provision.features.rollout.store import RolloutStore
+from provision.features.rollout.text import described
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import install
 from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Step
 from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.rollout_driver import RolloutDriver, print_rollout
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
-from provision.report.rollout import described
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import UsageError
-from provision.fleet.rollout.steps import DEFAULT_STEPS, assign, batches, parse_steps, require_capacity
+from provision.features.rollout.steps import DEFAULT_STEPS, assign, batches, parse_steps, require_capacity
 
 RISING = st.sets(st.integers(1, 99), max_size=5).map(lambda found: (*sorted(found), 100))
 

@@ -15,24 +15,24 @@ from provision.core.files import write_atomically
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import Inventory
 from provision.core.models.records import HostSummary
-from provision.core.models.rollout import Decision, Rollout
 from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
+from provision.features.rollout.canary import CanaryHosts, set_shares
+from provision.features.rollout.measured import GateResult, gate
+from provision.features.rollout.model import Decision, Rollout
+from provision.features.rollout.steps import STAGING, batches
+from provision.features.rollout.store import RolloutStore
+from provision.features.rollout.targets import targets_text
+from provision.features.rollout.text import described
 from provision.fleet.quarantine import QuarantineStore
-from provision.fleet.rollout.steps import STAGING, batches
-from provision.fleet.rollout.store import RolloutStore
-from provision.fleet.rollout.targets import targets_text
 from provision.pipeline import CommandRequest
-from provision.pipeline.canary import CanaryHosts, set_shares
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import FIREWALL, GATEWAY, MONITORING, PROBE, QUARANTINE, STEPS, Step
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
-from provision.pipeline.rollout_gate import GateResult, gate
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
-from provision.report.rollout import described
 
 ALL = 100
 HOOK_S = 600.0

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from provision.core.errors import HostLockedError, UsageError
 from provision.core.files import write_atomically
-from provision.core.models.rollout import OPEN, Rollout
 from provision.core.redaction import scrub
+from provision.features.rollout.model import OPEN, Rollout
 
 Wish = Literal["pause", "abort"]
 

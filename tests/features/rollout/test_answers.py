@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.fleet.rollout.answers import Comparison, compare
+from provision.features.rollout.answers import Comparison, compare
 
 TOKENS = [11, 12, 13, 14]
 

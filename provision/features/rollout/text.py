@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from provision.core.models.invocation import Invocation
-from provision.core.models.rollout import OPEN, Rollout, RolloutHost
-from provision.fleet.rollout.steps import STAGING
+from provision.features.rollout.model import OPEN, Rollout, RolloutHost
+from provision.features.rollout.steps import STAGING
 from provision.report.layout import count
 
 ABORTED = "aborted"

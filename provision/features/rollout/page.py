@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from provision.core.errors import UsageError
-from provision.core.models.rollout import Decision, HostProgress, Rollout, RolloutHost, RolloutState
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
-from provision.fleet.rollout.steps import STAGING
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost, RolloutState
+from provision.features.rollout.steps import STAGING
+from provision.features.rollout.store import RolloutStore
+from provision.features.rollout.text import since
 from provision.report.layout import fold_names
 from provision.report.page.hosts import Tone
-from provision.report.rollout import since
 
 STATE_TONES: dict[RolloutState, Tone] = {"done": "good", "paused": "warning", "rolled back": "bad", "failed": "bad"}
 GATE_TONES: dict[str, Tone] = {"go on": "good", "undecided": "warning", "roll back": "bad"}

@@ -57,7 +57,7 @@ def start(
     **planned: Any,
 ) -> None:
     """Start a rollout: change and check hosts step by step; if a step is bad, roll all changed hosts back."""
-    from provision.pipeline import rollout
+    from provision.features.rollout import rollout
 
     request = asked("rollout", ask_become_pass=ask_become_pass, **planned)
     options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host, targets)
@@ -67,7 +67,7 @@ def start(
 @app.command()
 def resume(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
     """Continue the open rollout where it was paused, interrupted or killed."""
-    from provision.pipeline import rollout
+    from provision.features.rollout import rollout
 
     raise typer.Exit(rollout.resume(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
 
@@ -75,7 +75,7 @@ def resume(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False
 @app.command()
 def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
     """Return every changed host of the open rollout to the release that it served before."""
-    from provision.pipeline import rollout
+    from provision.features.rollout import rollout
 
     raise typer.Exit(rollout.abort(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
 
@@ -83,7 +83,7 @@ def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False)
 @app.command()
 def pause(as_json: JsonOption = False) -> None:
     """Pause the running rollout before its next host."""
-    from provision.pipeline import rollout
+    from provision.features.rollout import rollout
 
     raise typer.Exit(rollout.pause(asked("rollout"), as_json=as_json))
 
@@ -91,6 +91,11 @@ def pause(as_json: JsonOption = False) -> None:
 @app.command()
 def status(as_json: JsonOption = False) -> None:
     """Show the progress of the newest rollout, with the numbers behind each decision."""
-    from provision.pipeline import rollout
+    from provision.features.rollout import rollout
 
     raise typer.Exit(rollout.status(asked("rollout"), as_json=as_json))
+
+
+def add_to(program: typer.Typer) -> None:
+    """Add the commands to the program."""
+    program.add_typer(app, name="rollout")

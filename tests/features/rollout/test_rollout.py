@@ -11,11 +11,12 @@ import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
 from provision.core.models.quarantine import Quarantine
+from provision.features.rollout import rollout
+from provision.features.rollout.measured import observed
+from provision.features.rollout.store import RolloutStore
 from provision.fleet.quarantine import QuarantineStore
-from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import operations, rollout
-from provision.pipeline.rollout_gate import observed
-from tests.pipeline.rollout_site import NEW, OLD, KilledError, Site, make
+from provision.pipeline import operations
+from tests.features.rollout.site import NEW, OLD, KilledError, Site, make
 
 __all__ = ["make"]
 

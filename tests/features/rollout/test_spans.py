@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 
 from provision.core.errors import Exit, InventoryError, UsageError
-from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import rollout
-from tests.pipeline.rollout_site import NEW, OLD, OPTIONS, KilledError, Site, make, watched
+from provision.features.rollout import rollout
+from provision.features.rollout.store import RolloutStore
+from tests.features.rollout.site import NEW, OLD, OPTIONS, KilledError, Site, make, watched
 
 __all__ = ["make"]
 

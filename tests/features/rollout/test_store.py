@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import HostLockedError, UsageError
-from provision.core.models.rollout import OPEN, Rollout, RolloutHost
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.model import OPEN, Rollout, RolloutHost
+from provision.features.rollout.store import RolloutStore
 
 ROLLOUT = Rollout(
     name="20260101T000000Z",
@@ -22,7 +22,7 @@ ROLLOUT = Rollout(
 OTHER = """
 import sys
 from pathlib import Path
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.store import RolloutStore
 with RolloutStore(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.models.rollout import Decision, Rollout, RolloutHost, RolloutState
-from provision.fleet.rollout.store import RolloutStore
+from provision.features.rollout.model import Decision, Rollout, RolloutHost, RolloutState
+from provision.features.rollout.store import RolloutStore
 from provision.report import page
 from tests.report.sample import Folder, host, result
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from provision.fleet.rollout.gate import thresholds
+from provision.features.rollout.gate import thresholds
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
-from provision.core.models.rollout import Decision, Rollout
 from provision.core.models.settings import Settings
-from provision.fleet.rollout.store import RolloutStore
-from provision.pipeline import CommandRequest, operations, rollout, rollout_driver
-from provision.pipeline.canary import CanaryHosts
+from provision.features.rollout import driver as rollout_driver
+from provision.features.rollout import rollout
+from provision.features.rollout.canary import CanaryHosts
+from provision.features.rollout.measured import GateResult
+from provision.features.rollout.model import Decision, Rollout
+from provision.features.rollout.store import RolloutStore
+from provision.pipeline import CommandRequest, operations
 from provision.pipeline.phases import Step
 from provision.pipeline.results import StagedHosts
-from provision.pipeline.rollout_gate import GateResult
 from provision.pipeline.runner import RunOutcome
 
 OLD, NEW = "0" * 16, "1" * 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from provision.core.models.rollout import Rollout
+from provision.features.rollout.model import Rollout
 
 
 @dataclass(frozen=True)

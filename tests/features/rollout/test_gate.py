@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rollout_simulation import simulate
-from provision.fleet.rollout.gate import Measure, Observed, decide, failed_requests, is_slower
+from provision.features.rollout.gate import Measure, Observed, decide, failed_requests, is_slower
 
 FAST = tuple(0.010 + number / 10_000 for number in range(100))
 """Seconds, from 10 to 20 ms."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.rollout import Decision, HostProgress, Rollout, RolloutHost, RolloutState
-from provision.report.rollout import ABORTED, described
+from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost, RolloutState
+from provision.features.rollout.text import ABORTED, described
 
 OLD, NEW = "0" * 16, "1" * 16
 BAD = Decision(step=0, at="2026-11-20T10:17:00Z", verdict="roll back", text="5 of 64 requests failed")

@@ -11,10 +11,10 @@ from typing import Any
 
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.rollout import Decision
 from provision.core.run_folder import utc_now
-from provision.fleet.rollout.answers import Comparison, compare
-from provision.fleet.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
+from provision.features.rollout.answers import Comparison, compare
+from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
+from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

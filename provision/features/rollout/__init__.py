@@ -1,0 +1,1 @@
+"""Rollouts: a new release, host by host, with a gate after each step."""

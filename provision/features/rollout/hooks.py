@@ -1,0 +1,59 @@
+"""Where rollouts take part in the work of the core."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from provision.core.errors import HostLockedError, UsageError
+from provision.core.run_folder import RunFolder
+from provision.features.rollout.page import rollout_of
+from provision.features.rollout.returns import Move, with_moves
+from provision.features.rollout.store import RolloutStore
+from provision.phases.probe.failure_evidence import Source
+from provision.pipeline.diagnosis import EarlierRun, failed_result, source_of_run
+from provision.pipeline.runner import RunOutcome
+from provision.report.page.section import Section
+from provision.report.run_files import results_of
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def rolled_back(logs: Path, outcome: RunOutcome) -> None:
+    """Let the record of the newest rollout say which of its hosts a run has taken back."""
+    facts = outcome.result.facts
+    moves = {
+        host.name: Move(source=before.release, target=host.release)
+        for host in outcome.summary.hosts
+        if not any(result.has_failed for result in host.phases.values())
+        and host.name in facts
+        and (before := facts[host.name].installed) is not None
+    }
+    # The hosts are where they are, whatever becomes of the note.
+    with contextlib.suppress(UsageError, HostLockedError, OSError):
+        RolloutStore(logs).revise_newest(lambda rollout: with_moves(rollout, moves, outcome.summary.run))
+
+
+def earlier_failure(logs: Path, host: str, newest: str) -> EarlierRun | None:
+    """Return the failure of a host in the rollout that its newest run belongs to; None without one."""
+    try:
+        rollout = RolloutStore(logs).with_run(newest)
+    except UsageError:
+        return None
+    if rollout is None or rollout.state == "done":
+        return None
+    why = f"the newest that worked on it, {newest}, did not fail, and belongs to rollout {rollout.name}, which is not done"
+    for name in reversed(rollout.runs):
+        run = logs / name
+        if failed := failed_result(results_of(RunFolder(run)).get(host, {})):
+            return EarlierRun(source_of_run(run, failed), f"run {name}, in which it failed: {why}")
+    refused = next((one for one in reversed(rollout.decisions) if one.verdict == "roll back"), None)
+    if refused is None or not any(one.name == host and one.after for one in rollout.hosts):
+        return None
+    return EarlierRun(Source("last_run", f"{refused.text}\n"), f"run {refused.run}, in which the gate decided: {why}")
+
+
+def page_section(run: RunFolder) -> Section | None:
+    """Return what the page of a run shows of the rollout that it belongs to; None where it belongs to none."""
+    rollout = rollout_of(run)
+    return Section("rollout", "Rollout", PAGE, {"rollout": rollout}) if rollout else None
