@@ -21,7 +21,7 @@ from tests.fleet.serving import wait_until_healthy
 PRODUCT = ("provision", "verify", "playbooks", "requirements")
 """Folders whose files decide what a provisioned host has."""
 LAYER = "layer"
-UNUSED_S = 2 * 86400.0
+UNUSED_S = 6 * 3600.0
 """A snapshot of another state of the product is deleted after this time without use."""
 
 
