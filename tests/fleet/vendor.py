@@ -178,7 +178,8 @@ def packages() -> Iterator[Package]:
     )
     nvcc = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n"
     yield Package("cuda-nvcc-13-0", "13.0.88-1", files={"usr/local/cuda-13.0/bin/nvcc": nvcc})
-    yield Package("cuda-cudart-dev-13-0", "13.0.96-1")
+    libraries = ("lib64/libcudart.so", "lib64/stubs/libcuda.so")
+    yield Package("cuda-cudart-dev-13-0", "13.0.96-1", files={f"usr/local/cuda-13.0/{file}": "" for file in libraries})
     yield Package("libcurand-dev-13-0", "10.4.0.35-1", files={"usr/local/cuda-13.0/include/curand_kernel.h": "/* */\n"})
 
 
