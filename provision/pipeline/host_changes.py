@@ -14,7 +14,7 @@ from provision.catalog.versions import platform_of
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.formatting import GIB, format_bytes
-from provision.core.install_paths import SERVICE_USER, default_prefix
+from provision.core.install_paths import SERVICE_USER, install_paths_of
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Host
 from provision.core.models.planned_change import Part, PlannedChange
@@ -22,6 +22,7 @@ from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.phases.install.drivers import driver_work
 from provision.phases.plan import rocm
+from provision.phases.serve.unit import UNIT
 from provision.phases.stage import builds_of
 from provision.pipeline.desired_state import Desired, packages_of
 from provision.pipeline.install import missing_files
@@ -186,8 +187,8 @@ class _Comparison:
             elif self._before and self._differs():
                 yield self._changed("service", "the record of what is served")
             return
-        key = "with an API key" if desired.service.api_key else "without an API key"
         if not now and not self._installed.service:
+            key = _key_text(api_key=desired.service.api_key)
             where = f"{desired.service.name} on {planned['host']}:{planned['port']}, {key}"
             yield PlannedChange(part="service", sign="+", text=where)
             return
@@ -233,11 +234,6 @@ def _is_root(host: Host, facts: HostFacts) -> bool:
     return host.connection.become or facts.user.uid in {0, None}
 
 
-def _prefix(host: Host, facts: HostFacts) -> str:
-    home = facts.user.home or "~"
-    return host.settings.prefix or str(default_prefix(uid=0 if _is_root(host, facts) else 1, home=home))
-
-
 def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChange]:
     """Name what is installed below the environment: drivers, fabric manager, ROCm, toolkits."""
     try:
@@ -279,12 +275,12 @@ def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[Planne
     def new(part: Part, text: str) -> PlannedChange:
         return PlannedChange(part=part, sign="+", text=text)
 
-    settings = host.settings
+    settings, prefix = host.settings, install_paths_of(host, facts).prefix
     if stack.interpreter.origin == "managed":
-        yield new("python", f"{stack.interpreter.version}, in {_prefix(host, facts)}/python")
+        yield new("python", f"{stack.interpreter.version}, in {prefix}/python")
     need = catalog().needs[platform_of(stack.variant)]
     size = format_bytes(int(need.installed * GIB))
-    yield new("environment", f"{named_builds(builds_of(stack))}, about {size} in {_prefix(host, facts)}/envs")
+    yield new("environment", f"{named_builds(builds_of(stack))}, about {size} in {prefix}/envs")
     if not settings.serve or stack.vllm is None:
         return
     if settings.model == "builtin":
@@ -294,6 +290,9 @@ def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[Planne
     else:
         yield new("model", settings.model)
     unit = {"supervisor": "run by supervisor (it does not survive a reboot)"}
-    key = "with an API key" if settings.api_key else "without an API key"
-    name = unit.get(stack.supervisor, "firstlight-vllm.service")
-    yield new("service", f"{name}, on {settings.bind}:{settings.port}, {key}")
+    name = unit.get(stack.supervisor, UNIT)
+    yield new("service", f"{name}, on {settings.bind}:{settings.port}, {_key_text(api_key=settings.api_key)}")
+
+
+def _key_text(*, api_key: bool) -> str:
+    return f"{'with' if api_key else 'without'} an API key"

@@ -13,6 +13,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.planned_change import PlannedChange
 from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
+from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
@@ -23,7 +24,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import desired_state_of
 from provision.pipeline.host_changes import changes_of, named_builds
 from provision.pipeline.results import PlannedHosts, ProbedHosts
-from provision.pipeline.stage import host_tools
+from provision.pipeline.stage import host_tools, model_key
 from provision.report.planned_changes import change_lines
 from provision.report.run_files import CHANGES_FILE
 
@@ -64,8 +65,9 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
 
 def compare(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
     """Compare each host with its plan, and say what a run changes there. No host is changed, and no network is asked."""
+    known: dict[tuple[object, ...], Staged | None] = {}
     changes = {
-        host.name: host_changes(context, host, planned)
+        host.name: _host_changes(context, host, planned, known)
         for host in context.hosts()
         if planned.stack(host.name) is not None
     }
@@ -81,15 +83,20 @@ def compare(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
     return replace(planned, changes=changes)
 
 
-def host_changes(context: RunContext, host: Host, planned: PlannedHosts) -> tuple[PlannedChange, ...]:
-    """Return what a run would change on a host that has a Stack."""
+def _host_changes(
+    context: RunContext, host: Host, planned: PlannedHosts, known: dict[tuple[object, ...], Staged | None]
+) -> tuple[PlannedChange, ...]:
+    """Return what a run would change on a host that has a Stack; `known` has what was staged for hosts before it."""
     facts, resolution = planned.facts[host.name], planned.plan.for_host(host.name)
-    store, source = context.wheelhouse(), host.source_of("model")
-    settings = host.settings.model_copy(update={"source": source})
+    store = context.wheelhouse()
     assert resolution.stack is not None
     try:
-        refreshed = context.refresh and context.client is None
-        staged = None if refreshed else staged_before(resolution, settings, store=store, client=context.client)
+        key = (resolution.hosts, *model_key(host))
+        if key not in known:
+            settings = host.settings.model_copy(update={"source": host.source_of("model")})
+            refreshed = context.refresh and context.client is None
+            known[key] = None if refreshed else staged_before(resolution, settings, store=store, client=context.client)
+        staged = known[key]
         tools = host_tools(context.cache / "tools")
         desired = desired_state_of(host, facts, staged, tools=tools) if staged else None
     except FirstlightError as error:

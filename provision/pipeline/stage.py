@@ -42,15 +42,18 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
             if name in hosts and not context.has_failed(name):
                 # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
-                settings = hosts[name].settings
-                source = hosts[name].source_of("model")
-                key = (settings.model, settings.model_on_host, source, settings.chat_template, alone)
-                groups.setdefault(key, []).append(hosts[name])
+                groups.setdefault((*model_key(hosts[name]), alone), []).append(hosts[name])
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
             staged |= {member.name: files for member in members if files}
     context.run.write("wheelhouse.json", context.wheelhouse().usage())
     return _with_desired_states(context, planned, staged)
+
+
+def model_key(host: Host) -> tuple[str | None, ...]:
+    """Return what the files of a host's model depend on: hosts of a class with equal ones get the same files."""
+    settings = host.settings
+    return (settings.model, settings.model_on_host, host.source_of("model"), settings.chat_template)
 
 
 def _stage_group(

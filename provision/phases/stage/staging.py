@@ -113,8 +113,10 @@ def stage(
     key = _key(candidates, settings, job)
     kept = tuple(file for file in files if file.kind != "deb")  # those of one host
     lock = _write_lock(store, None, resolution, text)
-    store.put(STAGED, key, staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json"))
-    store.put(ENVIRONMENTS, environment, builds_of(choice.stack))
+    result = staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json")
+    for table, name, value in ((STAGED, key, result), (ENVIRONMENTS, environment, builds_of(choice.stack))):
+        if store.get(table, name) != value:
+            store.put(table, name, value)
     if not choice.from_cache:
         store.prune()
     return staged
