@@ -12,11 +12,11 @@ import secrets
 import sys
 from collections.abc import Mapping
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from verify.binaries import cuda_compat
 from verify.cli.arguments import Parser
-from verify.host.network.allreduce_trial import run_trial
 from verify.host.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
 from verify.host.network.reachability import Listener, free_port, reach
 from verify.host.views import torch_view
@@ -86,7 +86,7 @@ class MultihostWorker:
             except OSError as error:
                 return {"problem": f"no port for the trial is free: {error.strerror or error}"}
         call = partial(
-            run_trial,
+            _run_trial,
             request["rank"],
             request["interface"],
             request["address"],
@@ -104,6 +104,12 @@ class MultihostWorker:
             return 0
         ending = run_one(torch_view.gpu_count, deadline_s=60.0)
         return ending.value or 0
+
+
+def _run_trial(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """Call `run_trial`, which imports torch, in the child process of the trial."""
+    found: dict[str, Any] = resolve_name("verify.host.network.allreduce_trial:run_trial")(*arguments, **options)
+    return found
 
 
 def _sample_ports(first: int, last: int) -> list[int]:

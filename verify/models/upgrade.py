@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,14 @@ class UpgradeSubject:
             model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source, self.interface
         )
 
+    def on(self, device: str, dtype: str | None) -> UpgradeSubject:
+        """Copy to a device, and to the precision of that name unless None is given."""
+        return self.to(device) if dtype is None else self.to(device, getattr(torch, dtype))
+
+    def save(self, file: IO[bytes]) -> None:
+        """Write the model by torch.save."""
+        torch.save(self.model, file)
+
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""
         return _first(self.model(*self.arguments, **self.keywords))
@@ -89,6 +97,11 @@ class LayerComparison:
             "original_peak_bytes": before,
             "upgraded_peak_bytes": after,
         }
+
+
+def default_device() -> str:
+    """Return the first card, otherwise the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def load(name: str) -> UpgradeSubject:

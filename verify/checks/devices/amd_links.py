@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from verify.host.card_health import Observation, check_amd_cards, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import GpuLink
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each card with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
@@ -16,7 +16,7 @@ LISTED = 4
 SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_amd_cards(context, amd_smi.gpu_links, evaluate, SICK)
 
 
@@ -37,11 +37,3 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
     return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)
-
-
-CHECK = Check(
-    id="devices.amd_links",
-    description="If xGMI connects some AMD cards of the host, it connects all of them.",
-    run=_run,
-    faults=("sick-gpu",),
-)

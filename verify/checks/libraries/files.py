@@ -15,7 +15,7 @@ from pathlib import Path
 from verify.binaries import byte_code, file_stamps
 from verify.binaries.distributions import installed
 from verify.binaries.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 SHOWN = 5
 UNSEEN_BYTES = 1 << 29
@@ -23,7 +23,7 @@ UNSEEN_BYTES = 1 << 29
 REMEDY = "rebuild the environment from its wheels: ./firstlight provision"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     contents = listed(home / MANIFEST, home)
     if contents is None:
@@ -111,13 +111,3 @@ def _by_record(context: CheckContext) -> CheckResult:
 def _text(wrong: dict[str, str]) -> str:
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     return f"{'; '.join(list(wrong.values())[:SHOWN])}{more}"
-
-
-CHECK = Check(
-    id="libraries.files",
-    description="Every installed file has the size from the build of the environment; on full the content of all files is compared, otherwise of mapped or changed ones.",
-    run=_run,
-    level="standard",
-    faults=("stale-library",),
-    deadline_s=420.0,
-)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
-from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
+from verify.records import CheckContext, CheckResult, Figure, worst_status
 from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
@@ -51,7 +51,7 @@ class ForeignCode(NamedTuple):
         return f"{self.place}: {self.what}"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     known = _known(home)
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
@@ -222,12 +222,3 @@ def injecting(
                 yield name, value
         elif name.startswith(rows["prefix"]) and name not in rows["harmless"] and not is_isolated:
             yield name, value
-
-
-CHECK = Check(
-    id="libraries.injected",
-    description="The interpreter loads nothing that nobody installed: no unlisted file, .pth or sitecustomize, no variable that injects code.",
-    run=_run,
-    level="standard",
-    faults=("injected-code",),
-)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from verify.binaries.distributions import installed, parse_lock, same_version
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure
 
 SHOWN = 5
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if context.lock is None:
         return CheckResult("error", "no lock")
     locked = parse_lock(context.lock.read_text())
@@ -46,12 +45,3 @@ def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], sourc
 def _some(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-CHECK = Check(
-    id="libraries.lock",
-    description="The installed distributions match the lock: every name and version, none missing and none added.",
-    run=_run,
-    preconditions=(preconditions.lock,),
-    faults=("wrong-lock",),
-)

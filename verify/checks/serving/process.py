@@ -12,8 +12,7 @@ from typing import Any
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import readiness_proof, service_plan
 from verify.serving.process_differences import (
     attention_problems,
@@ -75,7 +74,7 @@ STAND_IN = (
 """A correct service, on which an injected fault is proven."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     planned, facts = STAND_IN
     if context.service is not None and not context.faults:
         planned = service_plan.read(context.service)
@@ -205,13 +204,3 @@ def _listener_problems(planned: ServicePlan, facts: ProcessFacts) -> list[str]:
     if not facts.listeners and facts.age_s > table("process")["start"]["limit_s"]:
         found.append(f"nothing listens on port {facts.port}, {facts.age_s:.0f} s after {planned.name} was started")
     return found
-
-
-CHECK = Check(
-    id="serving.process",
-    description="The unit's own process listens; its command, variables, account, limits, code and attention layers are as planned.",
-    run=_run,
-    level="standard",
-    preconditions=(preconditions.service,),
-    faults=("changed-service",),
-)
