@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from verify.cli.arguments import Parser
+from verify.files import read_json
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext
 from verify.runner.child_processes import run_one
 from verify.serving.comparison import Choice, at_once, figures, measure, promises, require_difference, side_by_side
@@ -94,7 +95,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
 
 def _attention_gain() -> dict[str, Any]:
     """Return what `measure_gain` does; it imports torch, and touches the device: both in a child process."""
-    context = CheckContext(expect={"stack": _stack()})
+    context = CheckContext(expect={"stack": read_json(Path(sys.prefix) / "stack.json")})
     ending = run_one(lambda: resolve_name("verify.attention.gain:measure_gain")(context), deadline_s=ATTENTION_S)
     found: dict[str, Any] = {"problem": ending.problem} if ending.problem else ending.value
     return found
@@ -133,15 +134,6 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}"
         )
     return lines
-
-
-def _stack() -> dict[str, Any]:
-    """Return the Stack of this environment; empty without one."""
-    try:
-        stack: dict[str, Any] = json.loads((Path(sys.prefix) / "stack.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stack
 
 
 def _target(text: str) -> tuple[str, float]:

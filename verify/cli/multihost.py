@@ -11,7 +11,6 @@ import random
 import secrets
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -85,16 +84,14 @@ class MultihostWorker:
                 return {"port": free_port([request["address"]], self._ports)}
             except OSError as error:
                 return {"problem": f"no port for the trial is free: {error.strerror or error}"}
-        call = partial(
-            _run_trial,
-            request["rank"],
-            request["interface"],
-            request["address"],
-            request["port"],
-            backend=request["backend"],
-            faults=frozenset(request["faults"]),
-        )
-        ending = run_one(call, deadline_s=self._rules["deadline_s"])
+        asked = {name: request[name] for name in ("rank", "interface", "address", "port", "backend")}
+
+        def trial() -> dict[str, Any]:
+            run_trial = resolve_name("verify.host.network.allreduce_trial:run_trial")  # it imports torch
+            found: dict[str, Any] = run_trial(**asked, faults=frozenset(request["faults"]))
+            return found
+
+        ending = run_one(trial, deadline_s=self._rules["deadline_s"])
         return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
 
     @staticmethod
@@ -104,12 +101,6 @@ class MultihostWorker:
             return 0
         ending = run_one(torch_view.gpu_count, deadline_s=60.0)
         return ending.value or 0
-
-
-def _run_trial(*arguments: Any, **options: Any) -> dict[str, Any]:
-    """Call `run_trial`, which imports torch, in the child process of the trial."""
-    found: dict[str, Any] = resolve_name("verify.host.network.allreduce_trial:run_trial")(*arguments, **options)
-    return found
 
 
 def _sample_ports(first: int, last: int) -> list[int]:

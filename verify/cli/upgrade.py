@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from verify.cli.arguments import Parser
+from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
 from verify.records import EXIT_CODES, CheckResult
 from verify.runner.report import wrapped
@@ -142,27 +141,16 @@ def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: 
     place = saved
     try:
         if saved:
-            _save(saved, flash.save)
+            with replaced(saved) as file:
+                flash.save(file)
         if source and text is not None:
             place = beside(source)
-            _save(place, lambda file: file.write(text.encode()))
+            with replaced(place) as file:
+                file.write(text.encode())
             place.chmod(source.stat().st_mode)
     except OSError as error:
         return f"{place} cannot be written: {error.strerror}"
     return None
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _is_other(path: Path, text: str) -> bool:
