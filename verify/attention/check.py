@@ -18,7 +18,7 @@ from verify.binaries.distributions import site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.runner import preconditions
 from verify.tables import table
 
@@ -239,10 +239,7 @@ def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckRe
     wrong = [text for one in measured if (text := tolerance_problem(one))]
     evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return CheckResult(
-            "fail", f"wrong attention: {'; '.join(wrong[:3])}{more}", figures, evidence, "do not serve with it"
-        )
+        return CheckResult("fail", f"wrong attention: {first_few(wrong, 3)}", figures, evidence, "do not serve with it")
     if ran.status != "ok":
         return CheckResult(ran.status, ran.reason, figures, evidence, ran.remedy)
     dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))

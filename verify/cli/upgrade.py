@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from verify.cli.arguments import Parser
 from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
+from verify.printable import wrapped
 from verify.records import EXIT_CODES, CheckResult
-from verify.runner.report import wrapped
 
 if TYPE_CHECKING:
     from verify.models.upgrade import UpgradeSubject

@@ -27,7 +27,7 @@ from verify.inputs import synchronize
 from verify.models import transformers as upgrade_transformers
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
 from verify.models.transformers import Inputs
-from verify.records import CheckResult, Figure
+from verify.records import CheckResult, Figure, first_few
 
 REPEATS = 10
 """Timed runs of each model, alternating; the median counts."""
@@ -321,8 +321,7 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
     if not same:
         return CheckResult("fail", "the parameters differ from the original's", figures, evidence)
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return CheckResult("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
+        return CheckResult("fail", f"it differs from the original: {first_few(wrong, 3)}", figures, evidence)
     idle = sorted(name or "the model" for name, kernel in used.items() if kernel is None)
     if idle:
         return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)

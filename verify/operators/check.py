@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,7 +62,7 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> Ch
     require_full_float32()
     figures, wrong, taken = [], [], []
     for dtype in dtypes:
-        shares = dict(_shares(compare(device, dtype), spoiled=spoiled))
+        shares = {one.what: one.share(spoiled=spoiled) for one in compare(device, dtype)}
         taken += [what for what in shares if what not in taken]
         wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
         source = table("tolerances")["operators"]["source"]
@@ -74,11 +74,6 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> Ch
     worst = max(figure.value or 0 for figure in figures)
     text = f"{len(taken)} comparisons in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
     return CheckResult("ok", text, tuple(figures), evidence)
-
-
-def _shares(compared: Iterable[Comparison], *, spoiled: bool) -> Iterator[tuple[str, float]]:
-    for one in compared:
-        yield one.what, one.share(spoiled=spoiled)
 
 
 def _excess(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from verify.host.card_health import Observation, check_amd_cards, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import GpuLink
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each card with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
@@ -33,7 +33,12 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     }
     observations = []
     if others:
-        pairs = ", ".join(f"card {link.gpu} to {link.other} by {link.kind}" for link in others[:LISTED])
-        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-        observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
+        pairs = [f"card {link.gpu} to {link.other} by {link.kind}" for link in others]
+        observations.append(
+            Observation(
+                "warn",
+                f"not connected by xGMI like the other cards: {first_few(pairs, LISTED, separator=', ')}",
+                REMEDY,
+            )
+        )
     return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)

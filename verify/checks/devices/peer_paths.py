@@ -8,7 +8,7 @@ from dataclasses import asdict
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import amd_smi, nvml, pci, peer_paths
 from verify.host.views.peer_paths import PeerPath
-from verify.records import CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult, first_few
 
 TRANSLATING = ("DMA", "DMA-FQ")
 REMEDY = (
@@ -56,7 +56,7 @@ def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
         )
         observations.append(Observation("warn", text, REMEDY))
     if bridges:
-        shown = ", ".join(bridges[:4]) + (f" and {len(bridges) - 4} more" if len(bridges) > 4 else "")
+        shown = first_few(bridges, 4, separator=", ")
         observations.append(Observation("warn", f"ACS redirects writes between cards to the root: {shown}", REMEDY))
     if joined and observations:
         text = "; ".join(found.text for found in observations)

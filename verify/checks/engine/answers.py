@@ -18,7 +18,7 @@ import torch
 
 from verify.host.devices import memory
 from verify.operators.sampling import chi_square_share, truncated_probabilities
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import small_llama
 from verify.tables import table
 
@@ -100,10 +100,7 @@ def _asked(context: CheckContext, folder: Path) -> CheckResult:
     figures += (Figure("draws, chi square", drawn, "share of bound", ceiling=1, source=chance),)
     evidence = {"model": str(folder), "dtype": dtype, "prompts": PROMPTS, "tokens each": LENGTH, "ways": dict(WAYS)}
     if problems:
-        more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
-        return CheckResult(
-            "fail", f"{'; '.join(problems[:2])}{more}", figures, evidence, "do not serve with this environment"
-        )
+        return CheckResult("fail", first_few(problems, 2), figures, evidence, "do not serve with this environment")
     text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token matches the float64 reference, sampled ones keep to top-k and top-p"
     return CheckResult("ok", text, figures, evidence)
 

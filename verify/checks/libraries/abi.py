@@ -9,7 +9,7 @@ from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.distributions import host_packages, site_files
 from verify.host.views import torch_view
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.tables import table
 
 TORCH = "torch/lib/*.so"
@@ -49,9 +49,8 @@ def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], 
             return CheckResult("fail", text, figures, evidence, AGAIN)
     if missing:
         path, names = next(iter(missing.items()))
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         others = f"; {len(missing) - 1} more extensions lack symbols" if len(missing) > 1 else ""
-        text = f"{path} needs {', '.join(names[:SHOWN])}{more}, which torch does not have{others}"
+        text = f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have{others}"
         return CheckResult("fail", text, figures, evidence, AGAIN)
     return CheckResult(
         "ok", f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI", figures, evidence

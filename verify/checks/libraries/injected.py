@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
-from verify.records import CheckContext, CheckResult, Figure, worst_status
+from verify.records import CheckContext, CheckResult, Figure, first_few, worst_status
 from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
@@ -70,8 +70,7 @@ def run(context: CheckContext) -> CheckResult:
     }
     if found:
         found.sort(key=lambda finding: finding.is_doubtful)
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        text = "; ".join(finding.text for finding in found[:SHOWN]) + more
+        text = first_few([finding.text for finding in found], SHOWN)
         status = worst_status(["warn" if finding.is_doubtful else "fail" for finding in found])
         return CheckResult(status, text, figures, evidence, found[0].remedy)
     if known is None:

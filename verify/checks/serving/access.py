@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_plan
 from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all
@@ -198,8 +198,7 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
         Figure("open routes", len(facts.open), "count"),
     )
     if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
     text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
     return CheckResult("ok", text, figures, evidence)

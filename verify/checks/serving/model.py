@@ -12,7 +12,7 @@ from typing import Any
 
 from verify.binaries import file_stamps
 from verify.binaries.manifest import Contents, listed, wrong_contents, wrong_sizes
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.tables import table
@@ -124,8 +124,7 @@ def evaluate(found: ModelFacts) -> CheckResult:
     )
     evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
     if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
     text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
     asked = f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not name its model"
     return CheckResult("ok", text + asked, figures, evidence)

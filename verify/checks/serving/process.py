@@ -12,7 +12,7 @@ from typing import Any
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import readiness_proof, service_plan
 from verify.serving.process_differences import (
     attention_problems,
@@ -166,21 +166,20 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     }
     figures = (Figure("processes", len(facts.processes), "count"), Figure("runs for", facts.age_s, "s"))
     if failures:
-        return CheckResult("fail", _short(failures), figures, evidence, _remedy(facts))
+        return CheckResult("fail", first_few(failures, 3, more="; and"), figures, evidence, _remedy(facts))
     if warnings:
         return CheckResult(
-            "warn", _short(warnings), figures, evidence, ANEW if listens else "check again when it answers"
+            "warn",
+            first_few(warnings, 3, more="; and"),
+            figures,
+            evidence,
+            ANEW if listens else "check again when it answers",
         )
     since = "" if facts.proven else "; restarted since the last proof"
     text = (
         f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
     )
     return CheckResult("ok", text, figures, evidence)
-
-
-def _short(problems: list[str]) -> str:
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
 
 
 def _remedy(facts: ProcessFacts) -> str:

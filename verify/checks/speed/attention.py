@@ -14,7 +14,8 @@ from verify.timing import clocks
 
 def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    on_cpu, level = device == "cpu", _level(context)
+    on_cpu = device == "cpu"
+    level: Level = "full" if context.includes("full") else "standard"
     points = table("speed")["points"]
     if on_cpu and level != "full":
         points = points[:1]
@@ -45,10 +46,6 @@ def run(context: CheckContext) -> CheckResult:
         **synchronize(device),
     }
     return evaluate([*figures, *gains(lengths)], context, evidence)
-
-
-def _level(context: CheckContext) -> Level:
-    return "full" if context.includes("full") else "standard"
 
 
 def gains(rows: Iterable[SweepRow]) -> Iterator[Figure]:
