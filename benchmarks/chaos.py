@@ -15,7 +15,6 @@ code is 1 if a run did not end as an undisturbed host.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -33,7 +32,7 @@ from benchmarks.chaos_cases.subject import Subject
 from benchmarks.chaos_cases.table import GOOD, NOT_COUNTED, failed_before, keep, kept, made, restore, totals
 from benchmarks.chaos_cases.trial import Bench, UndisturbedRunError
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import RESULTS, ROOT, header, publish, say
+from benchmarks.harness import RESULTS, ROOT, header, parser, publish, say
 from tests.fleet.commands import command
 from tests.fleet.hosts import Fleet
 from tests.fleet.root import cache_folder
@@ -119,20 +118,20 @@ def work(trials: list[Trial], folder: Path, seed: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep the rows of this seed, and go on")
-    parser.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help=f"one of: {', '.join(sorted(FAULTS))}")
-    parser.add_argument("--state", type=Path, default=cache_folder().with_name("firstlight-chaos"))
-    parser.add_argument("--list", action="store_true", help="print what would be done, and do nothing")
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--runs", type=int, default=RUNS)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--resume", action="store_true", help="keep the rows of this seed, and go on")
+    options.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help=f"one of: {', '.join(sorted(FAULTS))}")
+    options.add_argument("--state", type=Path, default=cache_folder().with_name("firstlight-chaos"))
+    options.add_argument("--list", action="store_true", help="print what would be done, and do nothing")
+    given = options.parse_args()
     given.state.mkdir(parents=True, exist_ok=True)
     path = given.state / "rows.jsonl"
     if given.resume and not path.exists():
         restore(path, RESULTS / "chaos.json")
     rows = kept(path, given.seed) if given.resume else []
-    trials = to_do(given.seed, given.runs, FAULTS, made(rows, commit()), given.only)
+    trials = to_do(given.seed, given.runs, made(rows, commit()), given.only)
     if given.list:
         for trial in trials:
             print(f"{trial.number:3} {trial.fault}: {trial.change}, {trial.moment} + {trial.delay_s} s")

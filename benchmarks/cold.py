@@ -15,7 +15,6 @@ and `ratio_with_verify` includes them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shlex
@@ -32,9 +31,7 @@ import yaml
 from uv import find_uv_bin
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import ROOT, header, publish, say
-from benchmarks.peers import index_settings
-from benchmarks.timing import figures, timed
+from benchmarks.harness import ROOT, figures, header, index_settings, parser, publish, say, timed
 from tests.fleet.hosts import Fleet, FleetHost
 
 SCRIPT = ROOT / "benchmarks" / "cold_by_hand.sh"
@@ -42,7 +39,7 @@ MODEL_MAKER = ROOT / "provision" / "phases" / "serve" / "onhost" / "builtin_mode
 AIM_RATIO = 1.15
 OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
 """Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
-OWN_MODULE = "firstlight_attention."
+OWN_MODULE = r"firstlight_attention\."
 TASKS = {
     "Install missing operating system packages": "install.os_packages",
     "Build the environment": "install.environment",
@@ -52,13 +49,8 @@ TASKS = {
 
 def drop_page_cache() -> None:
     """Drop the page cache, because a newly booted host has read nothing."""
-    timed(["sync"], cwd=ROOT)
+    timed(["sync"])
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
-
-
-def seconds_after(started: float, at: str) -> float:
-    """Return the seconds from an epoch to a time of the run's events."""
-    return datetime.fromisoformat(at).timestamp() - started
 
 
 def product_phases(
@@ -84,7 +76,7 @@ def product_phases(
     parts |= {f"serve.{name}": proof[name] for name in ("health", "first_token", "proven")}
     answered = next(event for event in events if event["kind"] == "result" and event["phase"] == "serve")
     return {
-        "first_correct_token": seconds_after(started, answered["at"]),
+        "first_correct_token": datetime.fromisoformat(answered["at"]).timestamp() - started,
         **phases,
         **parts,
         **beside,
@@ -115,13 +107,8 @@ def serve_flags(text: str) -> list[str]:
     """Return the words after the model's folder in the first `vllm serve` of a script or a unit, without our own middleware."""
     joined = text.replace("\\\n", " ")
     line = next(line for line in joined.splitlines() if re.search(r"\bvllm serve\b", line) and not line.startswith("#"))
-    words = shlex.split(line.partition("vllm serve")[2].partition(">")[0])[1:]
-    pairs = pairwise(words)
-    own = next(
-        (at for at, (option, value) in enumerate(pairs) if option == "--middleware" and value.startswith(OWN_MODULE)),
-        None,
-    )
-    return words if own is None else [*words[:own], *words[own + 2 :]]
+    flags = re.sub(rf" --middleware {OWN_MODULE}\S*", "", line.partition("vllm serve")[2].partition(">")[0])
+    return shlex.split(flags)[1:]
 
 
 def locked(text: str) -> set[str]:
@@ -154,7 +141,7 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
         "TERM": "dumb",
     }
     drop_page_cache()
-    done = timed([ROOT / "firstlight", "provision", "-i", inventory], cwd=ROOT, environment=environment)
+    done = timed([ROOT / "firstlight", "provision", "-i", inventory], environment=environment)
     if done.code:
         sys.exit(f"error: the product failed\n{done.tail(6000)}")
     run = (logs / "latest").resolve()
@@ -176,7 +163,7 @@ def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float]
     options = ["-F", "none", "-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "IdentitiesOnly=yes"]
     ssh = ["ssh", *options, "-i", str(host.key_file), f"root@{host.address}"]
     drop_page_cache()
-    done = timed([*ssh, "sh -s"], cwd=ROOT, stdin=exports + SCRIPT.read_text(encoding="utf-8"))
+    done = timed([*ssh, "sh -s"], stdin=exports + SCRIPT.read_text(encoding="utf-8"))
     if done.code:
         sys.exit(f"error: the steps by hand failed\n{done.tail(6000)}")
     return hand_phases(done.out), host.sh("cat /opt/vllm/lock.txt")
@@ -217,9 +204,9 @@ def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3)
-    count = parser.parse_args().pairs
+    options = parser(__doc__)
+    options.add_argument("--pairs", type=int, default=3)
+    count = options.parse_args().pairs
     result = header("cold", ("uv", "ansible-core", "fabric"))
     with hosts_to_boot() as fleet:
         pairs = [one_pair(fleet, product_first=number % 2 == 0) for number in range(count)]

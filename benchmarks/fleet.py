@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from benchmarks.machine import say
+from benchmarks.harness import say
 from tests.fleet.fixtures import impossible
 from tests.fleet.hosts import Fleet, remove_leftovers
 

@@ -8,8 +8,10 @@ Boots a gateway with Debian's HAProxy and two hosts that serve the built-in mode
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,13 +20,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uv import find_uv_bin
+
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import ROOT, header, publish
-from benchmarks.peers import environment
+from benchmarks.harness import ROOT, header, index_settings, parser, publish, say
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 
@@ -36,31 +38,25 @@ HOLD_S = 30.0
 """Seconds that each step lasts at least, so that clients use the first host before the second one changes."""
 
 
-@dataclass
-class Sent:
-    """What became of the requests."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def ended(self, result: str) -> list[dict[str, Any]]:
-        """Return the requests with a result."""
-        return [row for row in self.rows if row["result"] == result]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts."""
-        errors = Counter(row["error"] for row in self.rows if row["error"])
-        return {
-            "requests": len(self.rows),
-            "lost": len(self.ended("lost")),
-            "broken": len(self.ended("broken")),
-            "longest_s": round(max(row["seconds"] for row in self.rows), 1),
-            "errors": dict(errors),
-        }
+def client_python() -> Path:
+    """Return a Python that has OpenAI's client, in an environment of its own; the first call makes it."""
+    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstlight-benchmarks"
+    made, new = base / f"openai-{digest}", base / f"openai-{digest}.new"
+    if not made.exists():
+        say(f"installing {LOCK.name}")
+        shutil.rmtree(new, ignore_errors=True)
+        venv = ["venv", "--quiet", "--no-project", "--relocatable", "--python", sys.executable, new]
+        sync = ["pip", "sync", "--quiet", "--require-hashes", "--python", new / "bin/python", LOCK]
+        for words in (venv, sync):
+            subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **index_settings()}, check=True)
+        new.rename(made)
+    return made / "bin/python"
 
 
 @contextmanager
-def sending(python: Path, load: dict[str, Any]) -> Iterator[Sent]:
-    """Send requests all the time, as `openai_load.Load` says; at the end those that are open are waited for."""
+def sending(python: Path, load: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Send requests all the time, as `openai_load.Load` says; yield their rows, which are complete at the end of the block."""
     process = subprocess.Popen(
         [python, "-I", "-u", ROOT / "benchmarks" / "openai_load.py"],
         stdin=subprocess.PIPE,
@@ -71,15 +67,28 @@ def sending(python: Path, load: dict[str, Any]) -> Iterator[Sent]:
     assert process.stdout is not None
     process.stdin.write(json.dumps(load) + "\n")
     process.stdin.flush()
-    sent, lines = Sent(), process.stdout
-    reader = threading.Thread(target=lambda: sent.rows.extend(json.loads(line) for line in lines))
+    rows: list[dict[str, Any]] = []
+    lines = process.stdout
+    reader = threading.Thread(target=lambda: rows.extend(json.loads(line) for line in lines))
     reader.start()
     try:
-        yield sent
+        yield rows
     finally:
         process.stdin.close()
         reader.join()
         process.wait()
+
+
+def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what became of the requests."""
+    results = Counter(row["result"] for row in rows)
+    return {
+        "requests": len(rows),
+        "lost": results["lost"],
+        "broken": results["broken"],
+        "longest_s": round(max(row["seconds"] for row in rows), 1),
+        "errors": dict(Counter(row["error"] for row in rows if row["error"])),
+    }
 
 
 class Site:
@@ -91,17 +100,15 @@ class Site:
 
     def inventory(self, **variables: Any) -> str:
         """Write an inventory whose hosts serve with these settings; return its path, seen from the folder of the commands."""
+        serving = {host.name: {**host.inventory_entry(), "firstlight_bind": host.address} for host in self.hosts}
         groups = {
             "gateway": {"hosts": {self.gateway.name: self.gateway.inventory_entry()}},
-            "serving": {"hosts": {host.name: self._entry(host) for host in self.hosts}, "vars": variables},
+            "serving": {"hosts": serving, "vars": variables},
         }
         path = self.folder / INVENTORY
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"all": {"children": groups, "vars": {"firstlight_expose": True}}}, indent=2))
         return INVENTORY
-
-    def _entry(self, host: FleetHost) -> dict[str, Any]:
-        return {**host.inventory_entry(), "firstlight_bind": host.address}
 
     def load(self, clients: int) -> dict[str, Any]:
         """Return the load for the address that clients know."""
@@ -125,7 +132,7 @@ def roll_out(site: Site, python: Path, clients: int) -> dict[str, Any]:
         started = time.monotonic()
         done = site.command("rollout", "-i", inventory, "--steps", STEPS, "--hold", f"{HOLD_S:g}", "--json")
         seconds = time.monotonic() - started
-    record, counts = json.loads(done.out), sent.as_json()
+    record, counts = json.loads(done.out), counted(sent)
     gates = [f"{one['verdict']}: {one['text']}" for one in record["decisions"]]
     met = done.code == 0 and not counts["lost"] and not counts["broken"]
     aim = {"lost": 0, "broken": 0, "met": met}
@@ -162,11 +169,10 @@ def provisioned(folder: Path | None) -> Iterator[Site]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
-    python = environment(LOCK) / "python"
+    options = parser(__doc__)
+    options.add_argument("--clients", type=int, default=4)
+    options.add_argument("--folder", type=Path)
+    given, python = options.parse_args(), client_python()
     result = header("rollout")
     with provisioned(given.folder) as site:
         result["versions"] |= versions(site, python)

@@ -26,7 +26,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import RESULTS, ROOT, header, say
+from benchmarks.harness import RESULTS, ROOT, header, say
 
 WHOLE_S = 530.0
 """Limit of all steps together: nine minutes less the time that a machine needs to start and to end."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.machine import ROOT
+from benchmarks.harness import ROOT
 
 SERVES = ("serving", "unchanged")
 """States of a host that serves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.machine import RESULTS
+from benchmarks.harness import RESULTS
 from docs.generators.sets import measured_sets
 
 TARGET = "provision/catalog/proven.toml"
