@@ -19,9 +19,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,6 @@ from benchmarks.chaos_cases.trial import Bench, UndisturbedRunError
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.harness import RESULTS, ROOT, header, parser, publish, say
 from tests.fleet.commands import command
-from tests.fleet.hosts import Fleet
 from tests.fleet.root import cache_folder
 
 RUNS = 100
@@ -43,36 +40,6 @@ RUNS = 100
 def commit() -> str:
     """Return the commit of the checkout, with `+` where tracked files differ from it."""
     return command("git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+").strip()
-
-
-def keep_references(path: Path, references: Mapping[str, State]) -> None:
-    """Store the states of undisturbed hosts, with the product that made them."""
-    path.write_text(json.dumps({"commit": commit(), "states": references}), encoding="utf-8")
-
-
-def kept_references(path: Path) -> dict[str, State]:
-    """Return the stored states if this product made them; another one leaves other files on a host."""
-    document = json.loads(path.read_bytes()) if path.exists() else {}
-    now = commit()
-    states: dict[str, State] = document["states"] if document.get("commit") == now and not now.endswith("+") else {}
-    return states
-
-
-def new_bench(fleet: Fleet, folder: Path) -> Bench:
-    """Boot a host, install on it, and return it with the references of this folder. Raises UndisturbedRunError."""
-    path = folder / "references.json"
-    scratch = folder / "tmp"
-    bench = Bench(
-        Subject(fleet),
-        folder,
-        Path(os.environ["FIRSTLIGHT_CACHE"]),
-        scratch,
-        kept_references(path),
-        partial(keep_references, path),
-    )
-    say(f"{bench.subject.host.name}: runs without a fault")
-    bench.provide()
-    return bench
 
 
 def perform(bench: Bench, trial: Trial, seed: int) -> dict[str, Any]:
@@ -102,19 +69,26 @@ def perform(bench: Bench, trial: Trial, seed: int) -> dict[str, Any]:
 
 def work(trials: list[Trial], folder: Path, seed: int) -> None:
     """Carry out runs, and keep each row. A host that is not as it should be is replaced by a new one."""
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    (folder / "tmp").mkdir()
-    os.environ |= {"TMPDIR": str(folder / "tmp"), "FIRSTLIGHT_CACHE": str(folder / "cache")}
+    scratch, cache = folder / "tmp", folder / "cache"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    os.environ |= {"TMPDIR": str(scratch), "FIRSTLIGHT_CACHE": str(cache)}
+    references: dict[str, State] = {}
     with hosts_to_boot() as fleet:
         fleet.network.open()
         bench: Bench | None = None
         for trial in trials:
-            bench = bench or new_bench(fleet, folder)
+            if bench is None:
+                bench = Bench(Subject(fleet), folder, cache, scratch, references)
+                say(f"{bench.subject.host.name}: runs without a fault")
+                bench.provide()
             row = perform(bench, trial, seed)
             keep(folder / "rows.jsonl", json.loads(json.dumps(row).replace(str(folder), "STATE")))
             if row["result"] not in (GOOD, "differs", *NOT_COUNTED):
                 bench.subject.remove()
                 bench = None
+            if row["result"] == "error":  # perhaps another product by now, which leaves other files on a host
+                references.clear()
 
 
 def main() -> int:
@@ -137,8 +111,7 @@ def main() -> int:
             print(f"{trial.number:3} {trial.fault}: {trial.change}, {trial.moment} + {trial.delay_s} s")
         return 0
     if not given.resume:
-        for name in ("rows.jsonl", "references.json"):
-            (given.state / name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     result = header("chaos", ["ansible-core"])
     try:
         work(trials, given.state, given.seed)

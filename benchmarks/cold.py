@@ -40,11 +40,6 @@ AIM_RATIO = 1.15
 OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
 """Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
 OWN_MODULE = r"firstlight_attention\."
-TASKS = {
-    "Install missing operating system packages": "install.os_packages",
-    "Build the environment": "install.environment",
-    "Create the built-in model": "install.model",
-}
 
 
 def drop_page_cache() -> None:
@@ -53,33 +48,22 @@ def drop_page_cache() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
 
 
-def product_phases(
-    events: list[dict[str, Any]],
-    tasks: list[dict[str, Any]],
-    proof: dict[str, float],
-    *,
-    started: float,
-    total: float,
-) -> dict[str, float]:
-    """Return the seconds of each phase, of its parts, and of the rest, of one run on one host.
+def product_phases(events: list[dict[str, Any]], *, started: float, total: float) -> dict[str, float]:
+    """Return the seconds of each phase of one run on one host, from the events of the run.
 
-    `proof` has the times that readiness measured, from the start of the server's process.
+    Args:
+        events: The lines of events.jsonl.
+        started: The start of the process, in seconds since the epoch.
+        total: The seconds of the whole process.
     """
     phases: dict[str, float] = {}
     for event in events:
         if event["kind"] == "phase":
             phases[event["phase"]] = phases.get(event["phase"], 0.0) + event["seconds"]
-    parts = {"install.send": sum(event["seconds"] for event in events if event["kind"] == "sent")}
-    parts |= {TASKS[task["task"]]: task["seconds"] for task in tasks if task["task"] in TASKS}
-    beside = {"stage.os_packages_beside_it": sum(event["seconds"] for event in events if event["kind"] == "packages")}
-    parts["install.other"] = phases["install"] - sum(parts.values())
-    parts |= {f"serve.{name}": proof[name] for name in ("health", "first_token", "proven")}
     answered = next(event for event in events if event["kind"] == "result" and event["phase"] == "serve")
     return {
         "first_correct_token": datetime.fromisoformat(answered["at"]).timestamp() - started,
         **phases,
-        **parts,
-        **beside,
         "process_start_and_end": total - sum(phases.values()),
         "whole_process": total,
     }
@@ -145,21 +129,17 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
     if done.code:
         sys.exit(f"error: the product failed\n{done.tail(6000)}")
     run = (logs / "latest").resolve()
-    events, tasks = (
-        [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("events.jsonl", "install/tasks.jsonl")
-    )
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     planned = yaml.safe_load((run / "install" / "hosts.yml").read_text(encoding="utf-8"))["all"]["hosts"][host.name]
-    proof = json.loads((run / "serve" / f"{host.name}.json").read_text(encoding="utf-8"))["startup_s"]
-    return product_phases(events, tasks, proof, started=done.started, total=done.seconds), planned
+    return product_phases(events, started=done.started, total=done.seconds), planned
 
 
-def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float], str]:
+def by_hand(host: FleetHost, _: Path) -> tuple[dict[str, float], str]:
     """Run the script once; return its phases and the lock that it solved."""
     (host.machine.root / "opt/vllm").mkdir()
     for source, folder in ((Path(find_uv_bin()), "usr/local/bin"), (MODEL_MAKER, "opt/vllm")):
         shutil.copy(source, host.machine.root / folder)
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in index_settings().items())
     options = ["-F", "none", "-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "IdentitiesOnly=yes"]
     ssh = ["ssh", *options, "-i", str(host.key_file), f"root@{host.address}"]
     drop_page_cache()
@@ -171,22 +151,16 @@ def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float]
 
 def one_pair(fleet: Fleet, *, product_first: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Run both sides, each on its own host, which is removed before the next one is booted."""
-    product: tuple[dict[str, float], dict[str, Any]] | None = None
-    hand: tuple[dict[str, float], str] | None = None
-    for side in ("product", "hand") if product_first else ("hand", "product"):
+    found: dict[str, tuple[dict[str, float], Any]] = {}
+    for side in (by_product, by_hand) if product_first else (by_hand, by_product):
         [host] = fleet.boot(1, online=True)
         with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
-            if side == "product":
-                product = by_product(host, Path(scratch))
-                say(f"product: {product[0]['first_correct_token']:.1f} s")
-            else:
-                hand = by_hand(host, index_settings())
-                say(f"by hand: {hand[0]['first_correct_token']:.1f} s")
+            found[side.__name__] = phases, _ = side(host, Path(scratch))
+        say(f"{side.__name__}: {phases['first_correct_token']:.1f} s")
         host.remove()
-    assert product
-    assert hand
-    same_work(product[1], hand[1])
-    return product[0], hand[0]
+    (product, planned), (hand, lock) = found["by_product"], found["by_hand"]
+    same_work(planned, lock)
+    return product, hand
 
 
 def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ Boots a gateway with Debian's HAProxy and two hosts that serve the built-in mode
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 from uv import find_uv_bin
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.harness import ROOT, header, index_settings, parser, publish, say
+from benchmarks.harness import ROOT, header, index_settings, parser, publish
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 
@@ -38,20 +37,15 @@ HOLD_S = 30.0
 """Seconds that each step lasts at least, so that clients use the first host before the second one changes."""
 
 
-def client_python() -> Path:
-    """Return a Python that has OpenAI's client, in an environment of its own; the first call makes it."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstlight-benchmarks"
-    made, new = base / f"openai-{digest}", base / f"openai-{digest}.new"
-    if not made.exists():
-        say(f"installing {LOCK.name}")
-        shutil.rmtree(new, ignore_errors=True)
-        venv = ["venv", "--quiet", "--no-project", "--relocatable", "--python", sys.executable, new]
-        sync = ["pip", "sync", "--quiet", "--require-hashes", "--python", new / "bin/python", LOCK]
-        for words in (venv, sync):
-            subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **index_settings()}, check=True)
-        new.rename(made)
-    return made / "bin/python"
+def client_python(folder: Path) -> Path:
+    """Make an environment with OpenAI's client in a folder; return its Python."""
+    python = folder / "bin/python"
+    for words in (
+        ["venv", "--quiet", "--no-project", "--python", sys.executable, folder],
+        ["pip", "sync", "--quiet", "--require-hashes", "--python", python, LOCK],
+    ):
+        subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **index_settings()}, check=True)
+    return python
 
 
 @contextmanager
@@ -139,43 +133,27 @@ def roll_out(site: Site, python: Path, clients: int) -> dict[str, Any]:
     return {"state": record["state"], "seconds": round(seconds, 1), "gates": gates, **counts, "aim": aim}
 
 
-def versions(site: Site, python: Path) -> dict[str, str]:
-    """Return the versions of what took part."""
-    asked: list[str | Path] = [python, "-I", "-c", "import openai; print(openai.__version__)"]
+def versions(site: Site) -> dict[str, str]:
+    """Return the versions of what took part; that of OpenAI's client is in its lock."""
     ask = "from importlib.metadata import version; print(version('vllm'), version('torch'))"
     vllm, torch = site.hosts[0].sh(f'/opt/firstlight/current/bin/python -I -c "{ask}"').split()
-    return {
-        "openai": subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip(),
-        "haproxy": site.gateway.sh("haproxy -v").split()[2],
-        "vllm": vllm,
-        "torch": torch,
-    }
-
-
-@contextmanager
-def provisioned(folder: Path | None) -> Iterator[Site]:
-    """Boot a gateway and two hosts, and provision them; ends the program where that fails.
-
-    Args:
-        folder: Keeps inventory and runs; None: nothing is kept.
-    """
-    with hosts_to_boot() as fleet, tempfile.TemporaryDirectory() as scratch:
-        [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
-        site = Site(folder or Path(scratch), gateway, fleet.boot(2))
-        made = site.command("provision", "-i", site.inventory())
-        if made.code:
-            sys.exit(made.output())
-        yield site
+    [openai] = re.findall(r"^openai==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"openai": openai, "haproxy": site.gateway.sh("haproxy -v").split()[2], "vllm": vllm, "torch": torch}
 
 
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--clients", type=int, default=4)
-    options.add_argument("--folder", type=Path)
-    given, python = options.parse_args(), client_python()
-    result = header("rollout")
-    with provisioned(given.folder) as site:
-        result["versions"] |= versions(site, python)
+    options.add_argument("--folder", type=Path, help="keeps inventory and runs")
+    given, result = options.parse_args(), header("rollout")
+    with tempfile.TemporaryDirectory() as scratch, hosts_to_boot() as fleet:
+        python = client_python(Path(scratch) / "openai")
+        [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
+        site = Site(given.folder or Path(scratch), gateway, fleet.boot(2))
+        made = site.command("provision", "-i", site.inventory())
+        if made.code:
+            sys.exit(made.output())
+        result["versions"] |= versions(site)
         result |= {"hosts": len(site.hosts), "clients": given.clients, "steps": STEPS, "hold_s": HOLD_S}
         result |= roll_out(site, python, given.clients)
     publish(result, "rollout", always=True)

@@ -14,7 +14,6 @@ The first turns are not counted: they fill caches and open connections. A turn t
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -131,14 +130,13 @@ def measured(fleet: Fleet, count: int, rounds: int, scratch: Path) -> dict[str, 
         "firstlight": firstlight(inventory, scratch / "logs"),
         "ansible-playbook": ansible(hosts_file, scratch, count),
     }
-    load = os.getloadavg()
     for number in range(rounds + 1):
         for tool in tools.values():
             tool.turn(counts=number > 0)
     for host in hosts:
         host.remove()
-    found = {"hosts": count, "rounds": rounds, "first_run_s": round(first_s, 1), "load_at_first_turn": load}
-    return found | {"tools": {name: figures(tool.samples) for name, tool in tools.items()}}
+    shown = {name: figures(tool.samples) for name, tool in tools.items()}
+    return {"hosts": count, "rounds": rounds, "first_run_s": round(first_s, 1), "tools": shown}
 
 
 def main() -> int:

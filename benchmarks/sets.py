@@ -25,7 +25,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from benchmarks.harness import RESULTS, ROOT, Timed, machine, parser, say, timed
+from benchmarks.harness import RESULTS, ROOT, Timed, header, parser, say, timed
 from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import IndexSources, find_sources
@@ -207,14 +207,8 @@ def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
 def keep(rows: dict[str, Row]) -> None:
     """Store all rows in the order of releases, the newest first."""
     ordered = sorted(rows.values(), key=lambda row: (Version(row.vllm), row.set), reverse=True)
-    result = {
-        "benchmark": "sets",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {"uv": locked_hashes(LOCK, "uv")[0]},
-        "host": HOST,
-        "sets": [asdict(row) for row in ordered],
-    }
+    result = header("sets") | {"host": HOST, "sets": [asdict(row) for row in ordered]}
+    result["versions"]["uv"] = locked_hashes(LOCK, "uv")[0]
     whole = RESULT.with_suffix(".new")
     whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     whole.replace(RESULT)

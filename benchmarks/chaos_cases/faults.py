@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from benchmarks.chaos_cases import on_controller, on_host
-from benchmarks.chaos_cases.scene import Scene
+from benchmarks.chaos_cases.subject import Scene
 
 Make = Callable[[Scene], AbstractContextManager[str]]
 """Entered when the fault begins, yields what it did, and is left when it ends."""
@@ -38,8 +40,8 @@ def _at_once(act: Callable[[Scene], str], moments: tuple[str, ...] = (), changes
 
 
 FAULTS = {
-    "controller killed": _at_once(on_controller.kill),
-    "controller interrupted": _at_once(on_controller.interrupt),
+    "controller killed": _at_once(partial(on_controller.send_signal, signal.SIGKILL)),
+    "controller interrupted": _at_once(partial(on_controller.send_signal, signal.SIGINT)),
     "two controllers": _at_once(on_controller.start_another),
     "wheelhouse damaged between two phases": _at_once(
         on_controller.damage_wheelhouse, ("between stage and install", "sending"), _WITH_FILES

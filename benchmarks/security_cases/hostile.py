@@ -13,14 +13,15 @@ GROUP = "hostile host"
 MIB = 2**20
 BOUND_MIB = 400.0
 """Memory of a process that a hostile answer may cause at most, the 100 to 150 MiB of an ordinary command included."""
-SENT_MIB = 64
 
 RUN = """
+import os
 from provision.core.errors import FirstlightError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 session = open_session(Host(name="here", connection=Connection(kind="local"), settings=Settings()))
+os.system("{command}")
 try:
     {call}
 except FirstlightError as error:
@@ -43,26 +44,20 @@ def bounded(peak_mib: float, text: str, *, wrong: int = 0) -> Outcome:
     )
 
 
-@case(
-    GROUP,
-    f"a command of the product is answered with {SENT_MIB} MiB",
-    f"broken off at the limit of {RUN_BYTES // MIB} MiB; the memory is bounded",
-)
-def output(folder: Path) -> Outcome:
-    done = python(RUN.format(call=f'session.run("head -c {SENT_MIB * MIB} /dev/zero")'), folder=folder)
-    return bounded(done.peak_mib, done.stdout.partition("\n")[0], wrong=int("printed more than" not in done.stdout))
+def _answer(did: str, limit: int, command: str, call: str) -> None:
+    @case(GROUP, did, f"broken off at the limit of {limit // MIB} MiB; the memory is bounded")
+    def act(folder: Path) -> Outcome:
+        done = python(RUN.format(command=command, call=call), folder=folder)
+        return bounded(done.peak_mib, done.stdout.partition("\n")[0], wrong=int("printed more than" not in done.stdout))
 
 
-@case(
-    GROUP,
+_answer("a command of the product is answered with 64 MiB", RUN_BYTES, "true", 'session.run("head -c 64M /dev/zero")')
+_answer(
     "a file of a host has 1 GiB, where the product reads it whole",
-    f"broken off at the limit of {READ_BYTES // MIB} MiB; the memory is bounded",
+    READ_BYTES,
+    "truncate --size 1G large",
+    'session.read(os.path.abspath("large"))',
 )
-def file(folder: Path) -> Outcome:
-    with (folder / "large").open("wb") as sparse:
-        sparse.truncate(2**30)
-    done = python(RUN.format(call=f'session.read("{folder}/large")'), folder=folder)
-    return bounded(done.peak_mib, done.stdout.partition("\n")[0], wrong=int("printed more than" not in done.stdout))
 
 
 def _probe(did: str, make: str, most_bytes: int = 1_000_000) -> None:
