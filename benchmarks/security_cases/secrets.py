@@ -158,7 +158,7 @@ def _made_run(folder: Path, lines: list[str]) -> RunFolder:
 @case(
     GROUP,
     "138 lines with secrets of about 90 issuers in events, changes, findings, facts, errors and notes of a run",
-    "masked in all files, the summaries, the page, both archives and Prometheus' text",
+    "masked in all files, the summaries, the page and both archives",
 )
 def records(folder: Path) -> Outcome:
     rows = list(corpus())
