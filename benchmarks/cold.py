@@ -31,7 +31,8 @@ import yaml
 from uv import find_uv_bin
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.harness import ROOT, figures, header, index_settings, parser, publish, say, timed
+from benchmarks.harness import ROOT, figures, header, parser, publish, say, timed
+from requirements.pip_settings import variables
 from tests.fleet.hosts import Fleet, FleetHost
 
 SCRIPT = ROOT / "benchmarks" / "cold_by_hand.sh"
@@ -139,7 +140,7 @@ def by_hand(host: FleetHost, _: Path) -> tuple[dict[str, float], str]:
     (host.machine.root / "opt/vllm").mkdir()
     for source, folder in ((Path(find_uv_bin()), "usr/local/bin"), (MODEL_MAKER, "opt/vllm")):
         shutil.copy(source, host.machine.root / folder)
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in index_settings().items())
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables().items())
     options = ["-F", "none", "-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "IdentitiesOnly=yes"]
     ssh = ["ssh", *options, "-i", str(host.key_file), f"root@{host.address}"]
     drop_page_cache()

@@ -1,4 +1,4 @@
-"""What benchmarks share: the machine in a result, its storage, the time of whole processes, the command line, the user's package indexes."""
+"""What benchmarks share: the machine in a result, its storage, the time of whole processes, the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import signal
 import statistics
 import subprocess
@@ -149,15 +148,3 @@ def figures(samples: Sequence[float]) -> dict[str, Any]:
         "max_s": round(max(samples), 3),
         "samples_s": [round(sample, 3) for sample in samples],
     }
-
-
-def index_settings() -> dict[str, str]:
-    """Return the user's own package indexes as uv's variables, as the launcher sets them."""
-    command = [sys.executable, str(ROOT / "requirements" / "pip_settings.py")]
-    return exported(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def exported(script: str) -> dict[str, str]:
-    """Return the variables that lines of `export NAME=VALUE` set."""
-    pairs = [shlex.split(line)[1].partition("=") for line in script.splitlines() if line.startswith("export ")]
-    return {name: value for name, _, value in pairs}

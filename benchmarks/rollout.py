@@ -25,7 +25,8 @@ from typing import Any
 from uv import find_uv_bin
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.harness import ROOT, header, index_settings, parser, publish
+from benchmarks.harness import ROOT, header, parser, publish
+from requirements.pip_settings import variables
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 
@@ -44,7 +45,7 @@ def client_python(folder: Path) -> Path:
         ["venv", "--quiet", "--no-project", "--python", sys.executable, folder],
         ["pip", "sync", "--quiet", "--require-hashes", "--python", python, LOCK],
     ):
-        subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **index_settings()}, check=True)
+        subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **variables()}, check=True)
     return python
 
 

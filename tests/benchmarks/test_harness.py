@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import harness
-from benchmarks.harness import exported, figures, timed
+from benchmarks.harness import figures, timed
 
 
 def result(load: float, cores: int) -> dict[str, object]:
@@ -73,11 +73,3 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path
     group = (tmp_path / "pid").read_text().strip()
     left = subprocess.run(["ps", "-o", "pid=", "--pgroup", group], capture_output=True, text=True, check=False)
     assert left.stdout.strip() == ""
-
-
-def test_settings_are_read_as_by_a_shell() -> None:
-    script = "export UV_INDEX='https://one.example/simple https://two.example/simple'\nexport UV_FIND_LINKS=/wheels\n"
-    assert exported(script) == {
-        "UV_INDEX": "https://one.example/simple https://two.example/simple",
-        "UV_FIND_LINKS": "/wheels",
-    }
