@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.security_cases.rows import Outcome, case, firstlight, outcome_of
+from benchmarks.security_cases.rows import Outcome, case, firstlight, outcome_of, own_environment
 from tests.install.conftest import make_site
 from tests.pipeline.test_secrets import inventory
 
@@ -20,6 +20,7 @@ PRIVATE = (
     "host/firstlight/etc/service.env",
 )
 """Files that only their owner may read."""
+PAGE_AND_ARCHIVE = (("open", "--no-browser"), ("bundle", "-o", "report.tar.gz"))
 OTHERS, GROUP_AND_OTHERS = stat.S_IWOTH, stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -41,10 +42,12 @@ def _commands(umask: int, unwanted: int, expected: str) -> None:
     @case(GROUP, f"plan, page and archive with umask {umask:03o}", f"private files 0600; {expected}")
     def act(folder: Path) -> Outcome:
         inventory(folder)
-        for command in ("plan -i hosts.yml", "logs open --no-browser", "logs bundle -o report.tar.gz"):
-            done = firstlight(*command.split(), folder=folder, umask=umask)
-            if done.code not in (0, 4):
-                return Outcome(f"a command failed: {done.stderr}", 1, "fail")
+        done = [firstlight("plan", "-i", "hosts.yml", folder=folder, umask=umask)]
+        # where commands that change nothing are recorded
+        with own_environment(folder, FIRSTLIGHT_LOGS=str(folder / "logs/queries")):
+            done += [firstlight("logs", *words, folder=folder, umask=umask) for words in PAGE_AND_ARCHIVE]
+        if bad := [ended.stderr for ended in done if ended.code not in (0, 4)]:
+            return Outcome(f"a command failed: {bad[0]}", 1, "fail")
         found = list(wrong_modes(folder, unwanted=unwanted, own=("hosts.yml", "token")))
         return outcome_of(found, f"{sum(1 for _ in folder.rglob('*'))} files and folders")
 

@@ -82,15 +82,15 @@ def own_environment(folder: Path, **more: str) -> Iterator[None]:
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "FIRSTLIGHT_", "HF_"))]:
         del os.environ[name]
-    os.environ.update(
-        PIP_CONFIG_FILE=os.devnull,
-        XDG_CONFIG_HOME=str(folder / "config"),
-        UV_CACHE_DIR=str(folder / "uv"),
-        FIRSTLIGHT_LOGS=str(folder / "logs"),
-        FIRSTLIGHT_CACHE=str(folder / "cache"),
-        PYTHONPATH=str(ROOT),
+    os.environ |= {
+        "PIP_CONFIG_FILE": os.devnull,
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "UV_CACHE_DIR": str(folder / "uv"),
+        "FIRSTLIGHT_LOGS": str(folder / "logs"),
+        "FIRSTLIGHT_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
         **more,
-    )
+    }
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -120,6 +121,7 @@ def commands(folder: Path) -> Outcome:
     path = inventory(folder)
     with own_environment(folder, **variables()), arguments_of_processes() as arguments:
         done = [firstlight(*command, "-i", str(path), folder=folder) for command in COMMANDS]
+        os.environ["FIRSTLIGHT_LOGS"] = str(folder / "logs/queries")  # where commands that change nothing are recorded
         done += [firstlight(*command, folder=folder) for command in AFTERWARDS]
     bad = [ended.stderr for ended in done if ended.code not in (0, 4)]
     if bad:
