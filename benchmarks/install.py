@@ -30,6 +30,7 @@ from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.uv import uv_program
+from provision.core.folders import cache_folder
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
@@ -40,7 +41,6 @@ from provision.phases.stage.lock_file import lock_text
 from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
-from provision.pipeline.runner import cache_folder
 from tests.install.modules import module_command
 
 HOST = "gpu=H100x8 driver=580.95.05 os=debian-12 glibc={glibc} arch=x86_64 python={python}"

@@ -19,10 +19,10 @@ from typing import Any
 
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.machine import header, publish, say
+from provision.core.folders import cache_folder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.builds.build_key import FLASH_ATTN
 from provision.phases.stage.wheelhouse import Store
-from provision.pipeline.runner import cache_folder
 from tests.fleet.cards import boot_with_cards
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import FleetHost
