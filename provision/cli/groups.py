@@ -13,7 +13,7 @@ SECTIONS = {
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
     "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
-    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion", "help"),
+    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "init", "self-check", "completion", "help"),
 }
 """The commands of the product, those of its features too, as a person looks for them; each is in one section."""
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from provision.cli.groups import HelpGroup
-from provision.cli.options import LOCAL, JsonOption
+from provision.cli.options import JsonOption
+from provision.core.folders import default_inventory
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -51,7 +52,7 @@ def build(
 
     raise typer.Exit(
         wheels.build(
-            inventory or LOCAL,
+            inventory or default_inventory(),
             package=package,
             torch=torch,
             cuda=cuda,

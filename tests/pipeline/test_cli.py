@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from provision import __version__
 from provision.phases.plan.why_not import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
 
@@ -257,10 +257,9 @@ def test_closed_streams_end_no_command(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     done = firstlight("--version", logs=tmp_path)
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert (done.returncode, done.stdout) == (0, f"firstlight {declared}\n")
+    assert (done.returncode, done.stdout) == (0, f"firstlight {__version__}\n")
 
 
 def test_two_documents_on_one_stream_are_refused(tmp_path: Path) -> None:
