@@ -173,7 +173,7 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_fetched(tmp_pat
     document = json.loads(done.stdout)
     assert document["stack"] is None
     assert document["reasons"][0]["rule"] == "model-fit"
-    assert document["nearest"]["text"].startswith("with 2 such cards")
+    assert document["nearest"]["text"].startswith("with 2 such GPUs")
 
 
 def test_a_hub_id_without_a_network_is_named_with_a_hint(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _parser() -> Parser:
         hint="verify upgrade --help",
     )
     parser.add_argument("model", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY")
-    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first card, else the CPU)")
+    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first GPU, else the CPU)")
     parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
     parser.add_argument(
         "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"

@@ -122,7 +122,7 @@ class Settings(Record):
     )
     driver: DriverPolicy = setting(
         "keep",
-        "Whether a working NVIDIA driver may be replaced, or its required version or branch. Cards without a driver get one.",
+        "Whether a working NVIDIA driver may be replaced, or its required version or branch. GPUs without a driver get one.",
         allowed="keep, install, upgrade, X or ==X such as 580.95.05, or a branch such as 580 or ==580.*",
     )
     driver_source: Literal["auto", "vendor", "distribution"] = setting(
@@ -132,7 +132,7 @@ class Settings(Record):
     )
     cuda_compat: bool = setting(
         False,  # the setting's default
-        "Whether the service may use NVIDIA's forward compatibility libraries if the driver of a data-centre card is too old.",
+        "Whether the service may use NVIDIA's forward compatibility libraries if the driver of a data-centre GPU is too old.",
         allowed="true or false",
     )
     driver_repository: Address | None = setting(
@@ -191,18 +191,18 @@ class Settings(Record):
 
     gpus: tuple[GpuIndex, ...] | Literal["all"] = setting(
         "all",
-        "Cards to use, by index in PCI order. all: all cards of the kind with the most total memory.",
+        "GPUs to use, by index in PCI order. all: all GPUs of the kind with the most total memory.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: Whole | None = setting(
         None,
-        "Cards that share each layer. Default: as many of the cards in use as the model can be split over.",
+        "GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over.",
         allowed="a whole number from 1",
         ge=1,
     )
     pipeline_parallel: Whole | None = setting(
         None,
-        "Groups of cards that share the layers in sequence. Default: one for each host that the model is spread over, 1 on CPUs.",
+        "Groups of GPUs that share the layers in sequence. Default: one for each host that the model is spread over, 1 on CPUs.",
         allowed="a whole number from 1",
         ge=1,
     )
@@ -408,7 +408,7 @@ class Settings(Record):
     def pipeline(self, *, on_cpu: bool) -> int:
         """Return into how many parts the layers are split, in sequence.
 
-        By default a host of a span has whole layers, and its cards share each of them. CPU hosts share each layer: vLLM 0.32.0
+        By default a host of a span has whole layers, and its GPUs share each of them. CPU hosts share each layer: vLLM 0.32.0
         prepares the later parts of a sequence on a CPU only where it compiles (warming_up_model in v1/worker/cpu_model_runner.py).
 
         Args:

@@ -136,7 +136,7 @@ def _for_nvidia(name: str, device: str) -> Call:
     import torch
 
     if torch.version.hip is not None:
-        raise MissingError("not checked on AMD cards, whose 8-bit formats differ by generation")
+        raise MissingError("not checked on AMD GPUs, whose 8-bit formats differ by generation")
     return operator(name, device)
 
 
