@@ -22,11 +22,12 @@ from provision.phases.stage.bundle.product_files import controller_wheels, list_
 from provision.pipeline import CommandRequest, background_packages, gateway_routers
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PLAN, PROBE, Step
+from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import cache_folder, execute
 from provision.pipeline.stage import stage as stage_hosts
+from provision.pipeline.step import Step
 from provision.pipeline.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from provision.core.models.staged import StagedFile
     from provision.phases.install.target import Target
     from provision.phases.stage.bundle import RecordingStore
-    from provision.pipeline.phases import Scope
+    from provision.pipeline.step import Scope
 
 T = TypeVar("T")
+StateT = TypeVar("StateT")
 
 IDLE_AT_MOST = 64
 """In a run with more hosts, connections that nobody uses are closed. Each open one takes a thread, a socket and about 0.3 MB."""
@@ -115,6 +116,7 @@ class RunContext:
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
+    _states: dict[type, Any] = field(default_factory=dict)
     _sessions: dict[str, Session] = field(default_factory=dict)
     _store: Store | None = None
     _lock: RLock = field(default_factory=RLock)
@@ -123,6 +125,14 @@ class RunContext:
     def __post_init__(self) -> None:
         self._results_file = PhaseResultsFile(self.run)
         self.stack.callback(self._close_sessions)
+
+    def state(self, kind: type[StateT]) -> StateT:
+        """Return what a feature keeps for this run: the one value of its own class, made without arguments when it is first asked for."""
+        with self._lock:
+            if kind not in self._states:
+                self._states[kind] = kind()
+            found: StateT = self._states[kind]
+            return found
 
     def wheelhouse(self) -> Store:
         """Return the store of staged files on this machine, one for the run."""

@@ -19,9 +19,9 @@ from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Amount, Batching
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step
 from provision.pipeline.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.step import Step
 
 
 class Fleet:

@@ -12,9 +12,10 @@ from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import CHANGES, DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
+from provision.pipeline.phases import CHANGES, DRIVERS, PLAN, PROBE, STEPS, reads_only
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, unfinished
+from provision.pipeline.step import Step
 from provision.report.history import pruning, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
