@@ -181,7 +181,7 @@ def test_a_hub_id_without_a_network_is_named_with_a_hint(tmp_path: Path) -> None
         "plan", "--what-if", "gpu=H100x1", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:9"
     )
     assert done.returncode == 2, done.stderr
-    assert "whether model `org/model` fits is unknown: the hub `http://127.0.0.1:9` does not answer" in done.stderr
+    assert "cannot tell whether model `org/model` fits: the hub `http://127.0.0.1:9` does not answer" in done.stderr
     assert "give a folder with the model (--model FOLDER)" in done.stderr
 
 
