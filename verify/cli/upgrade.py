@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
-        return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
+        return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
     compared = [*measured, *(layer.error for layer in layers)]
     outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):

@@ -18,7 +18,7 @@ LISTED = 6
 MANAGERS = {
     "systemd": "systemd",
     "systemd-user": "systemd of the login's user",
-    "supervisor": "Firstlight's own supervisor, not systemd",
+    "supervisor": "supervisord, without systemd",
 }
 """What starts the service, and starts it again when it fails."""
 
@@ -131,7 +131,8 @@ def _driver(stack: Stack) -> str:
     assert plan is not None
     module = f", {plan.module} kernel module" if plan.module else ""
     manager = f", fabric manager {stack.fabric_manager}" if stack.fabric_manager else ""
-    return f"{plan.action} {plan.version or "the host's (version unknown)"}{module}{manager}"
+    version = plan.version or "the host's (version unknown)"
+    return f"{plan.action} {version}{module}{manager}"
 
 
 def _why(resolution: Resolution) -> list[tuple[str, str]]:

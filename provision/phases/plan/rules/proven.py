@@ -12,7 +12,7 @@ HOW = {
 }
 
 
-@rule("The set was tried by the makers of this table.", reads=(), order=900)
+@rule("The version combination was tested.", reads=(), order=900)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None:
         return

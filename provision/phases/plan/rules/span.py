@@ -21,7 +21,7 @@ LINK = {
 
 
 @rule(
-    "The release serves one model over several hosts, where that is wanted.",
+    "If several hosts are to serve one model together, the release supports that.",
     reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
     order=130,
 )
