@@ -99,7 +99,7 @@ def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ..
     vendor = facts.nvidia if platform == "cuda" else facts.amd
     if vendor is None or not vendor.gpus:
         raise InventoryError(
-            f"host `{facts.host}`: the plan is for {platform.upper()} GPUs, and the probe saw none that work",
+            f"host `{facts.host}`: the plan is for {platform.upper()} GPUs, and the probe found none that works",
             hint=f"look at the driver: ./firstlight probe --limit {facts.host}",
         )
     return tuple(vendor.gpus)
@@ -110,7 +110,7 @@ def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: st
     missing = [index for index in indexes if index not in by_index]
     if missing:
         raise InventoryError(
-            f"host `{host}`: GPU {', '.join(map(str, missing))} is to serve, the host has {', '.join(map(str, by_index))}",
+            f"host `{host}`: firstlight_gpus names GPU {', '.join(map(str, missing))}, the host has {', '.join(map(str, by_index))}",
             hint="name GPUs by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the GPUs",
         )
     return [by_index[index] for index in indexes]
