@@ -28,7 +28,7 @@ def evaluate(cards: Sequence[Limits]) -> CheckResult:
         "source": rule["source"],
     }
     observations = [entry for card in telling for entry in _of_card(card)]
-    return combine(observations, f"nothing slows {len(telling)} AMD GPUs down", (), evidence)
+    return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
 
 
 def _of_card(card: Limits) -> Iterator[Observation]:

@@ -29,7 +29,7 @@ def evaluate(cards: Sequence[EccErrors]) -> CheckResult:
     figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=SOURCE),)
     evidence = {"command": " ".join(amd_smi.ERRORS), "cards": [asdict(card) for card in cards]}
     observations = [entry for card in counting for entry in _of_card(card)]
-    return combine(observations, f"no uncorrected memory error on {len(counting)} GPUs", figures, evidence)
+    return combine(observations, f"no uncorrected memory error on any GPU ({len(counting)} checked)", figures, evidence)
 
 
 def _of_card(card: EccErrors) -> Iterator[Observation]:

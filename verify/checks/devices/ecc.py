@@ -40,7 +40,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
         Figure("rows remapped after uncorrected errors", rows[1], "count"),
     )
     observations = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
-    healthy = f"no uncorrected memory error on {len(counted)} GPUs since the driver was loaded, {ever} before"
+    healthy = f"no uncorrected memory error since the driver was loaded, {ever} before ({len(counted)} checked)"
     return combine(observations, healthy, figures, [asdict(card) for card in cards])
 
 

@@ -29,7 +29,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
     }
-    return combine(observations, f"{len(cards)} GPUs accept any process", figures, evidence)
+    return combine(observations, f"every GPU accepts any process ({len(cards)} checked)", figures, evidence)
 
 
 def _mode(card: Health) -> str | None:
