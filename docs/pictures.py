@@ -2,12 +2,12 @@
 
     .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
     .venv/bin/python -m docs.pictures runs                      # pages of made-up runs: one GPU host, and a hundred hosts
-    .venv/bin/python -m docs.pictures page RUN NAME             # the top of the page of a run, from the run's folder
+    .venv/bin/python -m docs.pictures rollouts                  # the top of the pages of made-up rollouts: one done, one that returned
     .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
 The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
-a card, its vLLM and its disk. Runs and hosts are given: those of the guides come from `benchmarks.rollout` with
-a folder outside the checkout, so from real vLLM on two booted hosts.
+a GPU, its vLLM and its disk. The hosts of `watch` are given: those of the guide came from `benchmarks.rollout` with a folder outside the
+checkout, so from real vLLM on two booted hosts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
-from provision.core.run_folder import RunFolder
 from provision.phases.monitoring import unit_sets
 from provision.phases.monitoring.records import Target
 from provision.pipeline import CommandRequest, watch
@@ -32,6 +31,7 @@ from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
 from provision.report import page as run_page
 from provision.report.watch import table
+from tests.features.rollout import runs
 from tests.monitoring.hosts import host
 from tests.monitoring.running import ADDRESS, offering, prometheus
 from tests.report.page import fleets
@@ -131,11 +131,12 @@ def draw_runs() -> None:
         seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
 
 
-def draw_page(run: Path, name: str) -> None:
-    """Draw the top of a run's page."""
-    with browser_page(760) as seen:
-        seen.goto(run_page.write(RunFolder(run)).as_uri())
-        seen.screenshot(path=IMAGES / f"{name}.png")
+def draw_rollouts() -> None:
+    """Draw the top of the pages of made-up rollouts: one that is done, and one whose gate sent the hosts back."""
+    with tempfile.TemporaryDirectory() as name, browser_page(888) as seen:
+        for picture, make in (("rollout-done", runs.finished), ("rollout-taken-back", runs.returned)):
+            seen.goto(run_page.write(make(Path(name) / picture)).as_uri())
+            seen.screenshot(path=IMAGES / f"{picture}.png")
 
 
 def draw_watch(inventory: Path) -> None:
@@ -169,8 +170,8 @@ def main() -> int:
             draw_alerts_here()
         case ["runs"]:
             draw_runs()
-        case ["page", run, name]:
-            draw_page(Path(run), name)
+        case ["rollouts"]:
+            draw_rollouts()
         case ["watch", inventory]:
             draw_watch(Path(inventory))
         case _:

@@ -286,7 +286,7 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     try:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
-        raise ModelError(f"whether model `{settings.model}` fits is unknown: {error.text}", hint=error.hint) from None
+        raise ModelError(f"cannot tell whether model `{settings.model}` fits: {error.text}", hint=error.hint) from None
     return {settings.model: shape} if shape else {}
 
 

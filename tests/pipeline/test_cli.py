@@ -173,7 +173,7 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_fetched(tmp_pat
     document = json.loads(done.stdout)
     assert document["stack"] is None
     assert document["reasons"][0]["rule"] == "model-fit"
-    assert document["nearest"]["text"].startswith("with 2 such cards")
+    assert document["nearest"]["text"].startswith("with 2 such GPUs")
 
 
 def test_a_hub_id_without_a_network_is_named_with_a_hint(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_hub_id_without_a_network_is_named_with_a_hint(tmp_path: Path) -> None
         "plan", "--what-if", "gpu=H100x1", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:9"
     )
     assert done.returncode == 2, done.stderr
-    assert "whether model `org/model` fits is unknown: the hub `http://127.0.0.1:9` does not answer" in done.stderr
+    assert "cannot tell whether model `org/model` fits: the hub `http://127.0.0.1:9` does not answer" in done.stderr
     assert "give a folder with the model (--model FOLDER)" in done.stderr
 
 
