@@ -252,11 +252,11 @@ def test_each_promise_to_the_first_users_has_a_verdict(name: str, before: float,
 
 
 def test_attention_that_could_not_be_measured_has_no_verdict_but_a_reason() -> None:
-    rows = {row.name: row for row in promises(BEFORE, BEFORE, {"problem": "other processes use the card"})}
+    rows = {row.name: row for row in promises(BEFORE, BEFORE, {"problem": "other processes use the GPU"})}
     assert (rows["attention_time"].verdict, rows["attention_time"].before) == ("not measured", None)
     assert rows["first_token"].verdict == "not met"
-    assert attention_line({"problem": "other processes use the card"}) == (
-        "attention was not measured: other processes use the card"
+    assert attention_line({"problem": "other processes use the GPU"}) == (
+        "attention was not measured: other processes use the GPU"
     )
 
 

@@ -100,7 +100,7 @@ class LayerComparison:
 
 
 def default_device() -> str:
-    """Return the first card, otherwise the CPU."""
+    """Return the first GPU, otherwise the CPU."""
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 

@@ -67,8 +67,8 @@ def test_what_attention_gains_is_asked_of_a_device_that_nothing_else_uses(monkey
     busy = CheckResult("skip", "other processes use 40% of the device's memory")
     monkeypatch.setattr(attention_gain, "skip_if_busy", lambda context: busy if context.device == "cuda:0" else None)
     assert measure_gain(CheckContext()) == {"problem": busy.reason}
-    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no card"))
-    assert measure_gain(CheckContext()) == {"problem": "torch sees no card"}
+    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no GPU"))
+    assert measure_gain(CheckContext()) == {"problem": "torch sees no GPU"}
 
 
 def test_the_exponent_describes_the_growth() -> None:

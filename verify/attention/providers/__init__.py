@@ -15,7 +15,7 @@ from torch import Tensor
 from verify.attention.cases import Case, Inputs
 from verify.tables import table
 
-KINDS = {"cpu": "CPUs", "cuda": "NVIDIA cards", "rocm": "AMD cards"}
+KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     if least <= has <= greatest:
         return None
     wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
-    return f"{row['title']} needs compute capability {wanted}, this card has {has[0]}.{has[1]}"
+    return f"{row['title']} needs compute capability {wanted}, this GPU has {has[0]}.{has[1]}"
 
 
 def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
     has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
-    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this card has {has}"
+    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {has}"
 
 
 def import_problem(row: Mapping[str, Any]) -> str | None:

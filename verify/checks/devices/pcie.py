@@ -12,7 +12,7 @@ from verify.records import CheckContext, CheckResult, Figure
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20
-SEAT = "reseat the card and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
+SEAT = "reseat the GPU and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -22,7 +22,7 @@ def run(context: CheckContext) -> CheckResult:
         return CheckResult("skip", "a CPU has no PCIe link")
     address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
     if address is None:
-        return CheckResult("skip", "this torch does not report the PCI addresses of its cards")
+        return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
     return evaluate(address, _under_load(address, str(context.device)))
 
 
@@ -45,8 +45,8 @@ def _under_load(address: str, device: str) -> Link:
 def evaluate(address: str, seen: Link) -> CheckResult:
     """Compare the link under load with the maximum of card and slot."""
     figures = (
-        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of card and slot"),
-        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of card and slot"),
+        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of GPU and slot"),
+        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of GPU and slot"),
     )
     if seen.width is None or seen.speed is None:
         return CheckResult(
@@ -58,5 +58,5 @@ def evaluate(address: str, seen: Link) -> CheckResult:
     if seen.speed_at_most and seen.speed < seen.speed_at_most:
         text = f"{address} runs at {seen.speed:g} of {seen.speed_at_most:g} GT/s under load"
         observations.append(Observation("warn", text, SEAT))
-    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of card and slot"
+    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of GPU and slot"
     return combine(observations, healthy, figures, asdict(seen))

@@ -128,7 +128,7 @@ def _onednn_product(dtype: str) -> OperatorProblem:
 def _for_nvidia(name: str, device: str) -> Call:
     """Return a product for NVIDIA cards; AMD's 8-bit formats differ by generation and are not checked."""
     if torch.version.hip is not None:
-        raise MissingError("not checked on AMD cards, whose 8-bit formats differ by generation")
+        raise MissingError("not checked on AMD GPUs, whose 8-bit formats differ by generation")
     return operator(name, device)
 
 

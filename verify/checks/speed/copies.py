@@ -24,7 +24,7 @@ def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
-        return CheckResult("skip", "no card to copy to")
+        return CheckResult("skip", "no GPU to copy to")
     address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
     seat = bind(address)
     # On a CPU an injected fault is proven on a copy within the host's memory.
