@@ -100,6 +100,8 @@ class CheckContext:
     devices: tuple[str, ...] = ()
     started: float = 0.0
     """Start of the run, in seconds since 1970."""
+    progress: Path | None = None
+    """File that says which check runs, until the run ends."""
     device: str | None = None
     """The device to check (`cpu`, `cuda:0` ...), for checks that run once per device."""
 
