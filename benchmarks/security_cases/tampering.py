@@ -21,7 +21,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.ssh.host_keys import check_host_key
 from provision.fleet.ssh.known_hosts import add_known_key
-from provision.fleet.ssh.upload import upload_locally
+from provision.fleet.ssh.local import LocalSession
 from provision.phases.stage import stage
 from provision.phases.stage.bundle import keys
 from provision.phases.stage.bundle.product_files import product_files, require_product
@@ -69,7 +69,8 @@ def wheel_with_the_old_time(folder: Path) -> Outcome:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(flip(path.read_bytes()))
     file = StagedFile(name="a.whl", path=str(path), sha256=sha256, size=path.stat().st_size, kind="wheel")
-    return Outcome(refused(lambda: upload_locally("here", [file], folder / "incoming", None), "a.whl"))
+    here = LocalSession("here", Connection(kind="local"))
+    return Outcome(refused(lambda: here.send([file], str(folder / "incoming")), "a.whl"))
 
 
 @case(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -173,11 +172,3 @@ def _refused(host: str, connection: Connection, login: Login, error: AuthFailure
         f"host {host} ({where(connection)}) refused to log in {connection.user}; tried: {tried}{notes}{takes}",
         hint="name the right key with ansible_ssh_private_key_file, or the right user with ansible_user",
     )
-
-
-def alive(opened: OpenConnection, *, timeout_s: float = 5.0) -> bool:
-    """Return whether the host still answers."""
-    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-        opened.transport.open_session(timeout=timeout_s).close()
-        return True
-    return False

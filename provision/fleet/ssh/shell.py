@@ -7,10 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
+from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import OutputLimitError, Raw
 from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
 
@@ -19,23 +21,9 @@ if TYPE_CHECKING:
 
 _ABSENT = 44
 """Exit status of our own reading command for a file that is not there."""
-
-
 MIB = 1 << 20
 RUN_BYTES = 8 * MIB
 """What a command may print: the largest answer, a survey of many files, takes 3 MiB. All workers together may hold this much each."""
-
-
-class OutputLimitError(Exception):
-    """A host sends more than any answer takes."""
-
-
-class Raw(NamedTuple):
-    """A command's end, in bytes."""
-
-    rc: int
-    stdout: bytes
-    stderr: bytes
 
 
 class ShellSession(ABC):
@@ -51,6 +39,9 @@ class ShellSession(ABC):
 
     @abstractmethod
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport: ...
+
+    @abstractmethod
+    def open_channel(self, command: str, *, root: bool = False) -> Channel: ...
 
     @abstractmethod
     def rest(self) -> None: ...
