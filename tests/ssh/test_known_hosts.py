@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from provision.core.errors import HostKeyError
 from provision.core.models.inventory import Connection
@@ -81,13 +79,11 @@ def test_fingerprints_equal_those_of_openssh(tmp_path: Path) -> None:
     assert fingerprint(blob) == output.split()[1]
 
 
-@given(st.text(max_size=300), st.text(min_size=1, max_size=30))
-def test_any_file_can_be_read(text: str, name: str) -> None:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile() as file:
-        Path(file.name).write_text(text, encoding="utf-8", errors="surrogateescape" if text.isascii() else "ignore")
-        assert all(one.marker in {"", "@cert-authority", "@revoked"} for one in known_keys([file.name], name))
+def test_any_file_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "known").write_bytes(
+        bytes(range(256)) * 20 + b"\ngpu-1 ssh-ed25519 not-base64!\n@other gpu-1 x YQ==\ngpu-1\n"
+    )
+    assert known_keys([str(tmp_path / "known"), str(tmp_path)], "gpu-1") == []
 
 
 def test_the_name_asked_for() -> None:
