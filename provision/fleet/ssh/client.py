@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
-import threading
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import fabric
@@ -25,24 +24,20 @@ from provision.fleet.ssh.sockets import connect_socket
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 KEEPALIVE_S = 15
-_making = threading.Lock()
 _AUTHENTICATION_S = 30.0
 """Hosts with slow DNS or PAM modules need long for a login."""
 
 
 class OpenConnection:
-    """An open connection with its proxy process."""
+    """An open connection, with its proxy process where it has one."""
 
-    def __init__(self, connection: fabric.Connection, proxy: Proxy | None) -> None:
-        self.transport: paramiko.Transport = connection.client.get_transport()
-        self._connection = connection
-        self._proxy = proxy
+    def __init__(self, transport: paramiko.Transport, parts: contextlib.ExitStack) -> None:
+        self.transport = transport
+        self._parts = parts
 
     def close(self) -> None:
-        """Close both."""
-        self._connection.close()
-        if self._proxy is not None:
-            self._proxy.close()
+        """Close all of it."""
+        self._parts.close()
 
 
 def connect(host: str, connection: Connection) -> OpenConnection:
@@ -54,62 +49,48 @@ def connect(host: str, connection: Connection) -> OpenConnection:
         AuthenticationError: The host refused the login.
     """
     proxy = None
-    try:
-        if connection.proxy_command is not None:
-            proxy = Proxy(connection)
-            channel = proxy.socket
-        else:
-            channel = connect_socket(connection)
-    except OSError as error:
-        raise unreachable_error(host, connection, error) from None
-    login = Login(connection)
-    link = _link(connection, channel, login)
-    link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
-    try:
-        link.open()
-        link.transport.set_keepalive(KEEPALIVE_S)
-        return OpenConnection(link, proxy)
-    except BaseException as error:
-        link.client.close()
-        channel.close()
-        message = ""
-        if proxy is not None:
-            message = (
-                proxy.error_text() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
-            )
-            proxy.close()
-        if isinstance(error, AuthFailure):
+    with contextlib.ExitStack() as parts:
+        try:
+            if connection.proxy_command is not None:
+                proxy = parts.enter_context(contextlib.closing(Proxy(connection)))
+                channel = proxy.socket
+            else:
+                channel = parts.enter_context(contextlib.closing(connect_socket(connection)))
+        except OSError as error:
+            raise unreachable_error(host, connection, error) from None
+        login = Login(connection)
+        link = _link(connection, channel, login)
+        link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
+        parts.callback(link.client.close)
+        try:
+            link.open()
+        except AuthFailure as error:
             raise _refused(host, connection, login, error) from None
-        if isinstance(error, OSError | EOFError | paramiko.SSHException):
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            message = proxy.error_text() if proxy is not None else ""
             raise (
                 proxy_error(host, connection, message) if message else unreachable_error(host, connection, error)
             ) from None
-        raise
+        link.transport.set_keepalive(KEEPALIVE_S)
+        return OpenConnection(link.transport, parts.pop_all())
 
 
 def _link(connection: Connection, channel: socket.socket, login: Login) -> fabric.Connection:
-    # Each new connection writes into the settings that all share, and reads them while it is made only.
-    with _making:
-        return fabric.Connection(
-            str(connection.address),
-            user=connection.user,
-            port=connection.port,
-            config=_no_defaults(),
-            connect_timeout=connection.connect_timeout_s,
-            connect_kwargs={
-                "sock": channel,
-                "auth_strategy": login,
-                "transport_factory": _transport_factory(connection),
-                "banner_timeout": connection.connect_timeout_s,
-                "auth_timeout": _AUTHENTICATION_S,
-            },
-        )
-
-
-@cache
-def _no_defaults() -> fabric.Config:
-    """Return the settings of every connection: none of the user's files of Fabric and OpenSSH is read here."""
-    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+    """Return a connection to be opened. It reads no files of Fabric and OpenSSH: what they say is resolved already."""
+    return fabric.Connection(
+        str(connection.address),
+        user=connection.user,
+        port=connection.port,
+        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+        connect_timeout=connection.connect_timeout_s,
+        connect_kwargs={
+            "sock": channel,
+            "auth_strategy": login,
+            "transport_factory": _transport_factory(connection),
+            "banner_timeout": connection.connect_timeout_s,
+            "auth_timeout": _AUTHENTICATION_S,
+        },
+    )
 
 
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
