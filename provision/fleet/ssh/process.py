@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import os
+import select
+import signal
+import subprocess
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, NamedTuple, Protocol
 
 PIECE = 32_768
 
@@ -49,12 +52,12 @@ class Process(Protocol):
         """Release its streams; nothing uses them any more."""
 
 
-def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
+def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_bytes: int) -> Raw:
     """Give a command its whole input, and return its output and exit status.
 
     Args:
         process: The command.
-        stdin: Its input; it may end without reading all of it.
+        stdin: Its input in pieces; it may end without reading all of them.
         timeout_s: Seconds until it is ended.
         limit_bytes: What it may print, to each of both outputs.
 
@@ -64,30 +67,33 @@ def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int)
         EOFError, OSError: The connection broke.
     """
     deadline = time.monotonic() + timeout_s
-    # Three threads, so that no stream waits for another one.
-    threading.Thread(target=_feed, args=(process, stdin), daemon=True).start()
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            streams = [
-                pool.submit(_read_all, read, deadline, limit_bytes) for read in (process.read, process.read_error)
-            ]
-            try:
-                wait(streams, return_when=FIRST_EXCEPTION)
-                for stream in streams:
-                    if stream.done():
-                        stream.result()
-                stdout, stderr = (stream.result() for stream in streams)
-                return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
-            except BaseException:
-                process.kill()
-                raise
-    finally:
-        process.close()
+
+    def read_all(read: Callable[[float], bytes]) -> bytes:
+        try:
+            return _read_all(read, deadline, limit_bytes)
+        except BaseException:
+            process.kill()  # which ends the writing and the other reading
+            raise
+
+    # Both outputs are read while the input is written, so that none of the three waits for another.
+    with contextlib.closing(process), ThreadPoolExecutor(2) as pool:
+        outputs = [pool.submit(read_all, read) for read in (process.read, process.read_error)]
+        try:
+            _feed(process, stdin)
+            stdout, stderr = (output.result() for output in outputs)
+            return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
+        except BaseException:
+            process.kill()
+            raise
 
 
-def _feed(process: Process, stdin: bytes) -> None:
-    with contextlib.suppress(OSError, EOFError, ValueError):
-        process.write(stdin)
+def _feed(process: Process, stdin: Iterable[bytes]) -> None:
+    for piece in stdin:
+        try:
+            process.write(piece)
+        except (OSError, EOFError):
+            return
+    with contextlib.suppress(OSError, EOFError):
         process.end_input()
 
 
@@ -98,3 +104,69 @@ def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int)
         if len(data) > limit_bytes:
             raise OutputLimitError
     return bytes(data)
+
+
+class LocalProcess:
+    """A command of this machine in a process session of its own: Ctrl-C does not reach it, and a time limit ends its whole group."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
+        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
+
+    def read(self, timeout_s: float) -> bytes:
+        """See Process.read."""
+        return _read(self._output, timeout_s)
+
+    def read_error(self, timeout_s: float) -> bytes:
+        """See Process.read_error."""
+        return _read(self._errors, timeout_s)
+
+    def write(self, data: bytes, timeout_s: float | None = None) -> None:
+        """See Process.write. A command on this machine is waited for."""
+        del timeout_s
+        left = memoryview(data)
+        while left:
+            left = left[self._input.write(left) :]
+
+    def end_input(self) -> None:
+        """See Process.end_input."""
+        self._input.close()
+
+    def wait(self, timeout_s: float) -> int:
+        """See Process.wait."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def kill(self) -> None:
+        """See Process.kill."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=2)
+
+    def close(self) -> None:
+        """See Process.close."""
+        for pipe in (self._input, self._output, self._errors):
+            pipe.close()
+
+
+def _read(pipe: IO[bytes], timeout_s: float) -> bytes:
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    if not ready.poll(timeout_s * 1000):
+        raise TimeoutError
+    return pipe.read(PIECE)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import paramiko
 
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.channel import Channel, ProcessChannel, wrapped
+from provision.fleet.ssh.bulk import login_environment, transfer_error
+from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.errors import broken_error
-from provision.fleet.ssh.process import PIECE, Raw, converse
+from provision.fleet.ssh.openssh import ssh_command
+from provision.fleet.ssh.process import PIECE, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport
-from provision.fleet.ssh.shell import ShellSession
-from provision.fleet.ssh.ssh_stream import SshStream
+from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
 from provision.fleet.ssh.upload import Upload
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ class SshSession(ShellSession):
         self._lock = threading.Lock()
         self._users = 0
         self._channels: list[RemoteProcess] = []
-        self._ssh_stream = SshStream(host, connection)
+        self._sending: LocalProcess | None = None
 
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         with self._used():
             opened = self._connected()
             try:
-                return converse(RemoteProcess(opened.transport, argv), stdin, timeout_s, limit_bytes)
+                return converse(RemoteProcess(opened.transport, argv), [stdin], timeout_s, limit_bytes)
             except TimeoutError as error:
                 if _is_alive(opened):
                     raise
@@ -137,7 +138,23 @@ class SshSession(ShellSession):
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
         """See Session.send."""
-        return Upload(self, self._ssh_stream, files, folder, progress).send()
+        return Upload(self, files, folder, progress).send()
+
+    def stream(self, command: str, pieces: Iterable[bytes]) -> None:
+        """Stream bulk data into a POSIX sh command on the host, by OpenSSH.
+
+        Raises:
+            TransportError: The connection broke.
+            StageError: The command failed.
+        """
+        with login_environment(self.connection) as environment:
+            self._sending = LocalProcess([*ssh_command(self.connection), command], environment)
+            try:
+                ended = converse(self._sending, pieces, LONGEST_S, RUN_BYTES)
+            finally:
+                self._sending = None
+        if ended.rc != 0:
+            raise transfer_error(self.host, self.connection, ended)
 
     def rest(self) -> None:
         """See Session.rest."""
@@ -150,7 +167,9 @@ class SshSession(ShellSession):
 
     def close(self) -> None:
         """See Session.close."""
-        self._ssh_stream.close()
+        sending = self._sending
+        if sending is not None:
+            sending.kill()
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()

@@ -95,8 +95,8 @@ class Runner(Protocol):
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed: ...
 
 
-class Streamer(Protocol):
-    """Bulk transfer that an upload needs."""
+class Streamer(Runner, Protocol):
+    """The same with bulk transfer."""
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
 
@@ -211,11 +211,9 @@ class _Upload(ABC):
 class Upload(_Upload):
     """An upload in streams: small files together, each large one from where it was interrupted."""
 
-    def __init__(
-        self, session: Runner, streamer: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None
-    ) -> None:
+    def __init__(self, session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None) -> None:
         super().__init__(session, files, folder, progress)
-        self._streamer = streamer
+        self._streamer = session
 
     def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
         enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
