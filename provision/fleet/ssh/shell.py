@@ -7,17 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.process import OutputLimitError, Raw
-from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
+from provision.fleet.ssh.session import READ_BYTES, Completed
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 _ABSENT = 44
 """Exit status of our own reading command for a file that is not there."""
@@ -36,18 +31,6 @@ class ShellSession(ABC):
     @abstractmethod
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         """Run a program on the host. Raises TimeoutError, OutputLimitError, TransportError."""
-
-    @abstractmethod
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport: ...
-
-    @abstractmethod
-    def open_channel(self, command: str, *, root: bool = False) -> Channel: ...
-
-    @abstractmethod
-    def rest(self) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
 
     def run_bytes(
         self,
