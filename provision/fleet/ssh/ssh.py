@@ -12,11 +12,10 @@ import paramiko
 
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.bulk import login_environment, transfer_error
 from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, connect
-from provision.fleet.ssh.errors import broken_error
-from provision.fleet.ssh.openssh import ssh_command
+from provision.fleet.ssh.errors import broken_error, transfer_error
+from provision.fleet.ssh.openssh import login_environment, ssh_command
 from provision.fleet.ssh.process import PIECE, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
@@ -141,7 +140,7 @@ class SshSession(ShellSession):
         return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
-        """Stream bulk data into a POSIX sh command on the host, by OpenSSH.
+        """Stream bulk data into a POSIX sh command on the host, by OpenSSH: it is several times faster than Paramiko.
 
         Raises:
             TransportError: The connection broke.
