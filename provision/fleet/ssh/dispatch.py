@@ -1,15 +1,19 @@
 """Parallel work on many hosts: concurrency limit, priorities, deadlines, and retries of broken connections.
 
-A task whose connection failed keeps its slot for the next attempt, because the slowest host decides when a run ends.
+Each task has a thread of its own. A pool's threads would not do: what no longer answers after its deadline must neither keep
+another host waiting nor the program from ending. A task whose connection failed keeps its slot for the next attempt, because
+the slowest host decides when a run ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -27,7 +31,6 @@ GRACE_S = 5.0
 """Time that cancelled tasks get to end."""
 TICK_S = 0.25
 """Time between two looks at the deadlines. Python notices Ctrl-C that came just before a wait only after it."""
-_worker = threading.local()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Task(Generic[T]):
     retries: int = 2
     """Further attempts after a TransportError that a retry may cure."""
     cancel: Callable[[], None] | None = None
-    """Called from another thread to end the task early: the session's `close`. Its slot is free when `call` has ended."""
+    """Called from another thread to end the task early: the session's `close`."""
 
 
 @dataclass(frozen=True)
@@ -129,22 +132,25 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
     started = time.monotonic()
-    pool = ThreadPoolExecutor(max(1, min(limit, len(tasks))), thread_name_prefix="firstlight-fan-out")
-    jobs = [_Job(task, started) for task in tasks]
-    futures: dict[Future[None], _Job[T]] = {}
+    ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
+    jobs = [_Job(task, ended) for task in tasks]
+    waiting = deque(sorted(jobs, key=lambda job: -job.task.priority))
+    running: set[_Job[T]] = set()
     try:
-        for job in sorted(jobs, key=lambda job: -job.task.priority):
-            futures[pool.submit(job.work)] = job
-        _wait(futures)
+        while waiting or running:
+            while waiting and len(running) < max(1, limit):
+                running.add(waiting[0])
+                waiting.popleft().start()
+            with contextlib.suppress(queue.Empty):
+                running.discard(ended.get(timeout=TICK_S))
+            running = {job for job in running if not job.end_if_late()}
     except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
         for job in jobs:
             job.cancel()
         until = time.monotonic() + GRACE_S
         while any(job.is_running for job in jobs) and time.monotonic() < until:
             time.sleep(0.05)
         raise FanOutInterrupted(_fan_out(jobs, time.monotonic() - started)) from None
-    pool.shutdown(wait=False)
     return _fan_out(jobs, time.monotonic() - started)
 
 
@@ -159,37 +165,41 @@ class _Attempt(NamedTuple):
 class _Job(Generic[T]):
     """A task with its attempts, and its result when it has one."""
 
-    def __init__(self, task: Task[T], pool_started: float) -> None:
+    def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
         self.task = task
         self.outcome = TaskOutcome[T](task.host, error=Cancelled(f"host {task.host}: interrupted"))
         self.attempts: list[_Attempt] = []
-        self._pool_started = self._ready_at = pool_started
+        self._ended = ended
+        self._ready_at = self._slot_at = time.monotonic()
         self._started_at: float | None = None
-        self._wait_s = 0.0
         self._lock = threading.Lock()
         self._is_cancelled = threading.Event()
 
-    def work(self) -> None:
+    def start(self) -> None:
+        """Work on the task in a thread, which gives the job to the queue of ended ones."""
+        self._slot_at = time.monotonic()
+        threading.Thread(target=self._work, daemon=True, name="firstlight-fan-out").start()
+
+    def _work(self) -> None:
         """Call the task until it has a result that another attempt would not change."""
-        while True:
+        is_done = False
+        while not is_done:
             self._started_at = time.monotonic()
-            self._wait_s = self._started_at - max(self._ready_at, getattr(_worker, "free_at", self._pool_started))
             value, error = _attempt(self.task.call)
             self._record(value, error)
-            _worker.free_at = time.monotonic()
             tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-            self._ready_at = _worker.free_at + pause
-            if not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause):
-                return
+            self._ready_at = self._slot_at = time.monotonic() + pause
+            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
+        self._ended.put(self)
 
     def _record(self, value: T | None, error: BaseException | None) -> None:
         """Keep the result of the running attempt, unless it missed its deadline before."""
         with self._lock:
             if self._started_at is None:
                 return
-            times = _Attempt(self._wait_s, time.monotonic() - self._started_at, self._started_at - self._ready_at)
-            self._started_at = None
+            started_at, self._started_at = self._started_at, None
+            times = _Attempt(started_at - self._slot_at, time.monotonic() - started_at, started_at - self._ready_at)
             self.attempts.append(times)
             self.outcome = TaskOutcome(self.task.host, value, error, len(self.attempts), **times._asdict())
 
@@ -221,14 +231,6 @@ class _Job(Generic[T]):
     def _call_cancel(self) -> None:
         if self.task.cancel is not None:
             threading.Thread(target=self.task.cancel, daemon=True, name="firstlight-cancel").start()
-
-
-def _wait(jobs: Mapping[Future[None], _Job[T]]) -> None:
-    """Wait until every task has a result or has missed its deadline."""
-    pending = {*jobs}
-    while pending:
-        running = wait(pending, timeout=TICK_S).not_done
-        pending = {future for future in running if not jobs[future].end_if_late()}
 
 
 def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
