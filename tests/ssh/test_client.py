@@ -27,7 +27,7 @@ def test_connections_that_are_made_at_once_do_not_disturb_each_other() -> None:
     def make(number: int) -> tuple[str, int]:
         connection = Connection(kind="ssh", address=f"192.0.2.{number}", user="ops", port=2200 + number)
         with socket.socket() as channel:
-            link = client._link(connection, channel, Login(connection))
+            link = client._link(connection, channel, Login(connection), ())
             return link.host, link.port
 
     with ThreadPoolExecutor(16) as pool:
@@ -40,7 +40,7 @@ def offered_by_a_transport(kind: str, algorithms: dict[str, tuple[str, ...]]) ->
     connection = Connection(kind="ssh", address="192.0.2.1", user="ops", algorithms=algorithms)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        return [*getattr(client._transport_factory(connection)(ours).get_security_options(), kind)]
+        return [*getattr(client._transport_factory(connection, ())(ours).get_security_options(), kind)]
 
 
 @pytest.mark.parametrize(

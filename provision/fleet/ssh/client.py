@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fabric
@@ -16,7 +16,8 @@ from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
-from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
+from provision.fleet.ssh.host_keys import check_host_key, keys_of, preferred_kinds
+from provision.fleet.ssh.known_hosts import KnownKey
 from provision.fleet.ssh.proxy import Proxy, proxy_error
 from provision.fleet.ssh.sockets import connect_socket
 
@@ -58,9 +59,9 @@ def connect(host: str, connection: Connection) -> OpenConnection:
                 channel = parts.enter_context(contextlib.closing(connect_socket(connection)))
         except OSError as error:
             raise unreachable_error(host, connection, error) from None
-        login = Login(connection)
-        link = _link(connection, channel, login)
-        link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
+        login, known = Login(connection), keys_of(connection)
+        link = _link(connection, channel, login, known)
+        link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection, known))
         parts.callback(link.client.close)
         try:
             link.open()
@@ -75,7 +76,7 @@ def connect(host: str, connection: Connection) -> OpenConnection:
         return OpenConnection(link.transport, parts.pop_all())
 
 
-def _link(connection: Connection, channel: socket.socket, login: Login) -> fabric.Connection:
+def _link(connection: Connection, channel: socket.socket, login: Login, known: Sequence[KnownKey]) -> fabric.Connection:
     """Return a connection to be opened. It reads no files of Fabric and OpenSSH: what they say is resolved already."""
     return fabric.Connection(
         str(connection.address),
@@ -86,7 +87,7 @@ def _link(connection: Connection, channel: socket.socket, login: Login) -> fabri
         connect_kwargs={
             "sock": channel,
             "auth_strategy": login,
-            "transport_factory": _transport_factory(connection),
+            "transport_factory": _transport_factory(connection, known),
             "banner_timeout": connection.connect_timeout_s,
             "auth_timeout": _AUTHENTICATION_S,
         },
@@ -96,23 +97,24 @@ def _link(connection: Connection, channel: socket.socket, login: Login) -> fabri
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
     """Host key check of every connection; Paramiko itself gets no known keys."""
 
-    def __init__(self, host: str, connection: Connection) -> None:
+    def __init__(self, host: str, connection: Connection, known: Sequence[KnownKey]) -> None:
         self._host = host
         self._connection = connection
+        self._known = known
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client, hostname
-        check_host_key(self._host, self._connection, key.get_name(), key.asbytes())
+        check_host_key(self._host, self._connection, self._known, key.get_name(), key.asbytes())
 
 
-def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transport]:
+def _transport_factory(connection: Connection, known: Sequence[KnownKey]) -> Callable[..., paramiko.Transport]:
     """Return a factory of transports with the algorithms of the user's ssh configuration, known key types first."""
 
     def make(sock: socket.socket, **options: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **options)
         security = transport.get_security_options()
-        known = preferred_kinds(connection)
-        security.key_types = sorted(security.key_types, key=lambda kind: kind not in known)
+        first = preferred_kinds(known)
+        security.key_types = sorted(security.key_types, key=lambda kind: kind not in first)
         for ours, theirs in ALGORITHMS.items():
             if theirs in connection.algorithms:
                 allowed = connection.algorithms[theirs]
