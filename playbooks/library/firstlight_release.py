@@ -14,7 +14,7 @@ description:
   - The API key is generated on the host, kept in C(etc/service.env) (mode 0600), and returned nowhere.
   - Files that override the unit, and files that Python would run at each start and that nobody installed, are moved to
     C(etc/set-aside), below the path that they had.
-  - Starts and stops nothing.
+  - Starts and stops nothing. With O(prefix) alone it only reports what is served.
 options:
   prefix:
     description: Absolute folder that holds everything of this product on the host.
@@ -59,6 +59,10 @@ EXAMPLES = r"""
   firstlight_release:
     prefix: /opt/firstlight
     rollback: previous
+
+- name: Read what is served
+  firstlight_release:
+    prefix: /opt/firstlight
 """
 
 RETURN = r"""
@@ -76,7 +80,7 @@ restart:
   type: bool
   returned: always
 former:
-  description: What served before under another supervisor or name, in the form of M(firstlight_release_info). None where nothing did.
+  description: What served before under another supervisor or name, with C(supervisor), C(name), C(scope) and C(uid). None where nothing did.
   type: dict
   returned: always
 supervisor:
@@ -294,19 +298,25 @@ def planned_release(module):
     return target
 
 
+def report(module, *, release):
+    """End with what is served, unchanged."""
+    served = service_of(linked(module.params["prefix"], "current"))
+    module.exit_json(changed=False, release=release, **served, paths=[], former=None, restart=False)
+
+
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
-        required_one_of=[("rollback", "release")],
         mutually_exclusive=[("rollback", "release")],
         required_together=[("environment", "release", "service", "state")],
     )
     prefix, kind = module.params["prefix"], module.params["rollback"]
     try:
         if kind == "unproven" and not can_return(prefix):
-            nothing = {"paths": [], "former": None, "restart": False}
-            module.exit_json(changed=False, release=None, **service_of(linked(prefix, "current")), **nothing)
+            report(module, release=None)
+        if kind is None and module.params["release"] is None:
+            report(module, release=linked_digest(prefix, "current"))
         if kind is None:
             target = planned_release(module)
         else:

@@ -1,4 +1,4 @@
-"""The driver role's modules in a bare root that is not booted, with substitutes for the programs that they call."""
+"""The driver role's modules and scripts in a bare root that is not booted, with substitutes for the programs that they call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
-from tests.fleet.package_roots import Root
+from tests.fleet.package_roots import ENVIRONMENT, Root
 from tests.fleet.root import bare_root
+from tests.install.scripts import ROLES
 
 VERSION = "580.173.02"
 RUNS = os.uname().release
@@ -31,11 +32,18 @@ class DriverRoot(Root):
     def program(self, name: str, script: str) -> None:
         self.file(f"usr/local/bin/{name}", f"#!/bin/sh\n{script}\n")
 
+    def script(self, name: str, *variables: str) -> tuple[int, str]:
+        """Run a script of the role; return its status and its output."""
+        text = (ROLES / "nvidia_driver/files" / name).read_text()
+        done = self.run("env", "-i", *ENVIRONMENT, *variables, "sh", "-c", text)
+        return done.returncode, done.stdout + done.stderr
+
     def secure_boot(self) -> tuple[int, str]:
-        return self.module("firstlight_secure_boot_info", "make", {})
+        return self.script("secure_boot.sh")
 
     def initramfs(self, mode: str = "make") -> tuple[int, str]:
-        return self.module("firstlight_initramfs", mode, {"newer_than": f"/{BLACKLIST}"})
+        variables = (f"FIRSTLIGHT_SETTINGS=/{BLACKLIST}", f"FIRSTLIGHT_CHECK={int(mode == 'look')}")
+        return self.script("initramfs.sh", *variables)
 
     def kernel_modules(self, mode: str = "make") -> tuple[int, str]:
         return self.module("firstlight_kernel_modules", mode, {"version": VERSION})
@@ -115,7 +123,7 @@ def test_initial_ram_disks_older_than_the_blacklist_are_rebuilt_once(root: Drive
     assert root.initramfs() == (0, "")
     root.file(BLACKLIST, "blacklist nouveau\n")
     root.program("update-initramfs", f'echo "$*" >>/run/calls; touch /boot/initrd.img-{RUNS}')
-    rebuilt = (0, "changed: update-initramfs -u -k all\n")
+    rebuilt = (0, "firstlight-changed: update-initramfs -u -k all\n")
     assert root.initramfs("look") == rebuilt
     assert root.initramfs() == rebuilt
     assert root.initramfs() == (0, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from provision.phases.monitoring import unit_sets
 from tests.install.modules import run_module
+from tests.install.scripts import run_python
 
 
 def make_environment(prefix: Path, folder: str) -> None:
@@ -222,10 +224,6 @@ def test_an_incomplete_release_is_not_activated(prefix: Path) -> None:
     assert f"releases/{first}/release.json is missing or damaged" in rollback(prefix, to=first)["msg"]
     assert (live(prefix), unit_of(prefix)) == (second, "[Service]\nNice=5\n")
     assert "environment three is not complete" in activate(prefix, "three")["msg"]
-    assert (
-        "one of the following is required: rollback, release"
-        in run_module("firstlight_release", prefix=str(prefix))["msg"]
-    )
 
 
 def test_an_unproven_release_is_left_for_its_predecessor_which_keeps_its_own_predecessor(prefix: Path) -> None:
@@ -359,7 +357,7 @@ def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
 def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_be_rolled_back(prefix: Path) -> None:
     make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
     make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
-    assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
+    assert run_module("firstlight_release", prefix=str(prefix))["name"] == "firstlight-vllm.service"
     served(prefix)
     assert not (prefix / "envs" / "one" / "service.json").exists()
     assert not (prefix / "envs" / "zero").exists()
@@ -386,15 +384,13 @@ def test_an_equal_service_without_releases_keeps_its_previous_one(prefix: Path) 
 
 
 def test_the_served_release_is_reported(prefix: Path) -> None:
-    assert run_module("firstlight_release_info", prefix=str(prefix))["supervisor"] == "none"
+    assert run_module("firstlight_release", prefix=str(prefix))["supervisor"] == "none"
     activate(prefix)
-    assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
+    assert run_module("firstlight_release", prefix=str(prefix))["name"] == "firstlight-vllm.service"
 
 
-def test_a_stop_is_recorded_for_this_boot(prefix: Path) -> None:
-    assert run_module("firstlight_stop_record", prefix=str(prefix), check=True)["changed"] is True
-    path = prefix / "etc" / "stopped.json"
-    assert not path.exists()
-    run_module("firstlight_stop_record", prefix=str(prefix))
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert json.loads(path.read_text())["boot_id"] == boot_id
+def test_a_stop_is_recorded_for_this_boot() -> None:
+    record = json.loads(run_python("service/files/stop_record.py").stdout)
+    assert record.keys() == {"at", "boot_id", "monotonic"}
+    assert record["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert 0 < record["monotonic"] <= time.monotonic()
