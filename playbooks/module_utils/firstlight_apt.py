@@ -8,6 +8,7 @@ import re
 import time
 
 from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, PackageError, kernels, run
+from ansible.module_utils.firstlight_sources import address
 
 
 def build_error():
@@ -22,11 +23,6 @@ def build_error():
     return ""
 
 
-def address(uri):
-    """Return an address without its scheme, since apt spells schemes differently: file:///srv is file:/srv."""
-    return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
-
-
 class Apt(Manager):
     upgrade = "apt-get full-upgrade"
     elsewhere = ""
@@ -37,15 +33,14 @@ class Apt(Manager):
 
     def addresses(self):
         """Return addresses of the repository; of the distribution's own by the origin in its Release file."""
-        repository = self.wanted["repository"]
-        if repository["uri"]:
-            return {address(repository["uri"])}
+        if self.repository["uri"]:
+            return {address(self.repository["uri"])}
         form = "$(ORIGIN)\t$(REPO_URI)"
         rows = [
             line.split("\t")
             for line in run("apt-get", "indextargets", "--format", form, "Created-By: Packages")[1].splitlines()
         ]
-        return {address(uri) for origin, uri in rows if origin == repository["origin"]}
+        return {address(uri) for origin, uri in rows if origin == self.repository["origin"]}
 
     def packages(self):
         """Return name, version and whether it is held, of every installed package."""

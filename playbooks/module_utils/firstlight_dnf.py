@@ -14,9 +14,9 @@ class Dnf(Manager):
     upgrade = "dnf upgrade kernel"
     elsewhere = "; dkms and ocl-icd come from EPEL: enable it on the host"
 
-    def __init__(self, wanted):
-        super().__init__(wanted)
-        self.id = f"firstlight-{wanted['repository']['name']}"
+    def __init__(self, part, **options):
+        super().__init__(part, **options)
+        self.id = f"firstlight-{self.repository['name']}"
 
     def dnf(self, *words):
         return self.patiently("dnf", "-y", "-q", "--setopt=install_weak_deps=False", f"--enablerepo={self.id}", *words)
