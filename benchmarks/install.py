@@ -83,12 +83,14 @@ def product(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, flo
     parameters = {
         "prefix": str(prefix),
         "incoming": str(incoming),
-        "digest": DIGEST,
-        "lock": lock,
-        "stack": {},
-        "uv": "uv",
-        "python": str(INTERPRETER),
-        "python_version": PYTHON,
+        "environment": {
+            "digest": DIGEST,
+            "lock": lock,
+            "stack": {},
+            "uv": "uv",
+            "interpreter": {"path": str(INTERPRETER), "version": PYTHON},
+            "last": [],
+        },
         "programs": {**programs, "warm": ""},
     }
     stdin = json.dumps({"ANSIBLE_MODULE_ARGS": parameters})
