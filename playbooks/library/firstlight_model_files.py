@@ -8,7 +8,7 @@ module: firstlight_model_files
 short_description: Move the files of a model into its folder, or link them there
 description:
   - Moves files from the incoming folder, and checks the hash of each.
-  - With C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
+  - Of a model with C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
   - Removes files that do not belong to the model, since an engine reads some files merely because they exist.
   - Checked hashes are kept in C(.complete) with size, times and inode of each file. A file is read again only when one of these differs.
   - C(FOLDER.manifest.txt) lists the files, with CRC-32, size in bytes, and path below the folder.
@@ -21,30 +21,13 @@ options:
     description: Folder on the host that holds the files sent by the controller.
     type: path
     required: true
-  on_host:
-    description: Folder on the host that has the files already. They are linked, and never changed.
-    type: path
+  model:
+    description: The model, as variable C(firstlight_model) of role C(model) has it.
+    type: dict
+    required: true
   reader:
     description: Account that must be able to read linked files. The module has to run as root then.
     type: str
-  files:
-    description: Files of the model.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Path below the folder, also in the incoming folder.
-        type: str
-        required: true
-      sha256:
-        description: Hash of the file.
-        type: str
-        required: true
-      size:
-        description: Size in bytes.
-        type: int
-        required: true
 author: Firstlight
 """
 
@@ -53,7 +36,7 @@ EXAMPLES = r"""
   firstlight_model_files:
     folder: /opt/firstlight/models/llama
     incoming: /var/tmp/firstlight-incoming
-    files: "{{ firstlight_model.files }}"
+    model: "{{ firstlight_model }}"
 """
 
 RETURN = r"""
@@ -77,18 +60,8 @@ from ansible.module_utils.firstlight_files import diff_result, list_diff, read, 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
     "incoming": {"type": "path", "required": True},
-    "on_host": {"type": "path"},
+    "model": {"type": "dict", "required": True},
     "reader": {"type": "str"},
-    "files": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "sha256": {"type": "str", "required": True},
-            "size": {"type": "int", "required": True},
-        },
-    },
 }
 MARKER = ".complete"
 
@@ -239,8 +212,8 @@ def take_files(files, missing, folder, checked, take):
 
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    folder, incoming, files = (module.params[name] for name in ("folder", "incoming", "files"))
-    on_host, reader = module.params["on_host"], module.params["reader"]
+    folder, incoming, model = (module.params[name] for name in ("folder", "incoming", "model"))
+    files, on_host, reader = model.get("files") or [], model.get("on_host"), module.params["reader"]
     checked = checked_before(folder)
     missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
 

@@ -19,9 +19,9 @@ from tests.install.scripts import run_python
 pytestmark = pytest.mark.slow
 
 
-def take(site: Site, files: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    folder = str(site.prefix / "models" / "mine")
-    return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, files=files, **options)
+def take(site: Site, files: list[dict[str, Any]], *, on_host: str | None = None, **options: Any) -> dict[str, Any]:
+    folder, model = str(site.prefix / "models" / "mine"), {"files": files, "on_host": on_host}
+    return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, model=model, **options)
 
 
 def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> None:
