@@ -75,6 +75,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read
 
 ARGUMENTS = {
@@ -106,15 +107,6 @@ found = re.search("^__version__ *= *['\\"]([^'\\"]+)", text, re.MULTILINE)
 print(found.group(1) if found else "none")
 """
 PLAN_AGAIN = "run ./firstlight provision: the plan is made anew from what the host has now"
-
-
-class BuildError(Exception):
-    """Why an environment cannot be built, what helps, and what a program printed."""
-
-    def __init__(self, text, hint=None, output=""):
-        super().__init__(text)
-        self.hint = hint
-        self.output = output
 
 
 class Build:
@@ -170,7 +162,7 @@ class Build:
     def _remove(self, *paths):
         status, _, said = self._run("rm", "-rf", "--", *paths)
         if status:
-            raise BuildError(f"{' and '.join(paths)} cannot be removed", None, said)
+            raise HostError(f"{' and '.join(paths)} cannot be removed", None, said)
 
     def _take_turn(self):
         """Wait for a build that an interrupted run left running."""
@@ -179,7 +171,7 @@ class Build:
         deadline = time.monotonic() + limit_s
         while not locked(self._turn):
             if time.monotonic() >= deadline:
-                raise BuildError(
+                raise HostError(
                     f"another installation has worked on {self._envs} for more than {limit_s} s",
                     f"see what holds it: fuser -v {path}",
                 )
@@ -189,7 +181,7 @@ class Build:
         """Return the path of a sent file."""
         path = os.path.join(self._incoming, name)
         if not os.path.isfile(path):
-            raise BuildError(
+            raise HostError(
                 f"file {name} is not in {self._incoming}", "run ./firstlight provision: it sends what is missing"
             )
         return path
@@ -219,7 +211,7 @@ class Build:
                 "tar", "-xf", path, "-C", f"{home}.new", "--strip-components=1", "--no-same-owner"
             )
             if status:
-                raise BuildError(f"interpreter archive {archive} cannot be unpacked", None, said)
+                raise HostError(f"interpreter archive {archive} cannot be unpacked", None, said)
             os.replace(f"{home}.new", home)
         return python
 
@@ -227,10 +219,10 @@ class Build:
         wanted = self._interpreter["version"]
         status, found, said = self._run(python, "-I", "-c", PYTHON_VERSION)
         if status:
-            raise BuildError(f"interpreter {python} does not run: {last_lines(said, 1)}", PLAN_AGAIN)
+            raise HostError(f"interpreter {python} does not run: {last_lines(said, 1)}", PLAN_AGAIN)
         if not f"{found.strip()}.".startswith(f"{wanted}."):
             text = f"interpreter {python} is Python {found.strip()}, and the lock was solved for {wanted}"
-            raise BuildError(text, PLAN_AGAIN)
+            raise HostError(text, PLAN_AGAIN)
 
     def _build(self):
         self._install_uv()
@@ -273,7 +265,7 @@ class Build:
         status, _, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
         self.output += said
         if status:
-            raise BuildError(
+            raise HostError(
                 f"uv could not {what}",
                 "what uv says stands above; run ./firstlight provision to send missing or damaged files anew",
                 self.output,
@@ -300,7 +292,7 @@ class Build:
         """Return what a program prints that the environment's own Python runs."""
         status, out, said = self._run(self._python, "-I", "-c", program, *arguments)
         if status:
-            raise BuildError(last_lines(said, 1), None, said)
+            raise HostError(last_lines(said, 1), None, said)
         return out.strip()
 
     def _reach_packages(self, python):
@@ -312,7 +304,7 @@ class Build:
     def _check_torch(self, python):
         found, planned = self._ask(TORCH_VERSION), self._torch
         if found != planned:
-            raise BuildError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
+            raise HostError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
 
     def _compile(self):
         """Compile the byte code in the background: an environment is complete without it.
@@ -384,7 +376,7 @@ def main():
     build = Build(module.params)
     try:
         built = not build.is_complete() if module.check_mode else build.make()
-    except BuildError as error:
+    except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint, stderr=error.output)
     except OSError as error:
         module.fail_json(

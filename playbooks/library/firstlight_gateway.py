@@ -50,7 +50,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
 from ansible.module_utils.firstlight_files import read, write
 from ansible.module_utils.firstlight_unit import record_unit
 
@@ -106,7 +107,7 @@ class Gateway(FileSet):
         return 0o600 if name in self.wanted["secret"] else 0o644
 
     def require_free_address(self):
-        """Raise FileSetError when another program listens where the gateway is to listen."""
+        """Raise HostError when another program listens where the gateway is to listen."""
         address, port = self.wanted["address"], self.wanted["port"]
         address = "127.0.0.1" if address == "localhost" else address.strip("[]")
         kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
@@ -122,7 +123,7 @@ class Gateway(FileSet):
         if listeners and all('"haproxy"' in line for line in listeners) and self.is_active():
             return
         by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
-        raise FileSetError(
+        raise HostError(
             f"the gateway cannot listen on {address}:{port}{by}: {reason}",
             "end that program, or set firstlight_gateway_bind or firstlight_gateway_port",
         )
@@ -136,7 +137,7 @@ class Gateway(FileSet):
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
             status, _, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
             if status != 0:
-                raise FileSetError(
+                raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
@@ -147,11 +148,11 @@ class Gateway(FileSet):
         return read(path)
 
     def check(self, folder):
-        """Raise FileSetError when HAProxy refuses the files in a folder."""
+        """Raise HostError when HAProxy refuses the files in a folder."""
         status, _, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
             alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
-            raise FileSetError(
+            raise HostError(
                 f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}",
                 "what served before goes on; correct the setting that the message names, and run ./firstlight gateway again",
             )
@@ -212,13 +213,13 @@ class Gateway(FileSet):
             return
         status, _, said = run(sys.executable, program, "remember")
         if status != 0:
-            raise FileSetError(
+            raise HostError(
                 f"which hosts are drained cannot be kept: {last_lines(said, 2)}",
                 f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained",
             )
 
     def take_back(self, before):
-        """Return to the files of before. Always raises FileSetError."""
+        """Return to the files of before. Always raises HostError."""
         said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
         if before is not None:
             self.remember_drained(os.path.join(self.folder, before))
@@ -227,7 +228,7 @@ class Gateway(FileSet):
             run("systemctl", "disable", "--now", self.unit)
         elif not self.is_active():
             run("systemctl", "restart", self.unit)
-        raise FileSetError(
+        raise HostError(
             f"HAProxy did not start with the new files: {last_lines(said, 3)}",
             f"see its log on the host: journalctl -u {self.unit}",
         )

@@ -55,6 +55,7 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, write
 
 ARGUMENTS = {
@@ -64,14 +65,6 @@ ARGUMENTS = {
     "reader": {"type": "str"},
 }
 MARKER = ".complete"
-
-
-class ModelFileError(Exception):
-    """A file of the model that is missing or damaged, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
 
 
 def digests(path):
@@ -126,14 +119,12 @@ def move_file(file, incoming, folder):
             return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, False
         remove_state(folder)
         text = f"is not in {incoming}" if found is None else f"is damaged: it has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(
-            f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing"
-        )
+        raise HostError(f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing")
     found, crc = digests(part)
     if found != file["sha256"]:
         os.unlink(part)
         text = f"model file {file['name']} has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(text, "run ./firstlight provision: the file is sent again")
+        raise HostError(text, "run ./firstlight provision: the file is sent again")
     os.chmod(part, 0o644)
     os.replace(part, target)
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
@@ -144,19 +135,19 @@ def link_file(file, on_host, folder, reader):
     source, target = os.path.join(on_host, file["name"]), os.path.join(folder, file["name"])
     if not os.path.isfile(source):
         text = f"model file {file['name']} is not in {on_host}"
-        raise ModelFileError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
+        raise HostError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
     if os.path.getsize(source) != file["size"]:
         text = f"{source} has {os.path.getsize(source)} bytes, not {file['size']}"
-        raise ModelFileError(
+        raise HostError(
             text, "it is another revision, or its copy did not end; firstlight_model names what is expected"
         )
     if reader and not is_readable(source, reader):
         text = f"{source} cannot be read by account {reader}, which the service runs as"
-        raise ModelFileError(text, "let others read the file, and search its folders: chmod -R o+rX")
+        raise HostError(text, "let others read the file, and search its folders: chmod -R o+rX")
     found, crc = digests(source)
     if found != file["sha256"]:
         text = f"{source} has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(text, "it is another revision or damaged; firstlight_model names what is expected")
+        raise HostError(text, "it is another revision or damaged; firstlight_model names what is expected")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     replace_link(target, source)
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}
@@ -229,7 +220,7 @@ def main():
     else:
         try:
             changed = take_files(files, missing, folder, checked, take)
-        except ModelFileError as error:
+        except HostError as error:
             module.fail_json(msg=str(error), hint=error.hint)
     module.exit_json(changed=bool(changed), files=changed, **diff_result(module, diff))
 

@@ -67,7 +67,7 @@ notes:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_apt import Apt
 from ansible.module_utils.firstlight_dnf import Dnf
-from ansible.module_utils.firstlight_package_manager import PackageError
+from ansible.module_utils.firstlight_errors import HostError
 
 ARGUMENTS = {
     "part": {"type": "dict", "required": True},
@@ -104,7 +104,7 @@ def main():
             result["version"] = manager.choose_version(given["along"], make=make)
         else:
             install(manager, headers=given["headers"], make=make)
-    except PackageError as error:
+    except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint, changes=manager.changes, notes=manager.notes)
     module.exit_json(changed=bool(manager.changes), changes=manager.changes, notes=manager.notes, **result)
 

@@ -105,12 +105,12 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
     SWITCH,
-    ReleaseError,
     folder_of,
     known,
     linked,
@@ -216,7 +216,7 @@ def activate(prefix, target, *, check):
     """Switch to a release; with `check` only report. Return the module's result and the entries of its diff."""
     if not check and not is_complete(prefix, target["environment"]):
         text = f"environment {target['environment']} is not complete in {prefix}/envs"
-        raise ReleaseError(text, "run ./firstlight provision")
+        raise HostError(text, "run ./firstlight provision")
     before, live = live_release(prefix, target)
     switch = next_switch(open_switch(prefix), live, linked_digest(prefix, "previous"), target["digest"])
     wanted = service_files(prefix, target)
@@ -255,11 +255,11 @@ def former_release(prefix, to):
     """Return the release of a rollback."""
     digest = to or origin_of(prefix) or linked_digest(prefix, "previous")
     if digest is None:
-        raise ReleaseError(f"{prefix}/previous does not exist: there is no earlier release", "nothing was changed")
+        raise HostError(f"{prefix}/previous does not exist: there is no earlier release", "nothing was changed")
     if to and to not in known(prefix) and not os.path.isdir(folder_of(prefix, to)):
         there = ", ".join(known(prefix)) or "none"
         text = f"release {to} is not on this host; there are: {there}"
-        raise ReleaseError(text, "nothing was changed; only the current and the previous release are kept")
+        raise HostError(text, "nothing was changed; only the current and the previous release are kept")
     return digest
 
 
@@ -267,23 +267,23 @@ def whole_release(prefix, digest):
     """Return a release with all that it needs.
 
     Raises:
-        ReleaseError: Its record, its environment or its model is gone.
+        HostError: Its record, its environment or its model is gone.
     """
     linked_ones = filter(None, (linked(prefix, name) for name in ("current", "previous")))
     target = load(prefix, digest) or next((found for found in linked_ones if found["digest"] == digest), None)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:
-        raise ReleaseError(
+        raise HostError(
             f"release {digest} is not whole: {folder_of(prefix, digest)}/{RECORD} is missing or damaged", hint
         )
     if not is_complete(prefix, target["environment"]):
         environment = os.path.join(prefix, "envs", target["environment"])
-        raise ReleaseError(
+        raise HostError(
             f"release {digest} cannot be served: its environment {environment} is gone or not complete", hint
         )
     model = (target["state"].get("readiness") or {}).get("model_folder")
     if model and not os.path.exists(os.path.join(model, "config.json")):
-        raise ReleaseError(f"release {digest} cannot be served: its model {model} is gone", hint)
+        raise HostError(f"release {digest} cannot be served: its model {model} is gone", hint)
     return target
 
 
@@ -294,7 +294,7 @@ def planned_release(module):
     planned = given["state"].get("release", target["digest"])
     if planned != target["digest"]:
         text = f"the record has the digest {target['digest']}, and the state names release {planned}"
-        raise ReleaseError(text, "run ./firstlight provision: it plans both together")
+        raise HostError(text, "run ./firstlight provision: it plans both together")
     return target
 
 
@@ -322,7 +322,7 @@ def main():
         else:
             target = whole_release(prefix, former_release(prefix, module.params["to"]))
         result, diff = activate(prefix, target, check=module.check_mode)
-    except ReleaseError as error:
+    except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint)
     module.exit_json(**result, **diff_result(module, diff))
 

@@ -50,7 +50,8 @@ import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
 from ansible.module_utils.firstlight_files import read, write
 from ansible.module_utils.firstlight_unit import record_unit
 
@@ -90,7 +91,7 @@ class UnitSet(FileSet):
         return next((f"`{' '.join(command)}` fails" for command in commands if run(*command)[0] != 0), None)
 
     def require_free_ports(self):
-        """Raise FileSetError when a program that is none of these units listens on a port of theirs, at any address."""
+        """Raise HostError when a program that is none of these units listens on a port of theirs, at any address."""
         mine = set()
         for name in self.running:
             mine.add(run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip())
@@ -98,7 +99,7 @@ class UnitSet(FileSet):
             said = run("ss", "-Hltnp", f"sport = :{port}")[1]
             for program, pid in re.findall(r'\("([^"]+)",pid=(\d+)', said):
                 if pid not in mine:
-                    raise FileSetError(
+                    raise HostError(
                         f"`{program}` (process {pid}) listens on port {port} already",
                         "end that program, or set another port: docs/reference/inventory.md names the settings",
                     )
@@ -120,17 +121,17 @@ class UnitSet(FileSet):
         try:
             return pwd.getpwnam(self.wanted["account"])
         except KeyError:
-            raise FileSetError(
+            raise HostError(
                 f"there is no account `{self.wanted['account']}`, which the operating system's packages make",
                 f"see whether they are installed, and whether `getent passwd {self.wanted['account']}` names it",
             ) from None
 
     def check(self, folder):
-        """Raise FileSetError when a program refuses the files in a folder."""
+        """Raise HostError when a program refuses the files in a folder."""
         for check in self.wanted["checks"]:
             status, _, said = run("env", "-C", folder, *check["command"])
             if status != 0:
-                raise FileSetError(
+                raise HostError(
                     f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",
                     "what ran before goes on; correct the setting that the message names, and run the command again",
                 )
@@ -195,7 +196,7 @@ class UnitSet(FileSet):
             return f"{url}: {error}"
 
     def take_back(self, before, units, problem):
-        """Return to files and units of before. Always raises FileSetError."""
+        """Return to files and units of before. Always raises HostError."""
         kept = [name for name in self.running if units[os.path.join(FOLDER, name)] is not None]
         for name in set(self.running) - set(kept):
             run("systemctl", "disable", "--now", name)
@@ -203,7 +204,7 @@ class UnitSet(FileSet):
         self.use(before)
         for name in kept:
             run("systemctl", "restart", name)
-        raise FileSetError(
+        raise HostError(
             f"the new files are not used, since not all units answered with them: {problem}",
             f"see the logs on the host: journalctl -u {self.running[0]}",
         )

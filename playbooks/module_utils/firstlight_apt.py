@@ -7,7 +7,8 @@ import os
 import re
 import time
 
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, PackageError, kernels, run
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, kernels, run
 from ansible.module_utils.firstlight_sources import address
 
 
@@ -69,7 +70,7 @@ class Apt(Manager):
         own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
-            raise PackageError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
+            raise HostError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
 
     def repair(self, make):
         """Finish packages that another run of dpkg left half configured."""
@@ -85,7 +86,7 @@ class Apt(Manager):
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
             text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
-            raise PackageError(text, "try it on the host: dpkg --configure -a")
+            raise HostError(text, "try it on the host: dpkg --configure -a")
 
     def headers(self, have, make):
         """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
@@ -115,7 +116,7 @@ class Apt(Manager):
                 if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
             ]
             text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
-            raise PackageError(text, f"try it on the host: apt-get install {' '.join(words)}")
+            raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}")
 
     def hold(self, make):
         """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""
@@ -129,4 +130,4 @@ class Apt(Manager):
         if loose and make:
             status, _, said = self.patiently("apt-mark", "hold", *loose)
             if status != 0:
-                raise PackageError(f"apt-mark hold: {said.strip()[-200:]}")
+                raise HostError(f"apt-mark hold: {said.strip()[-200:]}")

@@ -6,15 +6,8 @@ import os
 import shutil
 
 from ansible.module_utils.firstlight_commands import run
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff
-
-
-class FileSetError(Exception):
-    """What stands against the new files, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
 
 
 class FileSet:
@@ -52,7 +45,7 @@ class FileSet:
             changed = not self.matches()
             if changed and not module.check_mode:
                 self.apply()
-        except FileSetError as error:
+        except HostError as error:
             module.fail_json(msg=str(error), hint=error.hint)
         finally:
             if not module.check_mode:
@@ -63,12 +56,12 @@ class FileSet:
         """Write and check the new files. Return the names of the set in use, None where there is none, and of the new one.
 
         Raises:
-            FileSetError: A program refuses the new files.
+            HostError: A program refuses the new files.
         """
         self.write_set(self.fresh)
         try:
             self.check(self.fresh)
-        except FileSetError:
+        except HostError:
             shutil.rmtree(self.fresh)
             raise
         return self.in_use(), self.name_fresh()
@@ -110,6 +103,6 @@ class FileSet:
 
 
 def require_systemd(runs, hint):
-    """Raise FileSetError on a host without systemd. `runs` is what it would keep running."""
+    """Raise HostError on a host without systemd. `runs` is what it would keep running."""
     if not os.path.isdir("/run/systemd/system"):
-        raise FileSetError(f"this host has no systemd, which keeps {runs} running", hint)
+        raise HostError(f"this host has no systemd, which keeps {runs} running", hint)

@@ -11,20 +11,13 @@ import re
 import time
 
 from ansible.module_utils.firstlight_commands import run as run_program
+from ansible.module_utils.firstlight_errors import HostError
 
 HELD = re.compile(
     "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
 )
 HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)]*\))?)")
 UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
-
-
-class PackageError(Exception):
-    """What stands against the packages, and what helps."""
-
-    def __init__(self, text, hint=None):
-        super().__init__(text)
-        self.hint = hint
 
 
 def run(*words):
@@ -84,7 +77,7 @@ class Manager:
                 holder = HOLDER.search(said)
                 who = f" (process {holder.group(1)})" if holder else ""
                 text = f"another package manager{who} held its lock for {self.lock_timeout_s} s"
-                raise PackageError(text, "wait for it to finish, then run the command again")
+                raise HostError(text, "wait for it to finish, then run the command again")
             time.sleep(2)
 
     def named_like_family(self, name):
@@ -180,7 +173,7 @@ class Manager:
         names = package.split("|")
         there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
-        raise PackageError(
+        raise HostError(
             f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
             f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
         )
@@ -230,7 +223,7 @@ class Manager:
     def no_headers(self, package, kernel, make):
         """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
         if make and kernel == os.uname().release:
-            raise PackageError(
+            raise HostError(
                 f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
                 f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
             )

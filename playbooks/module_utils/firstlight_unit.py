@@ -11,8 +11,8 @@ import re
 import shutil
 import subprocess
 
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read, write
-from ansible.module_utils.firstlight_releases import ReleaseError
 
 UNITS_BESIDE = (
     "firstlight-alertmanager.service",
@@ -154,7 +154,7 @@ def unit_state(prefix, service):
     """
     answer = systemctl(service, "show", "--property=ActiveState,MainPID", service["name"])
     if answer is None:
-        raise ReleaseError(
+        raise HostError(
             f"systemd did not report the state of {service['name']} in time", "look at it there: systemctl status"
         )
     values = dict(line.split("=", 1) for line in answer.splitlines())
