@@ -14,21 +14,6 @@ import subprocess
 from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read, write
 
-UNITS_BESIDE = (
-    "firstlight-alertmanager.service",
-    "firstlight-blackbox-exporter.service",
-    "firstlight-firewall-start.service",
-    "firstlight-firewall.service",
-    "firstlight-gateway-address.service",
-    "firstlight-gateway-router.service",
-    "firstlight-gateway.service",
-    "firstlight-host-metrics.service",
-    "firstlight-host-metrics.timer",
-    "firstlight-health-agent.service",
-    "firstlight-node-exporter.service",
-    "firstlight-prometheus.service",
-)
-"""Units of a gateway, of the health agent, of firewalls and of monitoring, which may run on a host that serves; no release has them."""
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """

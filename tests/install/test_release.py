@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from provision.phases.monitoring import unit_sets
 from tests.install.modules import run_module
 from tests.install.scripts import run_python
 
@@ -36,6 +35,7 @@ def activate(
     model: str | None = None,
     supervisor: str = "test",
     start_cache: str = "",
+    unit_name: str = "firstlight-vllm.service",
     **options: Any,
 ) -> dict[str, Any]:
     """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`, so none is used."""
@@ -43,7 +43,7 @@ def activate(
         "supervisor": supervisor,
         "name": "firstlight-vllm.service",
         "unit": unit,
-        "unit_path": str(prefix / "units" / "firstlight-vllm.service"),
+        "unit_path": str(prefix / "units" / unit_name),
         "environment": {"VLLM_CACHE_ROOT": f"{prefix}/cache/start-{start_cache}/vllm"} if start_cache else {},
         "api_key": True,
         "digest": f"of {unit}{start_cache}",
@@ -328,19 +328,15 @@ def test_files_that_no_release_needs_are_removed_once_the_new_one_is_proven(pref
     ]  # fmt: skip
 
 
-def test_units_of_earlier_releases_are_removed_and_those_of_gateway_and_monitoring_stay(prefix: Path) -> None:
-    monitoring = [path.name for path in sorted(Path(unit_sets.__file__).parent.glob("units/firstlight-*"))]
-    others = [prefix / "units" / name for name in ("firstlight-gateway.service", *monitoring)]
-    former = prefix / "units" / "former.service"
-    served(prefix)
-    for unit in (former, *others):
-        unit.write_text("[Service]\n")
+def test_units_of_earlier_releases_are_removed_and_those_of_no_release_stay(prefix: Path) -> None:
+    former, gateway = (prefix / "units" / name for name in ("former.service", "firstlight-gateway.service"))
+    served(prefix, unit_name=former.name)
+    gateway.write_text("[Service]\n")
     listed = prefix / "etc" / "units"
-    listed.write_text(f"{former}\n{listed.read_text()}" + "".join(f"{unit}\n" for unit in others))
-    record(prefix)
-    assert not former.exists()
-    assert all(unit.exists() for unit in others)
-    assert listed.read_text().split() == [str(prefix / "units" / "firstlight-vllm.service"), *map(str, others)]
+    listed.write_text(f"{listed.read_text()}{gateway}\n")
+    served(prefix)
+    assert (former.exists(), gateway.exists()) == (False, True)
+    assert listed.read_text().split() == [str(gateway), str(prefix / "units" / "firstlight-vllm.service")]
 
 
 def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
