@@ -1,4 +1,4 @@
-"""The driver role's modules and scripts in a bare root that is not booted, with substitutes for the programs that they call."""
+"""The scripts of the driver roles in a bare root that is not booted, with substitutes for the programs that they call."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ class DriverRoot(Root):
     def program(self, name: str, script: str) -> None:
         self.file(f"usr/local/bin/{name}", f"#!/bin/sh\n{script}\n")
 
-    def script(self, name: str, *variables: str) -> tuple[int, str]:
-        """Run a script of the role; return its status and its output."""
-        text = (ROLES / "nvidia_driver/files" / name).read_text()
-        done = self.run("env", "-i", *ENVIRONMENT, *variables, "sh", "-c", text)
-        return done.returncode, done.stdout + done.stderr
+    def script(self, name: str, mode: str = "make", **variables: str) -> tuple[int, str]:
+        """Run a script of a role; return its status and its lines without `firstlight-`. Mode `look` is check mode."""
+        given = {**variables, "CHECK": str(int(mode == "look"))}
+        words = (f"FIRSTLIGHT_{variable}={value}" for variable, value in given.items())
+        done = self.run("env", "-i", *ENVIRONMENT, *words, "sh", "-c", (ROLES / name).read_text())
+        return done.returncode, (done.stdout + done.stderr).replace("firstlight-", "")
 
     def secure_boot(self) -> tuple[int, str]:
-        return self.script("secure_boot.sh")
+        return self.script("nvidia_driver/files/secure_boot.sh")
 
     def initramfs(self, mode: str = "make") -> tuple[int, str]:
-        variables = (f"FIRSTLIGHT_SETTINGS=/{BLACKLIST}", f"FIRSTLIGHT_CHECK={int(mode == 'look')}")
-        return self.script("initramfs.sh", *variables)
+        return self.script("nvidia_driver/files/initramfs.sh", mode, SETTINGS=f"/{BLACKLIST}")
 
     def kernel_modules(self, mode: str = "make") -> tuple[int, str]:
-        return self.module("firstlight_kernel_modules", mode, {"version": VERSION})
+        return self.script("nvidia_driver/files/kernel_modules.sh", mode, VERSION=VERSION)
 
     def load(self, mode: str = "make", driver: str = "nvidia") -> tuple[int, str]:
-        return self.module("firstlight_loaded_driver", mode, {"driver": driver, "version": VERSION})
+        role = {"nvidia": "nvidia_driver", "amdgpu": "rocm"}[driver]
+        return self.script(f"{role}/files/load.sh", mode, VERSION=VERSION, OLDEST=VERSION)
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_initial_ram_disks_older_than_the_blacklist_are_rebuilt_once(root: Drive
     assert root.initramfs() == (0, "")
     root.file(BLACKLIST, "blacklist nouveau\n")
     root.program("update-initramfs", f'echo "$*" >>/run/calls; touch /boot/initrd.img-{RUNS}')
-    rebuilt = (0, "firstlight-changed: update-initramfs -u -k all\n")
+    rebuilt = (0, "changed: update-initramfs -u -k all\n")
     assert root.initramfs("look") == rebuilt
     assert root.initramfs() == rebuilt
     assert root.initramfs() == (0, "")
