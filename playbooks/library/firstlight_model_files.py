@@ -55,6 +55,7 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import run
 from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, write
 
@@ -154,21 +155,10 @@ def link_file(file, on_host, folder, reader):
 
 
 def is_readable(path, account):
-    """Return whether an account can read a file, tried in a process of that account."""
-    found = pwd.getpwnam(account)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgroups(os.getgrouplist(account, found.pw_gid))
-            os.setgid(found.pw_gid)
-            os.setuid(found.pw_uid)
-            with open(path, "rb") as file:
-                file.read(1)
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1] == 0
+    """Return whether an account can read a file, tried by a program of that account."""
+    group = str(pwd.getpwnam(account).pw_gid)
+    words = ["setpriv", "--reuid", account, "--regid", group, "--init-groups", "head", "-c", "1", path]
+    return run(*words)[0] == 0
 
 
 def other_files(folder, files):
