@@ -128,7 +128,7 @@ class Build:
         """Return whether the environment was completed for this lock and its Python still runs."""
         return (
             f'"digest": "{self._digest}"' in (read(os.path.join(self.path, ".complete")) or "")
-            and content(os.path.join(self.path, "lock.txt")) == self._asked["lock"].encode()
+            and read(os.path.join(self.path, "lock.txt")) == self._asked["lock"]
             and self._run(self._python, "-I", "-c", "")[0] == 0
         )
 
@@ -340,15 +340,6 @@ def store(path, text):
     """Write a file below a folder that is not complete. Not flushed to the disk: that would wait for all wheels."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def content(path):
-    """Return a file's bytes; None where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 def is_virtual(python):
