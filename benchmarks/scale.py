@@ -40,10 +40,11 @@ from provision.core.models.phase_names import PHASES
 from provision.core.models.records import PhaseResult
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.phases import PROBE
 from provision.pipeline.playbooks import acquire_locks
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
+from provision.pipeline.step import Step
 from tests.report.page import fleets
 
 SIZES = (50, 200, 500)

@@ -31,6 +31,7 @@ from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
+    BEFORE_PLAN,
     CHANGES,
     DRIVERS,
     FIREWALL,
@@ -39,12 +40,11 @@ from provision.pipeline.phases import (
     PLAN,
     PROBE,
     PROBE_IN_FULL,
-    QUARANTINE,
-    Step,
     steps_until,
 )
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import around_lines, time_line
 from provision.report.screen import first_screen_of
@@ -127,7 +127,7 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
         InventoryError: No host of the inventory is a gateway.
     """
     require_gateway(request)
-    return run_steps(request, (PROBE, QUARANTINE, GATEWAY, FIREWALL), as_json=as_json)
+    return run_steps(request, (*BEFORE_PLAN, GATEWAY, FIREWALL), as_json=as_json)
 
 
 def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
@@ -141,7 +141,7 @@ def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
             f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
             hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
         )
-    return run_steps(request, (PROBE, QUARANTINE, MONITORING, FIREWALL), as_json=as_json)
+    return run_steps(request, (*BEFORE_PLAN, MONITORING, FIREWALL), as_json=as_json)
 
 
 def require_gateway(request: CommandRequest) -> Inventory:
