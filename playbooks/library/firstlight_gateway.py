@@ -52,7 +52,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
 from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
-from ansible.module_utils.firstlight_files import read, write
+from ansible.module_utils.firstlight_files import differs, read, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
@@ -100,8 +100,9 @@ class Gateway(FileSet):
             return False
         if self.wanted["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
             return False
-        wanted = [(os.path.join(self.current, name), name, text) for name, text in self.files().items()]
-        return all(read(path) == text and mode_of(path) == self.mode(name) for path, name, text in wanted)
+        return not any(
+            differs(os.path.join(self.current, name), text, self.mode(name)) for name, text in self.files().items()
+        )
 
     def mode(self, name):
         return 0o600 if name in self.wanted["secret"] else 0o644
@@ -232,13 +233,6 @@ class Gateway(FileSet):
             f"HAProxy did not start with the new files: {last_lines(said, 3)}",
             f"see its log on the host: journalctl -u {self.unit}",
         )
-
-
-def mode_of(path):
-    try:
-        return os.stat(path).st_mode & 0o777
-    except OSError:
-        return None
 
 
 def main():

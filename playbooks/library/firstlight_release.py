@@ -106,7 +106,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_files import diff_result, differs, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
@@ -161,18 +161,6 @@ def foreign_files(prefix, target):
     """Return files that nobody installed and that decide what starts."""
     environment = os.path.join(prefix, "envs", target["environment"])
     return unit_overrides(target["record"]["service"]) + find_hooks(environment)[1]
-
-
-def owner_and_mode(path):
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_uid, found.st_mode & 0o777
-
-
-def differs(path, text, mode):
-    return read(path) != text or owner_and_mode(path) != (os.geteuid(), mode)
 
 
 def write_release(prefix, target, switch, files):
