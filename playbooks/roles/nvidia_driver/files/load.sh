@@ -1,4 +1,4 @@
-# Loads the driver's modules where no other driver has the cards. Restarts nothing: a line `firstlight-restart:` has the reason where
+# Loads the driver's modules where no other driver has the GPUs. Restarts nothing: a line `firstlight-restart:` has the reason where
 # only a restart of the host helps.
 set -eu
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
@@ -9,7 +9,7 @@ restart() {
     exit 0
 }
 
-# Prints what the cards report, each version once. With a driver that hangs nvidia-smi never returns.
+# Prints what the GPUs report, each version once. With a driver that hangs nvidia-smi never returns.
 versions() {
     found=$(timeout 60 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null) || return 0
     echo "$found" | tr -d ' ' | sort -u
@@ -18,7 +18,7 @@ versions() {
 [ "$(versions)" != "$FIRSTLIGHT_VERSION" ] || exit 0
 [ -d "/lib/modules/$kernel" ] || restart "kernel $kernel runs, which is not installed on this host and has no module"
 for name in nouveau nova_core; do
-    [ ! -d "/sys/module/$name" ] || restart "$name has the cards"
+    [ ! -d "/sys/module/$name" ] || restart "$name has the GPUs"
 done
 [ ! -d /sys/module/nvidia ] || restart "driver $(cat /sys/module/nvidia/version 2>/dev/null || echo 'of another version') is loaded"
 if [ "$FIRSTLIGHT_CHECK" = 0 ]; then
