@@ -1,6 +1,6 @@
 """Prints the record that the service was stopped on purpose.
 
-It holds for an end of the service before this moment, in this boot, and for no later one. Run by the environment's own Python.
+It holds for an end of the service before this moment, in this boot, and for no later one. Run by the Python that Ansible uses: the environment may be broken.
 """
 
 import json
