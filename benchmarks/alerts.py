@@ -29,11 +29,11 @@ from typing import Any
 
 from benchmarks.machine import header, publish
 from provision.core.quantile import quantile
-from provision.phases.monitoring import unit_sets
-from provision.phases.monitoring.records import Target
+from provision.features.monitoring import unit_sets
+from provision.features.monitoring.targets import Target
+from tests.features.monitoring.hosts import host
+from tests.features.monitoring.running import ADDRESS, offering, prometheus
 from tests.gateway.running import wait_until
-from tests.monitoring.hosts import host
-from tests.monitoring.running import ADDRESS, offering, prometheus
 
 HOSTS = 36
 AIM_S = 60.0

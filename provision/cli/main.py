@@ -19,7 +19,6 @@ from provision.cli.options import (
     InventoryOption,
     JsonOption,
     MaxFailOption,
-    VerboseOption,
     YesOption,
     asked,
     refuse_with,
@@ -205,21 +204,6 @@ def status(
     from provision.pipeline import operations
 
     raise typer.Exit(operations.status(request, as_json=as_json))
-
-
-@app.command()
-def monitoring(
-    *,
-    inventory: InventoryOption = None,
-    verbose: VerboseOption = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Set up Prometheus and its alerts on hosts of group `monitoring`, and exporters on all others."""
-    from provision.pipeline import commands
-
-    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
-    raise typer.Exit(commands.monitoring(request, as_json=as_json))
 
 
 @app.command()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import MONITORING as MONITORING_GROUP
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
@@ -36,7 +35,6 @@ from provision.pipeline.phases import (
     DRIVERS,
     FIREWALL,
     GATEWAY,
-    MONITORING,
     PLAN,
     PROBE,
     PROBE_IN_FULL,
@@ -128,20 +126,6 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
     """
     require_gateway(request)
     return run_steps(request, (*BEFORE_PLAN, GATEWAY, FIREWALL), as_json=as_json)
-
-
-def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Set monitoring of all hosts up, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: No host of the inventory monitors.
-    """
-    if not any(host.is_monitoring for host in read_inventory(request).hosts):
-        raise InventoryError(
-            f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
-            hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
-        )
-    return run_steps(request, (*BEFORE_PLAN, MONITORING, FIREWALL), as_json=as_json)
 
 
 def require_gateway(request: CommandRequest) -> Inventory:

@@ -10,11 +10,6 @@ def has_gateway(context: RunContext) -> bool:
     return any(host.is_gateway for host in context.inventory.hosts)
 
 
-def has_monitoring(context: RunContext) -> bool:
-    """Return whether the inventory has a host for monitoring."""
-    return any(host.is_monitoring for host in context.inventory.hosts)
-
-
 def has_span(context: RunContext) -> bool:
     """Return whether the inventory has hosts that serve a model together."""
     return any(host.span for host in context.inventory.hosts)
@@ -22,7 +17,7 @@ def has_span(context: RunContext) -> bool:
 
 def wants_rules(context: RunContext) -> bool:
     """Return whether the inventory has hosts for which a firewall is set."""
-    return has_gateway(context) or has_monitoring(context) or has_span(context)
+    return has_span(context) or any(host.is_gateway or host.is_monitoring for host in context.inventory.hosts)
 
 
 def has_rules(context: RunContext) -> bool:

@@ -48,7 +48,7 @@ from provision.phases.gateway.records import Gateway
 from provision.pipeline import gateway_routers, health_agents, playbooks, shared_addresses
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
-from provision.pipeline.unit_files import has, sums_command
+from provision.pipeline.unit_sets import has, sums_command
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0

@@ -12,7 +12,7 @@ from provision.phases.gateway.health_agent import FOLDER, PROGRAM, UNIT, program
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
-from provision.pipeline.unit_files import has, sums_command
+from provision.pipeline.unit_sets import has, sums_command
 
 READ_DEADLINE_S = 60.0
 

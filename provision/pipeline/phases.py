@@ -16,7 +16,6 @@ from provision.pipeline import (
     firewall,
     gateway,
     install,
-    monitoring,
     plan,
     probe,
     quarantine,
@@ -41,13 +40,11 @@ CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
 SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
-MONITORING = Step("monitoring", monitoring.apply, "serve", "all", applies=conditions.has_monitoring)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
 UNMOVED = (
     FeatureStep(QUARANTINE, after="probe"),
     FeatureStep(SPAN_START, after="verify"),
     FeatureStep(GATEWAY, after="serve", rank=1),
-    FeatureStep(MONITORING, after="serve", rank=2),
     FeatureStep(FIREWALL, after="serve", rank=3),
 )
 
@@ -82,6 +79,11 @@ READING = frozenset({"probe", "plan", "changes", "traffic", "diagnose"})
 def reads_only(steps: Sequence[Step]) -> bool:
     """Return whether steps only read hosts."""
     return all(step.name in READING for step in steps)
+
+
+def fleet_steps(*names: str) -> tuple[Step, ...]:
+    """Return the steps of `FLEET` that have these names, in order."""
+    return tuple(step for step in FLEET if step.name in names)
 
 
 def steps_until(last: PhaseName) -> tuple[Step, ...]:

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
+from provision.features.monitoring import unit_sets
 from provision.phases.gateway import haproxy
 from provision.phases.gateway.records import Limits
-from provision.phases.monitoring import unit_sets
 from tests.gateway.running import KEY, ROOMY, Site, Stub, ask, free_port, running, wait_until
 from tests.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python

@@ -25,7 +25,6 @@ FLOORS: tuple[str, ...] = (
     "phases.verify",
     "phases.serve",
     "phases.gateway",
-    "phases.monitoring",
     "pipeline",
     "cli.groups",
     "cli.options",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.phases.monitoring import unit_sets
+from provision.features.monitoring import unit_sets
 from tests.install.modules import run_module
 
 

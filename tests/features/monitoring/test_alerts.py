@@ -17,11 +17,11 @@ import typer.main
 import yaml
 
 from provision.cli.main import app
-from provision.phases.monitoring import unit_sets
-from provision.phases.monitoring.dashboards import described
+from provision.features.monitoring import unit_sets
+from provision.features.monitoring.dashboards import described
+from tests.features.monitoring.programs import program
+from tests.features.monitoring.running import ADDRESS
 from tests.gateway.running import free_port, wait_until
-from tests.monitoring.programs import program
-from tests.monitoring.running import ADDRESS
 from verify.host import metrics as host_metrics
 
 ALERTS = Path(unit_sets.__file__).with_name("alerts.yml")

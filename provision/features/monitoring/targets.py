@@ -5,12 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import address_from, metrics_bind, with_port
 from provision.phases.gateway.backends import Served, endpoint_of
-from provision.phases.monitoring.records import Job, Target
+
+Job = Literal["vllm", "node", "cards", "gateway", "probe"]
+JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
+"""Kinds of targets, by which Prometheus labels their metrics."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address that Prometheus reads."""
+
+    job: Job
+    host: str
+    """Name in the inventory."""
+    address: str
+    """Address and port, as the monitoring host reaches them; of `probe` a URL."""
+    model: str | None = None
+    """Name of the model in the API; None where none is served there."""
+    key: str | None = field(default=None, repr=False)
+    """API key that it asks for."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import MonitoringRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.core.unit_set import UnitSet
+from provision.features.monitoring.card_exporters import find_command, known_exporters, parse_ports
+from provision.features.monitoring.targets import JOBS, Found, Target, find_targets, parse_targets
+from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, server_set
 from provision.fleet.inventory.addresses import own_address, with_port
-from provision.phases.monitoring.card_exporters import find_command, known_exporters, parse_ports
-from provision.phases.monitoring.records import JOBS, Target
-from provision.phases.monitoring.targets import Found, find_targets, parse_targets
-from provision.phases.monitoring.unit_sets import KEY, SERVER, exporter_set, server_set
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.gateway import ask_served

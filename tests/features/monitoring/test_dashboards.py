@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from provision.phases.monitoring.dashboards import COLUMNS, described, render
-from tests.monitoring.programs import program
-from tests.monitoring.running import Prometheus, prometheus
+from provision.features.monitoring.dashboards import COLUMNS, described, render
+from tests.features.monitoring.programs import program
+from tests.features.monitoring.running import Prometheus, prometheus
 
 pytestmark = pytest.mark.slow
 RECORDED = Path(__file__).with_name("recorded.txt")

@@ -9,9 +9,8 @@ from string import Template
 
 from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet
+from provision.features.monitoring.targets import JOBS, Target, render_targets
 from provision.fleet.inventory.addresses import listened_on, metrics_bind, own_address, with_port
-from provision.phases.monitoring.records import JOBS, Target
-from provision.phases.monitoring.targets import render_targets
 
 SERVER, EXPORTER = "monitoring", "exporter"
 """Names of the two sets."""

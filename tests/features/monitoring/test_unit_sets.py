@@ -11,12 +11,12 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.unit_set import UnitSet
-from provision.phases.monitoring.records import Target
-from provision.phases.monitoring.unit_sets import exporter_set, server_set
+from provision.features.monitoring.targets import Target
+from provision.features.monitoring.unit_sets import exporter_set, server_set
+from tests.features.monitoring.hosts import MONITOR, host
+from tests.features.monitoring.programs import program
+from tests.features.monitoring.running import offering, prometheus
 from tests.gateway.running import wait_until
-from tests.monitoring.hosts import MONITOR, host
-from tests.monitoring.programs import program
-from tests.monitoring.running import offering, prometheus
 
 TARGETS = (
     Target("vllm", "gpu-1", "192.0.2.11:8000", "org/m", "key-of-gpu-1"),
