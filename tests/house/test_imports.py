@@ -29,6 +29,7 @@ FLOORS: tuple[str, ...] = (
     "pipeline",
     "cli.groups",
     "cli.options",
+    "cli.verify",
     "features",
     "cli",
     "__main__",
