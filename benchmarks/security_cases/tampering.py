@@ -18,7 +18,7 @@ from provision.core.models.facts import Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
-from provision.fleet.quarantine import QuarantineStore
+from provision.features.quarantine.marks import QuarantineStore
 from provision.fleet.ssh.host_keys import check_host_key
 from provision.fleet.ssh.known_hosts import add_known_key
 from provision.fleet.ssh.upload import upload_locally

@@ -34,9 +34,6 @@ class Mode(StrEnum):
 @with_hosts
 def check(
     *,
-    hosts: Annotated[
-        list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these quarantined hosts.")
-    ] = None,
     level: Annotated[
         Literal["quick", "standard", "full"] | None,
         typer.Option("--level", help="How many checks run, and how deep they go. Default: standard."),
@@ -55,13 +52,6 @@ def check(
     skip: Annotated[
         list[str] | None, typer.Option("--skip", help="Leave out this check or family of checks. Repeatable.")
     ] = None,
-    back: Annotated[
-        bool,
-        typer.Option(
-            "--return", help="Run all checks on quarantined hosts, and lift the quarantine of those that pass."
-        ),
-    ] = False,
-    release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the checks of this level, and run none.")] = False,
     inject: Annotated[
         list[str] | None,
@@ -79,40 +69,14 @@ def check(
     from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
-    back = back or release
-    if back:
-        _require_full(hosts, options["limit"], partial=bool(picked.words or listed or level not in (None, "full")))
-        options["limit"] = ",".join(hosts) if hosts else options["limit"]
-    elif hosts:
-        raise UsageError(
-            f"`{' '.join(hosts)}` is no command of verify; hosts are named with --return",
-            hint=f"./firstlight verify --limit {','.join(hosts)}",
-        )
-    level = "full" if back else level or "standard"
+    level = level or "standard"
     if listed:
         raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     selection = picked if picked.words else None
-    is_together = level != "quick" and selection is None and not back
+    is_together = level != "quick" and selection is None
     wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
-    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit, with_return=back))
-
-
-def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) -> None:
-    """Check the options of a return to service.
-
-    Raises:
-        UsageError: They ask for fewer checks than all, or name the hosts twice.
-    """
-    if partial:
-        raise UsageError(
-            "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",
-            hint="leave them out: ./firstlight verify --return",
-        )
-    if hosts and limit is not None:
-        raise UsageError(
-            f"hosts are named twice: `--limit {limit}` and `{' '.join(hosts)}`", hint="leave one of the two out"
-        )
+    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit))
 
 
 @app.command()

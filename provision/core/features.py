@@ -4,7 +4,16 @@
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
 | `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/pipeline/step.py`) |
-| `hooks.py` | functions that the core calls at certain places: `rolled_back`, `earlier_failure`, `page_section` |
+| `hooks.py` | functions that the core calls at certain places |
+
+| hook | what it is for |
+|---|---|
+| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/pipeline/left_out.py`) |
+| `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
+| `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
+| `rolled_back(logs, outcome)` | notes which hosts a command took back |
+| `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
+| `page_section(run)` | returns a section of a run's page |
 
 The core imports no feature: a copy of the product without the folder of one works.
 """
@@ -35,3 +44,9 @@ def hooks(name: str) -> Iterator[Callable[..., Any]]:
     for module in modules("hooks"):
         if (hook := getattr(module, name, None)) is not None:
             yield hook
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call the function of this name of each feature that takes part there."""
+    for hook in hooks(name):
+        hook(*arguments)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.core.models.facts import HostFacts
     from provision.core.models.phase_names import PhaseName
-    from provision.core.models.quarantine import Quarantine
     from provision.core.models.staged import StagedFile
     from provision.phases.install.target import Target
     from provision.phases.stage.bundle import RecordingStore
+    from provision.pipeline.left_out import LeftOut
     from provision.pipeline.step import Scope
 
 T = TypeVar("T")
@@ -103,8 +103,8 @@ class RunContext:
     """The newest check document of each host in this run, by its name."""
     written_facts: dict[str, HostFacts] = field(default_factory=dict)
     """The newest facts of each host, by its name, as the run's folder has them."""
-    quarantined: dict[str, Quarantine] = field(default_factory=dict)
-    """The mark of each host that this run leaves out, or marked itself."""
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     removed: set[str] = field(default_factory=set)
     """Hosts that this run removed the product from."""
     first: set[str] = field(default_factory=set)
@@ -143,14 +143,14 @@ class RunContext:
             return self._store
 
     def hosts(self) -> list[Host]:
-        """Return the hosts of the step and its batch that no phase has failed for and that are not quarantined, in inventory order."""
+        """Return the hosts of the step and its batch that no phase has failed for and that are not left out, in inventory order."""
         return [
             host
             for host in self.inventory.hosts
             if (host.is_provisioned or self.scope == "all")
             and (self.batch is None or host.name in self.batch)
             and not self.has_failed(host.name)
-            and host.name not in self.quarantined
+            and host.name not in self.left_out
         ]
 
     def begin_batch(self, names: Sequence[str]) -> None:

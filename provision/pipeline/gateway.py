@@ -214,10 +214,10 @@ def _read_before(session: Session, prefix: str) -> Before:
 
 
 def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
-    """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a quarantined host."""
+    """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a host that is left out."""
     answers = ask_served(context, probed)
     found: dict[str, Served] = {}
-    for host in [host for host in context.inventory.hosts if host.is_serving and host.name not in context.quarantined]:
+    for host in [host for host in context.inventory.hosts if host.is_serving and host.name not in context.left_out]:
         known = [one.served[host.name] for one in before if host.name in one.served]
         now = answers[host.name] if host.name in answers else next(iter(known), None)
         if now is not None:
@@ -232,7 +232,7 @@ def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | N
         [
             host
             for host in context.inventory.hosts
-            if host.is_serving and host.name not in context.quarantined and not context.has_failed(host.name)
+            if host.is_serving and host.name not in context.left_out and not context.has_failed(host.name)
         ],
         lambda host: _read_served(
             context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root

@@ -18,7 +18,6 @@ from provision.pipeline import (
     install,
     plan,
     probe,
-    quarantine,
     serve,
     span_start,
     stage,
@@ -37,12 +36,10 @@ VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
-QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
 SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
 UNMOVED = (
-    FeatureStep(QUARANTINE, after="probe"),
     FeatureStep(SPAN_START, after="verify"),
     FeatureStep(GATEWAY, after="serve", rank=1),
     FeatureStep(FIREWALL, after="serve", rank=3),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
@@ -16,7 +17,7 @@ from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s, tool_command
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.pipeline import learned_floors, playbooks, quarantine
+from provision.pipeline import learned_floors, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
@@ -152,16 +153,15 @@ def check(
             picked=options.selection,
             refute=options.refute,
         )
-        # At once: the mark must be there even if the run ends while other hosts are still at work.
-        quarantine.mark_failed(context, probed, host, verified.document)
+        # At once: what it says must be kept even if the run ends while other hosts are still at work.
+        features.call("host_checked", context, probed, host, verified.document)
         return verified
 
     documents: dict[str, Mapping[str, Any]] = {}
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
     is_kept = options.soak_minutes is None and not options.selection and not options.refute
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    if options.soak_minutes is None and not options.refute:
-        answers = learned_floors.with_records(context, probed, answers, learns=is_kept)
+    answers = _together(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
@@ -170,10 +170,7 @@ def check(
             context.run.change(
                 "checks", host=name, path=path, changed=True, level=options.level, exit_code=verified.exit_code
             )
-        decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
-        result = worst_result(name, decisive, time.monotonic() - started)
-        context.record(quarantine.with_mark(context, result))
-    quarantine.take_out_of_traffic(context, [name for name in documents if name in context.quarantined])
+        context.record(_result(context, name, verified, options, time.monotonic() - started))
     if options.refute:
         return documents, ()
     context.checked |= documents
@@ -184,6 +181,27 @@ def check(
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
     return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
+
+
+def _result(context: RunContext, name: str, verified: Verified, options: CheckOptions, seconds: float) -> PhaseResult:
+    """Return the result of a host's checks; where they leave it out of later runs, it says so."""
+    decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
+    result, out = worst_result(name, decisive, seconds), context.left_out.get(name)
+    if out is None:
+        return result
+    hint = "; ".join(filter(None, (result.hint, out.hint)))
+    return result.model_copy(update={"notes": (*result.notes, out.reason), "hint": hint})
+
+
+def _together(
+    context: RunContext, probed: ProbedHosts, answers: dict[str, Verified], options: CheckOptions
+) -> dict[str, Verified]:
+    """Return the checks of all hosts with what they say together."""
+    if options.soak_minutes is None and not options.refute:
+        answers = learned_floors.with_records(context, probed, answers, learns=not options.selection)
+    for hosts_checked in features.hooks("hosts_checked"):
+        answers = hosts_checked(context, probed, answers, options)
+    return answers
 
 
 def failed_checks(

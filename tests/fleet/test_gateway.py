@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.quarantine import Quarantine
+from provision.features.quarantine.marks import Quarantine
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at

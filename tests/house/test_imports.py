@@ -28,6 +28,7 @@ FLOORS: tuple[str, ...] = (
     "pipeline",
     "cli.groups",
     "cli.options",
+    "cli.verify",
     "features",
     "cli",
     "__main__",

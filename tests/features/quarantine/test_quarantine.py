@@ -14,17 +14,17 @@ from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.fleet.quarantine import QuarantineStore, in_force, mark_of
+from provision.features.quarantine import quarantine
+from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
+from provision.features.quarantine.order import QUARANTINE
+from provision.features.quarantine.returns import return_to_service
 from provision.phases.gateway.backends import Served
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import CommandRequest, gateway, operations, quarantine, traffic, verify
+from provision.pipeline import CommandRequest, gateway, operations, traffic, verify
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import QUARANTINE
-from provision.pipeline.quarantine import NAME
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.step import Step
@@ -116,7 +116,7 @@ class Site:
 
     def return_to_service(self) -> int:
         options = CheckOptions("full")
-        return operations.verify(self.request("verify"), options, as_json=False, with_return=True)
+        return operations.verify(self.request("verify"), options, as_json=False, check_hosts=return_to_service)
 
 
 @pytest.fixture

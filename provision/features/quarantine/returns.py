@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from provision.core.models.quarantine import Quarantine
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
+from provision.features.quarantine.marks import Quarantine
+from provision.features.quarantine.quarantine import known_mark, notify_gateways, store_of, write_mark
 from provision.pipeline.context import RunContext
-from provision.pipeline.quarantine import forget_at_gateways, known_mark, store_of, write_mark
-from provision.pipeline.results import CheckedHosts, ProbedHosts
+from provision.pipeline.results import CheckedHosts, Conclusion, ProbedHosts
 from provision.pipeline.verify import CheckOptions, verify_live
 
 
@@ -37,8 +37,15 @@ def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOp
         result = context.results[name]["verify"]
         note = f"stays quarantined: {stays[name]}" if stays[name] else "returned to service"
         context.record(result.model_copy(update={"notes": (*result.notes, note)}))
-    forget_at_gateways(context, [name for name, reason in stays.items() if reason is None])
-    return replace(checked, left_out=others, stays=stays)
+    notify_gateways(context, [name for name, reason in stays.items() if reason is None], drain=False)
+    lines = [
+        f"{name}: {f'stays quarantined: {reason}' if reason else 'returned to service'}"
+        for name, reason in stays.items()
+    ]
+    conclusion = Conclusion(
+        {"stays_quarantined": stays}, tuple(lines or ["no host is quarantined"]), is_green=not any(stays.values())
+    )
+    return replace(checked, left_out=others, conclusion=conclusion)
 
 
 def why_not(document: Mapping[str, Any], mark: Quarantine) -> str | None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu
-from provision.core.models.quarantine import MarkedCard
-from provision.phases.verify.hardware import hardware_checks, hardware_failure
+from provision.features.quarantine.hardware import hardware_checks, hardware_failure
+from provision.features.quarantine.marks import MarkedCard
 from verify.records import CheckResult, Figure, as_record
 from verify.runner.registry import all_checks
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
-from provision.core.models.quarantine import MarkedCard
 from provision.core.tables import rows_of
+from provision.features.quarantine.marks import MarkedCard
 
 TABLE = Path(__file__).with_name("hardware.toml")
 CARD = "cuda:"
