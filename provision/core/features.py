@@ -11,6 +11,8 @@
 | `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/pipeline/left_out.py`) |
 | `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
+| `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
+| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/pipeline/starts.py`) |
 | `rolled_back(logs, outcome)` | notes which hosts a command took back |
 | `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
 | `page_section(run)` | returns a section of a run's page |

@@ -14,7 +14,7 @@ from provision.pipeline.install import changing
 from provision.pipeline.proof import prove
 from provision.pipeline.restart import Restarts
 from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
-from provision.pipeline.start_caches import StartCaches
+from provision.pipeline.starts import Starts
 from provision.pipeline.verify import check_again
 
 
@@ -42,12 +42,12 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
     restarts = Restarts(context)
     moving = {host.name for host in switching if moves(verified.desired[host.name], verified.facts[host.name])}
-    caches = StartCaches(context, verified, switching, still=again)
-    waves = [turn for wave in restarts.waves(switching, still=again, moving=moving) for turn in caches.turns(wave)]
+    starts = Starts(context, verified, switching, still=again)
+    waves = starts.turns(restarts.waves(switching, still=again, moving=moving))
     restarted: dict[str, PhaseResult] = {}
     records: dict[str, ServeRecord] = {}
     for wave in waves:
-        caches.send(wave)
+        starts.before(wave)
         hosts = restarts.drain(wave)
         done = playbooks.run_playbook(
             context,
@@ -78,8 +78,8 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         restarts.bring_back(
             settled, {host.name for host in settled if host.name in former or not context.has_failed(host.name)}
         )
-        # Hosts take requests again first: to fetch a cache may take minutes.
-        caches.keep(hosts, {name for name, record in records.items() if record.ready})
+        # Hosts take requests again first: what follows may take minutes.
+        starts.after(hosts, {name for name, record in records.items() if record.ready})
         restarted |= done
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])

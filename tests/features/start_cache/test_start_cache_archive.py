@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from provision.phases.serve.onhost import start_cache_archive as program
+from provision.features.start_cache.onhost import start_cache_archive as program
 
 KEY = "start-0123456789abcdef"
 CODE = program.ELF + b" a library"

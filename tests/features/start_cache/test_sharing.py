@@ -14,11 +14,11 @@ import pytest
 from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.phases.serve.onhost import start_cache_archive as program
+from provision.features.start_cache.onhost import start_cache_archive as program
+from provision.features.start_cache.sharing import StartCaches
 from provision.phases.serve.start_cache import folder_of
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts
-from provision.pipeline.start_caches import StartCaches
 from tests.pipeline.local_context import local_context
 
 KEY, OTHER = "0" * 16, "1" * 16
@@ -82,11 +82,11 @@ def notes(context: RunContext, name: str) -> str:
 def run(site: Site, context: RunContext, caches: StartCaches, *, compiles: dict[str, str] | None = None) -> None:
     """Start all hosts in their turns; a host without a cache compiles, and so does one of `compiles`."""
     for turn in caches.turns(context.hosts()):
-        caches.send(turn)
+        caches.before(turn)
         for host in turn:
             if not site.cache(host.name).exists() or host.name in (compiles or {}):
                 site.start(host.name, compiles=(compiles or {}).get(host.name, "kernel.so"))
-        caches.keep(turn, {host.name for host in turn})
+        caches.after(turn, {host.name for host in turn})
 
 
 def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site: Site) -> None:
@@ -122,12 +122,12 @@ def test_a_cache_whose_host_does_not_serve_with_it_goes_to_no_other_host(site: S
     caches = site.caches(context, dict.fromkeys("abc", KEY))
     first, second, third = context.hosts()
     site.start("a")
-    caches.keep([first], {"a"})
-    caches.send([second])
-    caches.keep([second], set())
+    caches.after([first], {"a"})
+    caches.before([second])
+    caches.after([second], set())
     assert not site.cache("b").exists()
     assert "removed again: the service was not verified" in notes(context, "b")
-    caches.send([third])
+    caches.before([third])
     assert states(context) == [("a", "kept"), ("b", "sent"), ("b", "removed")]
 
 
@@ -176,8 +176,8 @@ def test_an_unproven_host_gives_nothing_and_its_equals_start_without(site: Site)
     caches = site.caches(context, dict.fromkeys("ab", KEY))
     [first, later] = caches.turns(context.hosts())
     site.start("a")
-    caches.keep(first, set())
-    caches.send(later)
+    caches.after(first, set())
+    caches.before(later)
     assert (states(context), site.cache("b").exists()) == ([], False)
 
 

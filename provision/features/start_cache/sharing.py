@@ -6,7 +6,7 @@ Nothing of this fails a host: one whose cache cannot be fetched, sent or read co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,9 +15,9 @@ from provision.core.errors import DamagedSourceError, FirstlightError, StageErro
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
+from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
 from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.phases.serve.start_cache import LOOK_S, MOVE_S, Archives, HostCache
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts
 
@@ -90,7 +90,7 @@ class StartCaches:
         self._made |= coming
         return [turn for turn in (first, later) if turn] or [[]]
 
-    def send(self, hosts: Iterable[Host]) -> None:
+    def before(self, hosts: Sequence[Host]) -> None:
         """Send hosts that have no cache the one of their key, before they start.
 
         Args:
@@ -117,7 +117,7 @@ class StartCaches:
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
             self._tell(name, "sent", note=f"start cache of an equal host sent ({format_bytes(size)})")
 
-    def keep(self, hosts: Iterable[Host], proven: Collection[str]) -> None:
+    def after(self, hosts: Sequence[Host], proven: Collection[str]) -> None:
         """Say of started hosts whether they used their caches, and keep one cache of each key for other hosts.
 
         A cache that was sent to a host whose service was not proven then goes to no other one.
