@@ -31,9 +31,9 @@ from benchmarks.machine import header, publish
 from provision.core.quantile import quantile
 from provision.features.monitoring import unit_sets
 from provision.features.monitoring.targets import Target
+from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import host
 from tests.features.monitoring.running import ADDRESS, offering, prometheus
-from tests.gateway.running import wait_until
 
 HOSTS = 36
 AIM_S = 60.0

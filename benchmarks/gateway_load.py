@@ -31,10 +31,10 @@ from benchmarks.router import KEY as WORKER_KEY
 from benchmarks.router import routing
 from benchmarks.router import version as router_version
 from provision.core.quantile import quantile
-from provision.phases.gateway.router import SERVER, address_of_router
-from tests.gateway.routers import routing as layer
-from tests.gateway.running import KEY, Site, free_port, running
-from tests.gateway.test_backends import make_certificate
+from provision.features.gateway.router import SERVER, address_of_router
+from tests.features.gateway.routers import routing as layer
+from tests.features.gateway.running import KEY, Site, free_port, running
+from tests.features.gateway.test_backends import make_certificate
 
 AIM_P50_MS, AIM_P99_MS = 0.5, 2.0
 PAIRS, WARM_UP = 2000, 100

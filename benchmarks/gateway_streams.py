@@ -24,8 +24,8 @@ from typing import Any
 
 from benchmarks.machine import header, publish, say
 from benchmarks.process_tree import descendants
-from tests.gateway.running import KEY, Site, free_port, running, wait_until
-from tests.gateway.test_backends import make_certificate
+from tests.features.gateway.running import KEY, Site, free_port, running, wait_until
+from tests.features.gateway.test_backends import make_certificate
 
 STREAMS, MINUTES = 2000, 30
 GROWTH = 1.02

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.running import Site, running
+from tests.features.gateway.running import Site, running
 
 TRIALS = 20
 DEAD_S, FROZEN_S = 2.0, 3.0

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from provision.phases.gateway.onhost.router import unpack
-from provision.phases.gateway.records import Backend
+from provision.features.gateway.onhost.router import unpack
+from provision.features.gateway.records import Backend
+from provision.features.gateway.routers import DISTRIBUTION, LOCK
 from provision.phases.stage.locked_wheel import locked_hashes
-from provision.phases.stage.router_wheel import DISTRIBUTION, LOCK
-from tests.gateway.routers import wheel_of_router
-from tests.gateway.running import DEADLINE_S, ask, free_port, start_stub, wait_until
+from tests.features.gateway.routers import wheel_of_router
+from tests.features.gateway.running import DEADLINE_S, ask, free_port, start_stub, wait_until
 
 PROGRAM = (
-    "import json, sys; from provision.phases.gateway.onhost.router import become; become(*json.loads(sys.argv[1]))"
+    "import json, sys; from provision.features.gateway.onhost.router import become; become(*json.loads(sys.argv[1]))"
 )
 ADDRESS = "127.0.9.20"
 KEY = "key-of-the-workers"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.catalog.index.settings import read_settings
+from provision.core import features
 from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
@@ -19,7 +20,7 @@ from provision.phases.stage import stage
 from provision.phases.stage.bundle import BundleContents, RecordingStore, sealed, write_bundle
 from provision.phases.stage.bundle.keys import public_text, signing_key
 from provision.phases.stage.bundle.product_files import controller_wheels, list_user_files, product_files
-from provision.pipeline import CommandRequest, background_packages, gateway_routers
+from provision.pipeline import CommandRequest, background_packages
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE
@@ -118,7 +119,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
     context.client, context.recording_store = sealed(read_settings()), store
-    gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
+    features.call("stage_for_bundle", context, planned)
     context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 

@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
-from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.errors import Exit, ModelError, StageError, UsageError
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
@@ -30,18 +29,15 @@ from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
-    BEFORE_PLAN,
     CHANGES,
     DRIVERS,
-    FIREWALL,
-    GATEWAY,
     PLAN,
     PROBE,
     PROBE_IN_FULL,
     steps_until,
 )
 from provision.pipeline.results import PlannedHosts
-from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.pipeline.runner import RunOutcome, cache_folder, execute
 from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import around_lines, time_line
@@ -116,31 +112,6 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     # Here, since nothing before needs it.
     prune_quietly(request.logs)
     return outcome.exit_code
-
-
-def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: No host of the inventory is a gateway.
-    """
-    require_gateway(request)
-    return run_steps(request, (*BEFORE_PLAN, GATEWAY, FIREWALL), as_json=as_json)
-
-
-def require_gateway(request: CommandRequest) -> Inventory:
-    """Return the inventory of a command.
-
-    Raises:
-        InventoryError: No host of it is a gateway.
-    """
-    inventory = read_inventory(request)
-    if not any(host.is_gateway for host in inventory.hosts):
-        raise InventoryError(
-            f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
-            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
-        )
-    return inventory
 
 
 def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:

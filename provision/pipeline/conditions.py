@@ -5,11 +5,6 @@ from __future__ import annotations
 from provision.pipeline.context import RunContext
 
 
-def has_gateway(context: RunContext) -> bool:
-    """Return whether the inventory has a gateway."""
-    return any(host.is_gateway for host in context.inventory.hosts)
-
-
 def has_span(context: RunContext) -> bool:
     """Return whether the inventory has hosts that serve a model together."""
     return any(host.span for host in context.inventory.hosts)

@@ -15,8 +15,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import address_from
-from provision.phases.gateway.backends import Served
-from provision.phases.gateway.firewall import (
+from provision.phases.firewall.firewall import (
     FIREWALL,
     START,
     Firewall,
@@ -33,8 +32,8 @@ from provision.phases.gateway.firewall import (
 )
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
-from provision.pipeline.gateway import ask_served
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.served import Served, ask_served
 from provision.pipeline.span_rules import READ_DEADLINE_S, SpanAddresses, own_address, require_root, ssh_ports_of
 from provision.pipeline.unit_sets import differing_sets, play_differing, play_removal
 from provision.report.layout import fold_names

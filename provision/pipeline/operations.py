@@ -33,7 +33,6 @@ from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, 
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
 from provision.pipeline.step import Scope, Step
-from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
 from provision.report.shell import command
@@ -161,26 +160,22 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:
-    """Print what is installed and serving, as the probe and the gateways say."""
-    outcome = execute(request, (PROBE, Step("traffic", _read_traffic, "probe", "all")))
+    """Print what is installed and serving, as the probe and features say."""
+    asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
+    outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
-    seen = outcome.result if isinstance(outcome.result, TrafficHosts) else TrafficHosts()
-    traffics = {one.gateway: one for one in seen.traffics}
+    parts = outcome.result.parts if isinstance(outcome.result, host_status.StatusHosts) else {}
     out = {host.name: left_out(request.logs, host, found.get(host.name)) for host in outcome.hosts}
-    drained = {name: [one.gateway for one in seen.traffics if name in one.drained()] for name in found}
-    reached = [host for host in outcome.hosts if host.name in found]
-    gateways = {host.name: host_status.gateway_of(host, traffics, seen.silent) for host in reached}
-    monitors = {host.name: host_status.monitoring_of(host, found[host.name]) for host in reached}
-    serving = {host.name: host_status.serving_of(host, found[host.name]) for host in reached}
+    serving = {
+        host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
+    }
     if as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
-                "drained_at": drained[name],
                 "quarantine": why.record if (why := out[name]) else None,
                 "serving": serving[name],
-                "gateway": gateways[name],
-                "monitoring": monitors[name],
+                **{key: value for part in parts.get(name, ()) for key, value in part.document.items()},
             }
             if facts.installed
             else None
@@ -193,29 +188,13 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         failed = _failed_phase(summaries[host.name])
         line = failed.text if failed and failed.status == "failed" and failed.text else "not reached"
         if host.name in found:
-            line = host_status.described(
-                host,
-                found[host.name],
-                serving=serving[host.name],
-                gateway=gateways[host.name],
-                monitoring=monitors[host.name],
-            )
-        at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
+            own = parts.get(host.name, ())
+            line = host_status.described(host, found[host.name], serving=serving[host.name], parts=own)
         reason = f"; {why.reason}" if (why := out[host.name]) else ""
-        write_stdout(redact(f"{host.name}: {line}{at}{reason}"))
+        write_stdout(redact(f"{host.name}: {line}{reason}"))
     for entry in next((one["call"] for one in serving.values() if one), ()):
         write_stdout("\n".join(command(entry)))
     return outcome.exit_code
-
-
-def _read_traffic(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
-    """Read what gateways know of hosts. One that does not answer is no failure here: the command shows what is there."""
-    answers = ask(context, [host for host in context.hosts() if host.is_gateway])
-    return TrafficHosts(
-        **vars(probed),
-        traffics=tuple(answers.traffics.values()),
-        silent={name: str(error) for name, error in answers.errors.items()},
-    )
 
 
 def stop(request: CommandRequest, *, as_json: bool = False) -> int:

@@ -14,7 +14,6 @@ from provision.pipeline import (
     conditions,
     drivers,
     firewall,
-    gateway,
     install,
     plan,
     probe,
@@ -25,10 +24,10 @@ from provision.pipeline import (
 )
 from provision.pipeline.step import BackgroundStep, FeatureStep, Step
 
-PROBE = Step("probe", probe.probe, "probe", "all")
+PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
-PLAN = Step("plan", plan.plan, "plan")
-CHANGES = Step("changes", plan.compare, "plan")
+PLAN = Step("plan", plan.plan, "plan", reads_only=True)
+CHANGES = Step("changes", plan.compare, "plan", reads_only=True)
 DRIVERS = Step("drivers", drivers.apply, "install", in_batches=True)
 STAGE = Step("stage", stage.stage, "stage", in_batches=True)
 INSTALL = Step("install", install.install, "install", in_batches=True)
@@ -37,11 +36,9 @@ SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
 SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
-GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
 UNMOVED = (
     FeatureStep(SPAN_START, after="verify"),
-    FeatureStep(GATEWAY, after="serve", rank=1),
     FeatureStep(FIREWALL, after="serve", rank=3),
 )
 
@@ -67,15 +64,6 @@ BACKGROUND = (
     BackgroundStep("packages", background_packages.start, before="stage", awaited_by="install"),
     BackgroundStep("upload", background_upload.start, before="stage", awaited_by="install"),
 )
-
-
-READING = frozenset({"probe", "plan", "changes", "traffic", "diagnose"})
-"""Names of the steps that only read hosts. A command of these alone is a query, and no run; all others change or check hosts."""
-
-
-def reads_only(steps: Sequence[Step]) -> bool:
-    """Return whether steps only read hosts."""
-    return all(step.name in READING for step in steps)
 
 
 def fleet_steps(*names: str) -> tuple[Step, ...]:

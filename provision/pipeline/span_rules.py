@@ -8,7 +8,7 @@ from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
-from provision.phases.gateway.firewall import (
+from provision.phases.firewall.firewall import (
     Opening,
     chosen_command,
     chosen_of,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.phases.gateway.firewall import START, covers, firewall_set, loaded_command
+from provision.phases.firewall.firewall import START, covers, firewall_set, loaded_command
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import changing

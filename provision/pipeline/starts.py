@@ -17,11 +17,11 @@ class StartPart(Protocol):
     def turns(self, wave: Sequence[Host]) -> list[list[Host]]:
         """Return hosts that may start together in the order in which they start: at least one list."""
 
-    def before(self, hosts: Sequence[Host]) -> None:
-        """Prepare hosts that start next."""
+    def before(self, hosts: Sequence[Host]) -> list[Host]:
+        """Prepare hosts that start next; return those of them that may."""
 
-    def after(self, hosts: Sequence[Host], proven: Collection[str]) -> None:
-        """Act on hosts that were started, where the services of some were proven."""
+    def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
+        """Act on hosts that were started, or found in the desired state; see `Starts.after`."""
 
 
 class Starts:
@@ -41,28 +41,31 @@ class Starts:
             starts(context, verified, hosts, still=still) for starts in features.hooks("starts")
         ]
 
-    def turns(self, waves: Sequence[list[Host]]) -> list[list[Host]]:
-        """Return hosts that start together, in order.
+    def turns(self, hosts: Sequence[Host]) -> list[list[Host]]:
+        """Return hosts that start together, in order: at least one list.
 
         Args:
-            waves: Hosts that may start together, in order.
+            hosts: The hosts that are to start.
         """
-        found = [*waves]
+        found = [[*hosts]]
         for part in self._parts:
             found = [turn for wave in found for turn in part.turns(wave)]
         return found
 
-    def before(self, hosts: Sequence[Host]) -> None:
-        """Prepare hosts that start next."""
-        for part in self._parts:
-            part.before(hosts)
+    def before(self, hosts: Sequence[Host]) -> list[Host]:
+        """Prepare hosts that start next; return those of them that may. What is first after a start is last before it."""
+        ready = [*hosts]
+        for part in reversed(self._parts):
+            ready = part.before(ready)
+        return ready
 
-    def after(self, hosts: Sequence[Host], proven: Collection[str]) -> None:
-        """Act on hosts that were started.
+    def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
+        """Act on hosts that were started, or found in the desired state.
 
         Args:
             hosts: The hosts.
-            proven: Those of them whose services were proven.
+            serving: Those of them that serve, be it with the release before.
+            proven: Hosts whose services were proven in this run.
         """
         for part in self._parts:
-            part.after(hosts, proven)
+            part.after(hosts, serving=serving, proven=proven)

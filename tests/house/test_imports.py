@@ -24,7 +24,7 @@ FLOORS: tuple[str, ...] = (
     "phases.install",
     "phases.verify",
     "phases.serve",
-    "phases.gateway",
+    "phases.firewall",
     "pipeline",
     "cli.groups",
     "cli.options",
@@ -39,7 +39,7 @@ ON_HOST = (
     "provision/phases/stage/builds/onbuilder",
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",
-    "provision/phases/gateway/onhost",
+    "provision/features/gateway/onhost",
     "provision/phases/serve/plugin",
     "provision/fleet/peers/onhost",
     "provision/fleet/sources/onhost",
@@ -52,7 +52,7 @@ HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tok
 SUBJECTS = {
     "verify/checks/engine": "vllm",
     "verify/serving": "vllm",
-    "provision/phases/gateway/onhost": "vllm_router",
+    "provision/features/gateway/onhost": "vllm_router",
 }
 """Modules that check a library, or run it: they import it, in a process of their own."""
 

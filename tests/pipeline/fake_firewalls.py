@@ -19,7 +19,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.session import Completed
-from provision.phases.gateway.firewall import FIREWALL, RULES, START, RuleSet, loaded_command
+from provision.phases.firewall.firewall import FIREWALL, RULES, START, RuleSet, loaded_command
 from provision.pipeline import firewall, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

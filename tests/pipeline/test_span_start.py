@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.facts import Port
 from provision.core.models.records import PhaseResult
-from provision.phases.gateway.firewall import START
+from provision.phases.firewall.firewall import START
 from provision.pipeline import span_start
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts

@@ -16,7 +16,7 @@ import pytest
 from provision.core.tables import own_table
 from provision.phases.serve import tools
 from provision.phases.serve.onhost.span.hang import Look, Progress
-from tests.gateway import stub_engine
+from tests.features.gateway import stub_engine
 from tests.serve.test_span import PATIENCE_S, wait_until
 
 LIMITS = own_table(tools.ENGINE_TABLE.with_name("hang.toml"))["limits"]
@@ -61,7 +61,7 @@ def test_a_pause_of_the_whole_host_says_nothing() -> None:
 
 
 def test_a_gateway_takes_a_model_out_before_its_hosts_give_it_up() -> None:
-    health = own_table(Path("provision/phases/gateway/onhost/health/health.toml"))["limits"]
+    health = own_table(Path("provision/features/gateway/onhost/health/health.toml"))["limits"]
     assert health["patience_s"] * 2 == LIMIT_S
     assert LIMIT_S + 2 * STEP < 300.0, "vLLM itself would give up before"
 

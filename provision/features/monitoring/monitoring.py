@@ -20,8 +20,8 @@ from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, s
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
-from provision.pipeline.gateway import ask_served
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.served import ask_served
 from provision.pipeline.unit_sets import play_differing
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)

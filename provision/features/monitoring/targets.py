@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from provision.core.models.inventory import Host
-from provision.fleet.inventory.addresses import address_from, metrics_bind, with_port
-from provision.phases.gateway.backends import Served, endpoint_of
+from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
+from provision.pipeline.served import Served
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
 JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
@@ -84,7 +84,7 @@ def find_targets(
             offered.append(("gateway", host.settings.gateway_metrics_port))
             clients = address_from(viewer, host, host.settings.gateway_bind)
             if clients is not None:
-                url = endpoint_of(host, clients).removesuffix("/v1")
+                url = gateway_endpoint(host, clients).removesuffix("/v1")
                 targets.append(Target("probe", host.name, f"{url}/health"))
         address = address_from(viewer, host, metrics_bind(host, monitors)) if offered else None
         if offered and address is None:

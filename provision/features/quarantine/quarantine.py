@@ -9,11 +9,11 @@ from typing import TypeVar
 from provision.core.errors import FirstlightError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
+from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, mark_in_force
 from provision.pipeline.context import RunContext
 from provision.pipeline.left_out import LeftOut
 from provision.pipeline.results import ProbedHosts
-from provision.pipeline.traffic import NotSetUpError, ask
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 

@@ -90,7 +90,7 @@ class StartCaches:
         self._made |= coming
         return [turn for turn in (first, later) if turn] or [[]]
 
-    def before(self, hosts: Sequence[Host]) -> None:
+    def before(self, hosts: Sequence[Host]) -> list[Host]:
         """Send hosts that have no cache the one of their key, before they start.
 
         Args:
@@ -116,16 +116,19 @@ class StartCaches:
             self._context.count_bytes(size)
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
             self._tell(name, "sent", note=f"start cache of an equal host sent ({format_bytes(size)})")
+        return [*hosts]
 
-    def after(self, hosts: Sequence[Host], proven: Collection[str]) -> None:
+    def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
         """Say of started hosts whether they used their caches, and keep one cache of each key for other hosts.
 
         A cache that was sent to a host whose service was not proven then goes to no other one.
 
         Args:
             hosts: Hosts that were started.
+            serving: Hosts that serve again, which decides nothing here.
             proven: The hosts whose services were proven.
         """
+        del serving
         self._drop([host for host in hosts if host.name in self._sent and host.name not in proven])
         started = [host for host in hosts if host.name in self._keys and host.name in proven]
         before = [host for host in started if host.name in self._since]

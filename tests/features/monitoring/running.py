@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.features.gateway.running import DEADLINE_S, free_port, wait_until
 from tests.features.monitoring.programs import program
-from tests.gateway.running import DEADLINE_S, free_port, wait_until
 
 ADDRESS = "127.0.9.1"
 

@@ -19,9 +19,9 @@ import yaml
 from provision.cli.main import app
 from provision.features.monitoring import unit_sets
 from provision.features.monitoring.dashboards import described
+from tests.features.gateway.running import free_port, wait_until
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import ADDRESS
-from tests.gateway.running import free_port, wait_until
 from verify.host import metrics as host_metrics
 
 ALERTS = Path(unit_sets.__file__).with_name("alerts.yml")

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from provision.features.monitoring.card_exporters import find_command, known_exporters, parse_ports
+from tests.features.gateway.running import free_port
 from tests.features.monitoring.running import ADDRESS, offering
-from tests.gateway.running import free_port
 
 DCGM = """# HELP DCGM_FI_DEV_GPU_TEMP GPU temperature (in C).
 # TYPE DCGM_FI_DEV_GPU_TEMP gauge

@@ -13,10 +13,10 @@ from provision.core.models.settings import Settings
 from provision.core.unit_set import UnitSet
 from provision.features.monitoring.targets import Target
 from provision.features.monitoring.unit_sets import exporter_set, server_set
+from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import offering, prometheus
-from tests.gateway.running import wait_until
 
 TARGETS = (
     Target("vllm", "gpu-1", "192.0.2.11:8000", "org/m", "key-of-gpu-1"),

@@ -16,17 +16,19 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
+from provision.features.gateway import draining as traffic
+from provision.features.gateway import gateway
+from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
 from provision.features.quarantine.order import QUARANTINE
 from provision.features.quarantine.returns import return_to_service
-from provision.phases.gateway.backends import Served
-from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import CommandRequest, gateway, operations, traffic, verify
+from provision.pipeline import CommandRequest, operations, verify
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.served import Served
 from provision.pipeline.step import Step
 from provision.pipeline.verify import CheckOptions, verify_live
 from tests.fleet.command_runner import CommandRunner
@@ -52,7 +54,7 @@ class Site:
             (folder / name).mkdir()
         monkeypatch.setattr(verify, "run_checks", self.checks)
         monkeypatch.setattr(quarantine, "ask", self.ask)
-        monkeypatch.setattr(operations, "PROBE", Step("probe", self.probe, "probe", "all"))
+        monkeypatch.setattr(operations, "PROBE", Step("probe", self.probe, "probe", "all", reads_only=True))
 
     def checks(self, session: Any, **_: Any) -> Verified:
         results = dict.fromkeys(self.passes, ("ok", "as it should be"))

@@ -17,11 +17,11 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.features.gateway import draining as traffic
+from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.rollout import measured as rollout_gate
 from provision.features.rollout.gate import Verdict
 from provision.features.rollout.model import Decision
-from provision.phases.gateway.traffic import HostTraffic, Traffic
-from provision.pipeline import traffic
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress

@@ -86,7 +86,7 @@ def run(site: Site, context: RunContext, caches: StartCaches, *, compiles: dict[
         for host in turn:
             if not site.cache(host.name).exists() or host.name in (compiles or {}):
                 site.start(host.name, compiles=(compiles or {}).get(host.name, "kernel.so"))
-        caches.after(turn, {host.name for host in turn})
+        caches.after(turn, serving=(), proven={host.name for host in turn})
 
 
 def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site: Site) -> None:
@@ -122,9 +122,9 @@ def test_a_cache_whose_host_does_not_serve_with_it_goes_to_no_other_host(site: S
     caches = site.caches(context, dict.fromkeys("abc", KEY))
     first, second, third = context.hosts()
     site.start("a")
-    caches.after([first], {"a"})
+    caches.after([first], serving=(), proven={"a"})
     caches.before([second])
-    caches.after([second], set())
+    caches.after([second], serving=(), proven=set())
     assert not site.cache("b").exists()
     assert "removed again: the service was not verified" in notes(context, "b")
     caches.before([third])
@@ -176,7 +176,7 @@ def test_an_unproven_host_gives_nothing_and_its_equals_start_without(site: Site)
     caches = site.caches(context, dict.fromkeys("ab", KEY))
     [first, later] = caches.turns(context.hosts())
     site.start("a")
-    caches.after(first, set())
+    caches.after(first, serving=(), proven=set())
     caches.before(later)
     assert (states(context), site.cache("b").exists()) == ([], False)
 

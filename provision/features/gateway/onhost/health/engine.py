@@ -1,0 +1,1 @@
+../../../../phases/serve/onhost/span/engine.py

@@ -1,0 +1,26 @@
+"""Where monitoring takes part in the work of the core: `status` names monitoring hosts."""
+
+from __future__ import annotations
+
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.fleet.inventory.addresses import own_address, with_port
+from provision.pipeline.context import RunContext
+from provision.pipeline.host_status import StatusPart
+from provision.pipeline.results import ProbedHosts
+
+
+def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
+    """Return what is known of the monitoring hosts among those that were probed, and that others are none."""
+    return {host.name: _part(host, probed.facts[host.name]) for host in context.hosts() if host.name in probed.facts}
+
+
+def _part(host: Host, facts: HostFacts) -> StatusPart:
+    if not host.is_monitoring:
+        return StatusPart({"monitoring": None})
+    settings = host.settings
+    url = f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}"
+    is_known = "ports" not in facts.unknown
+    listens = any(port.port == settings.monitoring_port for port in facts.ports) if is_known else None
+    text = f"nothing listens at {url}" if listens is False else f"Prometheus at {url}"
+    return StatusPart({"monitoring": {"prometheus": url, "listens": listens}}, f"monitoring host, {text}")

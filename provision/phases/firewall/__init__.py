@@ -1,0 +1,1 @@
+"""Rules of firewalls. Rendered here, and nothing else is done."""
