@@ -13,6 +13,7 @@
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
 | `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/pipeline/starts.py`) |
+| `planned(hosts)` | returns lines on what a run sets up around the hosts of an inventory |
 | `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
 | `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |
 | `stage_for_bundle(context, planned)` | stages files that a bundle has besides those of environments |

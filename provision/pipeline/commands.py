@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.core import features
 from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
@@ -40,7 +41,7 @@ from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute
 from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
-from provision.report.planned_changes import around_lines, time_line
+from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from verify.printable import unguarded
 
@@ -158,13 +159,14 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     took = time_line(request.logs, planned.changes)
+    around = [line for lines in features.hooks("planned") for line in lines(outcome.hosts)]
     hosts = PlannedFrom(
         facts,
         settings,
         shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
         changes=planned.changes,
-        notes=(*around_lines(outcome.hosts), *([took] if took else [])),
+        notes=(*around, *([took] if took else [])),
         is_masked=True,
     )
     if why_not is not None:

@@ -1,4 +1,4 @@
-"""Where gateways take part in the work of the core: in `status`, `chat`, bundles, and around starts of services."""
+"""Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, o
 from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import StatusPart
 from provision.pipeline.results import PlannedHosts, ProbedHosts, VerifiedHosts
+from provision.report.layout import count, fold_names
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of gateways."""
+    names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
+    text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
+    return [f"{fold_names(names)}: {text}"] if names else []
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:

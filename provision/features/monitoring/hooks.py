@@ -1,6 +1,8 @@
-"""Where monitoring takes part in the work of the core: `status` names monitoring hosts."""
+"""Where monitoring takes part in the work of the core: `plan` and `status` name monitoring hosts."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
@@ -8,6 +10,13 @@ from provision.fleet.inventory.addresses import own_address, with_port
 from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import StatusPart
 from provision.pipeline.results import ProbedHosts
+from provision.report.layout import fold_names
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of monitoring hosts."""
+    names = [host.name for host in hosts if host.is_monitoring]
+    return [f"{fold_names(names)}: monitoring, Prometheus and Alertmanager; compared in the run"] if names else []
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
