@@ -17,7 +17,7 @@ from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s, tool_command
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.pipeline import learned_floors, playbooks
+from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
@@ -161,7 +161,8 @@ def check(
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
     is_kept = options.soak_minutes is None and not options.selection and not options.refute
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    answers = _together(context, probed, answers, options)
+    for hosts_checked in features.hooks("hosts_checked"):
+        answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
@@ -191,17 +192,6 @@ def _result(context: RunContext, name: str, verified: Verified, options: CheckOp
         return result
     hint = "; ".join(filter(None, (result.hint, out.hint)))
     return result.model_copy(update={"notes": (*result.notes, out.reason), "hint": hint})
-
-
-def _together(
-    context: RunContext, probed: ProbedHosts, answers: dict[str, Verified], options: CheckOptions
-) -> dict[str, Verified]:
-    """Return the checks of all hosts with what they say together."""
-    if options.soak_minutes is None and not options.refute:
-        answers = learned_floors.with_records(context, probed, answers, learns=not options.selection)
-    for hosts_checked in features.hooks("hosts_checked"):
-        answers = hosts_checked(context, probed, answers, options)
-    return answers
 
 
 def failed_checks(
