@@ -20,7 +20,6 @@ from provision.pipeline import (
     plan,
     probe,
     serve,
-    span_start,
     stage,
     verify,
 )
@@ -37,12 +36,10 @@ VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
-SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
 MONITORING = Step("monitoring", monitoring.apply, "serve", "all", applies=conditions.has_monitoring)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
 UNMOVED = (
-    FeatureStep(SPAN_START, after="verify"),
     FeatureStep(GATEWAY, after="serve", rank=1),
     FeatureStep(MONITORING, after="serve", rank=2),
     FeatureStep(FIREWALL, after="serve", rank=3),

@@ -38,6 +38,7 @@ FLOORS: tuple[str, ...] = (
 
 ON_HOST = (
     "provision/phases/stage/builds/onbuilder",
+    "provision/features/multinode/onhost",
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",
     "provision/phases/gateway/onhost",

@@ -1,1 +1,1 @@
-../../../serve/onhost/span/engine.py
+../../../serve/onhost/engine/engine.py
