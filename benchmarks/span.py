@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.machine import header, publish, say
-from provision.phases.serve.onhost.span.watched import PATIENCE_S
+from provision.features.multinode.onhost.span.watched import PATIENCE_S
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost, write_inventory
 from tests.fleet.serving import wait_until_healthy

@@ -1,8 +1,7 @@
-"""`./firstlight verify ...`: checks of hosts, and of what a choice gains. Thin: each command calls one function."""
+"""`./firstlight verify ...`: checks of hosts. Thin: each command calls one function."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,6 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
-from provision.core.errors import UsageError
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -21,13 +19,6 @@ app = typer.Typer(
 PrefixOption = Annotated[
     str | None, typer.Option("--prefix", help="Folder of the installation on the hosts, if it is not the default one.")
 ]
-
-
-class Mode(StrEnum):
-    """With and without a compiler."""
-
-    EAGER = "eager"
-    COMPILED = "compiled"
 
 
 @app.command()
@@ -81,41 +72,6 @@ def check(
 
 @app.command()
 @with_hosts
-def compare(
-    *,
-    backend: Annotated[
-        list[str] | None, typer.Option("--backend", help="An attention back end. Give the option twice.")
-    ] = None,
-    mode: Annotated[
-        list[Mode] | None, typer.Option("--mode", help="Instead of back ends: --mode eager --mode compiled.")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", help="The change that a measure must reach, in percent: first_token=-40."),
-    ] = None,
-    prefix: PrefixOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-    **options: Any,
-) -> None:
-    """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
-    from provision.pipeline.compare import compare as compare_choices
-
-    named = tuple(dict.fromkeys(backend or mode or ()))
-    if len(named) != 2 or (backend and mode):
-        raise UsageError(
-            f"two different choices are compared, {len(named)} given",
-            hint="./firstlight verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
-        )
-    option = "--backend" if backend else "--mode"
-    words = [word for name in named for word in (option, name)]
-    words += [word for text in target or () for word in ("--target", text)]
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
-    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
-
-
-@app.command()
-@with_hosts
 def soak(
     *,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Duration, in minutes.")],
@@ -134,18 +90,3 @@ def soak(
     request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     wanted = CheckOptions("quick", soak_minutes=minutes)
     raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit))
-
-
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
-def upgrade(
-    context: typer.Context,
-    python: Annotated[
-        Path | None,
-        typer.Option("--python", help="A Python that has torch. Default: that of this machine's installation."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Upgrade the attention of your own model on this machine, and compare it with the original: `verify upgrade --help`."""
-    from provision.phases.verify.model_upgrade import upgrade_model
-
-    raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from provision.core import features
 from provision.core.errors import InventoryError, ServeError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
@@ -17,6 +18,7 @@ from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import address_from
 from provision.phases.firewall.firewall import (
     FIREWALL,
+    READ_DEADLINE_S,
     START,
     Firewall,
     Opening,
@@ -27,14 +29,15 @@ from provision.phases.firewall.firewall import (
     firewall_set,
     openings_of,
     reach_command,
+    require_root,
     source_command,
     sources_of,
+    ssh_ports_of,
 )
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.served import Served, ask_served
-from provision.pipeline.span_rules import READ_DEADLINE_S, SpanAddresses, own_address, require_root, ssh_ports_of
 from provision.pipeline.unit_sets import differing_sets, play_differing, play_removal
 from provision.report.layout import fold_names
 
@@ -91,14 +94,14 @@ class _Setup:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
         found = []
         known = self._sources(hosts, served)
-        spans = SpanAddresses(self._context, "serve", hosts)
+        neighbours = [ports(self._context, "serve", hosts) for ports in features.hooks("neighbours")]
         for host in hosts:
             if not self._is_well(host):
                 continue
             one = served[host.name]
             needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
             unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
-            unknown += [name for name in spans.silent(host) if name not in unknown]
+            unknown += [name for ports in neighbours for name in ports.silent(host) if name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
                     text = (
@@ -116,7 +119,7 @@ class _Setup:
                         self._of(self._monitors, needed, known, host.name),
                         ssh_ports=ssh_ports_of(listening),
                     ),
-                    *spans.openings(host, listening),
+                    *(opening for ports in neighbours for opening in ports.openings(host, listening)),
                 )
             except InventoryError as error:
                 if host.settings.firewall == "set":
@@ -263,7 +266,7 @@ class _Setup:
                 if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
             ]
             targets += [
-                (one.host.name, own_address(one.host), one.host.settings.span_port)
+                (one.host.name, one.host.address_in_span, one.host.settings.span_port)
                 for one in rules
                 if one.host.name == viewer.head != viewer.name
             ]

@@ -18,7 +18,6 @@ from provision.pipeline import (
     plan,
     probe,
     serve,
-    span_start,
     stage,
     verify,
 )
@@ -35,12 +34,8 @@ VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
-SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
-UNMOVED = (
-    FeatureStep(SPAN_START, after="verify"),
-    FeatureStep(FIREWALL, after="serve", rank=3),
-)
+UNMOVED = (FeatureStep(FIREWALL, after="serve", rank=3),)
 
 
 def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:

@@ -114,13 +114,6 @@ class ChangedHosts(ProbedHosts):
     results: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ComparedHosts(ProbedHosts):
-    """Hosts whose service was measured with two choices."""
-
-    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 def combined(results: Sequence[HostsT]) -> HostsT:
     """Return one result for the hosts of several batches, of the type of the last; newer values replace older ones."""
     last = results[-1]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
-from provision.fleet.multihost import meet
-from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.expected_gpus import expected_gpus
-from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s, tool_command
+from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.pipeline import learned_floors, playbooks
+from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
@@ -161,7 +158,8 @@ def check(
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
     is_kept = options.soak_minutes is None and not options.selection and not options.refute
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    answers = _together(context, probed, answers, options)
+    for hosts_checked in features.hooks("hosts_checked"):
+        answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
@@ -177,7 +175,7 @@ def check(
     aggregate = compare(list(context.checked.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
-        aggregate.append(try_together(context, probed, with_torch, desired))
+        aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
     return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
@@ -191,17 +189,6 @@ def _result(context: RunContext, name: str, verified: Verified, options: CheckOp
         return result
     hint = "; ".join(filter(None, (result.hint, out.hint)))
     return result.model_copy(update={"notes": (*result.notes, out.reason), "hint": hint})
-
-
-def _together(
-    context: RunContext, probed: ProbedHosts, answers: dict[str, Verified], options: CheckOptions
-) -> dict[str, Verified]:
-    """Return the checks of all hosts with what they say together."""
-    if options.soak_minutes is None and not options.refute:
-        answers = learned_floors.with_records(context, probed, answers, learns=not options.selection)
-    for hosts_checked in features.hooks("hosts_checked"):
-        answers = hosts_checked(context, probed, answers, options)
-    return answers
 
 
 def failed_checks(
@@ -267,26 +254,6 @@ def device_count(facts: HostFacts | None) -> int:
         return 1
     drivers = [vendor.gpus for vendor in (facts.nvidia, facts.amd) if vendor]
     return max(1, len(facts.pci_gpus), sum(map(len, drivers)))
-
-
-def try_together(
-    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
-) -> dict[str, Any]:
-    """Let hosts find and reach one another, and exchange numbers. Nothing is configured on them.
-
-    Returns:
-        The record of the check.
-    """
-
-    def start(host: Host) -> Channel:
-        paths, state = probed.install_paths[host.name], desired.get(host.name)
-        environment = f"envs/{state.environment}" if state else "current"
-        command = tool_command(paths.prefix.rstrip("/"), environment, ["multihost"])
-        return context.session(host).open_channel(command, root=paths.root)
-
-    for host in hosts:
-        context.progress.note(host.name, "connects to the other hosts")
-    return meet({host.name: partial(start, host) for host in hosts})
 
 
 def resume_services(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> None:

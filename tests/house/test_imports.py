@@ -37,6 +37,7 @@ FLOORS: tuple[str, ...] = (
 
 ON_HOST = (
     "provision/phases/stage/builds/onbuilder",
+    "provision/features/multinode/onhost",
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",
     "provision/features/gateway/onhost",

@@ -14,11 +14,12 @@ from typing import Literal, TypeAlias
 from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHOSEN_PORTS, Settings
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import EVERYWHERE
-from provision.fleet.inventory.spans import CHOSEN_PORTS
 
+READ_DEADLINE_S = 60.0
+SSH_SERVER = "sshd"
 RULES = "rules.nft"
 _UNIT_TEXT = "firstlight-firewall.service"
 ENGINE_TITLES = "VLLM::"
@@ -122,7 +123,7 @@ def span_openings(
     """
     if host.span is None:
         return ()
-    own, allowed = host.span.address_of(host.name), _networks(sources)
+    own, allowed = host.address_in_span, _networks(sources)
     meeting = host.settings.span_ports if host.name == host.head else ()
     with_ray = host.settings.executor == "ray"
     ray = _ports_of_ray(host.settings) if with_ray else range(0)
@@ -161,7 +162,7 @@ def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
         host: The host.
         listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
     """
-    own = host.span.address_of(host.name) if host.span else ""
+    own = host.address_in_span
     with_ray = host.settings.executor == "ray"
     titles = (ENGINE_TITLES, RAY_TITLES) if with_ray else (ENGINE_TITLES,)
     known = any(one.process for one in listening)
@@ -383,3 +384,21 @@ def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
         for name, (address, port) in targets.items()
     ]
     return "\n".join((*asked, "wait"))
+
+
+def ssh_ports_of(listening: Sequence[Port]) -> list[int]:
+    """Return the ports on which an SSH server listens."""
+    return [port.port for port in listening if port.process == SSH_SERVER]
+
+
+def require_root(host: Host, *, root: bool) -> None:
+    """Check that rules can be loaded on a host.
+
+    Raises:
+        InventoryError: The run is not root there.
+    """
+    if not root:
+        raise InventoryError(
+            f"host `{host.name}`: rules of its firewall need root",
+            hint="log in as root, or set ansible_become: true; firstlight_firewall: tell changes nothing",
+        )

@@ -10,11 +10,10 @@ from provision.core.zipapp import kept, pack_zipapp
 
 READY = "ready.pyz"
 PREFLIGHT = "preflight.pyz"
-SPAN = "span.pyz"
-ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()", SPAN: "span.main:main()"}
+ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
-ENGINE_TABLE = _ONHOST / "span" / "engine.toml"
+ENGINE_TABLE = _ONHOST / "engine" / "engine.toml"
 """What metrics of vLLM show; the health agent of a host behind a gateway has it too."""
 
 
@@ -29,15 +28,29 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 
 
 def _build(folder: Path, name: str) -> Path:
-    sources = (path for path in (_ONHOST / Path(name).stem).iterdir() if path.is_file())
-    return kept(folder / name, sources, lambda: serve_zipapp(name))
+    return built(folder / name, _ONHOST / Path(name).stem, ENTRY_POINTS[name])
 
 
 def serve_zipapp(name: str) -> bytes:
-    """Return a package of programs as one file. Its tables become JSON, since Python before 3.11 reads no TOML."""
-    folder = _ONHOST / Path(name).stem
-    files = {f"{folder.name}/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
+    """Return one of these packages as one file."""
+    return _zipapp(_ONHOST / Path(name).stem, ENTRY_POINTS[name])
+
+
+def built(target: Path, package: Path, main: str) -> Path:
+    """Return a package of programs as one file, which is made where it is missing or older than its sources.
+
+    Args:
+        target: The file.
+        package: Folder with the modules, and with tables, which become JSON since Python before 3.11 reads no TOML.
+        main: What runs, as `MODULE:CALL`.
+    """
+    sources = (path for path in package.iterdir() if path.is_file())
+    return kept(target, sources, lambda: _zipapp(package, main))
+
+
+def _zipapp(package: Path, main: str) -> bytes:
+    files = {f"{package.name}/{path.name}": path.read_bytes() for path in package.glob("*.py")}
     files |= {
-        f"{folder.name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")
+        f"{package.name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in package.glob("*.toml")
     }
-    return pack_zipapp(files, main=ENTRY_POINTS[name])
+    return pack_zipapp(files, main=main)

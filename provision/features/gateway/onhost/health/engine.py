@@ -1,1 +1,1 @@
-../../../../phases/serve/onhost/span/engine.py
+../../../../phases/serve/onhost/engine/engine.py

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.fleet.multihost.interface_map import (
+from provision.features.multinode.interface_map import (
     AllReduceTrial,
     best,
     evaluate_trials,

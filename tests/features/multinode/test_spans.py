@@ -9,9 +9,10 @@ import pytest
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
+from provision.features.multinode.spans import with_spans
 from provision.fleet.inventory import load
 from provision.fleet.inventory.conflicts import conflicts
-from provision.fleet.inventory.spans import ports_between, with_spans
+from provision.phases.plan.explain import ports_between
 from tests.inventory.conftest import Make
 
 HOSTS = """

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import UsageError
-from provision.phases.verify.model_upgrade import upgrade_model
+from provision.features.measure.model_upgrade import upgrade_model
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

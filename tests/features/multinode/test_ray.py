@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from provision.phases.serve.tools import serve_tools
-from tests.serve.test_span import PATIENCE_S, is_gone, wait_until
+from provision.features.multinode.hooks import host_programs
+from tests.features.multinode.test_span import PATIENCE_S, is_gone, wait_until
 
 RAY = """#!{python}
 import json, os, socket, sys, time
@@ -40,7 +40,7 @@ Start = Callable[[int], subprocess.Popen[bytes]]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return serve_tools(tmp_path_factory.mktemp("tools"))["span.pyz"]
+    return host_programs(tmp_path_factory.mktemp("tools"))["span.pyz"]
 
 
 @pytest.fixture

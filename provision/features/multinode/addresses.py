@@ -1,49 +1,24 @@
-"""What hosts of spans are to accept from one another, as they say it themselves."""
+"""At which ports hosts of spans are to accept one another, and from where, as they say it themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
 from provision.phases.firewall.firewall import (
+    READ_DEADLINE_S,
     Opening,
     chosen_command,
     chosen_of,
     source_command,
     sources_of,
     span_openings,
+    ssh_ports_of,
     taken_ports,
 )
 from provision.pipeline.context import RunContext
-
-READ_DEADLINE_S = 60.0
-SSH_SERVER = "sshd"
-
-
-def own_address(host: Host) -> str:
-    """Return the address of a host in its span; empty without one."""
-    return host.span.address_of(host.name) if host.span else ""
-
-
-def ssh_ports_of(listening: Sequence[Port]) -> list[int]:
-    """Return the ports on which an SSH server listens."""
-    return [port.port for port in listening if port.process == SSH_SERVER]
-
-
-def require_root(host: Host, *, root: bool) -> None:
-    """Check that rules can be loaded on a host.
-
-    Raises:
-        InventoryError: The run is not root there.
-    """
-    if not root:
-        raise InventoryError(
-            f"host `{host.name}`: rules of its firewall need root",
-            hint="log in as root, or set ansible_become: true; firstlight_firewall: tell changes nothing",
-        )
 
 
 class SpanAddresses:
@@ -63,7 +38,7 @@ class SpanAddresses:
         members = {other.name: other for host in own for other in (host, *self.others(host)) if other.name in ready}
 
         def ask(host: Host) -> tuple[str, str]:
-            targets = {own_address(other): own_address(other) for other in self.others(host)}
+            targets = {other.address_in_span: other.address_in_span for other in self.others(host)}
             session = context.session(host)
             return session.run(source_command(targets)).stdout, session.run(chosen_command()).stdout
 
@@ -93,7 +68,9 @@ class SpanAddresses:
         if host.name not in self._chosen:
             return ()
         # A program of the span connects from its address there, an engine from the one that the route names.
-        sources = [source for other in self.others(host) for source in (*self._known(other, host), own_address(other))]
+        sources = [
+            source for other in self.others(host) for source in (*self._known(other, host), other.address_in_span)
+        ]
         return span_openings(
             host,
             sources,
@@ -103,4 +80,4 @@ class SpanAddresses:
         )
 
     def _known(self, viewer: Host, host: Host) -> tuple[str, ...]:
-        return self._sources.get(viewer.name, {}).get(own_address(host), ())
+        return self._sources.get(viewer.name, {}).get(host.address_in_span, ())

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.phases.firewall.firewall import START, covers, firewall_set, loaded_command
+from provision.features.multinode.addresses import SpanAddresses
+from provision.features.multinode.trial import try_together
+from provision.phases.firewall.firewall import (
+    READ_DEADLINE_S,
+    START,
+    covers,
+    firewall_set,
+    loaded_command,
+    require_root,
+)
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import changing
 from provision.pipeline.results import VerifiedHosts
-from provision.pipeline.span_rules import READ_DEADLINE_S, SpanAddresses, require_root
 from provision.pipeline.unit_sets import play_differing, play_removal
-from provision.pipeline.verify import try_together
 
 
 def prepare(context: RunContext, verified: VerifiedHosts) -> VerifiedHosts:

@@ -1,6 +1,6 @@
 """What an engine shows on its own host: its metrics, the answer to a question, the processor time of its processes.
 
-The health agent of a host behind a gateway has this module too, by a link.
+The programs that watch an engine have this module by links: the health agent of a host behind a gateway, and span.pyz.
 """
 
 from __future__ import annotations

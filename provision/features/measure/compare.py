@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from provision.core.errors import Exit
+from provision.core.errors import Exit, RemoteCommandError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.phases.verify.run_checks import COMPARE_S
-from provision.phases.verify.run_checks import compare as compare_choices
+from provision.fleet.ssh import Session
+from provision.phases.verify.run_checks import DRAIN_S, run_tool
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE
-from provision.pipeline.results import ComparedHosts, ProbedHosts
+from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
 from provision.pipeline.step import Step
 from provision.pipeline.verify import resume_services
 from verify.records import EXIT_CODES
 
 STATUSES: dict[int, Any] = {0: "ok", 1: "warn"}
+COMPARE_S = 3 * DRAIN_S
+"""For starting and measuring two servers, and restarting the service."""
+
+
+@dataclass(frozen=True)
+class ComparedHosts(ProbedHosts):
+    """Hosts whose service was measured with two choices."""
+
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> int:
@@ -37,7 +47,7 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
     Returns:
         The exit code, on the scale of the checks.
     """
-    outcome = execute(request, (PROBE, Step("compare", partial(_measure, words=words), "verify")))
+    outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
         print_summary(outcome, as_json=as_json)
         return outcome.exit_code
@@ -54,10 +64,10 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
     return max((int(document["exit_code"]) for document in found.values()), default=EXIT_CODES["error"])
 
 
-def _measure(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
+def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]
-        return compare_choices(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
+        return _measure(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
 
     playbooks.acquire_locks(context, probed, "verify", context.hosts())
     hosts = context.hosts()
@@ -76,3 +86,23 @@ def _measure(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) 
         text = f"targets missed: {missed}" if missed else "every target is met"
         context.record(PhaseResult(host=name, phase="verify", status=status, text=text))
     return ComparedHosts(**vars(probed), documents=documents)
+
+
+def _measure(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
+    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
+
+    After an interruption, call `resume`.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The service cannot be measured.
+    """
+    asked = ["compare", *words, "--json"]
+    done = run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
+    try:
+        document: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
+        text, _, hint = output.partition("\n\nhint: ")
+        raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
+    return document

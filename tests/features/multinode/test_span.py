@@ -18,10 +18,10 @@ import pytest
 from provision.core.models.inventory import Span
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
+from provision.features.multinode.hooks import host_programs
+from provision.features.multinode.onhost.span.watched import LOOK_S
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
-from provision.phases.serve.onhost.span.watched import LOOK_S
-from provision.phases.serve.tools import serve_tools
 from provision.phases.serve.unit import render_service
 from tests.serve.conftest import card, facts, stack
 
@@ -115,7 +115,7 @@ def test_the_unit_starts_the_server_with_the_other_hosts() -> None:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return serve_tools(tmp_path_factory.mktemp("tools"))["span.pyz"]
+    return host_programs(tmp_path_factory.mktemp("tools"))["span.pyz"]
 
 
 class Hosts:

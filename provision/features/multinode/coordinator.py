@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from provision.core.errors import FirstlightError
-from provision.fleet.multihost.interface_map import (
+from provision.features.multinode.interface_map import (
     AllReduceTrial,
     InterfaceMap,
     best,

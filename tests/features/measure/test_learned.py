@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.models.facts import Amd, AmdGpu, Cpu, HostFacts, Nvidia, NvidiaGpu, PciGpu
-from provision.phases.verify.learned import (
+from provision.features.measure.learned import (
     HostClass,
     LearnedClass,
     LearnedFloor,

@@ -11,7 +11,7 @@ from provision.core.files import write_atomically
 from provision.core.json_text import parse_object
 from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
-from provision.phases.verify.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
+from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from provision.core.tables import own_table
-from provision.phases.serve import tools
-from provision.phases.serve.onhost.span.hang import Look, Progress
+from provision.features.multinode.hooks import PACKAGE, host_programs
+from provision.features.multinode.onhost.span.hang import Look, Progress
 from tests.features.gateway import stub_engine
-from tests.serve.test_span import PATIENCE_S, wait_until
+from tests.features.multinode.test_span import PATIENCE_S, wait_until
 
-LIMITS = own_table(tools.ENGINE_TABLE.with_name("hang.toml"))["limits"]
+LIMITS = own_table(PACKAGE / "hang.toml")["limits"]
 STEP, LIMIT_S = float(LIMITS["look_s"]), float(LIMITS["hang_s"])
 HANGS = Look(at=0.0, progress=(7.0,), tokens=7.0, is_asked=True)
 
@@ -93,7 +93,7 @@ def stub(port: int, **mode: str) -> int | None:
 
 
 def test_an_engine_that_hangs_ends_the_servers_of_all_hosts(tmp_path: Path) -> None:
-    program = impatient(tools.serve_tools(tmp_path)["span.pyz"], tmp_path / "impatient.pyz")
+    program = impatient(host_programs(tmp_path)["span.pyz"], tmp_path / "impatient.pyz")
     port, engine = free_port(), free_port()
     servers = [
         [sys.executable, stub_engine.__file__, "m", "127.0.0.1", str(engine), "key", str(tmp_path / "processes")],

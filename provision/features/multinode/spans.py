@@ -6,26 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import GATEWAY, MONITORING, Host, Span
-from provision.core.models.settings import Settings
 from provision.fleet.inventory.addresses import is_ip
 
 OWN = frozenset(
     {"bind", "span_address", "health_port", "gpus", "metrics_bind", "metrics_port", "driver_source", "builder"}
 )
 """Settings in which the hosts of a span may differ, besides those of gateways and monitoring."""
-CHOSEN_PORTS = (32768, 60999)
-"""First and last of the ports that Linux gives to processes that ask for any, by default: https://docs.kernel.org/networking/ip-sysctl.html,
-ip_local_port_range. Tried with vLLM 0.32.0 on two hosts: besides the two ports of `firstlight_span_port`, its processes listen
-on such ports alone, at the addresses of the span: message queues and gloo."""
 _OF_OTHERS = ("gateway_", "monitoring_", "alertmanager_")
-
-
-def ports_between(settings: Settings) -> str:
-    """Return as text which ports the hosts of a span open for one another, and who does that."""
-    meeting, first, last = settings.span_ports, *CHOSEN_PORTS
-    ray = "{} to {} and ".format(*settings.ray_ports) if settings.executor == "ray" else ""
-    how = "by rules of their firewall" if settings.firewall == "set" else "the run says what to type"
-    return f"TCP {meeting[0]} and {meeting[1]} of the first host, {ray}{first} to {last} of each, from these hosts alone: {how}"
 
 
 def with_spans(hosts: Sequence[Host]) -> tuple[Host, ...]:

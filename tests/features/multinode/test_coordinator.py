@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from provision.core.errors import TransportError
-from provision.fleet.multihost import meet
+from provision.features.multinode.coordinator import meet
 from provision.fleet.ssh.channel import Channel
-from tests.multihost.test_interface_map import hello
+from tests.features.multinode.test_interface_map import hello
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 

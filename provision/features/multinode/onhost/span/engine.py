@@ -1,0 +1,1 @@
+../../../../phases/serve/onhost/engine/engine.py
