@@ -11,9 +11,7 @@ from provision.core.models.phase_names import PHASES, PhaseName
 from provision.pipeline import (
     background_packages,
     background_upload,
-    conditions,
     drivers,
-    firewall,
     install,
     plan,
     probe,
@@ -34,9 +32,6 @@ VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
-FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
-UNMOVED = (FeatureStep(FIREWALL, after="serve", rank=3),)
-
 
 def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:
     """Return the steps of the core, each with those of features that follow it.
@@ -49,7 +44,7 @@ def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step,
     return tuple(step for own in core for step in (own, *(one.step for one in ranked if one.after == own.name)))
 
 
-STEPS = in_order(CORE, [*UNMOVED, *(step for module in features.modules("order") for step in module.STEPS)])
+STEPS = in_order(CORE, [step for module in features.modules("order") for step in module.STEPS])
 BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 """What a command begins with that changes hosts: what they are, and which of them are left out."""
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")

@@ -14,7 +14,7 @@ import pytest
 from tests.house.test_imports import ROOT, complaint, imported, sources
 
 FEATURES = tuple(sorted(path.parent.name for path in (ROOT / "provision/features").glob("*/__init__.py")))
-NEEDS = {"quarantine": {"gateway"}, "rollout": {"gateway"}}
+NEEDS = {"multinode": {"firewall"}, "quarantine": {"gateway"}, "rollout": {"gateway"}}
 """Other features that a feature imports, by its name; it goes with them."""
 COPIED = ("provision", "verify", "playbooks", "inventory", "requirements")
 QUICK = ("tests/plan/test_explain.py", "tests/pipeline/test_up_to_date.py", "tests/report/test_text.py")

@@ -24,7 +24,6 @@ FLOORS: tuple[str, ...] = (
     "phases.install",
     "phases.verify",
     "phases.serve",
-    "phases.firewall",
     "pipeline",
     "cli.groups",
     "cli.options",

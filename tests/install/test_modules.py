@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.phases.firewall.firewall import START
+from provision.features.firewall.rules import START
 from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
 
 PHASES = PLAYBOOKS.parent / "provision" / "phases"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
-from provision.phases.firewall.firewall import (
+from provision.features.firewall.rules import (
     READ_DEADLINE_S,
     Opening,
     chosen_command,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from provision.features.multinode.start import prepare
-from provision.pipeline.conditions import has_span
+from provision.pipeline.context import RunContext
 from provision.pipeline.step import FeatureStep, Step
 
-SPAN_START = Step("span-start", prepare, "verify", applies=has_span, in_batches=True)
+
+def _has_span(context: RunContext) -> bool:
+    return any(host.span for host in context.inventory.hosts)
+
+
+SPAN_START = Step("span-start", prepare, "verify", applies=_has_span, in_batches=True)
 STEPS = (FeatureStep(SPAN_START, after="verify"),)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.multinode.addresses import SpanAddresses
-from provision.features.multinode.trial import try_together
-from provision.phases.firewall.firewall import (
+from provision.features.firewall.rules import (
     READ_DEADLINE_S,
     START,
     covers,
@@ -18,6 +16,8 @@ from provision.phases.firewall.firewall import (
     loaded_command,
     require_root,
 )
+from provision.features.multinode.addresses import SpanAddresses
+from provision.features.multinode.trial import try_together
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import changing

@@ -16,8 +16,7 @@ from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Connection, Host, Span
 from provision.core.models.settings import Settings
-from provision.fleet.inventory.conflicts import conflicts
-from provision.phases.firewall.firewall import (
+from provision.features.firewall.rules import (
     FIREWALL,
     RULES,
     START,
@@ -37,6 +36,7 @@ from provision.phases.firewall.firewall import (
     span_openings,
     taken_ports,
 )
+from provision.fleet.inventory.conflicts import conflicts
 
 OPENINGS = (Opening(8000, ("127.0.0.2", "fd00::2")), Opening(8009, ("127.0.0.2",)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from provision.core.models.records import PhaseResult
 from provision.pipeline.context import RunContext
-from tests.pipeline.fake_firewalls import FakeHost, Fleet, fleet
+from tests.features.firewall.fake_firewalls import FakeHost, Fleet, fleet
 
 __all__ = ["fleet"]
 

@@ -8,11 +8,11 @@ import pytest
 
 from provision.core.models.facts import Port
 from provision.core.models.records import PhaseResult
+from provision.features.firewall.rules import START
 from provision.features.multinode import start as span_start
-from provision.phases.firewall.firewall import START
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts
-from tests.pipeline.fake_firewalls import Fleet, fleet
+from tests.features.firewall.fake_firewalls import Fleet, fleet
 
 __all__ = ["fleet"]
 

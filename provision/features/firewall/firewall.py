@@ -15,8 +15,7 @@ from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
-from provision.fleet.inventory.addresses import address_from
-from provision.phases.firewall.firewall import (
+from provision.features.firewall.rules import (
     FIREWALL,
     READ_DEADLINE_S,
     START,
@@ -34,6 +33,7 @@ from provision.phases.firewall.firewall import (
     sources_of,
     ssh_ports_of,
 )
+from provision.fleet.inventory.addresses import address_from
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
@@ -52,6 +52,11 @@ class _Rules:
     served: Served | None
     """What it serves; None where another host of its span answers for it."""
     openings: tuple[Opening, ...]
+
+
+def wants_rules(context: RunContext) -> bool:
+    """Return whether the inventory has hosts for which a firewall is set."""
+    return any(host.span or host.is_gateway or host.is_monitoring for host in context.inventory.hosts)
 
 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:

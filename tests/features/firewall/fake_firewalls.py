@@ -18,9 +18,10 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.features.firewall import firewall
+from provision.features.firewall.rules import FIREWALL, RULES, START, RuleSet, loaded_command
 from provision.fleet.ssh.session import Completed
-from provision.phases.firewall.firewall import FIREWALL, RULES, START, RuleSet, loaded_command
-from provision.pipeline import firewall, playbooks
+from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress

@@ -1,1 +1,0 @@
-"""Rules of firewalls. Rendered here, and nothing else is done."""
