@@ -46,6 +46,9 @@ ON_HOST = (
 )
 """Programs that run on the host, where no module of the controller exists."""
 
+SHARED_ON_HOST = "provision.phases.serve.onhost.shared."
+"""Modules that are packed into the programs that import them."""
+
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
 """Packages that vLLM's environment contains."""
 
@@ -156,7 +159,7 @@ def test_programs_on_the_host_import_only_available_modules(folder: str) -> None
         for path in files
         for line, module in imported(path)
         if module.split(".")[0] not in allowed
-        and not module.startswith(folder.replace("/", "."))
+        and not module.startswith((folder.replace("/", "."), SHARED_ON_HOST))
         and SUBJECTS.get(path.parent.relative_to(ROOT).as_posix()) != module.split(".")[0]
     ]
     assert files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,8 @@ from typing import Any
 from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
-from provision.core.tables import own_table
-from provision.core.zipapp import pack_zipapp
 from provision.fleet.inventory.addresses import listened_on, own_address
-from provision.phases.serve.tools import ENGINE_TABLE
+from provision.phases.serve.tools import SHARED, zipapp
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
@@ -31,11 +28,8 @@ _SOURCES = Path(__file__).parent / "onhost" / "health"
 
 
 def program() -> bytes:
-    """Return the agent as one file; its table becomes JSON, since Python before 3.11 reads no TOML."""
-    files = {f"health/{path.name}": path.read_bytes() for path in sorted(_SOURCES.glob("*.py"))}
-    tables = (_SOURCES / "health.toml", ENGINE_TABLE)
-    files |= {f"health/{path.stem}.json": json.dumps(own_table(path)).encode() for path in tables}
-    return pack_zipapp(files, main="health.agent:main()")
+    """Return the agent as one file."""
+    return zipapp(_SOURCES, "health.agent:main()", (SHARED,))
 
 
 def unit_text(served: Served, paths: InstallPaths, port: int) -> str:

@@ -19,9 +19,9 @@ import pytest
 from provision.core.install_paths import InstallPaths
 from provision.core.models.settings import Settings
 from provision.features.gateway import health_agent
-from provision.features.gateway.onhost.health.engine import metrics, processes
 from provision.features.gateway.onhost.health.evaluation import Evaluator, Look
-from provision.phases.serve.tools import ENGINE_TABLE
+from provision.phases.serve.onhost.shared.engine import metrics, processes
+from provision.phases.serve.tools import SHARED
 from provision.pipeline.served import Served
 from tests.features.gateway.running import KEY, Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
@@ -30,7 +30,7 @@ from tests.verify.conftest import vllm_python
 __all__ = ["installed", "vllm_python"]
 
 HEALTH = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())
-ENGINE = tomllib.loads(ENGINE_TABLE.read_text())
+ENGINE = tomllib.loads((SHARED / "engine.toml").read_text())
 METRICS = ENGINE["metrics"]
 LIMITS = HEALTH["limits"]
 STEP: float = LIMITS["look_s"]

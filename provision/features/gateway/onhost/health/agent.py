@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .engine import Server, processes, table
+from provision.phases.serve.onhost.shared.engine import Server, processes, table
+
 from .evaluation import Evaluator, Look
 
 SEND_S = 1.0
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--unit", required=True)
     parser.add_argument("--processes", help="file with the engine's process numbers; default: that of the unit")
     options = parser.parse_args()
-    known = {**table("engine"), **table("health")}
+    known = {**table("engine"), **table("health", __package__)}
     groups = [options.processes] if options.processes else known["processes"]["groups"]
     key = os.environ.get("VLLM_API_KEY")
     limits = known["limits"]

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from .engine import Server, table
+from provision.phases.serve.onhost.shared.engine import Server, table
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class EngineWatch:
     def __init__(self, address: str, port: int) -> None:
         self.hangs_for_s: float | None = None
         """Set once it hangs."""
-        limits = table("hang")["limits"]
+        limits = table("hang", __package__)["limits"]
         self._metrics = table("engine")["metrics"]
         self._look_s, self._hang_s = float(limits["look_s"]), float(limits["hang_s"])
         # A question waits for longer than the limit: the engine owes its token all the time.

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from .engine import table
+from provision.phases.serve.onhost.shared.engine import table
+
 from .meeting import Member
 
 KEPT_HERE = "ray_non_carry_over_env_vars.json"
@@ -35,7 +36,7 @@ class Ray:
         self._own = member.addresses[member.rank]
         self._first, self._last = first, last
         self._head = _joined(member.addresses[0], port)
-        self._table = table("ray")
+        self._table = table("ray", __package__)
         self._folder = Path(tempfile.mkdtemp(prefix="ray-"))
 
     @property

@@ -8,7 +8,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from .engine import table
+from provision.phases.serve.onhost.shared.engine import table
+
 from .meeting import note
 from .ray import Ray
 from .watched import WatchedProcesses, below

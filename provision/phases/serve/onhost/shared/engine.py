@@ -1,7 +1,4 @@
-"""What an engine shows on its own host: its metrics, the answer to a question, the processor time of its processes.
-
-The programs that watch an engine have this module by links: the health agent of a host behind a gateway, and span.pyz.
-"""
+"""What an engine shows on its own host: its metrics, the answer to a question, the processor time of its processes."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ UNANSWERED = 100
 """What a question without an answer counts as: enough failures, until one is answered."""
 
 
-def table(name: str) -> dict[str, Any]:
-    """Return a table of the program, which has it as JSON.
+def table(name: str, package: str = __package__) -> dict[str, Any]:
+    """Return a table of a package, which has it as JSON in the program.
 
     Raises:
-        FileNotFoundError: The program has none of that name.
+        FileNotFoundError: The package has none of that name.
     """
-    data = pkgutil.get_data(__package__, f"{name}.json")
+    data = pkgutil.get_data(package, f"{name}.json")
     if data is None:
         raise FileNotFoundError(name)
     return dict(json.loads(data))

@@ -1,1 +1,0 @@
-../../../../phases/serve/onhost/engine/engine.py
