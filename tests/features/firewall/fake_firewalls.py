@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,9 +21,11 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.features.firewall import firewall
 from provision.features.firewall.rules import FIREWALL, RULES, START, RuleSet, loaded_command
+from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 
@@ -143,7 +146,7 @@ class Fleet:
             inventory=Inventory(source="test", hosts=tuple(hosts)),
             progress=open_progress([one.name for one in hosts], stream=io.StringIO(), environment={}),
             cache=self.folder,
-            limited=limited,
+            options=RunOptions(limited=limited),
         )
         if gateway:
             context.record(PhaseResult(host="gate", phase="serve", status="ok", text="gateway to 2 hosts"))
@@ -178,7 +181,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     one = Fleet(tmp_path)
 
     def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> None:
-        context.locked |= {host.name for host in hosts}
+        context.sessions.locks |= {host.name: Mock(spec=HostLock) for host in hosts}
 
     monkeypatch.setattr(RunContext, "session", lambda _, host: one.hosts[host.name])
     monkeypatch.setattr(playbooks, "run_playbook", one.run_playbook)

@@ -28,6 +28,7 @@ from provision.features.gateway import restarts as restart
 from provision.features.gateway.restarts import Restarts
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.report.live import open_progress
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
@@ -288,7 +289,7 @@ class Run:
             inventory=Inventory(source="test", hosts=tuple(self.hosts)),
             progress=open_progress([*site.stubs], stream=io.StringIO(), environment={}),
             cache=folder,
-            find_gateways=partial(list, [gate]),
+            options=RunOptions(find_gateways=partial(list, [gate])),
         )
         self.restarts = Restarts(self.context)
 
@@ -296,7 +297,7 @@ class Run:
         self.context.record(PhaseResult(host=name, phase="serve", status=status))
 
     def notes(self, name: str) -> tuple[str, ...]:
-        return self.context.results[name]["serve"].notes
+        return self.context.outcomes.results[name]["serve"].notes
 
 
 def longer(found: list[int], count: int) -> bool:
@@ -365,7 +366,10 @@ def test_after_a_host_that_failed_the_others_of_its_model_stay_as_they_are(site:
     assert states(site)["h1"] == "drained"
     assert "./firstlight gateway ready" in made.notes("h1")[0]
     assert made.restarts.before(second) == []
-    assert (states(site)["h2"], "`h1` did not serve again" in str(made.context.results["h2"]["serve"].text)) == (
+    assert (
+        states(site)["h2"],
+        "`h1` did not serve again" in str(made.context.outcomes.results["h2"]["serve"].text),
+    ) == (
         "up",
         True,
     )
