@@ -23,8 +23,7 @@ from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.features.gateway import operations as traffic_commands
-from provision.features.gateway import restarts as restart
+from provision.features.gateway import operations, restarts
 from provision.features.gateway.restarts import Restarts
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
@@ -87,13 +86,13 @@ class Commands:
         return Said(code, self.capsys.readouterr().out)
 
     def drain(self, *names: str, **options: Any) -> Said:
-        return self(traffic_commands.drain, *names, **{"within_s": 0, "force": False, **options})
+        return self(operations.drain, *names, **{"within_s": 0, "force": False, **options})
 
     def ready(self, *names: str) -> Said:
-        return self(traffic_commands.ready, *names)
+        return self(operations.ready, *names)
 
     def status(self, **options: Any) -> Said:
-        return self(traffic_commands.status, **options)
+        return self(operations.status, **options)
 
 
 @pytest.fixture
@@ -212,7 +211,7 @@ def test_a_host_that_is_not_behind_it_is_named(site: Site, commands: Commands, n
 
 def test_all_gateways_drain_or_none(site: Site, commands: Commands, tmp_path: Path) -> None:
     gateways = {"gate": local(site), "gate2": local(site, firstlight_prefix=str(tmp_path))}
-    refused = commands(traffic_commands.drain, "h1", within_s=0, force=False, gateways=gateways)
+    refused = commands(operations.drain, "h1", within_s=0, force=False, gateways=gateways)
     assert refused.code == 1
     assert refused.error.startswith("gateway `gate2` is not set up")
     assert refused.error.endswith("nothing was changed")
@@ -396,7 +395,7 @@ def test_an_interrupted_wait_brings_the_host_back(site: Site, tmp_path: Path, mo
         assert states(site)["h1"] == "drained"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(restart, "wait_until_empty", interrupt)
+    monkeypatch.setattr(restarts, "wait_until_empty", interrupt)
     made = Run(site, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         made.restarts.before(made.hosts[:1])

@@ -16,8 +16,8 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.features.gateway import draining as traffic
 from provision.features.gateway import gateway
+from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
@@ -67,11 +67,11 @@ class Site:
         document = {"host": session.host, "started_at": "2026-01-03T00:00:00Z", "torch": None, "checks": records}
         return Verified(tuple(map(CheckRecord.model_validate, records)), document)
 
-    def ask(self, context: Any, gateways: Sequence[Host], **request: Any) -> traffic.Answers:
+    def ask(self, context: Any, gateways: Sequence[Host], **request: Any) -> Answers:
         told = {key: value for key, value in request.items() if value}
         self.told += [(gateway.name, told) for gateway in gateways if told]
         behind = tuple(HostTraffic(name, "m", "up", True, 0.0, 0, 0, 0, 0) for name in self.behind)
-        return traffic.Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways})
+        return Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways})
 
     def mark_on_host(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name / NAME
@@ -311,7 +311,7 @@ def test_the_newer_of_two_marks_counts() -> None:
 
 def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Served("m", "10.0.0.1", 8000, None)
-    monkeypatch.setattr(gateway, "_read_served", lambda *_, **__: known)
+    monkeypatch.setattr("provision.pipeline.served._read_served", lambda *_, **__: known)
     found: list[set[str]] = []
 
     def set_up(context: RunContext, probed: Any) -> ProbedHosts:
