@@ -117,9 +117,10 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
-    context.client, context.recording_store = sealed(read_settings()), store
+    context.options = replace(context.options, client=sealed(read_settings()))
+    context.use_store(store)
     gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
-    context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
+    context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 
 

@@ -264,13 +264,13 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         if not there[host.name]
     }
     playbooks.acquire_locks(context, probed, phase, present)
-    locked = [host for host in present if host.name in context.locked]
+    locked = [host for host in present if host.name in context.sessions.locks]
     ended = playbooks.run_playbook(
         context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
     )
     results |= ended
     if playbook == "uninstall":
-        context.removed |= set(ended)
+        context.outcomes.removed |= set(ended)
         for name in ended:
             Store(context.cache).references.forget(name)
     for result in results.values():

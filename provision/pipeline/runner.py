@@ -28,6 +28,7 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.failures import diagnose
 from provision.pipeline.host_summary import write_on_hosts
+from provision.pipeline.options import RunOptions
 from provision.pipeline.phases import background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
@@ -104,16 +105,18 @@ def open_run(
             inventory=inventory,
             progress=progress,
             cache=cache_folder(),
-            command=command,
-            limited=request.limit is not None,
-            find_gateways=partial(_gateways, request, inventory),
-            refresh=request.refresh,
-            client=client,
-            older_bundle=request.older_bundle,
+            options=RunOptions(
+                command=command,
+                limited=request.limit is not None,
+                find_gateways=partial(_gateways, request, inventory),
+                first=failed_hosts(request.logs / before) if before else frozenset(),
+                refresh=request.refresh,
+                client=client,
+                older_bundle=request.older_bundle,
+            ),
             stack=stack,
         )
         if before is not None:
-            context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
 
@@ -182,7 +185,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         hosts = tuple(context.inventory.hosts)
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
-    return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
+    return RunOutcome(summary, exit_code(summary, context.outcomes.failures), context.result, hosts, texts)
 
 
 def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
@@ -232,7 +235,7 @@ def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
     context.scope, context.batch = "all", None
     for host in context.hosts():
-        done = context.results.get(host.name, {})
+        done = context.outcomes.results.get(host.name, {})
         own = [step for step in steps if step.scope == "all" or host.is_provisioned]
         phase = next((step.phase for step in own if step.phase not in done), None)
         if phase is not None:
@@ -246,15 +249,15 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     Returns:
         The summary, and its texts by file name.
     """
-    context.stop_background()
+    context.background.stop()
     context.write_results()
-    if context.failures:
+    if context.outcomes.failures:
         diagnose(context, context.result)
-    summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
+    summary = summarise(context.run, interrupted=interrupted, facts=context.outcomes.facts)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)
-    if there := context.locked - context.removed:
+    if there := context.sessions.locks.keys() - context.outcomes.removed:
         write_on_hosts(context, summary, there)
     return summary, texts
 
@@ -277,10 +280,10 @@ def unfinished(logs: Path) -> str | None:
     return str(header.get("run"))
 
 
-def failed_hosts(run: Path) -> set[str]:
+def failed_hosts(run: Path) -> frozenset[str]:
     """Return the hosts of an earlier run that did not reach its last phase."""
-    return {
+    return frozenset(
         host
         for host, by_phase in document(run / "phases.json").items()
         if isinstance(by_phase, dict) and "serve" not in by_phase
-    }
+    )

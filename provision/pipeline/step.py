@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from provision.core.models.phase_names import PhaseName
 
 if TYPE_CHECKING:
-    from provision.pipeline.context import BackgroundTask, RunContext
+    from provision.pipeline.background import BackgroundTask
+    from provision.pipeline.context import RunContext
     from provision.pipeline.results import ProbedHosts
 
     PhaseFunction = Callable[..., ProbedHosts]

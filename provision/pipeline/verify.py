@@ -91,7 +91,7 @@ def verify_live(
         documents, aggregate = check(context, probed, hosts, options)
         return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
     playbooks.acquire_locks(context, probed, "verify", hosts)
-    hosts = [host for host in hosts if host.name in context.locked]
+    hosts = [host for host in hosts if host.name in context.sessions.locks]
     try:
         documents, aggregate = check(context, probed, hosts, options)
     except KeyboardInterrupt:
@@ -171,8 +171,8 @@ def check(
         context.record(_result(context, name, verified, options, time.monotonic() - started))
     if options.refute:
         return documents, ()
-    context.checked |= documents
-    aggregate = compare(list(context.checked.values()))
+    context.outcomes.checks |= documents
+    aggregate = compare(list(context.outcomes.checks.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
         aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]

@@ -61,7 +61,7 @@ class Fleet:
                     continue
                 context.record(PhaseResult(host=host, phase=phase, status=status, changed=phase == "serve"))
                 if status == "failed":
-                    context.failures.add(Exit.RED)
+                    context.outcomes.failures.add(Exit.RED)
             if name == "plan":
                 return PlannedHosts(plan=Plan(classes=(Resolution(hosts=tuple(names), stack=None),)))
             if name == "stage":

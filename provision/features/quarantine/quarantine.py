@@ -83,7 +83,7 @@ def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -
         names: The hosts.
         drain: Whether they are drained at gateways that know them, or taken back at those that do not know them any more.
     """
-    gateways = context.find_gateways() if names else ()
+    gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)
     for host in gateways:
