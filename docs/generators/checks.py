@@ -56,4 +56,5 @@ def _faults() -> Iterator[str]:
     yield f"## Faults that can be injected\n\nEach level includes the ones before it: {', '.join(LEVELS)}.\n\n| fault | changes | noticed by |\n|---|---|---|"
     for fault, about in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
-        yield f"| `{fault}` | {about} | {'every check' if fault in ANY_CHECK else f'{count} checks'} |"
+        noticed = "every check" if fault in ANY_CHECK else f"{count} check{'s' if count != 1 else ''}"
+        yield f"| `{fault}` | {about} | {noticed} |"

@@ -72,7 +72,7 @@ def nvidia_obstacle():
         return f"kernel {kernel} runs, which is not installed on this host and has no module"
     for name in ("nouveau", "nova_core"):
         if os.path.isdir(f"/sys/module/{name}"):
-            return f"{name} has the cards"
+            return f"{name} has the GPUs"
     if os.path.isdir("/sys/module/nvidia"):
         loaded = (read("/sys/module/nvidia/version") or "of another version").strip()
         return f"driver {loaded} is loaded"

@@ -17,7 +17,10 @@ app = typer.Typer(
 )
 
 PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="Folder of the installation on the hosts, if it is not the default one.")
+    str | None,
+    typer.Option(
+        "--prefix", metavar="FOLDER", help="Folder of the installation on the hosts, if it is not the default one."
+    ),
 ]
 
 
@@ -31,23 +34,29 @@ def check(
     ] = None,
     prefix: PrefixOption = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Run only this check or family of checks, of any level. Repeatable."),
+        typer.Option(
+            "--only", metavar="NAME", help="Run only this check or family of checks, of any level. Repeatable."
+        ),
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="Leave out this check or family of checks. Repeatable.")
+        list[str] | None,
+        typer.Option("--skip", metavar="NAME", help="Leave out this check or family of checks. Repeatable."),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the checks of this level, and run none.")] = False,
     inject: Annotated[
         list[str] | None,
         typer.Option(
-            "--inject", hidden=True, help="FAULT or FAULT@NAME: spoil what checks observe, to see that they notice."
+            "--inject",
+            metavar="FAULT[@NAME]",
+            hidden=True,
+            help="Falsify what the checks observe (with @NAME: what one check observes), to test that they notice it.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,
@@ -74,10 +83,10 @@ def check(
 @with_hosts
 def soak(
     *,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Duration, in minutes.")],
+    minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0.1, help="Duration, in minutes.")],
     prefix: PrefixOption = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from provision.catalog.index.settings import read_settings
 from provision.core import features
 from provision.core.errors import BundleError, Exit, NoStackError
+from provision.core.folders import cache_folder
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
@@ -26,7 +27,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.runner import cache_folder, execute
+from provision.pipeline.runner import execute
 from provision.pipeline.stage import stage as stage_hosts
 from provision.pipeline.step import Step
 from provision.pipeline.wheel_builds import make_wheel_builder

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core import features
 from provision.core.errors import Exit, ModelError, StageError, UsageError
+from provision.core.folders import as_typed, cache_folder
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
@@ -38,7 +39,7 @@ from provision.pipeline.phases import (
     steps_until,
 )
 from provision.pipeline.results import PlannedHosts
-from provision.pipeline.runner import RunOutcome, cache_folder, execute
+from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import time_line
@@ -67,6 +68,7 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
     """
     stream = unguarded(sys.stdout) if drawn else sys.stdout
     try:
+        text = as_typed(text)
         stream.write(text if text.endswith("\n") else text + "\n")
         stream.flush()
     except OSError as error:
@@ -241,7 +243,7 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     try:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
-        raise ModelError(f"whether model `{settings.model}` fits is unknown: {error.text}", hint=error.hint) from None
+        raise ModelError(f"cannot tell whether model `{settings.model}` fits: {error.text}", hint=error.hint) from None
     return {settings.model: shape} if shape else {}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
@@ -46,13 +46,6 @@ if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.core.models.records import Summary
     from provision.pipeline.batches import Batching
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
-    if named := environ.get("FIRSTLIGHT_CACHE"):
-        return Path(named).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
 def read_inventory(request: CommandRequest) -> Inventory:

@@ -36,7 +36,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     for host in unchanged:
         if host not in unproven:
             _keep_last_proof(context, host.name, verified.facts[host.name])
-            text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
+            text = "serves since its answers were verified" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
     starts = Starts(context, verified, switching, still=again)
     waves = starts.turns(switching)

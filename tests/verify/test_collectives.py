@@ -20,7 +20,7 @@ def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: f
 
 def test_writes_that_arrive_are_reported() -> None:
     outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
-    assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of cards arrive, all of them directly")
+    assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of GPUs arrive, all of them directly")
     assert [(one.name, one.value) for one in outcome.figures] == [("pairs whose writes do not arrive", 0)]
 
 
@@ -28,7 +28,7 @@ def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
     outcome = pairs.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
     assert (outcome.status, outcome.reason) == (
         "ok",
-        "2 pairs of cards copy, all directly; the slowest, cuda:1 -> cuda:0, 250 GB/s",
+        "2 pairs of GPUs copy, all directly; the slowest, cuda:1 -> cuda:0, 250 GB/s",
     )
     assert [(one.name, one.value) for one in outcome.figures] == [
         ("slowest copy between two", 250.0),
@@ -43,7 +43,7 @@ def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
     outcome = pairs.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
     assert (outcome.status, outcome.reason) == (
         "warn",
-        "1 of 12 pairs of cards copy slower than 60% of the median: cuda:1 -> cuda:3 100 GB/s",
+        "1 of 12 pairs of GPUs copy slower than 60% of the median: cuda:1 -> cuda:3 100 GB/s",
     )
     assert peers.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
 
@@ -69,7 +69,7 @@ def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_swit
     outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
     assert (outcome.status, outcome.reason) == (
         "warn",
-        "writes do not arrive in the other card's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
+        "writes do not arrive in the other GPU's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
     )
     row = options()["no_peer_writes"]
     variables = (f"{name}={variable['value']}" for name, variable in row["environment"].items())

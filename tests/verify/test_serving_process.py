@@ -100,7 +100,7 @@ def test_a_service_as_planned_passes() -> None:
         "ok",
         "python vllm serve (PID 7) and 1 descendants run as planned, from this environment's files",
     )
-    assert "restarted since the last proof" in evaluate(PLAN, replace(SOUND, proven=False)).reason
+    assert "restarted since its answers were verified" in evaluate(PLAN, replace(SOUND, proven=False)).reason
 
 
 @pytest.mark.parametrize(

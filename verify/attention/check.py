@@ -33,7 +33,7 @@ DEADLINE_S = 180.0
 NO_KERNEL_TRACE = CheckResult(
     "error",
     "cannot tell which kernel ran: torch's profiler recorded nothing on this device",
-    remedy="allow CUPTI (roctracer on AMD cards): some containers and virtual GPUs forbid it, and another profiler may be using it",
+    remedy="allow CUPTI (roctracer on AMD GPUs): some containers and virtual GPUs forbid it, and another profiler may be using it",
 )
 
 

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
-        return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
+        return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
     compared = [*measured, *(layer.error for layer in layers)]
     outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):
@@ -108,30 +108,39 @@ def render(document: dict[str, Any]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify upgrade",
-        description="Upgrade the attention of a model of yours, prove that outputs and gradients stay, measure both.",
-        epilog="FACTORY takes nothing and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
-        "keywords. exit codes: 0 the same, 1 the same and nothing gained, 2 different, 3 cannot tell, 64 usage",
+        description="Upgrade the attention of your own model, check that outputs and gradients stay the same, and measure both models.",
+        epilog="FACTORY takes no arguments and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
+        "keywords. Exit codes: 0 same results, 1 same results and no gain, 2 different results, "
+        "3 could not be checked, 64 wrong usage.",
         hint="verify upgrade --help",
     )
-    parser.add_argument("model", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY")
-    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first card, else the CPU)")
-    parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
     parser.add_argument(
-        "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"
+        "model", metavar="MODULE:FACTORY", help="the function that makes the model; FILE.py:FACTORY works too"
+    )
+    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first GPU, else the CPU)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="convert the model and its inputs to this type first (default: leave them)"
+    )
+    parser.add_argument(
+        "--discard-weights", action="store_true", help="return None where the model asks for attention weights"
     )
     parser.add_argument(
         "--attention",
         choices=NAMES,
-        help="implementation for a model of transformers (default: flash_attention_2 where it can, else sdpa)",
+        help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
-    parser.add_argument("--save", metavar="FILE", type=Path, help="torch.save the upgraded model, unless it differs")
-    parser.add_argument("--diff", action="store_true", help="print the change of the module's source that upgrades it")
+    parser.add_argument(
+        "--save", metavar="FILE", type=Path, help="save the upgraded model with torch.save, unless its results differ"
+    )
+    parser.add_argument(
+        "--diff", action="store_true", help="print the change to the module's source that upgrades the model"
+    )
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the upgraded module beside the original, as NAME_flash.py, unless it differs",
+        help="write the upgraded module beside the original, as NAME_flash.py, unless its results differ",
     )
-    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument("--json", action="store_true", help="print the whole document on standard output")
     return parser
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.errors import FirstlightError, InventoryError
+from provision.core.folders import product_path
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
@@ -24,7 +25,7 @@ from provision.pipeline.sent_bytes import SentBytes
 from provision.pipeline.unit_sets import play_differing, play_removal
 from provision.report.layout import fold_names
 
-LOCK = Path(__file__).parents[3] / "requirements" / "router.txt"
+LOCK = product_path("requirements/router.txt")
 DISTRIBUTION = "vllm-router"
 MACHINES = ("x86_64", "aarch64")
 """What vllm-router has wheels for."""

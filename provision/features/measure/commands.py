@@ -24,14 +24,20 @@ class Mode(StrEnum):
 def compare(
     *,
     backend: Annotated[
-        list[str] | None, typer.Option("--backend", help="An attention back end. Give the option twice.")
+        list[str] | None,
+        typer.Option("--backend", metavar="BACKEND", help="An attention back end. Give the option twice."),
     ] = None,
     mode: Annotated[
-        list[Mode] | None, typer.Option("--mode", help="Instead of back ends: --mode eager --mode compiled.")
+        list[Mode] | None,
+        typer.Option("--mode", metavar="MODE", help="Instead of back ends: --mode eager --mode compiled."),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="The change that a measure must reach, in percent: first_token=-40."),
+        typer.Option(
+            "--target",
+            metavar="MEASURE=PERCENT",
+            help="The change that a measure must reach, in percent: first_token=-40.",
+        ),
     ] = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
@@ -58,11 +64,13 @@ def upgrade(
     context: typer.Context,
     python: Annotated[
         Path | None,
-        typer.Option("--python", help="A Python that has torch. Default: that of this machine's installation."),
+        typer.Option(
+            "--python", metavar="PATH", help="A Python that has torch. Default: that of this machine's installation."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and compare it with the original: `verify upgrade --help`."""
+    """Upgrade the attention of your own model on this machine, and compare it with the original."""
     from provision.features.measure.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

@@ -19,7 +19,7 @@ UNKNOWN_TIME = "an unknown time"
 
 
 class MarkedCard(Record):
-    """The card that a mark speaks of, as far as it is known."""
+    """The GPU that a mark speaks of, as far as it is known."""
 
     device: str | None = None
     """As the check named it, such as `cuda:3`."""

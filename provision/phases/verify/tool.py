@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.files import files_below
+from provision.core.folders import product_path
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
 
-SOURCE = Path(__file__).resolve().parents[3] / "verify"
+SOURCE = product_path("verify")
 STAYS_HERE = frozenset(
     {
         "verify/runner/fault_families.py",

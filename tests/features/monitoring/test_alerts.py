@@ -84,7 +84,7 @@ def test_an_alert_says_what_is_wrong_what_to_type_and_where_its_threshold_comes_
 
 
 def test_hosts_offer_the_metrics_of_alerts_and_dashboards() -> None:
-    """Those of vLLM and HAProxy are compared with real ones in tests/verify/in_vllm and tests/gateway."""
+    """Those of vLLM and HAProxy are compared with real ones in tests/verify/in_vllm and tests/features/gateway."""
     queries = [rule["expr"] for rule in RULES.values()]
     queries += [panel["query"] for dashboard in described().values() for panel in dashboard["panel"]]
     names = set(re.findall(r"\b(?:firstlight|node)_[A-Za-z_]+", " ".join(queries)))

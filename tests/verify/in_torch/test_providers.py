@@ -199,7 +199,7 @@ def test_a_generation_runs_on_its_own_cards(
     assert {name for name, reason in reasons.items() if "needs compute capability" not in reason} == fit
 
 
-@pytest.mark.parametrize(("gfx", "reason"), [("gfx942", "no `aiter`"), ("gfx90a", "needs gfx942 or gfx950, this card")])
+@pytest.mark.parametrize(("gfx", "reason"), [("gfx942", "no `aiter`"), ("gfx90a", "needs gfx942 or gfx950, this GPU")])
 def test_aiter_runs_on_its_own_cards(monkeypatch: pytest.MonkeyPatch, gfx: str, reason: str) -> None:
     card = SimpleNamespace(gcnArchName=f"{gfx}:sramecc+:xnack-")
     monkeypatch.setattr(torch.version, "hip", "7.2.53211")
@@ -237,8 +237,8 @@ def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytes
 
 def test_only_installed_providers_are_available() -> None:
     assert {provider.missing("cpu") for provider in PROVIDERS} == {
-        "it computes on NVIDIA cards",
-        "it computes on NVIDIA cards and AMD cards",
+        "it computes on NVIDIA GPUs",
+        "it computes on NVIDIA GPUs and AMD GPUs",
     }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-KINDS = {"cpu": "CPUs", "cuda": "NVIDIA cards", "rocm": "AMD cards"}
+KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     if least <= has <= greatest:
         return None
     wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
-    return f"{row['title']} needs compute capability {wanted}, this card has {has[0]}.{has[1]}"
+    return f"{row['title']} needs compute capability {wanted}, this GPU has {has[0]}.{has[1]}"
 
 
 def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
     import torch
 
     has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
-    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this card has {has}"
+    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {has}"
 
 
 def import_problem(row: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two cards")
+            return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
@@ -47,8 +47,8 @@ def evaluate_speed(
     bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
     outcome = replace(outcome, figures=(*outcome.figures, bus))
     if least is not None and not speed >= least:
-        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per card, the floor is {least:.3g}"
-        links = "check the links between the cards: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per GPU, the floor is {least:.3g}"
+        links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
         return replace(outcome, status="warn", reason=text, remedy=links)
     return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
 
@@ -67,7 +67,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
 CHECK = Check(
     id="collectives.nccl",
-    description="The cards of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
+    description="The GPUs of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -21,7 +21,7 @@ def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two cards")
+            return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on the host's own memory.
         pairs = {f"cpu -> cpu, {turn}": _pair("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     else:
@@ -62,18 +62,18 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     if slow:
         details = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
         text = (
-            f"{len(slow)} of {len(pairs)} pairs of cards copy slower than {rule['share']:.0%} of the median: {details}"
+            f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {details}"
         )
         return CheckResult("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
-    text = f"{len(pairs)} pairs of cards copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
+    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
     return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
 
 
 CHECK = Check(
     id="collectives.pairs",
-    description="Copies between any two cards are about as fast as between the others.",
+    description="Copies between any two GPUs are about as fast as between the others.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -18,7 +18,7 @@ def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two cards")
+            return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on the host's own memory.
         return evaluate({"cpu -> cpu": _pair("cpu", "cpu", context.faults)})
     return evaluate({f"{one} -> {two}": _pair(one, two, context.faults) for one, two in permutations(devices, 2)})
@@ -56,17 +56,17 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     evidence = {"call": "a strided copy by the writer, compared by the owner", "pairs": dict(pairs)}
     if bad:
         details = ", ".join(f"{name} ({count} of {ROWS * COLUMNS} numbers)" for name, count in list(bad.items())[:4])
-        text = f"writes do not arrive in the other card's memory: {details}"
+        text = f"writes do not arrive in the other GPU's memory: {details}"
         return CheckResult("warn", text, figures, evidence, table("peers")["remedy"]["text"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} pairs through the host" if staged else "all of them directly"
-    text = f"writes of {len(pairs)} pairs of cards arrive, {way}"
+    text = f"writes of {len(pairs)} pairs of GPUs arrive, {way}"
     return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="collectives.peers",
-    description="What a kernel of one card writes into the memory of another one arrives there, for each ordered pair.",
+    description="What a kernel of one GPU writes into the memory of another one arrives there, for each ordered pair.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

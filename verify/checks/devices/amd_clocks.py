@@ -20,7 +20,7 @@ def evaluate(cards: Sequence[Limits]) -> CheckResult:
     """Only current reasons are evaluated. Reasons without a row (clocks below a limit that the host set, little work) are evidence."""
     telling = [card for card in cards if card.active]
     if not telling:
-        return CheckResult("skip", "these cards do not report what slows them down")
+        return CheckResult("skip", "these GPUs do not report what slows them down")
     rule = table("devices")["amd_limits"]
     evidence = {
         "command": " ".join(amd_smi.METRICS),
@@ -28,18 +28,18 @@ def evaluate(cards: Sequence[Limits]) -> CheckResult:
         "source": rule["source"],
     }
     observations = [entry for card in telling for entry in _of_card(card)]
-    return combine(observations, f"nothing slows {len(telling)} AMD cards down", (), evidence)
+    return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
 
 
 def _of_card(card: Limits) -> Iterator[Observation]:
     for row in table("devices")["amd_limit"]:
         if card.active.get(row["reason"]):
-            yield Observation(row["status"], f"card {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
 
 
 CHECK = Check(
     id="devices.amd_clocks",
-    description="Neither heat nor the system's power slows an AMD card down.",
+    description="Neither heat nor the system's power slows an AMD GPU down.",
     run=_run,
     faults=("sick-gpu",),
 )

@@ -28,7 +28,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     )
     observations = [entry for card in cards for entry in _of_card(card)]
     seen = sorted({name for names in named.values() for name in names})
-    healthy = f"nothing slows {len(cards)} cards down (current clock limits: {', '.join(seen) or 'none'})"
+    healthy = f"nothing slows a GPU down ({len(cards)} checked; current clock limits: {', '.join(seen) or 'none'})"
     evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
     return combine(observations, healthy, figures, evidence)
 
@@ -49,7 +49,7 @@ def _of_card(card: Health) -> Iterator[Observation]:
 
 CHECK = Check(
     id="devices.clocks",
-    description="Neither heat, power nor a power cap below the default slows an NVIDIA card down.",
+    description="Neither heat, power nor a power cap below the default slows an NVIDIA GPU down.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

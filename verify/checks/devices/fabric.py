@@ -25,13 +25,13 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     states = table("devices")["fabric_state"]
     members = [card for card in cards if card.fabric and card.fabric.state]
     if not members:
-        return CheckResult("skip", "no card belongs to an NVSwitch fabric, or the driver is older than 535")
+        return CheckResult("skip", "no GPU belongs to an NVSwitch fabric, or the driver is older than 535")
     complete = [card for card in members if card.fabric and card.fabric.state == states["completed"]]
-    figures = (Figure("cards in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
+    figures = (Figure("GPUs in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
     observations = [entry for card in members for entry in _of_card(card, states, exclusive=len(cards) == 1)]
     evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
     return combine(
-        observations, f"{len(complete)} of {len(members)} cards are registered with the fabric", figures, evidence
+        observations, f"{len(complete)} of {len(members)} GPUs are registered with the fabric", figures, evidence
     )
 
 
@@ -55,7 +55,7 @@ def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterat
 
 CHECK = Check(
     id="devices.fabric",
-    description="All cards of an NVSwitch system are registered with its fabric, which is complete and healthy.",
+    description="All GPUs of an NVSwitch system are registered with its fabric, which is complete and healthy.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

@@ -12,7 +12,7 @@ from verify.records import Check, CheckContext, CheckResult, Figure
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20
-SEAT = "reseat the card and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
+SEAT = "reseat the GPU and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -22,7 +22,7 @@ def _run(context: CheckContext) -> CheckResult:
         return CheckResult("skip", "a CPU has no PCIe link")
     address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
     if address is None:
-        return CheckResult("skip", "this torch does not report the PCI addresses of its cards")
+        return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
     return evaluate(address, _under_load(address, str(context.device)))
 
 
@@ -46,8 +46,8 @@ def _under_load(address: str, device: str) -> Link:
 def evaluate(address: str, seen: Link) -> CheckResult:
     """Compare the link under load with the maximum of card and slot."""
     figures = (
-        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of card and slot"),
-        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of card and slot"),
+        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of GPU and slot"),
+        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of GPU and slot"),
     )
     if seen.width is None or seen.speed is None:
         return CheckResult(
@@ -59,13 +59,13 @@ def evaluate(address: str, seen: Link) -> CheckResult:
     if seen.speed_at_most and seen.speed < seen.speed_at_most:
         text = f"{address} runs at {seen.speed:g} of {seen.speed_at_most:g} GT/s under load"
         observations.append(Observation("warn", text, SEAT))
-    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of card and slot"
+    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of GPU and slot"
     return combine(observations, healthy, figures, asdict(seen))
 
 
 CHECK = Check(
     id="devices.pcie",
-    description="Under load, the card's link has the lanes and the speed that card and slot both support.",
+    description="Under load, the GPU's link has the lanes and the speed that GPU and slot both support.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -6,15 +6,15 @@ from verify.records import Check, CheckContext, CheckResult
 
 
 def _run(context: CheckContext) -> CheckResult:
-    problem = "torch sees no card" if "missing-gpu" in context.faults else context.devices_problem
+    problem = "torch sees no GPU" if "missing-gpu" in context.faults else context.devices_problem
     if problem:
-        return CheckResult("fail", problem, remedy="check whether the driver works: nvidia-smi, on AMD cards rocminfo")
+        return CheckResult("fail", problem, remedy="check whether the driver works: nvidia-smi, on AMD GPUs rocminfo")
     return CheckResult("ok", f"torch computes on {', '.join(context.devices)}")
 
 
 CHECK = Check(
     id="devices.torch",
-    description="torch sees the planned devices: cards if the plan computes on cards.",
+    description="torch sees the planned devices: GPUs if the plan computes on GPUs.",
     run=_run,
     requires=("libraries.torch_build", "devices.driver"),
     faults=("missing-gpu",),

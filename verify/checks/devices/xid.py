@@ -79,7 +79,7 @@ def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> Chec
             group[event.what, event.pci, event.number].append(event)
         observations += [_observation(group, is_new=is_new) for group in group.values()]
     evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
-    return combine(observations, "the kernel log has no fault of a card since boot", figures, evidence)
+    return combine(observations, "the kernel log has no fault of a GPU since boot", figures, evidence)
 
 
 def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
@@ -113,7 +113,7 @@ def meaning(event: Event) -> tuple[str, str, str]:
 
 CHECK = Check(
     id="devices.xid",
-    description="The kernel log has no new fault of an NVIDIA card (Xid) or switch (SXid); earlier ones are listed.",
+    description="The kernel log has no new fault of an NVIDIA GPU (Xid) or switch (SXid); earlier ones are listed.",
     run=_run,
     faults=("sick-gpu",),
     deadline_s=30.0,

@@ -64,7 +64,7 @@ def _not_made(message: str) -> CheckResult:
 
 CHECK = Check(
     id="kernels.compile",
-    description="torch's compiler makes a correct kernel on this host (Triton on cards, C++ on CPUs).",
+    description="torch's compiler makes a correct kernel on this host (Triton on GPUs, C++ on CPUs).",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

@@ -52,7 +52,7 @@ def _refuses(device: str) -> str | None:
     import torch
 
     if torch.version.hip is not None:
-        return "not evaluated on AMD cards, whose 8-bit formats differ by generation"
+        return "not evaluated on AMD GPUs, whose 8-bit formats differ by generation"
     needed = tuple(int(part) for part in table("tolerances")["gemm_8bit"]["fp8_compute_capability"].split("."))
     has = torch.cuda.get_device_capability(device)
     return None if has >= needed else f"compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"

@@ -70,7 +70,7 @@ def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
 
 CHECK = Check(
     id="kernels.memory_pattern",
-    description="The device's free memory returns what was written, with every bit set and cleared; on cards after some seconds.",
+    description="The device's free memory returns what was written, with every bit set and cleared. On GPUs it is read after some seconds.",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

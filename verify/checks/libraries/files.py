@@ -115,7 +115,7 @@ def _text(wrong: dict[str, str]) -> str:
 
 CHECK = Check(
     id="libraries.files",
-    description="Every installed file has the size from the build of the environment; on full the content of all files is compared, otherwise of mapped or changed ones.",
+    description="Every installed file has the size that it had when the environment was built. Level full compares the content of all files, other levels that of loaded or changed ones.",
     run=_run,
     level="standard",
     faults=("stale-library",),

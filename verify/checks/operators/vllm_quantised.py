@@ -136,7 +136,7 @@ def _for_nvidia(name: str, device: str) -> Call:
     import torch
 
     if torch.version.hip is not None:
-        raise MissingError("not checked on AMD cards, whose 8-bit formats differ by generation")
+        raise MissingError("not checked on AMD GPUs, whose 8-bit formats differ by generation")
     return operator(name, device)
 
 
@@ -177,7 +177,7 @@ _int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
 
 CHECK = check(
     "vllm_quantised",
-    "vLLM's rounding to int8 and fp8 is exact, and its products of them match float64.",
+    "vLLM's rounding to int8 and fp8 is exact, and products of the rounded numbers match float64.",
     [
         OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
         OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),

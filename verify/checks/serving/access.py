@@ -208,7 +208,7 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
 
 CHECK = Check(
     id="serving.access",
-    description="It listens where planned, every guarded route rejects a missing and a wrong key, and only the owner can read its secrets.",
+    description="The service listens where planned, every guarded route rejects a missing and a wrong key, and only the owner can read its secrets.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

@@ -162,7 +162,7 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     evidence = {
         "processes": {one.pid: one.title for one in facts.processes},
         "listens": [f"{one.address} port {facts.port}" for one in facts.listeners],
-        "the last proof was of this start": facts.proven,
+        "answers verified since this start": facts.proven,
         "problems": [*failures, *warnings],
     }
     figures = (Figure("processes", len(facts.processes), "count"), Figure("runs for", facts.age_s, "s"))
@@ -172,7 +172,7 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
         return CheckResult(
             "warn", _short(warnings), figures, evidence, ANEW if listens else "check again when it answers"
         )
-    since = "" if facts.proven else "; restarted since the last proof"
+    since = "" if facts.proven else "; restarted since its answers were verified"
     text = (
         f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
     )

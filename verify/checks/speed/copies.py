@@ -27,7 +27,7 @@ def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
-        return CheckResult("skip", "no card to copy to")
+        return CheckResult("skip", "no GPU to copy to")
     address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
     seat = bind(address)
     # On a CPU an injected fault is proven on a copy within the host's memory.
@@ -51,7 +51,7 @@ def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
 
 CHECK = device_speed(
     "speed.copies",
-    "Copies between host and device are as fast as the card's type and link allow.",
+    "Copies between host and device are as fast as the GPU's type and link allow.",
     _run,
     deadline_s=60.0,
 )

@@ -41,7 +41,7 @@ def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
 
 CHECK = device_speed(
     "speed.gemm",
-    "The device multiplies matrices as fast as its card type should.",
+    "The device multiplies matrices as fast as a GPU of its type should.",
     _run,
     deadline_s=120.0,
 )

@@ -30,7 +30,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 CHECK = device_speed(
     "speed.memory",
-    "The device reads and writes its memory as fast as its card type should.",
+    "The device reads and writes its memory as fast as a GPU of its type should.",
     _run,
     deadline_s=60.0,
 )

@@ -48,7 +48,7 @@ def run_trial(
         least = _least_free(store, rank, device)
         if least < load["gpu_bytes"]:
             return {
-                "skip": f"{least / 2**30:.1f} GiB of a card are free, {load['gpu_bytes'] / 2**30:.1f} GiB are needed"
+                "skip": f"{least / 2**30:.1f} GiB of a GPU are free, {load['gpu_bytes'] / 2**30:.1f} GiB are needed"
             }
     dist.init_process_group(backend, store=store, rank=rank, world_size=WORLD, timeout=limit)
 
