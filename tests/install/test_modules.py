@@ -13,7 +13,7 @@ import yaml
 from provision.features.firewall.rules import START
 from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
 
-PHASES = PLAYBOOKS.parent / "provision" / "phases"
+FEATURES = PLAYBOOKS.parent / "provision" / "features"
 OLDEST = (3, 8)
 """The oldest Python that ansible-core 2.19 supports on a host."""
 
@@ -68,5 +68,5 @@ def test_the_oldest_python_of_a_host_can_read_it(path: Any) -> None:
 
 
 def test_units_that_belong_to_no_release_stay_when_releases_go() -> None:
-    shipped = {path.name for kind in ("service", "timer") for path in PHASES.rglob(f"firstlight-*.{kind}")}
+    shipped = {path.name for kind in ("service", "timer") for path in FEATURES.rglob(f"firstlight-*.{kind}")}
     assert {*load("firstlight_state").UNITS_BESIDE} == shipped | {START.unit}
