@@ -154,6 +154,12 @@ class Check:
         return self.id.partition(".")[0]
 
 
+def first_few(texts: Sequence[str], count: int, *, separator: str = "; ", more: str = " and") -> str:
+    """Join the first `count` texts, followed by how many more there are: `a; b and 3 more`."""
+    rest = f"{more} {len(texts) - count} more" if len(texts) > count else ""
+    return separator.join(texts[:count]) + rest
+
+
 def worst_status(statuses: list[Status]) -> Status:
     """Return the worst status, `error` if there is none."""
     return max(statuses, key=SEVERITY.index, default="error")

@@ -61,7 +61,6 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
         for path in (
             "cabi/build.py",
             "doctor/text_classifier.py",
-            "runner/fault_families.py",
             "host/comparison.py",
             "runner/time_limits.py",
         )

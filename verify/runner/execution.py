@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from verify import VERSION
 from verify.host import devices
+from verify.host.views import torch_view
 from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
 from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
@@ -217,7 +218,7 @@ def _import_torch() -> tuple[str | None, str | None]:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the same order as for the service and in the Stack
     try:
-        import torch
+        torch = torch_view.load()
     except BaseException as error:  # noqa: BLE001 - a broken torch may raise anything, which is the result
         return None, f"{type(error).__name__}: {error}"
     return str(torch.__version__), None
