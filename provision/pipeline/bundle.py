@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.catalog.index.settings import read_settings
+from provision.core import features
 from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.folders import cache_folder
 from provision.core.formatting import GIB
@@ -20,7 +21,7 @@ from provision.phases.stage import stage
 from provision.phases.stage.bundle import BundleContents, RecordingStore, sealed, write_bundle
 from provision.phases.stage.bundle.keys import public_text, signing_key
 from provision.phases.stage.bundle.product_files import controller_wheels, list_user_files, product_files
-from provision.pipeline import CommandRequest, background_packages, gateway_routers
+from provision.pipeline import CommandRequest, background_packages
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE
@@ -120,7 +121,7 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
     context.options = replace(context.options, client=sealed(read_settings()))
     context.use_store(store)
-    gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
+    features.call("stage_for_bundle", context, planned)
     context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 

@@ -29,7 +29,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.failures import diagnose
 from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.options import RunOptions
-from provision.pipeline.phases import background_of, reads_only
+from provision.pipeline.phases import background_of
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
@@ -163,7 +163,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
-    interrupted, query = False, reads_only(steps)
+    interrupted, query = False, all(step.reads_only for step in steps)
     with open_run(request, titles=_titles(steps), is_query=query) as context:
         with as_interrupt():
             try:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
@@ -154,8 +155,9 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
 
 @cache
 def host_tools(folder: Path) -> Mapping[str, Path]:
-    """Return the programs for PREFIX/bin by name: those of the service, and the checks."""
-    return {**serve_tools(folder), "verify.pyz": build_zipapp(folder / "verify.pyz")}
+    """Return the programs for PREFIX/bin by name: those of the service and of features, and the checks."""
+    added = {name: path for programs in features.hooks("host_programs") for name, path in programs(folder).items()}
+    return {**serve_tools(folder), **added, "verify.pyz": build_zipapp(folder / "verify.pyz")}
 
 
 def _dpkg_status(context: RunContext, host: Host) -> str:

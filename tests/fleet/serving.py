@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from provision.fleet.multihost import meet
+from provision.features.multinode.coordinator import meet
 from provision.fleet.ssh import open_session
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.command_runner import CommandRunner

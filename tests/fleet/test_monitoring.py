@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.tool import zipapp
+from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
-from tests.gateway.running import wait_until
 
 CURRENT = "/opt/firstlight/monitoring/current"
 PROMETHEUS, EXPORTER = "firstlight-prometheus.service", "firstlight-node-exporter.service"
