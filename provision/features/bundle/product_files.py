@@ -13,7 +13,7 @@ from provision.catalog.index.sources import find_sources
 from provision.core.errors import BundleError
 from provision.core.folders import product_path
 from provision.core.tables import own_table
-from provision.phases.stage.bundle.manifest import PRODUCT, Manifest
+from provision.features.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.locked_wheel import require_locked
 from provision.phases.stage.platforms import Target

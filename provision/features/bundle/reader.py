@@ -13,9 +13,9 @@ from typing import IO
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import BundleError, StageError
-from provision.phases.stage.bundle.bundled import Bundled
-from provision.phases.stage.bundle.keys import verify
-from provision.phases.stage.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
+from provision.features.bundle.bundled import Bundled
+from provision.features.bundle.keys import verify
+from provision.features.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
 from provision.phases.stage.model import remember_hashes
 from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name
 
@@ -34,12 +34,20 @@ class OpenedBundle:
 
 
 def open_bundle(
-    path: Path, store: Store, *, trust: str | None, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    store: Store,
+    *,
+    trust: str | None,
+    accepts_older: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> OpenedBundle:
     """Check a bundle and put its files into the wheelhouse. Files that are present are not read again.
 
     Args:
+        path: The file.
+        store: The wheelhouse.
         trust: The public key or its file; None for the user's own key.
+        accepts_older: Whether the user accepts a bundle that is older than the last one of a host.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
@@ -54,10 +62,8 @@ def open_bundle(
     model = _lay_out(manifest, store)
     for entry in manifest.cache_entries:
         store.put(entry.kind, entry.key, entry.value)
-    settings = ClientSettings(
-        no_index=True, sealed=True, bundled=Bundled(path.name, manifest.made_at, manifest.classes)
-    )
-    return OpenedBundle(manifest, settings, model)
+    bundled = Bundled(path.name, manifest.made_at, manifest.classes, accepts_older)
+    return OpenedBundle(manifest, ClientSettings(no_index=True, sealed=True, bundled=bundled), model)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from provision.core.errors import BundleError
 from provision.core.formatting import format_bytes
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import utc_now
-from provision.phases.stage.bundle.keys import sign
-from provision.phases.stage.bundle.manifest import (
+from provision.features.bundle.keys import sign
+from provision.features.bundle.manifest import (
     CONTROLLER,
     FILES,
     MANIFEST,

@@ -1,24 +1,18 @@
-"""Stage for and from a bundle: one cache key for all index settings, and a record of the cache entries in use."""
+"""The wheelhouse from which a bundle is made: it notes which cache entries are in use."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from provision.catalog.index.settings import ClientSettings, without_credentials
-from provision.phases.stage.bundle.manifest import CacheEntry
+from provision.catalog.index.settings import without_credentials
+from provision.features.bundle.manifest import CacheEntry
 from provision.phases.stage.wheelhouse import Store
 
 _LOCAL = frozenset({"manifests", "builds", "published"})
 """Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
-
-
-def sealed(settings: ClientSettings) -> ClientSettings:
-    """Return the settings with a cache key that does not depend on them, since they differ on other machines."""
-    return replace(settings, sealed=True)
 
 
 class RecordingStore(Store):

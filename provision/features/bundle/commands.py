@@ -43,9 +43,14 @@ def create(
     **options: Any,
 ) -> None:
     """Fetch everything that hosts need into one signed file, for networks without a package index."""
-    from provision.pipeline import bundle
+    from provision.features.bundle import create as pipeline
 
     if what_if is not None:
         refuse_with("--what-if", limit=options["limit"])
     request = asked("bundle", refresh=refresh, **options)
-    raise typer.Exit(bundle.create(request, what_if=what_if, output=output, key=key))
+    raise typer.Exit(pipeline.create(request, what_if=what_if, output=output, key=key))
+
+
+def add_to(program: typer.Typer) -> None:
+    """Add the command to the program."""
+    program.add_typer(app, name="bundle")

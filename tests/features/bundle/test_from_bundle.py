@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ import pytest
 from provision.core.errors import BundleError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.phases.stage.bundle import Bundled, Manifest, product_files
+from provision.features.bundle import product_files
+from provision.features.bundle.bundled import Bundled
+from provision.features.bundle.manifest import Manifest
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
-from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.runner import open_run
+from tests.features.bundle.test_bundle import make
 from tests.house.test_tracked_files import tracked
-from tests.stage.test_bundle import make
 from tests.stage.test_model import write_model
 
 
@@ -51,7 +53,7 @@ def test_a_run_counts_its_look_ups_in_one_wheelhouse(request_from_bundle: Comman
         assert context.wheelhouse().usage()["lookups"] == 1
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
 
 
@@ -140,27 +142,20 @@ def test_files_that_differ_from_the_signed_product_are_named(unpacked: tuple[Pat
 
 OLDER = Bundled("older.bundle", "2026-01-02T00:00:00.000Z", ())
 NEWER = Bundled("newer.bundle", "2026-03-04T00:00:00.000Z", ())
+HOST = Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings())
 
 
 def test_a_host_gets_no_older_bundle_unless_that_is_accepted(tmp_path: Path) -> None:
-    host, lasts = (
-        Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings()),
-        LastBundles(tmp_path),
-    )
-    accept_bundle(OLDER, host, lasts, accepts_older=False)
-    accept_bundle(NEWER, host, lasts, accepts_older=False)
-    accept_bundle(NEWER, host, lasts, accepts_older=False)
+    OLDER.accept(HOST, tmp_path)
+    NEWER.accept(HOST, tmp_path)
+    NEWER.accept(HOST, tmp_path)
     with pytest.raises(BundleError) as refused:
-        accept_bundle(OLDER, host, lasts, accepts_older=False)
+        OLDER.accept(HOST, tmp_path)
     assert all(text in refused.value.text for text in (OLDER.name, OLDER.made_at, NEWER.name, NEWER.made_at, "`a`"))
-    accept_bundle(OLDER, host, lasts, accepts_older=True)
-    accept_bundle(OLDER, host, lasts, accepts_older=False)
+    replace(OLDER, accepts_older=True).accept(HOST, tmp_path)
+    OLDER.accept(HOST, tmp_path)
 
 
 def test_another_host_of_the_same_name_may_get_an_older_bundle(tmp_path: Path) -> None:
-    lasts = LastBundles(tmp_path)
-    accept_bundle(
-        NEWER, Host(name="a", connection=Connection(kind="local"), settings=Settings()), lasts, accepts_older=False
-    )
-    other = Host(name="a", connection=Connection(kind="ssh", address="192.0.2.1"), settings=Settings())
-    accept_bundle(OLDER, other, lasts, accepts_older=False)
+    NEWER.accept(HOST.model_copy(update={"connection": Connection(kind="local")}), tmp_path)
+    OLDER.accept(HOST, tmp_path)

@@ -14,12 +14,13 @@ from provision.core.folders import cache_folder
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
+from provision.features.bundle.keys import public_text, signing_key
+from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
+from provision.features.bundle.recording_store import RecordingStore
+from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
-from provision.phases.stage.bundle import BundleContents, RecordingStore, sealed, write_bundle
-from provision.phases.stage.bundle.keys import public_text, signing_key
-from provision.phases.stage.bundle.product_files import controller_wheels, list_user_files, product_files
 from provision.pipeline import CommandRequest, background_packages, gateway_routers
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
@@ -34,7 +35,7 @@ from provision.pipeline.wheel_builds import make_wheel_builder
 if TYPE_CHECKING:
     from minisign import SecretKey
 
-    from provision.phases.stage.bundle import Manifest
+    from provision.features.bundle.manifest import Manifest
 
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
@@ -79,15 +80,14 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
             f"no combination of versions fits: {resolution.reasons[0].text}",
             hint=resolution.nearest.text if resolution.nearest else None,
         )
-    client, wheel_builder = sealed(read_settings()), make_wheel_builder(store, request.inventory)
     return [
         stage(
             resolution,
             settings,
             facts,
             store=store,
-            client=client,
-            packager=wheel_builder,
+            client=replace(read_settings(), sealed=True),
+            packager=make_wheel_builder(store, request.inventory),
             refresh=request.refresh,
             progress=report_progress,
         )
@@ -118,7 +118,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
-    context.options = replace(context.options, client=sealed(read_settings()))
+    context.options = replace(context.options, client=replace(read_settings(), sealed=True))
     context.use_store(store)
     gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
     context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}

@@ -24,9 +24,11 @@ from provision.core.folders import config_folder
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
+from provision.features.bundle import keys as bundle_keys
+from provision.features.bundle.reader import OpenedBundle, open_bundle
+from provision.features.bundle.recording_store import RecordingStore
+from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.stage import stage
-from provision.phases.stage.bundle import BundleContents, OpenedBundle, RecordingStore, open_bundle, write_bundle
-from provision.phases.stage.bundle import keys as bundle_keys
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.sbom import write_sbom
 from provision.phases.stage.wheelhouse import Store
