@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.fleet.peers.access import PROGRAM
-from provision.fleet.peers.onhost import peer
-from tests.sources.programs import answers_of
+from provision.features.peers.access import PROGRAM
+from provision.features.peers.onhost import peer
+from tests.features.peers.programs import answers_of
 
 LINE = "restrict ssh-ed25519 AAAA"
 CONTENT = {"a.whl": b"0123456789" * 1000, "model/config": b"{}"}

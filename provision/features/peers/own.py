@@ -9,7 +9,7 @@ from typing import Any
 
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh import program
+from provision.features.peers import program
 from provision.fleet.ssh.session import Session
 from provision.fleet.ssh.upload import check_space, list_remote, part_name
 

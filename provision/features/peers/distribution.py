@@ -1,4 +1,4 @@
-"""Files on their way to hosts: got by a host itself, handed on from host to host in the order of the relay, sent by the controller."""
+"""Files on their way to hosts: got by a host itself, handed on from host to host in the order of the relay; the controller sends the rest."""
 
 from __future__ import annotations
 
@@ -8,38 +8,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from provision.catalog.index.settings import read_settings, uv_variables
 from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
-from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.peers import access
-from provision.fleet.peers.relay import Member, Relay
-from provision.fleet.sources import own
-from provision.fleet.sources.choice import Choice, Way, sample, way_of
+from provision.features.peers import access, own
+from provision.features.peers.choice import Choice, Way, sample, way_of
+from provision.features.peers.relay import Member, Relay
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sending import Sending, Sent
 from provision.pipeline.sent_bytes import SentBytes
-
-
-def open_indexes(context: RunContext) -> tuple[str, ...]:
-    """Return the controller's indexes that ask for no login: what a host asks where the inventory names none."""
-    client = replace(context.options.client or read_settings(), extra_indexes=())
-    indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
-    return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
-
-
-def in_order(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
-    """Return hosts in the order in which their transfers begin: those that failed in the run before come first."""
-    return sorted(hosts, key=lambda host: host.name not in context.options.first)
 
 
 @contextmanager
@@ -51,32 +38,8 @@ def collected(problems: list[str]) -> Iterator[None]:
         problems.append(error.text)
 
 
-@dataclass(frozen=True)
-class Sent:
-    """How the files of a host came to it."""
-
-    bytes_sent: int
-    """By the controller."""
-    peer: str | None
-    peer_bytes: int
-    own_bytes: int
-    """That the host got by itself."""
-    seconds: float
-
-    def by_source(self) -> str:
-        """Return the bytes by source, for the progress."""
-        parts = {
-            "of its own": self.own_bytes,
-            f"from {self.peer}": self.peer_bytes,
-            "from the controller": self.bytes_sent,
-        }
-        return (
-            ", ".join(f"{format_bytes(count)} {source}" for source, count in parts.items() if count) or "nothing sent"
-        )
-
-
-class Distribution:
-    """Transfers to all hosts of a step. `send` is called once for each host, from threads; `close` takes back all access.
+class Distribution(Sending):
+    """Transfers to all hosts of a step; `close` takes back all access.
 
     Args:
         context: The run.
@@ -92,7 +55,7 @@ class Distribution:
         files: Mapping[str, Sequence[StagedFile]],
         choice: Choice,
     ) -> None:
-        self._context, self._planned, self._files = context, planned, files
+        super().__init__(context, planned, files)
         self._choice = choice
         self._relay = Relay(
             [
@@ -120,11 +83,11 @@ class Distribution:
             FirstlightError: The host cannot be sent to.
         """
         if host.name not in self._choice.names:
-            return self._send(host, progress, None, self._get(host, progress))
+            return self._bring(host, progress, None, self._get(host, progress))
         try:
             own_bytes = self._get(host, progress)
             source = self._begin(host)
-            sent = self._send(host, progress, source, own_bytes)
+            sent = self._bring(host, progress, source, own_bytes)
             serves = self._grant(host)
         except BaseException:
             with self._changed:
@@ -141,18 +104,21 @@ class Distribution:
         with self._changed:
             self._abandoned.add(host.name)
             self._changed.notify_all()
-        self._context.session(host).close()
+        super().abandon(host)
 
     def close(self) -> None:
-        """Take back all access."""
+        """Take back all access, and put the hosts that others served into the inventory's order."""
         with self._changed:
             grants, self._grants = self._grants, {}
-        if not grants:
-            return
-        with ThreadPoolExecutor(min(DEFAULT_LIMIT, len(grants))) as pool:
-            list(pool.map(lambda channel: channel.close(), grants.values()))
+        if grants:
+            with ThreadPoolExecutor(min(DEFAULT_LIMIT, len(grants))) as pool:
+                list(pool.map(lambda channel: channel.close(), grants.values()))
         for name in grants:
             self._context.run.change("peer-access", host=name, changed=True, output="taken back")
+        seen = self._context.state(SentBytes)
+        served = {*seen.transfers.from_peers}
+        names = tuple(host.name for host in self._context.inventory.hosts if host.name in served)
+        seen.transfers = seen.transfers.model_copy(update={"from_peers": names})
 
     def _begin(self, host: Host) -> str | None:
         """Wait for the turn of a host; return its source, None for the controller."""
@@ -232,7 +198,7 @@ class Distribution:
         finally:
             # `send` reports what is there already
             progress(-moved.total())
-            self._context.state(SentBytes).count_own(moved["host"], moved["path"])
+            self._context.state(SentBytes).count(host=moved["host"], path=moved["path"])
         if problems:
             self._note_short(host, problems)
         return moved.total()
@@ -241,29 +207,31 @@ class Distribution:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         self._context.progress.note(host.name, f"{problems[0]}{more}; the controller sends what is missing")
         self._context.run.event("own-source-short", host=host.name, phase="install", problems=problems)
-        self._context.state(SentBytes).count_own(0, 0, short=host.name)
+        self._context.state(SentBytes).count(short=host.name)
 
     @cached_property
     def _open_indexes(self) -> tuple[str, ...]:
-        return open_indexes(self._context)
+        """The controller's indexes that ask for no login: what a host asks where the inventory names none."""
+        client = replace(self._context.options.client or read_settings(), extra_indexes=())
+        indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
+        return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
 
     def _defaults(self, host: Host) -> own.Defaults:
         return own.Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
 
-    def _send(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
+    def _bring(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
         started = time.monotonic()
         moved = self._fetch(host, source, progress) if source is not None else 0
         self._check(host)
-        folder = self._planned.install_paths[host.name].incoming
-        report = self._context.session(host).send(self._files[host.name], folder, progress=progress)
-        ended = time.monotonic()
-        self._context.state(SentBytes).count(report.bytes_sent, moved, to=host.name)
-        self._context.state(SentBytes).bandwidth.add(report.bytes_sent, ended - report.seconds, ended)
+        sent = super().send(host, progress)
+        seconds = time.monotonic() - started
+        if moved:
+            self._context.state(SentBytes).count(peers=moved, to=host.name)
         if source is not None:
-            self._compare(host, source, report.bytes_sent)
+            self._compare(host, source, sent.bytes_sent)
         if own_bytes:
-            self._compare_own(host, report.bytes_sent)
-        return Sent(report.bytes_sent, source, moved, own_bytes, ended - started)
+            self._compare_own(host, sent.bytes_sent)
+        return replace(sent, seconds=seconds, peer=source, peer_bytes=moved, own_bytes=own_bytes)
 
     def _compare(self, host: Host, source: str, bytes_sent: int) -> None:
         """Ask a source no more when the controller had to send what the source has too."""
@@ -286,7 +254,7 @@ class Distribution:
     def _note_refusal(self, host: Host, source: str, text: str) -> None:
         self._context.progress.note(host.name, text)
         self._context.run.event("peer-refused", host=host.name, phase="install", peer=source, text=text)
-        self._context.state(SentBytes).count(0, refused=host.name)
+        self._context.state(SentBytes).count(refused=host.name)
 
     def _grant(self, host: Host) -> bool:
         """Let other hosts read what a host has; return whether they may."""

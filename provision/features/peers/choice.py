@@ -14,8 +14,8 @@ from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
 from provision.core.models.staged import FileKind, StagedFile
-from provision.fleet.peers import access
-from provision.fleet.peers.relay import AT_ONCE, FIRST
+from provision.features.peers import access
+from provision.features.peers.relay import AT_ONCE, FIRST
 
 Way = Literal["controller", "peers", "host", "path"]
 

@@ -20,12 +20,12 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
-from provision.fleet.sources.choice import choose
+from provision.features.peers.choice import choose
+from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.upload import Upload
 from provision.pipeline.context import RunContext
-from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
@@ -127,7 +127,7 @@ def test_wrong_bytes_of_a_folder_are_replaced(
     folder = share(tmp_path, files)
     (folder / "a.whl").write_bytes(b"x" * files[0].size)
     if not sampled:  # the hash on arrival is the first that shows it
-        monkeypatch.setattr("provision.pipeline.distribution.sample", lambda *_: frozenset())
+        monkeypatch.setattr("provision.features.peers.distribution.sample", lambda *_: frozenset())
     with sending(tmp_path, files, source="path", source_folder=str(folder)) as (context, host, distribution):
         distribution.send(host, lambda _: None)
     assert context.state(SentBytes).transfers.controller == (

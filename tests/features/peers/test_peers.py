@@ -20,14 +20,14 @@ from provision.core.models.stack import Plan, Resolution
 from provision.core.models.staged import StagedFile
 from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
-from provision.fleet.peers import access
-from provision.fleet.peers.relay import FIRST
-from provision.fleet.sources.choice import ENOUGH_HOSTS, choose
+from provision.features.peers import access
+from provision.features.peers.choice import ENOUGH_HOSTS, choose
+from provision.features.peers.distribution import Distribution
+from provision.features.peers.hooks import sent_early
+from provision.features.peers.relay import FIRST
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
-from provision.pipeline import background_upload
 from provision.pipeline.context import RunContext
-from provision.pipeline.distribution import Distribution
 from provision.pipeline.options import RunOptions
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.sent_bytes import SentBytes
@@ -234,12 +234,12 @@ def test_hosts_take_part_by_their_settings_and_how_they_are_reached(
 def test_wheels_go_in_the_background_to_the_first_hosts_of_each_class_alone(context: RunContext) -> None:
     classes = [Resolution(hosts=tuple(NAMES[:3]), stack=None), Resolution(hosts=tuple(NAMES[3:]), stack=None)]
     planned = PlannedHosts(plan=Plan(classes=tuple(classes)))
-    first = background_upload.first_of_classes(context, planned, context.hosts())
+    first = sent_early(context, planned, context.hosts())
     assert [one.name for one in first] == ["host0", "host1", "host3", "host4"]
     context.options = RunOptions(first=frozenset({"host2"}))
-    first = background_upload.first_of_classes(context, planned, context.hosts())
+    first = sent_early(context, planned, context.hosts())
     assert [one.name for one in first] == ["host2", "host0", "host3", "host4"]
-    few = background_upload.first_of_classes(context, planned, context.hosts()[:3])
+    few = sent_early(context, planned, context.hosts()[:3])
     assert len(few) == 3
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from provision.core.errors import SourceError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh import program
+from provision.features.peers import program
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.host_keys import name_of
 from provision.fleet.ssh.known_hosts import known_keys

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.fleet.peers.relay import AT_ONCE, ENOUGH_REFUSALS, FIRST, HOPELESS, Member, Relay, Turn
+from provision.features.peers.relay import AT_ONCE, ENOUGH_REFUSALS, FIRST, HOPELESS, Member, Relay, Turn
 
 FILES = {"a" * 64: 700, "b" * 64: 200, "c" * 64: 100}
 
