@@ -151,6 +151,7 @@ def check(
             soak_minutes=options.soak_minutes,
             picked=options.selection,
             refute=options.refute,
+            progress=partial(context.progress.current, host.name),
         )
         # At once: the mark must be there even if the run ends while other hosts are still at work.
         quarantine.mark_failed(context, probed, host, verified.document)

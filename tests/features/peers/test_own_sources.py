@@ -38,7 +38,7 @@ class Process(LocalSession):
     """A session that sends as one over SSH does, to a folder of this machine."""
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        return Upload(self, self, files, folder, progress).send()
+        return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:
         subprocess.run(["sh", "-c", command], input=b"".join(pieces), check=True)

@@ -138,4 +138,4 @@ def test_a_process_without_an_answer_is_named() -> None:
 
 @pytest.mark.parametrize("module", [nccl, pairs, peers])
 def test_checks_of_pairs_are_skipped_for_a_single_card(module: Any) -> None:
-    assert module.CHECK.run(CheckContext(devices=("cuda:0",))).status == "skip"
+    assert module.run(CheckContext(devices=("cuda:0",))).status == "skip"
