@@ -10,7 +10,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import bundle, catalog, chat, exit_status, logs, tool, verify, wheels
+from provision.cli import catalog, chat, exit_status, logs, tool, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -72,7 +72,6 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
-app.add_typer(bundle.app, name="bundle")
 app.command()(chat.chat)
 app.command()(tool.init)
 app.command("self-check")(tool.self_check)

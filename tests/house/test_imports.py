@@ -41,8 +41,7 @@ ON_HOST = (
     "provision/phases/serve/onhost",
     "provision/features/gateway/onhost",
     "provision/phases/serve/plugin",
-    "provision/fleet/peers/onhost",
-    "provision/fleet/sources/onhost",
+    "provision/features/peers/onhost",
 )
 """Programs that run on the host, where no module of the controller exists."""
 
