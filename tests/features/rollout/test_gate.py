@@ -78,6 +78,7 @@ def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float)
 def test_a_release_is_compared_before_it_passes_however_many_requests_clients_send() -> None:
     slow, old = Observed(600, 0, (0.5,) * 40), Observed(600, 0, (0.1,) * 200)
     assert decide(slow, old) == ("undecided", "0 of 600 requests failed; 40 of 64 synthetic requests were timed")
+    assert decide(Observed(600, 0, (0.5,)), old)[0] == "undecided", "one request that was timed"
     assert decide(slow.plus(slow), old)[0] == "roll back"
     assert decide(slow, Observed(600, 0))[0] == "go on", "the old release has no times"
 
@@ -89,6 +90,7 @@ def test_a_decision_names_its_numbers() -> None:
         "0 of 600 requests failed; first token after 15 ms, 15 ms with the old release",
     )
     assert decide(Observed(600, 0), None) == ("go on", "0 of 600 requests failed")
+    assert decide(good, None) == ("go on", "0 of 600 requests failed; first token after 15 ms")
     verdict, text = decide(Observed(600, 30, FAST), good)
     assert (verdict, text) == ("roll back", "30 of 600 requests failed; a healthy release fails at most 0.1%")
     slow = Observed(600, 0, tuple(value * 20 for value in FAST))
