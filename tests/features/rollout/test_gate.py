@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rollout_simulation import simulate
-from provision.features.rollout.gate import Measure, Observed, decide, failed_requests, is_slower
+from provision.features.rollout.gate import Measure, Observed, _rank_test, decide, failed_requests, is_slower
 
 FAST = tuple(0.010 + number / 10_000 for number in range(100))
 """Seconds, from 10 to 20 ms."""
@@ -66,6 +66,12 @@ def test_few_or_equal_samples_decide_nothing() -> None:
         assert not is_slower([9.0] * 63, [1.0] * 1000, measure)
         assert not is_slower([9.0] * 1000, [1.0] * 63, measure)
         assert not is_slower([0.1] * 100, [0.1] * 100, measure)
+
+
+def test_the_p_value_is_that_of_the_rank_sum_corrected_for_ties() -> None:
+    # Ranks 3.5, 6, 6 and 8 of eight; ties of two and of three: (23.5 - 18) / sqrt(16 / 12 * (9 - 30 / 56)) = 1.637 deviations.
+    assert _rank_test([3, 4, 4, 5], [1, 2, 3, 4]) == pytest.approx(0.050796, abs=1e-6)
+    assert _rank_test([2, 2], [2, 2]) == 1.0
 
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
