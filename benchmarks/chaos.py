@@ -15,14 +15,11 @@ code is 1 if a run did not end as an undisturbed host.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +30,8 @@ from benchmarks.chaos_cases.subject import Subject
 from benchmarks.chaos_cases.table import GOOD, NOT_COUNTED, failed_before, keep, kept, made, restore, totals
 from benchmarks.chaos_cases.trial import Bench, UndisturbedRunError
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import RESULTS, ROOT, header, publish, say
+from benchmarks.harness import RESULTS, ROOT, header, parser, publish, say
 from tests.fleet.commands import command
-from tests.fleet.hosts import Fleet
 from tests.fleet.root import cache_folder
 
 RUNS = 100
@@ -44,36 +40,6 @@ RUNS = 100
 def commit() -> str:
     """Return the commit of the checkout, with `+` where tracked files differ from it."""
     return command("git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+").strip()
-
-
-def keep_references(path: Path, references: Mapping[str, State]) -> None:
-    """Store the states of undisturbed hosts, with the product that made them."""
-    path.write_text(json.dumps({"commit": commit(), "states": references}), encoding="utf-8")
-
-
-def kept_references(path: Path) -> dict[str, State]:
-    """Return the stored states if this product made them; another one leaves other files on a host."""
-    document = json.loads(path.read_bytes()) if path.exists() else {}
-    now = commit()
-    states: dict[str, State] = document["states"] if document.get("commit") == now and not now.endswith("+") else {}
-    return states
-
-
-def new_bench(fleet: Fleet, folder: Path) -> Bench:
-    """Boot a host, install on it, and return it with the references of this folder. Raises UndisturbedRunError."""
-    path = folder / "references.json"
-    scratch = folder / "tmp"
-    bench = Bench(
-        Subject(fleet),
-        folder,
-        Path(os.environ["FIRSTLIGHT_CACHE"]),
-        scratch,
-        kept_references(path),
-        partial(keep_references, path),
-    )
-    say(f"{bench.subject.host.name}: runs without a fault")
-    bench.provide()
-    return bench
 
 
 def perform(bench: Bench, trial: Trial, seed: int) -> dict[str, Any]:
@@ -103,43 +69,49 @@ def perform(bench: Bench, trial: Trial, seed: int) -> dict[str, Any]:
 
 def work(trials: list[Trial], folder: Path, seed: int) -> None:
     """Carry out runs, and keep each row. A host that is not as it should be is replaced by a new one."""
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    (folder / "tmp").mkdir()
-    os.environ |= {"TMPDIR": str(folder / "tmp"), "FIRSTLIGHT_CACHE": str(folder / "cache")}
+    scratch, cache = folder / "tmp", folder / "cache"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    os.environ |= {"TMPDIR": str(scratch), "FIRSTLIGHT_CACHE": str(cache)}
+    references: dict[str, State] = {}
     with hosts_to_boot() as fleet:
         fleet.network.open()
         bench: Bench | None = None
         for trial in trials:
-            bench = bench or new_bench(fleet, folder)
+            if bench is None:
+                bench = Bench(Subject(fleet), folder, cache, scratch, references)
+                say(f"{bench.subject.host.name}: runs without a fault")
+                bench.provide()
             row = perform(bench, trial, seed)
             keep(folder / "rows.jsonl", json.loads(json.dumps(row).replace(str(folder), "STATE")))
             if row["result"] not in (GOOD, "differs", *NOT_COUNTED):
                 bench.subject.remove()
                 bench = None
+            if row["result"] == "error":  # perhaps another product by now, which leaves other files on a host
+                references.clear()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep the rows of this seed, and go on")
-    parser.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help=f"one of: {', '.join(sorted(FAULTS))}")
-    parser.add_argument("--state", type=Path, default=cache_folder().with_name("firstlight-chaos"))
-    parser.add_argument("--list", action="store_true", help="print what would be done, and do nothing")
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--runs", type=int, default=RUNS)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--resume", action="store_true", help="keep the rows of this seed, and go on")
+    options.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help=f"one of: {', '.join(sorted(FAULTS))}")
+    options.add_argument("--state", type=Path, default=cache_folder().with_name("firstlight-chaos"))
+    options.add_argument("--list", action="store_true", help="print what would be done, and do nothing")
+    given = options.parse_args()
     given.state.mkdir(parents=True, exist_ok=True)
     path = given.state / "rows.jsonl"
     if given.resume and not path.exists():
         restore(path, RESULTS / "chaos.json")
     rows = kept(path, given.seed) if given.resume else []
-    trials = to_do(given.seed, given.runs, FAULTS, made(rows, commit()), given.only)
+    trials = to_do(given.seed, given.runs, made(rows, commit()), given.only)
     if given.list:
         for trial in trials:
             print(f"{trial.number:3} {trial.fault}: {trial.change}, {trial.moment} + {trial.delay_s} s")
         return 0
     if not given.resume:
-        for name in ("rows.jsonl", "references.json"):
-            (given.state / name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     result = header("chaos", ["ansible-core"])
     try:
         work(trials, given.state, given.seed)

@@ -15,7 +15,6 @@ and `ratio_with_verify` includes them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shlex
@@ -32,9 +31,8 @@ import yaml
 from uv import find_uv_bin
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import ROOT, header, publish, say
-from benchmarks.peers import index_settings
-from benchmarks.timing import figures, timed
+from benchmarks.harness import ROOT, figures, header, parser, publish, say, timed
+from requirements.pip_settings import variables
 from tests.fleet.hosts import Fleet, FleetHost
 
 SCRIPT = ROOT / "benchmarks" / "cold_by_hand.sh"
@@ -42,52 +40,31 @@ MODEL_MAKER = ROOT / "provision" / "phases" / "serve" / "onhost" / "builtin_mode
 AIM_RATIO = 1.15
 OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
 """Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
-OWN_MODULE = "firstlight_attention."
-TASKS = {
-    "Install missing operating system packages": "install.os_packages",
-    "Build the environment": "install.environment",
-    "Create the built-in model": "install.model",
-}
+OWN_MODULE = r"firstlight_attention\."
 
 
 def drop_page_cache() -> None:
     """Drop the page cache, because a newly booted host has read nothing."""
-    timed(["sync"], cwd=ROOT)
+    timed(["sync"])
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
 
 
-def seconds_after(started: float, at: str) -> float:
-    """Return the seconds from an epoch to a time of the run's events."""
-    return datetime.fromisoformat(at).timestamp() - started
+def product_phases(events: list[dict[str, Any]], *, started: float, total: float) -> dict[str, float]:
+    """Return the seconds of each phase of one run on one host, from the events of the run.
 
-
-def product_phases(
-    events: list[dict[str, Any]],
-    tasks: list[dict[str, Any]],
-    proof: dict[str, float],
-    *,
-    started: float,
-    total: float,
-) -> dict[str, float]:
-    """Return the seconds of each phase, of its parts, and of the rest, of one run on one host.
-
-    `proof` has the times that readiness measured, from the start of the server's process.
+    Args:
+        events: The lines of events.jsonl.
+        started: The start of the process, in seconds since the epoch.
+        total: The seconds of the whole process.
     """
     phases: dict[str, float] = {}
     for event in events:
         if event["kind"] == "phase":
             phases[event["phase"]] = phases.get(event["phase"], 0.0) + event["seconds"]
-    parts = {"install.send": sum(event["seconds"] for event in events if event["kind"] == "sent")}
-    parts |= {TASKS[task["task"]]: task["seconds"] for task in tasks if task["task"] in TASKS}
-    beside = {"stage.os_packages_beside_it": sum(event["seconds"] for event in events if event["kind"] == "packages")}
-    parts["install.other"] = phases["install"] - sum(parts.values())
-    parts |= {f"serve.{name}": proof[name] for name in ("health", "first_token", "proven")}
     answered = next(event for event in events if event["kind"] == "result" and event["phase"] == "serve")
     return {
-        "first_correct_token": seconds_after(started, answered["at"]),
+        "first_correct_token": datetime.fromisoformat(answered["at"]).timestamp() - started,
         **phases,
-        **parts,
-        **beside,
         "process_start_and_end": total - sum(phases.values()),
         "whole_process": total,
     }
@@ -115,13 +92,8 @@ def serve_flags(text: str) -> list[str]:
     """Return the words after the model's folder in the first `vllm serve` of a script or a unit, without our own middleware."""
     joined = text.replace("\\\n", " ")
     line = next(line for line in joined.splitlines() if re.search(r"\bvllm serve\b", line) and not line.startswith("#"))
-    words = shlex.split(line.partition("vllm serve")[2].partition(">")[0])[1:]
-    pairs = pairwise(words)
-    own = next(
-        (at for at, (option, value) in enumerate(pairs) if option == "--middleware" and value.startswith(OWN_MODULE)),
-        None,
-    )
-    return words if own is None else [*words[:own], *words[own + 2 :]]
+    flags = re.sub(rf" --middleware {OWN_MODULE}\S*", "", line.partition("vllm serve")[2].partition(">")[0])
+    return shlex.split(flags)[1:]
 
 
 def locked(text: str) -> set[str]:
@@ -154,29 +126,25 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
         "TERM": "dumb",
     }
     drop_page_cache()
-    done = timed([ROOT / "firstlight", "provision", "-i", inventory], cwd=ROOT, environment=environment)
+    done = timed([ROOT / "firstlight", "provision", "-i", inventory], environment=environment)
     if done.code:
         sys.exit(f"error: the product failed\n{done.tail(6000)}")
     run = (logs / "latest").resolve()
-    events, tasks = (
-        [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("events.jsonl", "install/tasks.jsonl")
-    )
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     planned = yaml.safe_load((run / "install" / "hosts.yml").read_text(encoding="utf-8"))["all"]["hosts"][host.name]
-    proof = json.loads((run / "serve" / f"{host.name}.json").read_text(encoding="utf-8"))["startup_s"]
-    return product_phases(events, tasks, proof, started=done.started, total=done.seconds), planned
+    return product_phases(events, started=done.started, total=done.seconds), planned
 
 
-def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float], str]:
+def by_hand(host: FleetHost, _: Path) -> tuple[dict[str, float], str]:
     """Run the script once; return its phases and the lock that it solved."""
     (host.machine.root / "opt/vllm").mkdir()
     for source, folder in ((Path(find_uv_bin()), "usr/local/bin"), (MODEL_MAKER, "opt/vllm")):
         shutil.copy(source, host.machine.root / folder)
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables().items())
     options = ["-F", "none", "-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "IdentitiesOnly=yes"]
     ssh = ["ssh", *options, "-i", str(host.key_file), f"root@{host.address}"]
     drop_page_cache()
-    done = timed([*ssh, "sh -s"], cwd=ROOT, stdin=exports + SCRIPT.read_text(encoding="utf-8"))
+    done = timed([*ssh, "sh -s"], stdin=exports + SCRIPT.read_text(encoding="utf-8"))
     if done.code:
         sys.exit(f"error: the steps by hand failed\n{done.tail(6000)}")
     return hand_phases(done.out), host.sh("cat /opt/vllm/lock.txt")
@@ -184,22 +152,16 @@ def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float]
 
 def one_pair(fleet: Fleet, *, product_first: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Run both sides, each on its own host, which is removed before the next one is booted."""
-    product: tuple[dict[str, float], dict[str, Any]] | None = None
-    hand: tuple[dict[str, float], str] | None = None
-    for side in ("product", "hand") if product_first else ("hand", "product"):
+    found: dict[str, tuple[dict[str, float], Any]] = {}
+    for side in (by_product, by_hand) if product_first else (by_hand, by_product):
         [host] = fleet.boot(1, online=True)
         with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
-            if side == "product":
-                product = by_product(host, Path(scratch))
-                say(f"product: {product[0]['first_correct_token']:.1f} s")
-            else:
-                hand = by_hand(host, index_settings())
-                say(f"by hand: {hand[0]['first_correct_token']:.1f} s")
+            found[side.__name__] = phases, _ = side(host, Path(scratch))
+        say(f"{side.__name__}: {phases['first_correct_token']:.1f} s")
         host.remove()
-    assert product
-    assert hand
-    same_work(product[1], hand[1])
-    return product[0], hand[0]
+    (product, planned), (hand, lock) = found["by_product"], found["by_hand"]
+    same_work(planned, lock)
+    return product, hand
 
 
 def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
@@ -217,9 +179,9 @@ def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3)
-    count = parser.parse_args().pairs
+    options = parser(__doc__)
+    options.add_argument("--pairs", type=int, default=3)
+    count = options.parse_args().pairs
     result = header("cold", ("uv", "ansible-core", "fabric"))
     with hosts_to_boot() as fleet:
         pairs = [one_pair(fleet, product_first=number % 2 == 0) for number in range(count)]

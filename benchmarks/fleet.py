@@ -6,17 +6,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
-from benchmarks.machine import say
+from benchmarks.harness import say
 from tests.fleet.fixtures import impossible
 from tests.fleet.hosts import Fleet, remove_leftovers
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    del frame
-    # Unlike the default, this lets the hosts be removed.
-    sys.exit(128 + number)
 
 
 @contextmanager
@@ -26,7 +19,8 @@ def hosts_to_boot() -> Iterator[Fleet]:
     if reason is not None:
         sys.exit(f"error: {reason}")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        # Unlike the default, this lets the hosts be removed.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     remove_leftovers(say)
     fleet = Fleet()
     try:

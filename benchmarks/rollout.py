@@ -8,8 +8,9 @@ Boots a gateway with Debian's HAProxy and two hosts that serve the built-in mode
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uv import find_uv_bin
+
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import ROOT, header, publish
-from benchmarks.peers import environment
+from benchmarks.harness import ROOT, header, parser, publish
+from requirements.pip_settings import variables
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 
@@ -36,31 +38,20 @@ HOLD_S = 30.0
 """Seconds that each step lasts at least, so that clients use the first host before the second one changes."""
 
 
-@dataclass
-class Sent:
-    """What became of the requests."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def ended(self, result: str) -> list[dict[str, Any]]:
-        """Return the requests with a result."""
-        return [row for row in self.rows if row["result"] == result]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts."""
-        errors = Counter(row["error"] for row in self.rows if row["error"])
-        return {
-            "requests": len(self.rows),
-            "lost": len(self.ended("lost")),
-            "broken": len(self.ended("broken")),
-            "longest_s": round(max(row["seconds"] for row in self.rows), 1),
-            "errors": dict(errors),
-        }
+def client_python(folder: Path) -> Path:
+    """Make an environment with OpenAI's client in a folder; return its Python."""
+    python = folder / "bin/python"
+    for words in (
+        ["venv", "--quiet", "--no-project", "--python", sys.executable, folder],
+        ["pip", "sync", "--quiet", "--require-hashes", "--python", python, LOCK],
+    ):
+        subprocess.run([find_uv_bin(), *map(str, words)], env={**os.environ, **variables()}, check=True)
+    return python
 
 
 @contextmanager
-def sending(python: Path, load: dict[str, Any]) -> Iterator[Sent]:
-    """Send requests all the time, as `openai_load.Load` says; at the end those that are open are waited for."""
+def sending(python: Path, load: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Send requests all the time, as `openai_load.Load` says; yield their rows, which are complete at the end of the block."""
     process = subprocess.Popen(
         [python, "-I", "-u", ROOT / "benchmarks" / "openai_load.py"],
         stdin=subprocess.PIPE,
@@ -71,15 +62,28 @@ def sending(python: Path, load: dict[str, Any]) -> Iterator[Sent]:
     assert process.stdout is not None
     process.stdin.write(json.dumps(load) + "\n")
     process.stdin.flush()
-    sent, lines = Sent(), process.stdout
-    reader = threading.Thread(target=lambda: sent.rows.extend(json.loads(line) for line in lines))
+    rows: list[dict[str, Any]] = []
+    lines = process.stdout
+    reader = threading.Thread(target=lambda: rows.extend(json.loads(line) for line in lines))
     reader.start()
     try:
-        yield sent
+        yield rows
     finally:
         process.stdin.close()
         reader.join()
         process.wait()
+
+
+def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what became of the requests."""
+    results = Counter(row["result"] for row in rows)
+    return {
+        "requests": len(rows),
+        "lost": results["lost"],
+        "broken": results["broken"],
+        "longest_s": round(max(row["seconds"] for row in rows), 1),
+        "errors": dict(Counter(row["error"] for row in rows if row["error"])),
+    }
 
 
 class Site:
@@ -91,17 +95,15 @@ class Site:
 
     def inventory(self, **variables: Any) -> str:
         """Write an inventory whose hosts serve with these settings; return its path, seen from the folder of the commands."""
+        serving = {host.name: {**host.inventory_entry(), "firstlight_bind": host.address} for host in self.hosts}
         groups = {
             "gateway": {"hosts": {self.gateway.name: self.gateway.inventory_entry()}},
-            "serving": {"hosts": {host.name: self._entry(host) for host in self.hosts}, "vars": variables},
+            "serving": {"hosts": serving, "vars": variables},
         }
         path = self.folder / INVENTORY
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"all": {"children": groups, "vars": {"firstlight_expose": True}}}, indent=2))
         return INVENTORY
-
-    def _entry(self, host: FleetHost) -> dict[str, Any]:
-        return {**host.inventory_entry(), "firstlight_bind": host.address}
 
     def load(self, clients: int) -> dict[str, Any]:
         """Return the load for the address that clients know."""
@@ -125,51 +127,34 @@ def roll_out(site: Site, python: Path, clients: int) -> dict[str, Any]:
         started = time.monotonic()
         done = site.command("rollout", "-i", inventory, "--steps", STEPS, "--hold", f"{HOLD_S:g}", "--json")
         seconds = time.monotonic() - started
-    record, counts = json.loads(done.out), sent.as_json()
+    record, counts = json.loads(done.out), counted(sent)
     gates = [f"{one['verdict']}: {one['text']}" for one in record["decisions"]]
     met = done.code == 0 and not counts["lost"] and not counts["broken"]
     aim = {"lost": 0, "broken": 0, "met": met}
     return {"state": record["state"], "seconds": round(seconds, 1), "gates": gates, **counts, "aim": aim}
 
 
-def versions(site: Site, python: Path) -> dict[str, str]:
-    """Return the versions of what took part."""
-    asked: list[str | Path] = [python, "-I", "-c", "import openai; print(openai.__version__)"]
+def versions(site: Site) -> dict[str, str]:
+    """Return the versions of what took part; that of OpenAI's client is in its lock."""
     ask = "from importlib.metadata import version; print(version('vllm'), version('torch'))"
     vllm, torch = site.hosts[0].sh(f'/opt/firstlight/current/bin/python -I -c "{ask}"').split()
-    return {
-        "openai": subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip(),
-        "haproxy": site.gateway.sh("haproxy -v").split()[2],
-        "vllm": vllm,
-        "torch": torch,
-    }
-
-
-@contextmanager
-def provisioned(folder: Path | None) -> Iterator[Site]:
-    """Boot a gateway and two hosts, and provision them; ends the program where that fails.
-
-    Args:
-        folder: Keeps inventory and runs; None: nothing is kept.
-    """
-    with hosts_to_boot() as fleet, tempfile.TemporaryDirectory() as scratch:
-        [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
-        site = Site(folder or Path(scratch), gateway, fleet.boot(2))
-        made = site.command("provision", "-i", site.inventory())
-        if made.code:
-            sys.exit(made.output())
-        yield site
+    [openai] = re.findall(r"^openai==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"openai": openai, "haproxy": site.gateway.sh("haproxy -v").split()[2], "vllm": vllm, "torch": torch}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
-    python = environment(LOCK) / "python"
-    result = header("rollout")
-    with provisioned(given.folder) as site:
-        result["versions"] |= versions(site, python)
+    options = parser(__doc__)
+    options.add_argument("--clients", type=int, default=4)
+    options.add_argument("--folder", type=Path, help="keeps inventory and runs")
+    given, result = options.parse_args(), header("rollout")
+    with tempfile.TemporaryDirectory() as scratch, hosts_to_boot() as fleet:
+        python = client_python(Path(scratch) / "openai")
+        [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
+        site = Site(given.folder or Path(scratch), gateway, fleet.boot(2))
+        made = site.command("provision", "-i", site.inventory())
+        if made.code:
+            sys.exit(made.output())
+        result["versions"] |= versions(site)
         result |= {"hosts": len(site.hosts), "clients": given.clients, "steps": STEPS, "hold_s": HOLD_S}
         result |= roll_out(site, python, given.clients)
     publish(result, "rollout", always=True)

@@ -11,7 +11,6 @@ changed. There is one environment at a time on the disk; wheels stay as long as 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -19,14 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from packaging.version import Version
 
-from benchmarks.machine import RESULTS, ROOT, machine, say
-from benchmarks.timing import Timed, timed
+from benchmarks.harness import RESULTS, ROOT, Timed, header, parser, say, timed
 from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import IndexSources, find_sources
@@ -147,28 +146,29 @@ def conclusion(done: Timed) -> str:
 
 def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
     """Fill the row. Raises SetError, or StageError if there is no lock."""
-    started = time.perf_counter()
-    solved = lock_stack(stack, local_sources(stack), bench.sources, bench.store)
-    row.lock_s = since(started)
-    wheels = solved.wheels
+    with timing(row, "lock_s"):
+        wheels = lock_stack(stack, local_sources(stack), bench.sources, bench.store).wheels
     row.versions = {wheel.distribution: wheel.version for wheel in wheels if wheel.distribution in SHOWN}
     row.distributions = len(wheels)
     prune(bench.store, wheels)
-    started = time.perf_counter()
-    fetch_wheels(wheels, bench.sources.settings, bench.sources.indexes, bench.store)
-    row.fetch_s = since(started)
+    with timing(row, "fetch_s"):
+        fetch_wheels(wheels, bench.sources.settings, bench.sources.indexes, bench.store)
     paths = [bench.store.path(wheel.sha256, wheel.name) for wheel in wheels]
     row.wheels = sum(path.stat().st_size for path in paths)
     row.unpacked = unpacked_size(paths)
+    with timing(row, "install_s"):
+        install(wheels, paths, bench)
+    with timing(row, "load_s"):
+        loaded = bench.run("load", [bench.environment / "bin/python", ROOT / "benchmarks/sets_load.py"])
+        row.extensions = sum(map(len, json.loads(loaded.out.splitlines()[-1])["loaded"].values()))
+
+
+@contextmanager
+def timing(row: Row, name: str) -> Iterator[None]:
+    """Note the seconds of a step that ends well."""
     started = time.perf_counter()
-    install(wheels, paths, bench)
-    row.install_s = since(started)
-    started = time.perf_counter()
-    python = bench.environment / "bin/python"
-    loaded = bench.run("load", [python, ROOT / "benchmarks/sets_load.py"])
-    outcome = json.loads(loaded.out.splitlines()[-1])
-    row.extensions = sum(map(len, outcome["loaded"].values()))
-    row.load_s = since(started)
+    yield
+    setattr(row, name, round(time.perf_counter() - started, 1))
 
 
 def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHost) -> None:
@@ -182,7 +182,7 @@ def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHo
     lock.write_text(lock_text(wheels), encoding="utf-8")
     uv = uv_program()
     bench.run("venv", [uv, "venv", "--quiet", "--offline", "--python", bench.python, bench.environment])
-    command: list[str | Path] = [
+    sync: list[str | Path] = [
         uv,
         "pip",
         "sync",
@@ -193,7 +193,7 @@ def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHo
         folder,
         "--require-hashes",
     ]
-    bench.run("install", [*command, "--python", bench.environment / "bin/python", lock])
+    bench.run("install", [*sync, "--python", bench.environment / "bin/python", lock])
 
 
 def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
@@ -204,21 +204,11 @@ def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
             path.unlink()
 
 
-def since(started: float) -> float:
-    return round(time.perf_counter() - started, 1)
-
-
 def keep(rows: dict[str, Row]) -> None:
     """Store all rows in the order of releases, the newest first."""
     ordered = sorted(rows.values(), key=lambda row: (Version(row.vllm), row.set), reverse=True)
-    result = {
-        "benchmark": "sets",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {"uv": locked_hashes(LOCK, "uv")[0]},
-        "host": HOST,
-        "sets": [asdict(row) for row in ordered],
-    }
+    result = header("sets") | {"host": HOST, "sets": [asdict(row) for row in ordered]}
+    result["versions"]["uv"] = locked_hashes(LOCK, "uv")[0]
     whole = RESULT.with_suffix(".new")
     whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     whole.replace(RESULT)
@@ -257,13 +247,13 @@ def plain(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", type=Path, required=True, help="the interpreter of the environments")
-    parser.add_argument("--libraries", type=Path, required=True, help="the driver's user libraries")
-    parser.add_argument("--work", type=Path, default=Path.home() / ".cache/firstlight-sets")
-    parser.add_argument("--only", nargs="+", default=[], metavar="RELEASE")
-    parser.add_argument("--again", action="store_true", help="do finished sets again, too")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--python", type=Path, required=True, help="the interpreter of the environments")
+    arguments.add_argument("--libraries", type=Path, required=True, help="the driver's user libraries")
+    arguments.add_argument("--work", type=Path, default=Path.home() / ".cache/firstlight-sets")
+    arguments.add_argument("--only", nargs="+", default=[], metavar="RELEASE")
+    arguments.add_argument("--again", action="store_true", help="do finished sets again, too")
+    options = arguments.parse_args()
     command = [options.python, "-c", "import platform; print(platform.python_version())"]
     python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     (options.work / "home").mkdir(parents=True, exist_ok=True)
@@ -277,13 +267,9 @@ def main() -> int:
     torch = None
     for candidate, stack in sets(python):
         assert stack.vllm is not None
-        rows = known()
-        before = rows.get(candidate.id)
-        if options.only and stack.vllm.version not in options.only:
-            continue
-        held = stack.dependencies
-        same = before and held and (before.until, before.bounds) == (held.until, list(held.bounds))
-        if same and not options.again:
+        before, held = known().get(candidate.id), stack.dependencies
+        is_done = before and held and (before.until, before.bounds) == (held.until, list(held.bounds))
+        if (options.only and stack.vllm.version not in options.only) or (is_done and not options.again):
             continue
         if torch not in {None, stack.torch.version}:
             shutil.rmtree(bench.work / "uv", ignore_errors=True)

@@ -2,12 +2,12 @@
 
     .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
     .venv/bin/python -m docs.pictures runs                      # pages of made-up runs: one GPU host, and a hundred hosts
-    .venv/bin/python -m docs.pictures page RUN NAME             # the top of the page of a run, from the run's folder
+    .venv/bin/python -m docs.pictures rollouts                  # the top of the pages of made-up rollouts: one done, one that returned
     .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
 The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
-a card, its vLLM and its disk. Runs and hosts are given: those of the guides come from `benchmarks.rollout` and
-`benchmarks.bad_canary` with a folder outside the checkout, so from real vLLM on two booted hosts.
+a GPU, its vLLM and its disk. The hosts of `watch` are given: those of the guide came from `benchmarks.rollout` with a folder outside the
+checkout, so from real vLLM on two booted hosts.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
-from benchmarks import alerts
-from provision.core.run_folder import RunFolder
 from provision.phases.monitoring import unit_sets
 from provision.phases.monitoring.records import Target
 from provision.pipeline import CommandRequest, watch
@@ -33,6 +31,7 @@ from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
 from provision.report import page as run_page
 from provision.report.watch import table
+from tests.features.rollout import runs
 from tests.monitoring.hosts import host
 from tests.monitoring.running import ADDRESS, offering, prometheus
 from tests.report.page import fleets
@@ -49,7 +48,25 @@ WEB = (
 """Debian's packages with the files of Prometheus' classic web interface."""
 SEPARATE = 'mount -t overlay overlay -o "lowerdir=$1/usr/share:/usr/share" /usr/share && shift && exec "$@"'
 READINGS = 15
-FIRING = len(alerts.FAULTS) + 1
+SOUND: dict[str, float] = {
+    "firstlight_cards": 8,
+    "firstlight_cards_on_bus": 8,
+    'firstlight_card_fabric_registered{card="0"}': 1,
+    'firstlight_card_ecc_uncorrected_errors_total{card="0"}': 0,
+    'node_filesystem_avail_bytes{mountpoint="/",fstype="ext4"}': 50,
+    'node_filesystem_size_bytes{mountpoint="/",fstype="ext4"}': 100,
+    'node_filesystem_readonly{mountpoint="/",fstype="ext4"}': 0,
+}
+"""Metrics of a host's node exporter."""
+BROKEN: dict[str, float] = {
+    "firstlight_cards": 7,
+    'firstlight_card_fabric_registered{card="0"}': 0,
+    'firstlight_card_ecc_uncorrected_errors_total{card="0"}': 1,
+    'node_filesystem_avail_bytes{mountpoint="/",fstype="ext4"}': 4,
+}
+"""What a host that breaks down shows; each value is an alert."""
+FIRING = len(BROKEN) + 1
+"""One more alert is that its vLLM is out."""
 
 
 @contextmanager
@@ -71,20 +88,28 @@ def draw_alerts() -> None:
         subprocess.run(["unshare", "--mount", "sh", "-c", SEPARATE, "sh", name, *again], check=True)
 
 
+def metrics(values: Mapping[str, float]) -> str:
+    """Return the text that Prometheus reads."""
+    return "".join(f"{name} {value}\n" for name, value in values.items())
+
+
 def draw_alerts_here() -> None:
     """Let a stub host break down, and draw the alerts when they fire."""
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        hosts, targets = [alerts.StubHost("gpu-1"), alerts.StubHost("gpu-2")], []
-        for one in hosts:
-            one.offer()
-            targets.append(Target("node", one.name, stack.enter_context(offering(one.node))))
-            targets.append(Target("vllm", one.name, stack.enter_context(offering(one.vllm))))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        offers, targets = [], []
+        for name in ("gpu-1", "gpu-2"):
+            node, vllm = {"/metrics": metrics(SOUND)}, {"/metrics": "vllm:num_requests_running 0\n"}
+            targets.append(Target("node", name, stack.enter_context(offering(node))))
+            targets.append(Target("vllm", name, stack.enter_context(offering(vllm))))
+            offers.append((node, vllm))
         monitor = host("mon", "monitoring", address=ADDRESS, monitoring_bind=ADDRESS)
-        files = unit_sets.server_set(monitor, targets, name).files
-        server = stack.enter_context(prometheus(Path(name), files))
+        files = unit_sets.server_set(monitor, targets, folder).files
+        server = stack.enter_context(prometheus(Path(folder), files))
         while len(server.query("up == 1")) < len(targets):
             time.sleep(1)
-        hosts[0].break_down()
+        node, vllm = offers[0]
+        node["/metrics"] = metrics(SOUND | BROKEN)
+        vllm.clear()
         while len(server.query('ALERTS{alertstate="firing"}')) < FIRING:
             time.sleep(1)
         with browser_page(640) as seen:
@@ -106,11 +131,12 @@ def draw_runs() -> None:
         seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
 
 
-def draw_page(run: Path, name: str) -> None:
-    """Draw the top of a run's page."""
-    with browser_page(760) as seen:
-        seen.goto(run_page.write(RunFolder(run)).as_uri())
-        seen.screenshot(path=IMAGES / f"{name}.png")
+def draw_rollouts() -> None:
+    """Draw the top of the pages of made-up rollouts: one that is done, and one whose gate sent the hosts back."""
+    with tempfile.TemporaryDirectory() as name, browser_page(888) as seen:
+        for picture, make in (("rollout-done", runs.finished), ("rollout-taken-back", runs.returned)):
+            seen.goto(run_page.write(make(Path(name) / picture)).as_uri())
+            seen.screenshot(path=IMAGES / f"{picture}.png")
 
 
 def draw_watch(inventory: Path) -> None:
@@ -144,8 +170,8 @@ def main() -> int:
             draw_alerts_here()
         case ["runs"]:
             draw_runs()
-        case ["page", run, name]:
-            draw_page(Path(run), name)
+        case ["rollouts"]:
+            draw_rollouts()
         case ["watch", inventory]:
             draw_watch(Path(inventory))
         case _:

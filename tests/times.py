@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.machine import machine
+from benchmarks.harness import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("FIRSTLIGHT_TEST_TIMES") or ROOT / "build/test-times")

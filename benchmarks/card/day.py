@@ -26,7 +26,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import RESULTS, ROOT, header, say
+from benchmarks.harness import RESULTS, ROOT, header, say
 
 WHOLE_S = 530.0
 """Limit of all steps together: nine minutes less the time that a machine needs to start and to end."""
@@ -220,7 +220,7 @@ def main() -> int:
                 f"error: {error}\n\nhint: run it by a Python that has torch: PYTHON=/opt/torch/bin/python3 benchmarks/card/run"
             )
             return 2
-        result |= {"on": day.about["card"] or "the CPU: no card is here", **day.about, "steps": {}}
+        result |= {"on": day.about["card"] or "the CPU: no GPU is here", **day.about, "steps": {}}
         out: Path = options.out.resolve()
         for step, (work, limit_s) in STEPS.items():
             if step in (options.only or STEPS):

@@ -12,16 +12,16 @@ Target = Literal["first", "second"]
 
 SETTINGS: Final[dict[Target, dict[str, Any]]] = {"first": {}, "second": {"firstlight_max_model_len": 400}}
 
-_FROM_SENDING = ("between stage and install", "sending", "arrival", "install", "verify", "switch", "start", "end")
+_SWITCH = ("switch", "start", "end")
+_FROM_SENDING = ("between stage and install", "sending", "arrival", "install", "verify", *_SWITCH)
 """Moments of a run that sends files to its host, once they are staged."""
-_REMOVE_ENVIRONMENT = f"rm -rf $(readlink -f {PREFIX}/current)"
+_IN_THE_BACKGROUND = ("packages in the background", "upload in the background")
 
 
 @dataclass(frozen=True)
 class Change:
     """A change and the moments of its run."""
 
-    name: str
     command: Literal["provision", "rollback"]
     moments: tuple[str, ...]
     weight: int
@@ -35,41 +35,14 @@ class Change:
 
 
 CHANGES = {
-    change.name: change
-    for change in (
-        Change(
-            "another setting",
-            "provision",
-            ("probe", "stage", "install", "verify", "switch", "start", "end"),
-            6,
-            other_target=True,
-        ),
-        Change("rollback", "rollback", ("probe", "switch", "start", "end"), 2),
-        Change(
-            "a removed environment",
-            "provision",
-            (
-                "probe",
-                "stage",
-                *_FROM_SENDING,
-            ),
-            3,
-            before=_REMOVE_ENVIRONMENT,
-        ),
-        Change(
-            "a bare host",
-            "provision",
-            (
-                "probe",
-                "stage",
-                "packages in the background",
-                "upload in the background",
-                *_FROM_SENDING,
-            ),
-            1,
-            bare=True,
-        ),
-    )
+    "another setting": Change(
+        "provision", ("probe", "stage", "install", "verify", *_SWITCH), weight=6, other_target=True
+    ),
+    "rollback": Change("rollback", ("probe", *_SWITCH), weight=2),
+    "a removed environment": Change(
+        "provision", ("probe", "stage", *_FROM_SENDING), weight=3, before=f"rm -rf $(readlink -f {PREFIX}/current)"
+    ),
+    "a bare host": Change("provision", ("probe", "stage", *_IN_THE_BACKGROUND, *_FROM_SENDING), weight=1, bare=True),
 }
 
 

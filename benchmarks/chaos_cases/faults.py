@@ -1,122 +1,67 @@
-"""The faults: what each does, when it can be made, and how it is undone. Those that test hosts cannot have are listed with the reason."""
+"""The faults: what each does, and when it can be made. Those that test hosts cannot have are listed with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from benchmarks.chaos_cases import on_controller, on_host
-from benchmarks.chaos_cases.scene import Scene
+from benchmarks.chaos_cases.subject import Scene
 
-Where = Literal["controller", "network", "host"]
-Lasts = Literal["at once", "seconds", "the run"]
-
+Make = Callable[[Scene], AbstractContextManager[str]]
+"""Entered when the fault begins, yields what it did, and is left when it ends."""
 _WITH_FILES = ("a removed environment", "a bare host")
-_NEVER_SECONDS = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. `make` is entered when it begins, yields what it did, and is left when it ends."""
+    """A fault."""
 
-    name: str
-    where: Where
-    make: Callable[[Scene], AbstractContextManager[str]]
-    lasts: Lasts
-    undone: str
-    """What ends it."""
+    make: Make
+    lasts: Literal["at once", "seconds", "the run"]
     moments: tuple[str, ...] = ()
     """Moments at which it has an effect; all when empty."""
     changes: tuple[str, ...] = ()
     """Changes during which it has an effect; all when empty."""
-    seconds: tuple[float, float] = _NEVER_SECONDS
+    seconds: tuple[float, float] = (0.0, 0.0)
     """How long it lasts, at least and at most, where that is drawn."""
 
 
-def _table(*faults: Fault) -> Mapping[str, Fault]:
-    return {fault.name: fault for fault in faults}
-
-
-def _at_once(act: Callable[[Scene], str]) -> Callable[[Scene], AbstractContextManager[str]]:
+def _at_once(act: Callable[[Scene], str], moments: tuple[str, ...] = (), changes: tuple[str, ...] = ()) -> Fault:
     @contextmanager
     def make(scene: Scene) -> Iterator[str]:
         yield act(scene)
 
-    return make
+    return Fault(make, "at once", moments, changes)
 
 
-FAULTS = _table(
-    Fault(
-        "controller killed",
-        "controller",
-        _at_once(on_controller.kill),
-        "at once",
-        "nothing: SIGKILL to its process group",
+FAULTS = {
+    "controller killed": _at_once(partial(on_controller.send_signal, signal.SIGKILL)),
+    "controller interrupted": _at_once(partial(on_controller.send_signal, signal.SIGINT)),
+    "two controllers": _at_once(on_controller.start_another),
+    "wheelhouse damaged between two phases": _at_once(
+        on_controller.damage_wheelhouse, ("between stage and install", "sending"), _WITH_FILES
     ),
-    Fault(
-        "controller interrupted",
-        "controller",
-        _at_once(on_controller.interrupt),
-        "at once",
-        "nothing: SIGINT, as by Ctrl-C",
-    ),
-    Fault(
-        "two controllers",
-        "controller",
-        _at_once(on_controller.start_another),
-        "at once",
-        "the second run ends by itself",
-    ),
-    Fault(
-        "wheelhouse damaged between two phases",
-        "controller",
-        _at_once(on_controller.damage_wheelhouse),
-        "at once",
-        "nothing: a byte of a wheel in the cache is another one",
-        moments=("between stage and install", "sending"),
-        changes=_WITH_FILES,
-    ),
-    Fault("network cut", "network", on_host.network_cut, "seconds", "the interface is up again", seconds=(3, 30)),
-    Fault("slow link", "network", on_host.slow_link, "seconds", "the limit is removed", seconds=(10, 30)),
-    Fault("power loss", "host", on_host.power_loss, "seconds", "the host is booted", seconds=(1, 10)),
-    Fault("disk full", "host", on_host.disk_full, "the run", "the space is given back"),
-    Fault(
-        "read-only disk",
-        "host",
-        on_host.read_only_disk,
-        "the run",
-        "the host is off, its file system checked, the host booted",
-    ),
-    Fault(
-        "sshd restarted",
-        "host",
-        _at_once(on_host.restart_sshd),
-        "at once",
-        "nothing: sshd runs again, its connections are ended",
-    ),
-    Fault(
-        "apt lock held",
-        "host",
+    "network cut": Fault(on_host.network_cut, "seconds", seconds=(3, 30)),
+    "slow link": Fault(on_host.slow_link, "seconds", seconds=(10, 30)),
+    "power loss": Fault(on_host.power_loss, "seconds", seconds=(1, 10)),
+    "disk full": Fault(on_host.disk_full, "the run"),
+    "read-only disk": Fault(on_host.read_only_disk, "the run"),
+    "sshd restarted": _at_once(on_host.restart_sshd),
+    "apt lock held": Fault(
         on_host.apt_lock,
         "seconds",
-        "the process that holds the lock ends",
         moments=("probe", "packages in the background", "stage", "install"),
         changes=("a bare host",),
         seconds=(10, 40),
     ),
-    Fault(
-        "file corrupted on arrival",
-        "host",
-        _at_once(on_host.corrupt_arrived),
-        "at once",
-        "nothing: a byte of a wheel in the incoming folder is another one",
-        moments=("sending", "arrival"),
-        changes=_WITH_FILES,
-    ),
-    Fault("out of memory", "host", on_host.out_of_memory, "at once", "the limit is removed", seconds=(5, 10)),
-)
+    "file corrupted on arrival": _at_once(on_host.corrupt_arrived, ("sending", "arrival"), _WITH_FILES),
+    "out of memory": Fault(on_host.out_of_memory, "at once", seconds=(5, 10)),
+}
 
 NOT_MADE = {
     "clock jump": "a container has the clock of this machine, and the kernel has no namespace for the time of day",

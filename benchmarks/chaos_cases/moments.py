@@ -19,7 +19,6 @@ SWITCHED = ("Switch to the release and write the service's files", "Switch back 
 class Moment:
     """A part of a run. A fault is made there at a time that is drawn between its first second and its `longest_s`."""
 
-    name: str
     begins: Condition
     ends: Condition
     longest_s: float
@@ -31,46 +30,42 @@ def seen(**fields: Any) -> Condition:
     return lambda lines: any(all(line.get(key) == value for key, value in fields.items()) for line in lines)
 
 
-def seen_after(first: Mapping[str, Any], then: Mapping[str, Any]) -> Condition:
-    """Return a condition: a line has the values of `then`, and an earlier one those of `first`."""
-
-    def condition(lines: Lines) -> bool:
-        for place, line in enumerate(lines):
-            if all(line.get(key) == value for key, value in first.items()):
-                return seen(**then)(lines[place + 1 :])
-        return False
-
-    return condition
-
-
 def either(*conditions: Condition) -> Condition:
     """Return a condition: one of these holds."""
     return lambda lines: any(condition(lines) for condition in conditions)
 
 
 _STAGED = {"kind": "phase", "phase": "stage"}
-_BUILT = seen_after(_STAGED, {"kind": "phase", "phase": "install"})
+
+
+def _after_stage(**fields: Any) -> Condition:
+    """Return a condition: a line after the end of `stage` has these values."""
+
+    def condition(lines: Lines) -> bool:
+        staged = next((place for place, line in enumerate(lines) if seen(**_STAGED)([line])), len(lines))
+        return seen(**fields)(lines[staged + 1 :])
+
+    return condition
+
+
+_INSTALLS = _after_stage(kind="enter", phase="install")
+_BUILT = _after_stage(kind="phase", phase="install")
 _SERVED = seen(kind="result", phase="serve")
 _SWITCHED = either(*(seen(kind="task", task=task) for task in SWITCHED))
 
-MOMENTS: Mapping[str, Moment] = {
-    moment.name: moment
-    for moment in (
-        Moment("probe", seen(kind="enter", phase="probe"), seen(kind="phase", phase="probe"), 0.6),
-        Moment("stage", seen(kind="enter", phase="stage"), seen(**_STAGED), 0.3),
-        Moment("packages in the background", seen(kind="locked"), seen(kind="packages"), 8.0),
-        Moment("upload in the background", seen(kind="locked"), either(seen(kind="background-upload"), _BUILT), 4.0),
-        Moment("between stage and install", seen(**_STAGED), seen(kind="sent"), 0.5),
-        Moment("sending", seen_after(_STAGED, {"kind": "enter", "phase": "install"}), seen(kind="sent"), 5.0),
-        Moment("arrival", seen(kind="sent"), _BUILT, 2.0),
-        Moment("install", seen_after(_STAGED, {"kind": "enter", "phase": "install"}), _BUILT, 30.0),
-        Moment(
-            "verify", seen_after(_STAGED, {"kind": "enter", "phase": "verify"}), seen(kind="enter", phase="serve"), 15.0
-        ),
-        Moment("switch", seen(kind="enter", phase="serve"), _SWITCHED, 4.0),
-        Moment("start", _SWITCHED, _SERVED, 30.0),
-        Moment("end", _SERVED, lambda _: False, 0.4),
-    )
+MOMENTS = {
+    "probe": Moment(seen(kind="enter", phase="probe"), seen(kind="phase", phase="probe"), 0.6),
+    "stage": Moment(seen(kind="enter", phase="stage"), seen(**_STAGED), 0.3),
+    "packages in the background": Moment(seen(kind="locked"), seen(kind="packages"), 8.0),
+    "upload in the background": Moment(seen(kind="locked"), either(seen(kind="background-upload"), _BUILT), 4.0),
+    "between stage and install": Moment(seen(**_STAGED), seen(kind="sent"), 0.5),
+    "sending": Moment(_INSTALLS, seen(kind="sent"), 5.0),
+    "arrival": Moment(seen(kind="sent"), _BUILT, 2.0),
+    "install": Moment(_INSTALLS, _BUILT, 30.0),
+    "verify": Moment(_after_stage(kind="enter", phase="verify"), seen(kind="enter", phase="serve"), 15.0),
+    "switch": Moment(seen(kind="enter", phase="serve"), _SWITCHED, 4.0),
+    "start": Moment(_SWITCHED, _SERVED, 30.0),
+    "end": Moment(_SERVED, lambda _: False, 0.4),
 }
 
 

@@ -7,23 +7,14 @@ import signal
 from pathlib import Path
 from random import Random
 
-from benchmarks.chaos_cases.scene import NotMadeError, Scene
+from benchmarks.chaos_cases.subject import NotMadeError, Scene
 
 LARGE = 1 << 20
 """A wheel of this size takes a moment to be sent."""
 
 
-def kill(scene: Scene) -> str:
-    """Kill the command and all that it started."""
-    return _signal(scene, signal.SIGKILL)
-
-
-def interrupt(scene: Scene) -> str:
-    """Interrupt the command and all that it started, as a terminal does."""
-    return _signal(scene, signal.SIGINT)
-
-
-def _signal(scene: Scene, number: signal.Signals) -> str:
+def send_signal(number: signal.Signals, scene: Scene) -> str:
+    """Send a signal to the command and all that it started, as a terminal does."""
     try:
         os.killpg(scene.process.pid, number)
     except ProcessLookupError:

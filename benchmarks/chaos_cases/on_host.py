@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.chaos_cases.on_controller import LARGE, flip
-from benchmarks.chaos_cases.scene import NotMadeError, Scene
+from benchmarks.chaos_cases.subject import NotMadeError, Scene
 from tests.fleet.commands import command
 
 INCOMING = "var/tmp/firstlight-0"
 SLOW_RATE = "4mbit"
 MEMORY_LIMIT = 1 << 20
 """Bytes that all processes together may take from then on: soon one asks for more, and the kernel kills the largest of them."""
+_LAST_BYTES = 16 << 20
+"""Of a full disk: written byte by byte, because a file system keeps some blocks for the list of a large file's blocks."""
 _GROUP = Path("/sys/fs/cgroup/memory/firstlight-chaos")
 _ARRIVES_S = 10.0
 _DIES_S = 0.5
@@ -67,17 +70,21 @@ def power_loss(scene: Scene) -> Iterator[str]:
 @contextmanager
 def disk_full(scene: Scene) -> Iterator[str]:
     """Leave no free byte where the installation is."""
-    scene.subject.fill_disk()
+    filler = scene.subject.opt / "filler"
+    free = shutil.disk_usage(scene.subject.opt).free
+    command("fallocate", "--length", str(free - _LAST_BYTES), str(filler))
+    command("sh", "-c", 'cat /dev/zero >> "$1"', "sh", str(filler), check=False)
     try:
         yield "no byte free below /opt"
     finally:
-        scene.subject.empty_disk()
+        filler.unlink(missing_ok=True)
 
 
 @contextmanager
 def read_only_disk(scene: Scene) -> Iterator[str]:
-    """Let the file system find an error."""
-    scene.subject.fail_disk()
+    """Let the file system find an error, after which the kernel lets nobody write to it."""
+    device = command("findmnt", "--noheadings", "--output", "SOURCE", str(scene.subject.opt)).strip()
+    Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("chaos", encoding="ascii")
     try:
         yield "an error of the file system below /opt"
     finally:
@@ -118,21 +125,32 @@ def corrupt_arrived(scene: Scene) -> str:
 @contextmanager
 def out_of_memory(scene: Scene) -> Iterator[str]:
     """Give the processes of the host no more memory: when one asks for some, the kernel kills the largest."""
-    sizes = {pid: size for pid in scene.subject.descendants() if (size := _resident(pid))}
-    words = {pid: _command_line(pid) for pid in sizes}
+    before = _commands(scene)
     _GROUP.mkdir(exist_ok=True)
     try:
         (_GROUP / "memory.limit_in_bytes").write_text(str(MEMORY_LIMIT), encoding="ascii")
-        for pid in sizes:
+        for pid in before:
             with contextlib.suppress(OSError):  # it has ended
                 (_GROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
         if not _has_killed(scene.lasts_s):
-            raise NotMadeError(f"none of {len(sizes)} processes asked for memory in {scene.lasts_s} s")
+            raise NotMadeError(f"none of {len(before)} processes asked for memory in {scene.lasts_s} s")
         time.sleep(_DIES_S)
     finally:
         _end_group()
-    ended = sorted((pid for pid in sizes if not _resident(pid)), key=lambda pid: -sizes[pid])
-    yield f"killed: {words[ended[0]]}" if ended else "killed: a process that began since"
+    ended = sorted(set(before) - set(_commands(scene)), key=lambda pid: before[pid], reverse=True)
+    yield f"killed: {before[ended[0]][1]}" if ended else "killed: a process that began since"
+
+
+def _commands(scene: Scene) -> dict[int, tuple[int, str]]:
+    """Return the pages in memory and the beginning of the command line of each process of the host."""
+    found = {}
+    for pid in scene.subject.descendants():
+        with contextlib.suppress(OSError):  # it has ended
+            pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if pages:
+                found[pid] = pages, words[:80].strip()
+    return found
 
 
 def _has_killed(within_s: float) -> bool:
@@ -152,19 +170,3 @@ def _end_group() -> None:
             (_GROUP.parent / "cgroup.procs").write_text(left, encoding="ascii")
     with contextlib.suppress(OSError):
         _GROUP.rmdir()
-
-
-def _command_line(pid: int) -> str:
-    """Return the beginning of the command line of a process; empty when it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80].strip()
-    except OSError:
-        return ""
-
-
-def _resident(pid: int) -> int:
-    """Return the pages that a process has in memory."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError):
-        return 0

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.machine import ROOT
+from benchmarks.harness import ROOT
 
 SERVES = ("serving", "unchanged")
 """States of a host that serves."""
@@ -79,8 +78,7 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self._kill()
+        self._kill()
 
     @property
     def run(self) -> Path | None:
@@ -97,10 +95,7 @@ class Command:
             self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             hung = True
-        except BaseException:
-            self._kill()
-            raise
-        if hung:
+        finally:
             self._kill()
         summary = self.run / "summary.json" if self.run is not None else None
         self._done = Done(
@@ -113,9 +108,9 @@ class Command:
         return self._done
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):
+        if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            self.process.wait()
 
     def _latest(self) -> Path | None:
         latest = self._logs / "latest"

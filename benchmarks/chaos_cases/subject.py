@@ -1,10 +1,13 @@
-"""The host that is disturbed. Its /opt is a disk of its own, which can be full or fail without another disk being touched."""
+"""The host that is disturbed, and the scene that a fault finds when it is made."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from tests.fleet.commands import command
 from tests.fleet.hosts import Fleet
@@ -13,12 +16,13 @@ from tests.fleet.online import connect_to_registries
 
 DISK_BYTES = 16 << 30
 """Five times what an installation needs; the file is sparse."""
-_LAST_BYTES = 16 << 20
-"""Written byte by byte, because a file system keeps some blocks for the list of a large file's blocks."""
 
 
 class Subject:
-    """One booted host, which reaches the package sources of this machine."""
+    """One booted host, which reaches the package sources of this machine.
+
+    Its /opt is a disk of its own, which can be full or fail without another disk being touched.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -27,17 +31,17 @@ class Subject:
         # Named as a machine of the fleet, so that it is unmounted and removed with them, also after a kill.
         folder = fleet.disk / f"{self.host.name}-opt"
         folder.mkdir()
-        self._image, self._opt = folder / "image", folder / "fs"
+        self._image, self.opt = folder / "image", folder / "fs"
         with self._image.open("wb") as file:
             file.truncate(DISK_BYTES)
         command("mkfs.ext4", "-q", "-m", "0", "-E", "nodiscard", str(self._image))
-        self._opt.mkdir()
+        self.opt.mkdir()
         self._mount()
         options = connect_to_registries(self.host.machine.root)
-        self.host.machine.boot(fleet.network.name, *dict.fromkeys(options), f"--bind={self._opt}:/opt")
+        self.host.machine.boot(fleet.network.name, *dict.fromkeys(options), f"--bind={self.opt}:/opt")
 
     def _mount(self) -> None:
-        command("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self._opt))
+        command("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.opt))
 
     @property
     def port(self) -> str:
@@ -55,25 +59,10 @@ class Subject:
             self.host.boot()
         self.host.sh("true")
 
-    def fill_disk(self) -> None:
-        """Leave no free byte on the disk of /opt."""
-        free = shutil.disk_usage(self._opt).free
-        command("fallocate", "--length", str(free - _LAST_BYTES), str(self._opt / "filler"))
-        command("sh", "-c", 'cat /dev/zero >> "$1"', "sh", str(self._opt / "filler"), check=False)
-
-    def empty_disk(self) -> None:
-        """Give the space back."""
-        (self._opt / "filler").unlink(missing_ok=True)
-
-    def fail_disk(self) -> None:
-        """Let the file system of /opt find an error, after which the kernel lets nobody write to it."""
-        device = command("findmnt", "--noheadings", "--output", "SOURCE", str(self._opt)).strip()
-        Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("chaos", encoding="ascii")
-
     def repair_disk(self) -> None:
         """Check the file system while the host is off, as an administrator does, and boot again."""
         self.host.kill()
-        command("umount", str(self._opt))
+        command("umount", str(self.opt))
         # 1: errors were corrected.
         command("sh", "-c", 'e2fsck -fy "$1" || [ $? -eq 1 ]', "sh", str(self._image), timeout_s=300)
         self._mount()
@@ -94,7 +83,7 @@ class Subject:
     def remove(self) -> None:
         """Remove the host and its disk."""
         self.host.remove()
-        take_away(self._opt.parent)
+        take_away(self.opt.parent)
 
 
 def _children(pid: int) -> list[int]:
@@ -105,3 +94,21 @@ def _children(pid: int) -> list[int]:
         except OSError:
             continue
     return found
+
+
+class NotMadeError(Exception):
+    """A fault could not be made at this moment."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The present of a run."""
+
+    subject: Subject
+    process: subprocess.Popen[bytes]
+    """The controller."""
+    start_another: Callable[[], tuple[int, str]]
+    """Runs the same command with another folder for its runs, and returns its exit code and what it said of the host."""
+    cache: Path
+    random: Random
+    lasts_s: float

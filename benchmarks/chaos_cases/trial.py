@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from benchmarks.chaos_cases.changes import CHANGES, SETTINGS, Change, Target, ot
 from benchmarks.chaos_cases.draw import Trial
 from benchmarks.chaos_cases.faults import FAULTS, Fault
 from benchmarks.chaos_cases.product import Command, Done
-from benchmarks.chaos_cases.scene import NotMadeError, Scene
 from benchmarks.chaos_cases.state import State, compare, left_in, settled, shortened
-from benchmarks.chaos_cases.subject import Subject
+from benchmarks.chaos_cases.subject import NotMadeError, Scene, Subject
 from benchmarks.chaos_cases.table import GOOD, Result
 from tests.fleet.serving import PREFIX
 
@@ -43,7 +41,7 @@ class Bench:
     scratch: Path
     """For temporary files of commands."""
     references: dict[str, State]
-    keep_references: Callable[[Mapping[str, State]], None]
+    """By name: those that are missing are added."""
     target: Target = "first"
     has_former: bool = False
     """Whether the other setting is its previous release."""
@@ -156,7 +154,6 @@ class Bench:
             self.known = set(compare(self.references[name], state))
         else:
             self.references[name] = state
-            self.keep_references(self.references)
 
     def _provision(self, logs: Path) -> Done:
         return Command("provision", "-i", self._inventory(), logs=logs).end(UNDISTURBED_S)

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.security_cases.rows import Outcome, case, firstlight, outcome_of
-from provision.fleet.ssh.known_hosts import add_known_key
+from benchmarks.security_cases.rows import Outcome, case, firstlight, outcome_of, own_environment
 from tests.install.conftest import make_site
 from tests.pipeline.test_secrets import inventory
-from tests.stage.test_bundle import make
 
 GROUP = "permissions"
 PRIVATE = (
@@ -22,6 +20,7 @@ PRIVATE = (
     "host/firstlight/etc/service.env",
 )
 """Files that only their owner may read."""
+PAGE_AND_ARCHIVE = (("open", "--no-browser"), ("bundle", "-o", "report.tar.gz"))
 OTHERS, GROUP_AND_OTHERS = stat.S_IWOTH, stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -39,61 +38,23 @@ def wrong_modes(folder: Path, *, unwanted: int, own: Iterable[str] = ()) -> Iter
             yield f"{name} has mode {mode:o}"
 
 
-def _commands(folder: Path, umask: int, unwanted: int) -> Outcome:
-    path = inventory(folder)
-    done = [
-        firstlight(*command, folder=folder, umask=umask)
-        for command in (
-            ("plan", "-i", str(path)),
-            ("logs", "open", "--no-browser"),
-            ("logs", "bundle", "-o", "report.tar.gz"),
-        )
-    ]
-    bad = [ended.stderr for ended in done if ended.code not in (0, 4)]
-    if bad:
-        return Outcome(f"a command failed: {bad[0]}", 1, "fail")
-    count = sum(1 for _ in folder.rglob("*"))
-    found = list(wrong_modes(folder, unwanted=unwanted, own=("hosts.yml", "token")))
-    private = sum(
-        1 for one in folder.rglob("*") if any(fnmatch(one.relative_to(folder).as_posix(), p) for p in PRIVATE)
-    )
-    return outcome_of(found, f"{count} files and folders, {private} of them private")
+def _commands(umask: int, unwanted: int, expected: str) -> None:
+    @case(GROUP, f"plan, page and archive with umask {umask:03o}", f"private files 0600; {expected}")
+    def act(folder: Path) -> Outcome:
+        inventory(folder)
+        done = [firstlight("plan", "-i", "hosts.yml", folder=folder, umask=umask)]
+        # where commands that change nothing are recorded
+        with own_environment(folder, FIRSTLIGHT_LOGS=str(folder / "logs/queries")):
+            done += [firstlight("logs", *words, folder=folder, umask=umask) for words in PAGE_AND_ARCHIVE]
+        if bad := [ended.stderr for ended in done if ended.code not in (0, 4)]:
+            return Outcome(f"a command failed: {bad[0]}", 1, "fail")
+        found = list(wrong_modes(folder, unwanted=unwanted, own=("hosts.yml", "token")))
+        return outcome_of(found, f"{sum(1 for _ in folder.rglob('*'))} files and folders")
 
 
-@case(GROUP, "plan, page and archive with umask 022", "private files 0600; nobody else may change a file")
-def usual(folder: Path) -> Outcome:
-    return _commands(folder, 0o022, GROUP_AND_OTHERS)
-
-
-@case(
-    GROUP,
-    "the same with umask 002, as for accounts with a group of their own",
-    "private files 0600; no file that everybody may change",
-)
-def grouped(folder: Path) -> Outcome:
-    return _commands(folder, 0o002, OTHERS)
-
-
-@case(
-    GROUP,
-    "the same with umask 000, as some services start programs",
-    "private files 0600; no file that everybody may change",
-)
-def none(folder: Path) -> Outcome:
-    return _commands(folder, 0o000, OTHERS)
-
-
-@case(
-    GROUP,
-    "a wheelhouse, a bundle, its signing key, a new known_hosts file",
-    "keys and known_hosts 0600; nobody else may change a file",
-)
-def stored(folder: Path) -> Outcome:
-    make(folder)
-    add_known_key(str(folder / "known_hosts"), "gpu-1", "ssh-ed25519", b"key", hashed=False)
-    count = sum(1 for _ in folder.rglob("*"))
-    found = [text for text in wrong_modes(folder, unwanted=GROUP_AND_OTHERS) if not text.startswith("uv/")]
-    return outcome_of(found, f"{count} files and folders")
+_commands(0o022, GROUP_AND_OTHERS, "nobody else may change a file")
+_commands(0o002, OTHERS, "no file that everybody may change")
+_commands(0o000, OTHERS, "no file that everybody may change")
 
 
 @case(

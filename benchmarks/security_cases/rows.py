@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
-from benchmarks.machine import ROOT, say
-from provision.core.errors import FirstlightError
+from benchmarks.harness import ROOT, say
 
-Status = Literal["pass", "fail", "gap", "not run"]
+Status = Literal["pass", "fail", "not run"]
 LONGEST = 400
 """Characters of what happened in a row."""
 
@@ -49,10 +42,6 @@ class Case:
 
 
 CASES: list[Case] = []
-
-
-class AcceptedError(Exception):
-    """Something that had to be refused was not."""
 
 
 def case(group: str, did: str, expected: str) -> Callable[[Callable[[Path], Outcome]], Callable[[Path], Outcome]]:
@@ -93,37 +82,20 @@ def own_environment(folder: Path, **more: str) -> Iterator[None]:
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "FIRSTLIGHT_", "HF_"))]:
         del os.environ[name]
-    os.environ.update(
-        PIP_CONFIG_FILE=os.devnull,
-        XDG_CONFIG_HOME=str(folder / "config"),
-        UV_CACHE_DIR=str(folder / "uv"),
-        FIRSTLIGHT_LOGS=str(folder / "logs"),
-        FIRSTLIGHT_CACHE=str(folder / "cache"),
-        PYTHONPATH=str(ROOT),
+    os.environ |= {
+        "PIP_CONFIG_FILE": os.devnull,
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "UV_CACHE_DIR": str(folder / "uv"),
+        "FIRSTLIGHT_LOGS": str(folder / "logs"),
+        "FIRSTLIGHT_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
         **more,
-    )
+    }
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def refused(act: Callable[[], object], *words: str) -> str:
-    """Return the message of the refusal of an action.
-
-    Raises:
-        AcceptedError: The action was not refused, or the message has no hint or not these words.
-    """
-    try:
-        act()
-    except FirstlightError as error:
-        text = error.render()
-        missing = [word for word in words if word not in text]
-        if missing:
-            raise AcceptedError(f"refused, but the message has not {missing}: {text}") from None
-        return text.partition("\n")[0]
-    raise AcceptedError("it was accepted")
 
 
 @dataclass(frozen=True)
@@ -196,45 +168,6 @@ def arguments_of_processes() -> Iterator[set[str]]:
     finally:
         over.set()
         thread.join()
-
-
-def files_below(folder: Path, *, leave_out: Iterable[Path] = ()) -> Iterator[Path]:
-    """Yield the regular files below a folder."""
-    without = set(leave_out)
-    yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in without)
-
-
-def contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield a file, and what is in it if it is an archive or compressed."""
-    whole = path.read_bytes()
-    yield path.name, whole
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield from ((f"{path.name}: {name}", archive.read(name)) for name in archive.namelist())
-    elif whole[:2] == b"\x1f\x8b" or tarfile.is_tarfile(path):
-        try:
-            plain = gzip.decompress(whole) if whole[:2] == b"\x1f\x8b" else b""
-        except (OSError, EOFError, zlib.error):
-            return
-        yield f"{path.name}: uncompressed", plain
-
-
-def leaks(texts: Iterable[tuple[str, bytes]], secrets: Mapping[str, str]) -> list[str]:
-    """Return where a secret is: as it was written, in the form of an address, in base64, or in JSON."""
-    forms = {kind: _forms(secret) for kind, secret in secrets.items()}
-    return [
-        f"the {kind} is in {where}"
-        for where, text in texts
-        for kind, spelled in forms.items()
-        if any(form in text for form in spelled)
-    ]
-
-
-def _forms(secret: str) -> set[bytes]:
-    plain = secret.encode()
-    # base64 of a secret after 0, 1 or 2 other bytes, without the characters that depend on its neighbours
-    inner = {base64.b64encode(b"\0" * shift + plain)[4 if shift else 0 : -4] for shift in range(3)}
-    return {plain, quote(secret, safe="").encode(), *(form for form in inner if len(form) >= 8)}
 
 
 def outcome_of(found: list[str], searched: str) -> Outcome:

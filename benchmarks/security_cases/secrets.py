@@ -3,54 +3,32 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterator
-from itertools import chain
+import gzip
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import SecretStr
+from urllib.parse import quote
 
 from benchmarks.security_cases.rows import (
     Ended,
     Outcome,
     arguments_of_processes,
     case,
-    contents,
-    files_below,
     firstlight,
-    leaks,
     outcome_of,
     own_environment,
     python,
 )
-from provision.catalog.index.settings import ClientSettings
-from provision.core.errors import FirstlightError
-from provision.core.models.facts import Configuration, OperatingSystem
-from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import Finding
-from provision.core.models.settings import Settings
-from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
-from provision.features.host_comparison.compare import compare
-from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
-from provision.features.host_comparison.values import values_of
-from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
-from provision.phases.stage import stage
-from provision.phases.stage.bundle import BundleContents, RecordingStore, keys, sealed, write_bundle
-from provision.phases.stage.sbom import write_sbom
 from provision.report import page, summarise, write
 from provision.report.history.bundle import bundle
-from tests.install.conftest import make_site
 from tests.pipeline.test_secrets import PLANTED, inventory
 from tests.report.sample import CPU_STACK, Folder, facts, host, result
 from tests.report.test_secrets_corpus import corpus
-from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import FACTS, TAG, make_stack, resolve_to
 
 GROUP = "secrets"
-NOWHERE = "in no file, output or argument of a process"
+GZIP = b"\x1f\x8b"
 ENVIRONMENT = {
     "proxy": "Vx3Proxy8Kd3Wq",
     "index": "Vx3Index5Hb7Rt",
@@ -100,9 +78,14 @@ def variables() -> dict[str, str]:
 
 
 def written(folder: Path, *own: str) -> Iterator[tuple[str, bytes]]:
-    """Yield everything below a folder, except the user's own files."""
-    for path in files_below(folder, leave_out=[folder / name for name in own]):
-        yield from ((f"{path.relative_to(folder).parent}/{name}", text) for name, text in contents(path))
+    """Yield the files below a folder, except the user's own, and what is in those that are compressed."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in own:
+            content = path.read_bytes()
+            yield name, content
+            if content.startswith(GZIP):
+                yield f"{name}: uncompressed", gzip.decompress(content)
 
 
 def said(done: list[Ended]) -> Iterator[tuple[str, bytes]]:
@@ -110,38 +93,41 @@ def said(done: list[Ended]) -> Iterator[tuple[str, bytes]]:
         yield f"the output of command {number}", ended.text.encode(errors="surrogateescape")
 
 
+def leaks(texts: Iterable[tuple[str, bytes]], secrets: Mapping[str, str]) -> list[str]:
+    """Return where a secret is: as it was written, in the form of an address, in base64, or in JSON."""
+    forms = {kind: _forms(secret) for kind, secret in secrets.items()}
+    return [
+        f"the {kind} is in {where}"
+        for where, text in texts
+        for kind, spelled in forms.items()
+        if any(form in text for form in spelled)
+    ]
+
+
+def _forms(secret: str) -> set[bytes]:
+    plain = secret.encode()
+    # base64 of a secret after 0, 1 or 2 other bytes, without the characters that depend on its neighbours
+    inner = {base64.b64encode(b"\0" * shift + plain)[4 if shift else 0 : -4] for shift in range(3)}
+    return {plain, quote(secret, safe="").encode(), *(form for form in inner if len(form) >= 8)}
+
+
 @case(
     GROUP,
     "passwords of SSH and sudo, a hub token (variable, file), proxy and index addresses with a password, API keys: "
     "probe, plan, status, drift, then all commands on the run",
-    NOWHERE,
+    "in no file, output or argument of a process",
 )
 def commands(folder: Path) -> Outcome:
     path = inventory(folder)
     with own_environment(folder, **variables()), arguments_of_processes() as arguments:
         done = [firstlight(*command, "-i", str(path), folder=folder) for command in COMMANDS]
+        os.environ["FIRSTLIGHT_LOGS"] = str(folder / "logs/queries")  # where commands that change nothing are recorded
         done += [firstlight(*command, folder=folder) for command in AFTERWARDS]
     bad = [ended.stderr for ended in done if ended.code not in (0, 4)]
     if bad:
         return Outcome(f"a command failed: {bad[0]}", 1, "fail")
     texts = [*written(folder, "hosts.yml", "token"), *said(done), ("arguments", "\n".join(arguments).encode())]
     return outcome_of(leaks(texts, PLANTED | ENVIRONMENT), f"{len(texts)} texts of {len(done)} commands")
-
-
-@case(GROUP, "a secret in firstlight_env, and as an argument of vLLM in three spellings", "refused, and not shown")
-def wrong_settings(folder: Path) -> Outcome:
-    secret = PLANTED["variable"]
-    settings: list[dict[str, Any]] = [
-        {"firstlight_env": {"HF_TOKEN": secret}},
-        {"firstlight_env": {"NOTE": f"password={secret}"}},
-        {"firstlight_vllm_args": ["--api-key", secret]},
-        {"firstlight_vllm_args": [f"--api-key={secret}"]},
-        {"firstlight_vllm_args": [f"--api-k={secret}"]},
-    ]
-    done = [firstlight("plan", "-i", str(inventory(folder, **one)), folder=folder) for one in settings]
-    accepted = [ended.code for ended in done if ended.code != 2]
-    found = leaks(chain(written(folder, "hosts.yml", "token"), said(done)), PLANTED)
-    return outcome_of([*found, *(f"exit code {code}" for code in accepted)], f"{len(done)} plans refused")
 
 
 @case(GROUP, "a fault of the product, whose message has the inventory, the environment and the sudo password", "masked")
@@ -153,74 +139,6 @@ def fault(folder: Path) -> Outcome:
         return Outcome(f"the fault was not reached: {done.text[-300:]}", 1, "fail")
     texts = [*written(folder, "hosts.yml", "token"), *said([done])]
     return outcome_of(leaks(texts, PLANTED | ENVIRONMENT), "trace, JSON document and the run's files")
-
-
-@case(
-    GROUP,
-    "an index that asks for a password: locking, fetching, a bundle with its bill of materials, a run's records",
-    "in no file of the wheelhouse, of the run or of the bundle",
-)
-def index_with_password(folder: Path) -> Outcome:
-    site = Site()
-    secret = ENVIRONMENT["index"]
-    site.faults.wants = "Basic " + base64.b64encode(f"me:{secret}".encode()).decode()
-    try:
-        address = site.url.replace("http://", f"http://me:{secret}@")
-        settings = sealed(ClientSettings(index=f"{address}/simple"))
-        for name, version, needs, tag in (
-            ("vllm", "0.9.1", ("torch==2.7.0",), "py3-none-any"),
-            ("torch", "2.7.0", (), TAG),
-        ):
-            site.add_wheel(*make_wheel(name, version, requires=needs, tag=tag))
-        store, run = RecordingStore(folder / "cache"), RunFolder.create(folder / "logs", command="stage")
-        staged = stage(resolve_to(make_stack(None, None)), Settings(), FACTS, store=store, client=settings, run=run)
-        run.write("stage/gpu-1.json", staged)
-        site.faults.wants = "Basic other"
-        try:
-            stage(
-                resolve_to(make_stack(None, None)),
-                Settings(),
-                FACTS,
-                store=RecordingStore(folder / "other"),
-                client=settings,
-            )
-        except FirstlightError as error:
-            run.event("error", text=error.render())
-            printed = error.render()
-        else:
-            return Outcome("the index with another password was read", 1, "fail")
-    finally:
-        site.close()
-    sbom = write_sbom(staged, run.path("sbom"))
-    held = BundleContents([staged], store.cache_entries(), [], [], sboms=[sbom])
-    write_bundle(folder / "site.bundle", held, keys.signing_key(None))
-    texts = [*written(folder), ("the error of a wrong password", printed.encode())]
-    return outcome_of(leaks(texts, {"index password": secret}), f"{len(texts)} texts")
-
-
-@case(
-    GROUP,
-    "an installation by Ansible with a sudo password, a hub token in the environment and an API key made on the host",
-    f"{NOWHERE}; the API key only in etc/service.env",
-)
-def installation(folder: Path) -> Outcome:
-    site = make_site(folder)
-    site.send()
-    secrets = {"sudo password": "Vx3-sudo-5Kp8Ws", "hub token": PLANTED["environment"]}
-    target = Host(
-        name="this",
-        connection=Connection(kind="local", become_password=SecretStr(secrets["sudo password"])),
-        settings=Settings(),
-    )
-    with own_environment(folder, HF_TOKEN=secrets["hub token"]), arguments_of_processes() as arguments:
-        results = install(site.run(), [Target(target, site.variables)], playbook="site")
-    if results["this"].status != "ok":
-        return Outcome(f"the installation failed: {results['this'].text}", 1, "fail")
-    private = site.prefix / "etc/service.env"
-    key = next(line for line in private.read_text().splitlines() if line.startswith("VLLM_API_KEY=")).partition("=")[2]
-    own = str(private.relative_to(folder))
-    texts = [*written(folder, own), ("arguments", "\n".join(arguments).encode())]
-    return outcome_of(leaks(texts, {**secrets, "API key": key.strip("'\"")}), f"{len(texts)} texts")
 
 
 def _made_run(folder: Path, lines: list[str]) -> RunFolder:
@@ -242,7 +160,7 @@ def _made_run(folder: Path, lines: list[str]) -> RunFolder:
 @case(
     GROUP,
     "138 lines with secrets of about 90 issuers in events, changes, findings, facts, errors and notes of a run",
-    "masked in all files, the summaries, the page, both archives and Prometheus' text",
+    "masked in all files, the summaries, the page and both archives",
 )
 def records(folder: Path) -> Outcome:
     rows = list(corpus())
@@ -255,25 +173,3 @@ def records(folder: Path) -> Outcome:
     texts = list(written(folder))
     plain = [f"a secret is in {where}" for where, text in texts for secret in secrets if secret.encode() in text]
     return outcome_of(plain, f"{len(secrets)} secrets in {len(texts)} texts")
-
-
-@case(GROUP, "packages, kernel settings and service names of a host with tokens in them: drift", "masked")
-def drift(_: Path) -> Outcome:
-    rows = [(line, some) for line, some in corpus() if "\n" not in line]
-    lines = [line for line, _ in rows]
-    some = [
-        facts(name).model_copy(
-            update={
-                "os": OperatingSystem(id="debian", version_id="12", kernel=name),
-                "configuration": Configuration(
-                    packages={}, sysctl={f"key{n}": line for n, line in enumerate(lines)} if name == "b" else {}
-                ),
-            }
-        )
-        for name in ("a", "b", "c")
-    ]
-    compared = [ComparedClass("cards", MAJORITY, compare([values_of(one) for one in some]))]
-    text = redact(f"{render(compared)}\n{prometheus(compared, missing=(), at_unix_s=0.0)}")
-    text += json.dumps(scrub(document(compared)))
-    found = [secret for _, more in rows for secret in more if len(secret) >= 8 and secret in text]
-    return outcome_of([f"`{secret[:4]}...` is in the text" for secret in found], f"{len(text)} characters")

@@ -21,7 +21,7 @@ def generate() -> str:
         "# Causes",
         "",
         "The causes that `./firstlight doctor` knows, written by `./firstlight docs` from `verify/doctor/causes/`.",
-        f"A sign in bold is sure evidence by itself (a weight of {SURE_AT} or more).",
+        f"A sign in bold is sure evidence on its own (a weight of {SURE_AT} or more).",
         "`./firstlight doctor --host NAME --apply` can run steps with a tag; the other steps are for a person.",
         "",
         "| cause | what it is | `--apply` |",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.machine import RESULTS
+from benchmarks.harness import RESULTS
 from docs.generators.sets import measured_sets
 
 TARGET = "provision/catalog/proven.toml"
@@ -28,7 +28,7 @@ def generate() -> str:
         if name in on_cards:
             rows.append((name, "served", on_cards[name], "benchmarks/results/card-serving.json"))
         elif measured["ok"]:
-            rows.append((name, "loaded", "a machine without a card", "benchmarks/results/sets.json"))
+            rows.append((name, "loaded", "a machine without a GPU", "benchmarks/results/sets.json"))
     return HEAD + "".join(
         f'\n[[proven]]\nset = "{name}"\nmachine = "x86_64"\nhow = "{how}"\non = "{on}"\nsource = "{source}"\n'
         for name, how, on, source in rows

@@ -6,7 +6,7 @@ import json
 from itertools import groupby
 from typing import Any
 
-from benchmarks.machine import GIB, RESULTS
+from benchmarks.harness import GIB, RESULTS
 
 Row = dict[str, Any]
 

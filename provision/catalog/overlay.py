@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.core.folders import config_folder
 from provision.core.tables import TableError, read_table
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
@@ -32,8 +33,7 @@ def folder(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     if named := environ.get("FIRSTLIGHT_CATALOG"):
         return Path(named).expanduser()
-    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
-    return Path(home) / "firstlight" / "catalog"
+    return config_folder(environ) / "catalog"
 
 
 def read_all(place: Path) -> tuple[Overlay, ...]:

@@ -22,16 +22,22 @@ app = typer.Typer(
 @with_planning
 def create(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
     what_if: Annotated[
         str | None,
-        typer.Option("--what-if", help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'."),
+        typer.Option(
+            "--what-if",
+            metavar="DESCRIPTION",
+            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
+        ),
     ] = None,
     refresh: RefreshOption = False,
     key: Annotated[
         Path | None,
         typer.Option(
-            "--key", help="Secret key (minisign) that signs the bundle. Default: your own, created on first use."
+            "--key",
+            metavar="FILE",
+            help="Secret key (minisign) that signs the bundle. Default: your own, created on first use.",
         ),
     ] = None,
     **options: Any,

@@ -25,7 +25,9 @@ def chat(
         ),
     ] = None,
     inventory: InventoryOption = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="The longest answer, in tokens.")
+    ] = 256,
     ask_become_pass: BecomeOption = False,
 ) -> None:
     """Send a prompt to the model of a host, and print the answer as it is generated."""

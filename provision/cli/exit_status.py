@@ -14,6 +14,7 @@ import typer
 
 from provision.cli.options import LOGS
 from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.folders import as_typed
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import account
 
@@ -103,7 +104,7 @@ def _homeless(error: RuntimeError) -> FirstlightError | None:
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
     """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
-    sys.stderr.write(redact(error.render()) + "\n")
+    sys.stderr.write(as_typed(redact(error.render())) + "\n")
     _print_json(error, code)
     return SystemExit(code)
 

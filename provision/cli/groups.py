@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 HELP = ["-h", "--help"]
 SECTIONS = {
@@ -13,7 +13,7 @@ SECTIONS = {
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
     "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
-    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "completion", "help"),
+    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "init", "self-check", "completion", "help"),
 }
 """The commands of the product, those of its features too, as a person looks for them; each is in one section."""
 
@@ -22,6 +22,14 @@ class HelpGroup(TyperGroup):
     """A group whose help has the first sentence of each command as a whole."""
 
     sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for command in self.commands.values():
+            for argument in command.params:
+                if isinstance(argument, TyperArgument):
+                    # Typer appends the Python type of each argument: `FILE <list[str]>`.
+                    argument.display_type_rich = lambda **_: None  # type: ignore[method-assign]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each title, and the remaining commands last."""

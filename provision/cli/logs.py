@@ -87,7 +87,9 @@ def open_page(
 @app.command()
 def prune(
     *,
-    keep: Annotated[int | None, typer.Option("--keep", min=1, help="Number of runs to keep. Default: 100.")] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=1, help="Number of runs to keep. Default: 100.")
+    ] = None,
     max_size: Annotated[
         int | None,
         typer.Option(
@@ -112,7 +114,10 @@ def archive(
         bool, typer.Option("--anonymous", help="Replace the names of hosts and people, and addresses.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The archive to write. Default: a name made from the run's.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The archive to write. Default: a name made from the run's."
+        ),
     ] = None,
 ) -> None:
     """Pack a run into an archive for a bug report, without secrets."""

@@ -10,7 +10,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, verify, wheels
+from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, tool, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -42,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
-    epilog="`help COMMAND` shows the options of a command, `help` the exit codes too, `help --all` everything.",
+    epilog="`help COMMAND` shows the options of a command, `help` adds the exit codes to this list, and `help --all` shows everything.",
 )
 
 
@@ -58,12 +58,12 @@ def firstlight(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """From a bare GPU server to its first verified token."""
+    """Turn bare GPU servers into verified vLLM endpoints."""
 
 
 @app.command()
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
 ) -> None:
     """Print the completion script of a shell; to use it: eval "$(./firstlight completion bash)"."""
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
@@ -76,6 +76,8 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gateway.app, name="gateway")
 app.command()(chat.chat)
+app.command()(tool.init)
+app.command("self-check")(tool.self_check)
 for feature in features.modules("commands"):
     feature.add_to(app)
 
@@ -91,7 +93,7 @@ def provision(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Run all phases, from probing the hosts to a verified first token."""
+    """Install, check and start all that the hosts need to serve a model, up to a verified first token."""
     from provision.pipeline import commands
 
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
@@ -117,7 +119,11 @@ def plan(
     *,
     what_if: Annotated[
         str | None,
-        typer.Option("--what-if", help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'."),
+        typer.Option(
+            "--what-if",
+            metavar="DESCRIPTION",
+            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
+        ),
     ] = None,
     facts: Annotated[
         list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
@@ -126,7 +132,10 @@ def plan(
         bool, typer.Option("--explain", help="Show the verdict of every rule on every candidate.")
     ] = False,
     why_not: Annotated[
-        str | None, typer.Option("--why-not", help="Show why one release fits or does not, such as vllm==0.33.0.")
+        str | None,
+        typer.Option(
+            "--why-not", metavar="RELEASE", help="Show why one release fits or does not, such as vllm==0.33.0."
+        ),
     ] = None,
     as_json: JsonOption = False,
     **options: Any,
@@ -288,14 +297,18 @@ def doctor(
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option("--host", help="Read the logs and state of this host instead of files. Only --apply changes it."),
+        typer.Option(
+            "--host",
+            metavar="HOST",
+            help="Read the logs and state of this host instead of files. Only --apply changes it.",
+        ),
     ] = None,
     inventory: InventoryOption = None,
     facts: Annotated[
         str | None,
         typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Findings to print for each file.")] = 3,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[
         bool, typer.Option("--apply", help="With --host: repair the first cause, if that is safe and you confirm it.")
     ] = False,
@@ -336,7 +349,9 @@ def doctor(
 @app.command("help")
 def show_help(
     context: typer.Context,
-    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="A command.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="The command. Default: the list of all commands.")
+    ] = None,
     *,
     everything: Annotated[
         bool, typer.Option("--all", help="Show all commands and options, including those for maintainers.")

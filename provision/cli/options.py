@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +12,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from provision.core.errors import UsageError
+from provision.core.folders import default_inventory, logs_folder
 from provision.core.models.invocation import Invocation
 from provision.core.models.settings import OPTIONS
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Batching
 
 Command = TypeVar("Command", bound=Callable[..., None])
-ROOT = Path(__file__).resolve().parents[2]
-LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
-LOCAL = ROOT / "inventory" / "local"
-"""The inventory of this machine, used when none is given."""
+LOGS = logs_folder()
 
 
 def _inventory(text: str) -> Path:
@@ -283,7 +280,7 @@ def asked(
     options = {OPTIONS[name]: value for name, value in given.items()} | named
     return CommandRequest(
         command=command,
-        inventory=inventory or LOCAL,
+        inventory=inventory or default_inventory(),
         limit=limit,
         overrides=given | assigned,
         become_password=password,

@@ -19,7 +19,10 @@ app = typer.Typer(
 )
 
 PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="Folder of the installation on the hosts, if it is not the default one.")
+    str | None,
+    typer.Option(
+        "--prefix", metavar="FOLDER", help="Folder of the installation on the hosts, if it is not the default one."
+    ),
 ]
 
 
@@ -43,17 +46,20 @@ def check(
     ] = None,
     prefix: PrefixOption = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Run only this check or family of checks, of any level. Repeatable."),
+        typer.Option(
+            "--only", metavar="NAME", help="Run only this check or family of checks, of any level. Repeatable."
+        ),
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="Leave out this check or family of checks. Repeatable.")
+        list[str] | None,
+        typer.Option("--skip", metavar="NAME", help="Leave out this check or family of checks. Repeatable."),
     ] = None,
     back: Annotated[
         bool,
@@ -66,7 +72,10 @@ def check(
     inject: Annotated[
         list[str] | None,
         typer.Option(
-            "--inject", hidden=True, help="FAULT or FAULT@NAME: spoil what checks observe, to see that they notice."
+            "--inject",
+            metavar="FAULT[@NAME]",
+            hidden=True,
+            help="Falsify what the checks observe (with @NAME: what one check observes), to test that they notice it.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,
@@ -120,14 +129,20 @@ def _require_full(hosts: list[str] | None, limit: str | None, *, partial: bool) 
 def compare(
     *,
     backend: Annotated[
-        list[str] | None, typer.Option("--backend", help="An attention back end. Give the option twice.")
+        list[str] | None,
+        typer.Option("--backend", metavar="BACKEND", help="An attention back end. Give the option twice."),
     ] = None,
     mode: Annotated[
-        list[Mode] | None, typer.Option("--mode", help="Instead of back ends: --mode eager --mode compiled.")
+        list[Mode] | None,
+        typer.Option("--mode", metavar="MODE", help="Instead of back ends: --mode eager --mode compiled."),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="The change that a measure must reach, in percent: first_token=-40."),
+        typer.Option(
+            "--target",
+            metavar="MEASURE=PERCENT",
+            help="The change that a measure must reach, in percent: first_token=-40.",
+        ),
     ] = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
@@ -154,10 +169,10 @@ def compare(
 @with_hosts
 def soak(
     *,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Duration, in minutes.")],
+    minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0.1, help="Duration, in minutes.")],
     prefix: PrefixOption = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the results to this file, as JUnit XML.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
@@ -177,11 +192,13 @@ def upgrade(
     context: typer.Context,
     python: Annotated[
         Path | None,
-        typer.Option("--python", help="A Python that has torch. Default: that of this machine's installation."),
+        typer.Option(
+            "--python", metavar="PATH", help="A Python that has torch. Default: that of this machine's installation."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and compare it with the original: `verify upgrade --help`."""
+    """Upgrade the attention of your own model on this machine, and compare it with the original."""
     from provision.phases.verify.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from provision.cli.groups import HelpGroup
-from provision.cli.options import LOCAL, JsonOption
+from provision.cli.options import JsonOption
+from provision.core.folders import default_inventory
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -21,28 +22,46 @@ app = typer.Typer(
 @app.command("build")
 def build(
     package: Annotated[
-        str, typer.Argument(help="NAME==VERSION; `flash-attn` alone means its newest release.")
+        str, typer.Argument(metavar="PACKAGE", help="NAME==VERSION; `flash-attn` alone means its newest release.")
     ] = "flash-attn",
     *,
     torch: Annotated[
-        str, typer.Option("--torch", help="The torch release that the wheel is for, such as 2.11.0 or 2.11.0+cu130.")
+        str,
+        typer.Option(
+            "--torch",
+            metavar="VERSION",
+            help="The torch release that the wheel is for, such as 2.11.0 or 2.11.0+cu130.",
+        ),
     ],
-    arch: Annotated[list[str], typer.Option("--arch", help="Compute capability of the GPUs, such as 9.0; repeatable.")],
+    arch: Annotated[
+        list[str],
+        typer.Option("--arch", metavar="CAPABILITY", help="Compute capability of the GPUs, such as 9.0. Repeatable."),
+    ],
     cuda: Annotated[
-        str | None, typer.Option("--cuda", help="Release of the CUDA toolkit to build with. Default: that of torch.")
+        str | None,
+        typer.Option(
+            "--cuda", metavar="VERSION", help="Release of the CUDA toolkit to build with. Default: that of torch."
+        ),
     ] = None,
     python: Annotated[
         str | None,
         typer.Option(
-            "--python", help="Python version that the wheel is for, such as 3.12. Default: that of Firstlight itself."
+            "--python",
+            metavar="VERSION",
+            help="Python version that the wheel is for, such as 3.12. Default: that of Firstlight itself.",
         ),
     ] = None,
     builder: Annotated[
-        str, typer.Option("--builder", help="Where to build: `controller` (this machine), or a host of the inventory.")
+        str,
+        typer.Option(
+            "--builder", metavar="HOST", help="Where to build: `controller` (this machine), or a host of the inventory."
+        ),
     ] = "controller",
     inventory: Annotated[
         Path | None,
-        typer.Option("--inventory", "-i", help="Inventory that contains the builder. Default: this machine."),
+        typer.Option(
+            "--inventory", "-i", metavar="PATH", help="Inventory that contains the builder. Default: this machine."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +70,7 @@ def build(
 
     raise typer.Exit(
         wheels.build(
-            inventory or LOCAL,
+            inventory or default_inventory(),
             package=package,
             torch=torch,
             cuda=cuda,

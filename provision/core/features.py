@@ -3,6 +3,7 @@
 | module | what it does |
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
+| `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/pipeline/step.py`) |
 | `hooks.py` | functions that the core calls at certain places: `rolled_back`, `earlier_failure`, `page_section` |
 
 The core imports no feature: a copy of the product without the folder of one works.

@@ -24,17 +24,17 @@ def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, boo
     Returns:
         The answers by host; None where a host cannot tell.
     """
-    if context.package_sources is not None:
-        return context.package_sources
-    context.package_sources = {}
+    if context.background.package_sources is not None:
+        return context.background.package_sources
+    context.background.package_sources = {}
     asked = lacking(context, planned)
     if asked:
-        context.package_sources = context.run_on_hosts(
+        context.background.package_sources = context.run_on_hosts(
             "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
         )
-    for name, answer in context.package_sources.items():
+    for name, answer in context.background.package_sources.items():
         context.run.event("package-sources", host=name, phase="stage", answer=answer)
-    return context.package_sources
+    return context.background.package_sources
 
 
 def lacking(context: RunContext, planned: PlannedHosts) -> list[Host]:
@@ -53,7 +53,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | No
     answers = package_sources(context, planned)
     hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
     playbooks.acquire_locks(context, planned, "install", hosts)
-    hosts = [host for host in hosts if host.name in context.locked]
+    hosts = [host for host in hosts if host.name in context.sessions.locks]
     return BackgroundPackages(context, planned, hosts) if hosts else None
 
 

@@ -22,6 +22,7 @@ from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.distribution import in_order
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
 
 DISK_FACTOR = 8
 """A host gets files before their installed size is known only when its disks have this many times their packed size free.
@@ -40,10 +41,12 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         and _is_bare(planned.facts[host.name].installed)
     ]
     playbooks.acquire_locks(context, planned, "install", bare)
-    bare = [host for host in bare if host.name in context.locked]
+    bare = [host for host in bare if host.name in context.sessions.locks]
     if not bare:
         return None
-    context.file_listener = upload = BackgroundUpload(context, planned, first_of_classes(context, planned, bare))
+    context.background.file_listener = upload = BackgroundUpload(
+        context, planned, first_of_classes(context, planned, bare)
+    )
     return upload
 
 
@@ -136,8 +139,8 @@ class BackgroundUpload:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
             ended = time.monotonic()
-            self._context.count_bytes(report.bytes_sent)
-            self._context.bandwidth.add(report.bytes_sent, started, ended)
+            self._context.state(SentBytes).count(report.bytes_sent)
+            self._context.state(SentBytes).bandwidth.add(report.bytes_sent, started, ended)
             self._context.run.event(
                 "background-upload",
                 host=host.name,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import BundleError, Exit, NoStackError
+from provision.core.folders import cache_folder
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
@@ -22,11 +23,12 @@ from provision.phases.stage.bundle.product_files import controller_wheels, list_
 from provision.pipeline import CommandRequest, background_packages, gateway_routers
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PLAN, PROBE, Step
+from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.runner import cache_folder, execute
+from provision.pipeline.runner import execute
 from provision.pipeline.stage import stage as stage_hosts
+from provision.pipeline.step import Step
 from provision.pipeline.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:
@@ -116,9 +118,10 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
-    context.client, context.recording_store = sealed(read_settings()), store
+    context.options = replace(context.options, client=sealed(read_settings()))
+    context.use_store(store)
     gateway_routers.stage(context, planned, [one for one in context.inventory.hosts if one.name in planned.facts])
-    context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
+    context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
+from provision.core.folders import as_typed, cache_folder
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
 from provision.core.models.inventory import MONITORING as MONITORING_GROUP
 from provision.core.models.inventory import Connection, Host, Inventory
@@ -31,6 +32,7 @@ from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
+    BEFORE_PLAN,
     CHANGES,
     DRIVERS,
     FIREWALL,
@@ -39,12 +41,11 @@ from provision.pipeline.phases import (
     PLAN,
     PROBE,
     PROBE_IN_FULL,
-    QUARANTINE,
-    Step,
     steps_until,
 )
 from provision.pipeline.results import PlannedHosts
-from provision.pipeline.runner import RunOutcome, cache_folder, execute, read_inventory
+from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import around_lines, time_line
 from provision.report.screen import first_screen_of
@@ -72,6 +73,7 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
     """
     stream = unguarded(sys.stdout) if drawn else sys.stdout
     try:
+        text = as_typed(text)
         stream.write(text if text.endswith("\n") else text + "\n")
         stream.flush()
     except OSError as error:
@@ -127,7 +129,7 @@ def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
         InventoryError: No host of the inventory is a gateway.
     """
     require_gateway(request)
-    return run_steps(request, (PROBE, QUARANTINE, GATEWAY, FIREWALL), as_json=as_json)
+    return run_steps(request, (*BEFORE_PLAN, GATEWAY, FIREWALL), as_json=as_json)
 
 
 def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
@@ -141,7 +143,7 @@ def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
             f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
             hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
         )
-    return run_steps(request, (PROBE, QUARANTINE, MONITORING, FIREWALL), as_json=as_json)
+    return run_steps(request, (*BEFORE_PLAN, MONITORING, FIREWALL), as_json=as_json)
 
 
 def require_gateway(request: CommandRequest) -> Inventory:
@@ -284,7 +286,7 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     try:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
-        raise ModelError(f"whether model `{settings.model}` fits is unknown: {error.text}", hint=error.hint) from None
+        raise ModelError(f"cannot tell whether model `{settings.model}` fits: {error.text}", hint=error.hint) from None
     return {settings.model: shape} if shape else {}
 
 

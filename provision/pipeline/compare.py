@@ -16,9 +16,10 @@ from provision.phases.verify.run_checks import compare as compare_choices
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.phases import PROBE
 from provision.pipeline.results import ComparedHosts, ProbedHosts
 from provision.pipeline.runner import execute
+from provision.pipeline.step import Step
 from provision.pipeline.verify import resume_services
 from verify.records import EXIT_CODES
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from provision.catalog import overlay
 from provision.core.folder_size import folder_bytes
+from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
-from provision.phases.stage.bundle import keys
-from provision.pipeline.runner import cache_folder
 
 
 def controller_remains(logs: Path) -> str:
@@ -31,8 +30,8 @@ def controller_remains(logs: Path) -> str:
 def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
     yield cache_folder().absolute(), "wheels, interpreters and models"
     yield logs.absolute(), "records of the runs"
-    yield keys.folder().absolute(), "keys of bundles, and rows of your package index"
-    if not overlay.folder().is_relative_to(keys.folder()):
+    yield config_folder().absolute(), "keys of bundles, and rows of your package index"
+    if not overlay.folder().is_relative_to(config_folder()):
         yield overlay.folder().absolute(), "rows of your package index"
-    if sys.prefix != sys.base_prefix:
+    if not IS_INSTALLED and sys.prefix != sys.base_prefix:
         yield Path(sys.prefix), "the environment of ./firstlight"

@@ -18,6 +18,7 @@ from provision.catalog.system import os_packages
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError
 from provision.core.files import files_below
+from provision.core.folders import product_path
 from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
@@ -30,7 +31,6 @@ from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.unit import Service, render_service
 
-ROOT = Path(__file__).resolve().parents[2]
 STATE_FORMAT = 1
 RELEASE_FORMAT = 1
 PEERS = "collectives.peers"
@@ -267,7 +267,7 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
 def product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
-    roles = sorted(files_below(ROOT / "playbooks", but=(".md", ".pyc")), key=attrgetter("parts"))
+    roles = sorted(files_below(product_path("playbooks"), but=(".md", ".pyc")), key=attrgetter("parts"))
     for path in (*roles, *tools):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

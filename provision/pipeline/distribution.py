@@ -27,18 +27,19 @@ from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
 
 
 def open_indexes(context: RunContext) -> tuple[str, ...]:
     """Return the controller's indexes that ask for no login: what a host asks where the inventory names none."""
-    client = replace(context.client or read_settings(), extra_indexes=())
+    client = replace(context.options.client or read_settings(), extra_indexes=())
     indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
     return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
 
 
 def in_order(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
     """Return hosts in the order in which their transfers begin: those that failed in the run before come first."""
-    return sorted(hosts, key=lambda host: host.name not in context.first)
+    return sorted(hosts, key=lambda host: host.name not in context.options.first)
 
 
 @contextmanager
@@ -231,7 +232,7 @@ class Distribution:
         finally:
             # `send` reports what is there already
             progress(-moved.total())
-            self._context.count_own_bytes(moved["host"], moved["path"])
+            self._context.state(SentBytes).count_own(moved["host"], moved["path"])
         if problems:
             self._note_short(host, problems)
         return moved.total()
@@ -240,7 +241,7 @@ class Distribution:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         self._context.progress.note(host.name, f"{problems[0]}{more}; the controller sends what is missing")
         self._context.run.event("own-source-short", host=host.name, phase="install", problems=problems)
-        self._context.count_own_bytes(0, 0, short=host.name)
+        self._context.state(SentBytes).count_own(0, 0, short=host.name)
 
     @cached_property
     def _open_indexes(self) -> tuple[str, ...]:
@@ -256,8 +257,8 @@ class Distribution:
         folder = self._planned.install_paths[host.name].incoming
         report = self._context.session(host).send(self._files[host.name], folder, progress=progress)
         ended = time.monotonic()
-        self._context.count_bytes(report.bytes_sent, moved, to=host.name)
-        self._context.bandwidth.add(report.bytes_sent, ended - report.seconds, ended)
+        self._context.state(SentBytes).count(report.bytes_sent, moved, to=host.name)
+        self._context.state(SentBytes).bandwidth.add(report.bytes_sent, ended - report.seconds, ended)
         if source is not None:
             self._compare(host, source, report.bytes_sent)
         if own_bytes:
@@ -269,7 +270,7 @@ class Distribution:
         there = {file.sha256 for file in self._coming(source, "peers")}
         handed_on = [file for file in self._coming(host.name, "peers") if file.sha256 in there]
         others = sum(file.size for file in self._files[host.name] if file not in handed_on)
-        if bytes_sent <= others or host.name in self._context.transfers.refused:
+        if bytes_sent <= others or host.name in self._context.state(SentBytes).transfers.refused:
             return
         text = f"host {source} sent wrong bytes to host {host.name}; the controller sent these files"
         with self._changed:
@@ -279,13 +280,13 @@ class Distribution:
     def _compare_own(self, host: Host, bytes_sent: int) -> None:
         """Note where the controller had to send what a host seemed to have got by itself."""
         others = sum(file.size for way in ("controller", "peers") for file in self._coming(host.name, way))
-        if bytes_sent > others and host.name not in self._context.transfers.short:
+        if bytes_sent > others and host.name not in self._context.state(SentBytes).transfers.short:
             self._note_short(host, [f"the local source of host {host.name} gave wrong bytes"])
 
     def _note_refusal(self, host: Host, source: str, text: str) -> None:
         self._context.progress.note(host.name, text)
         self._context.run.event("peer-refused", host=host.name, phase="install", peer=source, text=text)
-        self._context.count_bytes(0, refused=host.name)
+        self._context.state(SentBytes).count(0, refused=host.name)
 
     def _grant(self, host: Host) -> bool:
         """Let other hosts read what a host has; return whether they may."""

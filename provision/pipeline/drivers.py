@@ -35,7 +35,7 @@ def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = Fals
     result = _install(context, planned, work) if work else planned
     if record_all:
         for host in context.hosts():
-            if "install" not in context.results[host.name]:
+            if "install" not in context.outcomes.results[host.name]:
                 context.record(
                     PhaseResult(host=host.name, phase="install", status="skipped", text="drivers are as planned")
                 )
@@ -46,7 +46,7 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     started = time.monotonic()
     playbooks.acquire_locks(context, planned, "install", [host for host in context.hosts() if host.name in work])
     hosts = [host for host in context.hosts() if host.name in work]
-    again = {"firstlight_again": f"./firstlight {context.command}"}
+    again = {"firstlight_again": f"./firstlight {context.options.command}"}
     succeeded = playbooks.run_playbook(
         context,
         "drivers",
@@ -56,7 +56,7 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     )
     for host in hosts:
         if work[host.name].reboot:
-            context.forget(host)
+            context.sessions.forget(host)
     probed = probe.probe(context, planned, names=frozenset(succeeded))
     hosts = [host for host in context.hosts() if host.name in succeeded]
     playbooks.acquire_locks(context, probed, "install", hosts)

@@ -21,10 +21,10 @@ OWN_TEXTS = frozenset({"probe", "plan"})
 
 def diagnose(context: RunContext, probed: ProbedHosts) -> None:
     """Match the logs of failed hosts against known causes, and write the findings to the run's folder."""
-    failed = {name: _failed(results.values()) for name, results in context.results.items()}
+    failed = {name: _failed(results.values()) for name, results in context.outcomes.results.items()}
     # Log lines from before the failed phase belong to an earlier start of the service.
     begun = {
-        name: min(context.entered.get(result.phase, 0.0) for result in results if result.phase in ON_HOST)
+        name: min(context.outcomes.entered.get(result.phase, 0.0) for result in results if result.phase in ON_HOST)
         for name, results in failed.items()
         if ON_HOST & {result.phase for result in results}
     }

@@ -54,7 +54,7 @@ class _Rules:
 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
     """Bring the rules of hosts up to date. Nothing is done in a run over a part of the inventory: who connects has to be known."""
-    if not context.limited:
+    if not context.options.limited:
         _Setup(context, earlier).run()
     return earlier
 
@@ -182,11 +182,11 @@ class _Setup:
                 f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
                 f"or as root there what is in {self._write(names, lines)}"
             )
-            result = self._context.results[at]["serve"]
+            result = self._context.outcomes.results[at]["serve"]
             self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
 
     def _has_result(self, name: str) -> bool:
-        return "serve" in self._context.results.get(name, {})
+        return "serve" in self._context.outcomes.results.get(name, {})
 
     def _write(self, names: Sequence[str], lines: Sequence[str]) -> Path:
         """Write what a person may run on hosts into the run's folder: long lines of a summary are folded."""
@@ -218,7 +218,7 @@ class _Setup:
         sets = {
             one.host.name: [firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
             for one in rules
-            if self._is_well(one.host) and one.host.name in context.locked
+            if self._is_well(one.host) and one.host.name in context.sessions.locks
         }
         differing = differing_sets(context, self._probed, sets)
         new = [one for one in rules if differing.get(one.host.name)]
@@ -294,7 +294,7 @@ class _Setup:
     def _remove(self, hosts: Sequence[Host]) -> None:
         """Remove the rules of hosts that are to have none."""
         playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
-        locked = [host for host in hosts if host.name in self._context.locked]
+        locked = [host for host in hosts if host.name in self._context.sessions.locks]
         for result in self._play_removal(locked, FIREWALL, START).values():
             self._record(result, "the rules of its firewall were removed")
 

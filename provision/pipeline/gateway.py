@@ -79,7 +79,7 @@ class Before:
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
     """Set the gateways of the inventory up. Nothing is done without one, or in a run over a part of the inventory."""
     gateways = [host for host in context.hosts() if host.is_gateway]
-    if context.limited:
+    if context.options.limited:
         for host in gateways:
             if not host.is_provisioned:
                 text = "left as it is: --limit names a part of the inventory, and a gateway has to know all of it"
@@ -100,7 +100,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
             )
             context.fail(host.name, "serve", error)
     playbooks.acquire_locks(context, probed, "serve", [host for host in gateways if not context.has_failed(host.name)])
-    gateways = [host for host in gateways if host.name in context.locked]
+    gateways = [host for host in gateways if host.name in context.sessions.locks]
     interfaces = shared_addresses.require_possible(context, gateways)
     gateways = [host for host in gateways if not context.has_failed(host.name)]
     before = context.run_on_hosts(

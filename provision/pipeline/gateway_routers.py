@@ -17,6 +17,7 @@ from provision.phases.gateway.router import NAME, UNIT, WHEELS, Wheel, router_se
 from provision.phases.stage.router_wheel import MACHINES, stage_router
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.pipeline.traffic import python_of
 from provision.pipeline.unit_sets import play_differing, play_removal
 from provision.report.layout import fold_names
@@ -103,7 +104,7 @@ def stage(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) ->
     hosts = _choosing(gateways)
     if not hosts:
         return {}
-    settings, found = context.client or read_settings(), {}
+    settings, found = context.options.client or read_settings(), {}
     for host in hosts:
         machine = probed.facts[host.name].os.machine
         try:
@@ -127,4 +128,4 @@ def _send(context: RunContext, probed: ProbedHosts, host: Host, wheel: StagedFil
     if said.stdout.split()[:1] != [wheel.sha256]:
         context.progress.note(host.name, "gets vllm-router")
         session.write(path, Path(wheel.path).read_bytes(), root=True)
-        context.count_bytes(wheel.size)
+        context.state(SentBytes).count(wheel.size)

@@ -74,7 +74,7 @@ def _play(
         context,
         "health_agent",
         "serve",
-        [host for host in hosts if host.name in context.locked],
+        [host for host in hosts if host.name in context.sessions.locks],
         lambda host: variables(
             probed.install_paths[host.name], units[host.name], served[host.name], host.settings.health_port, path
         ),

@@ -87,10 +87,11 @@ def described(
     """
     installed = facts.installed
     is_bare = installed is None or (installed.state is None and not installed.environments)
-    parts = _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
+    parts = []
     if serving:
         key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
         parts.append(f"model {serving['model']} at {serving['endpoint']}{key}")
+    parts += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
     parts += [_gateway(gateway)] if gateway else []
     parts += [_monitoring(monitoring)] if monitoring else []
     if installed is not None and installed.locked_by:
@@ -104,11 +105,11 @@ def _installed(facts: HostFacts) -> list[str]:
         return []
     others = sorted(set(installed.releases) - {installed.release, installed.previous_release})
     return [
-        f"release {installed.release or 'none'}",
+        f"release {installed.release}" if installed.release else "no release",
         *([f"previous release {installed.previous_release}"] if installed.previous_release else []),
         *(f"release {digest} not in use" for digest in others),
-        f"environment {installed.current or 'none live'}",
-        f"service {installed.service or 'none'}",
+        f"environment {installed.current}" if installed.current else "no environment in use",
+        f"service {installed.service}" if installed.service else "no service",
         verified_line(installed.last_verify, facts.probed_at, installed.current),
         *(f"drift: {drift.sentence}" for drift in installed.drift),
     ]

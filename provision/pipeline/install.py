@@ -19,6 +19,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.distribution import Distribution, in_order
 from provision.pipeline.results import InstalledHosts, StagedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.report.run_files import TRANSFERS_FILE
 
 SEND_DEADLINE_S = 4 * 3600.0
@@ -37,9 +38,9 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
         context, staged, "install", [host for host in context.hosts() if _needs_lock(staged, host.name)]
     )
     write_sboms(context, staged)
-    context.wait_for("upload")
+    context.background.wait_for("upload")
     _send(context, staged)
-    context.wait_for("packages")
+    context.background.wait_for("packages")
     results = playbooks.run_playbook(
         context,
         "install",
@@ -104,7 +105,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
         for host in hosts
     }
-    bytes_s = context.bandwidth.bytes_s
+    bytes_s = context.state(SentBytes).bandwidth.bytes_s
     choice = choose([host for host in hosts if files[host.name]], files, bytes_s)
     distribution = Distribution(context, staged, files, choice)
 
@@ -132,12 +133,12 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
     finally:
         distribution.close()
         # of this step and, with batches, of those before
-        seen = context.transfers
+        seen = context.state(SentBytes).transfers
         from_peers = tuple(host.name for host in context.inventory.hosts if host.name in seen.from_peers)
-        context.transfers = seen.model_copy(
+        context.state(SentBytes).transfers = seen.model_copy(
             update={"reason": choice.reason, "from_peers": from_peers, "bytes_s": bytes_s and round(bytes_s)}
         )
-        context.run.write(TRANSFERS_FILE, context.transfers)
+        context.run.write(TRANSFERS_FILE, context.state(SentBytes).transfers)
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:

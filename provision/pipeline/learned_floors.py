@@ -74,7 +74,7 @@ def _records(
     """
     store, run = LearnedStore(context.run.folder.parent), context.run.name
     found: dict[str, dict[str, Any]] = {}
-    for host_class, equals in by_class(probed.facts, {**context.checked, **documents}.values()).items():
+    for host_class, equals in by_class(probed.facts, {**context.outcomes.checks, **documents}.values()).items():
         learned = store.get(host_class)
         if learns:
             healthy = [one for one in equals if is_green(one) and not (learned and beyond(one, learned))]

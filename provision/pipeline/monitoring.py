@@ -33,7 +33,7 @@ SUPPORTED = "monitoring takes Prometheus and its exporters from the packages of 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
     """Set monitoring up. Nothing is done without a host of its group, or in a run over a part of the inventory."""
     monitors = [host for host in context.hosts() if host.is_monitoring]
-    if context.limited:
+    if context.options.limited:
         for host in monitors:
             if not host.is_provisioned and not host.is_gateway:
                 text = "left as it is: --limit names a part of the inventory, and monitoring has to know all of it"
@@ -94,7 +94,7 @@ class _Setup:
             return
         without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
         playbooks.acquire_locks(context, self._probed, "serve", [host for host in hosts if host.name not in without])
-        hosts = [host for host in hosts if host.name in context.locked and not context.has_failed(host.name)]
+        hosts = [host for host in hosts if host.name in context.sessions.locks and not context.has_failed(host.name)]
         known = context.run_on_hosts(
             "serve", [host for host in hosts if host in monitors], self._known_targets, deadline_s=READ_DEADLINE_S
         )

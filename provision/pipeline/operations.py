@@ -28,12 +28,13 @@ from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.controller_remains import controller_remains
-from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Scope, Step
+from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.quarantine import mark_in_force
 from provision.pipeline.quarantine_return import return_to_service
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
+from provision.pipeline.step import Scope, Step
 from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
@@ -150,7 +151,7 @@ def print_checks(records: list[CheckRecord]) -> None:
 
 def serve(request: CommandRequest, *, as_json: bool = False) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
-    outcome = execute(request, (PROBE, QUARANTINE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
+    outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
 
@@ -275,13 +276,13 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         if not there[host.name]
     }
     playbooks.acquire_locks(context, probed, phase, present)
-    locked = [host for host in present if host.name in context.locked]
+    locked = [host for host in present if host.name in context.sessions.locks]
     ended = playbooks.run_playbook(
         context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
     )
     results |= ended
     if playbook == "uninstall":
-        context.removed |= set(ended)
+        context.outcomes.removed |= set(ended)
         for name in ended:
             Store(context.cache).references.forget(name)
     for result in results.values():

@@ -1,12 +1,12 @@
-"""The order of a run: its phases, and the tasks that run in the background. Nothing else knows it."""
+"""The order of a run: the steps of the core, those of the features, and the tasks that run in the background. Nothing else knows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
 
+from provision.core import features
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.pipeline import (
     background_packages,
@@ -25,80 +25,49 @@ from provision.pipeline import (
     stage,
     verify,
 )
-
-if TYPE_CHECKING:
-    from provision.pipeline.context import BackgroundTask, RunContext
-    from provision.pipeline.results import ProbedHosts
-
-    PhaseFunction = Callable[..., ProbedHosts]
-    """Takes the RunContext and the result of the phase before; returns the phase's own result."""
-    StartFunction = Callable[..., BackgroundTask | None]
-    """Takes the same; returns None where there is nothing to do."""
-    Condition = Callable[[RunContext], bool]
-
-Scope = Literal["all", "provisioned"]
-"""Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One entry of the order."""
-
-    name: str
-    run: PhaseFunction
-    phase: PhaseName
-    """The phase that its results are recorded under: drivers are a part of `install`, span-start of `verify`, gateway and monitoring of `serve`."""
-    scope: Scope = "provisioned"
-    applies: Condition | None = None
-    """Whether the step has anything to do; always where this is None."""
-    in_batches: bool = False
-    """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
-
-    def has_work(self, context: RunContext) -> bool:
-        """Return whether the step may have anything to do, by what the run knows so far."""
-        return self.applies is None or self.applies(context)
-
-
-@dataclass(frozen=True)
-class BackgroundStep:
-    """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
-
-    name: str
-    start: StartFunction
-    before: str
-    awaited_by: str
-
+from provision.pipeline.step import BackgroundStep, FeatureStep, Step
 
 PROBE = Step("probe", probe.probe, "probe", "all")
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
-QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
 PLAN = Step("plan", plan.plan, "plan")
 CHANGES = Step("changes", plan.compare, "plan")
 DRIVERS = Step("drivers", drivers.apply, "install", in_batches=True)
 STAGE = Step("stage", stage.stage, "stage", in_batches=True)
 INSTALL = Step("install", install.install, "install", in_batches=True)
 VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
-SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
+CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
+
+QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
+SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
 GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
 MONITORING = Step("monitoring", monitoring.apply, "serve", "all", applies=conditions.has_monitoring)
 FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
-
-STEPS = (
-    PROBE,
-    QUARANTINE,
-    PLAN,
-    CHANGES,
-    DRIVERS,
-    STAGE,
-    INSTALL,
-    VERIFY,
-    SPAN_START,
-    SERVE,
-    GATEWAY,
-    MONITORING,
-    FIREWALL,
+UNMOVED = (
+    FeatureStep(QUARANTINE, after="probe"),
+    FeatureStep(SPAN_START, after="verify"),
+    FeatureStep(GATEWAY, after="serve", rank=1),
+    FeatureStep(MONITORING, after="serve", rank=2),
+    FeatureStep(FIREWALL, after="serve", rank=3),
 )
+
+
+def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:
+    """Return the steps of the core, each with those of features that follow it.
+
+    Args:
+        core: The steps of the core, in their order.
+        placed: The steps of features, in any order.
+    """
+    ranked = sorted(placed, key=lambda one: one.rank)
+    return tuple(step for own in core for step in (own, *(one.step for one in ranked if one.after == own.name)))
+
+
+STEPS = in_order(CORE, [*UNMOVED, *(step for module in features.modules("order") for step in module.STEPS)])
+BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
+"""What a command begins with that changes hosts: what they are, and which of them are left out."""
+FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")
+"""The steps that come when hosts serve: for what stands before, beside and around them."""
 
 BACKGROUND = (
     BackgroundStep("packages", background_packages.start, before="stage", awaited_by="install"),

@@ -94,8 +94,10 @@ def _host_changes(
         key = (resolution.hosts, *model_key(host))
         if key not in known:
             settings = host.settings.model_copy(update={"source": host.source_of("model")})
-            refreshed = context.refresh and context.client is None
-            known[key] = None if refreshed else staged_before(resolution, settings, store=store, client=context.client)
+            refreshed = context.options.refresh and context.options.client is None
+            known[key] = (
+                None if refreshed else staged_before(resolution, settings, store=store, client=context.options.client)
+            )
         staged = known[key]
         tools = host_tools(context.cache / "tools")
         desired = desired_state_of(host, facts, staged, tools=tools) if staged else None
@@ -117,7 +119,9 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
         if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
             continue
         try:
-            shape = describe(host.settings, context.wheelhouse(), refresh=context.refresh and context.client is None)
+            shape = describe(
+                host.settings, context.wheelhouse(), refresh=context.options.refresh and context.options.client is None
+            )
         except FirstlightError as error:
             context.fail(host.name, "plan", error)
             continue

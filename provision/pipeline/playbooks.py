@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from provision.core.files import write_atomically
@@ -22,6 +23,13 @@ INSTALLING = frozenset({"drivers", "install", "serve"})
 """Playbooks whose variables are those of the installation, which hosts.yml of a run holds for playbooks by hand."""
 
 
+@dataclass
+class Played:
+    """The hosts that playbooks of the installation ran for, with their variables, by name."""
+
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
 def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> None:
     """Lock hosts until the run ends; a host that another run has locked fails.
 
@@ -36,12 +44,11 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         paths = probed.install_paths[host.name]
         return HostLock(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root)
 
-    new = [host for host in hosts if host.name not in context.locked]
+    new = [host for host in hosts if host.name not in context.sessions.locks]
     for name, lock in context.run_on_hosts(phase, new, call, deadline_s=LOCK_DEADLINE_S).items():
-        context.locked.add(name)
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
-        context.locks[name] = lock
+        context.sessions.locks[name] = lock
 
 
 def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
@@ -55,13 +62,13 @@ def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) ->
         phase: The phase that a failure is recorded under.
         hosts: The hosts; those that the run never locked are returned as they are.
     """
-    with_lock = [host for host in hosts if host.name in context.locks]
+    with_lock = [host for host in hosts if host.name in context.sessions.locks]
     renewed = context.run_on_hosts(
-        phase, with_lock, lambda host: context.locks[host.name].renew(), deadline_s=LOCK_DEADLINE_S
+        phase, with_lock, lambda host: context.sessions.locks[host.name].renew(), deadline_s=LOCK_DEADLINE_S
     )
     for name in (name for name, was_lost in renewed.items() if was_lost):
         context.run.event("locked", host=name, phase=phase)
-    return [host for host in hosts if host.name in renewed or host.name not in context.locks]
+    return [host for host in hosts if host.name in renewed or host.name not in context.sessions.locks]
 
 
 def run_playbook(
@@ -93,7 +100,7 @@ def run_playbook(
         return {}
     targets = [Target(host, variables(host)) for host in renew_locks(context, phase, hosts)]
     if playbook in INSTALLING:
-        context.targets |= {target.host.name: target for target in targets}
+        context.state(Played).targets |= {target.host.name: target for target in targets}
     results = (
         install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
     )
@@ -108,14 +115,15 @@ def run_playbook(
 
 def write_inventory(context: RunContext) -> None:
     """Write hosts.yml: the installation of the run's hosts, or where it installed nothing what the run before it has."""
-    if not context.targets and _take_over_inventory(context):
+    targets = context.state(Played).targets
+    if not targets and _take_over_inventory(context):
         return
     result = context.result
-    if not context.targets and not (isinstance(result, StagedHosts) and "install" in context.entered):
+    if not targets and not (isinstance(result, StagedHosts) and "install" in context.outcomes.entered):
         return
     desired = result.desired if isinstance(result, StagedHosts) else {}
     planned = {name: Target(context.host(name), one.ansible_vars()) for name, one in desired.items()}
-    write_hosts_file(context.run, [*(planned | context.targets).values()], HOSTS_FILE)
+    write_hosts_file(context.run, [*(planned | targets).values()], HOSTS_FILE)
 
 
 def _take_over_inventory(context: RunContext) -> bool:
@@ -142,7 +150,7 @@ def added_to_earlier(
         seconds: How long it took.
         phase: The phase that it is recorded under.
     """
-    earlier = context.results.get(played.host, {}).get(phase)
+    earlier = context.outcomes.results.get(played.host, {}).get(phase)
     if earlier is None:
         return played.model_copy(update={"phase": phase, "text": text, "seconds": round(seconds, 3)})
     return earlier.model_copy(

@@ -84,7 +84,7 @@ def prove(
     for name, record in records.items():
         context.run.write(f"serve/{name}.json", record)
         if not record.ready:
-            context.failures.add(Exit.RED)
+            context.outcomes.failures.add(Exit.RED)
         context.record(
             PhaseResult(
                 host=name,

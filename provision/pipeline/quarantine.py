@@ -119,7 +119,7 @@ def forget_at_gateways(context: RunContext, names: Sequence[str]) -> None:
 
 def _notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
     """Drain hosts at the gateways that know them, or take them back at those that do not know them any more."""
-    gateways = context.find_gateways() if names else ()
+    gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)
     for host in gateways:

@@ -34,7 +34,7 @@ def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOp
         stays[name] = "it was not checked" if document is None else why_not(document, mark)
         if stays[name] is None:
             stays[name] = _lift(context, probed, name, mark)
-        result = context.results[name]["verify"]
+        result = context.outcomes.results[name]["verify"]
         note = f"stays quarantined: {stays[name]}" if stays[name] else "returned to service"
         context.record(result.model_copy(update={"notes": (*result.notes, note)}))
     forget_at_gateways(context, [name for name, reason in stays.items() if reason is None])

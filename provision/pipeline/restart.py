@@ -21,7 +21,7 @@ class Restarts:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        gateways = context.find_gateways()
+        gateways = context.options.find_gateways()
         answers = ask(context, gateways)
         for name, error in answers.errors.items():
             if not isinstance(error, NotSetUpError):
@@ -147,6 +147,6 @@ class Restarts:
 
     def _note(self, name: str, text: str) -> None:
         """Add to what the summary says of a host."""
-        result = self._context.results.get(name, {}).get("serve")
+        result = self._context.outcomes.results.get(name, {}).get("serve")
         if result is not None:
             self._context.record(result.model_copy(update={"notes": (*result.notes, text)}))

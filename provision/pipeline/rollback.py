@@ -77,7 +77,9 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     requests = {name: request for name, state in states.items() if (request := readiness_of(state)) is not None}
     proof.prove(context, probed, requests, switched, started)
     # A playbook that changed nothing before it failed has refused to switch: there is nothing to return from.
-    begun = [host.name for host in hosts if host.name in switched or context.results[host.name]["serve"].changed]
+    begun = [
+        host.name for host in hosts if host.name in switched or context.outcomes.results[host.name]["serve"].changed
+    ]
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     return_refused(context, probed, tried)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
@@ -130,7 +132,7 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     requests = {name: request for name, state in back.items() if (request := readiness_of(state)) is not None}
     records = proof.ask_in_order(context, probed, requests)
     for name in (host.name for host in hosts):
-        first, last = refused[name], context.results[name]["serve"]
+        first, last = refused[name], context.outcomes.results[name]["serve"]
         former = back.get(name, {}).get("release")
         if name in records:
             text = _outcome(former, records[name].text)
@@ -162,7 +164,7 @@ def may_return(facts: HostFacts, tried: str | None) -> bool:
 
 
 def _failure(context: RunContext, name: str) -> PhaseResult | None:
-    result = context.results.get(name, {}).get("serve")
+    result = context.outcomes.results.get(name, {}).get("serve")
     return result if result is not None and result.status == "failed" else None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
+from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult
@@ -28,11 +28,13 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.failures import diagnose
 from provision.pipeline.host_summary import write_on_hosts
-from provision.pipeline.phases import Step, background_of, reads_only
+from provision.pipeline.options import RunOptions
+from provision.pipeline.phases import background_of, reads_only
 from provision.pipeline.playbooks import write_inventory
 from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
+from provision.pipeline.step import Step
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.pruning import prune_quietly
@@ -44,13 +46,6 @@ if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.core.models.records import Summary
     from provision.pipeline.batches import Batching
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
-    if named := environ.get("FIRSTLIGHT_CACHE"):
-        return Path(named).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
 def read_inventory(request: CommandRequest) -> Inventory:
@@ -103,16 +98,18 @@ def open_run(
             inventory=inventory,
             progress=progress,
             cache=cache_folder(),
-            command=command,
-            limited=request.limit is not None,
-            find_gateways=partial(_gateways, request, inventory),
-            refresh=request.refresh,
-            client=client,
-            older_bundle=request.older_bundle,
+            options=RunOptions(
+                command=command,
+                limited=request.limit is not None,
+                find_gateways=partial(_gateways, request, inventory),
+                first=failed_hosts(request.logs / before) if before else frozenset(),
+                refresh=request.refresh,
+                client=client,
+                older_bundle=request.older_bundle,
+            ),
             stack=stack,
         )
         if before is not None:
-            context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield context
 
@@ -181,7 +178,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         hosts = tuple(context.inventory.hosts)
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
-    return RunOutcome(summary, exit_code(summary, context.failures), context.result, hosts, texts)
+    return RunOutcome(summary, exit_code(summary, context.outcomes.failures), context.result, hosts, texts)
 
 
 def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
@@ -231,7 +228,7 @@ def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
     """Record hosts that had not come to the end as interrupted, in the phase where they were."""
     context.scope, context.batch = "all", None
     for host in context.hosts():
-        done = context.results.get(host.name, {})
+        done = context.outcomes.results.get(host.name, {})
         own = [step for step in steps if step.scope == "all" or host.is_provisioned]
         phase = next((step.phase for step in own if step.phase not in done), None)
         if phase is not None:
@@ -245,15 +242,15 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     Returns:
         The summary, and its texts by file name.
     """
-    context.stop_background()
+    context.background.stop()
     context.write_results()
-    if context.failures:
+    if context.outcomes.failures:
         diagnose(context, context.result)
-    summary = summarise(context.run, interrupted=interrupted, facts=context.written_facts)
+    summary = summarise(context.run, interrupted=interrupted, facts=context.outcomes.facts)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)
-    if there := context.locked - context.removed:
+    if there := context.sessions.locks.keys() - context.outcomes.removed:
         write_on_hosts(context, summary, there)
     return summary, texts
 
@@ -276,10 +273,10 @@ def unfinished(logs: Path) -> str | None:
     return str(header.get("run"))
 
 
-def failed_hosts(run: Path) -> set[str]:
+def failed_hosts(run: Path) -> frozenset[str]:
     """Return the hosts of an earlier run that did not reach its last phase."""
-    return {
+    return frozenset(
         host
         for host, by_phase in document(run / "phases.json").items()
         if isinstance(by_phase, dict) and "serve" not in by_phase
-    }
+    )

@@ -38,7 +38,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     for host in unchanged:
         if host not in unproven:
             _keep_last_proof(context, host.name, verified.facts[host.name])
-            text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
+            text = "serves since its answers were verified" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
     restarts = Restarts(context)
     moving = {host.name for host in switching if moves(verified.desired[host.name], verified.facts[host.name])}

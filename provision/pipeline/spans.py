@@ -72,7 +72,7 @@ def parts_of(stack: Stack, facts: HostFacts) -> dict[str, Any]:
         "vLLM": stack.vllm.version if stack.vllm else None,
         "torch": stack.torch.version,
         "the attention back end": stack.attention.backend if stack.attention else None,
-        "the cards": [card.name for card in cards],
+        "the GPUs": [card.name for card in cards],
     }
 
 

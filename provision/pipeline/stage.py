@@ -77,12 +77,12 @@ def _stage_group(
             first.settings.model_copy(update={"source": first.source_of("model")}),
             facts,
             store=context.wheelhouse(),
-            client=context.client,
+            client=context.options.client,
             packager=_packager(context, planned, resolution),
             run=context.run,
             progress=report,
-            refresh=context.refresh,
-            on_stored=context.file_listener.callback(members) if context.file_listener else None,
+            refresh=context.options.refresh,
+            on_stored=context.background.file_listener.callback(members) if context.background.file_listener else None,
             dpkg_status=_dpkg_status(context, first) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )
@@ -106,11 +106,11 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
             state = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
             _accept_bundle(context, name, facts, state)
         except FirstlightError as error:
-            context.fail(name, "stage", error, context.results[name]["stage"].seconds)
+            context.fail(name, "stage", error, context.outcomes.results[name]["stage"].seconds)
             continue
         desired[name] = state
         if text := rebuild_reason(state.environment, facts.installed):
-            context.record(context.results[name]["stage"].model_copy(update={"text": text}))
+            context.record(context.outcomes.results[name]["stage"].model_copy(update={"text": text}))
     parts = {
         name: {"the environment": state.environment, "what is served": state.agreement}
         for name, state in desired.items()
@@ -137,11 +137,11 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
 
 def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
     """Refuse an environment from a bundle that is older than the last one of the host. Raises BundleError."""
-    bundle = context.client.bundled if context.client else None
+    bundle = context.options.client.bundled if context.options.client else None
     if bundle is None or (facts.installed and facts.installed.current == state.environment):
         return
     lasts = LastBundles(context.run.folder.parent)
-    accept_bundle(bundle, context.host(name), lasts, accepts_older=context.older_bundle)
+    accept_bundle(bundle, context.host(name), lasts, accepts_older=context.options.older_bundle)
 
 
 def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:

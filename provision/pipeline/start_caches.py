@@ -20,6 +20,7 @@ from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.phases.serve.start_cache import LOOK_S, MOVE_S, Archives, HostCache
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import VerifiedHosts
+from provision.pipeline.sent_bytes import SentBytes
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class StartCaches:
             self._empty.discard(name)
             self._sent.add(name)
             self._since[name] = now
-            self._context.count_bytes(size)
+            self._context.state(SentBytes).count(size)
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
             self._tell(name, "sent", note=f"start cache of an equal host sent ({format_bytes(size)})")
 
@@ -166,7 +167,7 @@ class StartCaches:
 
     def _is_wanted(self) -> bool:
         """Return whether there are other hosts that may need a cache."""
-        return self._context.limited or len(self._context.inventory.hosts) > 1
+        return self._context.options.limited or len(self._context.inventory.hosts) > 1
 
     def _archive(self, key: str) -> StagedFile | None:
         return self._archives.find(key)
@@ -204,7 +205,7 @@ class StartCaches:
         self._notes[name] = f"{self._notes[name]}; {note}" if name in self._notes else note
 
     def _add_note(self, name: str) -> None:
-        result = self._context.results.get(name, {}).get("serve")
+        result = self._context.outcomes.results.get(name, {}).get("serve")
         note = self._notes.pop(name, None)
         if result is not None and note is not None:
             self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))

@@ -15,8 +15,8 @@ from provision.core.redaction import redact, scrub
 from provision.phases.gateway.traffic import Traffic, document, render, sessions_of
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import require_gateway, without_answer, write_stdout
-from provision.pipeline.phases import Step
 from provision.pipeline.runner import execute
+from provision.pipeline.step import Step
 from provision.pipeline.traffic import Action, TrafficHosts, change
 from provision.pipeline.traffic import status as read_status
 

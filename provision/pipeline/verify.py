@@ -93,7 +93,7 @@ def verify_live(
         documents, aggregate = check(context, probed, hosts, options)
         return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
     playbooks.acquire_locks(context, probed, "verify", hosts)
-    hosts = [host for host in hosts if host.name in context.locked]
+    hosts = [host for host in hosts if host.name in context.sessions.locks]
     try:
         documents, aggregate = check(context, probed, hosts, options)
     except KeyboardInterrupt:
@@ -151,6 +151,7 @@ def check(
             soak_minutes=options.soak_minutes,
             picked=options.selection,
             refute=options.refute,
+            progress=partial(context.progress.current, host.name),
         )
         # At once: the mark must be there even if the run ends while other hosts are still at work.
         quarantine.mark_failed(context, probed, host, verified.document)
@@ -176,8 +177,8 @@ def check(
     quarantine.take_out_of_traffic(context, [name for name in documents if name in context.quarantined])
     if options.refute:
         return documents, ()
-    context.checked |= documents
-    aggregate = compare(list(context.checked.values()))
+    context.outcomes.checks |= documents
+    aggregate = compare(list(context.outcomes.checks.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
         aggregate.append(try_together(context, probed, with_torch, desired))

@@ -18,6 +18,7 @@ from provision.catalog.index.sources import find_sources
 from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, minor, numbers, release
 from provision.core.errors import Exit, UsageError
+from provision.core.folders import cache_folder
 from provision.core.formatting import format_bytes
 from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.phases.plan.assemble import platform
@@ -32,7 +33,6 @@ from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.runner import cache_folder
 from provision.pipeline.signals import as_interrupt
 from provision.pipeline.wheel_builds import make_wheel_builder
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provision.core.files import write_atomically
+from provision.core.folders import as_typed
 from provision.core.run_folder import RunFolder
 from provision.report import json_form, markdown, run_files, summary_builder, text
 from provision.report.difference import since_green
@@ -53,7 +54,7 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     }
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.
-        write_atomically(run.path(name), content, durable=name == "summary.json")
+        write_atomically(run.path(name), as_typed(content), durable=name == "summary.json")
     hosts = [{**vars(host), "checks": [vars(check) for check in host.checks]} for host in summary.hosts]
     run.write(GREEN_FILE, sorted(green_hosts({"hosts": hosts})))
     return texts

@@ -15,12 +15,12 @@ def describe_devices(facts: HostFacts) -> tuple[str, ...]:
     kinds: list[tuple[str | None, list[tuple[str, int | None, str | None]]]] = []
     if facts.nvidia:
         named = [
-            (gpu.name or "NVIDIA card", gpu.memory_total, gpu.compute_capability and f"sm {gpu.compute_capability}")
+            (gpu.name or "NVIDIA GPU", gpu.memory_total, gpu.compute_capability and f"sm {gpu.compute_capability}")
             for gpu in facts.nvidia.gpus
         ]
         kinds.append((_driver(facts.nvidia.driver_version, "CUDA", facts.nvidia.cuda_version), named))
     if facts.amd:
-        named = [(gpu.name or "AMD card", gpu.memory_total, gpu.gfx) for gpu in facts.amd.gpus]
+        named = [(gpu.name or "AMD GPU", gpu.memory_total, gpu.gfx) for gpu in facts.amd.gpus]
         kinds.append((_driver(facts.amd.driver_version, "ROCm", facts.amd.rocm_version), named))
     lines = [
         _listed(f"{cards} x {name}", memory and format_bytes(memory), code, driver)

@@ -18,7 +18,7 @@ def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None 
     environment that is live.
     """
     if not last:
-        return "verified never"
+        return "never verified"
     runs = last.get("runs") or {last.get("level"): last}
     shown = [
         f"{level}, {age(runs[level].get('started_at'), now)}"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from provision.report.layout import clean, count
 
-TITLES = ("host", "release", "running", "waiting", "req/s", "tokens/s", "TTFT p50, p99", "cache", "cards")
+TITLES = ("host", "release", "running", "waiting", "req/s", "tokens/s", "TTFT p50, p99", "cache", "GPUs")
 SHOWN_DIGITS = 8
 """Digits of a release's digest; `status` shows all."""
 LINES_BESIDE = 4

@@ -25,20 +25,20 @@ def row(number: int, result: str = "as undisturbed", **values: Any) -> dict[str,
 
 
 def test_a_seed_draws_the_same_runs_again_and_another_one_others() -> None:
-    first = to_do(1, 60, FAULTS, set(), None)
-    assert first == [draw(1, number, FAULTS) for number in range(60)]
-    assert first != to_do(2, 60, FAULTS, set(), None)
+    first = to_do(1, 60, set(), None)
+    assert first == [draw(1, number) for number in range(60)]
+    assert first != to_do(2, 60, set(), None)
     assert [trial.random().random() for trial in first] == [trial.random().random() for trial in first]
 
 
 def test_each_fault_comes_once_before_one_comes_again() -> None:
     count = len(FAULTS)
-    names = [trial.fault for trial in to_do(7, 3 * count, FAULTS, set(), None)]
+    names = [trial.fault for trial in to_do(7, 3 * count, set(), None)]
     assert all(set(names[place : place + count]) == set(FAULTS) for place in (0, count, 2 * count))
 
 
 def test_a_fault_is_made_only_where_it_has_an_effect() -> None:
-    for trial in to_do(3, 400, FAULTS, set(), None):
+    for trial in to_do(3, 400, set(), None):
         fault, change, moment = FAULTS[trial.fault], CHANGES[trial.change], moments.MOMENTS[trial.moment]
         assert trial.moment in change.moments
         assert not fault.moments or trial.moment in fault.moments
@@ -48,17 +48,17 @@ def test_a_fault_is_made_only_where_it_has_an_effect() -> None:
 
 
 def test_every_moment_and_change_is_drawn_and_most_runs_begin_at_an_installed_host() -> None:
-    trials = to_do(1, 400, FAULTS, set(), None)
+    trials = to_do(1, 400, set(), None)
     assert {trial.change for trial in trials} == set(CHANGES)
     assert {trial.moment for trial in trials} == set(moments.MOMENTS)
     assert sum(CHANGES[trial.change].bare for trial in trials) < 100
 
 
 def test_what_has_a_row_is_not_done_again_and_one_fault_can_be_asked_for() -> None:
-    assert [trial.number for trial in to_do(1, 6, FAULTS, {0, 2, 5}, None)] == [1, 3, 4]
-    only = to_do(1, 3, FAULTS, set(), "power loss")
+    assert [trial.number for trial in to_do(1, 6, {0, 2, 5}, None)] == [1, 3, 4]
+    only = to_do(1, 3, set(), "power loss")
     assert [trial.fault for trial in only] == ["power loss"] * 3
-    assert to_do(1, 3, FAULTS, {only[0].number}, "power loss") == only[1:]
+    assert to_do(1, 3, {only[0].number}, "power loss") == only[1:]
 
 
 def test_rows_outlive_the_process_and_a_half_written_one_is_done_again(tmp_path: Path) -> None:

@@ -19,12 +19,6 @@ EVENTS: list[dict[str, Any]] = [
     {"at": "2023-11-14T22:15:00.000Z", "kind": "result", "phase": "serve", "host": "host1", "status": "ok"},
     {"at": "2023-11-14T22:15:00.100Z", "kind": "phase", "phase": "serve", "host": None, "seconds": 30.0},
 ]
-TASKS: list[dict[str, Any]] = [
-    {"task": "Install missing operating system packages", "seconds": 12.0},
-    {"task": "Use the Python that the host has", "seconds": 0.1},
-    {"task": "Build the environment", "seconds": 15.0},
-]
-PROOF = {"health": 25.0, "first_answer": 0.4, "first_token": 25.4, "proven": 26.0}
 MARKS = """@@ os_packages 100.0
 Get:1 something
 @@ lock 110.0
@@ -38,15 +32,10 @@ Get:1 something
 UNIT = "[Service]\nExecStart=/opt/firstlight/current/bin/vllm serve /opt/firstlight/models/builtin-1 {flags}\nRestart=on-failure\n"
 
 
-def test_the_product_is_timed_by_its_phases_and_their_parts() -> None:
-    phases = product_phases(EVENTS, TASKS, PROOF, started=STARTED, total=101.0)
+def test_the_product_is_timed_by_its_phases() -> None:
+    phases = product_phases(EVENTS, started=STARTED, total=101.0)
     assert phases["first_correct_token"] == 100.0
     assert phases["stage"] == 18.5
-    assert phases["install.send"] == 4.0
-    assert phases["install.os_packages"] == 12.0
-    assert phases["install.environment"] == 15.0
-    assert phases["install.other"] == pytest.approx(9.0)
-    assert phases["serve.first_token"] == 25.4
     assert phases["process_start_and_end"] == pytest.approx(2.0)
 
 
@@ -63,7 +52,7 @@ def test_a_script_that_ended_early_has_no_phases() -> None:
 
 
 def test_ratios_are_taken_pair_by_pair_with_and_without_verify() -> None:
-    ours = product_phases(EVENTS, TASKS, PROOF, started=STARTED, total=101.0)
+    ours = product_phases(EVENTS, started=STARTED, total=101.0)
     theirs = hand_phases(MARKS)
     found = compared([(ours, theirs), (ours, {**theirs, "first_correct_token": 142.0}), (ours, theirs)])
     assert found["ratios"] == [round(90 / 71, 3), round(90 / 142, 3), round(90 / 71, 3)]

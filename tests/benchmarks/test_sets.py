@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.harness import Timed
 from benchmarks.sets import conclusion, plain
-from benchmarks.timing import Timed
 from docs.generators.sets import known_good, measured_sets
 
 

@@ -43,7 +43,7 @@ def test_the_products_own_tables_are_consistent() -> None:
             'compute_capability = "10.9"',
             "compute capability 10.9 has no architecture row",
         ),
-        ("gpus", 'ids = ["3182"]', 'ids = ["2901"]', "PCI ids of NVIDIA cards: 2901 occurs 2 times"),
+        ("gpus", 'ids = ["3182"]', 'ids = ["2901"]', "PCI ids of NVIDIA GPUs: 2901 occurs 2 times"),
         (
             "attention",
             'until = "0.12.0"\nflag = "TRITON_ATTN"',

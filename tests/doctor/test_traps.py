@@ -171,7 +171,7 @@ def test_the_readme_has_no_named_cause() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "there are fewer than two cards (nccl)",
+        "there are fewer than two GPUs (nccl)",
         "NCCL unchanged, the same machine exchanged only its linux-headers",
         "custom all reduce: interchangeable with NCCL's",
     ],

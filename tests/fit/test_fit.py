@@ -49,9 +49,9 @@ def test_the_longest_context_is_chosen_if_the_models_own_does_not_fit() -> None:
 def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     found = fit(llama_70b(), ServingRequest(), cards(1, 79))
     assert found.problem == "memory"
-    assert "the weights of this model (LlamaForCausalLM) need 131.4 GiB: on 1 card 131.4 GiB each" in found.text
+    assert "the weights of this model (LlamaForCausalLM) need 131.4 GiB: on 1 GPU 131.4 GiB each" in found.text
     offered = [change.text for change in alternatives(llama_70b(), ServingRequest(), cards(1, 79))]
-    assert offered[0] == "with 2 such cards"
+    assert offered[0] == "with 2 such GPUs"
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
 
 
@@ -82,7 +82,7 @@ def test_a_context_beyond_the_models_own_length_is_refused() -> None:
             ServingRequest(tensor=3),
             "32 attention heads and 8 key-value heads and an inner width of 14336 cannot be divided by 3",
         ),
-        (ServingRequest(tensor=4, data=2), "tensor 4 x pipeline 1 x data 2 parallel needs 8 cards, 4 serve"),
+        (ServingRequest(tensor=4, data=2), "tensor 4 x pipeline 1 x data 2 parallel needs 8 GPUs, 4 serve"),
         (ServingRequest(pipeline=33), "32 layers cannot be distributed over 33 pipeline stages"),
     ],
 )

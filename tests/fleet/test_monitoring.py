@@ -118,7 +118,7 @@ def test_a_timer_writes_what_the_host_knows_of_itself(site: Site) -> None:
     asked = "firstlight_verify_last_passed_timestamp_seconds"
     wait_for(lambda: site.ask(asked) == {host: PASSED}, "its last verification is never read")
     assert site.ask("firstlight_service_active") == {host: 1.0}
-    assert site.ask('{__name__=~"firstlight_card.*"}') == {}, "it has no card"
+    assert site.ask('{__name__=~"firstlight_card.*"}') == {}, "it has no GPU"
     first = site.server.sh("stat -c %i /opt/firstlight/exporter/textfile/firstlight.prom")
     wait_for(
         lambda: site.server.sh("stat -c %i /opt/firstlight/exporter/textfile/firstlight.prom") != first,

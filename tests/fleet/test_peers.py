@@ -33,6 +33,7 @@ from provision.fleet.ssh.upload import list_remote
 from provision.pipeline.context import RunContext
 from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of
@@ -145,8 +146,11 @@ def test_the_second_host_gets_its_files_from_the_first_and_no_access_is_left(
     monkeypatch.setattr(relay, "FIRST", 1)
     with distribution(site) as (context, handing_on):
         send_to_all(context, handing_on)
-        assert (context.transfers.controller, context.transfers.peers) == (site.size, site.size)
-        assert context.transfers.from_peers == (site.hosts[1].name,)
+        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
+            site.size,
+            site.size,
+        )
+        assert context.state(SentBytes).transfers.from_peers == (site.hosts[1].name,)
         records = "".join(path.read_text() for path in context.run.path("").rglob("*.json*"))
     assert site.has_all(0)
     assert site.has_all(1)
@@ -176,7 +180,7 @@ def test_hosts_get_files_by_themselves_and_the_controller_sends_what_is_wrong_or
             # the first whole hash that finds the wrong bytes is the one on arrival
             patch.setattr("provision.pipeline.distribution.sample", lambda *_: frozenset())
             send_to_all(context, getting)
-            seen, events = context.transfers, context.run.path("events.jsonl").read_text()
+            seen, events = context.state(SentBytes).transfers, context.run.path("events.jsonl").read_text()
     assert (seen.host, seen.path) == (a.size, a.size + weights.size)
     assert seen.controller == weights.size + a.size
     assert set(seen.short) == {host.name for host in site.hosts}
@@ -195,8 +199,11 @@ def test_a_host_with_another_key_is_no_source_and_the_controller_sends(
     monkeypatch.setattr(access.Peer, "known_hosts", lambda _: f"peer ssh-ed25519 {other}\n")
     with distribution(site) as (context, handing_on):
         send_to_all(context, handing_on)
-        assert (context.transfers.controller, context.transfers.peers) == (2 * site.size, 0)
-        assert context.transfers.refused == (site.hosts[1].name,)
+        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
+            2 * site.size,
+            0,
+        )
+        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
         assert "Host key verification failed" in context.run.path("events.jsonl").read_text()
     assert site.has_all(0)
     assert site.has_all(1)
@@ -215,8 +222,11 @@ def test_the_controller_sends_the_rest_of_a_host_that_breaks_off(site: Site, mon
     monkeypatch.setattr(access, "grant", grant_and_break)
     with distribution(site) as (context, handing_on):
         send_to_all(context, handing_on)
-        assert (context.transfers.controller, context.transfers.peers) == (2 * site.size - 1000, 1000)
-        assert context.transfers.refused == (site.hosts[1].name,)
+        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
+            2 * site.size - 1000,
+            1000,
+        )
+        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
     assert site.has_all(1)
 
 
@@ -232,8 +242,11 @@ def test_wrong_bytes_of_a_host_are_replaced_by_the_controller(site: Site, monkey
     with distribution(site) as (context, handing_on):
         send_to_all(context, handing_on)
         wrong = next(file.size for file in site.files if file.name == "a.whl")
-        assert (context.transfers.controller, context.transfers.peers) == (site.size + wrong, site.size)
-        assert context.transfers.refused == (site.hosts[1].name,)
+        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
+            site.size + wrong,
+            site.size,
+        )
+        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
     assert site.has_all(1)
 
 

@@ -153,7 +153,7 @@ def test_the_death_of_one_host_s_server_ends_all_and_all_serve_again(hosts: list
         assert main_process(host) not in ("0", before[host.name][0])
     assert ask(first)["with"][0] == 200
     log = first.sh(f"journalctl -o cat -u {UNIT}")
-    assert f"span: ends on all hosts: host 1 ({other.address}) has hung up" in log
+    assert f"group: ends on all hosts: host 1 ({other.address}) has hung up" in log
     assert json.loads(first.sh("cat /opt/firstlight/verify/ready.json"))["ready"]
 
 

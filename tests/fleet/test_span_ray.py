@@ -106,4 +106,4 @@ def test_the_death_of_a_process_that_ray_started_ends_all_and_all_serve_again(ho
     wait_until_healthy(head)
     assert ask(head)["with"][0] == 200
     assert all(main_process(host) not in ("0", main) for host, main in zip(hosts, mains, strict=True))
-    assert "span: ends on all hosts: " in head.sh(f"journalctl -o cat -u {UNIT}")
+    assert "group: ends on all hosts: " in head.sh(f"journalctl -o cat -u {UNIT}")

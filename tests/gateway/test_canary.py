@@ -17,8 +17,8 @@ from provision.core.models.invocation import Invocation
 from provision.features.rollout.canary import set_shares, shares, without_shares
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import Step
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.step import Step
 from tests.gateway.running import Site, running, wait_until
 from tests.gateway.test_drain import inventory
 from tests.gateway.test_haproxy import installed

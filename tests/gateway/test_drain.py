@@ -25,6 +25,7 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.pipeline import CommandRequest, restart, traffic_commands
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.restart import Restarts
 from provision.report.live import open_progress
 from tests.fleet.command_runner import CommandRunner
@@ -286,7 +287,7 @@ class Run:
             inventory=Inventory(source="test", hosts=tuple(self.hosts)),
             progress=open_progress([*site.stubs], stream=io.StringIO(), environment={}),
             cache=folder,
-            find_gateways=partial(list, [gate]),
+            options=RunOptions(find_gateways=partial(list, [gate])),
         )
         self.restarts = Restarts(self.context)
 
@@ -294,7 +295,7 @@ class Run:
         self.context.record(PhaseResult(host=name, phase="serve", status=status))
 
     def notes(self, name: str) -> tuple[str, ...]:
-        return self.context.results[name]["serve"].notes
+        return self.context.outcomes.results[name]["serve"].notes
 
 
 def longer(found: list[int], count: int) -> bool:
@@ -363,7 +364,10 @@ def test_after_a_host_that_failed_the_others_of_its_model_stay_as_they_are(site:
     assert states(site)["h1"] == "drained"
     assert "./firstlight gateway ready" in made.notes("h1")[0]
     assert made.restarts.drain(second) == []
-    assert (states(site)["h2"], "`h1` did not serve again" in str(made.context.results["h2"]["serve"].text)) == (
+    assert (
+        states(site)["h2"],
+        "`h1` did not serve again" in str(made.context.outcomes.results["h2"]["serve"].text),
+    ) == (
         "up",
         True,
     )

@@ -137,7 +137,7 @@ def test_hosts_of_a_span_may_differ_in_what_only_concerns_themselves() -> None:
             "'ray' starts the processes of a model over several hosts, and one",
         ),
         ({"env": {"VLLM_HOST_IP": "10.0.0.1"}}, "env", "VLLM_HOST_IP is decided by firstlight_span_address"),
-        ({"gpus": (0,), "tensor_parallel": 2}, "gpus", "2 cards on 2 hosts are named, and tensor, pipeline and data"),
+        ({"gpus": (0,), "tensor_parallel": 2}, "gpus", "2 GPUs on 2 hosts are named, and tensor, pipeline and data"),
     ],
 )
 def test_settings_that_contradict_a_span_are_refused(settings: dict[str, Any], setting: str, said: str) -> None:

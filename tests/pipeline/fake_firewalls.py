@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,10 +19,12 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed
 from provision.phases.gateway.firewall import FIREWALL, RULES, START, RuleSet, loaded_command
 from provision.pipeline import firewall, playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 
@@ -142,7 +145,7 @@ class Fleet:
             inventory=Inventory(source="test", hosts=tuple(hosts)),
             progress=open_progress([one.name for one in hosts], stream=io.StringIO(), environment={}),
             cache=self.folder,
-            limited=limited,
+            options=RunOptions(limited=limited),
         )
         if gateway:
             context.record(PhaseResult(host="gate", phase="serve", status="ok", text="gateway to 2 hosts"))
@@ -177,7 +180,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     one = Fleet(tmp_path)
 
     def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> None:
-        context.locked |= {host.name for host in hosts}
+        context.sessions.locks |= {host.name: Mock(spec=HostLock) for host in hosts}
 
     monkeypatch.setattr(RunContext, "session", lambda _, host: one.hosts[host.name])
     monkeypatch.setattr(playbooks, "run_playbook", one.run_playbook)

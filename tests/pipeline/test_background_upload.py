@@ -79,7 +79,7 @@ def facts(host: str, free: int) -> HostFacts:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     made = Sessions()
-    monkeypatch.setattr("provision.pipeline.context.open_session", made.open)
+    monkeypatch.setattr("provision.pipeline.host_sessions.open_session", made.open)
     return made
 
 
@@ -171,6 +171,6 @@ def test_the_end_of_a_run_stops_the_upload(context: RunContext, sessions: Sessio
     send(file("1.whl"), TOTAL)
     assert sessions.began.wait(20)
     send(file("2.whl"), TOTAL)
-    context.stop_background()
+    context.background.stop()
     assert sessions.closed == ["a"]
     assert "2.whl" not in sessions.sent.get("a", [])

@@ -19,9 +19,9 @@ from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Amount, Batching
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step
 from provision.pipeline.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.step import Step
 
 
 class Fleet:
@@ -61,7 +61,7 @@ class Fleet:
                     continue
                 context.record(PhaseResult(host=host, phase=phase, status=status, changed=phase == "serve"))
                 if status == "failed":
-                    context.failures.add(Exit.RED)
+                    context.outcomes.failures.add(Exit.RED)
             if name == "plan":
                 return PlannedHosts(plan=Plan(classes=(Resolution(hosts=tuple(names), stack=None),)))
             if name == "stage":

@@ -16,8 +16,8 @@ from typer.main import get_command
 
 from provision.cli import exit_status
 from provision.cli.main import app, main
+from provision.core.folders import cache_folder
 from provision.core.redaction import register_secret
-from provision.pipeline.runner import cache_folder
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ __all__ = ["fleet"]
 
 
 def serve(context: RunContext, name: str) -> PhaseResult:
-    return context.results[name]["serve"]
+    return context.outcomes.results[name]["serve"]
 
 
 def lines_of(note: str) -> list[str]:
@@ -43,7 +43,7 @@ def test_by_default_the_run_says_what_to_type_and_changes_nothing(fleet: Fleet) 
         "ufw prepend allow proto tcp from 10.0.0.1 to any port 8000",
         "ufw prepend allow proto tcp from 10.0.0.1 to any port 8009",
     ]
-    assert "gpu-1" not in context.results
+    assert "gpu-1" not in context.outcomes.results
 
 
 def test_rules_are_loaded_once_and_follow_the_gateway(fleet: Fleet) -> None:
@@ -52,7 +52,7 @@ def test_rules_are_loaded_once_and_follow_the_gateway(fleet: Fleet) -> None:
     assert "tcp dport 8000 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.1 } accept" in fleet.rules("gpu-1")
     assert serve(context, "gpu-1").text == "only gateways and monitoring reach port 8000, 8009"
     assert serve(context, "gpu-1").changed
-    assert fleet.run(firewall="set").results.keys() == {"gate"}
+    assert fleet.run(firewall="set").outcomes.results.keys() == {"gate"}
     assert fleet.played == []
     fleet.hosts["gate"].sources = "10.0.0.7"
     fleet.run(firewall="set")

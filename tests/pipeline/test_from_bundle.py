@@ -40,9 +40,9 @@ def test_the_model_comes_from_the_bundle(request_from_bundle: CommandRequest, tm
         [host] = context.inventory.hosts
         assert Path(host.settings.model).is_relative_to(tmp_path / "cache")
         assert json.loads((Path(host.settings.model) / "config.json").read_text())["architectures"]
-        assert context.client
-        assert context.client.bundled
-        assert context.client.bundled.name == "site.bundle"
+        assert context.options.client
+        assert context.options.client.bundled
+        assert context.options.client.bundled.name == "site.bundle"
 
 
 def test_a_run_counts_its_look_ups_in_one_wheelhouse(request_from_bundle: CommandRequest) -> None:

@@ -126,7 +126,7 @@ def test_hosts_that_give_no_tokens_are_a_warning_with_what_to_do(gate: Gate, tmp
 def test_a_machine_without_a_wheel_is_named(gate: Gate, tmp_path: Path) -> None:
     context, results = set_up(tmp_path, machine="riscv64")
     assert (results, gate.sets) == ({}, [])
-    failed = context.results["gate"]["serve"]
+    failed = context.outcomes.results["gate"]["serve"]
     assert "vllm-router has no wheel for its machine, riscv64" in str(failed.text)
     assert "prefixes" in str(failed.hint)
 
@@ -140,7 +140,7 @@ def test_an_index_without_the_wheel_fails_the_gateway(
     monkeypatch.setattr(gateway_routers, "stage_router", refuse)
     context, results = set_up(tmp_path)
     assert results == {}
-    assert context.results["gate"]["serve"].text == "uv: no version of vllm-router"
+    assert context.outcomes.results["gate"]["serve"].text == "uv: no version of vllm-router"
 
 
 @pytest.mark.parametrize(("had", "removed"), [(True, ["gate"]), (False, [])])

@@ -20,8 +20,8 @@ from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, operations, traffic
 from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import serving_of
-from provision.pipeline.phases import Step
 from provision.pipeline.results import ProbedHosts
+from provision.pipeline.step import Step
 
 INSTALLED: dict[str, Any] = {
     "state": {"release": "1" * 16},

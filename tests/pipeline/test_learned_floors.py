@@ -77,7 +77,7 @@ def test_a_warned_host_is_amber_and_not_failed(tmp_path: Path) -> None:
     check(tmp_path, "a", "b", "c", "d")
     context = context_of(tmp_path, "slow")
     check_in(context)
-    assert context.results["slow"]["verify"].status == "warn"
+    assert context.outcomes.results["slow"]["verify"].status == "warn"
     assert not context.has_failed("slow")
 
 

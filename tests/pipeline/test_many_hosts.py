@@ -15,9 +15,9 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.pipeline import context as context_module
-from provision.pipeline import host_summary
-from provision.pipeline.context import IDLE_AT_MOST, RunContext
+from provision.pipeline import host_sessions, host_summary
+from provision.pipeline.context import RunContext
+from provision.pipeline.host_sessions import IDLE_AT_MOST
 from provision.report.live import PlainProgress
 
 CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
@@ -52,7 +52,7 @@ class Fleet:
         self.most = 0
         self.together: threading.Barrier | None = None
         hosts = tuple(Host(name=f"gpu-{place}", connection=CONNECTION, settings=Settings()) for place in range(number))
-        monkeypatch.setattr(context_module, "open_session", lambda host: StubSession(host, self))
+        monkeypatch.setattr(host_sessions, "open_session", lambda host: StubSession(host, self))
         self.context = RunContext(
             run=RunFolder.create(folder, command="test"),
             inventory=Inventory(source="hosts", hosts=hosts),
@@ -109,7 +109,7 @@ def test_sessions_and_locks_end_together(tmp_path: Path, monkeypatch: pytest.Mon
     fleet.ask_all()
     released: list[str] = []
     for host in fleet.context.hosts()[:4]:
-        fleet.context.locks[host.name] = KnownLock(host.name, released)
+        fleet.context.sessions.locks[host.name] = KnownLock(host.name, released)
     # Each waits for all others: one after the other they would wait in vain.
     fleet.together = threading.Barrier(8)
     fleet.context.stack.close()

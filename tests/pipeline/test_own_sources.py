@@ -27,6 +27,7 @@ from provision.fleet.ssh.upload import Upload
 from provision.pipeline.context import RunContext
 from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
 from tests.ssh.files import bytes_of, staged
 
@@ -37,7 +38,7 @@ class Process(LocalSession):
     """A session that sends as one over SSH does, to a folder of this machine."""
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        return Upload(self, self, files, folder, progress).send()
+        return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:
         subprocess.run(["sh", "-c", command], input=b"".join(pieces), check=True)
@@ -53,7 +54,7 @@ def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[
     paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
     planned = PlannedHosts(facts={host.name: facts}, install_paths={host.name: paths})
     with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("provision.pipeline.context.open_session", lambda one: Process(one.name, HERE))
+        patch.setattr("provision.pipeline.host_sessions.open_session", lambda one: Process(one.name, HERE))
         context = RunContext(
             run=RunFolder.create(folder / "logs", command="test"),
             inventory=Inventory(hosts=(host,), source="test"),
@@ -104,7 +105,7 @@ def test_what_an_index_lacks_is_sent_by_the_controller(files: list[StagedFile], 
         thread.join()
     assert (sent.own_bytes, sent.bytes_sent) == (files[0].size, files[2].size)
     assert sum(reported) == sum(file.size for file in files), "bytes are reported once"
-    seen = context.transfers
+    seen = context.state(SentBytes).transfers
     assert (seen.host, seen.controller, seen.short) == (files[0].size, files[2].size, (host.name,))
     assert "no index has model/weights" in context.run.path("events.jsonl").read_text()
     assert arrived(tmp_path) == contents(files)
@@ -114,7 +115,7 @@ def test_everything_is_copied_from_a_folder(files: list[StagedFile], tmp_path: P
     settings = {"source": "path", "source_folder": str(share(tmp_path, files))}
     with sending(tmp_path, files, **settings) as (context, host, distribution):
         distribution.send(host, lambda _: None)
-    seen = context.transfers
+    seen = context.state(SentBytes).transfers
     assert (seen.path, seen.controller, seen.short) == (sum(file.size for file in files), 0, ())
     assert arrived(tmp_path) == contents(files)
 
@@ -129,8 +130,10 @@ def test_wrong_bytes_of_a_folder_are_replaced(
         monkeypatch.setattr("provision.pipeline.distribution.sample", lambda *_: frozenset())
     with sending(tmp_path, files, source="path", source_folder=str(folder)) as (context, host, distribution):
         distribution.send(host, lambda _: None)
-    assert context.transfers.controller == (files[0].size + files[2].size if sampled else files[0].size)
-    assert context.transfers.short == (host.name,)
+    assert context.state(SentBytes).transfers.controller == (
+        files[0].size + files[2].size if sampled else files[0].size
+    )
+    assert context.state(SentBytes).transfers.short == (host.name,)
     events = context.run.path("events.jsonl").read_text()
     assert ("has another SHA-256" if sampled else "gave wrong bytes") in events
     assert arrived(tmp_path) == contents(files)
@@ -157,5 +160,8 @@ def test_a_folder_is_used_though_no_index_answers(files: list[StagedFile], tmp_p
     }
     with sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution):
         distribution.send(host, lambda _: None)
-    assert (context.transfers.path, context.transfers.controller) == (files[2].size, files[0].size)
+    assert (context.state(SentBytes).transfers.path, context.state(SentBytes).transfers.controller) == (
+        files[2].size,
+        files[0].size,
+    )
     assert arrived(tmp_path) == contents(files)

@@ -28,7 +28,9 @@ from provision.fleet.ssh.session import Progress
 from provision.pipeline import background_upload
 from provision.pipeline.context import RunContext
 from provision.pipeline.distribution import Distribution
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
 from provision.report.text import describe_transfers
 
@@ -98,7 +100,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
         progress(SIZE)
         return SIZE
 
-    monkeypatch.setattr("provision.pipeline.context.open_session", lambda one: Session(one.name, made))
+    monkeypatch.setattr("provision.pipeline.host_sessions.open_session", lambda one: Session(one.name, made))
     monkeypatch.setattr(access, "fetch", fetch)
     monkeypatch.setattr(access, "grant", lambda session, *_: Grant(session.host, made))
     return made
@@ -138,7 +140,7 @@ def test_the_controller_sends_to_the_first_hosts_and_all_access_is_taken_back(
 ) -> None:
     reported = distribute(context)
     assert reported == dict.fromkeys(NAMES, SIZE), "bytes are reported once"
-    seen = context.transfers
+    seen = context.state(SentBytes).transfers
     assert SIZE <= seen.controller <= FIRST * SIZE, "a first host that is quick hands on to the next first one"
     assert seen.controller + seen.peers == len(NAMES) * SIZE
     assert set(NAMES[FIRST:]) <= set(seen.from_peers)
@@ -153,8 +155,11 @@ def test_hosts_that_cannot_reach_each_other_get_everything_from_the_controller(
 
     monkeypatch.setattr(access, "fetch", fetch)
     assert distribute(context) == dict.fromkeys(NAMES, SIZE)
-    assert (context.transfers.controller, context.transfers.peers) == (len(NAMES) * SIZE, 0)
-    assert context.transfers.refused
+    assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
+        len(NAMES) * SIZE,
+        0,
+    )
+    assert context.state(SentBytes).transfers.refused
     assert hosts.has == dict.fromkeys(NAMES, SIZE)
 
 
@@ -167,7 +172,7 @@ def test_hosts_that_grant_nothing_get_everything_from_the_controller(
     monkeypatch.setattr(access, "grant", grant)
     distribute(context)
     assert hosts.has == dict.fromkeys(NAMES, SIZE)
-    assert context.transfers.controller == len(NAMES) * SIZE
+    assert context.state(SentBytes).transfers.controller == len(NAMES) * SIZE
 
 
 def test_a_host_that_fails_is_no_obstacle_for_those_that_wait(
@@ -177,7 +182,7 @@ def test_a_host_that_fails_is_no_obstacle_for_those_that_wait(
     hosts.closed += NAMES[:FIRST]
     distribute(context)
     assert [context.has_failed(name) for name in NAMES] == [name in NAMES[:FIRST] for name in NAMES]
-    assert 0 < context.transfers.controller <= FIRST * SIZE
+    assert 0 < context.state(SentBytes).transfers.controller <= FIRST * SIZE
 
 
 def test_a_run_that_is_interrupted_does_not_wait_for_hosts_that_wait(context: RunContext, hosts: Hosts) -> None:
@@ -231,7 +236,7 @@ def test_wheels_go_in_the_background_to_the_first_hosts_of_each_class_alone(cont
     planned = PlannedHosts(plan=Plan(classes=tuple(classes)))
     first = background_upload.first_of_classes(context, planned, context.hosts())
     assert [one.name for one in first] == ["host0", "host1", "host3", "host4"]
-    context.first = {"host2"}
+    context.options = RunOptions(first=frozenset({"host2"}))
     first = background_upload.first_of_classes(context, planned, context.hosts())
     assert [one.name for one in first] == ["host2", "host0", "host3", "host4"]
     few = background_upload.first_of_classes(context, planned, context.hosts()[:3])

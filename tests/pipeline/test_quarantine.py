@@ -23,10 +23,11 @@ from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import CommandRequest, gateway, operations, quarantine, traffic, verify
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import QUARANTINE, Step
+from provision.pipeline.phases import QUARANTINE
 from provision.pipeline.quarantine import NAME
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.step import Step
 from provision.pipeline.verify import CheckOptions, verify_live
 from tests.fleet.command_runner import CommandRunner
 from verify.records import CheckResult, as_record

@@ -12,9 +12,11 @@ from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import CHANGES, DRIVERS, PLAN, PROBE, STEPS, Step, reads_only
+from provision.pipeline.phases import CHANGES, DRIVERS, PLAN, PROBE, STEPS, reads_only
+from provision.pipeline.playbooks import Played
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, unfinished
+from provision.pipeline.step import Step
 from provision.report.history import pruning, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
@@ -74,7 +76,7 @@ def test_after_a_query_the_next_run_still_knows_of_a_killed_one(request_: Comman
 
 
 def installing(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
-    context.targets = {host.name: Target(host, {"firstlight_prefix": "/p"}) for host in context.hosts()}
+    context.state(Played).targets = {host.name: Target(host, {"firstlight_prefix": "/p"}) for host in context.hosts()}
     return probed
 
 

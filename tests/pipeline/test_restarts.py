@@ -19,6 +19,7 @@ from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, playbooks, restart, rollback
 from provision.pipeline import serve as phase
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import VerifiedHosts
 from provision.pipeline.runner import open_run
 from provision.pipeline.traffic import Answers
@@ -82,7 +83,10 @@ class Site:
     def serve(self, names: str, *, with_gateway: bool = True, again: str = "", together: str = "") -> RunContext:
         """Let a run restart hosts; those of `together` serve one model."""
         context = local_context(
-            self.folder, names, together=together, find_gateways=lambda: [self.gateway] if with_gateway else []
+            self.folder,
+            names,
+            together=together,
+            options=RunOptions(find_gateways=lambda: [self.gateway] if with_gateway else []),
         )
         context.run.write("inventory.json", context.inventory)
         desired = SimpleNamespace(
@@ -127,7 +131,7 @@ def test_a_host_is_not_proven_while_another_of_its_span_could_not_be_switched(si
     site.breaks = {"e"}
     context = site.serve("ade", together="ae")
     assert site.log == ["serve d", "prove d", "drain a", "serve a e"]
-    assert context.results["a"]["serve"].text == "it serves a model together with `e`, which failed"
+    assert context.outcomes.results["a"]["serve"].text == "it serves a model together with `e`, which failed"
 
 
 def test_hosts_that_serve_one_model_restart_together_with_their_head(site: Site) -> None:
@@ -145,14 +149,14 @@ def test_a_part_of_the_hosts_that_serve_one_model_is_not_restarted(site: Site) -
         *("drain a", "serve a", "prove a", "ready a"),
         *("drain b", "serve b", "prove b", "ready b"),
     ]
-    assert context.results["d"]["serve"].status == "failed"
+    assert context.outcomes.results["d"]["serve"].status == "failed"
 
 
 def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:
     site.fails = {"a"}
     context = site.serve("abc")
     assert site.log == ["drain a", "serve a", "prove a"]
-    assert context.results["b"]["serve"].status == context.results["c"]["serve"].status == "skipped"
+    assert context.outcomes.results["b"]["serve"].status == context.outcomes.results["c"]["serve"].status == "skipped"
     hosts = {host.name: host for host in build(read(context.run)).hosts}
     assert "stays drained" in hosts["a"].notes[0]
     assert hosts["a"].state == "failed"
@@ -163,7 +167,7 @@ def test_hosts_that_gateways_will_not_find_any_more_restart_at_once(site: Site) 
     site.before = {"a": {**READY, "served_name": "old"}, "b": {**READY, "port": 1}}
     context = site.serve("abc")
     assert site.log[:2] == ["serve a b", "prove a b"]
-    assert "its model or its address changed" in context.results["a"]["serve"].notes[0]
+    assert "its model or its address changed" in context.outcomes.results["a"]["serve"].notes[0]
     assert site.log[2:] == ["drain c", "serve c", "prove c", "ready c"]
 
 
@@ -186,4 +190,4 @@ def test_a_run_over_a_part_of_the_inventory_finds_the_gateways_of_all_of_it(tmp_
         path.write_text(json.dumps({"all": {"children": children}}))
         with open_run(CommandRequest("provision", path, "a", {}, tmp_path / "logs")) as context:
             assert [host.name for host in context.inventory.hosts] == ["a"]
-            assert [host.name for host in context.find_gateways()] == expected
+            assert [host.name for host in context.options.find_gateways()] == expected

@@ -154,7 +154,7 @@ def test_only_a_third_release_is_removed(site: Site) -> None:
 def test_a_rollback_to_an_unknown_release_names_the_known_ones(site: Site) -> None:
     context = site.context()
     roll_back(context, site.probed(), to=NEW)
-    failed = context.results["node"]["serve"]
+    failed = context.outcomes.results["node"]["serve"]
     assert failed.text == f"host `node`: there is no release `{NEW}`; the host has `{OLD}`"
     assert "./firstlight rollback" in (failed.hint or "")
     assert site.playbooks == []

@@ -46,7 +46,7 @@ def prepare(
 ) -> RunContext:
     """Take the step in a run over a span whose hosts were verified."""
     context = fleet.open_run(span=True, gateway=False, **given)
-    context.results.clear()
+    context.outcomes.results.clear()
     for name in NAMES:
         context.record(PhaseResult(host=name, phase="verify", status="ok"))
     documents = dict.fromkeys(NAMES, {"torch": "2.13.0"} if checked else {})
@@ -61,7 +61,7 @@ def test_the_ports_are_closed_before_the_exchange_and_the_start(fleet: Fleet, tr
     assert fleet.played == [("load", [*NAMES])]
     assert "tcp dport 29501 tcp flags & (syn | ack) == syn ip saddr { 10.1.0.2 } accept" in trial.rules[0]
     assert "ip daddr 10.1.0.2 tcp dport 32768-60999" in trial.rules[1]
-    result = context.results["gpu-1"]["verify"]
+    result = context.outcomes.results["gpu-1"]["verify"]
     assert (result.status, result.changed) == ("ok", True)
     assert result.text == "only the hosts of its model reach port 29501, 29502, 32768-60999 at its start"
     assert fleet.rules("gpu-1") == "", "those of the host come when it serves"
@@ -75,7 +75,7 @@ def test_the_rules_of_the_host_take_the_place_of_those_of_its_start(fleet: Fleet
     assert fleet.played == [("load", [*NAMES]), ("remove", [*NAMES])]
     assert "29501" in fleet.rules("gpu-1")
     assert [fleet.hosts[name].rules(START) for name in NAMES] == ["", ""]
-    assert "only the hosts of its model reach port 29501" in str(context.results["gpu-1"]["serve"].text)
+    assert "only the hosts of its model reach port 29501" in str(context.outcomes.results["gpu-1"]["serve"].text)
     prepare(fleet, firewall="set")
     assert fleet.played == [], "those of the host have these ports"
 
@@ -95,7 +95,7 @@ def test_rules_through_which_no_exchange_passes_are_removed_and_nothing_is_switc
     context = prepare(fleet, firewall="set")
     assert fleet.played == [("load", [*NAMES]), ("remove", [*NAMES])]
     for name in NAMES:
-        result = context.results[name]["verify"]
+        result = context.outcomes.results[name]["verify"]
         assert result.status == "failed"
         assert str(result.text).endswith("and do not exchange numbers: gpu-2 got 3 where 4 was right")
         assert str(result.hint).endswith("the rules that this run loaded into their firewalls are removed again")
@@ -106,7 +106,7 @@ def test_rules_of_an_earlier_run_stay_where_the_exchange_fails(fleet: Fleet, tri
     trial.ends |= {"status": "fail", "reason": "no answer", "remedy": None}
     context = prepare(fleet, firewall="set")
     assert fleet.played == []
-    assert context.results["gpu-1"]["verify"].hint == "open all ports between them"
+    assert context.outcomes.results["gpu-1"]["verify"].hint == "open all ports between them"
 
 
 @pytest.mark.parametrize(
@@ -126,19 +126,19 @@ def test_a_host_that_does_not_say_where_it_connects_from_is_left_to_the_step_fir
     fleet.hosts["gpu-2"].sources = ""
     context = prepare(fleet, firewall="set")
     assert fleet.played == [("load", ["gpu-2"])]
-    assert context.results["gpu-1"]["verify"].status == "ok"
+    assert context.outcomes.results["gpu-1"]["verify"].status == "ok"
 
 
 def test_without_root_nothing_starts(fleet: Fleet, trial: Trial) -> None:
     context = prepare(fleet, firewall="set", root=False)
     assert fleet.played == []
-    assert "rules of its firewall need root" in str(context.results["gpu-1"]["verify"].text)
+    assert "rules of its firewall need root" in str(context.outcomes.results["gpu-1"]["verify"].text)
 
 
 def test_hosts_that_would_meet_at_the_port_of_ssh_do_not_start(fleet: Fleet, trial: Trial) -> None:
     fleet.hosts["gpu-1"].listening = (Port(address="*", port=29501, process="sshd"),)
     context = prepare(fleet, firewall="set")
-    assert "port 29501 of a service is the port of SSH" in str(context.results["gpu-1"]["verify"].text)
+    assert "port 29501 of a service is the port of SSH" in str(context.outcomes.results["gpu-1"]["verify"].text)
     assert fleet.hosts["gpu-1"].rules(START) == ""
     assert trial.rules == []
 

@@ -49,8 +49,8 @@ def test_a_host_whose_partner_failed_changes_nothing(tmp_path: Path) -> None:
     context.fail("b", "install", ServeError("broken"))
     spans.refuse_parts(context, "serve")
     assert left(context) == "c"
-    assert context.results["a"]["serve"].text == "it serves a model together with `b`, which failed"
-    assert str(context.results["a"]["serve"].hint).endswith("; nothing of this one was switched")
+    assert context.outcomes.results["a"]["serve"].text == "it serves a model together with `b`, which failed"
+    assert str(context.outcomes.results["a"]["serve"].hint).endswith("; nothing of this one was switched")
 
 
 def test_a_host_that_was_switched_does_not_wait_for_one_that_failed(tmp_path: Path) -> None:
@@ -58,14 +58,14 @@ def test_a_host_that_was_switched_does_not_wait_for_one_that_failed(tmp_path: Pa
     context.fail("b", "serve", ServeError("broken"))
     spans.refuse_parts(context, "serve", switched=True)
     assert left(context) == "c"
-    assert str(context.results["a"]["serve"].hint).endswith("; this one waits for it")
+    assert str(context.outcomes.results["a"]["serve"].hint).endswith("; this one waits for it")
 
 
 def test_a_host_whose_partner_the_limit_leaves_out_is_a_wrong_usage(tmp_path: Path) -> None:
     context = run_of(tmp_path, "bc")
     spans.refuse_parts(context, "plan")
-    assert (left(context), context.failures) == ("c", {Exit.USAGE})
-    assert context.results["b"]["plan"].hint == "name all of them: --limit a,b"
+    assert (left(context), context.outcomes.failures) == ("c", {Exit.USAGE})
+    assert context.outcomes.results["b"]["plan"].hint == "name all of them: --limit a,b"
 
 
 @pytest.mark.parametrize("other", ["1", "2"])
@@ -75,7 +75,7 @@ def test_unequal_hosts_are_refused_with_what_differs(tmp_path: Path, other: str)
     spans.refuse_unequal(context, "plan", parts)
     assert left(context) == ("abc" if other == "1" else "c")
     if other == "2":
-        texts = {context.results[name]["plan"].text for name in "ab"}
+        texts = {context.outcomes.results[name]["plan"].text for name in "ab"}
         assert texts == {"`a` and `b` are to serve one model together, and differ in vLLM: 1 and 2"}
 
 

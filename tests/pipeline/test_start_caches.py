@@ -17,7 +17,9 @@ from provision.core.models.records import PhaseResult
 from provision.phases.serve.onhost import start_cache_archive as program
 from provision.phases.serve.start_cache import folder_of
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import VerifiedHosts
+from provision.pipeline.sent_bytes import SentBytes
 from provision.pipeline.start_caches import StartCaches
 from tests.pipeline.local_context import local_context
 
@@ -32,7 +34,7 @@ class Site:
         self.folder = folder
 
     def context(self, names: str, *, limited: bool = False, together: str = "") -> RunContext:
-        context = local_context(self.folder, names, together=together, limited=limited)
+        context = local_context(self.folder, names, together=together, options=RunOptions(limited=limited))
         for host in context.hosts():
             context.record(PhaseResult(host=host.name, phase="serve", status="ok"))
         return context
@@ -76,7 +78,7 @@ def states(context: RunContext) -> list[tuple[str, str]]:
 
 
 def notes(context: RunContext, name: str) -> str:
-    return "; ".join(context.results[name]["serve"].notes)
+    return "; ".join(context.outcomes.results[name]["serve"].notes)
 
 
 def run(site: Site, context: RunContext, caches: StartCaches, *, compiles: dict[str, str] | None = None) -> None:
@@ -99,7 +101,7 @@ def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site
     assert (site.cache("b") / "vllm/kernel.so").read_bytes() == CODE
     assert "used: nothing was compiled" in notes(context, "b")
     assert "kept for equal hosts" in notes(context, "a")
-    assert context.transfers.controller > 0
+    assert context.state(SentBytes).transfers.controller > 0
     left = {
         path.name
         for name in "abc"

@@ -369,11 +369,10 @@ def test_newer_checks_override_those_stored_on_the_host(tmp_path: Path) -> None:
 def test_a_changed_role_changes_the_digest_of_the_desired_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (desired_state.ROOT / "playbooks/site.yml").is_file()
     role = tmp_path / "playbooks/roles/base/tasks/main.yml"
     role.parent.mkdir(parents=True)
     role.write_text("- name: one\n")
-    monkeypatch.setattr(desired_state, "ROOT", tmp_path)
+    monkeypatch.setattr(desired_state, "product_path", lambda name: tmp_path / name)
     digest = desired_state.product_digest.__wrapped__
     before = digest(())
     role.write_text("- name: another\n")

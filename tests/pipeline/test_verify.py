@@ -114,7 +114,10 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
     assert "".join(name for name in "abc" if context.has_failed(name)) == failed
     if failed:
         text = "hosts `a`, `b` are to serve one model together, and do not exchange numbers: ports are closed"
-        assert (context.results["a"]["verify"].text, context.results["a"]["verify"].hint) == (text, "open them")
+        assert (context.outcomes.results["a"]["verify"].text, context.outcomes.results["a"]["verify"].hint) == (
+            text,
+            "open them",
+        )
 
 
 def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

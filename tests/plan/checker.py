@@ -154,7 +154,7 @@ def _cards(stack: Stack, facts: HostFacts) -> list[str]:
     driver = tuple_of(stack.driver.version) if stack.driver and stack.driver.version else None
     if stack.cuda_compat:
         if any(CARDS[(gpu.name or "").lower()]["kind"] != "data-centre" for gpu in facts.nvidia.gpus):
-            problems.append("compatibility libraries on a card that does not take them")
+            problems.append("compatibility libraries on a GPU that does not take them")
         driver = next(tuple_of(row["driver"]) for row in CUDA["toolkit"] if row["version"] == stack.cuda_compat.cuda)
     major = int(stack.torch.variant[2:4])
     floor = next(tuple_of(row["driver"]) for row in CUDA["major"] if row["major"] == major)

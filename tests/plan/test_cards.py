@@ -65,7 +65,7 @@ def test_cards_on_the_bus_are_recognised() -> None:
         PciGpu(address="0000:03:00.0", vendor_id="8086", device_id="9bc5", class_id="0300"),
     ]
     cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
-    assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA card ffff", None)]
+    assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA GPU ffff", None)]
     assert len(serving(cards)) == 1
 
 

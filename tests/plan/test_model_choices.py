@@ -107,7 +107,7 @@ def test_cards_below_the_quantisations_bound_are_refused(gpu: str, fits: bool) -
     config = of("GptOssForCausalLM", "gpt_oss", quantization_config={"quant_method": "mxfp4"})
     found, text = planned("openai/gpt-oss-20b", config, gpu)
     assert (found.classes[0].stack is not None) == fits
-    assert ("needs compute capability 8.0; the cards have 7.5" in text) == (not fits)
+    assert ("needs compute capability 8.0; the GPUs have 7.5" in text) == (not fits)
 
 
 INT8 = LLAMA | {

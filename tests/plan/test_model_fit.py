@@ -52,7 +52,7 @@ def test_a_model_too_large_for_one_host_fits_on_two() -> None:
     assert (model.tensor_parallel, model.pipeline_parallel) == (8, 2)
     assert model.flags[:4] == ("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2")
     reasons = [reason.text for reason in found.reasons if reason.rule == "span"]
-    assert reasons == ["2 hosts with 8 cards each serve one model together: each has a part of the layers"]
+    assert reasons == ["2 hosts with 8 GPUs each serve one model together: each has a part of the layers"]
     assert any("the network between the 2 hosts carries" in text for text in found.assumptions)
 
 
@@ -87,8 +87,8 @@ def test_the_built_in_model_is_not_evaluated() -> None:
 @pytest.mark.parametrize(
     ("line", "shape", "settings", "text", "nearest"),
     [
-        (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB: on 1 card", "with 2 such cards"),
-        (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 cards", "with 16 such cards"),
+        (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB: on 1 GPU", "with 2 such GPUs"),
+        (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 GPUs", "with 16 such GPUs"),
         (
             HOST.format("H100x4"),
             llama_8b(),

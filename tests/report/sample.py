@@ -121,7 +121,7 @@ def checks() -> list[dict[str, Any]]:
         "source": "float64",
     }
     return [
-        check("devices.agree", reason="PCI, driver and torch see the same: no card"),
+        check("devices.agree", reason="PCI, driver and torch see the same: no GPU"),
         check("kernel.matmul", figures=[{**figure, "name": "relative error"}]),
         check("attention.sdpa", figures=[figure]),
         check("lock.equal", device=None, reason="147 distributions, each as the lock has it"),

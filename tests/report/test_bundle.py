@@ -137,7 +137,7 @@ def test_a_version_with_four_parts_is_not_an_address(run: Folder, tmp_path: Path
         ("http://192.168.7.3:8000/v1 at 10:15:09", "http://198.18.0.1:8000/v1 at 10:15:09"),
         ("192.168.7.3. Next", "198.18.0.1. Next"),
         ("[2001:67c::5]:22 and ::1", "[2001:db8::1]:22 and ::1"),
-        ("0000:3b:00.0 is a card", "0000:3b:00.0 is a card"),
+        ("0000:3b:00.0 is a GPU", "0000:3b:00.0 is a GPU"),
         ("ether 3c:ec:ef:12:34:56", "ether 02:00:00:00:00:00"),
         ("127.0.0.1 0.0.0.0 999.1.1.1 1.2.3.4.5", "127.0.0.1 0.0.0.0 999.1.1.1 1.2.3.4.5"),
         ("cp /home/ops/x as root@gpu-1", "cp /home/user-1/x as root@host-1"),

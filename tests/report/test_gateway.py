@@ -71,7 +71,7 @@ def fleet(tmp_path: Path, *, gateway: GatewayRecord = RECORD, changed: bool = Tr
     for name in names:
         folder.green(name, gpus=8)
         if not changed:  # only the agent beside the service is new
-            text = "serves since its last proof; health agent"
+            text = "serves since its answers were verified; health agent"
             folder.results(*(result(name, phase, "skipped") for phase in ("stage", "install", "verify")))
             folder.results(result(name, "serve", "skipped", text=text, changed=True))
     folder.run.write("facts/gate.json", facts("gate"))

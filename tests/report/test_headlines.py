@@ -27,7 +27,7 @@ def test_figures_of_all_devices_are_shown_as_their_range_or_their_worst() -> Non
     found = lines(
         record("speed.memory", figures={"memory, read and written": 3100.0}),
         record("speed.memory", device="cuda:1", figures={"memory, read and written": 2950.0}),
-        record("speed.copies", "skip", "no card to copy to"),
+        record("speed.copies", "skip", "no GPU to copy to"),
         record("attention.sdpa_flash", figures={"largest error, float16": 0.9134, "largest error, bfloat16": 0.5}),
         record("attention.vllm_flash_3", "fail", "wrong", figures={"largest error, float16": 7.25}),
     )

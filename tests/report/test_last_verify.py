@@ -37,7 +37,7 @@ def test_another_environment_than_the_live_one_is_named() -> None:
 
 @pytest.mark.parametrize("last", [None, {}])
 def test_a_host_that_was_never_checked_is_reported_as_such(last: Any) -> None:
-    assert verified_line(last, NOW) == "verified never"
+    assert verified_line(last, NOW) == "never verified"
 
 
 def test_a_document_of_an_earlier_release_is_read_as_far_as_possible() -> None:

@@ -32,10 +32,10 @@ CAUSES: dict[str, dict[str, Any]] = {
         "reason": "torch is built for cpu, and the plan has cu130",
         "remedy": "reinstall the environment from its lock: ./firstlight provision",
     },
-    "one of eight cards gone": {
+    "one of eight GPUs gone": {
         "id_": "devices.gpus",
-        "reason": "7 of 8 cards: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was last green)",
-        "remedy": "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card",
+        "reason": "7 of 8 GPUs: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was last green)",
+        "remedy": "dmesg and lspci say whether the GPU fell off the bus: restart the host, reseat the GPU",
     },
 }
 

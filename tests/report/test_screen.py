@@ -161,11 +161,11 @@ def test_a_command_that_does_not_fit_is_shown_in_the_details_instead_of_truncate
 
 
 SKIPS = {
-    "devices.ecc": "no NVIDIA card on the PCI bus",
-    "devices.amd_ecc": "no AMD card on the PCI bus",
+    "devices.ecc": "no NVIDIA GPU on the PCI bus",
+    "devices.amd_ecc": "no AMD GPU on the PCI bus",
     "kernels.graph": "CPUs have no kernel graphs",
-    "speed.copies": "no card to copy to",
-    "collectives.nccl": "there are fewer than two cards",
+    "speed.copies": "no GPU to copy to",
+    "collectives.nccl": "there are fewer than two GPUs",
     "speed.gemm": "other processes use 40% of the device's 80 GiB, which would distort the measurement",
     "engine.flash_attn": "no flash-attn package is installed, and none is planned",
 }
@@ -177,22 +177,22 @@ def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reaso
     folder.green("a", records=[check(id_, "skip", reason=reason) for id_, reason in SKIPS.items()])
     rows = [line.split(maxsplit=1)[1] for line in folder.text().splitlines() if line.split()[:1] == ["skip"]]
     first, *others = (" ".join(row.split()) for row in rows)
-    assert first == "5 checks do not apply: no card"
+    assert first == "5 checks do not apply: no GPU"
     assert len(others) == 2
     write(folder.run, summarise(folder.run))
     markdown = folder.run.path("summary.md").read_text()
-    assert "| skip | 5 checks |  | do not apply: no card |" in markdown
-    assert "no AMD card" not in markdown
+    assert "| skip | 5 checks |  | do not apply: no GPU |" in markdown
+    assert "no AMD GPU" not in markdown
     assert "other processes use 40%" in markdown
 
 
 @pytest.mark.parametrize(
     ("reasons", "missing"),
     [
-        (["no AMD card on the PCI bus"], "no AMD card"),
-        (["no AMD card on the PCI bus", "there are fewer than two cards"], "no AMD card, no second card"),
-        (["no card to copy to", "no AMD card on the PCI bus"], "no card"),
-        (["no NVIDIA card on the PCI bus", "no AMD card on the PCI bus"], "no card"),
+        (["no AMD GPU on the PCI bus"], "no AMD GPU"),
+        (["no AMD GPU on the PCI bus", "there are fewer than two GPUs"], "no AMD GPU, no second GPU"),
+        (["no GPU to copy to", "no AMD GPU on the PCI bus"], "no GPU"),
+        (["no NVIDIA GPU on the PCI bus", "no AMD GPU on the PCI bus"], "no GPU"),
     ],
 )
 def test_missing_devices_of_a_host_are_named(reasons: list[str], missing: str) -> None:
@@ -200,7 +200,7 @@ def test_missing_devices_of_a_host_are_named(reasons: list[str], missing: str) -
 
 
 def test_a_host_with_gpus_that_its_stack_does_not_use_lacks_none() -> None:
-    assert inapplicable(["no card to copy to", "the plan computes on the CPU"])[0] == frozenset()
+    assert inapplicable(["no GPU to copy to", "the plan computes on the CPU"])[0] == frozenset()
 
 
 def texts_of_checks() -> str:
@@ -214,7 +214,7 @@ def test_every_reason_of_the_table_is_one_that_a_check_gives() -> None:
     assert kinds["unless"] in texts
     for pattern in (pattern for kind in kinds["kind"] for pattern in kind["reasons"]):
         # Texts that name a maker or a kind of device are composed of parts.
-        parts = re.split(r"NVIDIA cards?|AMD cards?| and ", pattern)
+        parts = re.split(r"NVIDIA GPUs?|AMD GPUs?| and ", pattern)
         assert all(re.search(part, texts) for part in parts), pattern
 
 

@@ -97,11 +97,11 @@ def test_json_has_the_public_keys(folder: Folder) -> None:
 
 @pytest.mark.parametrize("status", ["fail", "error"])
 def test_a_check_that_fails_or_has_an_error_makes_the_run_red(folder: Folder, status: str) -> None:
-    bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the card")
+    bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the GPU")
     folder.run.write("verify/a.json", document([bad]))
     assert folder.json()["verdict"] == "red"
     assert "check kernel.matmul on cpu: 3 of 64 rows are wrong" in folder.text()
-    assert "hint: replace the card" in folder.text()
+    assert "hint: replace the GPU" in folder.text()
 
 
 def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:

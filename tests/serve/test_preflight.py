@@ -256,7 +256,7 @@ def test_processes_that_use_an_amd_cards_memory_are_named_without_a_tool(tmp_pat
     report = Report()
     check_gpu_memory(cards, [0, 1], 0.9, report)
     [problem] = report.problems
-    assert problem.startswith("card 0 has 46592 of 196592 MiB free, the server takes 90%; held by ")
+    assert problem.startswith("GPU 0 has 46592 of 196592 MiB free, the server takes 90%; held by ")
     assert f"(pid {os.getpid()}, user {ME}) with 150000 MiB" in problem
     assert amd_memory(tmp_path / "nowhere") == []
 

@@ -203,7 +203,7 @@ def test_the_end_of_one_host_ends_the_servers_of_all(hosts: Hosts, lost: int, by
     # Another host that was stopped is no fault of this one, one whose server ended is.
     assert both[1 - lost].wait(PATIENCE_S) == (1 if by == "server" else 75)
     wait_until(lambda: all(map(is_gone, servers[1 - lost])))
-    assert f"span: ends on all hosts: host {lost} (127.0.0.1) " in hosts.said(1 - lost)
+    assert f"group: ends on all hosts: host {lost} (127.0.0.1) " in hosts.said(1 - lost)
     assert both[lost].wait(PATIENCE_S) == {"server": 1, "program": -signal.SIGKILL, "stop": 0}[by]
     wait_until(lambda: all(map(is_gone, servers[lost])))
 
@@ -258,5 +258,5 @@ def test_an_address_of_no_interface_is_refused(program: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "span: refuses to start: no interface of this host has the address 192.0.2.1 (firstlight_span_address)\n"
+        == "group: refuses to start: no interface of this host has the address 192.0.2.1 (firstlight_span_address)\n"
     )

@@ -84,8 +84,8 @@ def test_ray_of_the_head_starts_first_then_that_of_the_others_and_the_server_and
 ) -> None:
     programs = [start(rank) for rank in (1, 0)]
     head = seen(tmp_path / "head")
-    wait_until(lambda: "span: the server waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 0))
-    wait_until(lambda: "span: Ray waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 1))
+    wait_until(lambda: "group: the server waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 0))
+    wait_until(lambda: "group: Ray waits for Ray of host 0 (127.0.0.1), 127.0.0.1:295" in said(tmp_path, 1))
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / "server").exists()
     (tmp_path / "go").touch()

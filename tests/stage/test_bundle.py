@@ -20,6 +20,7 @@ import pytest
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import BundleError, StageError
+from provision.core.folders import config_folder
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
@@ -257,13 +258,13 @@ def test_another_key_is_refused_and_a_missing_key_is_an_error(
 
 
 def test_keys_are_made_once_and_only_their_owner_can_read_them(made: Made) -> None:
-    secret = bundle_keys.folder() / "bundle.key"
+    secret = config_folder() / "bundle.key"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert bundle_keys.public_text(bundle_keys.signing_key(None)) == made.trust
     assert bundle_keys.public_text(bundle_keys.signing_key(secret)) == made.trust
-    assert (bundle_keys.folder() / "bundle.pub").read_text().splitlines()[1] == made.trust
+    assert (config_folder() / "bundle.pub").read_text().splitlines()[1] == made.trust
     with pytest.raises(BundleError, match="is not a secret key"):
-        bundle_keys.signing_key(bundle_keys.folder() / "bundle.pub")
+        bundle_keys.signing_key(config_folder() / "bundle.pub")
 
 
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")

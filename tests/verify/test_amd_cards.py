@@ -29,7 +29,7 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
 
 def test_uncorrected_errors_of_amd_cards_fail() -> None:
     assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "card 0: 2 uncorrected memory errors"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
     assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
     assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
@@ -86,7 +86,7 @@ def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None
     hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
-        "card 0 is slowed down: its socket is too hot; card 2 is slowed down: for a reason that amd-smi does not name",
+        "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
     assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
@@ -113,11 +113,11 @@ def topology(*kinds: str) -> str:
 
 def test_a_pair_of_amd_cards_with_another_link_than_the_others_is_named() -> None:
     whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
-    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are connected by xGMI")
+    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD GPUs are connected by xGMI")
     odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
-        "not connected by xGMI like the other cards: card 1 to 2 by PCIE, card 2 to 1 by PCIE",
+        "not connected by xGMI like the other GPUs: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
     )
     assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
     assert amd_links.evaluate(()).status == "skip"

@@ -181,7 +181,7 @@ def test_bridges_are_compared_between_equal_cards() -> None:
     outcome = nvlink.evaluate([bridged, half])
     assert (outcome.status, outcome.reason) == (
         "warn",
-        "0000:02:00.0: 2 NVLinks are up, and 4 on an equal card (down: 2, 3)",
+        "0000:02:00.0: 2 NVLinks are up, and 4 on an equal GPU (down: 2, 3)",
     )
 
 
@@ -214,8 +214,8 @@ def test_nvml_gives_the_release_of_a_hidden_module(tmp_path: Path) -> None:
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pci, "gpus", lambda _: ())
-    assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA card on the PCI bus")
-    assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD card on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA GPU on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD GPU on the PCI bus")
     monkeypatch.setattr(pci, "gpus", lambda _: (1,))
     assert card_health.skip_without_cards(CheckContext()) is None
     planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})

@@ -79,15 +79,15 @@ def test_checks_that_depend_on_a_failure_are_skipped_with_the_first_cause() -> N
 
 def test_checks_that_do_not_apply_to_a_host_are_shown_in_one_row() -> None:
     reasons = {
-        "devices.ecc": "no NVIDIA card on the PCI bus",
-        "devices.amd_ecc": "no AMD card on the PCI bus",
+        "devices.ecc": "no NVIDIA GPU on the PCI bus",
+        "devices.amd_ecc": "no AMD GPU on the PCI bus",
         "kernels.graph": "CPUs have no kernel graphs",
         "libraries.lock": "there is no lock to compare with",
     }
     checks = [stub(id_, run=answer("skip", reason=reason)) for id_, reason in reasons.items()]
     document = run(checks, CheckContext())
     assert {row["id"]: row["reason"] for row in fold_skips(document["checks"])} == {
-        "3 checks": "do not apply: no card (devices 2, kernels 1)",
+        "3 checks": "do not apply: no GPU (devices 2, kernels 1)",
         "libraries.lock": "there is no lock to compare with",
     }
     exclusive = [record for record in document["checks"] if record["id"] == "devices.ecc"]

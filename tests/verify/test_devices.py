@@ -117,7 +117,7 @@ def evaluated(
 
 
 def test_equal_views_of_all_layers_are_ok() -> None:
-    assert evaluated() == ("ok", "every layer sees the same cards (PCI 2, kernel driver 2, NVML 2, torch 2)")
+    assert evaluated() == ("ok", "every layer sees the same GPUs (PCI 2, kernel driver 2, NVML 2, torch 2)")
 
 
 def test_a_gpu_that_the_driver_lost_is_named() -> None:
@@ -129,7 +129,7 @@ def test_a_gpu_that_the_driver_lost_is_named() -> None:
 def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
     assert evaluated(PCI=(), kernel_driver=None) == (
         "ok",
-        "every layer sees the same cards (PCI 0, kernel driver absent, NVML 2, torch 2)",
+        "every layer sees the same GPUs (PCI 0, kernel driver absent, NVML 2, torch 2)",
     )
     status, reason = evaluated(PCI=(), kernel_driver=None, NVML=FULL[:1])
     assert (status, reason) == (
@@ -141,7 +141,7 @@ def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
 def test_no_driver_with_gpus_on_the_bus_fails() -> None:
     status, reason = evaluated(kernel_driver=None, NVML=None, torch=())
     assert status == "fail"
-    assert reason.startswith("kernel driver and NVML: no answer, with 2 cards on the bus")
+    assert reason.startswith("kernel driver and NVML: no answer, with 2 GPUs on the bus")
 
 
 def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
@@ -155,7 +155,7 @@ def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
 def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
     status, reason = evaluated(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
     assert status == "warn"
-    assert "CUDA_VISIBLE_DEVICES=0 hides cards" in reason
+    assert "CUDA_VISIBLE_DEVICES=0 hides GPUs" in reason
 
 
 def test_split_gpus_are_not_called_equal() -> None:

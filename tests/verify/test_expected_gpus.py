@@ -64,10 +64,10 @@ def test_the_last_green_run_counts_on_hosts_without_a_board() -> None:
         (Settings(), "rocm7.0", {}),
     ],
     ids=[
-        "cards are left out",
+        "GPUs are left out",
         "computes on the CPU",
-        "a virtual machine with some of a board's cards",
-        "others' cards",
+        "a virtual machine with some of a board's GPUs",
+        "others' GPUs",
     ],
 )
 def test_other_hosts_have_no_expected_cards(settings: Settings, variant: str, values: dict[str, Any]) -> None:
@@ -82,13 +82,13 @@ def test_seven_of_eight_cards_fail_with_the_address_of_the_missing_one() -> None
     assert fewer([*here, Gpu(pci="0000:99:00.0")], expected) is None
     outcome = fewer(here[:-1], expected)
     assert outcome
-    assert (outcome.status, outcome.reason) == ("fail", "7 of 8 cards: missing PCI 0000:07:00.0 (run A)")
+    assert (outcome.status, outcome.reason) == ("fail", "7 of 8 GPUs: missing PCI 0000:07:00.0 (run A)")
     board = fewer(here[:-1], {"count": 8, "pci": [], "source": "the board"})
     assert board
-    assert board.reason == "7 of 8 cards (the board)"
+    assert board.reason == "7 of 8 GPUs (the board)"
     by_hand = fewer(here[:-1], 8)
     assert by_hand
-    assert by_hand.reason == "7 of 8 cards"
+    assert by_hand.reason == "7 of 8 GPUs"
     assert fewer(here, None) is None
 
 

@@ -65,7 +65,7 @@ def test_the_most_telling_failure_is_the_reason() -> None:
 
 def test_a_missing_card_counts_and_a_missing_driver_does_not() -> None:
     fewer = (Figure("GPUs", 7, "count", floor=8),)
-    assert failure(record("devices.gpus", figures=fewer, reason="7 of 8 cards: missing PCI 0000:9b:00.0")) == (
+    assert failure(record("devices.gpus", figures=fewer, reason="7 of 8 GPUs: missing PCI 0000:9b:00.0")) == (
         "devices.gpus",
         MarkedCard(pci_address="0000:9b:00"),
     )
@@ -85,7 +85,7 @@ def test_a_missing_card_counts_and_a_missing_driver_does_not() -> None:
         [record("serving.answer")],
         [record("devices.ecc", status="warn")],
     ],
-    ids=["cpu", "not known", "all cards", "damaged files", "known before", "operator", "service", "warning"],
+    ids=["cpu", "not known", "all GPUs", "damaged files", "known before", "operator", "service", "warning"],
 )
 def test_other_failures_say_nothing_of_a_card(records: list[dict[str, Any]]) -> None:
     assert failure(*records) is None

@@ -79,7 +79,7 @@ def test_the_file_for_ci_servers_has_every_record_once() -> None:
     one["checks"].append(
         as_record("engine.vllm", "gpu-1", None, CheckResult("error", "cannot tell: \x1b[31mboom\x00"), 2.0)
     )
-    one["checks"].append(as_record("speed.copies", "gpu-1", "cpu", CheckResult("skip", "no card"), 0.0))
+    one["checks"].append(as_record("speed.copies", "gpu-1", "cpu", CheckResult("skip", "no GPU"), 0.0))
     one["checks"].append(as_record("devices.cpu", "gpu-1", None, CheckResult("warn", "one thread"), 0.0))
     root = ET.fromstring(junit([one, document("gpu-2")]))
     first, second = root.findall("testsuite")

@@ -114,7 +114,7 @@ def test_a_driver_that_does_not_answer_reports_no_card() -> None:
 
 def test_prometheus_accepts_names_types_and_quoted_labels() -> None:
     families = [
-        *host_metrics.nvidia_families([replace(CARD, name='a "card" \\ of\nmine')]),
+        *host_metrics.nvidia_families([replace(CARD, name='a "GPU" \\ of\nmine')]),
         *host_metrics.count_families({"nvidia": 1}, {"nvidia": 1}),
     ]
     done = check(host_metrics.render(families))

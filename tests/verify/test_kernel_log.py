@@ -53,7 +53,7 @@ def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
     outcome = xid.evaluate(events(), known_until=0.0, source="journal")
     assert outcome.status == "fail"
     assert (
-        "Xid 79 on 0000:43:00: the card has fallen off the bus (new, last 2026-11-18 08:30:00Z, 2 times)"
+        "Xid 79 on 0000:43:00: the GPU has fallen off the bus (new, last 2026-11-18 08:30:00Z, 2 times)"
         in outcome.reason
     )
     assert "Xid 31 on 0000:1b:00" in outcome.reason

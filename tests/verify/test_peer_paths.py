@@ -84,9 +84,9 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
     monkeypatch.setattr(peer_paths, "virtual", lambda: False)
     monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
-    outcome = peer_path_check.CHECK.run(CheckContext())
+    outcome = peer_path_check.run(CheckContext())
     assert outcome.status == "warn"
-    assert outcome.reason == "the IOMMU translates writes between cards on 4 of 4 cards (DMA-FQ)"
+    assert outcome.reason == "the IOMMU translates writes between GPUs on 4 of 4 GPUs (DMA-FQ)"
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
             PeerPath("0000:1b:00.0", "DMA-FQ", ()),
             False,
             "warn",
-            "the IOMMU translates writes between cards on 1 of 2 cards",
+            "the IOMMU translates writes between GPUs on 1 of 2 GPUs",
         ),
         (PeerPath("0000:1b:00.0", "identity", ("0000:15:01.0",)), False, "warn", "to the root: 0000:15:01.0"),
-        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "direct links connect all cards"),
+        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "direct links connect all GPUs"),
         (PeerPath("0000:1b:00.0", None, None), False, "skip", "only root"),
     ],
 )

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify metrics",
-        description="Print the health of the cards, the release and the last verification as Prometheus reads them.",
+        description="Print the health of the GPUs, the release and the last verification as Prometheus reads them.",
         epilog="exit codes: 0; 3 if the file cannot be written; usage 64",
         hint="verify metrics --prefix /opt/firstlight",
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from verify.cli.arguments import Parser
+from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
+from verify.printable import wrapped
 from verify.records import EXIT_CODES, CheckResult
-from verify.runner.report import wrapped
+
+if TYPE_CHECKING:
+    from verify.models.upgrade import UpgradeSubject
 
 NAMES = ("sdpa", "flash_attention_2")
 """Implementations of transformers; the module that knows them needs torch."""
@@ -30,15 +32,14 @@ def main(arguments: list[str]) -> int:
         parser.error("--discard-weights is a choice at run time, which no source holds: leave out --write and --diff")
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, would log every start
     try:
-        import torch
+        from verify.models import upgrade  # noqa: PLC0415 - needs torch, and --help does not
     except ImportError as error:
         return _refuse(f"torch does not import: {error}", "run it with the Python of an environment that has torch")
-    from verify.models import upgrade
 
     try:
         own = upgrade.load(options.model)
-        device = options.device or _device()
-        own = own.to(device) if options.dtype is None else own.to(device, getattr(torch, options.dtype))
+        device = options.device or upgrade.default_device()
+        own = own.on(device, options.dtype)
         text = None
         if options.write or options.diff:
             flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
@@ -53,13 +54,13 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
-        return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
+        return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
     compared = [*measured, *(layer.error for layer in layers)]
     outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
         outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
-        if failure := _keep(flash.model, options.save, own.source if options.write else None, text):
+        if failure := _keep(flash, options.save, own.source if options.write else None, text):
             return _refuse(failure, "name another file with --save")
     proven = outcome.status in ("ok", "warn")
     document = {
@@ -108,67 +109,57 @@ def render(document: dict[str, Any]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify upgrade",
-        description="Upgrade the attention of a model of yours, prove that outputs and gradients stay, measure both.",
-        epilog="FACTORY takes nothing and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
-        "keywords. exit codes: 0 the same, 1 the same and nothing gained, 2 different, 3 cannot tell, 64 usage",
+        description="Upgrade the attention of your own model, check that outputs and gradients stay the same, and measure both models.",
+        epilog="FACTORY takes no arguments and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
+        "keywords. Exit codes: 0 same results, 1 same results and no gain, 2 different results, "
+        "3 could not be checked, 64 wrong usage.",
         hint="verify upgrade --help",
     )
-    parser.add_argument("model", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY")
-    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first card, else the CPU)")
-    parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
     parser.add_argument(
-        "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"
+        "model", metavar="MODULE:FACTORY", help="the function that makes the model; FILE.py:FACTORY works too"
+    )
+    parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first GPU, else the CPU)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="convert the model and its inputs to this type first (default: leave them)"
+    )
+    parser.add_argument(
+        "--discard-weights", action="store_true", help="return None where the model asks for attention weights"
     )
     parser.add_argument(
         "--attention",
         choices=NAMES,
-        help="implementation for a model of transformers (default: flash_attention_2 where it can, else sdpa)",
+        help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
-    parser.add_argument("--save", metavar="FILE", type=Path, help="torch.save the upgraded model, unless it differs")
-    parser.add_argument("--diff", action="store_true", help="print the change of the module's source that upgrades it")
+    parser.add_argument(
+        "--save", metavar="FILE", type=Path, help="save the upgraded model with torch.save, unless its results differ"
+    )
+    parser.add_argument(
+        "--diff", action="store_true", help="print the change to the module's source that upgrades the model"
+    )
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the upgraded module beside the original, as NAME_flash.py, unless it differs",
+        help="write the upgraded module beside the original, as NAME_flash.py, unless its results differ",
     )
-    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument("--json", action="store_true", help="print the whole document on standard output")
     return parser
 
 
-def _device() -> str:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def _keep(model: Any, saved: Path | None, source: Path | None, text: str | None) -> str | None:
+def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: str | None) -> str | None:
     """Save the model, and write the upgraded module beside its source; return why that failed."""
-    import torch
-
     place = saved
     try:
         if saved:
-            _save(saved, lambda file: torch.save(model, file))
+            with replaced(saved) as file:
+                flash.save(file)
         if source and text is not None:
             place = beside(source)
-            _save(place, lambda file: file.write(text.encode()))
+            with replaced(place) as file:
+                file.write(text.encode())
             place.chmod(source.stat().st_mode)
     except OSError as error:
         return f"{place} cannot be written: {error.strerror}"
     return None
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _is_other(path: Path, text: str) -> bool:

@@ -35,7 +35,7 @@ def check_nvidia_cards(
     """
     if "sick-gpu" in context.faults:
         here = read_health() if pci.present("nvidia") else ()
-        return evaluate([*here, sick(Health(INJECTED, "an injected card"))])
+        return evaluate([*here, sick(Health(INJECTED, "an injected GPU"))])
     return skip_without_cards(context) or evaluate(read_health())
 
 
@@ -66,7 +66,7 @@ def check_amd_cards(
 def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckResult | None:
     """Return why the cards of a vendor (`nvidia`, `amd`) are not checked; None if they are."""
     if not pci.present(vendor):
-        return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} card on the PCI bus")
+        return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} GPU on the PCI bus")
     if context.variant == "cpu":
         return CheckResult("skip", "the plan computes on the CPU")
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verify.checks.devices.xid import events, meaning
+from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import NvmlError
 from verify.host.views.nvml_health import Health, read_health
@@ -92,8 +92,8 @@ def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> I
         answering: Cards that their driver reports, by vendor.
     """
     for name, counts, description in (
-        ("firstlight_cards_on_bus", on_bus, "Cards on the PCI bus."),
-        ("firstlight_cards", answering, "Cards that their driver reports; 0 where it does not answer."),
+        ("firstlight_cards_on_bus", on_bus, "GPUs on the PCI bus."),
+        ("firstlight_cards", answering, "GPUs that their driver reports; 0 where it does not answer."),
     ):
         yield Family(name, "gauge", description, [({"vendor": vendor}, count) for vendor, count in counts.items()])
 
@@ -102,13 +102,13 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     """Yield the metrics of NVIDIA cards; what a card does not report is left out."""
     one = "firstlight_card"
     figures: tuple[tuple[str, Kind, str, str], ...] = (
-        ("temperature_celsius", "gauge", "Temperature of the card.", "temperature_c"),
-        ("power_watts", "gauge", "Power that the card draws.", "power_w"),
-        ("power_limit_watts", "gauge", "Power that the card may draw.", "power_limit_w"),
+        ("temperature_celsius", "gauge", "Temperature of the GPU.", "temperature_c"),
+        ("power_watts", "gauge", "Power that the GPU draws.", "power_w"),
+        ("power_limit_watts", "gauge", "Power that the GPU may draw.", "power_limit_w"),
         ("row_remap_pending", "gauge", "Whether rows of the memory are replaced at the next reset.", "remap_pending"),
         ("row_remap_failed", "gauge", "Whether a row of the memory could not be replaced.", "remap_failed"),
     )
-    yield Family(f"{one}_info", "gauge", "Name of the card.", [({"card": c.pci, "name": c.name}, 1) for c in cards])
+    yield Family(f"{one}_info", "gauge", "Name of the GPU.", [({"card": c.pci, "name": c.name}, 1) for c in cards])
     for name, kind, description, field in figures:
         found = [({"card": card.pci}, getattr(card, field)) for card in cards]
         values = [(labels, float(value)) for labels, value in found if value is not None]
@@ -130,7 +130,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     yield Family(
         f"{one}_ecc_uncorrected_errors_total",
         "counter",
-        "Uncorrected errors of the memory since the card was made.",
+        "Uncorrected errors of the memory since the GPU was made.",
         [({"card": card.pci}, card.uncorrected[1]) for card in cards if card.uncorrected],
     )
     yield Family(
@@ -160,7 +160,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     yield Family(
         f"{one}_fabric_registered",
         "gauge",
-        "Whether a card of an NVSwitch system is registered with its fabric.",
+        "Whether a GPU of an NVSwitch system is registered with its fabric.",
         [
             ({"card": card.pci}, int(card.fabric.state == states["completed"] and card.fabric.status == 0))
             for card in cards
@@ -173,8 +173,8 @@ def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.
     """Yield the metrics of AMD cards, which amd-smi numbers; what a card does not report is left out."""
     one = "firstlight_card"
     for name, description, field in (
-        ("temperature_celsius", "Temperature of the card.", "temperature_c"),
-        ("power_watts", "Power that the card draws.", "power_w"),
+        ("temperature_celsius", "Temperature of the GPU.", "temperature_c"),
+        ("power_watts", "Power that the GPU draws.", "power_w"),
     ):
         found = [({"card": str(row.gpu)}, getattr(row, field)) for row in metrics]
         values = [(labels, value) for labels, value in found if value is not None]
@@ -215,7 +215,7 @@ def xid_family(lines: Iterable[kernel_log.Line]) -> Family:
     return Family(
         "firstlight_xid_events_total",
         "counter",
-        "Events of cards (Xid) and switches (SXid) since boot; kind: card, process or note.",
+        "Events of GPUs (Xid) and switches (SXid) since boot; kind: card, process or note.",
         [
             ({"event": what, "card": card, "number": number, "kind": kind}, count)
             for (what, card, number, kind), count in sorted(counted.items())
@@ -229,8 +229,8 @@ def _read_release(prefix: Path) -> Iterator[Family]:
         release = (prefix / "current").readlink().parts[-2]
     except (OSError, IndexError):
         return
-    ready = _document(prefix / "verify" / "ready.json")
-    state = _document(prefix / "state.json")
+    ready = read_json(prefix / "verify" / "ready.json")
+    state = read_json(prefix / "state.json")
     attention = _part(_part(ready, "record"), "attention").get("used") if ready.get("release") == release else None
     labels = {
         "release": release,
@@ -259,7 +259,7 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
 
 def _read_service(prefix: Path) -> Iterator[Family]:
     """Yield whether the service of this installation runs, and how often systemd started it again by itself."""
-    unit = str(_part(_document(prefix / "state.json"), "readiness").get("unit") or "")
+    unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
     if not unit.endswith(".service") or not shutil.which("systemctl"):
         return
     words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
@@ -274,14 +274,6 @@ def _read_service(prefix: Path) -> Iterator[Family]:
         restarts = int(said["NRestarts"])
         text = "Starts of the unit of vLLM after a failure, since it was started by hand or by a run."
         yield Family("firstlight_service_restarts_total", "counter", text, [({}, restarts)])
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

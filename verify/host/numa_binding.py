@@ -28,7 +28,7 @@ def bind(address: str | None) -> dict[str, Any]:
     number = near(address) if address else None
     node = next((one for one in nodes() if one.number == number), None)
     if node is None:
-        return {"NUMA node": None, "bound": "the kernel names no node of this card"}
+        return {"NUMA node": None, "bound": "the kernel names no node of this GPU"}
     allowed = node.cpus & os.sched_getaffinity(0)
     if not allowed:
         return {"NUMA node": number, "bound": "this process may use none of its CPUs"}

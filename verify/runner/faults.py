@@ -11,8 +11,8 @@ from collections.abc import Mapping
 FAULTS: Mapping[str, str] = {
     "wrong-result": "one element of a kernel's result is off by one part in a hundred",
     "wrong-kernel": "another kernel runs than the one that was asked for",
-    "missing-gpu": "the PCI bus has a card that torch does not see",
-    "sick-gpu": "a card reports problems: errors, lost links, limits, modes, a kernel log that names it",
+    "missing-gpu": "the PCI bus has a GPU that torch does not see",
+    "sick-gpu": "a GPU reports problems: errors, lost links, limits, modes, a kernel log that names it",
     "slow": "torch computes with one thread and without vector instructions",
     "stale-library": "a library does not belong to this environment",
     "injected-code": "the environment has a file that no wheel contains",

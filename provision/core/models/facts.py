@@ -118,7 +118,7 @@ class NvidiaGpu(Record):
     name: str | None = None
     uuid: str | None = None
     serial: str | None = None
-    """Serial number of the board; cards for workstations report none."""
+    """Serial number of the board; GPUs for workstations report none."""
     pci_address: str | None = None
     memory_total: int | None = None
     memory_used: int | None = None
@@ -301,7 +301,7 @@ class Configuration(Record):
     kernel: dict[str, str] | None = None
     """Parameters of the command line (`cmdline.NAME`), and settings below /sys."""
     driver: dict[str, str] | None = None
-    """Parameters of the kernel modules of cards, and settings of each card (`0.vbios_version`)."""
+    """Parameters of the kernel modules of GPUs, and settings of each GPU (`0.vbios_version`)."""
     services: dict[str, str] | None = None
     """Services, sockets and timers that are enabled or masked."""
 

@@ -6,7 +6,7 @@ from provision.core.models.base import Record
 
 
 class MarkedCard(Record):
-    """The card that a mark speaks of, as far as it is known."""
+    """The GPU that a mark speaks of, as far as it is known."""
 
     device: str | None = None
     """As the check named it, such as `cuda:3`."""

@@ -120,7 +120,7 @@ class MonitoringRecord(Record):
     alertmanager: str
     """Address of Alertmanager, as the host itself reaches it."""
     targets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Hosts by kind: vllm, node, cards (exporters of card vendors), gateway, probe (a gateway from outside)."""
+    """Hosts by kind: vllm, node, cards (exporters of GPU vendors), gateway, probe (a gateway from outside)."""
     missing: dict[str, str] = Field(default_factory=dict)
     """Why metrics of a host are missing, by its name."""
 

@@ -68,17 +68,17 @@ class Settings(Record):
     )
     source: Source | dict[SourceKind, Source] = setting(
         "auto",
-        "Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), an index or hub that the host asks itself (host), or a folder that it has (path). auto: peers where that is quicker, else the controller.",
+        "Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), a package index or hub of the host (host), or a folder on the host (path). auto: peers where that is faster, else the controller.",
         allowed="auto, controller, peers, host or path; or a mapping of wheels, interpreter and model to these, such as {wheels: host, model: path}",
     )
     source_index: tuple[Address, ...] = setting(
         (),
-        "Package indexes that a host with source `host` asks. Default: those of its own settings for uv or pip.",
+        "Package indexes of a host with source `host`. Default: those of the host's uv or pip settings.",
         allowed="a list of addresses that begin with https://, http:// or file:///",
     )
     source_hub: Address | None = setting(
         None,
-        "Model hub that a host with source `host` asks. Default: its own HF_ENDPOINT, else the controller's.",
+        "Model hub of a host with source `host`. Default: the host's HF_ENDPOINT, else the controller's.",
         allowed="an address that begins with https://, http:// or file:///",
     )
     source_folder: Prefix | None = setting(
@@ -117,12 +117,12 @@ class Settings(Record):
 
     vllm: VllmPolicy = setting(
         "latest",
-        "vLLM release: `latest` is the newest that was tried, `newest` the newest of all.",
+        "vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not.",
         allowed="latest, newest, none, X or ==X such as 0.33.0, or >=X",
     )
     driver: DriverPolicy = setting(
         "keep",
-        "Whether a working NVIDIA driver may be replaced, or its required version or branch. Cards without a driver get one.",
+        "Whether a working NVIDIA driver may be replaced, or its required version or branch. GPUs without a driver get one.",
         allowed="keep, install, upgrade, X or ==X such as 580.95.05, or a branch such as 580 or ==580.*",
     )
     driver_source: Literal["auto", "vendor", "distribution"] = setting(
@@ -132,7 +132,7 @@ class Settings(Record):
     )
     cuda_compat: bool = setting(
         False,  # the setting's default
-        "Whether the service may use NVIDIA's forward compatibility libraries if the driver of a data-centre card is too old.",
+        "Whether the service may use NVIDIA's forward compatibility libraries if the driver of a data-centre GPU is too old.",
         allowed="true or false",
     )
     driver_repository: Address | None = setting(
@@ -191,44 +191,44 @@ class Settings(Record):
 
     gpus: tuple[GpuIndex, ...] | Literal["all"] = setting(
         "all",
-        "Cards to use, by index in PCI order. all: all cards of the kind with the most total memory.",
+        "GPUs to use, by index in PCI order. all: all GPUs of the kind with the most total memory.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: Whole | None = setting(
         None,
-        "Cards that share each layer. Default: as many of the cards in use as the model can be split over.",
+        "GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over.",
         allowed="a whole number from 1",
         ge=1,
     )
     pipeline_parallel: Whole | None = setting(
         None,
-        "Groups of cards that share the layers in sequence. Default: one for each host that the model is spread over, 1 on CPUs.",
+        "Groups of GPUs that share the layers in sequence. Default: one for each host that the model is spread over, 1 on CPUs.",
         allowed="a whole number from 1",
         ge=1,
     )
     data_parallel: Whole = setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
     span: Whole = setting(
         1,
-        "Hosts that one model is spread over: so many of a group, in inventory order; the first one answers requests.",
+        "Number of hosts that serve one copy of the model together, taken from an inventory group in its order. The first of them answers requests.",
         allowed="a whole number from 1 to 64",
         ge=1,
         le=64,
     )
     span_address: Word | None = setting(
         None,
-        "IP address at which the other hosts of the model reach this one. Default: that of the inventory.",
+        "IP address at which the hosts that serve the same model together reach this host. Default: that of the inventory.",
         allowed="an IP address",
     )
     span_port: Whole = setting(
         29501,
-        "Port of the first host of a model over several hosts: its processes meet there, and its hosts watch one another at the next one.",
+        "Port of the first of several hosts that serve one model together: vLLM's processes connect to it. The hosts watch each other through the next port.",
         allowed="a whole number from 1024 to 65534",
         ge=1024,
         le=65534,
     )
     executor: Literal["mp", "ray"] = setting(
         "mp",
-        "What starts vLLM's processes where a model is spread over several hosts: vLLM itself (mp), or Ray, which is then part of the environment.",
+        "What starts vLLM's processes if several hosts serve one model together: vLLM itself (mp), or Ray, which is then installed too.",
         allowed="mp or ray",
     )
     max_model_len: Whole | None = setting(
@@ -269,26 +269,26 @@ class Settings(Record):
     )
     start_caches: Literal["share", "off"] = setting(
         "share",
-        "What the first of equal hosts compiles at its start. share: its equals start after it, with that; off: each compiles for itself.",
+        "Kernels that vLLM compiles at its first start. share: one of several equal hosts starts first, and the others receive its kernels; off: each host compiles its own.",
         allowed="share or off",
     )
     on_failure: Literal["rollback", "leave"] = setting(
         "rollback",
-        "After a start that fails: back to the release that served before, if there is one (rollback), or nothing (leave).",
+        "What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is.",
         allowed="rollback or leave",
     )
 
     health_port: Whole = port_setting(
-        8009, "Port of the health agent, which a host behind a gateway has at the address of its server."
+        8009, "Port of the health agent of a host behind a gateway. The agent listens at the address of the server."
     )
     firewall: Literal["tell", "set"] = setting(
         "tell",
-        "Firewall of a host that only gateways, monitoring hosts and the other hosts of its model are to reach: what to type (tell), or rules of its own (set).",
+        "Firewall rules that admit only gateways, monitoring hosts and the other hosts of the same model. tell: Firstlight writes the commands to a file; set: it sets the rules.",
         allowed="tell or set",
     )
     firewall_accept: tuple[Word, ...] = setting(
         (),
-        "Other addresses and networks that reach it through rules of `firstlight_firewall`.",
+        "Other addresses and networks that the rules of `firstlight_firewall` admit.",
         allowed="a list of IP addresses and networks such as 10.0.0.0/24",
     )
     gateway_bind: Word = setting(
@@ -298,12 +298,12 @@ class Settings(Record):
     )
     gateway_address: str | None = setting(
         None,
-        "Address that the gateways share by keepalived: clients use it, and it moves when a gateway is lost. Default: none.",
+        "Address that several gateways share by keepalived. Clients use it, and it moves when a gateway is lost. Default: none.",
         allowed="an IP address with the length of its network's prefix, such as 10.0.0.9/24",
     )
     gateway_router_id: Whole | None = setting(
         None,
-        "Number of the shared address in its network, which no other VRRP router there may have. Default: its last byte.",
+        "VRRP router id of the shared address, which must be unique in its network. Default: the last byte of the address.",
         allowed="a whole number from 1 to 255",
         ge=1,
         le=255,
@@ -321,7 +321,7 @@ class Settings(Record):
     )
     gateway_clients: tuple[ClientName, ...] = setting(
         ("default",),
-        "Names of the gateway's clients. Each gets an API key; that of a name that is taken out is void.",
+        "Names of the gateway's clients. Each gets an API key, which is revoked when its name is removed.",
         allowed="a list of names of letters, digits, `.`, `_` and `-`",
         min_length=1,
     )
@@ -330,18 +330,18 @@ class Settings(Record):
     )
     gateway_host_requests: Whole = setting(
         256,
-        "Requests that the gateway gives one host at a time; as many wait, and others are answered with 503.",
+        "Requests that the gateway sends to one host at a time. As many more wait, and further ones are answered with 503.",
         allowed="a whole number from 1 to 8192",
         ge=1,
         le=8192,
     )
     gateway_balance: Literal["requests", "prefixes", "router"] = setting(
         "requests",
-        "What decides which host of a model gets a request: the fewest requests, the prefix of the prompt, whose keys a host has in its cache, or vllm-router.",
+        "How the gateway chooses the host of a request: the one with the fewest requests (requests), the one that has the prompt's prefix in its cache (prefixes), or vllm-router (router).",
         allowed="requests, prefixes or router",
     )
     gateway_router_port: Whole = port_setting(
-        8600, "Port of vllm-router and of what is behind it, at loopback addresses of a gateway that chooses by it."
+        8600, "Port of vllm-router on a gateway's loopback addresses, if `firstlight_gateway_balance` is router."
     )
     gateway_requests_per_minute: Whole | None = setting(
         None,
@@ -351,35 +351,35 @@ class Settings(Record):
     )
     gateway_drain_seconds: Whole = setting(
         600,
-        "Seconds that requests get to finish before their host is restarted. Default: after as many, OpenAI's clients give up.",
+        "Seconds that running requests have to finish before their host restarts. The default is the timeout of OpenAI's clients.",
         allowed="a whole number from 0",
         ge=0,
     )
     gateway_restart_at_once: Whole = setting(
         1,
-        "Hosts of one model that a run restarts together. A host that serves the model stays in traffic in any case, if there is one.",
+        "Number of hosts of one model that a run restarts at once. If a model has several hosts, at least one always takes requests.",
         allowed="a whole number from 1",
         ge=1,
     )
 
     gateway_metrics_port: Whole = port_setting(
-        8404, "Port at which a gateway offers HAProxy's figures to hosts of group `monitoring`."
+        8404, "Port at which a gateway offers HAProxy's metrics to hosts of group `monitoring`."
     )
 
     metrics_bind: Word | None = setting(
         None,
-        "Address at which a host offers metrics to hosts of group `monitoring`. Default: that of the inventory, 127.0.0.1 on the only such host.",
+        "Address at which a host offers metrics to hosts of group `monitoring`. Default: that of the inventory; 127.0.0.1 if the host monitors itself alone.",
         allowed="an IP address or localhost",
     )
     metrics_port: Whole = port_setting(9100, "Port of the node exporter on hosts that are monitored.")
     monitoring_bind: Word = setting(
         "127.0.0.1",
-        "Address that Prometheus listens on, which asks nobody for a key.",
+        "Address that Prometheus listens on. It requires no key.",
         allowed="an IP address or localhost",
     )
     monitoring_port: Whole = port_setting(9090, "Port of Prometheus.")
     monitoring_probe_port: Whole = port_setting(
-        9115, "Port of the blackbox exporter, which asks gateways on the monitoring host's behalf; on 127.0.0.1."
+        9115, "Port on 127.0.0.1 of the blackbox exporter, which tests the gateways for Prometheus."
     )
     alertmanager_port: Whole = port_setting(9093, "Port of Alertmanager, at `firstlight_monitoring_bind`.")
     alertmanager_config: str | None = setting(
@@ -408,7 +408,7 @@ class Settings(Record):
     def pipeline(self, *, on_cpu: bool) -> int:
         """Return into how many parts the layers are split, in sequence.
 
-        By default a host of a span has whole layers, and its cards share each of them. CPU hosts share each layer: vLLM 0.32.0
+        By default a host of a span has whole layers, and its GPUs share each of them. CPU hosts share each layer: vLLM 0.32.0
         prepares the later parts of a sequence on a CPU only where it compiles (warming_up_model in v1/worker/cpu_model_runner.py).
 
         Args:

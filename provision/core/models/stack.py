@@ -67,9 +67,9 @@ class FlashAttnKey(Record):
     """Build properties that a flash-attn wheel must match exactly to load with a Stack's torch."""
 
     cuda_major: int | None
-    """None on AMD cards."""
+    """None on AMD GPUs."""
     rocm: str | None
-    """Of torch's variant (`6.0`); None on NVIDIA cards."""
+    """Of torch's variant (`6.0`); None on NVIDIA GPUs."""
     torch: str
     """Minor version: `2.7`."""
     cxx11_abi: bool
@@ -79,7 +79,7 @@ class FlashAttnKey(Record):
     glibc: str
     """Highest glibc that the wheel may need: the host's, else the floor of torch's wheel."""
     capabilities: tuple[str, ...]
-    """Compute capabilities (`8.9`) or AMD architectures (`gfx942`) of the serving cards, ascending; the wheel has native code for each."""
+    """Compute capabilities (`8.9`) or AMD architectures (`gfx942`) of the serving GPUs, ascending; the wheel has native code for each."""
 
 
 class FlashAttnPackage(Record):
@@ -98,7 +98,7 @@ class FlashAttnPackage(Record):
     builder: str | None = None
     """Build host: `controller` or a host's name; None for a published wheel."""
     kernels: Literal["ck", "triton"] | None = None
-    """Its kernels on AMD cards: Composable Kernel's, or Triton's, which need FLASH_ATTENTION_TRITON_AMD_ENABLE=TRUE also where they run."""
+    """Its kernels on AMD GPUs: Composable Kernel's, or Triton's, which need FLASH_ATTENTION_TRITON_AMD_ENABLE=TRUE also where they run."""
 
 
 class FlashAttnPlan(Record):
@@ -233,7 +233,7 @@ class Stack(Record):
     flashinfer: FlashInferPlan | None = None
     """None where the vLLM build has no FlashInfer."""
     gpus: tuple[int, ...] = ()
-    """Indexes of the serving cards in PCI order; empty on a host without cards."""
+    """Indexes of the serving GPUs in PCI order; empty on a host without GPUs."""
     python: str
     """Minor version: `3.12`."""
     interpreter: Interpreter

@@ -21,8 +21,9 @@ from provision.features.host_comparison.values import HostValues, cards_of, labe
 from provision.phases.plan.recorded_facts import read_facts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute, read_inventory
+from provision.pipeline.step import Step
 
 STDOUT = "-"
 

@@ -56,7 +56,7 @@ def label_of(hosts: Sequence[HostFacts]) -> str:
     """Return what a person calls the cards of equal hosts."""
     vendors = (vendor for facts in hosts for vendor in (facts.nvidia, facts.amd) if vendor)
     names = {gpu.name for vendor in vendors for gpu in vendor.gpus if gpu.name}
-    return ", ".join(sorted(names) or cards_of(hosts[0])) or "no card"
+    return ", ".join(sorted(names) or cards_of(hosts[0])) or "no GPU"
 
 
 def part_of(key: str) -> str:

@@ -22,13 +22,17 @@ app = typer.Typer(
 def start(
     *,
     steps: Annotated[
-        str, typer.Option("--steps", help="Percentage of the hosts that serve the new release after each step.")
+        str,
+        typer.Option(
+            "--steps", metavar="N,N,...", help="Percentage of the hosts that serve the new release after each step."
+        ),
     ] = "10,25,50,100",
     min_serving: Annotated[
-        int, typer.Option("--min-serving", min=0, help="Number of hosts that must serve at any time.")
+        int, typer.Option("--min-serving", metavar="N", min=0, help="Number of hosts that must serve at any time.")
     ] = 0,
     hold: Annotated[
-        float, typer.Option("--hold", min=0, help="Observe each step for at least this many seconds.")
+        float,
+        typer.Option("--hold", metavar="SECONDS", min=0, help="Observe each step for at least this many seconds."),
     ] = 0.0,
     before_host: Annotated[
         str | None,
@@ -49,7 +53,7 @@ def start(
         typer.Option(
             "--targets",
             metavar="FILE",
-            help="Keep the hosts that take requests in this file, in the format of Prometheus' file-based discovery.",
+            help="Write the hosts that take requests to this file, and keep it current. The format is that of Prometheus' file-based discovery.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,

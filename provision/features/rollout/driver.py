@@ -28,16 +28,17 @@ from provision.features.rollout.text import described
 from provision.fleet.quarantine import QuarantineStore
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.phases import FIREWALL, GATEWAY, MONITORING, PROBE, QUARANTINE, STEPS, Step
+from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
 from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.step import Step
 from provision.report.layout import count
 
 ALL = 100
 HOOK_S = 600.0
 """Seconds for a hook: draining waits for open streams."""
-SWITCH = tuple(step for step in STEPS if step not in (GATEWAY, MONITORING, FIREWALL))
+SWITCH = tuple(step for step in STEPS if step not in FLEET)
 
 
 class StoppedError(FirstlightError):
@@ -321,10 +322,9 @@ class RolloutDriver:
 
     def _refresh_gateways(self) -> None:
         """Let the gateways of the inventory, and the firewalls of hosts, know what the hosts serve now."""
-        steps = (GATEWAY, MONITORING, FIREWALL) if self._gateways else (FIREWALL,)
         if not self._gateways and not any(host.settings.firewall == "set" for host in self._hosts.values()):
             return
-        if self._execute(None, (PROBE, QUARANTINE, *steps)).exit_code != Exit.OK:
+        if self._execute(None, (*BEFORE_PLAN, *FLEET)).exit_code != Exit.OK:
             what = "a gateway" if self._gateways else "a firewall"
             raise StoppedError(f"all hosts serve the new release, and {what} could not be set up for it")
 

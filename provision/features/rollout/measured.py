@@ -239,7 +239,7 @@ class BrokenStreams:
 
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:
         self._context, self._names = context, names
-        self._gateways = list(context.find_gateways())
+        self._gateways = list(context.options.find_gateways())
         self._before: dict[tuple[str, str], int] = {}
         self.total = 0
         self.read()

@@ -24,9 +24,10 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import install
-from provision.pipeline.phases import PLAN, PROBE, QUARANTINE, STAGE, Step
+from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
 from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.pipeline.step import Step
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
     with store.locked():
         store.require_none_open()
         store.take_wish()
-        outcome = execute(request, (PROBE, QUARANTINE, PLAN, STAGE, Step("install", _install_beforehand, "install")))
+        outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("install", _install_beforehand, "install")))
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome, as_json=as_json)
             return outcome.exit_code or Exit.RED

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.files import write_atomically
+from provision.core.folders import cache_folder
 from provision.fleet.inventory.source_files import files_of
 from provision.fleet.inventory.ssh_files import ssh_files
 
-FOLDER = Path(__file__).parents[3] / ".cache" / "inventory"
+FOLDER = cache_folder() / "inventory"
 KEPT = 32
 """Maximum number of entries; the oldest are removed first."""
 

@@ -236,7 +236,7 @@ def _parallel(settings: Settings) -> Iterator[Conflict]:
         return
     if len(set(settings.gpus)) != len(settings.gpus) or not settings.gpus:
         yield Conflict(
-            "gpus", f"{list(settings.gpus)} names no card, or one twice", "allowed: all, or a list of different indexes"
+            "gpus", f"{list(settings.gpus)} names no GPU, or one twice", "allowed: all, or a list of different indexes"
         )
         return
     asked = (settings.tensor_parallel or 1) * settings.pipeline(on_cpu=False) * settings.data_parallel
@@ -245,8 +245,8 @@ def _parallel(settings: Settings) -> Iterator[Conflict]:
         of = f" on {settings.span} hosts" if settings.span > 1 else ""
         yield Conflict(
             "gpus",
-            f"{named} cards{of} are named, and tensor, pipeline and data parallel together want {asked}",
-            "name more cards, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
+            f"{named} GPUs{of} are named, and tensor, pipeline and data parallel together want {asked}",
+            "name more GPUs, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
         )
 
 

@@ -21,7 +21,7 @@ BOUND_PERCENT = 150
 """The bound of a host's requests, in percent of the mean of all hosts. For 2 to 50 hosts with 32 requests each, 97.5 % and more of the requests
 meet their prefix at this bound; at KubeAI's default, 125, it is 89.7 % and more, and at 200 a host gets twice the mean. With few requests a
 host the bound acts more often, since one request more or less is much there: then another host computes the prefix, which has the
-time (benchmarks/prefix_choice.py)."""
+time (benchmarks/results/prefix-choice.json)."""
 _RING_IDS = 2**20
 """HAProxy places a server on its ring by its number times 4,096 (`SRV_EWGHT_RANGE`), in 32 bits."""
 

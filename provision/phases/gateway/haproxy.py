@@ -42,8 +42,8 @@ _HEADER_ROOM = 64 * 1024
 _MIB = 1024 * 1024
 _RETRIED = 256 * 1024
 """Bytes of the largest request that is sent to another host when the first refuses it, where nothing else needs it whole. HAProxy
-copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB (benchmarks/gateway_load.py), and keeps
-the copy until the stream ends (benchmarks/gateway_streams.py)."""
+copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB, and keeps the copy until
+the stream ends (benchmarks/results/gateway-streams.json)."""
 _HOST_HEADER = "x-firstlight-host"
 
 

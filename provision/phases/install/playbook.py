@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InstallError
+from provision.core.folders import product_path
 from provision.core.redaction import redact
 from provision.phases.install.ansible_environment import CONFIG, CONFIG_TEXT, ansible_settings, kept, runner_additions
 from verify.printable import printable
 
-PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
+PLAYBOOKS = product_path("playbooks")
 GRACE_S = 15.0
 """How long Ansible may take to end its tasks in order before it is killed."""
 POLL_S = 0.5
@@ -56,7 +57,7 @@ def ansible_playbook() -> str:
     if not path.exists():
         raise InstallError(
             f"{path} does not exist: this Python environment is not complete",
-            hint="remove .venv and run ./firstlight again",
+            hint="./firstlight self-check names what is missing",
         )
     return str(path)
 

@@ -76,9 +76,7 @@ def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
             return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
         whose = f" of {served.kernels}" if served.kernels else ""
         before = "".join(f"; {why}" for why in refusals.values()) if served is not flash else ""
-        return _plan(
-            version, served, host, f"flash kernels{whose}, which every card and vLLM {version} support{before}"
-        )
+        return _plan(version, served, host, f"flash kernels{whose}, which every GPU and vLLM {version} support{before}")
     unasked = [row for row in possible if not row.only_requested]
     reason = refusals.get(flash.backend) if flash and not flash.only_requested else None
     if host.flash_attn == "none" and any(row.flash for row in unasked):
@@ -89,7 +87,7 @@ def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
         return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
     best = unasked[0]
     able = (
-        f"every card and vLLM {version} support it"
+        f"every GPU and vLLM {version} support it"
         if host.kinds
         else f"the back end of vLLM {version} on {host.platform}"
     )
@@ -107,7 +105,7 @@ def _requested(
 ) -> AttentionChoice:
     for row in possible:
         if row.backend == host.requested:
-            where = " on every card" if host.kinds else ""
+            where = " on every GPU" if host.kinds else ""
             return _plan(version, row, host, f"requested, and vLLM {version} supports it{where}")
     names = [row.backend for row in possible]
     near = difflib.get_close_matches(host.requested, names, n=1)

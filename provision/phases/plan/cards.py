@@ -115,7 +115,7 @@ def _from_driver(gpu: NvidiaGpu) -> Card:
     memory = gpu.memory_total // GIB if gpu.memory_total is not None else (row.memory_gib if row else None)
     return Card(
         index=gpu.index,
-        name=row.name if row else gpu.name or "unnamed NVIDIA card",
+        name=row.name if row else gpu.name or "unnamed NVIDIA GPU",
         compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
         memory_gib=memory,
         row=row,
@@ -129,7 +129,7 @@ def _from_driver(gpu: NvidiaGpu) -> Card:
 def _from_pci(index: int, gpu: PciGpu) -> Card:
     row = nvidia_by_id(gpu.device_id)
     if row is None:
-        return Card(index=index, name=f"NVIDIA card {gpu.device_id}", compute_capability=None)
+        return Card(index=index, name=f"NVIDIA GPU {gpu.device_id}", compute_capability=None)
     return Card(index, row.name, row.compute_capability, row.memory_gib, row)
 
 
@@ -139,7 +139,7 @@ def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
         return tuple(
             AmdCard(
                 gpu.index,
-                gpu.name or "unnamed AMD card",
+                gpu.name or "unnamed AMD GPU",
                 gpu.gfx or _gfx_of(gpu.name),
                 gpu.memory_total // GIB if gpu.memory_total is not None else None,
             )

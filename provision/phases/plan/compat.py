@@ -42,7 +42,7 @@ def obstacle(option: BuildOption, profile: HostProfile) -> str | None:
     package = _libraries(_cuda(option)).package
     other = next((card.name for card in profile.present if card.row is None or card.row.kind != "data-centre"), None)
     if other is not None:
-        return f"{package} supports data-centre cards; on {other} CUDA fails with error 803 or 804"
+        return f"{package} supports data-centre GPUs; on {other} CUDA fails with error 803 or 804"
     branch = next((row for row in catalog().branches if row.branch == numbers(profile.driver or "0")[0]), None)
     if branch is None or branch.kind not in BASES:
         return f"{package} supports drivers of long-term and production branches; {profile.driver} belongs to neither"

@@ -156,7 +156,7 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
     found = []
     for row in _architectures(capabilities):
         if row.first_driver:
-            why = f"cards of compute capability {row.compute_capability} need driver {row.first_driver} or newer"
+            why = f"GPUs of compute capability {row.compute_capability} need driver {row.first_driver} or newer"
             found.append(Floor(row.first_driver, "driver-card", why, row.source))
     return found
 

@@ -57,7 +57,7 @@ def peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
     cards = sum(device.kind == "card" for device in topology.devices)
     if cards < 2 or len(topology.nvlinks) >= cards * (cards - 1) // 2:
         return ()
-    obstacles = ["the IOMMU translates writes between cards"] if topology.iommu == "translating" else []
+    obstacles = ["the IOMMU translates writes between GPUs"] if topology.iommu == "translating" else []
     if parted := topology.parted:
         first, second = parted[0]
         more = f" and {len(parted) - 1} more pairs" if len(parted) > 1 else ""

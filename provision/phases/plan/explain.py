@@ -15,6 +15,12 @@ from provision.report.planned_changes import change_lines
 
 LISTED = 6
 """The number of host names to list; the rest are counted."""
+MANAGERS = {
+    "systemd": "systemd",
+    "systemd-user": "systemd of the login's user",
+    "supervisor": "supervisord, without systemd",
+}
+"""What starts the service, and starts it again when it fails."""
 
 
 def render(
@@ -105,7 +111,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("model", _model(stack.model)))
     if stack.serving:
         pairs += [("serving", choice.text) for choice in stack.serving.choices]
-    pairs.append(("runs under", stack.supervisor))
+    pairs.append(("runs under", MANAGERS[stack.supervisor]))
     return pairs
 
 
@@ -125,7 +131,8 @@ def _driver(stack: Stack) -> str:
     assert plan is not None
     module = f", {plan.module} kernel module" if plan.module else ""
     manager = f", fabric manager {stack.fabric_manager}" if stack.fabric_manager else ""
-    return f"{plan.action} {plan.version or '(version unknown)'}{module}{manager}"
+    version = plan.version or "the host's (version unknown)"
+    return f"{plan.action} {version}{module}{manager}"
 
 
 def _why(resolution: Resolution) -> list[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _published(
             return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer; the driver is {driver}"
     which = f"published wheel of flash-attn {version}" if version else "published wheel"
     return None, (
-        f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these cards"
+        f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these GPUs"
     )
 
 
@@ -135,7 +135,7 @@ def _built(
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
     if not key.capabilities:
-        return "the architecture of the cards is unknown"
+        return "the architecture of the GPUs is unknown"
     if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python or 0}.0", row.python):
         return f"it is for torch {row.torch} and Python {row.python}"
     if key.machine not in row.machines:

@@ -68,9 +68,9 @@ def unfit(installed: str, platform: Platform) -> str | None:
         return "is a third-party or pre-release build, and vLLM's wheels need a torch release"
     variant = split(installed)[1]
     if platform == "cuda" and not cuda_of(variant):
-        return "is not a CUDA variant, and the host has NVIDIA cards"
+        return "is not a CUDA variant, and the host has NVIDIA GPUs"
     if platform == "rocm" and not variant.startswith("rocm"):
-        return "is not a ROCm variant, and the host has AMD cards"
+        return "is not a ROCm variant, and the host has AMD GPUs"
     return None
 
 

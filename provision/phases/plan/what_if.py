@@ -77,13 +77,13 @@ def parse_what_if(text: str) -> HostFacts:
         nvidia = nvidia.model_copy(update={"driver_version": driver})
     elif given.get("driver") not in {None, "none"}:
         raise UsageError(
-            "`driver=` needs a host with NVIDIA cards, and the text names none", hint="add gpu=, as in gpu=H100x8"
+            "`driver=` needs a host with NVIDIA GPUs, and the text names none", hint="add gpu=, as in gpu=H100x8"
         )
     if amd is not None:
         amd = amd.model_copy(update={"rocm_version": values.get("rocm")})
     elif values.get("rocm"):
         raise UsageError(
-            "`rocm=` needs a host with AMD cards, and the text names none", hint="add gpu=, as in gpu=MI300Xx8"
+            "`rocm=` needs a host with AMD GPUs, and the text names none", hint="add gpu=, as in gpu=MI300Xx8"
         )
     return HostFacts(
         host=NAME,
@@ -181,7 +181,7 @@ def _counted(text: str) -> tuple[str, int]:
     if not _is_known(name):  # `RTX5999` is no number of cards
         return text, 1
     raise UsageError(
-        f"`gpu={text}` does not name 1 to {MOST_CARDS} cards of a kind",
+        f"`gpu={text}` does not name 1 to {MOST_CARDS} GPUs of a kind",
         hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1",
     )
 

@@ -79,8 +79,8 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         on = f" on {span} hosts, equally many on each" if span > 1 else ""
         raise InventoryError(
             f"host `{facts.host}`: tensor {tensor} x pipeline {pipeline} x data {settings.data_parallel}"
-            f" parallel needs {tensor * others} cards, {available} are chosen{on}",
-            hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more cards in firstlight_gpus",
+            f" parallel needs {tensor * others} GPUs, {available} are chosen{on}",
+            hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more GPUs in firstlight_gpus",
         )
     used = chosen[: tensor * others // span]
     capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
@@ -99,7 +99,7 @@ def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ..
     vendor = facts.nvidia if platform == "cuda" else facts.amd
     if vendor is None or not vendor.gpus:
         raise InventoryError(
-            f"host `{facts.host}`: the plan is for {platform.upper()} cards, and the probe saw none that work",
+            f"host `{facts.host}`: the plan is for {platform.upper()} GPUs, and the probe found none that works",
             hint=f"look at the driver: ./firstlight probe --limit {facts.host}",
         )
     return tuple(vendor.gpus)
@@ -110,8 +110,8 @@ def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: st
     missing = [index for index in indexes if index not in by_index]
     if missing:
         raise InventoryError(
-            f"host `{host}`: card {', '.join(map(str, missing))} is to serve, the host has {', '.join(map(str, by_index))}",
-            hint="name cards by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the cards",
+            f"host `{host}`: firstlight_gpus names GPU {', '.join(map(str, missing))}, the host has {', '.join(map(str, by_index))}",
+            hint="name GPUs by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the GPUs",
         )
     return [by_index[index] for index in indexes]
 

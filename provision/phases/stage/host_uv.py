@@ -8,13 +8,14 @@ from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.uv import uv_program
+from provision.core.folders import product_path
 from provision.core.models.staged import StagedFile
 from provision.core.scratch import scratch_folder
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
-LOCK = Path(__file__).parents[3] / "requirements" / "run.txt"
+LOCK = product_path("requirements/run.txt")
 """The lock of this product. It has the hashes of all wheels of uv, for every platform."""
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from provision.catalog.index.settings import ClientSettings
+from provision.core.folders import product_path
 from provision.core.models.staged import StagedFile
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
-LOCK = Path(__file__).parents[3] / "requirements" / "router.txt"
+LOCK = product_path("requirements/router.txt")
 DISTRIBUTION = "vllm-router"
 MACHINES = ("x86_64", "aarch64")
 """What it has wheels for."""

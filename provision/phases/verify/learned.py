@@ -314,7 +314,7 @@ def _sentence(reading: Reading, floor: LearnedFloor) -> str:
     least = "at least" if floor.better == "more" else "at most"
     return (
         f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}, {least} {floor.bound:.3g} "
-        f"({abs(reading.value / floor.middle - 1):.0%} off the middle)"
+        f"({abs(reading.value / floor.middle - 1):.0%} from the median)"
     )
 
 

@@ -9,16 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provision.core.errors import UsageError
+from provision.core.folders import cache_folder
 from provision.core.install_paths import default_prefix
-
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = """\
-import sys
-sys.path[0] = sys.argv.pop(1)
-from verify.cli.main import main
-sys.exit(main(["upgrade", *sys.argv[1:]]))
-"""
-"""The checkout comes in the place of the working directory, whose modules could have the names of ours."""
+from provision.phases.verify.tool import build_zipapp
 
 
 def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
@@ -43,4 +36,5 @@ def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
             f"`{found}` does not exist or is no program: the upgrade needs a Python that has torch",
             hint="install one with ./firstlight provision, or name yours with --python",
         )
-    return subprocess.run([found, "-c", PROGRAM, str(ROOT), *arguments], check=False).returncode
+    tool = build_zipapp(cache_folder() / "tools" / "verify.pyz")
+    return subprocess.run([found, str(tool), "upgrade", *arguments], check=False).returncode

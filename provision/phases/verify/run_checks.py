@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
-from provision.core.errors import RemoteCommandError
+from provision.core.errors import FirstlightError, RemoteCommandError
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import zipapp
@@ -32,6 +35,10 @@ for tool in {prefix}/bin/verify.pyz {prefix}/{sent}; do
 done
 exit {other_tool}
 """
+PROGRESS = "verify/progress"
+"""Path of the file that says which check runs, below the prefix."""
+FOLLOW_S = 3.0
+"""Seconds between two looks at it."""
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
 
@@ -52,6 +59,7 @@ def verify(
     soak_minutes: float | None = None,
     picked: Picked | None = None,
     refute: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, or two if its tool is of another release.
 
@@ -69,6 +77,7 @@ def verify(
         soak_minutes: Put load on service and kernels for this time instead.
         picked: The selected checks; the host then keeps the results of its last complete run.
         refute: Run only the failed checks of the last run, and update their results on the host.
+        progress: Gets number and name of the running check every few seconds, from another thread.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -82,13 +91,36 @@ def verify(
         words += ["--refute"] if refute else []
         words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
         words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
+        words += ["--progress", f"{prefix}/{PROGRESS}"]
     asked = json.dumps(dict(expect)) if expect else None
     limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     try:
-        done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
+        with _followed(session, f"{prefix}/{PROGRESS}", progress, root=root):
+            done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
     return read(session.host, done, environment=f"{prefix}/{place}")
+
+
+@contextmanager
+def _followed(session: Session, file: str, progress: Callable[[str], None] | None, *, root: bool) -> Iterator[None]:
+    """Report what a file on the host says, until the block ends."""
+    ended = Event()
+
+    def follow(report: Callable[[str], None]) -> None:
+        while not ended.wait(FOLLOW_S):
+            # The block itself fails where the host is lost.
+            with contextlib.suppress(FirstlightError):
+                text = session.run(f"cat {shlex.quote(file)} 2>/dev/null", timeout_s=FOLLOW_S, root=root).stdout.strip()
+                if text and not ended.is_set():
+                    report(text)
+
+    if progress is not None:
+        Thread(target=follow, args=(progress,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def time_limit_s(

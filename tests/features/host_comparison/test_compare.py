@@ -161,7 +161,7 @@ def test_facts_of_a_plain_probe_are_compared_as_far_as_they_go() -> None:
 
 def test_cards_name_a_class() -> None:
     assert label_of([facts("a")]) == "H100"
-    assert label_of([HostFacts(host="b", probed_at="x")]) == "no card"
+    assert label_of([HostFacts(host="b", probed_at="x")]) == "no GPU"
 
 
 def test_every_kind_of_fact_has_a_part_or_is_left_out_with_a_reason() -> None:

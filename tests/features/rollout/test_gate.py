@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.rollout_simulation import simulate
-from provision.features.rollout.gate import Measure, Observed, _rank_test, decide, failed_requests, is_slower
+from provision.features.rollout.gate import (
+    Measure,
+    Observed,
+    _rank_test,
+    decide,
+    failed_requests,
+    is_slower,
+    thresholds,
+)
 
 FAST = tuple(0.010 + number / 10_000 for number in range(100))
 """Seconds, from 10 to 20 ms."""
@@ -42,8 +49,24 @@ def test_one_failure_more_never_helps_a_release(requests: int, failed: int) -> N
     assert order.index(worse) >= order.index(better)
 
 
+def passes(draw: random.Random, share: float) -> bool:
+    """Whether one gate lets a release through that fails this share of its requests."""
+    batch, requests, failed = thresholds()["sampling"]["requests"], 0, 0
+    while True:
+        requests += batch
+        failed += sum(draw.random() < share for _ in range(batch))
+        verdict = failed_requests(requests, failed)
+        if verdict != "undecided":
+            return verdict == "go on"
+
+
+def simulate(share: float, *, rollouts: int, steps: int, seed: int) -> int:
+    """The number of simulated rollouts of a release that reach their end."""
+    draw = random.Random(seed)
+    return sum(all(passes(draw, share) for _ in range(steps)) for _ in range(rollouts))
+
+
 def test_healthy_rollouts_pass_and_bad_ones_do_not() -> None:
-    """200 rollouts of each kind; benchmarks/serving.py has more."""
     assert simulate(0.0005, rollouts=200, steps=4, seed=1) == 200
     assert simulate(0.01, rollouts=200, steps=4, seed=2) == 0
 

@@ -23,6 +23,7 @@ from provision.features.rollout.model import Decision
 from provision.phases.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import traffic
 from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 
@@ -94,7 +95,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             inventory=Inventory(source="test", hosts=hosts),
             progress=open_progress(list(NAMES), stream=io.StringIO(), environment={}),
             cache=tmp_path,
-            find_gateways=lambda: [gate] if gateway is not None else [],
+            options=RunOptions(find_gateways=lambda: [gate] if gateway is not None else []),
         )
         found = rollout_gate.gate(
             context, ProbedHosts(), new=["new"], old="old", step=1, hold_s=hold_s, has_changed=has_changed

@@ -34,14 +34,14 @@ WHY = (
         rule="arch",
         verdict="accept",
         candidate="vllm-0.26.0-cu130",
-        text="sm 9.0 of all 8 cards is among the wheel's",
+        text="sm 9.0 of all 8 GPUs is among the wheel's",
         source="cuobjdump of the wheel",
     ),
     Reason(
         rule="attention",
         verdict="accept",
         candidate="vllm-0.26.0-cu130",
-        text="FLASH_ATTN of generation 3: every card is sm 9.0",
+        text="FLASH_ATTN of generation 3: every GPU is sm 9.0",
     ),
 )
 AGAINST = (
@@ -113,7 +113,7 @@ def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[d
         check(
             "devices.gpus",
             device=None,
-            reason="PCI, driver, NVML and torch see the same 8 cards",
+            reason="PCI, driver, NVML and torch see the same 8 GPUs",
         ),
         check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
         check(
@@ -161,11 +161,11 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
     speeds = {"milliseconds": rows, "dtype": "float16", "forward, head dimension 64, milliseconds by length": times}
     wrong_values: dict[str, Any] = {
         "reason": "bfloat16: error 3.27 times its bound",
-        "remedy": "drain the host and replace the card",
+        "remedy": "drain the host and replace the GPU",
         "evidence": {"call": "a @ b against float64 on the CPU", "shapes": [[256, 512, 192], [127, 1000, 65]]},
     }
     slow_values: dict[str, Any] = {"reason": SLOW, "remedy": SLOW_REMEDY}
-    lanes = {"value": 16.0, "unit": "count", "floor": 16.0, "ceiling": None, "source": "maximum of card and slot"}
+    lanes = {"value": 16.0, "unit": "count", "floor": 16.0, "ceiling": None, "source": "maximum of GPU and slot"}
     return [
         check(
             "devices.pcie",

@@ -75,7 +75,7 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError(f"{func} came to a tensor of the card when there was no card")
+        raise AssertionError(f"{func} came to a tensor of the GPU when there was no GPU")
 
 
 class Card(TorchDispatchMode):
@@ -143,7 +143,7 @@ def _dot_product(query, key, value, *, attn_mask=None, is_causal=False, enable_g
         path = "_scaled_dot_product_attention_math"
     else:
         raise RuntimeError("No available kernel. Aborting execution.")
-    assert attn_mask is None or corner or isinstance(attn_mask, OnCard), "the mask is not on the card"
+    assert attn_mask is None or corner or isinstance(attn_mask, OnCard), "the mask is not on the GPU"
     Profile.card.ran.append(path)
     added = None if attn_mask is None or corner else attn_mask.numbers
     return OnCard(_attention(*map(_numbers, (query, key, value)), is_causal=is_causal or corner, added=added))

@@ -37,7 +37,7 @@ def test_each_step_is_done_and_a_broken_wheel_loses_no_other_result(tmp_path: Pa
     assert ended == {**dict.fromkeys(day.STEPS, "done"), "wheel": "failed"}, done.stderr
     assert done.returncode == 1
     assert "BadZipFile" in result["steps"]["wheel"]["problem"]
-    assert (result["on"], result["device"], result["card"]) == ("the CPU: no card is here", "cpu", None)
+    assert (result["on"], result["device"], result["card"]) == ("the CPU: no GPU is here", "cpu", None)
     assert result["torch"]
     found = {name: step.get("found") for name, step in result["steps"].items()}
     assert found["checks"]["level"] == "quick"

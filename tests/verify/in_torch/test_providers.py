@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from verify.attention.cases import CASES, Case
+from verify.attention.check import left_to_driver
 from verify.attention.providers import Provider, aiter_flash, flash_attn, import_problem, unified, vllm_flash
+from verify.records import CheckContext
 from verify.tables import table
 
 TOLERANCE = 2e-5
@@ -199,7 +201,7 @@ def test_a_generation_runs_on_its_own_cards(
     assert {name for name, reason in reasons.items() if "needs compute capability" not in reason} == fit
 
 
-@pytest.mark.parametrize(("gfx", "reason"), [("gfx942", "no `aiter`"), ("gfx90a", "needs gfx942 or gfx950, this card")])
+@pytest.mark.parametrize(("gfx", "reason"), [("gfx942", "no `aiter`"), ("gfx90a", "needs gfx942 or gfx950, this GPU")])
 def test_aiter_runs_on_its_own_cards(monkeypatch: pytest.MonkeyPatch, gfx: str, reason: str) -> None:
     card = SimpleNamespace(gcnArchName=f"{gfx}:sramecc+:xnack-")
     monkeypatch.setattr(torch.version, "hip", "7.2.53211")
@@ -237,8 +239,8 @@ def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytes
 
 def test_only_installed_providers_are_available() -> None:
     assert {provider.missing("cpu") for provider in PROVIDERS} == {
-        "it computes on NVIDIA cards",
-        "it computes on NVIDIA cards and AMD cards",
+        "it computes on NVIDIA GPUs",
+        "it computes on NVIDIA GPUs and AMD GPUs",
     }
 
 
@@ -300,3 +302,27 @@ def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
     assert str(import_problem(flash_attn.FOUR.row)).startswith(
         "`flash_attn.cute` does not import: module 'types' has no"
     )
+
+
+PLANNED = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
+
+
+@pytest.mark.parametrize(
+    ("codes", "stack", "skipped"),
+    [
+        ({"80", "p80"}, {"attention": PLANNED}, True),
+        ({"80", "p80"}, {}, True),
+        ({"80", "90"}, {"attention": PLANNED}, False),
+        ({"80", "p80"}, {"attention": {**PLANNED, "generation": 2}}, False),
+        ({"80", "p80"}, {"attention": {**PLANNED, "generation": None}}, False),
+        ({"100"}, {"attention": PLANNED}, False),
+        (set(), {"attention": PLANNED}, False),
+    ],
+)
+def test_kernels_that_the_driver_would_compile_are_checked_only_if_they_serve(
+    codes: set[str], stack: dict[str, Any], *, skipped: bool
+) -> None:
+    row = vllm_flash.TWO.row
+    reason = left_to_driver(row, CheckContext(level="full", expect={"stack": stack}), codes, "9.0")
+    assert (reason is not None) == skipped
+    assert not skipped or str(reason).startswith("it has no code for 9.0, only PTX")

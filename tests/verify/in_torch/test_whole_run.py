@@ -15,8 +15,8 @@ import pytest
 from verify.binaries import vllm_kernels
 from verify.host import devices
 from verify.host.views import pci, torch_view
-from verify.operators.speed import compare_like_devices
 from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.runner.equal_devices import compare_speeds
 from verify.runner.execution import run
 from verify.runner.registry import all_checks
 
@@ -70,27 +70,27 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
     )
     skipped = {check["id"]: check["reason"] for check in document["checks"] if check["status"] == "skip"}
     assert {reason for check, reason in skipped.items() if check.startswith("attention.")} == {
-        "it computes on AMD cards",
-        "it computes on NVIDIA cards",
-        "it computes on NVIDIA cards and AMD cards",
+        "it computes on AMD GPUs",
+        "it computes on NVIDIA GPUs",
+        "it computes on NVIDIA GPUs and AMD GPUs",
         "vllm is not installed in this environment",
     }
     without_cards = {check: reason for check, reason in skipped.items() if check.startswith("devices.")}
     assert set(without_cards.values()) == {
-        "no NVIDIA card on the PCI bus",
-        "no AMD card on the PCI bus",
+        "no NVIDIA GPU on the PCI bus",
+        "no AMD GPU on the PCI bus",
         "a CPU has no PCIe link",
-        "there are fewer than two cards",
+        "there are fewer than two GPUs",
     }
     others = {check: reason for check, reason in skipped.items() if not check.startswith(("attention.", "devices."))}
     assert others == {
         "libraries.abi": "no extension here uses torch's C++",
-        "libraries.gpu_code": "there is no card",
+        "libraries.gpu_code": "there is no GPU",
         "kernels.graph": "CPUs have no kernel graphs",
-        "speed.copies": "no card to copy to",
-        "collectives.nccl": "there are fewer than two cards",
-        "collectives.pairs": "there are fewer than two cards",
-        "collectives.peers": "there are fewer than two cards",
+        "speed.copies": "no GPU to copy to",
+        "collectives.nccl": "there are fewer than two GPUs",
+        "collectives.pairs": "there are fewer than two GPUs",
+        "collectives.peers": "there are fewer than two GPUs",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.answers": "the plan has no vLLM",
         "engine.vllm": "the plan has no vLLM",
@@ -269,14 +269,14 @@ def test_the_comparison_of_all_devices_is_a_separate_record_without_busy_ones(
 
     def measure(context: CheckContext) -> CheckResult:
         return CheckResult(
-            "ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one card"}
+            "ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one GPU"}
         )
 
     def busy(context: CheckContext) -> CheckResult | None:
         return CheckResult("skip", "other processes use 90%") if context.device == "cuda:2" else None
 
     check = Check(
-        "speed.memory", "Proves nothing.", measure, each_device=True, exclusive=True, aggregate=compare_like_devices
+        "speed.memory", "Proves nothing.", measure, each_device=True, exclusive=True, aggregate=compare_speeds
     )
     monkeypatch.setattr(devices, "list_devices", lambda _: (tuple(speeds), None))
     monkeypatch.setattr(devices, "skip_if_busy", busy)

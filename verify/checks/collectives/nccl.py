@@ -10,18 +10,18 @@ from typing import Any
 from verify.host.views.torch_view import names
 from verify.operators.collectives import evaluate, run_collectives
 from verify.operators.speed import SLOWED
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 LARGE_BYTES = 1 << 30
 """Size of the timed array: large enough that links dominate, not kernel launches."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are fewer than two cards")
+            return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
@@ -47,8 +47,8 @@ def evaluate_speed(
     bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
     outcome = replace(outcome, figures=(*outcome.figures, bus))
     if least is not None and not speed >= least:
-        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per card, the floor is {least:.3g}"
-        links = "check the links between the cards: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per GPU, the floor is {least:.3g}"
+        links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
         return replace(outcome, status="warn", reason=text, remedy=links)
     return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
 
@@ -63,16 +63,3 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
         if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
             return row["bus"] * rows["share"]["all_reduce"], row["source"]
     return None, None
-
-
-CHECK = Check(
-    id="collectives.nccl",
-    description="The cards of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    all_devices=True,
-    exclusive=True,
-    faults=("wrong-result", "slow"),
-    deadline_s=120.0,
-)

@@ -8,11 +8,11 @@ from typing import Any
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, clock_reasons=0x48), evaluate)
 
 
@@ -28,7 +28,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     )
     observations = [entry for card in cards for entry in _of_card(card)]
     seen = sorted({name for names in named.values() for name in names})
-    healthy = f"nothing slows {len(cards)} cards down (current clock limits: {', '.join(seen) or 'none'})"
+    healthy = f"nothing slows a GPU down ({len(cards)} checked; current clock limits: {', '.join(seen) or 'none'})"
     evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
     return combine(observations, healthy, figures, evidence)
 
@@ -45,12 +45,3 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if limit is not None and usual is not None and limit < usual:
         text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
         yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
-
-
-CHECK = Check(
-    id="devices.clocks",
-    description="Neither heat, power nor a power cap below the default slows an NVIDIA card down.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

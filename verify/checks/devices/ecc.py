@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
-RESET = "stop the processes that use the card and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
-REPLACE = "the card has no spare rows left: have it replaced"
+RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
+REPLACE = "the GPU has no spare rows left: have it replaced"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), evaluate)
 
 
@@ -22,7 +22,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
     counted = [card for card in cards if card.uncorrected is not None]
     if not any(card.ecc is not None or card.remapped is not None for card in cards):
-        return CheckResult("skip", "these cards have no error correction, or do not report it")
+        return CheckResult("skip", "these GPUs have no error correction, or do not report it")
     limit = table("devices")["ecc"]
     since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
     ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
@@ -40,7 +40,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
         Figure("rows remapped after uncorrected errors", rows[1], "count"),
     )
     observations = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
-    healthy = f"no uncorrected memory error on {len(counted)} cards since the driver was loaded, {ever} before"
+    healthy = f"no uncorrected memory error since the driver was loaded, {ever} before ({len(counted)} checked)"
     return combine(observations, healthy, figures, [asdict(card) for card in cards])
 
 
@@ -63,12 +63,3 @@ def _of_card(card: Health, limit: int) -> Iterator[Observation]:
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
         yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
-
-
-CHECK = Check(
-    id="devices.ecc",
-    description="No NVIDIA card has had an uncorrected memory error since the driver was loaded, and no memory row is pending remapping.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

@@ -8,13 +8,13 @@ from typing import Any
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Fabric, Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(
         context, lambda card: replace(card, fabric=Fabric(state=3, status=999, health=0)), evaluate
     )
@@ -25,13 +25,13 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     states = table("devices")["fabric_state"]
     members = [card for card in cards if card.fabric and card.fabric.state]
     if not members:
-        return CheckResult("skip", "no card belongs to an NVSwitch fabric, or the driver is older than 535")
+        return CheckResult("skip", "no GPU belongs to an NVSwitch fabric, or the driver is older than 535")
     complete = [card for card in members if card.fabric and card.fabric.state == states["completed"]]
-    figures = (Figure("cards in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
+    figures = (Figure("GPUs in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
     observations = [entry for card in members for entry in _of_card(card, states, exclusive=len(cards) == 1)]
     evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
     return combine(
-        observations, f"{len(complete)} of {len(members)} cards are registered with the fabric", figures, evidence
+        observations, f"{len(complete)} of {len(members)} GPUs are registered with the fabric", figures, evidence
     )
 
 
@@ -51,12 +51,3 @@ def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterat
             yield Observation(
                 row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
             )
-
-
-CHECK = Check(
-    id="devices.fabric",
-    description="All cards of an NVSwitch system are registered with its fabric, which is complete and healthy.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -17,10 +17,8 @@ Views = Mapping[str, "tuple[Gpu, ...] | None"]
 """GPUs by layer, in the order bus, driver, NVML, torch; None for a layer that is absent."""
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
-    amd = torch.version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
+def run(context: CheckContext) -> CheckResult:
+    amd = torch_view.load().version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
     on_bus = pci.gpus("amd" if amd else "nvidia")
     if "missing-gpu" in context.faults:
         on_bus += (Gpu(pci="0000:ff:00.0"),)
@@ -63,14 +61,14 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
         return CheckResult(
-            "warn", f"a card is split (MIG, partitions), so its parts cannot be compared one by one ({counts})", figures
+            "warn", f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})", figures
         )
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
-        text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} cards on the bus ({counts})"
+        text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
         return CheckResult("fail", text, figures, remedy="install or repair the driver, then reboot")
     if masks and len(seen) < len(on_bus):
-        return CheckResult("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides cards ({counts})", figures)
+        return CheckResult("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
     if seen and not on_bus:  # a sandbox shows its cards to the libraries, but hides bus and module
         views = {layer: view for layer, view in views.items() if view}
     expected = on_bus or seen
@@ -96,19 +94,19 @@ def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Chec
     named = f": missing PCI {', '.join(gone)}" if gone else ""
     source = f" ({wanted['source']})" if "source" in wanted else ""
     figure = Figure("GPUs", len(here), "count", floor=wanted["count"], source=wanted.get("source"))
-    remedy = "dmesg and lspci show whether the card fell off the bus: restart the host, reseat the card; if it was removed, set firstlight_gpus to the remaining indexes"
-    return CheckResult("fail", f"{len(here)} of {wanted['count']} cards{named}{source}", (figure,), remedy=remedy)
+    remedy = "dmesg and lspci show whether the GPU fell off the bus: restart the host, reseat the GPU; if it was removed, set firstlight_gpus to the remaining indexes"
+    return CheckResult("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
 
 
 def _without_gpu_build(
     on_bus: Sequence[Gpu], variant: str | None, counts: str, figures: tuple[Figure, ...]
 ) -> CheckResult:
     if not on_bus and variant in (None, "cpu"):
-        return CheckResult("ok", "no card on the bus, and torch is a CPU build", figures)
+        return CheckResult("ok", "no GPU on the bus, and torch is a CPU build", figures)
     if variant == "cpu":
-        return CheckResult("warn", f"{len(on_bus)} cards are on the bus, and the plan computes on the CPU", figures)
+        return CheckResult("warn", f"{len(on_bus)} GPUs are on the bus, and the plan computes on the CPU", figures)
     text = f"torch is a CPU build ({counts})" + (f", and the plan has {variant}" if variant else "")
-    return CheckResult("fail", text, figures, remedy="install the torch build for these cards")
+    return CheckResult("fail", text, figures, remedy="install the torch build for these GPUs")
 
 
 def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str) -> str:
@@ -125,7 +123,7 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Che
         stated = {layer: values for layer, values in sets.items() if values}
         if len({frozenset(values) for values in stated.values()}) > 1:
             details = "; ".join(f"{layer}: {', '.join(sorted(values))}" for layer, values in stated.items())
-            return CheckResult("fail", f"the layers name different cards by {attribute}: {details}", figures)
+            return CheckResult("fail", f"the layers name different GPUs by {attribute}: {details}", figures)
     by_uuid = {gpu.uuid: gpu for gpu in lists.get("NVML", ()) if gpu.uuid}
     share = table("devices")["torch_memory_share"]
     for gpu in lists.get("torch", ()):
@@ -135,15 +133,6 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Che
             return CheckResult("fail", text, figures)
     order = [gpu.pci for gpu in lists.get("torch", ()) if gpu.pci]
     if order != sorted(order):
-        text = f"torch and the bus list the cards in different order: {', '.join(order)}"
+        text = f"torch and the bus list the GPUs in different order: {', '.join(order)}"
         return CheckResult("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
-    return CheckResult("ok", f"every layer sees the same cards ({counts})", figures)
-
-
-CHECK = Check(
-    id="devices.gpus",
-    description="The PCI bus, the kernel driver, NVML or amd-smi, and torch report the same cards (count, UUID, address, order, memory), and as many as expected.",
-    run=_run,
-    requires=("devices.torch",),
-    faults=("missing-gpu",),
-)
+    return CheckResult("ok", f"every layer sees the same GPUs ({counts})", figures)

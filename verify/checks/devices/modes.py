@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 PROHIBITED = "prohibited"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, compute_mode=2), evaluate)
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
     """Report persistence mode without evaluating it: without it, first uses take seconds longer and volatile error counts are lost."""
     split = sum(1 for card in cards if card.mig and card.mig[0])
-    figures = (Figure("cards split by MIG", split, "count"),)
+    figures = (Figure("GPUs split by MIG", split, "count"),)
     observations = [entry for card in cards for entry in _of_card(card)]
     lazy = [card.pci for card in cards if card.persistence is False]
     if lazy:
@@ -29,7 +29,7 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
     }
-    return combine(observations, f"{len(cards)} cards accept any process", figures, evidence)
+    return combine(observations, f"every GPU accepts any process ({len(cards)} checked)", figures, evidence)
 
 
 def _mode(card: Health) -> str | None:
@@ -47,12 +47,3 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if card.mig and card.mig[0] != card.mig[1]:
         text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
         yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
-
-
-CHECK = Check(
-    id="devices.modes",
-    description="Every NVIDIA card accepts processes (compute mode), and no change of its MIG mode is pending.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 REMEDY = (
-    "the kernel log shows the reason (devices.xid); reset the card, then reseat it or its bridge: nvidia-smi nvlink -e"
+    "the kernel log shows the reason (devices.xid); reset the GPU, then reseat it or its bridge: nvidia-smi nvlink -e"
 )
 
 
@@ -21,7 +21,7 @@ SEVERE = ("recovery", "replay")
 """Counters that DCGM's NVLink health watch evaluates from the first error on."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(
         context, lambda card: replace(card, name="NVIDIA H200", links=(True,) * 17 + (False,)), evaluate
     )
@@ -34,14 +34,14 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     """
     linked = [card for card in cards if any(card.links)]
     if not linked and (len(cards) == 1 or not any(_wired(card) for card in cards)):
-        return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} cards")
+        return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} GPUs")
     up = {card.pci: sum(card.links) for card in cards}
     figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
     evidence = {
         card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
     }
     observations = [*_too_few(cards, up), *_odd(cards, up), *_errors(cards)]
-    return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} cards are up", figures, evidence)
+    return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} GPUs are up", figures, evidence)
 
 
 def _wired(card: Health) -> int | None:
@@ -67,7 +67,7 @@ def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
         most = max(up[card.pci] for card in group)
         for card in group:
             if up[card.pci] < most:
-                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal card"
+                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
                 yield Observation("warn", f"{text}{_down(card)}", REMEDY)
 
 
@@ -84,12 +84,3 @@ def _errors(cards: Sequence[Health]) -> Iterator[Observation]:
 def _down(card: Health) -> str:
     down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
     return f" (down: {', '.join(down)})" if down and any(card.links) else ""
-
-
-CHECK = Check(
-    id="devices.nvlink",
-    description="Every NVLink on the board of a card is up, and none had to recover; cards with bridges have as many links up as equal cards.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

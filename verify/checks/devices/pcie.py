@@ -8,28 +8,27 @@ from dataclasses import asdict
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import torch_view
 from verify.host.views.pcie import Link, link
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20
-SEAT = "reseat the card and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
+SEAT = "reseat the GPU and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate(INJECTED, Link(32.0, 32.0, 8, 16))
     if context.device in (None, "cpu"):
         return CheckResult("skip", "a CPU has no PCIe link")
     address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
     if address is None:
-        return CheckResult("skip", "this torch does not report the PCI addresses of its cards")
+        return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
     return evaluate(address, _under_load(address, str(context.device)))
 
 
 def _under_load(address: str, device: str) -> Link:
     """Return the link during copies. An idle link slows down to save power, which is no fault."""
-    import torch
-
+    torch = torch_view.load()
     pinned = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
     there = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     until = time.monotonic() + BUSY_S
@@ -46,8 +45,8 @@ def _under_load(address: str, device: str) -> Link:
 def evaluate(address: str, seen: Link) -> CheckResult:
     """Compare the link under load with the maximum of card and slot."""
     figures = (
-        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of card and slot"),
-        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of card and slot"),
+        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of GPU and slot"),
+        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of GPU and slot"),
     )
     if seen.width is None or seen.speed is None:
         return CheckResult(
@@ -59,16 +58,5 @@ def evaluate(address: str, seen: Link) -> CheckResult:
     if seen.speed_at_most and seen.speed < seen.speed_at_most:
         text = f"{address} runs at {seen.speed:g} of {seen.speed_at_most:g} GT/s under load"
         observations.append(Observation("warn", text, SEAT))
-    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of card and slot"
+    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of GPU and slot"
     return combine(observations, healthy, figures, asdict(seen))
-
-
-CHECK = Check(
-    id="devices.pcie",
-    description="Under load, the card's link has the lanes and the speed that card and slot both support.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("sick-gpu",),
-)

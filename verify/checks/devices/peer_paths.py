@@ -8,7 +8,7 @@ from dataclasses import asdict
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import amd_smi, nvml, pci, peer_paths
 from verify.host.views.peer_paths import PeerPath
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult, first_few
 
 TRANSLATING = ("DMA", "DMA-FQ")
 REMEDY = (
@@ -17,13 +17,13 @@ REMEDY = (
 )
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate([PeerPath(INJECTED, "DMA-FQ", ("0000:fe:00.0",))] * 2, joined=False)
     vendor = "nvidia" if pci.gpus("nvidia") else "amd"
     cards = pci.gpus(vendor)
     if len(cards) < 2:
-        return CheckResult("skip", "there are fewer than two cards")
+        return CheckResult("skip", "there are fewer than two GPUs")
     if peer_paths.virtual():
         return CheckResult("skip", "a virtual machine: the host below decides")
     return evaluate([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
@@ -51,24 +51,14 @@ def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
     bridges = sorted({bridge for path in paths for bridge in path.redirected_by or ()})
     observations = []
     if translated:
-        text = (
-            f"the IOMMU translates writes between cards on {len(translated)} of {len(paths)} cards ({paths[0].iommu})"
-        )
+        text = f"the IOMMU translates writes between GPUs on {len(translated)} of {len(paths)} GPUs ({paths[0].iommu})"
         observations.append(Observation("warn", text, REMEDY))
     if bridges:
-        shown = ", ".join(bridges[:4]) + (f" and {len(bridges) - 4} more" if len(bridges) > 4 else "")
-        observations.append(Observation("warn", f"ACS redirects writes between cards to the root: {shown}", REMEDY))
+        shown = first_few(bridges, 4, separator=", ")
+        observations.append(Observation("warn", f"ACS redirects writes between GPUs to the root: {shown}", REMEDY))
     if joined and observations:
         text = "; ".join(found.text for found in observations)
-        return CheckResult("ok", f"direct links connect all cards; on the bus {text}", (), evidence)
+        return CheckResult("ok", f"direct links connect all GPUs; on the bus {text}", (), evidence)
     if any(path.redirected_by is None for path in paths) and not observations:
         return CheckResult("skip", "only root can read whether ACS is on", (), evidence, "run verify as root")
-    return combine(observations, f"neither IOMMU nor ACS redirects writes between {len(paths)} cards", (), evidence)
-
-
-CHECK = Check(
-    id="devices.peer_paths",
-    description="On the bus, neither a translating IOMMU nor ACS on a bridge redirects writes between the cards.",
-    run=_run,
-    faults=("sick-gpu",),
-)
+    return combine(observations, f"neither IOMMU nor ACS redirects writes between {len(paths)} GPUs", (), evidence)

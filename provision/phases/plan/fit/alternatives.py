@@ -69,7 +69,7 @@ def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Itera
         for size in tensor_sizes(shape, MOST_DEVICES // others):
             devices = -(-size * others // request.hosts)
             if devices > budget.devices:
-                text = f"with {devices} such cards" + (" in each host" if request.hosts > 1 else "")
+                text = f"with {devices} such GPUs" + (" in each host" if request.hosts > 1 else "")
                 yield Alternative(text, {}, shape, replace(request, tensor=None), replace(budget, devices=devices))
     if shape.quantization is None:
         for bits, bytes_each in _QUANTISED:
@@ -79,7 +79,7 @@ def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Itera
     sizes = _CARDS_GIB if budget.platform != "cpu" else tuple(2**power for power in range(3, 13))
     for gib in sizes:
         if gib * GIB > budget.device_bytes:
-            text = f"with {gib} GiB of memory" if budget.platform == "cpu" else f"with cards of {gib} GiB"
+            text = f"with {gib} GiB of memory" if budget.platform == "cpu" else f"with GPUs of {gib} GiB"
             yield Alternative(text, {}, shape, request, replace(budget, device_bytes=gib * GIB))
 
 

@@ -125,7 +125,7 @@ def _split(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> tuple
         return tensor, f"{shape.layers} layers cannot be distributed over {request.pipeline} pipeline stages"
     split = f"tensor {tensor} x pipeline {request.pipeline} x data {request.data} parallel"
     if budget.platform != "cpu" and tensor * others > devices:
-        return tensor, f"{split} needs {tensor * others} cards, {devices} serve"
+        return tensor, f"{split} needs {tensor * others} GPUs, {devices} serve"
     if tensor * others % request.hosts:
         return tensor, f"{split}: {tensor * others} processes cannot be divided by {request.hosts} hosts"
     return tensor, why_not(shape, tensor)
@@ -140,10 +140,10 @@ def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -
     whole = f"the weights of this model ({shape.name}) need {_gib(shape.weights.total)}"
     if budget.platform == "cpu":
         return f"{whole}, and the overhead of the engine is {_gib(found.overhead * processes)}; the host has {_gib(budget.device_bytes)} of memory"
-    cards = f"{processes} card{'s' if processes > 1 else ''}"
+    cards = f"{processes} GPU{'s' if processes > 1 else ''}"
     return (
         f"{whole}: on {cards} {_gib(found.weights)} each, and the overhead of the engine is {_gib(found.overhead)}; "
-        f"vLLM may use {_gib(found.memory)} of each card's {_gib(budget.device_bytes)}"
+        f"vLLM may use {_gib(found.memory)} of each GPU's {_gib(budget.device_bytes)}"
     )
 
 

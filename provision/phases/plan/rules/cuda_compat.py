@@ -11,7 +11,7 @@ SOURCE = "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; 
 
 
 @rule(
-    "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre cards only.",
+    "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only.",
     reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     order=280,
 )

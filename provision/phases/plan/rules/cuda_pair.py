@@ -26,7 +26,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if ours == theirs:
         yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
         return
-    why = "torch has no variant of the same CUDA minor for every card"
+    why = "torch has no variant of the same CUDA minor for every GPU"
     if profile.policy.torch == "existing":
         why = "it is the host's torch"
     if profile.driver and not runs_natively(profile.driver, ours) and runs_natively(profile.driver, theirs):

@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
-    "Dependencies without an upper bound in vLLM's metadata are as old as the release; the newest releases take today's.",
+    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest releases take current ones.",
     reads=(),
     order=130,
 )

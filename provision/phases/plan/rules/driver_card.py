@@ -11,7 +11,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, reject, rule
 
 
-@rule("The driver's branch supports every card.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
+@rule("The driver's branch supports every GPU.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:

@@ -8,9 +8,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 
-@rule(
-    "The kernel module has the flavour that the cards need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60
-)
+@rule("The kernel module has the flavour that the GPUs need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.module is None:
@@ -19,7 +17,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     source = next((row.source for row in demanding.values()), None)
     if len(demanding) > 1:
         names = " and ".join(sorted(row.name for row in demanding.values()))
-        yield reject(f"{names} cards need different kernel modules", source=source, modules=sorted(demanding))
+        yield reject(f"{names} GPUs need different kernel modules", source=source, modules=sorted(demanding))
     elif demanding and plan.module not in demanding:
         name, needed = next((row.name, row.module) for row in demanding.values())
         yield reject(
@@ -28,4 +26,4 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             module=plan.module,
         )
     else:
-        yield accept(f"the {plan.module} kernel module supports the cards", source=source, module=plan.module)
+        yield accept(f"the {plan.module} kernel module supports the GPUs", source=source, module=plan.module)

@@ -12,7 +12,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "A driver to install has packages for the system, and root installs them: the vendor's packages, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them.",
+    "There are packages of a driver that is to be installed, and root can install them. They are the vendor's, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them.",
     reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
     order=80,
 )

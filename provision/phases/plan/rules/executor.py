@@ -18,7 +18,7 @@ WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
 
 
 @rule(
-    "The release takes Ray on this platform, where Ray is to start the processes of a model over several hosts.",
+    "If Ray is to start the processes of a model over several hosts, the release supports Ray on this platform.",
     reads=("settings.executor", "settings.span", "nvidia.gpus", "amd.gpus"),
     order=131,
 )

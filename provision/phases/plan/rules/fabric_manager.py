@@ -26,12 +26,12 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     version = fabric.version(profile, plan)
     if profile.fabric_below:
-        text = "the hypervisor manages the fabric of these cards: this VM needs no fabric manager"
+        text = "the hypervisor manages the fabric of these GPUs: this VM needs no fabric manager"
         yield accept(text, source=SOURCE, fabric="Completed (Success)")
     if plan is None or version is None:
         return
     if fabric.switched(profile) is None:
-        yield assume(f"the {len(profile.cards)} {profile.cards[0].name} cards are on a board with NVSwitches")
+        yield assume(f"the {len(profile.cards)} {profile.cards[0].name} GPUs are on a board with NVSwitches")
     if profile.fabric_manager and profile.fabric_manager != version:
         text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the version of the driver"
         yield warn(text, source=SOURCE, installed=profile.fabric_manager, needed=version)

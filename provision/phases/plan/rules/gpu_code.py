@@ -12,7 +12,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "Every extension that is launched has code for every card.",
+    "Every extension that is launched has code for every GPU.",
     reads=("nvidia.gpus",),
     order=150,
     cause="arch-not-in-build",
@@ -23,7 +23,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 
 def _evaluate(option: BuildOption, launch: Launch) -> Iterator[Verdict]:
     if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
-        yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the cards")
+        yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the GPUs")
     for name, capability in launch.attention.kinds:
         if capability is None:
             yield assume(f"the build contains code for {name}, whose compute capability is unknown")
@@ -54,7 +54,7 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
     elif found is Coverage.NATIVE:
         if not _exact(part.codes, capability):
             yield assume(
-                f"the native code in {part.name} for an earlier card of its family also runs on {name} ({capability})"
+                f"the native code in {part.name} for an earlier GPU of its family also runs on {name} ({capability})"
             )
         yield accept(
             f"{part.name} has native code for {name} ({capability})", source=part.source, compute_capability=capability

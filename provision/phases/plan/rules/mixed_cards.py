@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, warn
 
 
 @host_rule(
-    "Cards of one kind serve: among the kinds that the newest release supports, the one with the most memory in total, integrated graphics only if there is no other card; the plan names the other cards, and they limit nothing.",
+    "GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
     reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
     order=70,
 )
@@ -31,10 +31,10 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
     if profile.cards and profile.present_amd:
-        return "no build runs on NVIDIA and AMD cards together"
+        return "no build runs on NVIDIA and AMD GPUs together"
     if all(isinstance(card, AmdCard) and card.integrated for card in left):
-        return "integrated graphics serve only if there is no other card"
-    return "only one kind of card serves, the one with the most memory in total; `gpus` selects other cards"
+        return "integrated graphics serve only if there is no other GPU"
+    return "only one kind of GPU serves, the one with the most memory in total; `gpus` selects other GPUs"
 
 
 def _listed(cards: Sequence[Card | AmdCard]) -> str:

@@ -9,7 +9,7 @@ from provision.phases.plan.rule import Verdict, accept, rule, warn
 SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
 
 
-@rule("IOMMU and ACS do not redirect writes between cards.", reads=("topology", "virtualization"), order=220)
+@rule("IOMMU and ACS do not redirect writes between GPUs.", reads=("topology", "virtualization"), order=220)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     del option
     paths = profile.environment.peer_paths
@@ -21,4 +21,4 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
         yield warn(text, source=SOURCE, paths=list(paths))
     else:
-        yield accept("neither IOMMU nor ACS is active between the cards", source=SOURCE)
+        yield accept("neither IOMMU nor ACS is active between the GPUs", source=SOURCE)

@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, rule, warn
 SOURCE = "docs.nvidia.com/deploy/driver-persistence"
 
 
-@rule("nvidia-persistenced keeps the driver loaded for idle cards.", reads=("nvidia.gpus",), order=260)
+@rule("nvidia-persistenced keeps the driver loaded for idle GPUs.", reads=("nvidia.gpus",), order=260)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     known = [card for card in profile.cards if card.persistent is not None]
@@ -18,7 +18,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     off = [card.index for card in known if not card.persistent]
     if off:
-        text = f"persistence is off for card {', '.join(map(str, off))}: enable `nvidia-persistenced`"
+        text = f"persistence is off for GPU {', '.join(map(str, off))}: enable `nvidia-persistenced`"
         yield warn(text, source=SOURCE, off=off)
     else:
-        yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
+        yield accept("persistence is on for the GPUs that serve", source=SOURCE, off=[])

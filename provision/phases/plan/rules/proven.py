@@ -12,14 +12,12 @@ HOW = {
 }
 
 
-@rule("The set was tried by the makers of this table.", reads=(), order=900)
+@rule("The version combination was tested.", reads=(), order=900)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None:
         return
     row = proof(option, profile.machine)
     if row is None:
-        yield warn(
-            f"nobody tried this combination yet on {profile.machine or 'x86_64'}: neither its lock nor its modules"
-        )
+        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was neither locked nor loaded")
     else:
         yield accept(HOW[row.how].format(on=row.on), source=row.source)

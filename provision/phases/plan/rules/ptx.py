@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, rule
 
 
 @rule(
-    "If an extension that is launched has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
+    "If an extension that is launched has only PTX for a GPU, or is compiled on the host, the driver is as new as the toolkit.",
     reads=("nvidia.driver_version", "nvidia.gpus"),
     order=170,
     cause="ptx-toolchain",

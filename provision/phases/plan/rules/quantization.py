@@ -12,7 +12,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(
-    "The release loads the quantisation that config.json names, and these cards, or this processor, compute with it.",
+    "The release loads the quantisation that config.json names, and these GPUs, or this processor, compute with it.",
     reads=("nvidia.gpus", "cpu.flags", "settings.model"),
 )
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -28,7 +28,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
         yield reject(text, source=row.source, **facts)
     elif lowest and row.capability and numbers(lowest) < numbers(row.capability):
-        text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {row.capability}; the cards have {lowest}"
+        text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {row.capability}; the GPUs have {lowest}"
         yield reject(text, source=row.source, **facts)
     elif served and served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
         needed = " or ".join(int8_on_x86().flags)

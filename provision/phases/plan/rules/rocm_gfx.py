@@ -8,7 +8,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
-@rule("The build contains code for every AMD card.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
+@rule("The build contains code for every AMD GPU.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
         return
@@ -17,7 +17,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if torch_row:
         lists.append(("torch", torch_row.gfx, torch_row.source))
     else:
-        yield assume(f"torch's {option.torch_variant} variant has code for the cards")
+        yield assume(f"torch's {option.torch_variant} variant has code for the GPUs")
     for card in profile.amd:
         if card.gfx is None:
             yield assume(f"the build has code for the architecture of {card.name}")

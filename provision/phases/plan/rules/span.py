@@ -15,13 +15,13 @@ SOURCE = "vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/v
 
 LINK = {
     "layers": "the network between the {hosts} hosts carries what one part of the layers hands to the next",
-    "each layer": "the network between the {hosts} hosts is as fast as a link between cards: each layer waits for it",
+    "each layer": "the network between the {hosts} hosts is as fast as a link between GPUs: each layer waits for it",
 }
 """What is assumed of the network, by what is split over the hosts: no fact names the speed of a link between hosts."""
 
 
 @rule(
-    "The release serves one model over several hosts, where that is wanted.",
+    "If several hosts are to serve one model together, the release supports that.",
     reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
     order=130,
 )
@@ -39,9 +39,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     on_cpu = profile.platform == "cpu"
     pipeline = policy.pipeline or (1 if on_cpu else policy.span)
     cards = len(profile.serving)
-    hosts = (
-        f"{policy.span} hosts" if on_cpu else f"{policy.span} hosts with {cards} card{'s' if cards > 1 else ''} each"
-    )
+    hosts = f"{policy.span} hosts" if on_cpu else f"{policy.span} hosts with {cards} GPU{'s' if cards > 1 else ''} each"
     whole_layers = pipeline % policy.span == 0
     split = "each has a part of the layers" if whole_layers else "all share each layer"
     yield accept(f"{hosts} serve one model together: {split}", source=SOURCE, hosts=policy.span, pipeline=pipeline)

@@ -38,7 +38,7 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
             unknown[f"amd.{name}"] = section.failure
     if not cards:
         unknown["amd.gpus"] = (
-            "; ".join(section.failure for section in (kfd, agents, smi) if not section.ok) or "no tool shows a card"
+            "; ".join(section.failure for section in (kfd, agents, smi) if not section.ok) or "no tool shows a GPU"
         )
     return Amd(
         driver_version=known(output["modules"].value("amdgpu_version")) or answer.driver_version,

@@ -5,23 +5,18 @@ A key pair without a password is created on first use in the user's configuratio
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import BundleError
 from provision.core.files import write_atomically
+from provision.core.folders import config_folder
 
 if TYPE_CHECKING:
     from minisign import PublicKey, SecretKey
 
 PRIVATE_FILE = "bundle.key"
 PUBLIC_FILE = "bundle.pub"
-
-
-def folder() -> Path:
-    """Return the folder of the user's keys: XDG_CONFIG_HOME/firstlight, else ~/.config/firstlight."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "firstlight"
 
 
 def signing_key(named: Path | None) -> SecretKey:
@@ -36,7 +31,7 @@ def signing_key(named: Path | None) -> SecretKey:
     """
     from minisign import SecretKey
 
-    path = named or folder() / PRIVATE_FILE
+    path = named or config_folder() / PRIVATE_FILE
     if named is None and not path.exists():
         _make(path)
     try:
@@ -103,7 +98,7 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
 def _trusted(named: str | None, where: str) -> tuple[PublicKey, str]:
     from minisign import PublicKey
 
-    own = folder() / PUBLIC_FILE
+    own = config_folder() / PUBLIC_FILE
     if named is None and not own.exists():
         raise BundleError(
             f"no key is trusted for `{where}`",

@@ -11,6 +11,7 @@ from provision import __version__
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import find_sources
 from provision.core.errors import BundleError
+from provision.core.folders import product_path
 from provision.core.tables import own_table
 from provision.phases.stage.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
@@ -22,7 +23,6 @@ from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
-ROOT = Path(__file__).resolve().parents[4]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Python versions that a controller may have (requirements/environment.sh looks for these)."""
 _GLIBC = "manylinux_2_28"
@@ -43,21 +43,23 @@ _PRODUCT = (
 _INVENTORIES = Path(__file__).with_name("inventories.toml")
 _VARIABLES = ("inventory", "playbooks/group_vars", "playbooks/host_vars")
 """Folders from which Ansible reads variables. They may have tokens and passwords, which must not be in a bundle."""
+_LEFT_OUT = frozenset({"__pycache__", "_files"})
+"""Byte code, and what an installed product has inside the package and a checkout beside it."""
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+==\S+)( ;[^\\\n]*)?", re.MULTILINE)
 
 
-def product_files(root: Path = ROOT) -> Iterator[tuple[str, Path]]:
+def product_files(root: Path | None = None) -> Iterator[tuple[str, Path]]:
     """Yield name and path of every file that a controller needs, in a fixed order, without the user's own variables."""
     return ((name, path) for name, path in _files(root) if not _is_own(name, path))
 
 
-def list_user_files(root: Path = ROOT) -> list[str]:
+def list_user_files(root: Path | None = None) -> list[str]:
     """Return the user's own files among those of the product: changed inventories and variables next to the playbooks."""
     return [name for name, path in _files(root) if _is_own(name, path)]
 
 
-def require_product(manifest: Manifest, root: Path = ROOT) -> None:
+def require_product(manifest: Manifest, root: Path | None = None) -> None:
     """Compare a product that was unpacked from a bundle with that bundle's manifest.
 
     This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
@@ -68,7 +70,7 @@ def require_product(manifest: Manifest, root: Path = ROOT) -> None:
 
     """
     signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
-    if (root / ".git").exists() or manifest.product != __version__:
+    if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
         return
     present = {name: sha256_of(path) for name, path in _files(root) if not _has_variables(name)}
     signed = {name: sha256 for name, sha256 in signed.items() if not _has_variables(name)}
@@ -78,19 +80,19 @@ def require_product(manifest: Manifest, root: Path = ROOT) -> None:
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise BundleError(
-            f"`{root}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
+            f"`{root or product_path('')}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
             hint="unpack it again into an empty folder: tar -xf BUNDLE product; for changes of your own use a git checkout",
         )
 
 
-def _files(root: Path) -> Iterator[tuple[str, Path]]:
+def _files(root: Path | None) -> Iterator[tuple[str, Path]]:
     for name in _PRODUCT:
-        start = root / name
+        start = root / name if root else product_path(name)
         paths = sorted(start.rglob("*")) if start.is_dir() else [start]
         for path in paths:
-            relative = path.relative_to(root)
-            if path.is_file() and "__pycache__" not in relative.parts:
-                yield relative.as_posix(), path
+            below = path.relative_to(start)
+            if path.is_file() and not _LEFT_OUT & {*below.parts}:
+                yield (Path(name) / below).as_posix(), path
 
 
 def _has_variables(name: str) -> bool:

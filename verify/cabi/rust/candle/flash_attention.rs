@@ -1,7 +1,7 @@
 //! Flash attention as an operation of Candle, over the crate in the folder above.
 //!
 //! State: an example that was never compiled. No test builds it, because it needs candle-core with its dependencies, and for
-//! GPUs cudarc and a card. It was written for candle-core 0.9. To use it, add to a crate of yours:
+//! GPUs cudarc and a GPU. It was written for candle-core 0.9. To use it, add to a crate of yours:
 //!
 //!     [dependencies]
 //!     candle-core = { version = "0.9", features = ["cuda"] }

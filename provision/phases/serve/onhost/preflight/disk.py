@@ -22,10 +22,10 @@ def check_shared_memory(cards: int, report: Report, folder: Path = Path("/dev/sh
     try:
         status = os.statvfs(folder)
     except OSError as problem:
-        report.problems.append(f"cannot use {folder}, by which the processes of {cards} cards talk: {problem.strerror}")
+        report.problems.append(f"cannot use {folder}, by which the processes of {cards} GPUs talk: {problem.strerror}")
         return
     free, least = status.f_bavail * status.f_frsize, cards * NCCL_BUFFER_BYTES
-    state = f"{free >> 20} MiB free, by which the processes of {cards} cards talk"
+    state = f"{free >> 20} MiB free, by which the processes of {cards} GPUs talk"
     hint = "give the container --ipc=host or --shm-size=1g, or remove what ended processes left there"
     if free < least:
         report.problems.append(f"{folder} is too small: {state}, and {least >> 20} MiB are the least; {hint}")

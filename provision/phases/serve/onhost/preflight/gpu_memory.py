@@ -97,10 +97,10 @@ def check_gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, 
         held = ", ".join(f"{describe_holder(pid)} with {size} MiB" for pid, size in card.holders)
         if card.used > card.total * (1 - share):
             report.problems.append(
-                f"card {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
+                f"GPU {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
             )
         elif held:
-            report.notes.append(f"card {card.index} is also used by {held}")
+            report.notes.append(f"GPU {card.index} is also used by {held}")
 
 
 def describe_holder(pid: int) -> str:

@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--user", required=True, help="account that the server runs as")
     parser.add_argument("--bind", default="127.0.0.1")
     parser.add_argument("--port", type=int, help="of the server; none where it answers no requests")
-    parser.add_argument("--gpus", default="", help="indexes of the chosen cards")
+    parser.add_argument("--gpus", default="", help="indexes of the chosen GPUs")
     parser.add_argument("--memory-share", type=float, default=0.9)
     parser.add_argument("--json", action="store_true", help="print a report as JSON and end no process")
     parser.add_argument("--environment-file", type=Path)

@@ -15,7 +15,7 @@ from typing import Any
 LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
 """Process, level, time and place, which vLLM puts before each line, including those of a call trace."""
 DECISIVE_LINE = re.compile(
-    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^\S+(?: serve)?: error: |^preflight refuses: |^span: (?:refuses|ends) |\bKilled\b|[Oo]ut of memory|No space left"
+    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^\S+(?: serve)?: error: |^preflight refuses: |^group: (?:refuses|ends) |\bKilled\b|[Oo]ut of memory|No space left"
 )
 """The second one is how argparse refuses an argument."""
 CODE_LINE = re.compile(r"^\s+\S")

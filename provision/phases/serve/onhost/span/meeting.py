@@ -48,7 +48,7 @@ def meet(member: Member, is_stopped: Callable[[], bool]) -> list[Link]:
 
 def note(text: str) -> None:
     """Write a line into the service's log."""
-    sys.stderr.write(f"span: {text}\n")
+    sys.stderr.write(f"group: {text}\n")
     sys.stderr.flush()
 
 

@@ -1,0 +1,63 @@
+"""What a run is made of: steps, which follow one another, and work that overlaps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from provision.core.models.phase_names import PhaseName
+
+if TYPE_CHECKING:
+    from provision.pipeline.background import BackgroundTask
+    from provision.pipeline.context import RunContext
+    from provision.pipeline.results import ProbedHosts
+
+    PhaseFunction = Callable[..., ProbedHosts]
+    """Takes the RunContext and the result of the phase before; returns the phase's own result."""
+    StartFunction = Callable[..., BackgroundTask | None]
+    """Takes the same; returns None where there is nothing to do."""
+    Condition = Callable[[RunContext], bool]
+
+Scope = Literal["all", "provisioned"]
+"""Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of the order."""
+
+    name: str
+    run: PhaseFunction
+    phase: PhaseName
+    """The phase that its results are recorded under: drivers are a part of `install`, gateway and monitoring of `serve`."""
+    scope: Scope = "provisioned"
+    applies: Condition | None = None
+    """Whether the step has anything to do; always where this is None."""
+    in_batches: bool = False
+    """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
+
+    def has_work(self, context: RunContext) -> bool:
+        """Return whether the step may have anything to do, by what the run knows so far."""
+        return self.applies is None or self.applies(context)
+
+
+@dataclass(frozen=True)
+class FeatureStep:
+    """A step of a feature, with its place in the order."""
+
+    step: Step
+    after: str
+    """The step of the core that it follows."""
+    rank: int = 0
+    """Its place among the features that follow the same step: the lowest comes first."""
+
+
+@dataclass(frozen=True)
+class BackgroundStep:
+    """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
+
+    name: str
+    start: StartFunction
+    before: str
+    awaited_by: str

@@ -1,0 +1,37 @@
+"""Where a checkout and an installed product have their files, and those of their user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.core import folders
+
+ROOT = Path(__file__).resolve().parents[2]
+XDG = {"XDG_STATE_HOME": "/state", "XDG_CONFIG_HOME": "/config"}
+
+
+def test_a_checkout_has_its_files_beside_the_packages() -> None:
+    assert folders.product_path("playbooks/site.yml") == ROOT / "playbooks/site.yml"
+    assert folders.product_path("verify") == ROOT / "verify"
+    assert folders.logs_folder(XDG) == ROOT / "logs"
+    assert folders.default_inventory(XDG) == ROOT / "inventory/local"
+    assert folders.as_typed("hint: ./firstlight plan") == "hint: ./firstlight plan"
+
+
+def test_an_installed_product_writes_to_the_folders_of_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "IS_INSTALLED", True)
+    monkeypatch.setattr(folders, "_INSTALLED", Path("/package/_files"))
+    assert folders.product_path("playbooks") == Path("/package/_files/playbooks")
+    assert folders.product_path("verify") == ROOT / "verify"
+    assert folders.logs_folder(XDG) == Path("/state/firstlight/logs")
+    assert folders.logs_folder({**XDG, "FIRSTLIGHT_LOGS": "/logs"}) == Path("/logs")
+    assert folders.logs_folder({}) == Path.home() / ".local/state/firstlight/logs"
+    assert folders.as_typed("hint: ./firstlight plan") == "hint: firstlight plan"
+    own = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert folders.default_inventory(own) == Path("/package/_files/inventory/local")
+    (tmp_path / "firstlight/inventory").mkdir(parents=True)
+    assert folders.default_inventory(own) == tmp_path / "firstlight/inventory"

@@ -1,0 +1,36 @@
+"""The product as a tool on a bare host: `uv tool install` of its wheel, a first run, a question to the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from tests.fleet.hosts import Fleet
+from tests.fleet.test_newcomer import log_in
+from tests.house.test_wheel import build
+
+pytestmark = pytest.mark.long(seconds=150)
+
+
+def test_a_bare_host_serves_by_the_installed_tool(fleet: Fleet, tmp_path: Path) -> None:
+    [host] = fleet.boot(1, online=True)
+    root = host.machine.root / "root"
+    wheel = build(tmp_path)
+    shutil.copy(wheel, root)
+    shutil.copy(find_uv_bin(), host.machine.root / "usr/local/bin/uv")
+    log_in(host, f"uv tool install -q --python /usr/bin/python3 /root/{wheel.name}")
+    installed = "export PATH=$PATH:/root/.local/bin"
+    output = log_in(host, f"{installed}; cd / && firstlight provision 2>&1")
+    summary = json.loads(host.sh("cat /root/.local/state/firstlight/logs/latest/summary.json"))
+    assert summary["verdict"] == "green", output
+    assert "./firstlight" not in output
+    answer = log_in(host, f"{installed}; firstlight chat localhost 'Say hello.' 2>&1", timeout_s=120)
+    assert answer.strip(), answer
+    again = log_in(host, f"{installed}; firstlight provision 2>&1", timeout_s=120)
+    assert "unchanged" in again, again
+    log_in(host, f"{installed}; firstlight uninstall --yes 2>&1", timeout_s=180)
+    assert host.sh("ls -d /opt/firstlight /etc/systemd/system/firstlight* 2>/dev/null; true").strip() == ""

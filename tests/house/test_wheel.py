@@ -1,0 +1,86 @@
+"""The Python package: built twice it has the same bytes, and its program runs outside of a checkout."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel of this checkout with the tools of this environment."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+        check=True,
+        capture_output=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`firstlight` as installed; its dependencies are those of this environment."""
+    folder = tmp_path_factory.mktemp("tool")
+    subprocess.run([sys.executable, "-m", "uv", "venv", "-q", "-p", sys.executable, str(folder)], check=True)
+    python = str(folder / "bin/python")
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "-p", python, str(wheel)], check=True
+    )
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin/firstlight"
+
+
+def test_two_builds_have_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    assert build(tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_the_installed_program_plans_and_writes_to_its_users_folders(program: Path, tmp_path: Path) -> None:
+    home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+    def run(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [str(program), *words], cwd=tmp_path, env=home, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert "vLLM" in run("plan", "--what-if", "8xH100")
+    assert f"firstlight plan -i {tmp_path}/site" in run("init", str(tmp_path / "site")).splitlines()
+    assert "exists already" in run("init", str(tmp_path / "site"), code=2)
+    assert "gpu-[1:4]:" in (tmp_path / "site/hosts.yml").read_text()
+    run("plan")
+    assert list((tmp_path / ".local/state/firstlight/logs/queries").iterdir())
+    assert "\nhint: make one: firstlight provision" in run("logs", code=2)
+
+
+def test_an_installed_product_packs_the_same_files_into_a_bundle_as_a_checkout(program: Path) -> None:
+    listing = "from provision.phases.stage.bundle.product_files import product_files; print([name for name, _ in product_files()])"
+
+    def names(python: str, **environment: str) -> set[str]:
+        done = subprocess.run(
+            [python, "-P", "-c", listing], env=environment, capture_output=True, text=True, check=True
+        )
+        return set(ast.literal_eval(done.stdout))
+
+    tracked = {
+        *subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    }
+    packed = names(str(program.with_name("python")))
+    assert packed & tracked == names(sys.executable, PYTHONPATH=str(ROOT)) & tracked
+    assert {"firstlight", "playbooks/site.yml", "provision/__main__.py", "verify/__main__.py"} <= packed
