@@ -224,12 +224,14 @@ def unit_variables() -> dict[str, str]:
     return dict(text.split("=", 1) for name, _, text in lines if name == "Environment")
 
 
-def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None) -> None:
-    """Wait until a condition is true; `again` is called once a second."""
+def wait_until(
+    seen: Callable[[], bool], otherwise: str, again: Callable[[], None] = lambda: None, *, every_s: float = 0.05
+) -> None:
+    """Wait until a condition is true, which is looked at every so many seconds; `again` is called once a second."""
     deadline = time.monotonic() + DEADLINE_S
     turn = 0
     while True:
-        if turn % 20 == 0:
+        if turn % round(1 / every_s) == 0:
             again()
         turn += 1
         try:
@@ -238,7 +240,7 @@ def wait_until(seen: Callable[[], bool], otherwise: str, again: Callable[[], Non
         except (OSError, StopIteration):
             pass
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 def start_stub(backend: Backend, processes: Path | None = None) -> subprocess.Popen[bytes]:
