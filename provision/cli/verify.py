@@ -49,7 +49,11 @@ def check(
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     drain: Annotated[
-        bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
+        bool,
+        typer.Option(
+            "--drain",
+            help="Stop the service first, run the checks, then start and check the service again. Clients get no answers meanwhile.",
+        ),
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -82,7 +86,10 @@ def check(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Check that kernels run and compute correctly; without an inventory, on this machine."""
+    """Check that kernels run and compute correctly; without an inventory, on this machine.
+
+    The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
+    """
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions
@@ -198,7 +205,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and compare it with the original."""
+    """Replace the attention code of your own PyTorch model by flash attention, and compare results and speed; the service is not changed."""
     from provision.phases.verify.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

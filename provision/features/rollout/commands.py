@@ -53,7 +53,7 @@ def start(
         typer.Option(
             "--targets",
             metavar="FILE",
-            help="Write the hosts that take requests to this file, and keep it current. The format is that of Prometheus' file-based discovery.",
+            help="Keep a list of the hosts that currently take requests in this file, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,
