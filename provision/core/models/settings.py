@@ -258,7 +258,7 @@ class Settings(Record):
 
     bind: Word = setting(
         "127.0.0.1",
-        "Address that the server listens on. Other addresses than loopback need `firstlight_expose`.",
+        "Address that the server listens on. An address that other machines can reach also needs `firstlight_expose: true`.",
         allowed="an IP address or localhost",
     )
     port: Whole = port_setting(8000, "Port that the server listens on.")
