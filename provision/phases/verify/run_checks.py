@@ -42,9 +42,6 @@ FOLLOW_S = 3.0
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
 
-COMPARE_S = 3 * DRAIN_S
-"""For starting and measuring two servers, and restarting the service."""
-
 
 def verify(
     session: Session,
@@ -96,7 +93,7 @@ def verify(
     limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     try:
         with _followed(session, f"{prefix}/{PROGRESS}", progress, root=root):
-            done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
+            done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
     return read(session.host, done, environment=f"{prefix}/{place}")
@@ -141,35 +138,28 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
         TransportError: The host cannot be reached.
         RemoteCommandError: The tool cannot run.
     """
-    done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
+    done = run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
     output = (done.stdout.strip() or done.stderr.strip()).splitlines()
     return done.rc == 0, output[-1] if output else f"verify.pyz ended with {done.rc}"
 
 
-def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
-    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
+def run_tool(
+    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
+) -> Completed:
+    """Run the tool with the environment's own Python; send this release's tool first if the host has another one.
 
-    After an interruption, call `resume`.
+    Args:
+        session: Connection to the host.
+        prefix: Folder of the installation, without a slash at its end.
+        place: The environment's folder below it.
+        words: Arguments of the tool.
+        stdin: What the tool reads.
+        limit_s: Seconds after which the host is given up.
+        root: Whether the tool runs as root.
 
     Raises:
         TransportError: The host cannot be reached.
-        RemoteCommandError: The service cannot be measured.
     """
-    asked = ["compare", *words, "--json"]
-    done = _run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
-    try:
-        document: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
-        text, _, hint = output.partition("\n\nhint: ")
-        raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
-    return document
-
-
-def _run_tool(
-    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
-) -> Completed:
-    """Run the tool with the environment's own Python; send this release's tool first if the host has another one."""
     command = tool_command(prefix, place, words)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     if done.rc == OTHER_TOOL:
