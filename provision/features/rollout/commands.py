@@ -24,7 +24,9 @@ def start(
     steps: Annotated[
         str,
         typer.Option(
-            "--steps", metavar="N,N,...", help="Percentage of the hosts that serve the new release after each step."
+            "--steps",
+            metavar="N,N,...",
+            help="Percentage of the changing hosts that serve the new release after each step.",
         ),
     ] = "10,25,50,100",
     min_serving: Annotated[
