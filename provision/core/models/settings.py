@@ -120,6 +120,11 @@ class Settings(Record):
         "vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not.",
         allowed="latest, newest, none, X or ==X such as 0.33.0, or >=X",
     )
+    accept_advisories: tuple[Word, ...] = setting(
+        (),
+        "Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. `latest` and ranges choose no more releases than without.",
+        allowed="a list of ids such as [CVE-2026-22778, NVIDIA-5861]",
+    )
     driver: DriverPolicy = setting(
         "keep",
         "Whether a working NVIDIA driver may be replaced, or its required version or branch. GPUs without a driver get one.",
