@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -13,7 +14,7 @@ from provision.catalog import catalog
 from provision.catalog.rows.advisories import Advisory, Needs, Product
 from provision.catalog.versions import numbers
 from provision.core.models.settings import Settings
-from provision.core.models.stack import Input, Stack
+from provision.core.models.stack import Input
 
 CRITICAL = 9.0
 """The CVSS base score from which `latest` and ranges choose no affected version."""
@@ -77,18 +78,18 @@ class Exposure:
                 return not self.serves_vllm
 
 
-def exposure_of(settings: Settings, stack: Stack | None) -> Exposure:
-    """Return what a host with a Stack does. Of a user's model that the Stack does not describe, everything is assumed."""
-    model = stack.model if stack else None
-    family = stack.serving.flags if stack and stack.serving else ()
+def exposure_of(settings: Settings, stack: Mapping[str, Any] | None) -> Exposure:
+    """Return what a host with a Stack (as JSON) does. Of a user's model that the Stack does not describe, everything is assumed."""
+    stack = stack or {"vllm": {}}
+    model, serving = stack.get("model") or {}, stack.get("serving") or {}
     own = settings.model != BUILT_IN and settings.serve
     return Exposure(
-        serves_vllm=stack is None or stack.vllm is not None,
+        serves_vllm=stack.get("vllm") is not None,
         own_model=own,
-        inputs=model.inputs if model else ("media", "audio") if own else (),
-        architecture=model.architecture if model else None,
+        inputs=tuple(model.get("inputs", ("media", "audio") if own else ())),
+        architecture=model.get("architecture"),
         hosts=settings.span,
-        arguments=(*settings.vllm_args, *family),
+        arguments=(*settings.vllm_args, *(word for choice in serving.get("choices", ()) for word in choice["flags"])),
     )
 
 
@@ -96,9 +97,7 @@ def exposure_of(settings: Settings, stack: Stack | None) -> Exposure:
 def affects(row: Advisory, version: str) -> bool:
     """Return whether a version of its product is in the range of an advisory."""
     if row.product.startswith("nvidia-"):
-        found = numbers(version)
-        same_branch = row.product != "nvidia-driver" or numbers(row.since)[:1] == found[:1]
-        return same_branch and numbers(row.since) <= found < numbers(row.fixed)
+        return numbers(row.since) <= numbers(version) < numbers(row.fixed)
     try:
         return Version(row.since) <= Version(version) < Version(row.fixed)
     except InvalidVersion:
