@@ -206,6 +206,9 @@ def _advisories(catalog: Catalog) -> Iterator[str]:
         ours = newest.get(numbers(row.fixed)[0]) if row.product == "nvidia-driver" else None
         if ours and numbers(ours) < numbers(row.fixed):
             yield f"{what}: {ours}, the newest of its branch, is below {row.fixed}"
+        floor = (catalog.package_components["container-toolkit"].oldest or {}).get(row.product)
+        if floor and numbers(floor) < numbers(row.fixed):
+            yield f"{what}: the component allows {floor}, which is below {row.fixed}"
         try:
             re.compile(row.architecture or "")
         except re.error as error:

@@ -13,7 +13,7 @@ from tests.fleet.machine import Machine
 from tests.fleet.package_roots import Root
 from tests.fleet.root import bare_root
 
-VERSION = "580.173.02"
+VERSION = "580.178.04"
 RUNS = os.uname().release
 
 

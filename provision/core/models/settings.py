@@ -122,7 +122,7 @@ class Settings(Record):
     )
     accept_advisories: tuple[Word, ...] = setting(
         (),
-        "Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. `latest` and ranges choose no more releases than without.",
+        "Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected release.",
         allowed="a list of ids such as [CVE-2026-22778, NVIDIA-5861]",
     )
     driver: DriverPolicy = setting(
@@ -160,7 +160,7 @@ class Settings(Record):
     )
     container_toolkit: bool = setting(
         False,  # the setting's default
-        "Whether to install the NVIDIA container toolkit.",
+        "Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed release.",
         allowed="true or false",
     )
     flash_attn: FlashAttnPolicy = setting(

@@ -24,7 +24,7 @@ ACCEPT = "firstlight_accept_advisories"
         "settings.vllm_args",
         "settings.accept_advisories",
     ),
-    order=30,
+    order=910,
 )
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     exposure = exposure_in(option, profile)
