@@ -28,12 +28,12 @@ from typing import Any
 
 from benchmarks.harness import header, parser, publish
 from provision.core.quantile import quantile
-from provision.phases.gateway.router import SERVER, address_of_router
+from provision.features.gateway.router import SERVER, address_of_router
+from provision.features.gateway.routers import DISTRIBUTION, LOCK
 from provision.phases.stage.locked_wheel import locked_hashes
-from provision.phases.stage.router_wheel import DISTRIBUTION, LOCK
-from tests.gateway.routers import routing
-from tests.gateway.running import KEY, Site, free_port, running
-from tests.gateway.test_backends import make_certificate
+from tests.features.gateway.routers import routing
+from tests.features.gateway.running import KEY, Site, free_port, running
+from tests.features.gateway.test_backends import make_certificate
 
 AIM_P50_MS, AIM_P99_MS = 0.5, 2.0
 PAIRS, WARM_UP = 2000, 100

@@ -24,16 +24,16 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
-from provision.phases.monitoring import unit_sets
-from provision.phases.monitoring.records import Target
+from provision.features.monitoring import unit_sets
+from provision.features.monitoring.targets import Target
 from provision.pipeline import CommandRequest, watch
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
 from provision.report import page as run_page
 from provision.report.watch import table
+from tests.features.monitoring.hosts import host
+from tests.features.monitoring.running import ADDRESS, offering, prometheus
 from tests.features.rollout import runs
-from tests.monitoring.hosts import host
-from tests.monitoring.running import ADDRESS, offering, prometheus
 from tests.report.page import fleets
 
 IMAGES = Path(__file__).with_name("images")

@@ -1,6 +1,6 @@
 """Levels of the suite: quick by default, everything with `--all`, and the third of the long tests that a day has.
 
-`long` marks tests that take both cores for minutes. A run with `--long-share today` runs a third of them: each has its turn every three days.
+`long` marks tests that take a minute or more and seldom fail. A run with `--long-share today` runs a third of them: each has its turn every three days.
 """
 
 from __future__ import annotations

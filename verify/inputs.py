@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def normal(*shape: int, seed: int, dtype: str) -> Tensor:
     """Return normally distributed numbers, rounded to the dtype."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator).to(getattr(torch, dtype))
 
 
 def rank_values(length: int, rank: int) -> Tensor:
     """Return whole numbers that differ between processes; float32 holds their sums exactly."""
-    import torch
-
     return (torch.arange(length) * (rank + 3) % 4099 + rank).float()
 
 
@@ -46,8 +42,6 @@ def require_full_float32() -> None:
     NVIDIA's containers request TF32 by a variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), and torch adds partial results in 16 bits by
     default. Both exceed the error bound of float32, so a correct device would fail.
     """
-    import torch
-
     products = torch.backends.cuda.matmul
     products.allow_tf32 = False
     products.allow_bf16_reduced_precision_reduction = products.allow_fp16_reduced_precision_reduction = False
@@ -61,8 +55,6 @@ def compute_in_input_precision(device: str) -> Iterator[None]:
     flash attention looks faster and smaller than it is. Older releases compute in 16 bits and have no switch. CPUs keep
     the default: most have no 16-bit products, and standard attention takes about ten times as long in them.
     """
-    import torch
-
     switch = getattr(torch.backends.cuda, "allow_fp16_bf16_reduction_math_sdp", None)
     if switch is None or device == "cpu":
         yield
@@ -77,8 +69,6 @@ def compute_in_input_precision(device: str) -> Iterator[None]:
 
 def synchronize(device: str) -> dict[str, Any]:
     """Wait until a device has finished all work, and return the evidence. CPUs need no wait."""
-    import torch
-
     if not device.startswith("cuda"):
         return {"device": device}
     event = torch.cuda.Event()

@@ -1,4 +1,4 @@
-"""Removal of terminal control sequences from printed text, because names, logs and answers of hosts are untrusted.
+"""Printed text: its width, and removal of terminal control sequences, because names, logs and answers of hosts are untrusted.
 
 Uses Python 3.9 and the standard library, because controller and hosts share it.
 """
@@ -10,9 +10,12 @@ import io
 import os
 import re
 import sys
+import textwrap
 import unicodedata
 from typing import TextIO
 
+WIDTH = 100
+"""Width of printed text in columns."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _VERDICT = re.compile(r"^(GREEN|AMBER|RED)(?=:)", re.MULTILINE)
 _COLOURS = {"GREEN": 32, "AMBER": 33, "RED": 31}
@@ -32,6 +35,12 @@ def printable(text: str) -> str:
 
 def _seen(found: re.Match[str]) -> str:
     return found[0] if unicodedata.category(found[0])[0] not in "CZ" else " "
+
+
+def wrapped(start: str, text: str) -> list[str]:
+    """Wrap a text to `WIDTH` behind its first column; further lines are indented below it."""
+    lines = textwrap.wrap(text, WIDTH - len(start), break_on_hyphens=False) or [""]
+    return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
 
 
 class GuardedStream(io.TextIOWrapper):

@@ -101,6 +101,8 @@ class CheckContext:
     devices: tuple[str, ...] = ()
     started: float = 0.0
     """Start of the run, in seconds since 1970."""
+    progress: Path | None = None
+    """File that says which check runs, until the run ends."""
     device: str | None = None
     """The device to check (`cpu`, `cuda:0` ...), for checks that run once per device."""
 
@@ -153,6 +155,12 @@ class Check:
     def family(self) -> str:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
+
+
+def first_few(texts: Sequence[str], count: int, *, separator: str = "; ", more: str = " and") -> str:
+    """Join the first `count` texts, followed by how many more there are: `a; b and 3 more`."""
+    rest = f"{more} {len(texts) - count} more" if len(texts) > count else ""
+    return separator.join(texts[:count]) + rest
 
 
 def worst_status(statuses: list[Status]) -> Status:

@@ -22,9 +22,18 @@ def table(name: str) -> dict[str, Any]:
     source = _read(f"data/{name}.toml")
     if source is None:
         raise FileNotFoundError(f"data/{name}.toml")
-    import tomllib  # Python 3.11; the zipapp does not get here
+    return parse_toml(source.decode())
 
-    return tomllib.loads(source.decode())
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML, which only the repository has: it needs Python 3.11, the zipapp runs on 3.10 too.
+
+    Raises:
+        ValueError: The text is not valid TOML.
+    """
+    import tomllib  # noqa: PLC0415 - see above
+
+    return tomllib.loads(text)
 
 
 @cache

@@ -7,10 +7,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch import Tensor
 
 WARM_UP = 3
 LEAST_RUNS, MOST_RUNS = 5, 200
@@ -34,8 +34,6 @@ class Timed:
 
 def rotation(device: str, bytes_of_one: int) -> int:
     """Return how many sets of inputs must take turns so that no cache holds the next one; at most 64."""
-    import torch
-
     cache = CPU_CACHE_BYTES
     if device != "cpu":
         cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or GPU_CACHE_BYTES
@@ -44,8 +42,6 @@ def rotation(device: str, bytes_of_one: int) -> int:
 
 def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Timed:
     """Run `work` with the number of the turn until the time budget is spent. GPUs are timed by their own clock."""
-    import torch
-
     turn = 0
     while turn < (WARM_UP if device != "cpu" else 1):
         work(turn)
@@ -78,17 +74,12 @@ def reduce_sum(numbers: Tensor) -> None:
     nccl-tests time the same operation, and a switch adds by itself. NCCL has no NVLS maximum of 32-bit floats
     (ncclNvlsSupported, src/include/device.h). Ones grow by the number of processes each time; 8 processes may repeat it 40 times.
     """
-    import torch
-    import torch.distributed as dist
-
     dist.all_reduce(numbers)
     if numbers.is_cuda:
         torch.cuda.synchronize()
 
 
 def _once(work: Callable[[int], object], turn: int, device: str) -> float:
-    import torch
-
     if device == "cpu":
         started = time.perf_counter()
         work(turn)
@@ -106,8 +97,6 @@ def _once(work: Callable[[int], object], turn: int, device: str) -> float:
 
 def random_sets(count: int, *shape: int, dtype: str, device: str, parts: int) -> list[tuple[Tensor, ...]]:
     """Return `count` sets of `parts` tensors of random numbers. Zeros would draw less power and run faster."""
-    import torch
-
     return [
         tuple(torch.randn(*shape, device=device, dtype=torch.float32).to(getattr(torch, dtype)) for _ in range(parts))
         for _ in range(count)
@@ -116,8 +105,6 @@ def random_sets(count: int, *shape: int, dtype: str, device: str, parts: int) ->
 
 def clocks(device: str) -> str | None:
     """Return current clocks, power and temperature of an NVIDIA card as nvidia-smi prints them; None if it does not."""
-    import torch
-
     if device == "cpu" or torch.version.hip is not None:
         return None
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)

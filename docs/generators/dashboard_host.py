@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.phases.monitoring.dashboards import render
+from provision.features.monitoring.dashboards import render
 
 TARGET = "docs/dashboards/host.json"
 

@@ -8,7 +8,7 @@ from provision.core.tables import own_table
 from provision.phases.stage.wheelhouse import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = "provision/phases/stage/bundle/inventories.toml"
+TARGET = "provision/features/bundle/inventories.toml"
 HEAD = "# The inventories of the release by digest. Any other file in inventory/ is the user's own, and no bundle contains it."
 
 

@@ -42,12 +42,12 @@ paths:
   returned: always
 """
 
-import os
 import re
-import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import run
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_sources import address, fields_of, stanzas_of
 
 ARGUMENTS = {
     "origin": {"type": "str", "required": True},
@@ -57,39 +57,25 @@ ARGUMENTS = {
 FORM = "$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
 
-def run(*words):
-    settings = dict(os.environ, LC_ALL="C")
-    return subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=settings, check=False
-    ).stdout
-
-
-def address(uri):
-    return re.sub(r"^[a-z+]+:/*", "", uri).rstrip("/").lower()
-
-
 def key_of(entry, uri, suite):
     """Return the key of an entry. apt 2.6 does not report it, and refuses two entries for one address with different keys."""
     path, _, line = entry.rpartition(":")
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
+    text = read(path) or ""
     if not path.endswith(".sources"):
         found = re.search(r"signed-by=([^\s\]]+)", text.splitlines()[int(line) - 1])
         return found.group(1) if found else ""
-    for paragraph in re.split(r"\n[ \t]*\n", re.sub(r"(?m)^#.*\n", "", text)):
-        fields = {
-            name.lower(): value for name, value in re.findall(r"(?m)^([A-Za-z-]+):[ \t]*((?:.|\n[ \t])*)$", paragraph)
-        }
+    for stanza in stanzas_of(re.sub(r"(?m)^#.*\n", "", text)):
+        fields = fields_of(stanza)
         addresses = [address(word) for word in fields.get("uris", "").split()]
         if address(uri) in addresses and suite in fields.get("suites", "").split():
-            return fields.get("signed-by", "").rstrip()
+            return fields.get("signed-by", "")
     return ""
 
 
 def entries(origin, own):
     """Return the components by address, suite and key of the distribution's archive, without our own entry."""
     components, keys = {}, {}
-    for line in run("apt-get", "indextargets", "--format", FORM, "Created-By: Packages").splitlines():
+    for line in run("apt-get", "indextargets", "--format", FORM, "Created-By: Packages")[1].splitlines():
         found, uri, suite, component, entry = line.split("\t")
         if found == origin and not entry.startswith(own + ":"):
             components.setdefault((uri, suite), set()).add(component)

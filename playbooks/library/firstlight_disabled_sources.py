@@ -44,106 +44,69 @@ paths:
   returned: always
 """
 
-import configparser
+import glob
 import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_sources import address, fields_of, stanzas_of
 
 ARGUMENTS = {
     "manager": {"type": "str", "choices": ["apt", "dnf"], "required": True},
     "uri": {"type": "str", "required": True},
     "own": {"type": "str", "required": True},
 }
-APT_FILE, APT_FOLDER = "/etc/apt/sources.list", "/etc/apt/sources.list.d"
-DNF_FOLDER = "/etc/yum.repos.d"
-RELEASE = "9"
-"""Of Enterprise Linux: the one that drivers are planned for. It stands for $releasever in addresses."""
+SOURCES = {
+    "apt": ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"),
+    "dnf": ("/etc/yum.repos.d/*.repo",),
+}
+VARIABLES = {"$basearch": os.uname().machine, "$releasever": "9"}
+"""In addresses of dnf; drivers are planned for this release of Enterprise Linux."""
 NOTE = "# by Firstlight, which names this repository in "
 
 
-def address(uri):
-    """Return an address without its scheme."""
-    return re.sub(r"^[a-z+]+:/*", "", uri).rstrip("/").lower()
+def disabled_line(line, uri, own):
+    """Return a line of a .list file, as a comment where it names `uri`."""
+    found = re.match(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)", line)
+    is_ours = found and address(found.group(1)).lower() == uri
+    return f"{NOTE}{own}: {line.lstrip()}" if is_ours else line
 
 
-def one_line(text, uri, own):
-    """Return the text of a .list file with the entries for `uri` as comments."""
-    lines = []
-    for line in text.splitlines():
-        found = re.match(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)", line)
-        lines.append(f"{NOTE}{own}: {line.strip()}" if found and address(found.group(1)) == uri else line)
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-def deb822(text, uri):
-    """Return the text of a .sources file with the stanzas for `uri` disabled."""
-    stanzas = []
-    for stanza in re.split(r"\n[ \t]*\n", text.strip("\n")):
-        fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
-        values = {name.lower(): value.strip() for name, value in fields.items()}
-        addresses = [address(word) for word in values.get("uris", "").split()]
-        if uri in addresses and values.get("enabled", "yes").lower() not in ("no", "false", "off", "0"):
-            stanzas.append(re.sub(r"(?im)^enabled:.*\n?", "", stanza).rstrip("\n") + "\nEnabled: no")
-        else:
-            stanzas.append(stanza)
-    return "\n\n".join(stanzas) + "\n"
-
-
-def enabled_sections(text, uri):
-    """Return the names of the enabled sections for `uri` of a .repo file."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.read_string(text)
-    machine, found = os.uname().machine, []
-    for name in parser.sections():
-        given = parser[name].get("baseurl", "").replace("$basearch", machine).replace("$releasever", RELEASE)
-        enabled = parser[name].get("enabled", "1").strip() not in ("0", "false", "no")
-        if enabled and uri in [address(word) for word in given.split()]:
-            found.append(name)
-    return found
-
-
-def repo(text, uri):
-    """Return the text of a .repo file with `enabled=0` in the sections for `uri`."""
-    sections, lines, inside = enabled_sections(text, uri), [], False
-    if not sections:
-        return text
-    for line in text.splitlines():
-        found = re.match(r"\[(.+)\]\s*$", line)
-        if found:
-            inside = found.group(1) in sections
-            lines.append(line)
-            if inside:
-                lines.append("enabled=0")
-        elif not (inside and re.match(r"enabled\s*=", line)):
-            lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def source_files(manager, own):
-    """Yield the files that name repositories, without our own."""
-    folder = DNF_FOLDER if manager == "dnf" else APT_FOLDER
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    paths = ([] if manager == "dnf" else [APT_FILE]) + [os.path.join(folder, name) for name in names if name != own]
-    suffixes = (".repo",) if manager == "dnf" else (".list", ".sources")
-    return [path for path in paths if path.endswith(suffixes) and os.path.isfile(path)]
+def disabled_entry(entry, uri, field, off):
+    """Return a stanza or section, with the line `off` where its field of addresses names `uri`."""
+    fields = fields_of(entry)
+    addresses = fields.get(field, "")
+    for name, value in VARIABLES.items():
+        addresses = addresses.replace(name, value)
+    if fields.get("enabled", "yes").lower() in ("no", "false", "off", "0"):
+        return entry
+    if uri not in [address(word).lower() for word in addresses.split()]:
+        return entry
+    kept = re.sub(r"(?im)^enabled[ \t]*[:=].*\n?", "", entry)
+    body = kept.rstrip("\n")
+    return f"{body}\n{off}\n{kept[len(body) + 1 :]}"
 
 
 def disabled(path, text, uri, own):
+    """Return the text of a file with the entries for `uri` disabled."""
     if path.endswith(".repo"):
-        return repo(text, uri)
-    return one_line(text, uri, own) if path.endswith(".list") else deb822(text, uri)
+        sections = re.split(r"(?m)^(?=\[)", text)
+        return "".join(disabled_entry(section, uri, "baseurl", "enabled=0") for section in sections)
+    if path.endswith(".sources"):
+        return "".join(disabled_entry(stanza, uri, "uris", "Enabled: no") for stanza in stanzas_of(text))
+    return "".join(disabled_line(line, uri, own) for line in text.splitlines(keepends=True))
 
 
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    uri, own = address(module.params["uri"]), module.params["own"]
+    uri, own = address(module.params["uri"]).lower(), module.params["own"]
+    found = sorted(path for pattern in SOURCES[module.params["manager"]] for path in glob.glob(pattern))
     paths, diff = [], []
-    for path in source_files(module.params["manager"], own):
+    for path in found:
         before = read(path)
-        after = disabled(path, before, uri, own)
-        if after.split() == before.split():
+        after = before if os.path.basename(path) == own else disabled(path, before, uri, own)
+        if after == before:
             continue
         paths.append(path)
         diff.append(text_diff(path, before, after))

@@ -20,57 +20,16 @@ options:
     description: Folder on the host that holds the files sent by the controller.
     type: path
     required: true
-  digest:
-    description: Name of the environment's folder.
-    type: str
-    required: true
-  lock:
-    description: Text of the lock, a requirements file with hashes and one line for each distribution.
-    type: str
-    required: true
-  stack:
-    description: The Stack, stored with the lock for readers.
+  environment:
+    description: What is installed, as variable C(firstlight_environment) of role C(environment) has it.
     type: dict
     required: true
-  uv:
-    description: File name of uv in the incoming folder.
-    type: str
-    required: true
-  python:
-    description: Path of the host's own Python. Ignored if an archive is given.
-    type: str
-  archive:
-    description: File name of a sent interpreter in the incoming folder.
-    type: str
-  python_version:
-    description: Version that the interpreter must have, whole or major and minor.
-    type: str
-    required: true
-  torch:
-    description: Version of the host's own torch, if the environment uses that.
-    type: str
-  last:
-    description: Distributions of the lock that are installed last, without their requirements.
-    type: list
-    elements: str
-    default: []
   programs:
-    description: Texts of Python programs that the environment's own Python runs.
+    description:
+      - Texts of Python programs that the environment's own Python runs. C(check_lock) compares the distributions with the lock,
+        C(manifest) compares the files with the wheels and lists them, C(warm) compiles the byte code of the server.
     type: dict
     required: true
-    suboptions:
-      check_lock:
-        description: Compares the distributions with the lock.
-        type: str
-        required: true
-      manifest:
-        description: Compares the files with the wheels and lists them.
-        type: str
-        required: true
-      warm:
-        description: Compiles the byte code of the server.
-        type: str
-        required: true
   lock_timeout_s:
     description: Seconds to wait for a build that an interrupted run left running.
     type: int
@@ -83,12 +42,7 @@ EXAMPLES = r"""
   firstlight_environment:
     prefix: /opt/firstlight
     incoming: /var/tmp/firstlight-incoming
-    digest: 0123456789abcdef
-    lock: "{{ lookup('ansible.builtin.file', 'lock.txt') }}"
-    stack: {}
-    uv: uv
-    python: /usr/bin/python3
-    python_version: "3.12"
+    environment: "{{ firstlight_environment }}"
     programs:
       check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
       manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
@@ -121,29 +75,14 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
     "incoming": {"type": "path", "required": True},
-    "digest": {"type": "str", "required": True},
-    "lock": {"type": "str", "required": True},
-    "stack": {"type": "dict", "required": True},
-    "uv": {"type": "str", "required": True},
-    "python": {"type": "str"},
-    "archive": {"type": "str"},
-    "python_version": {"type": "str", "required": True},
-    "torch": {"type": "str"},
-    "last": {"type": "list", "elements": "str", "default": []},
-    "programs": {
-        "type": "dict",
-        "required": True,
-        "options": {
-            "check_lock": {"type": "str", "required": True},
-            "manifest": {"type": "str", "required": True},
-            "warm": {"type": "str", "required": True},
-        },
-    },
+    "environment": {"type": "dict", "required": True},
+    "programs": {"type": "dict", "required": True},
     "lock_timeout_s": {"type": "int", "default": 900},
 }
 UV_SETTINGS = {
@@ -170,22 +109,14 @@ print(found.group(1) if found else "none")
 PLAN_AGAIN = "run ./firstlight provision: the plan is made anew from what the host has now"
 
 
-class BuildError(Exception):
-    """Why an environment cannot be built, what helps, and what a program printed."""
-
-    def __init__(self, text, hint=None, output=""):
-        super().__init__(text)
-        self.hint = hint
-        self.output = output
-
-
 class Build:
     """The environment of one lock, and the steps that build it."""
 
     def __init__(self, parameters):
-        self._asked = parameters
-        self._prefix, self._digest = parameters["prefix"], parameters["digest"]
-        self._incoming = parameters["incoming"]
+        self._asked, self._programs = parameters["environment"], parameters["programs"]
+        self._interpreter, self._torch = self._asked["interpreter"], self._asked["interpreter"].get("torch")
+        self._prefix, self._incoming = parameters["prefix"], parameters["incoming"]
+        self._digest, self._lock_timeout_s = self._asked["digest"], parameters["lock_timeout_s"]
         self._envs = os.path.join(self._prefix, "envs")
         self.path = os.path.join(self._envs, self._digest)
         self._python = os.path.join(self.path, "bin", "python")
@@ -197,7 +128,7 @@ class Build:
         """Return whether the environment was completed for this lock and its Python still runs."""
         return (
             f'"digest": "{self._digest}"' in (read(os.path.join(self.path, ".complete")) or "")
-            and content(os.path.join(self.path, "lock.txt")) == self._asked["lock"].encode()
+            and read(os.path.join(self.path, "lock.txt")) == self._asked["lock"]
             and self._run(self._python, "-I", "-c", "")[0] == 0
         )
 
@@ -214,8 +145,8 @@ class Build:
                 start("rm", "-rf", "--", left)
         # Installed, the wheels and the archive would only hold the space a second time.
         spent = glob.glob(os.path.join(glob.escape(self._incoming), "*.whl"))
-        if self._asked["archive"]:
-            spent.append(os.path.join(self._incoming, self._asked["archive"]))
+        if self._interpreter.get("archive"):
+            spent.append(os.path.join(self._incoming, self._interpreter.get("archive")))
         for path in spent:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -231,16 +162,16 @@ class Build:
     def _remove(self, *paths):
         status, _, said = self._run("rm", "-rf", "--", *paths)
         if status:
-            raise BuildError(f"{' and '.join(paths)} cannot be removed", None, said)
+            raise HostError(f"{' and '.join(paths)} cannot be removed", None, said)
 
     def _take_turn(self):
         """Wait for a build that an interrupted run left running."""
-        path, limit_s = os.path.join(self._envs, ".lock"), self._asked["lock_timeout_s"]
+        path, limit_s = os.path.join(self._envs, ".lock"), self._lock_timeout_s
         self._turn = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         deadline = time.monotonic() + limit_s
         while not locked(self._turn):
             if time.monotonic() >= deadline:
-                raise BuildError(
+                raise HostError(
                     f"another installation has worked on {self._envs} for more than {limit_s} s",
                     f"see what holds it: fuser -v {path}",
                 )
@@ -250,7 +181,7 @@ class Build:
         """Return the path of a sent file."""
         path = os.path.join(self._incoming, name)
         if not os.path.isfile(path):
-            raise BuildError(
+            raise HostError(
                 f"file {name} is not in {self._incoming}", "run ./firstlight provision: it sends what is missing"
             )
         return path
@@ -265,11 +196,11 @@ class Build:
         os.chmod(f"{self._uv}.new", 0o755)
         os.replace(f"{self._uv}.new", self._uv)
 
-    def _interpreter(self):
+    def _place_interpreter(self):
         """Return the interpreter's path. A sent one is unpacked under another name and renamed."""
-        archive = self._asked["archive"]
+        archive = self._interpreter.get("archive")
         if not archive:
-            return self._asked["python"] or ""
+            return self._interpreter.get("path") or ""
         home = os.path.join(self._prefix, "python", archive.partition(".tar.")[0])
         python = os.path.join(home, "bin", "python3")
         if self._run(python, "-I", "-c", "")[0]:
@@ -280,22 +211,22 @@ class Build:
                 "tar", "-xf", path, "-C", f"{home}.new", "--strip-components=1", "--no-same-owner"
             )
             if status:
-                raise BuildError(f"interpreter archive {archive} cannot be unpacked", None, said)
+                raise HostError(f"interpreter archive {archive} cannot be unpacked", None, said)
             os.replace(f"{home}.new", home)
         return python
 
     def _check_interpreter(self, python):
-        wanted = self._asked["python_version"]
+        wanted = self._interpreter["version"]
         status, found, said = self._run(python, "-I", "-c", PYTHON_VERSION)
         if status:
-            raise BuildError(f"interpreter {python} does not run: {last_lines(said, 1)}", PLAN_AGAIN)
+            raise HostError(f"interpreter {python} does not run: {last_lines(said, 1)}", PLAN_AGAIN)
         if not f"{found.strip()}.".startswith(f"{wanted}."):
             text = f"interpreter {python} is Python {found.strip()}, and the lock was solved for {wanted}"
-            raise BuildError(text, PLAN_AGAIN)
+            raise HostError(text, PLAN_AGAIN)
 
     def _build(self):
         self._install_uv()
-        python = self._interpreter()
+        python = self._place_interpreter()
         self._check_interpreter(python)
         self._remove(self.path, *self._caches())
         # On the file system of the environment, so that uv can link what it unpacks.
@@ -308,11 +239,11 @@ class Build:
 
     def _fill(self, python, cache):
         asked, kept = self._asked, os.path.join(self.path, "lock.txt")
-        shares = asked["torch"] and shares_packages(python)
+        shares = self._torch and shares_packages(python)
         options = ["--system-site-packages"] if shares else []
         what = f"create environment {self._digest}"
         self._use_uv(cache, what, "venv", "--quiet", "--no-project", *options, "--python", python, self.path)
-        if asked["torch"] and is_virtual(python):
+        if self._torch and is_virtual(python):
             self._reach_packages(python)
         store(kept, asked["lock"])
         store(os.path.join(self.path, "stack.json"), json.dumps(asked["stack"]) + "\n")
@@ -320,9 +251,9 @@ class Build:
         # uv lets everybody write its lock file, whatever the umask is; nothing else installs into this folder.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, ".lock"))
-        self._ask(asked["programs"]["check_lock"], kept)
-        self._ask(asked["programs"]["manifest"], kept, self._incoming)
-        if asked["torch"]:
+        self._ask(self._programs["check_lock"], kept)
+        self._ask(self._programs["manifest"], kept, self._incoming)
+        if self._torch:
             self._check_torch(python)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         marker = os.path.join(self.path, ".complete")
@@ -334,7 +265,7 @@ class Build:
         status, _, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
         self.output += said
         if status:
-            raise BuildError(
+            raise HostError(
                 f"uv could not {what}",
                 "what uv says stands above; run ./firstlight provision to send missing or damaged files anew",
                 self.output,
@@ -361,7 +292,7 @@ class Build:
         """Return what a program prints that the environment's own Python runs."""
         status, out, said = self._run(self._python, "-I", "-c", program, *arguments)
         if status:
-            raise BuildError(last_lines(said, 1), None, said)
+            raise HostError(last_lines(said, 1), None, said)
         return out.strip()
 
     def _reach_packages(self, python):
@@ -371,9 +302,9 @@ class Build:
         store(os.path.join(own, "_firstlight_torch.pth"), folders)
 
     def _check_torch(self, python):
-        found, planned = self._ask(TORCH_VERSION), self._asked["torch"]
+        found, planned = self._ask(TORCH_VERSION), self._torch
         if found != planned:
-            raise BuildError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
+            raise HostError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
 
     def _compile(self):
         """Compile the byte code in the background: an environment is complete without it.
@@ -385,7 +316,7 @@ class Build:
         lock = os.open(os.path.join(self.path, ".compiling"), os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             if locked(lock):
-                start(self._python, "-I", "-c", self._asked["programs"]["warm"], pass_fds=(lock,))
+                start(self._python, "-I", "-c", self._programs["warm"], pass_fds=(lock,))
         finally:
             os.close(lock)
 
@@ -409,15 +340,6 @@ def store(path, text):
     """Write a file below a folder that is not complete. Not flushed to the disk: that would wait for all wheels."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def content(path):
-    """Return a file's bytes; None where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 def is_virtual(python):
@@ -445,10 +367,12 @@ def main():
     build = Build(module.params)
     try:
         built = not build.is_complete() if module.check_mode else build.make()
-    except BuildError as error:
+    except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint, stderr=error.output)
     except OSError as error:
-        module.fail_json(msg=f"environment {module.params['digest']} cannot be built: {error}", stderr=build.output)
+        module.fail_json(
+            msg=f"environment {module.params['environment']['digest']} cannot be built: {error}", stderr=build.output
+        )
     paths = [build.path] if built else []
     module.exit_json(
         changed=built, paths=paths, stderr=build.output, **diff_result(module, [list_diff(build.path, [], paths)])

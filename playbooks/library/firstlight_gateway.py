@@ -16,40 +16,10 @@ options:
     description: Absolute folder that holds everything of this product on the host.
     type: path
     required: true
-  incoming:
-    description: Folder with the new files, which is removed. Files of C(secret) are kept readable for root alone.
-    type: path
+  gateway:
+    description: The gateway, as variable C(firstlight_gateway) of role C(gateway) has it.
+    type: dict
     required: true
-  digest:
-    description: Name of the new files; HAProxy knows it as its variable C(proc.firstlight).
-    type: str
-    required: true
-  secret:
-    description: Names of files that only root may read.
-    type: list
-    elements: str
-    required: true
-  unit:
-    description: Text of the unit.
-    type: str
-    required: true
-  unit_path:
-    description: Where the unit is written.
-    type: path
-    required: true
-  address:
-    description: Address that the gateway listens on.
-    type: str
-    required: true
-  port:
-    description: Port that the gateway listens on.
-    type: int
-    required: true
-  self_signed:
-    description: Names and addresses of a self-signed certificate. Empty where one was given, or none is needed.
-    type: list
-    elements: str
-    default: []
   timeout_s:
     description: Seconds that HAProxy may take to run with the new files.
     type: int
@@ -61,13 +31,7 @@ EXAMPLES = r"""
 - name: Run HAProxy with the new files
   firstlight_gateway:
     prefix: /opt/firstlight
-    incoming: /run/firstlight-gateway.incoming
-    digest: 0123456789abcdef
-    secret: [clients.map, hosts.map]
-    unit: "{{ text }}"
-    unit_path: /etc/systemd/system/firstlight-gateway.service
-    address: 0.0.0.0
-    port: 8443
+    gateway: "{{ firstlight_gateway }}"
 """
 
 RETURN = r"""
@@ -86,20 +50,14 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
-from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
+from ansible.module_utils.firstlight_files import differs, read, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
-    "incoming": {"type": "path", "required": True},
-    "digest": {"type": "str", "required": True},
-    "secret": {"type": "list", "elements": "str", "required": True, "no_log": False},
-    "unit": {"type": "str", "required": True},
-    "unit_path": {"type": "path", "required": True},
-    "address": {"type": "str", "required": True},
-    "port": {"type": "int", "required": True},
-    "self_signed": {"type": "list", "elements": "str", "default": []},
+    "gateway": {"type": "dict", "required": True},
     "timeout_s": {"type": "int", "default": 30},
 }
 CONFIG = "haproxy.cfg"
@@ -115,9 +73,8 @@ class Gateway(FileSet):
     """The gateway of one host."""
 
     def __init__(self, params):
-        super().__init__(params["prefix"], "gateway", params["incoming"], params["digest"])
-        self.params = params
-        self.unit = os.path.basename(params["unit_path"])
+        super().__init__(params["prefix"], "gateway", params["gateway"], params["timeout_s"])
+        self.unit = os.path.basename(self.wanted["unit_path"])
         self.socket = f"/run/{self.unit.partition('.')[0]}/admin.sock"
 
     def is_active(self):
@@ -137,21 +94,22 @@ class Gateway(FileSet):
 
     def matches(self):
         """Return whether HAProxy runs with the new files, as they should be."""
-        if self.live() != self.params["digest"] or read(self.params["unit_path"]) != self.params["unit"]:
+        if self.live() != self.digest or read(self.wanted["unit_path"]) != self.wanted["unit"]:
             return False
         if run("systemctl", "is-enabled", "--quiet", self.unit)[0] != 0:
             return False
-        if self.params["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
+        if self.wanted["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
             return False
-        wanted = [(os.path.join(self.current, name), name, text) for name, text in self.files().items()]
-        return all(read(path) == text and mode_of(path) == self.mode(name) for path, name, text in wanted)
+        return not any(
+            differs(os.path.join(self.current, name), text, self.mode(name)) for name, text in self.files().items()
+        )
 
     def mode(self, name):
-        return 0o600 if name in self.params["secret"] else 0o644
+        return 0o600 if name in self.wanted["secret"] else 0o644
 
     def require_free_address(self):
-        """Raise FileSetError when another program listens where the gateway is to listen."""
-        address, port = self.params["address"], self.params["port"]
+        """Raise HostError when another program listens where the gateway is to listen."""
+        address, port = self.wanted["address"], self.wanted["port"]
         address = "127.0.0.1" if address == "localhost" else address.strip("[]")
         kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
         with socket.socket(kind) as probe:
@@ -166,21 +124,21 @@ class Gateway(FileSet):
         if listeners and all('"haproxy"' in line for line in listeners) and self.is_active():
             return
         by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
-        raise FileSetError(
+        raise HostError(
             f"the gateway cannot listen on {address}:{port}{by}: {reason}",
             "end that program, or set firstlight_gateway_bind or firstlight_gateway_port",
         )
 
     def self_signed(self):
         """Return the self-signed certificate with its key; it is made again when its names change."""
-        names = ",".join(self.params["self_signed"])
+        names = ",".join(self.wanted["self_signed"])
         path, names_path = os.path.join(self.folder, "self-signed.pem"), os.path.join(self.folder, "self-signed.names")
         if read(names_path) != names or read(path) is None:
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
             status, _, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
             if status != 0:
-                raise FileSetError(
+                raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
@@ -191,11 +149,11 @@ class Gateway(FileSet):
         return read(path)
 
     def check(self, folder):
-        """Raise FileSetError when HAProxy refuses the files in a folder."""
+        """Raise HostError when HAProxy refuses the files in a folder."""
         status, _, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
             alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
-            raise FileSetError(
+            raise HostError(
                 f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}",
                 "what served before goes on; correct the setting that the message names, and run ./firstlight gateway again",
             )
@@ -207,21 +165,18 @@ class Gateway(FileSet):
         os.makedirs(folder, mode=0o700)
         for name, text in self.files().items():
             write(os.path.join(folder, name), text, self.mode(name))
-        if self.params["self_signed"]:
+        if self.wanted["self_signed"]:
             write(os.path.join(folder, CERTIFICATE), self.self_signed(), 0o600)
+        # The shares of a rollout: HAProxy refuses files that name a map that is missing.
+        shares = os.path.join(self.folder, CANARY_MAP)
+        if not os.path.exists(shares):
+            write(shares, "", 0o600)
 
     def apply(self):
         """Run HAProxy with the new files, or leave it with those of before."""
         require_systemd("the gateway", "put another host into group `gateway`")
         self.require_free_address()
-        self.write_set(self.fresh)
-        self.require_canary_map()
-        try:
-            self.check(self.fresh)
-        except FileSetError:
-            shutil.rmtree(self.fresh)
-            raise
-        before, name = self.in_use(), self.name_fresh()
+        before, name = self.take_fresh()
         self.write_unit()
         self.stop_packaged([PACKAGED])
         self.remember_drained(os.path.join(self.folder, name))
@@ -231,32 +186,26 @@ class Gateway(FileSet):
         self.remove_others({name, before})
 
     def write_unit(self):
-        path = self.params["unit_path"]
-        record_unit(self.params["prefix"], path)
-        if read(path) != self.params["unit"]:
-            write(path, self.params["unit"])
+        path = self.wanted["unit_path"]
+        record_unit(self.prefix, path)
+        if read(path) != self.wanted["unit"]:
+            write(path, self.wanted["unit"])
             run("systemctl", "daemon-reload")
 
     def start(self):
         """Start or reload HAProxy; return whether it runs with the new files."""
         run("systemctl", "enable", self.unit)
         run("systemctl", "reset-failed", self.unit)
-        deadline = time.monotonic() + self.params["timeout_s"]
+        deadline = time.monotonic() + self.timeout_s
         while time.monotonic() < deadline:
-            if run("systemctl", "reload-or-restart", self.unit, timeout_s=self.params["timeout_s"])[0] != 0:
+            if run("systemctl", "reload-or-restart", self.unit, timeout_s=self.timeout_s)[0] != 0:
                 return False
             again = time.monotonic() + RELOAD_S
             while time.monotonic() < min(again, deadline):
-                if self.live() == self.params["digest"]:
+                if self.live() == self.digest:
                     return True
                 time.sleep(0.1)
         return False
-
-    def require_canary_map(self):
-        """Write an empty map of shares where there is none: HAProxy refuses files that name one that is missing."""
-        path = os.path.join(self.folder, CANARY_MAP)
-        if not os.path.exists(path):
-            write(path, "", 0o600)
 
     def remember_drained(self, folder):
         """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""
@@ -265,13 +214,13 @@ class Gateway(FileSet):
             return
         status, _, said = run(sys.executable, program, "remember")
         if status != 0:
-            raise FileSetError(
+            raise HostError(
                 f"which hosts are drained cannot be kept: {last_lines(said, 2)}",
                 f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained",
             )
 
     def take_back(self, before):
-        """Return to the files of before. Always raises FileSetError."""
+        """Return to the files of before. Always raises HostError."""
         said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
         if before is not None:
             self.remember_drained(os.path.join(self.folder, before))
@@ -280,35 +229,16 @@ class Gateway(FileSet):
             run("systemctl", "disable", "--now", self.unit)
         elif not self.is_active():
             run("systemctl", "restart", self.unit)
-        raise FileSetError(
+        raise HostError(
             f"HAProxy did not start with the new files: {last_lines(said, 3)}",
             f"see its log on the host: journalctl -u {self.unit}",
         )
 
 
-def mode_of(path):
-    try:
-        return os.stat(path).st_mode & 0o777
-    except OSError:
-        return None
-
-
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     gateway = Gateway(module.params)
-    shown = os.path.join(gateway.current, CONFIG)
-    before, after = read(shown), gateway.files()[CONFIG]
-    try:
-        changed = not gateway.matches()
-        if changed and not module.check_mode:
-            gateway.apply()
-    except FileSetError as error:
-        module.fail_json(msg=str(error), hint=error.hint)
-    finally:
-        if not module.check_mode:
-            shutil.rmtree(module.params["incoming"], ignore_errors=True)
-    entries = [text_diff(shown, before, after)] if before != after else []
-    module.exit_json(changed=changed, digest=module.params["digest"], **diff_result(module, entries))
+    gateway.activate(module, {os.path.join(gateway.current, CONFIG): gateway.files()[CONFIG]})
 
 
 if __name__ == "__main__":

@@ -94,67 +94,56 @@ def ids_of(owner):
     return entry.pw_uid, entry.pw_gid
 
 
-def describe_folder(path):
-    """Return a folder's mode and owner as text; empty where there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return ""
-    kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
-    return f"{path} {kind} {stat.S_IMODE(found.st_mode):o} {found.st_uid}:{found.st_gid}"
+class Layout:
+    """Folders and tools, each with a line that describes it. With `check` nothing is made."""
 
+    def __init__(self, check):
+        self._check = check
+        self.paths, self.before, self.after = [], [], []
 
-def make_folder(path, mode, ids):
-    os.makedirs(path, exist_ok=True)
-    os.chown(path, *ids)
-    os.chmod(path, mode)
+    def _differs(self, path, found, wanted):
+        """Note a path whose line differs. Return whether it is to be made."""
+        if found == wanted:
+            return False
+        self.paths.append(path)
+        self.before += [found] if found else []
+        self.after.append(wanted)
+        return not self._check
 
+    def folder(self, path, mode, ids):
+        found = ""
+        if os.path.exists(path):
+            there = os.stat(path)
+            kind = "folder" if stat.S_ISDIR(there.st_mode) else "file"
+            found = f"{path} {kind} {stat.S_IMODE(there.st_mode):o} {there.st_uid}:{there.st_gid}"
+        if self._differs(path, found, f"{path} folder {mode:o} {ids[0]}:{ids[1]}"):
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, *ids)
+            os.chmod(path, mode)
 
-def describe_tool(path):
-    """Return a tool's hash and whether it can be executed; empty where there is none."""
-    try:
-        with open(path, "rb") as file:
-            return tool_line(path, file.read(), executable=os.access(path, os.X_OK))
-    except FileNotFoundError:
-        return ""
-
-
-def tool_line(path, content, executable=True):
-    return f"{path} {'executable' if executable else 'file'} sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def write_tool(path, content):
-    temporary = f"{path}.new"
-    with open(temporary, "wb") as file:
-        file.write(content)
-    os.chmod(temporary, 0o755)
-    os.replace(temporary, path)
+    def tool(self, path, content):
+        found = ""
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                kind = "executable" if os.access(path, os.X_OK) else "file"
+                found = f"{path} {kind} sha256:{hashlib.sha256(file.read()).hexdigest()}"
+        if self._differs(path, found, f"{path} executable sha256:{hashlib.sha256(content).hexdigest()}"):
+            with open(f"{path}.new", "wb") as file:
+                file.write(content)
+            os.chmod(f"{path}.new", 0o755)
+            os.replace(f"{path}.new", path)
 
 
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    prefix, paths, before, after = module.params["prefix"], [], [], []
+    prefix, layout = module.params["prefix"], Layout(module.check_mode)
     for folder in module.params["folders"]:
         path = os.path.join(prefix, folder["name"]).rstrip("/")
-        mode, ids = int(folder["mode"], 8), ids_of(folder["owner"])
-        found, wanted = describe_folder(path), f"{path} folder {mode:o} {ids[0]}:{ids[1]}"
-        if found != wanted:
-            paths.append(path)
-            before.append(found)
-            after.append(wanted)
-            if not module.check_mode:
-                make_folder(path, mode, ids)
+        layout.folder(path, int(folder["mode"], 8), ids_of(folder["owner"]))
     for name, text in module.params["tools"].items():
-        path, content = os.path.join(prefix, "bin", name), base64.b64decode(text)
-        found, wanted = describe_tool(path), tool_line(path, content)
-        if found != wanted:
-            paths.append(path)
-            before.append(found)
-            after.append(wanted)
-            if not module.check_mode:
-                write_tool(path, content)
-    diff = [list_diff("folders and tools", [line for line in before if line], after)]
-    module.exit_json(changed=bool(paths), paths=paths, **diff_result(module, diff))
+        layout.tool(os.path.join(prefix, "bin", name), base64.b64decode(text))
+    diff = [list_diff("folders and tools", layout.before, layout.after)]
+    module.exit_json(changed=bool(layout.paths), paths=layout.paths, **diff_result(module, diff))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ module: firstlight_model_files
 short_description: Move the files of a model into its folder, or link them there
 description:
   - Moves files from the incoming folder, and checks the hash of each.
-  - With C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
+  - Of a model with C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
   - Removes files that do not belong to the model, since an engine reads some files merely because they exist.
   - Checked hashes are kept in C(.complete) with size, times and inode of each file. A file is read again only when one of these differs.
   - C(FOLDER.manifest.txt) lists the files, with CRC-32, size in bytes, and path below the folder.
@@ -21,30 +21,13 @@ options:
     description: Folder on the host that holds the files sent by the controller.
     type: path
     required: true
-  on_host:
-    description: Folder on the host that has the files already. They are linked, and never changed.
-    type: path
+  model:
+    description: The model, as variable C(firstlight_model) of role C(model) has it.
+    type: dict
+    required: true
   reader:
     description: Account that must be able to read linked files. The module has to run as root then.
     type: str
-  files:
-    description: Files of the model.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Path below the folder, also in the incoming folder.
-        type: str
-        required: true
-      sha256:
-        description: Hash of the file.
-        type: str
-        required: true
-      size:
-        description: Size in bytes.
-        type: int
-        required: true
 author: Firstlight
 """
 
@@ -53,7 +36,7 @@ EXAMPLES = r"""
   firstlight_model_files:
     folder: /opt/firstlight/models/llama
     incoming: /var/tmp/firstlight-incoming
-    files: "{{ firstlight_model.files }}"
+    model: "{{ firstlight_model }}"
 """
 
 RETURN = r"""
@@ -72,33 +55,17 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import run
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, write
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
     "incoming": {"type": "path", "required": True},
-    "on_host": {"type": "path"},
+    "model": {"type": "dict", "required": True},
     "reader": {"type": "str"},
-    "files": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "sha256": {"type": "str", "required": True},
-            "size": {"type": "int", "required": True},
-        },
-    },
 }
 MARKER = ".complete"
-
-
-class ModelFileError(Exception):
-    """A file of the model that is missing or damaged, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
 
 
 def digests(path):
@@ -153,14 +120,12 @@ def move_file(file, incoming, folder):
             return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, False
         remove_state(folder)
         text = f"is not in {incoming}" if found is None else f"is damaged: it has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(
-            f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing"
-        )
+        raise HostError(f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing")
     found, crc = digests(part)
     if found != file["sha256"]:
         os.unlink(part)
         text = f"model file {file['name']} has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(text, "run ./firstlight provision: the file is sent again")
+        raise HostError(text, "run ./firstlight provision: the file is sent again")
     os.chmod(part, 0o644)
     os.replace(part, target)
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
@@ -171,40 +136,29 @@ def link_file(file, on_host, folder, reader):
     source, target = os.path.join(on_host, file["name"]), os.path.join(folder, file["name"])
     if not os.path.isfile(source):
         text = f"model file {file['name']} is not in {on_host}"
-        raise ModelFileError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
+        raise HostError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
     if os.path.getsize(source) != file["size"]:
         text = f"{source} has {os.path.getsize(source)} bytes, not {file['size']}"
-        raise ModelFileError(
+        raise HostError(
             text, "it is another revision, or its copy did not end; firstlight_model names what is expected"
         )
     if reader and not is_readable(source, reader):
         text = f"{source} cannot be read by account {reader}, which the service runs as"
-        raise ModelFileError(text, "let others read the file, and search its folders: chmod -R o+rX")
+        raise HostError(text, "let others read the file, and search its folders: chmod -R o+rX")
     found, crc = digests(source)
     if found != file["sha256"]:
         text = f"{source} has SHA-256 {found}, not {file['sha256']}"
-        raise ModelFileError(text, "it is another revision or damaged; firstlight_model names what is expected")
+        raise HostError(text, "it is another revision or damaged; firstlight_model names what is expected")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     replace_link(target, source)
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}
 
 
 def is_readable(path, account):
-    """Return whether an account can read a file, tried in a process of that account."""
-    found = pwd.getpwnam(account)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgroups(os.getgrouplist(account, found.pw_gid))
-            os.setgid(found.pw_gid)
-            os.setuid(found.pw_uid)
-            with open(path, "rb") as file:
-                file.read(1)
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1] == 0
+    """Return whether an account can read a file, tried by a program of that account."""
+    group = str(pwd.getpwnam(account).pw_gid)
+    words = ["setpriv", "--reuid", account, "--regid", group, "--init-groups", "head", "-c", "1", path]
+    return run(*words)[0] == 0
 
 
 def other_files(folder, files):
@@ -239,8 +193,8 @@ def take_files(files, missing, folder, checked, take):
 
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    folder, incoming, files = (module.params[name] for name in ("folder", "incoming", "files"))
-    on_host, reader = module.params["on_host"], module.params["reader"]
+    folder, incoming, model = (module.params[name] for name in ("folder", "incoming", "model"))
+    files, on_host, reader = model.get("files") or [], model.get("on_host"), module.params["reader"]
     checked = checked_before(folder)
     missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
 
@@ -256,7 +210,7 @@ def main():
     else:
         try:
             changed = take_files(files, missing, folder, checked, take)
-        except ModelFileError as error:
+        except HostError as error:
             module.fail_json(msg=str(error), hint=error.hint)
     module.exit_json(changed=bool(changed), files=changed, **diff_result(module, diff))
 

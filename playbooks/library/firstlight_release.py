@@ -14,7 +14,7 @@ description:
   - The API key is generated on the host, kept in C(etc/service.env) (mode 0600), and returned nowhere.
   - Files that override the unit, and files that Python would run at each start and that nobody installed, are moved to
     C(etc/set-aside), below the path that they had.
-  - Starts and stops nothing.
+  - Starts and stops nothing. With O(prefix) alone it only reports what is served.
 options:
   prefix:
     description: Absolute folder that holds everything of this product on the host.
@@ -59,6 +59,10 @@ EXAMPLES = r"""
   firstlight_release:
     prefix: /opt/firstlight
     rollback: previous
+
+- name: Read what is served
+  firstlight_release:
+    prefix: /opt/firstlight
 """
 
 RETURN = r"""
@@ -76,7 +80,7 @@ restart:
   type: bool
   returned: always
 former:
-  description: What served before under another supervisor or name, in the form of M(firstlight_release_info). None where nothing did.
+  description: What served before under another supervisor or name, with C(supervisor), C(name), C(scope) and C(uid). None where nothing did.
   type: dict
   returned: always
 supervisor:
@@ -101,12 +105,12 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_files import diff_result, differs, list_diff, read, replace_link, text_diff, write
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
     SWITCH,
-    ReleaseError,
     folder_of,
     known,
     linked,
@@ -159,18 +163,6 @@ def foreign_files(prefix, target):
     return unit_overrides(target["record"]["service"]) + find_hooks(environment)[1]
 
 
-def owner_and_mode(path):
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_uid, found.st_mode & 0o777
-
-
-def differs(path, text, mode):
-    return read(path) != text or owner_and_mode(path) != (os.geteuid(), mode)
-
-
 def write_release(prefix, target, switch, files):
     """Write what differs and switch `current`. Whatever cuts it off, the next call continues it."""
     for path in (os.path.join(prefix, "state.json"), os.path.join(prefix, "etc", "started")):
@@ -212,7 +204,7 @@ def activate(prefix, target, *, check):
     """Switch to a release; with `check` only report. Return the module's result and the entries of its diff."""
     if not check and not is_complete(prefix, target["environment"]):
         text = f"environment {target['environment']} is not complete in {prefix}/envs"
-        raise ReleaseError(text, "run ./firstlight provision")
+        raise HostError(text, "run ./firstlight provision")
     before, live = live_release(prefix, target)
     switch = next_switch(open_switch(prefix), live, linked_digest(prefix, "previous"), target["digest"])
     wanted = service_files(prefix, target)
@@ -251,11 +243,11 @@ def former_release(prefix, to):
     """Return the release of a rollback."""
     digest = to or origin_of(prefix) or linked_digest(prefix, "previous")
     if digest is None:
-        raise ReleaseError(f"{prefix}/previous does not exist: there is no earlier release", "nothing was changed")
+        raise HostError(f"{prefix}/previous does not exist: there is no earlier release", "nothing was changed")
     if to and to not in known(prefix) and not os.path.isdir(folder_of(prefix, to)):
         there = ", ".join(known(prefix)) or "none"
         text = f"release {to} is not on this host; there are: {there}"
-        raise ReleaseError(text, "nothing was changed; only the current and the previous release are kept")
+        raise HostError(text, "nothing was changed; only the current and the previous release are kept")
     return digest
 
 
@@ -263,23 +255,23 @@ def whole_release(prefix, digest):
     """Return a release with all that it needs.
 
     Raises:
-        ReleaseError: Its record, its environment or its model is gone.
+        HostError: Its record, its environment or its model is gone.
     """
     linked_ones = filter(None, (linked(prefix, name) for name in ("current", "previous")))
     target = load(prefix, digest) or next((found for found in linked_ones if found["digest"] == digest), None)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:
-        raise ReleaseError(
+        raise HostError(
             f"release {digest} is not whole: {folder_of(prefix, digest)}/{RECORD} is missing or damaged", hint
         )
     if not is_complete(prefix, target["environment"]):
         environment = os.path.join(prefix, "envs", target["environment"])
-        raise ReleaseError(
+        raise HostError(
             f"release {digest} cannot be served: its environment {environment} is gone or not complete", hint
         )
     model = (target["state"].get("readiness") or {}).get("model_folder")
     if model and not os.path.exists(os.path.join(model, "config.json")):
-        raise ReleaseError(f"release {digest} cannot be served: its model {model} is gone", hint)
+        raise HostError(f"release {digest} cannot be served: its model {model} is gone", hint)
     return target
 
 
@@ -290,29 +282,35 @@ def planned_release(module):
     planned = given["state"].get("release", target["digest"])
     if planned != target["digest"]:
         text = f"the record has the digest {target['digest']}, and the state names release {planned}"
-        raise ReleaseError(text, "run ./firstlight provision: it plans both together")
+        raise HostError(text, "run ./firstlight provision: it plans both together")
     return target
+
+
+def report(module, *, release):
+    """End with what is served, unchanged."""
+    served = service_of(linked(module.params["prefix"], "current"))
+    module.exit_json(changed=False, release=release, **served, paths=[], former=None, restart=False)
 
 
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
-        required_one_of=[("rollback", "release")],
         mutually_exclusive=[("rollback", "release")],
         required_together=[("environment", "release", "service", "state")],
     )
     prefix, kind = module.params["prefix"], module.params["rollback"]
     try:
         if kind == "unproven" and not can_return(prefix):
-            nothing = {"paths": [], "former": None, "restart": False}
-            module.exit_json(changed=False, release=None, **service_of(linked(prefix, "current")), **nothing)
+            report(module, release=None)
+        if kind is None and module.params["release"] is None:
+            report(module, release=linked_digest(prefix, "current"))
         if kind is None:
             target = planned_release(module)
         else:
             target = whole_release(prefix, former_release(prefix, module.params["to"]))
         result, diff = activate(prefix, target, check=module.check_mode)
-    except ReleaseError as error:
+    except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint)
     module.exit_json(**result, **diff_result(module, diff))
 

@@ -43,8 +43,18 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_releases import RECORD, folder_of, linked, needed, service_of, start_caches
-from ansible.module_utils.firstlight_unit import UNITS_BESIDE, find_hooks, unit_properties
+from ansible.module_utils.firstlight_releases import (
+    RECORD,
+    folder_of,
+    known,
+    linked,
+    load,
+    needed,
+    service_of,
+    start_caches,
+)
+from ansible.module_utils.firstlight_service_files import start_record
+from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
 FOLDERS = ("", "bin", "envs", "etc", "models", "releases")
@@ -182,27 +192,28 @@ def prune_start_caches(prefix, names, changes):
 
 
 def prune_units(prefix, live, changes):
-    """Remove units of earlier releases; those of gateway, health agent and monitoring belong to none."""
+    """Remove units of earlier releases. Those of a gateway or of monitoring are of no release, and stay."""
     record = os.path.join(prefix, "etc", "units")
-    service = live["record"]["service"]
-    unit = service["unit_path"] if service.get("unit") else None
-    known = (read(record) or "").split()
-    kept = [path for path in known if path == unit or os.path.basename(path) in UNITS_BESIDE]
-    for path in known:
-        if path not in kept and os.path.exists(path):
+    services = [load(prefix, digest)["record"]["service"] for digest in known(prefix)]
+    now, *others = [
+        service["unit_path"] if service.get("unit") else None for service in (live["record"]["service"], *services)
+    ]
+    earlier = {path for path in others if path} - {now}
+    for path in sorted(earlier):
+        if os.path.exists(path):
             changes.remove(path)
-    if known != kept:
-        changes.write(record, "".join(f"{path}\n" for path in kept))
+    listed = (read(record) or "").split()
+    if earlier & set(listed):
+        changes.write(record, "".join(f"{path}\n" for path in listed if path not in earlier))
 
 
 def record_state(prefix, live, changes):
     """Write the records, state.json last."""
-    variables = sha256(os.path.join(prefix, "etc", "service.env"))
-    started = f"{live['record']['service']['digest']} {live['environment']} {variables}\n"
-    changes.write(os.path.join(prefix, "etc", "started"), started, mode=0o600)
+    variables = read(os.path.join(prefix, "etc", "service.env"))
+    changes.write(os.path.join(prefix, "etc", "started"), start_record(live, variables), mode=0o600)
     changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, live)))
-    prune_folders(prefix, changes)
     prune_units(prefix, live, changes)
+    prune_folders(prefix, changes)
     unit, service = os.path.join(prefix, "state.unit"), service_of(live)
     if service["supervisor"] in ("systemd", "systemd-user"):
         changes.write(unit, "".join(f"{line}\n" for line in unit_properties(service)))

@@ -15,68 +15,10 @@ options:
     description: Absolute folder that holds everything of this product on the host.
     type: path
     required: true
-  name:
-    description: Name of the folder below the prefix.
-    type: str
-    required: true
-  incoming:
-    description: Folder with the new files, which is removed.
-    type: path
-    required: true
-  digest:
-    description: Name of the new files.
-    type: str
-    required: true
-  units:
-    description: Text of each unit by its name. Those with a section C([Install]) are enabled and started.
+  unit_set:
+    description: The units and their files, as an entry of variable C(firstlight_unit_sets) of role C(unit_sets) has them.
     type: dict
     required: true
-  packaged:
-    description: Units of the operating system's packages, which are stopped if the packages came with this product.
-    type: list
-    elements: str
-    default: []
-  account:
-    description: Account that may read the files and owns the folders of C(data).
-    type: str
-    required: true
-  ports:
-    description: What the units listen on.
-    type: list
-    elements: int
-    default: []
-  ready:
-    description: Addresses that answer 200 when the units run.
-    type: list
-    elements: str
-    default: []
-  checks:
-    description: What must succeed in the folder of the new files before they are used.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      command:
-        description: A program and its arguments.
-        type: list
-        elements: str
-        required: true
-  proofs:
-    description: What succeeds while what the units set up is in effect.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      command:
-        description: A program and its arguments.
-        type: list
-        elements: str
-        required: true
-  data:
-    description: Names of folders next to the sets, in which units write.
-    type: list
-    elements: str
-    default: []
   timeout_s:
     description: Seconds that the units may take to answer.
     type: int
@@ -88,14 +30,7 @@ EXAMPLES = r"""
 - name: Run Prometheus with the new files
   firstlight_unit_set:
     prefix: /opt/firstlight
-    name: monitoring
-    incoming: /run/firstlight-monitoring.incoming
-    digest: 0123456789abcdef
-    units: {firstlight-prometheus.service: "{{ text }}"}
-    account: prometheus
-    ready: ["http://127.0.0.1:9090/-/ready"]
-    checks: [{command: [promtool, check, config, prometheus.yml]}]
-    data: [prometheus]
+    unit_set: "{{ firstlight_unit_sets | first }}"
 """
 
 RETURN = r"""
@@ -115,33 +50,14 @@ import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_file_sets import FileSet, FileSetError, require_systemd
-from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
+from ansible.module_utils.firstlight_files import read, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
-    "name": {"type": "str", "required": True},
-    "incoming": {"type": "path", "required": True},
-    "digest": {"type": "str", "required": True},
-    "units": {"type": "dict", "required": True},
-    "packaged": {"type": "list", "elements": "str", "default": []},
-    "account": {"type": "str", "required": True},
-    "ports": {"type": "list", "elements": "int", "default": []},
-    "ready": {"type": "list", "elements": "str", "default": []},
-    "checks": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"command": {"type": "list", "elements": "str", "required": True}},
-    },
-    "proofs": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"command": {"type": "list", "elements": "str", "required": True}},
-    },
-    "data": {"type": "list", "elements": "str", "default": []},
+    "unit_set": {"type": "dict", "required": True},
     "timeout_s": {"type": "int", "default": 60},
 }
 FOLDER = "/etc/systemd/system"
@@ -152,10 +68,9 @@ class UnitSet(FileSet):
     """The units of one purpose on this host, and their files."""
 
     def __init__(self, params):
-        super().__init__(*(params[name] for name in ("prefix", "name", "incoming", "digest")))
-        self.params = params
-        self.units = {os.path.join(FOLDER, name): text for name, text in params["units"].items()}
-        self.running = [name for name, text in params["units"].items() if "\n[Install]\n" in text]
+        super().__init__(params["prefix"], params["unit_set"]["name"], params["unit_set"], params["timeout_s"])
+        self.units = {os.path.join(FOLDER, name): text for name, text in self.wanted["units"].items()}
+        self.running = [name for name, text in self.wanted["units"].items() if "\n[Install]\n" in text]
 
     def matches(self):
         """Return whether the units run with the new files already."""
@@ -172,19 +87,19 @@ class UnitSet(FileSet):
 
     def unproven(self):
         """Return the first command that does not find what the units set up; None when all do."""
-        commands = [proof["command"] for proof in self.params["proofs"]]
+        commands = [proof["command"] for proof in self.wanted["proofs"]]
         return next((f"`{' '.join(command)}` fails" for command in commands if run(*command)[0] != 0), None)
 
     def require_free_ports(self):
-        """Raise FileSetError when a program that is none of these units listens on a port of theirs, at any address."""
+        """Raise HostError when a program that is none of these units listens on a port of theirs, at any address."""
         mine = set()
         for name in self.running:
             mine.add(run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip())
-        for port in self.params["ports"]:
+        for port in self.wanted["ports"]:
             said = run("ss", "-Hltnp", f"sport = :{port}")[1]
             for program, pid in re.findall(r'\("([^"]+)",pid=(\d+)', said):
                 if pid not in mine:
-                    raise FileSetError(
+                    raise HostError(
                         f"`{program}` (process {pid}) listens on port {port} already",
                         "end that program, or set another port: docs/reference/inventory.md names the settings",
                     )
@@ -204,19 +119,19 @@ class UnitSet(FileSet):
 
     def account(self):
         try:
-            return pwd.getpwnam(self.params["account"])
+            return pwd.getpwnam(self.wanted["account"])
         except KeyError:
-            raise FileSetError(
-                f"there is no account `{self.params['account']}`, which the operating system's packages make",
-                f"see whether they are installed, and whether `getent passwd {self.params['account']}` names it",
+            raise HostError(
+                f"there is no account `{self.wanted['account']}`, which the operating system's packages make",
+                f"see whether they are installed, and whether `getent passwd {self.wanted['account']}` names it",
             ) from None
 
     def check(self, folder):
-        """Raise FileSetError when a program refuses the files in a folder."""
-        for check in self.params["checks"]:
+        """Raise HostError when a program refuses the files in a folder."""
+        for check in self.wanted["checks"]:
             status, _, said = run("env", "-C", folder, *check["command"])
             if status != 0:
-                raise FileSetError(
+                raise HostError(
                     f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",
                     "what ran before goes on; correct the setting that the message names, and run the command again",
                 )
@@ -224,20 +139,14 @@ class UnitSet(FileSet):
     def apply(self):
         """Run the units with the new files, or leave them with those of before."""
         require_systemd("the units", "choose another host for this")
-        self.stop_packaged(self.params["packaged"])
+        self.stop_packaged(self.wanted["packaged"])
         self.require_free_ports()
-        self.write_set(self.fresh)
-        try:
-            self.check(self.fresh)
-        except FileSetError:
-            shutil.rmtree(self.fresh)
-            raise
+        before, name = self.take_fresh()
         account = self.account()
-        for name in self.params["data"]:
-            path = os.path.join(self.folder, name)
+        for data in self.wanted["data"]:
+            path = os.path.join(self.folder, data)
             os.makedirs(path, exist_ok=True)
             os.chown(path, account.pw_uid, account.pw_gid)
-        before, name = self.in_use(), self.name_fresh()
         units = {path: read(path) for path in self.units}
         self.use(name)
         self.write_units(self.units)
@@ -245,13 +154,13 @@ class UnitSet(FileSet):
         problem = self.start(changed)
         if problem:
             self.take_back(before, units, problem)
-        self.remove_others({name, before, *self.params["data"]})
+        self.remove_others({name, before, *self.wanted["data"]})
 
     def write_units(self, units):
         """Write units by path; None removes one."""
         for path, text in units.items():
             if text is not None:
-                record_unit(self.params["prefix"], path)
+                record_unit(self.prefix, path)
                 write(path, text)
             elif os.path.exists(path):
                 os.unlink(path)
@@ -263,9 +172,9 @@ class UnitSet(FileSet):
             run("systemctl", "enable", name)
             run("systemctl", "reset-failed", name)
             run("systemctl", "restart" if name in changed else "reload-or-restart", name)
-        deadline = time.monotonic() + self.params["timeout_s"]
+        deadline = time.monotonic() + self.timeout_s
         while True:
-            problem = next(filter(None, map(self.problem_of, self.params["ready"])), None) or self.unproven()
+            problem = next(filter(None, map(self.problem_of, self.wanted["ready"])), None) or self.unproven()
             failed = [name for name in self.running if run("systemctl", "is-active", "--quiet", name)[0] != 0]
             if problem is None and not failed:
                 return None
@@ -287,7 +196,7 @@ class UnitSet(FileSet):
             return f"{url}: {error}"
 
     def take_back(self, before, units, problem):
-        """Return to files and units of before. Always raises FileSetError."""
+        """Return to files and units of before. Always raises HostError."""
         kept = [name for name in self.running if units[os.path.join(FOLDER, name)] is not None]
         for name in set(self.running) - set(kept):
             run("systemctl", "disable", "--now", name)
@@ -295,7 +204,7 @@ class UnitSet(FileSet):
         self.use(before)
         for name in kept:
             run("systemctl", "restart", name)
-        raise FileSetError(
+        raise HostError(
             f"the new files are not used, since not all units answered with them: {problem}",
             f"see the logs on the host: journalctl -u {self.running[0]}",
         )
@@ -305,17 +214,7 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     units = UnitSet(module.params)
     new = {os.path.join(units.current, name): text for name, text in units.files().items()}
-    entries = [text_diff(path, read(path), text) for path, text in {**new, **units.units}.items() if read(path) != text]
-    try:
-        changed = not units.matches()
-        if changed and not module.check_mode:
-            units.apply()
-    except FileSetError as error:
-        module.fail_json(msg=str(error), hint=error.hint)
-    finally:
-        if not module.check_mode:
-            shutil.rmtree(module.params["incoming"], ignore_errors=True)
-    module.exit_json(changed=changed, digest=module.params["digest"], **diff_result(module, entries))
+    units.activate(module, {**new, **units.units})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import os
 import re
 import time
 
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, PackageError, kernels, run
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, kernels, run
+from ansible.module_utils.firstlight_sources import address
 
 
 def build_error():
@@ -22,11 +24,6 @@ def build_error():
     return ""
 
 
-def address(uri):
-    """Return an address without its scheme, since apt spells schemes differently: file:///srv is file:/srv."""
-    return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
-
-
 class Apt(Manager):
     upgrade = "apt-get full-upgrade"
     elsewhere = ""
@@ -37,15 +34,14 @@ class Apt(Manager):
 
     def addresses(self):
         """Return addresses of the repository; of the distribution's own by the origin in its Release file."""
-        repository = self.wanted["repository"]
-        if repository["uri"]:
-            return {address(repository["uri"])}
+        if self.repository["uri"]:
+            return {address(self.repository["uri"])}
         form = "$(ORIGIN)\t$(REPO_URI)"
         rows = [
             line.split("\t")
             for line in run("apt-get", "indextargets", "--format", form, "Created-By: Packages")[1].splitlines()
         ]
-        return {address(uri) for origin, uri in rows if origin == repository["origin"]}
+        return {address(uri) for origin, uri in rows if origin == self.repository["origin"]}
 
     def packages(self):
         """Return name, version and whether it is held, of every installed package."""
@@ -74,7 +70,7 @@ class Apt(Manager):
         own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
-            raise PackageError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
+            raise HostError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
 
     def repair(self, make):
         """Finish packages that another run of dpkg left half configured."""
@@ -90,7 +86,7 @@ class Apt(Manager):
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
             text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
-            raise PackageError(text, "try it on the host: dpkg --configure -a")
+            raise HostError(text, "try it on the host: dpkg --configure -a")
 
     def headers(self, have, make):
         """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
@@ -120,7 +116,7 @@ class Apt(Manager):
                 if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
             ]
             text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
-            raise PackageError(text, f"try it on the host: apt-get install {' '.join(words)}")
+            raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}")
 
     def hold(self, make):
         """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""
@@ -134,4 +130,4 @@ class Apt(Manager):
         if loose and make:
             status, _, said = self.patiently("apt-mark", "hold", *loose)
             if status != 0:
-                raise PackageError(f"apt-mark hold: {said.strip()[-200:]}")
+                raise HostError(f"apt-mark hold: {said.strip()[-200:]}")

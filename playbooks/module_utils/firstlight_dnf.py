@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, PackageError, kernels, run
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, kernels, run
 
 
 class Dnf(Manager):
@@ -14,9 +15,9 @@ class Dnf(Manager):
     upgrade = "dnf upgrade kernel"
     elsewhere = "; dkms and ocl-icd come from EPEL: enable it on the host"
 
-    def __init__(self, wanted):
-        super().__init__(wanted)
-        self.id = f"firstlight-{wanted['repository']['name']}"
+    def __init__(self, part, **options):
+        super().__init__(part, **options)
+        self.id = f"firstlight-{self.repository['name']}"
 
     def dnf(self, *words):
         return self.patiently("dnf", "-y", "-q", "--setopt=install_weak_deps=False", f"--enablerepo={self.id}", *words)
@@ -33,7 +34,7 @@ class Dnf(Manager):
         status, out, said = self.dnf("repoquery", "--qf", "%{name}\t%{evr}\t%{repoid}", *names)
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith("Error")]
-            raise PackageError(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
+            raise HostError(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
         for line in out.splitlines():
             name, version, source = line.split("\t")
             found.setdefault(name, []).insert(0, (version, source == self.id))
@@ -91,7 +92,7 @@ class Dnf(Manager):
         if absent or set(remove) & have.keys():
             causes = [line.strip() for line in said.splitlines() if re.match(r"\s*(Error|Problem|- )", line)]
             text = f"packages {' '.join(specs)} were not installed: {' '.join(causes[:4]) or said.strip()[-300:]}"
-            raise PackageError(text, f"try it on the host: dnf --enablerepo={self.id} install {' '.join(specs)}")
+            raise HostError(text, f"try it on the host: dnf --enablerepo={self.id} install {' '.join(specs)}")
 
     def hold(self, make):
         """Do nothing: see the class."""

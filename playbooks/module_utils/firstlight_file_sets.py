@@ -6,29 +6,25 @@ import os
 import shutil
 
 from ansible.module_utils.firstlight_commands import run
-from ansible.module_utils.firstlight_files import read, replace_link
-
-
-class FileSetError(Exception):
-    """What stands against the new files, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
+from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff
 
 
 class FileSet:
     """The files of one purpose: those in use, and the new ones of this run.
 
+    A subclass has `matches` (whether all is as it should be), `write_set` and `check` (of a folder with the new files), and `apply`.
+
     Args:
         prefix: Folder of the installation.
         name: Folder below it, which holds a folder for each set.
-        incoming: Folder with the new files.
-        digest: Name of the new files.
+        wanted: What is asked for; its `incoming` is the folder with the new files, its `digest` their name.
+        timeout_s: Seconds that the programs may take to run with the new files.
     """
 
-    def __init__(self, prefix, name, incoming, digest):
-        self.prefix, self.incoming, self.digest = prefix, incoming, digest
+    def __init__(self, prefix, name, wanted, timeout_s):
+        self.prefix, self.wanted, self.timeout_s = prefix, wanted, timeout_s
+        self.incoming, self.digest = wanted["incoming"], wanted["digest"]
         self.folder = os.path.join(prefix, name)
         self.current = os.path.join(self.folder, "current")
         self.fresh = os.path.join(self.folder, "new")
@@ -36,6 +32,39 @@ class FileSet:
     def files(self):
         """Return the new files by name."""
         return {name: read(os.path.join(self.incoming, name)) for name in sorted(os.listdir(self.incoming))}
+
+    def activate(self, module, shown):
+        """Bring the set to what is asked for, and end the module.
+
+        Args:
+            module: The Ansible module.
+            shown: Text of each file by its path that the difference shows.
+        """
+        entries = [text_diff(path, before, text) for path, text in shown.items() if (before := read(path)) != text]
+        try:
+            changed = not self.matches()
+            if changed and not module.check_mode:
+                self.apply()
+        except HostError as error:
+            module.fail_json(msg=str(error), hint=error.hint)
+        finally:
+            if not module.check_mode:
+                shutil.rmtree(self.incoming, ignore_errors=True)
+        module.exit_json(changed=changed, digest=self.digest, **diff_result(module, entries))
+
+    def take_fresh(self):
+        """Write and check the new files. Return the names of the set in use, None where there is none, and of the new one.
+
+        Raises:
+            HostError: A program refuses the new files.
+        """
+        self.write_set(self.fresh)
+        try:
+            self.check(self.fresh)
+        except HostError:
+            shutil.rmtree(self.fresh)
+            raise
+        return self.in_use(), self.name_fresh()
 
     def in_use(self):
         """Return the name of the set in use; None where there is none."""
@@ -74,6 +103,6 @@ class FileSet:
 
 
 def require_systemd(runs, hint):
-    """Raise FileSetError on a host without systemd. `runs` is what it would keep running."""
+    """Raise HostError on a host without systemd. `runs` is what it would keep running."""
     if not os.path.isdir("/run/systemd/system"):
-        raise FileSetError(f"this host has no systemd, which keeps {runs} running", hint)
+        raise HostError(f"this host has no systemd, which keeps {runs} running", hint)

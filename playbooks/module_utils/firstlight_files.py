@@ -14,6 +14,15 @@ def read(path):
         return None
 
 
+def differs(path, text, mode):
+    """Return whether a file has another text or mode, or belongs to another account than this one."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return True
+    return read(path) != text or (found.st_uid, found.st_mode & 0o777) != (os.geteuid(), mode)
+
+
 def write(path, text, mode=0o644):
     """Write a file atomically. A private one is never readable by others, not even for a moment."""
     os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -11,38 +11,13 @@ import re
 import time
 
 from ansible.module_utils.firstlight_commands import run as run_program
+from ansible.module_utils.firstlight_errors import HostError
 
 HELD = re.compile(
     "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
 )
 HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)]*\))?)")
 UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
-
-
-ARGUMENTS = {
-    "packages": {"type": "list", "elements": "str", "required": True},
-    "version": {"type": "str"},
-    "family": {
-        "type": "dict",
-        "options": {
-            "packages": {"type": "list", "elements": "str", "required": True},
-            "version": {"type": "str", "required": True},
-            "apart": {"type": "list", "elements": "str", "default": []},
-        },
-    },
-    "oldest": {"type": "dict", "default": {}},
-    "repository": {"type": "dict", "required": True},
-    "lock_timeout_s": {"type": "int", "default": 600},
-}
-"""Arguments that the modules have in common."""
-
-
-class PackageError(Exception):
-    """What stands against the packages, and what helps."""
-
-    def __init__(self, text, hint=None):
-        super().__init__(text)
-        self.hint = hint
 
 
 def run(*words):
@@ -72,20 +47,28 @@ def kernels():
 
 
 class Manager:
-    """What apt and dnf have in common."""
+    """What apt and dnf have in common.
 
-    def __init__(self, wanted):
-        self.wanted = wanted
-        self.version = wanted["version"]
-        self.family = wanted["family"]
-        self.oldest = wanted["oldest"]
-        self.uri = wanted["repository"]["uri"] or f"the sources of {wanted['repository']['name']}"
+    Args:
+        part: The packages and their repository, as variable `vendor_packages_part` has them.
+        version: Version of the packages of the family; None for that of the part.
+        lock_timeout_s: Seconds to wait for another package manager.
+    """
+
+    def __init__(self, part, version, lock_timeout_s):
+        self.part = part
+        self.repository = part["repository"]
+        self.family = part.get("family")
+        self.version = (version or part["version"]) if self.family else None
+        self.oldest = part.get("oldest") or {}
+        self.uri = self.repository["uri"] or f"the sources of {self.repository['name']}"
+        self.lock_timeout_s = lock_timeout_s
         self.updated = False
         self.changes, self.notes = [], []
 
     def patiently(self, *words):
         """Repeat a command while another package manager holds its lock, until the deadline."""
-        deadline = time.monotonic() + self.wanted["lock_timeout_s"]
+        deadline = time.monotonic() + self.lock_timeout_s
         while True:
             status, out, said = run(*words)
             if status == 0 or not HELD.search(said):
@@ -93,12 +76,16 @@ class Manager:
             if time.monotonic() >= deadline:
                 holder = HOLDER.search(said)
                 who = f" (process {holder.group(1)})" if holder else ""
-                text = f"another package manager{who} held its lock for {self.wanted['lock_timeout_s']} s"
-                raise PackageError(text, "wait for it to finish, then run the command again")
+                text = f"another package manager{who} held its lock for {self.lock_timeout_s} s"
+                raise HostError(text, "wait for it to finish, then run the command again")
             time.sleep(2)
 
     def named_like_family(self, name):
-        return bool(self.family) and matches(name, self.family["packages"]) and not matches(name, self.family["apart"])
+        return (
+            bool(self.family)
+            and matches(name, self.family["packages"])
+            and not matches(name, self.family.get("apart", ()))
+        )
 
     def in_family(self, name, version):
         """Return whether a package has the version scheme of the driver."""
@@ -113,7 +100,7 @@ class Manager:
         """Return whether every wanted package is installed in a fitting version; needs no repository."""
         return all(
             any(name in have and self.fits(name, have[name]) for name in package.split("|"))
-            for package in self.wanted["packages"]
+            for package in self.part["packages"]
         )
 
     def choose(self, offers):
@@ -122,7 +109,7 @@ class Manager:
         The driver's packages come from the vendor's repository in the wanted version; others (dkms) from any source.
         """
         chosen, missing = {}, []
-        for package in self.wanted["packages"]:
+        for package in self.part["packages"]:
             for name in package.split("|"):
                 own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
                 if not own and not self.named_like_family(name):
@@ -134,24 +121,30 @@ class Manager:
                 missing.append(package)
         return chosen, missing
 
-    def choose_version(self, make):
+    def choose_version(self, along, make):
         """Return the version to install: the planned one, or the newest within the plan's bounds that all packages have.
 
         Packages in `along` (the fabric manager) must be available in the same version.
         """
-        wanted = [package.split("|") for package in (*self.wanted["packages"], *self.wanted["along"])]
+        wanted = [package.split("|") for package in (*self.part["packages"], *along)]
         family = [names for names in wanted if any(self.named_like_family(name) for name in names)]
-        if self.version is None or not family or self.satisfied(self.installed()):
+        if not family or self.satisfied(self.installed()):
             return self.version
         found = self.common_versions(family)
         if self.version not in found and make:
             self.update()
             found = self.common_versions(family)
-        least, below = self.wanted["at_least"], self.wanted["below"]
+        least, below = self.part.get("at_least"), self.part.get("below")
         if self.version in found or not (least and below):
             return self.version
         fitting = [version for version in found if numbers(least) <= numbers(version) < numbers(below)]
-        return max(fitting, key=numbers, default=self.version)
+        if not fitting:
+            return self.version
+        newest = max(fitting, key=numbers)
+        self.notes.append(
+            f"{self.uri} has no {self.version} of all packages; {newest} is the newest within the plan's bounds"
+        )
+        return newest
 
     def common_versions(self, family):
         """Return versions that the repository has of each of these packages, under any of its names."""
@@ -164,7 +157,7 @@ class Manager:
 
     def install_before(self, make):
         """Install packages that add further repositories. Where none is available, the error for a later package says so."""
-        missing = [name for name in self.wanted["before"] if name not in self.installed()]
+        missing = [name for name in self.part.get("before", ()) if name not in self.installed()]
         offers = self.offers_of(missing)
         install = {name: offers[name][0][0] for name in missing if name in offers}
         if install:
@@ -174,18 +167,18 @@ class Manager:
                 self.updated = False
 
     def wanted_offers(self):
-        return self.offers_of([name for package in self.wanted["packages"] for name in package.split("|")])
+        return self.offers_of([name for package in self.part["packages"] for name in package.split("|")])
 
     def not_on_offer(self, package, offers):
         names = package.split("|")
         there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
-        raise PackageError(
+        raise HostError(
             f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
             f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
         )
 
-    def transaction(self, have, make):
+    def transaction(self, have, headers, make):
         """Return what to install (name and version) and what to remove (names)."""
         install, chosen = {}, {}
         if not self.satisfied(have):
@@ -202,7 +195,7 @@ class Manager:
             install = {
                 name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
             }
-        remove = [name for name in have if matches(name, self.wanted["instead_of"])]
+        remove = [name for name in have if matches(name, self.part.get("instead_of", ()))]
         others = [
             name
             for name, version in have.items()
@@ -219,7 +212,7 @@ class Manager:
             else:
                 remove.append(name)
         install.update(self.dependencies(install))
-        if self.wanted["headers"]:
+        if headers:
             install.update(self.headers(have, make))
         return install, sorted(remove)
 
@@ -230,7 +223,7 @@ class Manager:
     def no_headers(self, package, kernel, make):
         """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
         if make and kernel == os.uname().release:
-            raise PackageError(
+            raise HostError(
                 f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
                 f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
             )

@@ -20,14 +20,6 @@ FORMAT = 1
 RECORD, STATE, ENVIRONMENT, SWITCH = "release.json", "state.json", "environment", "switch.json"
 
 
-class ReleaseError(Exception):
-    """What stands against activating a release, and what helps."""
-
-    def __init__(self, text, hint):
-        super().__init__(text)
-        self.hint = hint
-
-
 def record_text(record):
     return json.dumps(record, indent=1, sort_keys=True) + "\n"
 

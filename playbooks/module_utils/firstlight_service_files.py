@@ -7,8 +7,8 @@ import os
 import re
 import secrets
 
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read
-from ansible.module_utils.firstlight_releases import ReleaseError
 
 KEY = "VLLM_API_KEY"
 PLAIN = re.compile(r"^[A-Za-z0-9_@%+=:,./-]*$")
@@ -22,7 +22,7 @@ def kept_key(text):
 def assignment(name, value):
     """Return a line that systemd's EnvironmentFile and a POSIX shell read alike."""
     if "\n" in value:
-        raise ReleaseError(f"environment variable {name} holds a line break", "set firstlight_env without it")
+        raise HostError(f"environment variable {name} holds a line break", "set firstlight_env without it")
     if PLAIN.match(value):
         return f"{name}={value}\n"
     return f'{name}="' + re.sub(r'(["\\$`])', r"\\\1", value) + '"\n'

@@ -11,24 +11,9 @@ import re
 import shutil
 import subprocess
 
+from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read, write
-from ansible.module_utils.firstlight_releases import ReleaseError
 
-UNITS_BESIDE = (
-    "firstlight-alertmanager.service",
-    "firstlight-blackbox-exporter.service",
-    "firstlight-firewall-start.service",
-    "firstlight-firewall.service",
-    "firstlight-gateway-address.service",
-    "firstlight-gateway-router.service",
-    "firstlight-gateway.service",
-    "firstlight-host-metrics.service",
-    "firstlight-host-metrics.timer",
-    "firstlight-health-agent.service",
-    "firstlight-node-exporter.service",
-    "firstlight-prometheus.service",
-)
-"""Units of a gateway, of the health agent, of firewalls and of monitoring, which may run on a host that serves; no release has them."""
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """
@@ -154,7 +139,7 @@ def unit_state(prefix, service):
     """
     answer = systemctl(service, "show", "--property=ActiveState,MainPID", service["name"])
     if answer is None:
-        raise ReleaseError(
+        raise HostError(
             f"systemd did not report the state of {service['name']} in time", "look at it there: systemctl status"
         )
     values = dict(line.split("=", 1) for line in answer.splitlines())

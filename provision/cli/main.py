@@ -10,7 +10,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import bundle, catalog, chat, exit_status, gateway, logs, tool, verify, wheels
+from provision.cli import catalog, chat, exit_status, logs, tool, verify, wheels
 from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
@@ -19,7 +19,6 @@ from provision.cli.options import (
     InventoryOption,
     JsonOption,
     MaxFailOption,
-    VerboseOption,
     YesOption,
     asked,
     refuse_with,
@@ -73,8 +72,6 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(gateway.app, name="gateway")
 app.command()(chat.chat)
 app.command()(tool.init)
 app.command("self-check")(tool.self_check)
@@ -214,21 +211,6 @@ def status(
     from provision.pipeline import operations
 
     raise typer.Exit(operations.status(request, as_json=as_json))
-
-
-@app.command()
-def monitoring(
-    *,
-    inventory: InventoryOption = None,
-    verbose: VerboseOption = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Set up Prometheus and its alerts on hosts of group `monitoring`, and exporters on all others."""
-    from provision.pipeline import commands
-
-    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
-    raise typer.Exit(commands.monitoring(request, as_json=as_json))
 
 
 @app.command()

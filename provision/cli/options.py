@@ -199,21 +199,21 @@ def _staging(
 
 def with_hosts(command: Command) -> Command:
     """Let a command take the options of hosts in place of its `**options`."""
-    return _with_options(command, _hosts)
+    return with_options(command, _hosts)
 
 
 def with_planning(command: Command) -> Command:
     """Let a command take the options of hosts and of planning in place of its `**options`."""
-    return _with_options(command, _hosts, _planning)
+    return with_options(command, _hosts, _planning)
 
 
 def with_staging(command: Command) -> Command:
     """Let a command take the options of hosts, of planning and of staging in place of its `**options`."""
-    return _with_options(command, _hosts, _planning, _staging)
+    return with_options(command, _hosts, _planning, _staging)
 
 
-def _with_options(command: Command, *shared: Callable[..., None]) -> Command:
-    """Replace `**options` in the signature that typer reads."""
+def with_options(command: Command, *shared: Callable[..., None]) -> Command:
+    """Let a command take the options of other functions in place of its `**options`: typer reads them from its signature."""
     declared: list[Callable[..., None]] = [*shared, command]
     signatures = [inspect.signature(one, eval_str=True) for one in declared]
     parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]

@@ -4,7 +4,30 @@
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
 | `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/pipeline/step.py`) |
-| `hooks.py` | functions that the core calls at certain places: `rolled_back`, `earlier_failure`, `page_section` |
+| `hooks.py` | functions that the core calls at certain places |
+
+| hook | what it is for |
+|---|---|
+| `open_bundle(request)` | verifies a bundle and returns the index settings and overrides that it gives a run |
+| `sent_early(context, planned, hosts)` | returns the hosts that get files while others are still staged |
+| `sending(context, planned, files)` | returns how files reach the hosts of a run, in place of the controller's own sending |
+| `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
+| `span_member(span, settings, name, agreed, prefix, devices)` | returns a host's part in a span (`provision/phases/serve/command_line.py`) |
+| `needs_full_probe(context)` | returns whether systemd's state and the listening ports of hosts are needed |
+| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/pipeline/left_out.py`) |
+| `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
+| `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
+| `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
+| `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/firewall.py`) |
+| `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
+| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/pipeline/starts.py`) |
+| `planned(hosts)` | returns lines on what a run sets up around the hosts of an inventory |
+| `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
+| `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |
+| `stage_for_bundle(context, planned)` | stages files that a bundle has besides those of environments |
+| `rolled_back(logs, outcome)` | notes which hosts a command took back |
+| `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
+| `page_section(run)` | returns a section of a run's page |
 
 The core imports no feature: a copy of the product without the folder of one works.
 """
@@ -15,19 +38,19 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 PACKAGE = "provision.features"
 
 
-def modules(name: str) -> Iterator[ModuleType]:
-    """Yield the module of this name of each feature that has one, by the names of the features."""
+@cache
+def modules(name: str) -> tuple[ModuleType, ...]:
+    """Return the module of this name of each feature that has one, by the names of the features."""
     folders = pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)
-    for feature in sorted(found.name for found in folders if found.ispkg):
-        path = f"{PACKAGE}.{feature}.{name}"
-        if importlib.util.find_spec(path) is not None:
-            yield importlib.import_module(path)
+    paths = (f"{PACKAGE}.{feature}.{name}" for feature in sorted(found.name for found in folders if found.ispkg))
+    return tuple(importlib.import_module(path) for path in paths if importlib.util.find_spec(path) is not None)
 
 
 def hooks(name: str) -> Iterator[Callable[..., Any]]:
@@ -35,3 +58,9 @@ def hooks(name: str) -> Iterator[Callable[..., Any]]:
     for module in modules("hooks"):
         if (hook := getattr(module, name, None)) is not None:
             yield hook
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call the function of this name of each feature that takes part there."""
+    for hook in hooks(name):
+        hook(*arguments)

@@ -8,19 +8,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
+from provision.core import features
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Installed
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.peers.relay import FIRST
-from provision.fleet.sources.choice import choose
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
-from provision.pipeline.distribution import in_order
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.sent_bytes import SentBytes
 
@@ -44,25 +41,10 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
     bare = [host for host in bare if host.name in context.sessions.locks]
     if not bare:
         return None
-    context.background.file_listener = upload = BackgroundUpload(
-        context, planned, first_of_classes(context, planned, bare)
-    )
+    for hook in features.hooks("sent_early"):
+        bare = hook(context, planned, bare)
+    context.background.file_listener = upload = BackgroundUpload(context, planned, bare)
     return upload
-
-
-def first_of_classes(context: RunContext, planned: PlannedHosts, bare: Sequence[Host]) -> list[Host]:
-    """Return the hosts that the controller sends to: the first of each class, and those that take no part."""
-    names = choose(bare).names
-    counts: Counter[str] = Counter()
-    first = []
-    for host in in_order(context, bare):
-        if host.name in names and host.source_of("wheels") != "controller":
-            group = planned.plan.for_host(host.name).hosts[0]
-            counts[group] += 1
-            if counts[group] > FIRST:
-                continue
-        first.append(host)
-    return first
 
 
 def _is_bare(installed: Installed | None) -> bool:

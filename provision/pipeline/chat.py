@@ -10,23 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from provision.core import features
 from provision.core.errors import Exit, ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.invocation import Invocation
-from provision.fleet.inventory.addresses import listened_on, own_address, with_port
+from provision.fleet.inventory.addresses import own_address, with_port
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.channel import Channel
 from provision.phases import serve as serve_phase
-from provision.phases.gateway.backends import endpoint_of
-from provision.phases.gateway.haproxy import CLIENTS
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary
 from provision.pipeline.phases import PROBE
 from provision.pipeline.rollback import readiness_of
 from provision.pipeline.runner import execute, read_inventory
-from provision.pipeline.traffic import folder_of, python_of
 
 PROGRAM = Path(serve_phase.__file__).parent / "onhost/chat/main.py"
 ANSWER_S = 330.0
@@ -110,10 +108,10 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
         key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None
         endpoint = {"url": f"http://{address}/v1", "model": readiness["served_name"], "key_file": key_file}
         return {**endpoint, "key_pattern": r"^VLLM_API_KEY=(\S+)$"}, f"{paths.prefix}/current/bin/python"
-    if host.is_gateway:
-        url = endpoint_of(host, own_address(listened_on(host.settings.gateway_bind)))
-        key_file = f"{folder_of(host)}/current/{CLIENTS}"
-        return {"url": url, "model": None, "key_file": key_file, "key_pattern": r"^(\S+) "}, python_of(host)
+    for chat_endpoint in features.hooks("chat_endpoint"):
+        found: tuple[dict[str, Any], str] | None = chat_endpoint(host)
+        if found is not None:
+            return found
     if readiness is not None:
         raise ServeError(
             f"host `{host.name}` has a part of a model", hint="ask the first host of the model, or the gateway"

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core.errors import Exit, InventoryError, ModelError, StageError, UsageError
+from provision.core import features
+from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
-from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import MONITORING as MONITORING_GROUP
-from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
@@ -32,22 +31,18 @@ from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
-    BEFORE_PLAN,
     CHANGES,
     DRIVERS,
-    FIREWALL,
-    GATEWAY,
-    MONITORING,
     PLAN,
     PROBE,
     PROBE_IN_FULL,
     steps_until,
 )
 from provision.pipeline.results import PlannedHosts
-from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.pipeline.runner import RunOutcome, execute
 from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
-from provision.report.planned_changes import around_lines, time_line
+from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from verify.printable import unguarded
 
@@ -122,45 +117,6 @@ def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) 
     return outcome.exit_code
 
 
-def gateway(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: No host of the inventory is a gateway.
-    """
-    require_gateway(request)
-    return run_steps(request, (*BEFORE_PLAN, GATEWAY, FIREWALL), as_json=as_json)
-
-
-def monitoring(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Set monitoring of all hosts up, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: No host of the inventory monitors.
-    """
-    if not any(host.is_monitoring for host in read_inventory(request).hosts):
-        raise InventoryError(
-            f"the inventory `{request.inventory}` has no group `{MONITORING_GROUP}` with a host",
-            hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
-        )
-    return run_steps(request, (*BEFORE_PLAN, MONITORING, FIREWALL), as_json=as_json)
-
-
-def require_gateway(request: CommandRequest) -> Inventory:
-    """Return the inventory of a command.
-
-    Raises:
-        InventoryError: No host of it is a gateway.
-    """
-    inventory = read_inventory(request)
-    if not any(host.is_gateway for host in inventory.hosts):
-        raise InventoryError(
-            f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY_GROUP}`",
-            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
-        )
-    return inventory
-
-
 def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
     """Print the summary: its first screen on a terminal, all of it to a file or a pipe."""
     if as_json:
@@ -205,13 +161,14 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     took = time_line(request.logs, planned.changes)
+    around = [line for lines in features.hooks("planned") for line in lines(outcome.hosts)]
     hosts = PlannedFrom(
         facts,
         settings,
         shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
         changes=planned.changes,
-        notes=(*around_lines(outcome.hosts), *([took] if took else [])),
+        notes=(*around, *([took] if took else [])),
         is_masked=True,
     )
     if why_not is not None:

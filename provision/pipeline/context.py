@@ -29,7 +29,7 @@ from provision.report.live import Progress
 
 if TYPE_CHECKING:
     from provision.core.models.phase_names import PhaseName
-    from provision.core.models.quarantine import Quarantine
+    from provision.pipeline.left_out import LeftOut
 
 T = TypeVar("T")
 StateT = TypeVar("StateT")
@@ -52,8 +52,8 @@ class RunContext:
     result: ProbedHosts = field(default_factory=ProbedHosts)
     """What the last phase that came to its end handed on."""
     outcomes: Outcomes = field(default_factory=Outcomes)
-    quarantined: dict[str, Quarantine] = field(default_factory=dict)
-    """The mark of each host that this run leaves out, or marked itself."""
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     stack: ExitStack = field(default_factory=ExitStack)
     sessions: HostSessions = field(init=False)
     _states: dict[type, Any] = field(default_factory=dict)
@@ -85,14 +85,14 @@ class RunContext:
         self._store = store
 
     def hosts(self) -> list[Host]:
-        """Return the hosts of the step and its batch that no phase has failed for and that are not quarantined, in inventory order."""
+        """Return the hosts of the step and its batch that no phase has failed for and that are not left out, in inventory order."""
         return [
             host
             for host in self.inventory.hosts
             if (host.is_provisioned or self.scope == "all")
             and (self.batch is None or host.name in self.batch)
             and not self.has_failed(host.name)
-            and host.name not in self.quarantined
+            and host.name not in self.left_out
         ]
 
     def begin_batch(self, names: Sequence[str]) -> None:

@@ -97,7 +97,8 @@ def diagnose_host(
         UsageError: The name matches several hosts.
     """
     only_host(request)
-    outcome = execute(request, (PROBE_IN_FULL, Step("diagnose", partial(diagnose, request=request), "probe", "all")))
+    step = Step("diagnose", partial(diagnose, request=request), "probe", "all", reads_only=True)
+    outcome = execute(request, (PROBE_IN_FULL, step))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         print_summary(outcome, as_json=as_json)

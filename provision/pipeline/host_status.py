@@ -1,51 +1,46 @@
-"""What `status` says of a host: what is installed, and what a gateway or a monitoring host is there for. Pure."""
+"""What `status` says of a host: what is installed and serves there, and what features add to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
-from provision.fleet.inventory.addresses import own_address, with_port
-from provision.phases.gateway.backends import endpoint_of, reached_at
-from provision.phases.gateway.traffic import Traffic
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
 from provision.report.endpoint import chat_commands, key_file
 from provision.report.last_verify import verified_line
 
 
-def gateway_of(host: Host, traffics: Mapping[str, Traffic], silent: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what is known of a gateway; None of any other host.
+@dataclass(frozen=True)
+class StatusPart:
+    """What a feature says of one host."""
 
-    Args:
-        host: The host.
-        traffics: The figures of gateways that answered, by name.
-        silent: Why others did not, by name.
-    """
-    if not host.is_gateway:
-        return None
-    traffic = traffics.get(host.name)
-    return {
-        "endpoint": endpoint_of(host, reached_at(host)),
-        "hosts": [{"host": one.host, "model": one.model, "state": one.state} for one in traffic.hosts]
-        if traffic is not None
-        else None,
-        "error": silent.get(host.name),
-    }
+    document: Mapping[str, Any]
+    """Its part of the JSON document."""
+    text: str = ""
+    """Its part of the host's line; empty where there is nothing to say."""
 
 
-def monitoring_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
-    """Return what is known of a monitoring host; None of any other."""
-    if not host.is_monitoring:
-        return None
-    settings = host.settings
-    return {
-        "prometheus": f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}",
-        "listens": None
-        if "ports" in facts.unknown
-        else any(port.port == settings.monitoring_port for port in facts.ports),
-    }
+@dataclass(frozen=True)
+class StatusHosts(ProbedHosts):
+    """Hosts that were probed, and what features say of them."""
+
+    parts: Mapping[str, Sequence[StatusPart]] = field(default_factory=dict)
+    """By host."""
+
+
+def ask_features(context: RunContext, probed: ProbedHosts) -> StatusHosts:
+    """Collect what features say of the hosts that were reached."""
+    parts: dict[str, list[StatusPart]] = {name: [] for name in probed.facts}
+    for status in features.hooks("status"):
+        for name, part in status(context, probed).items():
+            parts[name].append(part)
+    return StatusHosts(**vars(probed), parts=parts)
 
 
 def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
@@ -68,35 +63,26 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     return {"model": proof.model, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
 
 
-def described(
-    host: Host,
-    facts: HostFacts,
-    *,
-    serving: Mapping[str, Any] | None,
-    gateway: Mapping[str, Any] | None,
-    monitoring: Mapping[str, Any] | None,
-) -> str:
+def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None, parts: Sequence[StatusPart]) -> str:
     """Return one line of what is on a host.
 
     Args:
         host: The host.
         facts: What the probe found there.
         serving: Result of `serving_of`.
-        gateway: Result of `gateway_of`.
-        monitoring: Result of `monitoring_of`.
+        parts: What features say of it.
     """
     installed = facts.installed
     is_bare = installed is None or (installed.state is None and not installed.environments)
-    parts = []
+    words = []
     if serving:
         key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
-        parts.append(f"model {serving['model']} at {serving['endpoint']}{key}")
-    parts += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
-    parts += [_gateway(gateway)] if gateway else []
-    parts += [_monitoring(monitoring)] if monitoring else []
+        words.append(f"model {serving['model']} at {serving['endpoint']}{key}")
+    words += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
+    words += [part.text for part in parts if part.text]
     if installed is not None and installed.locked_by:
-        parts.append(f"locked by run {installed.locked_by.get('run', '?')}")
-    return "; ".join(parts)
+        words.append(f"locked by run {installed.locked_by.get('run', '?')}")
+    return "; ".join(words)
 
 
 def _installed(facts: HostFacts) -> list[str]:
@@ -113,21 +99,3 @@ def _installed(facts: HostFacts) -> list[str]:
         verified_line(installed.last_verify, facts.probed_at, installed.current),
         *(f"drift: {drift.sentence}" for drift in installed.drift),
     ]
-
-
-def _gateway(gateway: Mapping[str, Any]) -> str:
-    """Return a gateway in words; the figures of its hosts are those of `./firstlight gateway status`."""
-    at = f"gateway at {gateway['endpoint']}"
-    if gateway["hosts"] is None:
-        return f"{at}, no answer: {' '.join(gateway['error'].split())}" if gateway["error"] else at
-    models: dict[str, list[str]] = {}
-    for one in gateway["hosts"]:
-        models.setdefault(one["model"], []).append(f"{one['host']} {one['state']}")
-    served = ", ".join(f"{model} ({', '.join(hosts)})" for model, hosts in models.items())
-    return f"{at} for {served}" if served else f"{at}, no host behind it"
-
-
-def _monitoring(monitoring: Mapping[str, Any]) -> str:
-    if monitoring["listens"] is False:
-        return f"monitoring host, nothing listens at {monitoring['prometheus']}"
-    return f"monitoring host, Prometheus at {monitoring['prometheus']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from provision.core import features
 from provision.core.damage import damaged_model_files
 from provision.core.errors import DamagedSourceError, FirstlightError, InstallError
 from provision.core.formatting import format_bytes
@@ -12,13 +13,12 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
-from provision.fleet.sources.choice import choose
 from provision.phases.stage import Store, disk_needed
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
-from provision.pipeline.distribution import Distribution, in_order
 from provision.pipeline.results import InstalledHosts, StagedHosts
+from provision.pipeline.sending import Sending, in_order
 from provision.pipeline.sent_bytes import SentBytes
 from provision.report.run_files import TRANSFERS_FILE
 
@@ -105,9 +105,8 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
         for host in hosts
     }
-    bytes_s = context.state(SentBytes).bandwidth.bytes_s
-    choice = choose([host for host in hosts if files[host.name]], files, bytes_s)
-    distribution = Distribution(context, staged, files, choice)
+    hooks = features.hooks("sending")
+    sending: Sending = next((hook(context, staged, files) for hook in hooks), Sending(context, staged, files))
 
     def call(host: Host) -> None:
         total, done = sum(file.size for file in files[host.name]), 0
@@ -118,7 +117,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
             context.progress.bytes(host.name, done, total)
 
         try:
-            sent = distribution.send(host, report)
+            sent = sending.send(host, report)
         except DamagedSourceError as error:
             Store(context.cache).distrust(Path(error.path))
             raise
@@ -129,15 +128,10 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         context.progress.note(host.name, sent.by_source())
 
     try:
-        context.run_on_hosts("install", hosts, call, deadline_s=SEND_DEADLINE_S, cancel=distribution.abandon)
+        context.run_on_hosts("install", hosts, call, deadline_s=SEND_DEADLINE_S, cancel=sending.abandon)
     finally:
-        distribution.close()
+        sending.close()
         # of this step and, with batches, of those before
-        seen = context.state(SentBytes).transfers
-        from_peers = tuple(host.name for host in context.inventory.hosts if host.name in seen.from_peers)
-        context.state(SentBytes).transfers = seen.model_copy(
-            update={"reason": choice.reason, "from_peers": from_peers, "bytes_s": bytes_s and round(bytes_s)}
-        )
         context.run.write(TRANSFERS_FILE, context.state(SentBytes).transfers)
 
 

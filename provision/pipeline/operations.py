@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
-from provision.fleet.quarantine import QuarantineStore
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
 from provision.pipeline import CommandRequest, host_status, playbooks
@@ -28,14 +27,12 @@ from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.controller_remains import controller_remains
+from provision.pipeline.left_out import left_out
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
-from provision.pipeline.quarantine import mark_in_force
-from provision.pipeline.quarantine_return import return_to_service
 from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
 from provision.pipeline.step import Scope, Step
-from provision.pipeline.traffic import TrafficHosts, ask
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
 from provision.report.shell import command
@@ -56,7 +53,7 @@ def verify(
     *,
     as_json: bool,
     junit_file: Path | None = None,
-    with_return: bool = False,
+    check_hosts: Callable[[RunContext, ProbedHosts, CheckOptions], CheckedHosts] = verify_live,
 ) -> int:
     """Check the live environment of every host, compare the hosts, and print the checks.
 
@@ -65,7 +62,7 @@ def verify(
         options: Which checks run.
         as_json: Whether one JSON document is printed.
         junit_file: Where a JUnit report is written too.
-        with_return: Whether only quarantined hosts are checked, and returned to service where that is green.
+        check_hosts: Checks the hosts, or some of them.
 
     Returns:
         The exit code, on the scale of the checks.
@@ -77,8 +74,9 @@ def verify(
         options.selection.listed(options.level)
     if junit_file:
         require_writable(junit_file, "--junit")
-    function = return_to_service if with_return else verify_live
-    outcome = execute(request, (PROBE, Step("verify", partial(function, options=options), "verify")))
+    outcome = execute(
+        request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
+    )
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
         print_summary(outcome, as_json=as_json)
         return outcome.exit_code
@@ -88,9 +86,8 @@ def verify(
     aggregate = scrub([record.model_dump() for record in outcome.result.aggregate])
     if junit_file:
         write_atomically(junit_file, junit(list(documents.values()), aggregate))
-    stays = scrub(dict(outcome.result.stays))
-    left_out = outcome.result.left_out
-    asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in left_out]
+    conclusion = outcome.result.conclusion
+    asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in outcome.result.left_out]
     unreached = len(documents) < len(asked)
     if as_json:
         others = {host.name for host in outcome.hosts} - {host.name for host in asked}
@@ -98,29 +95,20 @@ def verify(
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
             {"missing": missing} if missing else {}
         )
-        several |= {"stays_quarantined": stays} if with_return else {}
-        is_one = len(documents) == 1 and not unreached and not with_return
+        several |= scrub(dict(conclusion.document)) if conclusion else {}
+        is_one = len(documents) == 1 and not unreached and conclusion is None
         write_stdout(json.dumps(next(iter(documents.values())) if is_one else several, indent=2))
     else:
         print_checks(records)
-        if with_return:
-            _print_returns(stays)
+        if conclusion:
+            write_stdout(redact("\n".join(conclusion.lines)))
         # On a terminal the verdict comes last, however long the table is.
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    if unreached or (with_return and any(stays.values()) and _is_green(records)):
+    if unreached or (conclusion and not conclusion.is_green and _is_green(records)):
         return EXIT_CODES["error"]
     return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
-
-
-def _print_returns(stays: Mapping[str, str | None]) -> None:
-    """Print what became of each quarantined host."""
-    lines = [
-        f"{name}: {f'stays quarantined: {reason}' if reason else 'returned to service'}"
-        for name, reason in stays.items()
-    ]
-    write_stdout("\n".join(lines or ["no host is quarantined"]))
 
 
 def _is_green(records: list[CheckRecord]) -> bool:
@@ -172,27 +160,22 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
 
 
 def status(request: CommandRequest, *, as_json: bool) -> int:
-    """Print what is installed and serving, as the probe and the gateways say."""
-    outcome = execute(request, (PROBE, Step("traffic", _read_traffic, "probe", "all")))
+    """Print what is installed and serving, as the probe and features say."""
+    asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
+    outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
-    seen = outcome.result if isinstance(outcome.result, TrafficHosts) else TrafficHosts()
-    traffics = {one.gateway: one for one in seen.traffics}
-    store = QuarantineStore(request.logs)
-    marks = {host.name: mark_in_force(store, host, found.get(host.name)) for host in outcome.hosts}
-    drained = {name: [one.gateway for one in seen.traffics if name in one.drained()] for name in found}
-    reached = [host for host in outcome.hosts if host.name in found]
-    gateways = {host.name: host_status.gateway_of(host, traffics, seen.silent) for host in reached}
-    monitors = {host.name: host_status.monitoring_of(host, found[host.name]) for host in reached}
-    serving = {host.name: host_status.serving_of(host, found[host.name]) for host in reached}
+    parts = outcome.result.parts if isinstance(outcome.result, host_status.StatusHosts) else {}
+    out = {host.name: left_out(request.logs, host, found.get(host.name)) for host in outcome.hosts}
+    serving = {
+        host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
+    }
     if as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
-                "drained_at": drained[name],
-                "quarantine": mark.model_dump() if (mark := marks[name]) else None,
+                "quarantine": why.record if (why := out[name]) else None,
                 "serving": serving[name],
-                "gateway": gateways[name],
-                "monitoring": monitors[name],
+                **{key: value for part in parts.get(name, ()) for key, value in part.document.items()},
             }
             if facts.installed
             else None
@@ -205,29 +188,13 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         failed = _failed_phase(summaries[host.name])
         line = failed.text if failed and failed.status == "failed" and failed.text else "not reached"
         if host.name in found:
-            line = host_status.described(
-                host,
-                found[host.name],
-                serving=serving[host.name],
-                gateway=gateways[host.name],
-                monitoring=monitors[host.name],
-            )
-        at = f"; drained at the gateway {', '.join(drained[host.name])}" if drained.get(host.name) else ""
-        why = f"; {mark.sentence}" if (mark := marks[host.name]) else ""
-        write_stdout(redact(f"{host.name}: {line}{at}{why}"))
+            own = parts.get(host.name, ())
+            line = host_status.described(host, found[host.name], serving=serving[host.name], parts=own)
+        reason = f"; {why.reason}" if (why := out[host.name]) else ""
+        write_stdout(redact(f"{host.name}: {line}{reason}"))
     for entry in next((one["call"] for one in serving.values() if one), ()):
         write_stdout("\n".join(command(entry)))
     return outcome.exit_code
-
-
-def _read_traffic(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
-    """Read what gateways know of hosts. One that does not answer is no failure here: the command shows what is there."""
-    answers = ask(context, [host for host in context.hosts() if host.is_gateway])
-    return TrafficHosts(
-        **vars(probed),
-        traffics=tuple(answers.traffics.values()),
-        silent={name: str(error) for name, error in answers.errors.items()},
-    )
 
 
 def stop(request: CommandRequest, *, as_json: bool = False) -> int:
@@ -320,7 +287,6 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     """
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
-    for rolled_back in features.hooks("rolled_back"):
-        rolled_back(request.logs, outcome)
+    features.call("rolled_back", request.logs, outcome)
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code

@@ -25,5 +25,3 @@ class RunOptions:
     """Whether `stage` asks for newer releases."""
     client: ClientSettings | None = None
     """Index settings that `stage` uses instead of the user's."""
-    older_bundle: bool = False
-    """Whether their bundle may be older than the last one of a host."""

@@ -11,45 +11,26 @@ from provision.core.models.phase_names import PHASES, PhaseName
 from provision.pipeline import (
     background_packages,
     background_upload,
-    conditions,
     drivers,
-    firewall,
-    gateway,
     install,
-    monitoring,
     plan,
     probe,
-    quarantine,
     serve,
-    span_start,
     stage,
     verify,
 )
 from provision.pipeline.step import BackgroundStep, FeatureStep, Step
 
-PROBE = Step("probe", probe.probe, "probe", "all")
+PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
-PLAN = Step("plan", plan.plan, "plan")
-CHANGES = Step("changes", plan.compare, "plan")
+PLAN = Step("plan", plan.plan, "plan", reads_only=True)
+CHANGES = Step("changes", plan.compare, "plan", reads_only=True)
 DRIVERS = Step("drivers", drivers.apply, "install", in_batches=True)
 STAGE = Step("stage", stage.stage, "stage", in_batches=True)
 INSTALL = Step("install", install.install, "install", in_batches=True)
 VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
-
-QUARANTINE = Step("quarantine", quarantine.leave_out, "plan", "all")
-SPAN_START = Step("span-start", span_start.prepare, "verify", applies=conditions.has_span, in_batches=True)
-GATEWAY = Step("gateway", gateway.apply, "serve", "all", applies=conditions.has_gateway)
-MONITORING = Step("monitoring", monitoring.apply, "serve", "all", applies=conditions.has_monitoring)
-FIREWALL = Step("firewall", firewall.apply, "serve", "all", applies=conditions.has_rules)
-UNMOVED = (
-    FeatureStep(QUARANTINE, after="probe"),
-    FeatureStep(SPAN_START, after="verify"),
-    FeatureStep(GATEWAY, after="serve", rank=1),
-    FeatureStep(MONITORING, after="serve", rank=2),
-    FeatureStep(FIREWALL, after="serve", rank=3),
-)
 
 
 def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:
@@ -63,7 +44,7 @@ def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step,
     return tuple(step for own in core for step in (own, *(one.step for one in ranked if one.after == own.name)))
 
 
-STEPS = in_order(CORE, [*UNMOVED, *(step for module in features.modules("order") for step in module.STEPS)])
+STEPS = in_order(CORE, [step for module in features.modules("order") for step in module.STEPS])
 BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 """What a command begins with that changes hosts: what they are, and which of them are left out."""
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")
@@ -75,13 +56,9 @@ BACKGROUND = (
 )
 
 
-READING = frozenset({"probe", "plan", "changes", "traffic", "diagnose"})
-"""Names of the steps that only read hosts. A command of these alone is a query, and no run; all others change or check hosts."""
-
-
-def reads_only(steps: Sequence[Step]) -> bool:
-    """Return whether steps only read hosts."""
-    return all(step.name in READING for step in steps)
+def fleet_steps(*names: str) -> tuple[Step, ...]:
+    """Return the steps of `FLEET` that have these names, in order."""
+    return tuple(step for step in FLEET if step.name in names)
 
 
 def steps_until(last: PhaseName) -> tuple[Step, ...]:

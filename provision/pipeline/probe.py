@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from provision.core import features
 from provision.core.install_paths import install_paths_of
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import probe as probe_host
-from provision.pipeline.conditions import wants_rules
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 
@@ -38,13 +38,13 @@ def probe(
         context: The run.
         earlier: What is known already; facts of the hosts that are probed are replaced.
         names: The hosts to probe; all when None.
-        in_full: Whether systemd's state and the listening ports are read too. Rules of firewalls need the latter.
+        in_full: Whether systemd's state and the listening ports are read too. Where a feature needs them, they always are.
         with_configuration: Whether packages, settings and services are read too.
 
     Returns:
         The facts of all hosts that answered now or earlier. Two names of one machine fail, and have none.
     """
-    whole = in_full or wants_rules(context)
+    whole = in_full or any(needed(context) for needed in features.hooks("needs_full_probe"))
 
     def call(host: Host) -> HostFacts:
         facts = probe_host(

@@ -86,6 +86,16 @@ class ServedHosts(VerifiedHosts):
 
 
 @dataclass(frozen=True)
+class Conclusion:
+    """What a command says besides the checks of hosts."""
+
+    document: Mapping[str, Any]
+    """What the printed document has in addition."""
+    lines: tuple[str, ...]
+    is_green: bool
+
+
+@dataclass(frozen=True)
 class CheckedHosts(ProbedHosts):
     """Hosts whose live environment was checked."""
 
@@ -94,8 +104,7 @@ class CheckedHosts(ProbedHosts):
     """Checks that compare hosts."""
     left_out: frozenset[str] = frozenset()
     """Hosts that were not to be checked."""
-    stays: Mapping[str, str | None] = field(default_factory=dict)
-    """By quarantined host: why its mark stays; None where it was lifted."""
+    conclusion: Conclusion | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,6 @@ class ChangedHosts(ProbedHosts):
     """Hosts that a command's playbook changed: `stop`, `uninstall`."""
 
     results: Mapping[str, PhaseResult] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ComparedHosts(ProbedHosts):
-    """Hosts whose service was measured with two choices."""
-
-    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def combined(results: Sequence[HostsT]) -> HostsT:

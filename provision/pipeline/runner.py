@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.core import features
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
@@ -21,17 +22,13 @@ from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
-from provision.phases.stage import Store
-from provision.phases.stage.bundle import open_bundle
-from provision.phases.stage.bundle.product_files import require_product
 from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.failures import diagnose
 from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.options import RunOptions
-from provision.pipeline.phases import background_of, reads_only
+from provision.pipeline.phases import background_of
 from provision.pipeline.playbooks import write_inventory
-from provision.pipeline.progress import report_progress
 from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
 from provision.pipeline.step import Step
@@ -83,8 +80,8 @@ def open_run(
         UsageError: An option cannot be used.
     """
     remove_left_folders()
-    client, model = _from_bundle(request) if request.bundle else (None, {})
-    inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
+    client, overrides = _from_bundle(request)
+    inventory = read_inventory(replace(request, overrides={**request.overrides, **overrides}))
     before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
@@ -105,7 +102,6 @@ def open_run(
                 first=failed_hosts(request.logs / before) if before else frozenset(),
                 refresh=request.refresh,
                 client=client,
-                older_bundle=request.older_bundle,
             ),
             stack=stack,
         )
@@ -124,21 +120,19 @@ def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
         return []
 
 
-def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:
-    """Verify a bundle and add its files to the store.
+def _from_bundle(request: CommandRequest) -> tuple[ClientSettings | None, dict[str, str]]:
+    """Return the index settings of a command with a bundle, and the overrides for its hosts; nothing for one without.
 
-    Returns:
-        Index settings that name the bundle, and the overrides for the hosts: its model, where that is a folder.
+    Raises:
+        BundleError: The bundle cannot be used.
+        UsageError: Nothing reads bundles, or another option contradicts it.
     """
-    if request.refresh:
-        raise UsageError(
-            "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
-        )
-    assert request.bundle is not None
-    progress = partial(report_progress, request.bundle.name)
-    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=progress)
-    require_product(opened.manifest)
-    return opened.settings, {"model": opened.model} if opened.model else {}
+    if request.bundle is None:
+        return None, {}
+    for hook in features.hooks("open_bundle"):
+        client, overrides = hook(request)
+        return client, overrides
+    raise UsageError("no feature of this copy of the product reads bundles", hint="leave --bundle out")
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
-    interrupted, query = False, reads_only(steps)
+    interrupted, query = False, all(step.reads_only for step in steps)
     with open_run(request, titles=_titles(steps), is_query=query) as context:
         with as_interrupt():
             try:

@@ -12,17 +12,15 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.install import changing
 from provision.pipeline.proof import prove
-from provision.pipeline.restart import Restarts
 from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
-from provision.pipeline.start_caches import StartCaches
+from provision.pipeline.starts import Starts
 from provision.pipeline.verify import check_again
 
 
 def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> ServedHosts:
     """Switch to the verified release, start its service, and prove that its answers are right.
 
-    Where the start fails, the host returns to the release that served before, if its settings say so. Hosts that get requests
-    from a gateway restart one after another, without requests.
+    Where the start fails, the host returns to the release that served before, if its settings say so.
 
     Args:
         context: The run.
@@ -40,15 +38,12 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             _keep_last_proof(context, host.name, verified.facts[host.name])
             text = "serves since its answers were verified" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
-    restarts = Restarts(context)
-    moving = {host.name for host in switching if moves(verified.desired[host.name], verified.facts[host.name])}
-    caches = StartCaches(context, verified, switching, still=again)
-    waves = [turn for wave in restarts.waves(switching, still=again, moving=moving) for turn in caches.turns(wave)]
+    starts = Starts(context, verified, switching, still=again)
+    waves = starts.turns(switching)
     restarted: dict[str, PhaseResult] = {}
     records: dict[str, ServeRecord] = {}
     for wave in waves:
-        caches.send(wave)
-        hosts = restarts.drain(wave)
+        hosts = starts.before(wave)
         done = playbooks.run_playbook(
             context,
             "serve",
@@ -75,11 +70,11 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         records |= prove(context, verified, requests, done, started)
         settled = [*hosts, *(unchanged if wave is waves[0] else ())]
         former = rollback.return_refused(context, verified, {host.name: releases[host.name] for host in settled})
-        restarts.bring_back(
-            settled, {host.name for host in settled if host.name in former or not context.has_failed(host.name)}
+        starts.after(
+            settled,
+            serving={host.name for host in settled if host.name in former or not context.has_failed(host.name)},
+            proven={name for name, record in records.items() if record.ready},
         )
-        # Hosts take requests again first: to fetch a cache may take minutes.
-        caches.keep(hosts, {name for name, record in records.items() if record.ready})
         restarted |= done
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
@@ -97,13 +92,6 @@ def _keep_last_proof(context: RunContext, name: str, facts: HostFacts) -> None:
 def serves(verified: StagedHosts, name: str) -> bool:
     """Return whether a host is to serve at all."""
     return verified.desired[name].service.supervisor != "none"
-
-
-def moves(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether what a host serves gets another name or address, so that a gateway has to be set up again."""
-    state = (facts.installed.state if facts.installed else None) or {}
-    before, after = state.get("readiness") or {}, desired.state["readiness"] or {}
-    return any(before.get(key) != after.get(key) for key in ("served_name", "host", "port"))
 
 
 def proven(desired: Desired, facts: HostFacts) -> bool:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
@@ -20,7 +21,6 @@ from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.verify.tool import build_zipapp
 from provision.pipeline import desired_state, spans
 from provision.pipeline.background_packages import package_sources
-from provision.pipeline.bundle_order import LastBundles, accept_bundle
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.host_changes import is_restart_only, is_up_to_date
@@ -136,12 +136,10 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
 
 
 def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
-    """Refuse an environment from a bundle that is older than the last one of the host. Raises BundleError."""
+    """Ask the bundle of a run whether a host may have another environment of it. Raises BundleError where it may not."""
     bundle = context.options.client.bundled if context.options.client else None
-    if bundle is None or (facts.installed and facts.installed.current == state.environment):
-        return
-    lasts = LastBundles(context.run.folder.parent)
-    accept_bundle(bundle, context.host(name), lasts, accepts_older=context.options.older_bundle)
+    if bundle is not None and not (facts.installed and facts.installed.current == state.environment):
+        bundle.accept(context.host(name), context.run.folder.parent)
 
 
 def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:
@@ -154,8 +152,9 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
 
 @cache
 def host_tools(folder: Path) -> Mapping[str, Path]:
-    """Return the programs for PREFIX/bin by name: those of the service, and the checks."""
-    return {**serve_tools(folder), "verify.pyz": build_zipapp(folder / "verify.pyz")}
+    """Return the programs for PREFIX/bin by name: those of the service and of features, and the checks."""
+    added = {name: path for programs in features.hooks("host_programs") for name, path in programs(folder).items()}
+    return {**serve_tools(folder), **added, "verify.pyz": build_zipapp(folder / "verify.pyz")}
 
 
 def _dpkg_status(context: RunContext, host: Host) -> str:

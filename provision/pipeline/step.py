@@ -36,6 +36,8 @@ class Step:
     """Whether the step has anything to do; always where this is None."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
+    reads_only: bool = False
+    """Whether it only reads hosts. A command of such steps alone is a query, and no run; all others change or check hosts."""
 
     def has_work(self, context: RunContext) -> bool:
         """Return whether the step may have anything to do, by what the run knows so far."""

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
-from provision.fleet.multihost import meet
-from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.expected_advisories import expected_advisories
 from provision.phases.verify.expected_gpus import expected_gpus
-from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s, tool_command
+from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.pipeline import learned_floors, playbooks, quarantine
+from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.install import building
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
@@ -152,17 +151,18 @@ def check(
             soak_minutes=options.soak_minutes,
             picked=options.selection,
             refute=options.refute,
+            progress=partial(context.progress.current, host.name),
         )
-        # At once: the mark must be there even if the run ends while other hosts are still at work.
-        quarantine.mark_failed(context, probed, host, verified.document)
+        # At once: what it says must be kept even if the run ends while other hosts are still at work.
+        features.call("host_checked", context, probed, host, verified.document)
         return verified
 
     documents: dict[str, Mapping[str, Any]] = {}
     limit_s = options.time_limit_s(devices, level="full" if deeper else None)
     is_kept = options.soak_minutes is None and not options.selection and not options.refute
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    if options.soak_minutes is None and not options.refute:
-        answers = learned_floors.with_records(context, probed, answers, learns=is_kept)
+    for hosts_checked in features.hooks("hosts_checked"):
+        answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
@@ -171,20 +171,27 @@ def check(
             context.run.change(
                 "checks", host=name, path=path, changed=True, level=options.level, exit_code=verified.exit_code
             )
-        decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
-        result = worst_result(name, decisive, time.monotonic() - started)
-        context.record(quarantine.with_mark(context, result))
-    quarantine.take_out_of_traffic(context, [name for name in documents if name in context.quarantined])
+        context.record(_result(context, name, verified, options, time.monotonic() - started))
     if options.refute:
         return documents, ()
     context.outcomes.checks |= documents
     aggregate = compare(list(context.outcomes.checks.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
-        aggregate.append(try_together(context, probed, with_torch, desired))
+        aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
     return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
+
+
+def _result(context: RunContext, name: str, verified: Verified, options: CheckOptions, seconds: float) -> PhaseResult:
+    """Return the result of a host's checks; where they leave it out of later runs, it says so."""
+    decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
+    result, out = worst_result(name, decisive, seconds), context.left_out.get(name)
+    if out is None:
+        return result
+    hint = "; ".join(filter(None, (result.hint, out.hint)))
+    return result.model_copy(update={"notes": (*result.notes, out.reason), "hint": hint})
 
 
 def failed_checks(
@@ -254,26 +261,6 @@ def device_count(facts: HostFacts | None) -> int:
         return 1
     drivers = [vendor.gpus for vendor in (facts.nvidia, facts.amd) if vendor]
     return max(1, len(facts.pci_gpus), sum(map(len, drivers)))
-
-
-def try_together(
-    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
-) -> dict[str, Any]:
-    """Let hosts find and reach one another, and exchange numbers. Nothing is configured on them.
-
-    Returns:
-        The record of the check.
-    """
-
-    def start(host: Host) -> Channel:
-        paths, state = probed.install_paths[host.name], desired.get(host.name)
-        environment = f"envs/{state.environment}" if state else "current"
-        command = tool_command(paths.prefix.rstrip("/"), environment, ["multihost"])
-        return context.session(host).open_channel(command, root=paths.root)
-
-    for host in hosts:
-        context.progress.note(host.name, "connects to the other hosts")
-    return meet({host.name: partial(start, host) for host in hosts})
 
 
 def resume_services(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> None:

@@ -40,6 +40,9 @@ class Progress(Protocol):
     def lines(self, lines: Sequence[str]) -> None:
         """Print lines that stay."""
 
+    def current(self, host: str, text: str) -> None:
+        """Report what a host does at this moment: a table shows it until the next report, plain lines leave it out."""
+
     def detail(self, host: str, text: str) -> None:
         """Report what only `--verbose` shows: a line of the service's log."""
 
@@ -118,6 +121,9 @@ class PlainProgress:
         with self._lock:
             for line in lines:
                 self._line(printable(line))
+
+    def current(self, host: str, text: str) -> None:
+        """Write nothing: there would be a line every few seconds."""
 
     def detail(self, host: str, text: str) -> None:
         if self._verbose:

@@ -84,6 +84,9 @@ class LiveProgress:
         with self._lock:
             self._row(host).text = printable_line(text)
 
+    def current(self, host: str, text: str) -> None:
+        self.note(host, text)
+
     def lines(self, lines: Sequence[str]) -> None:
         with self._lock:
             self._lines += [printable(line) for line in lines]

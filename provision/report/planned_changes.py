@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
-from provision.core.models.inventory import Host
 from provision.core.models.planned_change import PlannedChange
 from provision.report.history.runs import document, names, objects
 from provision.report.layout import clean, count, duration, fold_names
@@ -40,17 +39,6 @@ def change_lines(changes: Mapping[str, Sequence[PlannedChange]], *, indent: str 
 def _text(change: PlannedChange) -> str:
     sent = f"; {format_bytes(change.send_bytes)} to send" if change.send_bytes else ""
     return clean(change.text) + sent
-
-
-def around_lines(hosts: Iterable[Host]) -> list[str]:
-    """Return what hosts get besides an environment: gateways and monitoring are compared when a run comes to them."""
-    hosts = tuple(hosts)
-    serving = count(sum(host.is_serving for host in hosts), "host")
-    kinds = (
-        ("gateway", [host.name for host in hosts if host.is_gateway], f"HAProxy in front of {serving}"),
-        ("monitoring", [host.name for host in hosts if host.is_monitoring], "Prometheus and Alertmanager"),
-    )
-    return [f"{fold_names(names)}: {kind}, {what}; compared in the run" for kind, names, what in kinds if names]
 
 
 def time_line(logs: Path, changes: Mapping[str, Sequence[PlannedChange]]) -> str | None:

@@ -19,7 +19,7 @@ from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.builds.wheel_check import find_mismatches
 from tests.builds.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
 
 ROOT = Path(__file__).resolve().parents[2]
 

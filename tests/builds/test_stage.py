@@ -17,7 +17,7 @@ from provision.pipeline.desired_state import desired_state_of
 from tests.builds.conftest import Site, sample_key
 from tests.stage.stacks import FACTS, resolve_to
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
 
 
 def test_the_package_is_built_once_and_cached_under_its_key(site: Site) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.core.redaction import MASK, register_secret, scrub
+from provision.core.redaction import MASK, SHORTEST_KNOWN, register_secret, scrub
 
 WORDS = st.sampled_from(
     (
@@ -34,3 +34,20 @@ def test_a_secret_is_masked_from_its_registration_on() -> None:
     assert scrub(value) == value
     register_secret(secret)
     assert scrub(value) == {"note": f"used {MASK} once", MASK: 1}
+
+
+def test_a_registered_secret_is_returned_and_masked_from_the_shortest_length_on() -> None:
+    shortest, shorter = "quince"[:SHORTEST_KNOWN], "medlars"[: SHORTEST_KNOWN - 1]
+    assert (register_secret(shortest), register_secret(shorter)) == (shortest, shorter) == ("quince", "medla")
+    assert scrub([shortest, shorter]) == [MASK, shorter]
+
+
+def test_a_secret_that_begins_with_another_is_masked_as_a_whole() -> None:
+    for secret in ("orchard", "orchard-of-pears"):
+        register_secret(secret)
+    assert scrub("the orchard-of-pears") == f"the {MASK}"
+
+
+def test_the_argument_after_an_option_that_names_a_secret_is_masked() -> None:
+    words = ["serve", "--api-key", "plain", "--port", "8000", "--token", "--quiet", "note", "token", "five"]
+    assert scrub(words) == ["serve", "--api-key", MASK, "--port", "8000", "--token", "--quiet", "note", "token", "five"]

@@ -18,7 +18,7 @@ TEXTS = {
     if path.name != "causes.md"
 }
 BACKED = {
-    "OpenAI's Python client over TLS": "tests/gateway/test_haproxy.py::test_a_client_of_openai_works_over_tls",
+    "OpenAI's Python client over TLS": "tests/features/gateway/test_haproxy.py::test_a_client_of_openai_works_over_tls",
     "100 runs, each with": "tests/benchmarks/test_chaos.py",
 }
 """Words of a claim, and the test that backs it."""

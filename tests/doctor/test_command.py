@@ -18,7 +18,8 @@ from provision.report.diagnosis import diagnose
 from verify.doctor.catalog import load_causes
 from verify.doctor.cli import main
 from verify.doctor.engine import diagnose_texts
-from verify.doctor.render import WIDTH, render_text
+from verify.doctor.render import render_text
+from verify.printable import WIDTH
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = "INFO fine\nImportError: libcudart.so.13: cannot open shared object file: No such file or directory\n"

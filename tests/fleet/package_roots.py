@@ -43,11 +43,14 @@ class Root:
         return done.stdout
 
     def module(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
-        """Run one of the role's modules; return 0, or 1 if it failed, and its report with one item per line. Mode `look` is check mode."""
+        """Run one of the role's modules; return 0, or 1 if it failed, and its report with one item per line. Mode `look` is check mode.
+
+        The module gets what it has options for, and all of it as its option `part`.
+        """
         folder = self.path / MODULES
         if not folder.exists():
             copy_modules(folder)
-        options = documentation(name)["options"]
+        options, what = documentation(name)["options"], {**what, "part": what}
         result = run_module(
             name,
             check=mode == "look",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from provision.fleet.multihost import meet
+from provision.features.multinode.coordinator import meet
 from provision.fleet.ssh import open_session
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.command_runner import CommandRunner
@@ -37,6 +37,19 @@ routes |= {{"GET " + path: code("GET", path) for path in ("/metrics", "/docs", "
 print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models"), "routes": routes}}))
 """
 
+WAIT = """
+import time, urllib.request
+for _ in range(480):
+    try:
+        urllib.request.urlopen("http://127.0.0.1:{port}/health", timeout=60)
+        break
+    except OSError:
+        time.sleep(0.5)
+else:
+    raise SystemExit(1)
+"""
+"""One process that waits: a new one each second would take from the cores that the engine starts on."""
+
 
 def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
     """Return the list of models, with the host's own key and without one, and the answer of each route without a key."""
@@ -55,11 +68,7 @@ def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, d
 
 def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
     """Wait until the server is healthy. Raises RuntimeError if it is not within 240 s."""
-    host.sh(
-        "for i in $(seq 240); do python3 -c 'import urllib.request; "
-        f'urllib.request.urlopen("http://127.0.0.1:{port}/health")\' 2>/dev/null && exit 0; sleep 1; done; exit 1',
-        timeout_s=300,
-    )
+    host.sh(f"python3 -I - <<'END'\n{WAIT.format(port=port)}\nEND\n", timeout_s=300)
 
 
 def try_together(inventory: Path, names: set[str]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.features.gateway.stub_engine import __file__ as stub_file
 from tests.fleet.hosts import FleetHost
-from tests.gateway.stub_engine import __file__ as stub_file
 
 
 def serve_at(host: FleetHost, port: int) -> None:

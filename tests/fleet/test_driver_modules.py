@@ -1,4 +1,4 @@
-"""The driver role's modules in a bare root that is not booted, with substitutes for the programs that they call."""
+"""The scripts of the driver roles in a bare root that is not booted, with substitutes for the programs that they call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
-from tests.fleet.package_roots import Root
+from tests.fleet.package_roots import ENVIRONMENT, Root
 from tests.fleet.root import bare_root
+from tests.install.scripts import ROLES
 
 VERSION = "580.178.04"
 RUNS = os.uname().release
@@ -31,17 +32,25 @@ class DriverRoot(Root):
     def program(self, name: str, script: str) -> None:
         self.file(f"usr/local/bin/{name}", f"#!/bin/sh\n{script}\n")
 
+    def script(self, name: str, mode: str = "make", **variables: str) -> tuple[int, str]:
+        """Run a script of a role; return its status and its lines without `firstlight-`. Mode `look` is check mode."""
+        given = {**variables, "CHECK": str(int(mode == "look"))}
+        words = (f"FIRSTLIGHT_{variable}={value}" for variable, value in given.items())
+        done = self.run("env", "-i", *ENVIRONMENT, *words, "sh", "-c", (ROLES / name).read_text())
+        return done.returncode, (done.stdout + done.stderr).replace("firstlight-", "")
+
     def secure_boot(self) -> tuple[int, str]:
-        return self.module("firstlight_secure_boot_info", "make", {})
+        return self.script("nvidia_driver/files/secure_boot.sh")
 
     def initramfs(self, mode: str = "make") -> tuple[int, str]:
-        return self.module("firstlight_initramfs", mode, {"newer_than": f"/{BLACKLIST}"})
+        return self.script("nvidia_driver/files/initramfs.sh", mode, SETTINGS=f"/{BLACKLIST}")
 
     def kernel_modules(self, mode: str = "make") -> tuple[int, str]:
-        return self.module("firstlight_kernel_modules", mode, {"version": VERSION})
+        return self.script("nvidia_driver/files/kernel_modules.sh", mode, VERSION=VERSION)
 
     def load(self, mode: str = "make", driver: str = "nvidia") -> tuple[int, str]:
-        return self.module("firstlight_loaded_driver", mode, {"driver": driver, "version": VERSION})
+        role = {"nvidia": "nvidia_driver", "amdgpu": "rocm"}[driver]
+        return self.script(f"{role}/files/load.sh", mode, VERSION=VERSION, OLDEST=VERSION)
 
 
 @pytest.fixture

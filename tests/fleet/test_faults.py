@@ -3,7 +3,7 @@
 The tests of this file run in order on one host; each continues from the state that the one before left. In the first half, faults are made
 and undone one at a time: only the checks that must find a fault run there (`--only`), with the host's own tool and their dependencies. In the
 second half, several faults are made and one `provision` repairs them, because each restart of the service and each repair takes half a
-minute or more. Faults share a restart only if each has a record of its own (`RUNNING`), or was found before (`test_one_run_repairs_...`).
+minute or more. Faults share a restart only if each has a record of its own (`RUNNING`), or was found before (`DAMAGES`).
 The last tests serve a user's model.
 """
 
@@ -32,8 +32,11 @@ LIMIT_S = 600.0
 RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 WRONG_NUMBERS = [
-    pytest.param(fault, marks=pytest.mark.long, id=fault.name) for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
+    pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
+    for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
 ]
+DAMAGES = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
+"""Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay."""
 
 SERVED: dict[str, Any] = {
     # The host shares its cores with others: threads that wait must sleep, not spin.
@@ -126,9 +129,7 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
     assert_found(fault, records)
 
 
-def test_one_run_repairs_a_service_that_was_started_with_other_settings(
-    sound: FleetHost, inventory: str, firstlight: CommandRunner
-) -> None:
+def test_a_service_that_was_started_with_other_settings_is_found(sound: FleetHost) -> None:
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.make)
     # The server itself may take the unit's TimeoutStopSec of 60 s to stop.
@@ -139,24 +140,12 @@ def test_one_run_repairs_a_service_that_was_started_with_other_settings(
     records = verify(sound, "standard", tuple(check for fault in RUNNING for check in fault.checks))
     for fault in RUNNING:
         assert_found(fault, records)
-    sound.sh(f"{PREAMBLE}echo 'import os' > $site/stray.pth")  # no check sees this one: the probe of the run does
-    before = current(sound)
-    ended = firstlight("provision", "-i", inventory)
-    for fault in RUNNING:
-        sound.sh(PREAMBLE + fault.undo)
-    assert ended.code == 0, ended.output()
-    assert current(sound) == f"{before}-2"
-    assert ended.host(sound.name)["state"] == "serving"
-    answer = ask(sound)
-    assert (answer["with"][0], answer["without"][0]) == (200, 401)
 
 
-def test_one_run_repairs_damage_made_while_another_process_had_the_port(
+def test_damage_is_found_while_another_process_has_the_port(
     sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
-    # Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay.
-    damages = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
-    for fault in damages:
+    for fault in DAMAGES:  # before it stops: some of them are in what the engine has mapped
         sound.sh(PREAMBLE + fault.make)
     sound.sh(PREAMBLE + STOPPED.make)
     assert_found(STOPPED, verify(sound, STOPPED.level, STOPPED.checks))
@@ -169,18 +158,33 @@ def test_one_run_repairs_damage_made_while_another_process_had_the_port(
         assert {"libraries.files", "serving.model"} <= set(failing(ended)), ended.output()
     shown = firstlight("status", "-i", inventory)
     assert (shown.code, "libraries.files: fail at standard, found" in shown.out) == (1, True), shown.output()
-    rebuilt, started = current(sound).removesuffix("-2") + "-3", sound.sh(INVOCATION)
+
+
+def test_one_run_repairs_other_settings_and_damage(sound: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
+    sound.sh(f"{PREAMBLE}echo 'import os' > $site/stray.pth")  # no check sees this one: the probe of the run does
+    rebuilt, started = f"{current(sound)}-2", sound.sh(INVOCATION)
     ended = firstlight("provision", "-i", inventory)
+    for fault in RUNNING:
+        sound.sh(PREAMBLE + fault.undo)
     assert ended.code == 0, ended.output()
     assert ended.host(sound.name)["state"] == "serving"
     assert current(sound) == rebuilt
     assert sound.sh(f"ls {PREFIX}/envs").split() == [rebuilt], "there is no return to a damaged environment"
     assert sound.sh(INVOCATION) != started
+    answer = ask(sound)
+    assert (answer["with"][0], answer["without"][0]) == (200, 401)
 
 
 def test_in_the_end_the_host_is_as_before_the_first_fault(
     sound: FleetHost, inventory: str, firstlight: CommandRunner, untouched: dict[str, str]
 ) -> None:
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    assert differences(untouched, listing(sound)) == {}
+
+
+@pytest.mark.long(seconds=80)
+def test_a_sound_host_passes_all_checks_at_full(sound: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
     assert ended.code == 0, ended.output()
     # With vLLM's own engine, one after the other in one process.
@@ -189,7 +193,6 @@ def test_in_the_end_the_host_is_as_before_the_first_fault(
     assert "verified ok at full, " in firstlight("status", "-i", inventory).out
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
-    assert differences(untouched, listing(sound)) == {}
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.quarantine import Quarantine
+from provision.features.quarantine.marks import Quarantine
+from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
-from tests.gateway.running import wait_until
 
 CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway.service"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving
-from tests.gateway.running import wait_until
 
 CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway-address.service"

@@ -191,8 +191,8 @@ def test_an_unavailable_version_changes_nothing(old: AptRoot) -> None:
 def test_a_mirror_without_the_planned_version_gives_one_within_the_plans_bounds(
     root: AptRoot, planned: str, bounds: tuple[str | None, str | None], along: list[str], settled: str
 ) -> None:
-    what = wanted(version=planned, along=along, at_least=bounds[0], below=bounds[1])
-    status, output = root.module("firstlight_package_version_info", "make", what)
+    what = wanted(choose=True, version=planned, along=along, at_least=bounds[0], below=bounds[1])
+    status, output = root.module("firstlight_packages", "make", what)
     assert (status, output.splitlines()[-1]) == (0, f"version: {settled}")
     assert ("note:" in output) is (settled != planned)
     assert root.states() == {}

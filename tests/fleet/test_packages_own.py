@@ -63,10 +63,10 @@ def test_components_of_the_archive_are_enabled_once_with_its_own_address_and_key
 
 def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
     along = part(fabric=True)["packages"]
-    output = root.module("firstlight_package_version_info", "make", part(along=along))[1]
+    output = root.module("firstlight_packages", "make", part(choose=True, along=along))[1]
     assert output.splitlines()[-1] == "version: 580.159.03"
     assert "note: the sources of ubuntu has no 580.178.04 of all packages" in output
-    output = root.module("firstlight_package_version_info", "make", part())[1]
+    output = root.module("firstlight_packages", "make", part(choose=True))[1]
     assert output == f"version: {NEW}\n"
 
 

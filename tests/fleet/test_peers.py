@@ -25,13 +25,13 @@ from provision.core.models.inventory import Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
-from provision.fleet.peers import access, relay
-from provision.fleet.sources.choice import Choice
+from provision.features.peers import access, relay
+from provision.features.peers.choice import Choice
+from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh import Session, open_session
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.upload import list_remote
 from provision.pipeline.context import RunContext
-from provision.pipeline.distribution import Distribution
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
@@ -178,7 +178,7 @@ def test_hosts_get_files_by_themselves_and_the_controller_sends_what_is_wrong_or
         ]
         with distribution(site) as (context, getting), pytest.MonkeyPatch.context() as patch:
             # the first whole hash that finds the wrong bytes is the one on arrival
-            patch.setattr("provision.pipeline.distribution.sample", lambda *_: frozenset())
+            patch.setattr("provision.features.peers.distribution.sample", lambda *_: frozenset())
             send_to_all(context, getting)
             seen, events = context.state(SentBytes).transfers, context.run.path("events.jsonl").read_text()
     assert (seen.host, seen.path) == (a.size, a.size + weights.size)
@@ -287,7 +287,7 @@ def test_a_key_ends_with_a_killed_controller(site: Site, tmp_path: Path) -> None
         import os, signal, sys
         from pathlib import Path
         from provision.core.models.inventory import Host
-        from provision.fleet.peers import access
+        from provision.features.peers import access
         from provision.fleet.ssh import open_session
         from provision.fleet.ssh.upload import list_remote
 

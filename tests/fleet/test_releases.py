@@ -1,4 +1,4 @@
-"""Releases on two booted hosts: rolled back by a command, by name, and automatically when a start fails; and rolled out step by step.
+"""Releases on booted hosts: rolled back by a command, by name, and automatically when a start fails; and rolled out step by step.
 
 The tests of this file run in order; each continues from the state that the one before left.
 """
@@ -27,17 +27,21 @@ OTHER_NAME = "another-name"
 
 
 @pytest.fixture(scope="module")
-def hosts(fleet: Fleet) -> Iterator[list[FleetHost]]:
-    booted = boot_serving(fleet, 2)
+def host(fleet: Fleet) -> Iterator[FleetHost]:
+    """The host that all tests change."""
+    [booted] = boot_serving(fleet)
     yield booted
-    for host in booted:
-        host.remove()
+    booted.remove()
 
 
 @pytest.fixture(scope="module")
-def host(hosts: list[FleetHost]) -> FleetHost:
-    """The host that all tests change; the other one takes part in rollouts."""
-    return hosts[0]
+def hosts(fleet: Fleet, host: FleetHost, firstlight: CommandRunner, folder: Path) -> Iterator[list[FleetHost]]:
+    """That host and one more, which takes part in rollouts; a run finds it as planned."""
+    [other] = boot_serving(fleet)
+    found = firstlight("provision", "-i", str(other.inventory(folder / "other")))
+    assert (found.code, found.summary["changed"]) == (0, 0), found.output()
+    yield [host, other]
+    other.remove()
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +61,10 @@ def renamed(host: FleetHost, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def firstlight(hosts: list[FleetHost], folder: Path) -> CommandRunner:
-    """The command line; a run finds both hosts as planned."""
+def firstlight(inventory: str, folder: Path) -> CommandRunner:
+    """The command line; a run finds the host as planned."""
     run = CommandRunner(folder / "logs")
-    found = run("provision", "-i", str(write_inventory(folder / "both", hosts)))
+    found = run("provision", "-i", inventory)
     assert (found.code, found.summary["changed"]) == (0, 0), found.output()
     return run
 
@@ -76,7 +80,7 @@ def model_of(host: FleetHost) -> str:
     return str(models["data"][0]["id"])
 
 
-def test_a_changed_setting_is_rolled_back_by_a_command_in_the_same_environment(
+def test_a_changed_setting_makes_a_release_in_the_same_environment(
     firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
 ) -> None:
     first = installed(firstlight, inventory, host)
@@ -96,20 +100,13 @@ def test_a_changed_setting_is_rolled_back_by_a_command_in_the_same_environment(
     assert changed.host(host.name)["release"] == second["release"]
     assert (second["previous_release"], second["current"]) == (first["release"], first["current"])
     assert model_of(host) == OTHER_NAME
-    ended = firstlight("rollback", "-i", inventory)
-    assert ended.code == 0, ended.output()
-    assert ended.host(host.name)["serve"]["ready"]
-    assert ended.host(host.name)["release"] == first["release"]
-    assert model_of(host) == "builtin-1"
-    printed = firstlight("status", "-i", inventory).out
-    assert f"release {first['release']}; previous release {second['release']}" in printed
-    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+    assert firstlight("provision", "-i", renamed).summary["changed"] == 0
 
 
 def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
-    firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
+    firstlight: CommandRunner, host: FleetHost, renamed: str, folder: Path
 ) -> None:
-    before = installed(firstlight, inventory, host)
+    before = installed(firstlight, renamed, host)
     bad = str(host.inventory(folder / "bad", firstlight_vllm_args=["--no-such-option"]))
     ended = firstlight("serve", "-i", bad)
     assert ended.code == 1, ended.output()
@@ -120,24 +117,27 @@ def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
     assert text.endswith(f"release `{before['release']}` serves again, its answers are right")
     assert "--no-such-option" in str(summary["phases"]["serve"]["evidence"])
     assert summary["refused"] in (ended.run / "summary.txt").read_text()
-    assert model_of(host) == "builtin-1"
-    after = installed(firstlight, inventory, host)
+    assert model_of(host) == OTHER_NAME
+    after = installed(firstlight, renamed, host)
     assert (after["release"], after["previous_release"]) == (before["release"], before["previous_release"])
     assert after["state"]["release"] == before["release"], "the next run with the bad settings starts them again"
-    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+    assert firstlight("provision", "-i", renamed).summary["changed"] == 0
 
 
 def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = installed(firstlight, inventory, host)
-    first, second = before["release"], before["previous_release"]
+    second, first = before["release"], before["previous_release"]
     assert len(before["releases"]) == 3, "the refused release still exists for the next try"
-    ended = firstlight("rollback", "-i", inventory, "--to", second)
+    ended = firstlight("rollback", "-i", inventory, "--to", first)
     assert ended.code == 0, ended.output()
-    assert model_of(host) == OTHER_NAME
+    assert ended.host(host.name)["serve"]["ready"]
+    assert ended.host(host.name)["release"] == first
+    assert model_of(host) == "builtin-1"
     assert host.sh(f"cd {PREFIX}/releases; ls -d */").split() == sorted([f"{first}/", f"{second}/"])
-    assert installed(firstlight, inventory, host)["previous_release"] == first
+    assert f"release {first}; previous release {second}" in firstlight("status", "-i", inventory).out
+    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
 
 
 @pytest.mark.parametrize(("digest", "code"), [("00112233445566aa", 1), ("latest", 2)])
@@ -169,11 +169,10 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
-def test_the_live_table_reads_the_metrics_of_each_host(
-    firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
+def test_the_live_table_reads_the_metrics_of_a_host(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:
-    both = str(write_inventory(folder / "watched", hosts))
-    command = [sys.executable, "-m", "provision", "status", "-i", both, "--watch"]
+    command = [sys.executable, "-m", "provision", "status", "-i", inventory, "--watch"]
     environment = {**os.environ, "FIRSTLIGHT_LOGS": str(folder / "watching"), "TERM": "xterm", "COLUMNS": "120"}
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -184,10 +183,11 @@ def test_the_live_table_reads_the_metrics_of_each_host(
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     os.close(ours)
-    for host, found in releases(firstlight, both).items():
-        assert re.search(rf"{host} +{found['release'][:8]} +0 +0 +0\.0 +0\.0", screen), screen
+    release = installed(firstlight, inventory, host)["release"]
+    assert re.search(rf"{host.name} +{release[:8]} +0 +0 +0\.0 +0\.0", screen), screen
 
 
+@pytest.mark.long(seconds=130)
 def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_by_the_next_run(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:

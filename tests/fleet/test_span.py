@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision.phases.gateway.firewall import FIREWALL, START, RuleSet
+from provision.features.firewall.rules import FIREWALL, START, RuleSet
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy

@@ -1,4 +1,4 @@
-"""Features are folders that the core works without: nothing of the core names one, and a copy without one still works."""
+"""Features are folders that the core works without: nothing of the core names one, and a copy without one, or without all, still works."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from tests.house.test_imports import ROOT, complaint, imported, sources
 
 FEATURES = tuple(sorted(path.parent.name for path in (ROOT / "provision/features").glob("*/__init__.py")))
-NEEDS: dict[str, frozenset[str]] = {}
-"""Other features that a feature imports, by its name."""
-COPIED = ("provision", "verify", "playbooks", "inventory", "requirements")
+NEEDS = {"multinode": {"firewall"}, "quarantine": {"gateway"}, "rollout": {"gateway"}}
+"""Other features that a feature imports, by its name; it goes with them."""
+COPIED = ("provision", "verify", "playbooks", "inventory", "requirements", "tests")
 QUICK = ("tests/plan/test_explain.py", "tests/pipeline/test_up_to_date.py", "tests/report/test_text.py")
-"""Tests of the core that a copy without a feature has to pass."""
+"""Tests of the core that a copy without features has to pass."""
 
 
 def feature_of(path: Path) -> str | None:
@@ -47,20 +47,49 @@ def test_every_feature_says_what_it_is() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_copy_without_a_feature_plans_and_passes_tests_of_the_core(name: str, tmp_path: Path) -> None:
-    for folder in (*COPIED, "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", name))
+def test_a_copy_without_a_feature_plans(name: str, tmp_path: Path) -> None:
+    dependents = {other for other, needed in NEEDS.items() if name in needed}
+    plans(copy_without({name} | dependents, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_copy_without_features_plans_and_passes_tests_of_the_core(tmp_path: Path) -> None:
+    plans(copy_without(set(FEATURES), tmp_path))
+    run(tmp_path, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *QUICK)
+
+
+def copy_without(features: set[str], target: Path) -> Path:
+    """Copy the product and its tests, by hard links, without some features and their tests; return the copy."""
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return features.intersection(names) if Path(folder).name == "features" else set()
+
+    for folder in COPIED:
+        shutil.copytree(ROOT / folder, target / folder, ignore=left_out, copy_function=link)
     for file in ("pyproject.toml", "ansible.cfg", "README.md"):
-        shutil.copy(ROOT / file, tmp_path / file)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "FIRSTLIGHT_LOGS": str(tmp_path / "logs")}
+        shutil.copy(ROOT / file, target / file)
+    return target
 
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
 
-    assert json.loads(run("-m", "provision", "plan", "--what-if", "H100x8", "--json"))["stack"]
-    assert "changes" in run("-m", "provision", "provision", "--dry-run")
-    run("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *QUICK)
+def link(source: str, target: str) -> None:
+    """Link a file, or copy it with its times to another file system: compiled files are valid for those."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def plans(copy: Path) -> None:
+    """Plan a host that is described, and this one."""
+    assert json.loads(run(copy, "-m", "provision", "plan", "--what-if", "H100x8", "--json"))["stack"]
+    assert "changes" in run(copy, "-m", "provision", "provision", "--dry-run")
+
+
+def run(copy: Path, *words: str) -> str:
+    """Return what Python prints in a copy."""
+    environment = {**os.environ, "PYTHONPATH": str(copy), "FIRSTLIGHT_LOGS": str(copy / "logs")}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout

@@ -70,7 +70,7 @@ def test_the_installed_program_plans_and_writes_to_its_users_folders(program: Pa
 
 
 def test_an_installed_product_packs_the_same_files_into_a_bundle_as_a_checkout(program: Path) -> None:
-    listing = "from provision.phases.stage.bundle.product_files import product_files; print([name for name, _ in product_files()])"
+    listing = "from provision.features.bundle.product_files import product_files; print([name for name, _ in product_files()])"
 
     def names(python: str, **environment: str) -> set[str]:
         done = subprocess.run(

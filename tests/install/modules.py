@@ -66,12 +66,11 @@ def run_module(name: str, **parameters: Any) -> dict[str, Any]:
 
 
 def documentation(name: str) -> dict[str, Any]:
-    """A module's documentation as Ansible reads it, with its fragments."""
+    """A module's documentation as Ansible reads it."""
     # Imported here: Ansible costs half a second, and most users of this module only run modules.
     from ansible.plugins.loader import fragment_loader
     from ansible.utils.plugin_docs import get_docstring
 
-    fragment_loader.add_directory(str(PLAYBOOKS / "doc_fragments"))
     document, *_ = get_docstring(str(LIBRARY / f"{name}.py"), fragment_loader, is_module=True)
     return dict(document)
 

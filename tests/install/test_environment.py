@@ -25,23 +25,22 @@ pytestmark = pytest.mark.slow
 
 
 def parameters(site: Site, **changes: Any) -> dict[str, Any]:
-    """Return the module's parameters as the role gives them; nothing is compiled."""
+    """Return the module's parameters as the role gives them, with changes of the interpreter; nothing is compiled."""
     environment = site.variables["firstlight_environment"]
     for name in ("envs", "bin"):
         (site.prefix / name).mkdir(parents=True, exist_ok=True)
     programs = {name: program(name) for name in ("check_lock", "manifest")}
+    wanted = {
+        **environment,
+        "uv": changes.pop("uv", "uv"),
+        "last": changes.pop("last", []),
+    }
     return {
         "prefix": str(site.prefix),
         "incoming": str(site.incoming),
-        "digest": environment["digest"],
-        "lock": environment["lock"],
-        "stack": {},
-        "uv": "uv",
-        "python": environment["interpreter"]["path"],
-        "python_version": environment["interpreter"]["version"],
         "programs": {**programs, "warm": changes.pop("warm", "")},
         "lock_timeout_s": 1,
-        **changes,
+        "environment": {**wanted, "interpreter": {**environment["interpreter"], **changes}},
     }
 
 
@@ -49,8 +48,8 @@ def program(name: str) -> str:
     return (ROLES / f"environment/files/{name}.py").read_text()
 
 
-def build(site: Site, **changes: Any) -> dict[str, Any]:
-    return run_module("firstlight_environment", **parameters(site, **changes))
+def build(site: Site, *, check: bool = False, **changes: Any) -> dict[str, Any]:
+    return run_module("firstlight_environment", check=check, **parameters(site, **changes))
 
 
 def built(site: Site, **changes: Any) -> None:
@@ -139,7 +138,7 @@ def python_with_torch(folder: Path, version: str) -> Path:
 def test_the_hosts_own_torch_is_used(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.7.0+cu126")
     site.send()
-    built(site, python=str(python), torch="2.7.0+cu126")
+    built(site, path=str(python), torch="2.7.0+cu126")
     checked = run_checker(site)
     assert checked.returncode == 0, checked.stderr
 
@@ -157,7 +156,7 @@ def test_a_torch_of_a_virtual_environment_is_used(site: Site, tmp_path: Path, sh
     (home / "bin" / "python").symlink_to(below)
     (home / "pyvenv.cfg").write_text(f"home = {below.parent}\ninclude-system-site-packages = {shared}\n")
     site.send()
-    built(site, python=str(home / "bin" / "python"), torch="2.7.0+cu126")
+    built(site, path=str(home / "bin" / "python"), torch="2.7.0+cu126")
     find = "import importlib.util, torch; print(torch.__file__, importlib.util.find_spec('below') is not None)"
     python = str(site.environment / "bin" / "python")
     seen = subprocess.run([python, "-I", "-c", find], capture_output=True, text=True, check=True).stdout
@@ -169,7 +168,7 @@ def test_a_torch_of_a_virtual_environment_is_used(site: Site, tmp_path: Path, sh
 def test_another_torch_than_the_planned_one_is_refused(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.8.0+cu128")
     site.send()
-    text = failure(site, python=str(python), torch="2.7.0+cu126")
+    text = failure(site, path=str(python), torch="2.7.0+cu126")
     assert text == f"torch of {python} is 2.8.0+cu128, and the plan was made for 2.7.0+cu126"
 
 
@@ -280,7 +279,7 @@ def test_a_missing_package_to_install_last_is_named(site: Site) -> None:
 def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:
     site.send()
     path = site.variables["firstlight_environment"]["interpreter"]["path"]
-    text = failure(site, python_version="3.99")
+    text = failure(site, version="3.99")
     assert text.startswith(f"interpreter {path} is Python")
     assert "3.99" in text
 
@@ -293,7 +292,7 @@ def test_a_sent_interpreter_is_unpacked_under_the_prefix(site: Site) -> None:
     (tree / "python3").symlink_to(Path(site.variables["firstlight_environment"]["interpreter"]["path"]).resolve())
     archive = site.incoming / "cpython-test.tar.gz"
     subprocess.run(["tar", "-czf", archive, "-C", site.folder / "archive", "python"], check=True)
-    built(site, python="", archive="cpython-test.tar.gz")
+    built(site, path="", archive="cpython-test.tar.gz")
     assert not archive.exists()
     marker = json.loads((site.environment / ".complete").read_text())
     assert marker["interpreter"] == str(site.prefix / "python" / "cpython-test" / "bin" / "python3")

@@ -14,13 +14,14 @@ import pytest
 
 from tests.install.conftest import Site
 from tests.install.modules import run_module
+from tests.install.scripts import run_python
 
 pytestmark = pytest.mark.slow
 
 
-def take(site: Site, files: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    folder = str(site.prefix / "models" / "mine")
-    return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, files=files, **options)
+def take(site: Site, files: list[dict[str, Any]], *, on_host: str | None = None, **options: Any) -> dict[str, Any]:
+    folder, model = str(site.prefix / "models" / "mine"), {"files": files, "on_host": on_host}
+    return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, model=model, **options)
 
 
 def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> None:
@@ -178,10 +179,10 @@ def weights(folder: Path, size: int) -> Path:
 
 def test_a_folder_is_complete_with_its_configuration_and_all_of_its_weights(tmp_path: Path) -> None:
     path = weights(tmp_path, 4)
-    assert "config.json" in run_module("firstlight_model_info", folder=str(tmp_path))["msg"]
+    assert "config.json" in run_python("model/files/check_weights.py", str(tmp_path)).stderr
     (tmp_path / "config.json").write_text("{}")
-    assert run_module("firstlight_model_info", folder=str(tmp_path))["weights"] == [path.name]
+    assert run_python("model/files/check_weights.py", str(tmp_path)).returncode == 0
     weights(tmp_path, 8)
-    result = run_module("firstlight_model_info", folder=str(tmp_path))
-    assert f"{path} has {path.stat().st_size} bytes, not {path.stat().st_size + 4}" in result["msg"]
-    assert result["hint"].startswith("run ./firstlight provision")
+    done = run_python("model/files/check_weights.py", str(tmp_path))
+    assert f"{path} has {path.stat().st_size} bytes, not {path.stat().st_size + 4}" in done.stderr
+    assert "firstlight-hint: run ./firstlight provision" in done.stderr

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.phases.gateway.firewall import START
 from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
 
-PHASES = PLAYBOOKS.parent / "provision" / "phases"
 OLDEST = (3, 8)
 """The oldest Python that ansible-core 2.19 supports on a host."""
 
@@ -65,8 +63,3 @@ def test_a_module_works_in_check_mode(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(PLAYBOOKS.glob("*/*.py")), ids=lambda path: path.stem)
 def test_the_oldest_python_of_a_host_can_read_it(path: Any) -> None:
     ast.parse(path.read_text(), feature_version=OLDEST)
-
-
-def test_units_that_belong_to_no_release_stay_when_releases_go() -> None:
-    shipped = {path.name for kind in ("service", "timer") for path in PHASES.rglob(f"firstlight-*.{kind}")}
-    assert {*load("firstlight_state").UNITS_BESIDE} == shipped | {START.unit}

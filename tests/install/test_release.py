@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.phases.monitoring import unit_sets
 from tests.install.modules import run_module
+from tests.install.scripts import run_python
 
 
 def make_environment(prefix: Path, folder: str) -> None:
@@ -34,6 +35,7 @@ def activate(
     model: str | None = None,
     supervisor: str = "test",
     start_cache: str = "",
+    unit_name: str = "firstlight-vllm.service",
     **options: Any,
 ) -> dict[str, Any]:
     """Switch to a release that differs by its environment, unit and model. No supervisor is called `test`, so none is used."""
@@ -41,7 +43,7 @@ def activate(
         "supervisor": supervisor,
         "name": "firstlight-vllm.service",
         "unit": unit,
-        "unit_path": str(prefix / "units" / "firstlight-vllm.service"),
+        "unit_path": str(prefix / "units" / unit_name),
         "environment": {"VLLM_CACHE_ROOT": f"{prefix}/cache/start-{start_cache}/vllm"} if start_cache else {},
         "api_key": True,
         "digest": f"of {unit}{start_cache}",
@@ -222,10 +224,6 @@ def test_an_incomplete_release_is_not_activated(prefix: Path) -> None:
     assert f"releases/{first}/release.json is missing or damaged" in rollback(prefix, to=first)["msg"]
     assert (live(prefix), unit_of(prefix)) == (second, "[Service]\nNice=5\n")
     assert "environment three is not complete" in activate(prefix, "three")["msg"]
-    assert (
-        "one of the following is required: rollback, release"
-        in run_module("firstlight_release", prefix=str(prefix))["msg"]
-    )
 
 
 def test_an_unproven_release_is_left_for_its_predecessor_which_keeps_its_own_predecessor(prefix: Path) -> None:
@@ -330,19 +328,15 @@ def test_files_that_no_release_needs_are_removed_once_the_new_one_is_proven(pref
     ]  # fmt: skip
 
 
-def test_units_of_earlier_releases_are_removed_and_those_of_gateway_and_monitoring_stay(prefix: Path) -> None:
-    monitoring = [path.name for path in sorted(Path(unit_sets.__file__).parent.glob("units/firstlight-*"))]
-    others = [prefix / "units" / name for name in ("firstlight-gateway.service", *monitoring)]
-    former = prefix / "units" / "former.service"
-    served(prefix)
-    for unit in (former, *others):
-        unit.write_text("[Service]\n")
+def test_units_of_earlier_releases_are_removed_and_those_of_no_release_stay(prefix: Path) -> None:
+    former, gateway = (prefix / "units" / name for name in ("former.service", "firstlight-gateway.service"))
+    served(prefix, unit_name=former.name)
+    gateway.write_text("[Service]\n")
     listed = prefix / "etc" / "units"
-    listed.write_text(f"{former}\n{listed.read_text()}" + "".join(f"{unit}\n" for unit in others))
-    record(prefix)
-    assert not former.exists()
-    assert all(unit.exists() for unit in others)
-    assert listed.read_text().split() == [str(prefix / "units" / "firstlight-vllm.service"), *map(str, others)]
+    listed.write_text(f"{listed.read_text()}{gateway}\n")
+    served(prefix)
+    assert (former.exists(), gateway.exists()) == (False, True)
+    assert listed.read_text().split() == [str(gateway), str(prefix / "units" / "firstlight-vllm.service")]
 
 
 def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
@@ -359,7 +353,7 @@ def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
 def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_be_rolled_back(prefix: Path) -> None:
     make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
     make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
-    assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
+    assert run_module("firstlight_release", prefix=str(prefix))["name"] == "firstlight-vllm.service"
     served(prefix)
     assert not (prefix / "envs" / "one" / "service.json").exists()
     assert not (prefix / "envs" / "zero").exists()
@@ -386,15 +380,13 @@ def test_an_equal_service_without_releases_keeps_its_previous_one(prefix: Path) 
 
 
 def test_the_served_release_is_reported(prefix: Path) -> None:
-    assert run_module("firstlight_release_info", prefix=str(prefix))["supervisor"] == "none"
+    assert run_module("firstlight_release", prefix=str(prefix))["supervisor"] == "none"
     activate(prefix)
-    assert run_module("firstlight_release_info", prefix=str(prefix))["name"] == "firstlight-vllm.service"
+    assert run_module("firstlight_release", prefix=str(prefix))["name"] == "firstlight-vllm.service"
 
 
-def test_a_stop_is_recorded_for_this_boot(prefix: Path) -> None:
-    assert run_module("firstlight_stop_record", prefix=str(prefix), check=True)["changed"] is True
-    path = prefix / "etc" / "stopped.json"
-    assert not path.exists()
-    run_module("firstlight_stop_record", prefix=str(prefix))
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert json.loads(path.read_text())["boot_id"] == boot_id
+def test_a_stop_is_recorded_for_this_boot() -> None:
+    record = json.loads(run_python("service/files/stop_record.py").stdout)
+    assert record.keys() == {"at", "boot_id", "monotonic"}
+    assert record["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert 0 < record["monotonic"] <= time.monotonic()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.install.modules import run_module
+from tests.install.scripts import run_sh
 
 pytestmark = pytest.mark.slow
 
@@ -40,31 +40,40 @@ def prefix(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def supervise(prefix: Path, state: str, **options: Any) -> dict[str, Any]:
-    return run_module("firstlight_supervisord", prefix=str(prefix), state=state, timeout_s=5, **options)
+def supervise(prefix: Path, state: str, check: str = "0") -> subprocess.CompletedProcess[str]:
+    variables = {"prefix": str(prefix), "state": state, "program": "firstlight-vllm", "timeout_s": "5", "check": check}
+    return run_sh("service/files/supervisor.sh", **variables)
+
+
+def steps(prefix: Path, state: str, check: str = "0") -> list[str]:
+    """What the script did, in order."""
+    done = supervise(prefix, state, check)
+    assert done.returncode == 0, done
+    return [line.removeprefix("firstlight-changed: ") for line in done.stdout.splitlines()]
 
 
 def test_supervisord_is_started_once_and_stopped_once(prefix: Path) -> None:
-    assert supervise(prefix, "started", check=True)["actions"] == ["started"]
+    assert steps(prefix, "started", check="1") == ["started"]
     assert not (prefix / "run/pid").exists()
-    assert supervise(prefix, "started")["actions"] == ["started"]
-    assert supervise(prefix, "started")["changed"] is False
+    assert steps(prefix, "started") == ["started"]
+    assert steps(prefix, "started") == []
     pid = (prefix / "run/pid").read_text().strip()
-    assert supervise(prefix, "restarted", check=True)["actions"] == [f"stopped {pid}", "started"]
-    assert supervise(prefix, "stopped")["actions"] == [f"stopped {pid}"]
-    assert supervise(prefix, "stopped")["changed"] is False
+    assert steps(prefix, "restarted", check="1") == [f"stopped {pid}", "started"]
+    assert steps(prefix, "stopped") == [f"stopped {pid}"]
+    assert steps(prefix, "stopped") == []
 
 
 def test_a_stopped_program_is_started_again(prefix: Path) -> None:
-    supervise(prefix, "started")
+    steps(prefix, "started")
     pid = (prefix / "run/pid").read_text().strip()
     (prefix / "run/status").write_text("FATAL")
-    assert supervise(prefix, "started")["actions"] == [f"stopped {pid}", "started"]
-    supervise(prefix, "stopped")
+    assert steps(prefix, "started") == [f"stopped {pid}", "started"]
+    steps(prefix, "stopped")
 
 
 def test_a_program_that_does_not_start_is_reported_with_its_last_lines(prefix: Path) -> None:
     (prefix / "broken").touch()
-    result = supervise(prefix, "started")
-    assert result["msg"] == "supervisord did not start within 5 s: Error: .ini file has no section"
-    assert result["hint"] == f"try it on the host: {prefix}/current/bin/supervisord -n -c {prefix}/etc/supervisord.conf"
+    error, hint = supervise(prefix, "started").stdout.splitlines()[1:]
+    assert error == "firstlight-error: supervisord did not start within 5 s: Error: .ini file has no section"
+    how = f"{prefix}/current/bin/supervisord -n -c {prefix}/etc/supervisord.conf"
+    assert hint == f"firstlight-hint: try it on the host: {how}"

@@ -58,6 +58,14 @@ def test_a_command_is_recorded_with_its_arguments_and_exit_code() -> None:
     assert found["output"] == "it's done\nwarning"
 
 
+def test_a_script_is_recorded_by_its_beginning() -> None:
+    script = "# Builds the module.\n" + "true\n" * 200
+    found = describe_change("runner_on_ok", event({"changed": True, "rc": 0, "cmd": ["sh", "-c", script]}))
+    assert found is not None
+    assert found["command"].startswith("sh -c '# Builds the module.\n")
+    assert found["command"].endswith("... (1021 characters)'")
+
+
 @pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
 def test_a_failed_task_is_recorded_as_a_possible_change(kind: str) -> None:
     found = describe_change(kind, event({"msg": "no space left", "rc": 28, "changed": False}))

@@ -1,27 +1,15 @@
-"""What `status` says of hosts that are gateways or monitor others. The probe and the gateways' answers are substitutes."""
+"""When `status` offers the service of a host."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from syrupy.assertion import SnapshotAssertion
 
-from provision.core.errors import Exit
-from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts, Installed, Port
+from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
-from provision.phases.gateway.traffic import HostTraffic, Traffic
-from provision.pipeline import CommandRequest, operations, traffic
-from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import serving_of
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.step import Step
 
 INSTALLED: dict[str, Any] = {
     "state": {"release": "1" * 16},
@@ -34,88 +22,6 @@ INSTALLED: dict[str, Any] = {
         "record": {"endpoint": "http://127.0.0.1:8000/v1", "model": "m", "chat": True, "ready": True},
     },
 }
-INVENTORY: dict[str, dict[str, dict[str, Any]]] = {
-    "gpus": {"gpu-1": {}, "gpu-2": {}, "both": {}},
-    "gateway": {"gate-1": {}, "gate-2": {}, "gate-3": {}, "both": {}, "all-in-one": {}},
-    "monitoring": {
-        "mon-1": {},
-        "mon-2": {"firstlight_monitoring_port": 9091},
-        "mon-3": {},
-        "all-in-one": {},
-    },
-}
-
-
-def host_traffic(host: str, model: str, state: Literal["up", "down", "drained"]) -> HostTraffic:
-    return HostTraffic(host, model, state, healthy=True, share=0, sessions=0, requests=9, errors_5xx=0, broken=0)
-
-
-def ask(_context: RunContext, gateways: Sequence[Host], **_: Any) -> traffic.Answers:
-    behind = (
-        host_traffic("gpu-1", "m", "up"),
-        host_traffic("gpu-2", "m", "drained"),
-        host_traffic("both", "other", "down"),
-    )
-    answers = {gateway.name: Traffic(gateway.name, behind) for gateway in gateways}
-    answers["gate-3"] = Traffic("gate-3", ())
-    del answers["gate-2"]
-    return traffic.Answers(
-        answers, {"gate-2": traffic.NotSetUpError("gateway `gate-2` is not set up,\n or by another version")}
-    )
-
-
-def probe(context: RunContext, _earlier: Any) -> ProbedHosts:
-    facts, paths = {}, {}
-    for host in context.hosts():
-        name, prefix = host.name, "/opt/firstlight"
-        found = Installed(prefix=prefix, **(INSTALLED if name in ("gpu-1", "both") else {}))
-        facts[name] = HostFacts(
-            host=name,
-            probed_at="2026-01-03T00:00:00Z",
-            installed=found.model_copy(update={"locked_by": {"run": "R"} if name == "gate-3" else None}),
-            ports=(Port(port=9090),) if name == "mon-1" else (),
-            unknown={"ports": "no permission"} if name == "mon-3" else {},
-        )
-        paths[name] = InstallPaths(prefix=prefix, incoming=prefix, owner="root", root=False)
-        context.record(PhaseResult(host=name, phase="probe", status="ok"))
-    return ProbedHosts(facts, paths)
-
-
-@pytest.fixture
-def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRequest:
-    monkeypatch.setattr(operations, "PROBE", Step("probe", probe, "probe", "all"))
-    monkeypatch.setattr(operations, "ask", ask)
-    groups = {
-        group: {"hosts": {name: {"ansible_connection": "local", **own} for name, own in hosts.items()}}
-        for group, hosts in INVENTORY.items()
-    }
-    inventory = tmp_path / "hosts.yml"
-    inventory.write_text(json.dumps({"all": {"vars": {"firstlight_gateway_bind": "10.0.0.1"}, "children": groups}}))
-    return CommandRequest("status", inventory, None, {}, tmp_path / "logs")
-
-
-def test_a_gateway_and_a_monitoring_host_are_named_as_such(
-    request_: CommandRequest, capsys: pytest.CaptureFixture[str], snapshot: SnapshotAssertion
-) -> None:
-    assert operations.status(request_, as_json=False) == Exit.OK
-    assert capsys.readouterr().out == snapshot
-
-
-def test_the_document_has_the_same(request_: CommandRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    operations.status(request_, as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert found["gpu-1"]["gateway"] is None
-    serving = found["gpu-1"]["serving"]
-    assert (serving["model"], serving["endpoint"]) == ("m", "http://127.0.0.1:8000/v1")
-    assert serving["key_file"] == "/opt/firstlight/etc/service.env"
-    assert "/v1/chat/completions" in serving["call"][-1]
-    assert found["gate-1"]["serving"] is None
-    assert found["gpu-1"]["monitoring"] is None
-    assert found["gate-1"]["environments"] == []
-    assert found["gate-1"]["gateway"]["endpoint"] == "https://10.0.0.1:8443/v1"
-    assert found["gate-1"]["gateway"]["hosts"][1] == {"host": "gpu-2", "model": "m", "state": "drained"}
-    assert (found["gate-2"]["gateway"]["hosts"], "is not set up" in found["gate-2"]["gateway"]["error"]) == (None, True)
-    assert [found[name]["monitoring"]["listens"] for name in ("mon-1", "mon-2", "mon-3")] == [True, False, None]
 
 
 @pytest.mark.parametrize(

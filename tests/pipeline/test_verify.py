@@ -11,18 +11,18 @@ import pytest
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
-from provision.core.models.inventory import Connection, Host, Inventory, Span
+from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import span_start, verify
+from provision.pipeline import verify
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 from provision.pipeline.results import InstalledHosts, ProbedHosts
 from provision.pipeline.verify import CheckOptions
 from provision.report.live import open_progress
-from verify.records import FLEET, NETWORK, CheckResult, as_record
+from verify.records import FLEET, CheckResult, as_record
 
 
 def context_of(tmp_path: Path, *names: str) -> RunContext:
@@ -70,54 +70,6 @@ def test_a_single_host_is_not_compared(tmp_path: Path) -> None:
     check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
     assert not context.run.path("host_comparison.json").exists()
-
-
-def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[list[str]] = []
-
-    def meet(openers: Any) -> dict[str, Any]:
-        tried.append(list(openers))
-        return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
-
-    monkeypatch.setattr("provision.pipeline.verify.meet", meet)
-    context = context_of(tmp_path, "a", "b", "broken")
-    check(context, CheckOptions("standard", multihost=True))
-    assert tried == [["a", "b"]], "the third host has no torch"
-    kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
-    assert [record["id"] for record in kept] == [FLEET, NETWORK]
-    check(context, CheckOptions("standard"))
-    assert len(tried) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "settings", "failed"),
-    [("ok", {"a": "eth0"}, ""), ("warn", {"a": "eth0"}, ""), ("error", {}, ""), ("warn", {}, "ab"), ("fail", {}, "ab")],
-)
-def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any, settings: dict[str, str], failed: str
-) -> None:
-    tried: list[list[str]] = []
-
-    def meet(openers: Any) -> dict[str, Any]:
-        tried.append(list(openers))
-        result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
-        return as_record(NETWORK, None, None, result, 0.1)
-
-    monkeypatch.setattr("provision.pipeline.verify.meet", meet)
-    monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
-    context = context_of(tmp_path, "a", "b", "c")
-    span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
-    hosts = [one.model_copy(update={"span": span if one.name in "ab" else None}) for one in context.inventory.hosts]
-    context.inventory = context.inventory.model_copy(update={"hosts": tuple(hosts)})
-    span_start.prepare(context, verify.verify(context, InstalledHosts(**vars(probed_hosts(context)))))
-    assert tried == [["a", "b"]]
-    assert "".join(name for name in "abc" if context.has_failed(name)) == failed
-    if failed:
-        text = "hosts `a`, `b` are to serve one model together, and do not exchange numbers: ports are closed"
-        assert (context.outcomes.results["a"]["verify"].text, context.outcomes.results["a"]["verify"].hint) == (
-            text,
-            "open them",
-        )
 
 
 def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

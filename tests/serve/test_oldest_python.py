@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.phases.plan.interpreter import OWN_FLOOR
-from provision.phases.serve.tools import serve_tools
 from provision.phases.verify.tool import build_zipapp
+from provision.pipeline.stage import host_tools
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def run(python: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 
 def test_the_proof_of_a_service_can_be_imported(oldest: str, tmp_path: Path) -> None:
-    tools = serve_tools(tmp_path)
+    tools = {name: path for name, path in host_tools(tmp_path).items() if name != "verify.pyz"}
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import ready.prove, ready.phases; ready.phases.phases([], 0.0)"
     )

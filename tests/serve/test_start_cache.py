@@ -1,9 +1,7 @@
-"""The key of a start cache, and the archives on the controller."""
+"""The key of a start cache."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
-from provision.phases.serve.start_cache import MOST_ARCHIVES, Archives, folder_of
+from provision.phases.serve.start_cache import folder_of
 from tests.serve.conftest import card, facts, stack
 
 PREFIX = "/opt/firstlight"
@@ -94,15 +92,3 @@ def test_a_host_that_compiles_nothing_has_nothing_to_share() -> None:
     assert keys[()] is not None
     assert keys[("--enforce-eager",)] is None
     assert serve_command(cpu, Settings(), host, prefix=PREFIX, model=BUILTIN).start_cache is None
-
-
-def test_the_controller_keeps_the_newest_archives_of_an_inventory(tmp_path: Path) -> None:
-    mine, other = Archives(tmp_path, "/site/hosts.yml"), Archives(tmp_path, "/other/hosts.yml")
-    for number in range(MOST_ARCHIVES + 2):
-        mine.put(f"{number:016x}", f"{number}".encode())
-    found = mine.find(f"{MOST_ARCHIVES + 1:016x}")
-    assert found is not None
-    assert found.sha256 == hashlib.sha256(Path(found.path).read_bytes()).hexdigest()
-    assert (other.find(f"{5:016x}"), mine.find(f"{0:016x}")) == (None, None)
-    assert len([*Path(found.path).parent.iterdir()]) == MOST_ARCHIVES
-    assert Path(found.path).parent.stat().st_mode & 0o777 == 0o700

@@ -127,6 +127,14 @@ def test_a_deadline_frees_the_slot_and_cancels_the_task() -> None:
     assert cancelled.wait(5)
 
 
+def test_a_call_that_does_not_end_keeps_no_other_host_waiting() -> None:
+    never = threading.Event()
+    done = fan_out([Task("hung", partial(never.wait, 20), deadline_s=0.1), Task("next", lambda: True)], limit=1)
+    never.set()
+    assert done.values == {"next": True}
+    assert isinstance(done.errors["hung"], TransportError)
+
+
 def test_without_tasks_nothing_happens() -> None:
     done: FanOut[None] = fan_out([])
     assert (done.outcomes, done.stats.tasks, done.stats.wait_p99_ms) == ({}, 0, 0.0)

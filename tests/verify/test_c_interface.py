@@ -13,6 +13,8 @@ import pytest
 from tests.verify.test_in_torch import run_there
 
 pytestmark = pytest.mark.slow
+LONG = pytest.mark.long("the C interface", seconds=70)
+"""Of the tests that compile the library and what uses it."""
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "verify" / "cabi"
@@ -51,6 +53,7 @@ def library(torch_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return built(torch_python, tmp_path_factory.mktemp("library"), "")
 
 
+@LONG
 def test_from_c_under_the_address_sanitizer(torch_python: Path, tmp_path: Path) -> None:
     folder = built(torch_python, tmp_path / "sanitized", SANITIZE)
     compiled = run(
@@ -76,6 +79,7 @@ def test_from_c_under_the_address_sanitizer(torch_python: Path, tmp_path: Path) 
         assert done.stdout == f"64 problems compared, {refused} arguments refused, 60 problems in threads\n"
 
 
+@LONG
 def test_from_rust(library: Path, tmp_path: Path) -> None:
     """The crate is copied, because cargo writes its lock beside it."""
     crate = tmp_path / "crate"
@@ -90,11 +94,13 @@ def test_from_rust(library: Path, tmp_path: Path) -> None:
     assert "test result: ok. 4 passed; 0 failed; 0 ignored" in done.stdout
 
 
+@LONG
 def test_by_ctypes(library: Path, torch_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASH_ATTN_LIBRARY", str(library / "libflash_attn.so"))
     run_there(torch_python, HERE, tmp_path)
 
 
+@LONG
 def test_the_library_exports_the_functions_of_its_header_alone(library: Path) -> None:
     done = run([program("nm"), "--dynamic", "--defined-only", "--format=posix", library / "libflash_attn.so"])
     named = {line.split()[0] for line in done.stdout.splitlines() if line.split()[1] == "T"}

@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from verify.attention import gain as attention_gain
 from verify.cli import compare as compare_cli
 from verify.cli.compare import attention_line, table_of
-from verify.records import CheckContext, CheckResult
 from verify.serving.comparison import Choice, at_once, backends, figures, promises, require_difference, side_by_side
 from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
@@ -260,15 +258,6 @@ def test_attention_that_could_not_be_measured_has_no_verdict_but_a_reason() -> N
     assert attention_line({"problem": "other processes use the GPU"}) == (
         "attention was not measured: other processes use the GPU"
     )
-
-
-def test_what_attention_gains_is_asked_of_a_device_that_nothing_else_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_gain, "list_devices", lambda _: (("cuda:0",), None))
-    busy = CheckResult("skip", "other processes use 40% of the device's memory")
-    monkeypatch.setattr(attention_gain, "skip_if_busy", lambda context: busy if context.device == "cuda:0" else None)
-    assert attention_gain.measure_gain(CheckContext()) == {"problem": busy.reason}
-    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no GPU"))
-    assert attention_gain.measure_gain(CheckContext()) == {"problem": "torch sees no GPU"}
 
 
 def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.tool import zipapp
-from tests.monitoring.programs import program
+from tests.features.monitoring.programs import program
 from tests.verify.test_amd_cards import METRICS, ROCM_6
 from verify.cli import main as cli
 from verify.host import metrics as host_metrics

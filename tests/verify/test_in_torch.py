@@ -18,8 +18,8 @@ def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
     report = tmp_path / "report.xml"
     done = subprocess.run(
         [
-            python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--confcutdir={folder}",
-            f"--junitxml={report}", f"--basetemp={tmp_path / 'inner'}", folder,
+            python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.verify.loaded_modules",
+            f"--confcutdir={folder}", f"--junitxml={report}", f"--basetemp={tmp_path / 'inner'}", folder,
         ],
         cwd=ROOT,
         capture_output=True,

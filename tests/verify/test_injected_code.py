@@ -30,7 +30,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def check(environment: Environment) -> CheckResult:
-    return injected.CHECK.run(CheckContext(prefix=environment.prefix))
+    return injected.run(CheckContext(prefix=environment.prefix))
 
 
 def test_an_unchanged_environment_has_no_injected_code(environment: Environment) -> None:
@@ -199,18 +199,18 @@ def served(environment: Environment) -> Iterator[CheckContext]:
 
 
 def test_modules_in_the_variables_of_the_service_are_a_finding(served: CheckContext) -> None:
-    outcome = injected.CHECK.run(served)
+    outcome = injected.run(served)
     assert outcome.status == "fail"
     assert "PYTHONPATH=/srv/modules: set in process" in outcome.reason
 
 
 def test_processes_of_a_replaced_service_do_not_belong_to_a_new_environment(served: CheckContext) -> None:
     anew = replace(served, expect={"serve_follows": True})
-    assert injected.CHECK.run(anew).status == "ok"
+    assert injected.run(anew).status == "ok"
     assert served.prefix
     (served.prefix / "current").unlink()
     (served.prefix / "current").symlink_to("envs/former")
-    assert injected.CHECK.run(served).status == "ok"
+    assert injected.run(served).status == "ok"
 
 
 def test_an_isolated_python_reads_none_of_its_variables() -> None:
@@ -231,5 +231,5 @@ def test_byte_code_during_compilation_is_no_injected_code(environment: Environme
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    outcome = injected.CHECK.run(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
+    outcome = injected.run(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
     assert (outcome.status, outcome.remedy) == ("fail", injected.REBUILD)

@@ -46,7 +46,7 @@ class Environment:
         )
 
     def check(self, level: Level = "standard") -> CheckResult:
-        return files.CHECK.run(CheckContext(level=level, prefix=self.prefix))
+        return files.run(CheckContext(level=level, prefix=self.prefix))
 
 
 COMPILE = "import py_compile, sys; print(py_compile.compile(sys.argv[1]))"
@@ -184,4 +184,4 @@ def test_byte_code_with_an_unfinished_list_is_not_accepted(environment: Environm
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    assert files.CHECK.run(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"
+    assert files.run(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"

@@ -152,12 +152,12 @@ def test_without_a_manifest_a_wrong_size_is_a_warning_and_a_missing_file_is_dama
 ) -> None:
     """Like pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
     changed = environment_of(distribution, tmp_path, monkeypatch)
-    assert files.CHECK.run(CheckContext()).status == "ok"
+    assert files.run(CheckContext()).status == "ok"
     changed.write_text("z" * 6000)
-    outcome = files.CHECK.run(CheckContext())
+    outcome = files.run(CheckContext())
     assert (outcome.status, "this environment has no manifest" in outcome.reason) == ("warn", True)
     changed.unlink()
-    assert files.CHECK.run(CheckContext()).status == "fail"
+    assert files.run(CheckContext()).status == "fail"
 
 
 def test_without_a_manifest_a_file_of_two_distributions_may_be_either_of_them(

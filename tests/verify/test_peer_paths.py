@@ -84,7 +84,7 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
     monkeypatch.setattr(peer_paths, "virtual", lambda: False)
     monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
-    outcome = peer_path_check.CHECK.run(CheckContext())
+    outcome = peer_path_check.run(CheckContext())
     assert outcome.status == "warn"
     assert outcome.reason == "the IOMMU translates writes between GPUs on 4 of 4 GPUs (DMA-FQ)"
 

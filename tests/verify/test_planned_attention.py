@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from verify.attention.check import left_to_driver
-from verify.attention.providers import vllm_flash
 from verify.records import LEVELS, CheckContext, Level
 from verify.runner.registry import all_checks
 
@@ -56,24 +54,3 @@ def test_the_skip_of_unplanned_attention_names_the_level_that_checks_it() -> Non
     assert outcome
     assert outcome.status == "skip"
     assert outcome.reason == "the plan serves with FLASH_ATTN of generation 3; other attention: --level full"
-
-
-@pytest.mark.parametrize(
-    ("codes", "stack", "skipped"),
-    [
-        ({"80", "p80"}, {"attention": HOPPER}, True),
-        ({"80", "p80"}, {}, True),
-        ({"80", "90"}, {"attention": HOPPER}, False),
-        ({"80", "p80"}, {"attention": {**HOPPER, "generation": 2}}, False),
-        ({"80", "p80"}, {"attention": {**HOPPER, "generation": None}}, False),
-        ({"100"}, {"attention": HOPPER}, False),
-        (set(), {"attention": HOPPER}, False),
-    ],
-)
-def test_kernels_that_the_driver_would_compile_are_checked_only_if_they_serve(
-    codes: set[str], stack: dict[str, Any], *, skipped: bool
-) -> None:
-    row = vllm_flash.TWO.row
-    reason = left_to_driver(row, CheckContext(level="full", expect={"stack": stack}), codes, "9.0")
-    assert (reason is not None) == skipped
-    assert not skipped or str(reason).startswith("it has no code for 9.0, only PTX")

@@ -21,6 +21,7 @@ from provision.core.models.inventory import Connection
 from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
+from provision.phases.verify import run_checks
 from provision.phases.verify.run_checks import time_limit_s, verify
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import STAYS_HERE, build_zipapp, zipapp
@@ -61,7 +62,6 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
         for path in (
             "cabi/build.py",
             "doctor/text_classifier.py",
-            "runner/fault_families.py",
             "host/comparison.py",
             "runner/time_limits.py",
         )
@@ -191,6 +191,17 @@ def test_expectations_are_sent_to_the_host(prefix: Path) -> None:
     answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
     reasons = {check.id: check.reason for check in answer.checks}
     assert reasons["engine.vllm"] == "the plan has no vLLM"
+
+
+def test_the_number_and_name_of_the_running_check_are_reported(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (prefix / "verify").mkdir()
+    monkeypatch.setattr(run_checks, "FOLLOW_S", 0.05)
+    reported: list[str] = []
+    picked = Picked(only=("libraries.lock",), skip=(), inject=("hang",))
+    answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked, progress=reported.append)
+    assert [check.status for check in answer.checks] == ["error"]
+    assert {*reported} == {"1/1 libraries.lock"}
+    assert (prefix / "verify" / "progress").read_text() == ""
 
 
 def only(answer: object) -> CheckRecord:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.load import CHECK, evaluate
+from verify.checks.serving.load import evaluate, run
 from verify.host import devices
 from verify.records import CheckContext
 from verify.runner.child_processes import run_one
@@ -238,5 +238,5 @@ def test_gpu_memory_of_our_service_is_distinguished_from_that_of_others(
 
 
 def test_without_a_service_the_check_is_skipped_and_an_injected_fault_is_still_noticed() -> None:
-    assert CHECK.run(CheckContext()).status == "skip"
-    assert CHECK.run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"
+    assert run(CheckContext()).status == "skip"
+    assert run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"

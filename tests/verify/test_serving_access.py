@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.access import CHECK, collect, evaluate, file_problems, guarded, listed, numbers
+from verify.checks.serving.access import collect, evaluate, file_problems, guarded, listed, numbers, run
 from verify.records import CheckContext
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
@@ -199,4 +199,4 @@ def test_the_protected_routes_depend_on_the_release(version: str, prefixes: tupl
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"
+    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

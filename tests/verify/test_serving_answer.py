@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import CHECK, AnswerFacts, collect, evaluate
-from verify.checks.serving.load import CHECK as LOAD
+from verify.checks.serving.answer import AnswerFacts, collect, evaluate, run
 from verify.records import CheckContext
-from verify.serving import small_llama
 from verify.serving.answers import (
     Answer,
     against_last,
@@ -251,7 +251,7 @@ def test_a_new_prompt_detects_canned_answers(
         def logprobs(self, tokens: list[int]) -> Rows:
             return Rows([-0.001 if token == 11 else -9.0 for token in range(16)] for _ in tokens)
 
-    monkeypatch.setattr(small_llama, "load", lambda _: Model())
+    monkeypatch.setitem(sys.modules, "verify.serving.small_llama", SimpleNamespace(load=lambda _: Model()))
     asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
     outcome = evaluate(collect(asked))
     assert outcome.status == "fail"
@@ -267,7 +267,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
     def load(_: Path) -> None:
         raise ValueError("the header of /m/model.safetensors names no tensor `lm_head.weight`")
 
-    monkeypatch.setattr(small_llama, "load", load)
+    monkeypatch.setitem(sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load))
     outcome = evaluate(collect(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
     assert outcome.status == "fail"
     assert outcome.reason == "the header of /m/model.safetensors names no tensor `lm_head.weight`"
@@ -285,8 +285,8 @@ def test_a_stopped_process_is_named_without_a_request() -> None:
 
 
 def test_a_frozen_engine_is_not_put_under_load() -> None:
-    assert "serving.answer" in LOAD.requires
+    assert "serving.answer" in table("checks")["serving"]["load"]["requires"]
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert CHECK.run(CheckContext(faults=frozenset({"wrong-result"}))).status == "fail"
+    assert run(CheckContext(faults=frozenset({"wrong-result"}))).status == "fail"

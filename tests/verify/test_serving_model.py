@@ -11,7 +11,7 @@ import pytest
 
 from verify.binaries import file_stamps
 from verify.binaries.manifest import Contents, listed
-from verify.checks.serving.model import CHECK, MARKS, STAND_IN, chosen, collect, evaluate
+from verify.checks.serving.model import MARKS, STAND_IN, chosen, collect, evaluate, run
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service
@@ -117,4 +117,4 @@ def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"
+    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

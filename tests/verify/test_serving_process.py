@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.process import CHECK, ProcessFacts, evaluate
+from verify.checks.serving.process import ProcessFacts, evaluate, run
 from verify.records import CheckContext
 from verify.serving import readiness_proof
 from verify.serving.processes import ListeningSocket, Process, listeners, listening, mapped_code, read
@@ -227,6 +227,6 @@ def test_proofs_belong_to_one_start_and_records_to_running_processes(tmp_path: P
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    outcome = CHECK.run(CheckContext(faults=frozenset({"changed-service"})))
+    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
     assert outcome.status == "fail"
     assert "held by python3 -m http.server" in outcome.reason

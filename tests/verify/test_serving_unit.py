@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.unit import CHECK, UnitFacts, evaluate
+from verify.checks.serving.unit import UnitFacts, evaluate, run
 from verify.records import CheckContext
 from verify.serving.service import Service
 from verify.serving.service_plan import ServicePlan, directives
@@ -233,4 +233,4 @@ def test_the_command_is_read_as_by_systemd() -> None:
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"
+    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from verify.checks.operators import vllm_rotary
 from verify.tables import table
 
 VERIFY = Path(__file__).resolve().parents[2] / "verify"
@@ -47,7 +46,3 @@ def test_each_key_that_a_module_names_is_in_its_table() -> None:
 def test_each_subscript_is_read_and_none_that_is_computed() -> None:
     assert list(named_keys('table("tolerances")["gemm_8bit"]["absent"]'))[:1] == [("tolerances", "gemm_8bit", "absent")]
     assert not list(named_keys('table(name)["gemm_8bit"]; table("tolerances")[dtype]; table("speed")[0]'))
-
-
-def test_query_heads_are_a_multiple_of_key_heads_as_vllms_kernel_for_cards_requires() -> None:
-    assert vllm_rotary.HEADS % vllm_rotary.KEY_HEADS == 0

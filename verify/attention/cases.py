@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.attention.reference import bottom_right, packed_attention
 from verify.inputs import normal
 from verify.records import Level
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,6 @@ class Case:
 
     def slopes(self) -> Tensor | None:
         """Return ALiBi's slope of each query head, from 1/2 downwards; None without ALiBi."""
-        import torch
-
         return 2.0 ** -(torch.arange(self.heads) + 1) if self.alibi else None
 
     def exact(self, inputs: Inputs) -> Tensor:
@@ -105,8 +102,6 @@ class Case:
 
     def bias(self, queries: int, keys: int) -> Tensor | None:
         """Return what is added to the scores of one sequence, (heads, queries, keys); None for nothing."""
-        import torch
-
         if not (self.causal or self.window is not None or self.alibi):
             return None
         distance = torch.arange(keys)[None, :] - torch.arange(queries)[:, None] - bottom_right(queries, keys)
@@ -161,8 +156,6 @@ def plain(case: Case, inputs: Inputs) -> Tensor:
 
     8-bit inputs are computed in bfloat16, and the weights are rounded to 8 bits again, as kernels do.
     """
-    import torch
-
     coarse = inputs.query.dtype if inputs.query.element_size() == 1 else None
     query, key, value = (part.bfloat16() if coarse else part for part in inputs.parts)
     groups = case.heads // case.key_heads

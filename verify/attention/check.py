@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import CASES, Case, Inputs, plain
 from verify.attention.providers import Provider, device_kind
@@ -15,11 +18,9 @@ from verify.binaries.distributions import site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure, Level
+from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.runner import preconditions
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Compute = Callable[[Case, Inputs], "Tensor"]
 
@@ -27,9 +28,6 @@ NO_KERNEL = "No available kernel"
 """torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
 GRADIENTS_IN = frozenset({"quick", "standard"})
 """On `full`, gradients are computed for the cases of these levels. Serving needs no gradients."""
-
-
-DEADLINE_S = 180.0
 NO_KERNEL_TRACE = CheckResult(
     "error",
     "cannot tell which kernel ran: torch's profiler recorded nothing on this device",
@@ -56,38 +54,6 @@ class ErrorComparison:
     gradient: bool = False
 
 
-def check(provider: Provider, *, level: Level) -> Check:
-    """Return the check of a provider."""
-    return Check(
-        id=f"attention.{provider.name}",
-        description=f"{provider.title} is as close to our float64 reference as plain torch is, and its own kernel ran.",
-        run=lambda context: _run(provider, context),
-        level=level,
-        requires=("kernels.vector_add",),
-        preconditions=(lambda context: skip_unless_planned(provider.row, context),) if level == "standard" else (),
-        each_device=True,
-        faults=("wrong-result", "wrong-kernel"),
-        deadline_s=provider.row.get("deadline_s", DEADLINE_S),
-    )
-
-
-def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
-    """Return a skip if the Stack does not use this attention; None if it does, on `full`, and without a plan."""
-    plan: Mapping[str, Any] | None = context.stack.get("attention")
-    if not plan or context.faults or context.includes("full") or _is_planned(row, context):
-        return None
-    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
-    return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
-
-
-def _is_planned(row: Mapping[str, Any], context: CheckContext) -> bool:
-    """Return whether the Stack serves with this attention, or has its package."""
-    plan: Mapping[str, Any] = context.stack.get("attention") or {}
-    package = (context.stack.get("flash_attn") or {}).get("package") or {}
-    serves = plan.get("backend") in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
-    return serves or str(package.get("version")).startswith(row.get("package", "none"))
-
-
 def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str], capability: str) -> str | None:
     """Return why kernels are not checked that the driver would compile first; None if they are checked.
 
@@ -96,7 +62,7 @@ def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str
         codes: The GPU code in its libraries, see verify/binaries/gpu_code.py.
         capability: The card's architecture.
     """
-    if _is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
+    if preconditions.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
         return None
     return f"it has no code for {capability}, only PTX that the driver would compile for minutes, and the plan does not serve with it"
 
@@ -106,7 +72,8 @@ def _left_to_driver(row: Mapping[str, Any], context: CheckContext, device: str) 
     return left_to_driver(row, context, codes, architecture(device)) if codes else None
 
 
-def _run(provider: Provider, context: CheckContext) -> CheckResult:
+def run(provider: Provider, context: CheckContext) -> CheckResult:
+    """Check one provider on the device of a context."""
     device = context.device or "cpu"
     kind = device_kind(device)
     missing = provider.missing(device) or _left_to_driver(provider.row, context, device)
@@ -207,8 +174,6 @@ def measure(
 
 def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
     """Return the gradients of the weighted sum of the result by query, key and value; in float64 for the reference."""
-    import torch
-
     exact = compute is Case.exact
     parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs.parts]
     result = compute(case, Inputs(*parts))
@@ -242,8 +207,6 @@ def trace_kernels(compute: Compute, case: Case, dtype: str, device: str) -> set[
 
     None if it records no GPU kernel although some ran. Without Kineto, torch's profiler records operators only.
     """
-    import torch
-
     inputs = case.inputs(dtype).to(device)
     compute(case, inputs)  # compiles and loads what is needed at first use
     # Use the profiler below torch.profiler, which imports torch's compiler and takes seconds.
@@ -276,10 +239,7 @@ def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckRe
     wrong = [text for one in measured if (text := tolerance_problem(one))]
     evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return CheckResult(
-            "fail", f"wrong attention: {'; '.join(wrong[:3])}{more}", figures, evidence, "do not serve with it"
-        )
+        return CheckResult("fail", f"wrong attention: {first_few(wrong, 3)}", figures, evidence, "do not serve with it")
     if ran.status != "ok":
         return CheckResult(ran.status, ran.reason, figures, evidence, ran.remedy)
     dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))

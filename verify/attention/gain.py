@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from verify.attention.cases import Case
 from verify.attention.providers import sdpa
 from verify.attention.speed import dtype_of, measure
@@ -14,17 +16,8 @@ from verify.host.devices import list_devices, skip_if_busy
 from verify.inputs import compute_in_input_precision
 from verify.operators.speed import FIXED_POINT
 from verify.records import CheckContext
-from verify.runner.child_processes import run_one
 
 MIB = 1 << 20
-DEADLINE_S = 240.0
-
-
-def attention_gain(context: CheckContext) -> dict[str, Any]:
-    """Measure both paths in a child process; see `measure_gain`."""
-    ending = run_one(partial(measure_gain, context), deadline_s=DEADLINE_S)
-    found: dict[str, Any] = {"problem": ending.problem} if ending.problem else ending.value
-    return found
 
 
 def measure_gain(context: CheckContext) -> dict[str, Any]:
@@ -43,8 +36,6 @@ def measure_gain(context: CheckContext) -> dict[str, Any]:
     device = devices[0]
     if (busy := skip_if_busy(replace(context, device=device))) is not None:
         return {"problem": busy.reason}
-    import torch
-
     batch, length, heads, dim = FIXED_POINT
     case = Case("fixed point", heads, heads, ((length, length),) * batch, dim)
     inputs = case.inputs(dtype_of(device)).to(device)

@@ -7,12 +7,12 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from verify.attention import reference
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PACKAGE_DIMS = 256
 """Largest head dimension of flash-attn (2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
@@ -74,8 +74,6 @@ def package_problem() -> str | None:
 
 
 def _package_refuses(problem: AttentionProblem) -> str | None:
-    import torch
-
     query, key = problem.query, problem.key
     if query.device.type != "cuda":
         return "no GPU tensor"
@@ -98,10 +96,8 @@ def _package(problem: AttentionProblem) -> Tensor:
 
 
 def _sdpa(problem: AttentionProblem) -> Tensor:
-    from torch.nn.functional import scaled_dot_product_attention
-
     mask = problem.keep if problem.bias is None else problem.bias
-    return scaled_dot_product_attention(
+    return functional.scaled_dot_product_attention(
         problem.query, problem.key, problem.value, attn_mask=mask, dropout_p=problem.dropout, is_causal=problem.causal
     )
 

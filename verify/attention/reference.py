@@ -9,13 +9,11 @@ gradients of the reference come from torch's autograd, in float64 as well. The e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class Rule:
 
     def apply(self, scores: Tensor, rows: slice, columns: slice, *, offset: int) -> Tensor:
         """Return the scores of a tile for the softmax: minus infinity for keys that are not seen."""
-        import torch
-
         if self.softcap > 0:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         row = torch.arange(rows.start, rows.stop, device=scores.device)[:, None]
@@ -90,8 +86,6 @@ def attention(
     Raises:
         ValueError: The number of query heads is not a multiple of the key heads.
     """
-    import torch
-
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]
     if heads % key.shape[1]:
@@ -140,8 +134,6 @@ def packed_attention(
     Raises:
         ValueError: The lengths do not match the tensors.
     """
-    import torch
-
     if sum(query_lengths) != query.shape[0] or sum(key_lengths) != key.shape[0]:
         raise ValueError(
             f"lengths of {sum(query_lengths)} queries and {sum(key_lengths)} keys for {query.shape[0]} and {key.shape[0]}"
@@ -165,8 +157,6 @@ def packed_attention(
 
 def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule, block: int) -> Tensor:
     """Return the result of one tile of queries, over all tiles of keys that it sees."""
-    import torch
-
     tile, offset = query[:, :, rows], key.shape[2] - query.shape[2]
     highest = torch.full((*tile.shape[:3], 1), -math.inf, dtype=torch.float64, device=tile.device)
     total = torch.zeros_like(highest)
@@ -187,6 +177,4 @@ def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule,
 
 def _exp(values: Tensor) -> Tensor:
     """Return e to the power of values up to 0, with an absolute error in the last digits."""
-    import torch
-
     return torch.exp2(values * math.log2(math.e))

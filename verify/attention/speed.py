@@ -7,7 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from verify.attention import reference
 from verify.host.devices import free_bytes
@@ -15,9 +19,6 @@ from verify.inputs import compute_in_input_precision, normal
 from verify.records import Level
 from verify.tables import table
 from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BUDGET_S = 0.2
 """Time for one median at a fixed point."""
@@ -81,10 +82,6 @@ def measure(
         budget_s: Seconds for one median.
         most_sets: Maximum number of sets of inputs; None for as many as no cache holds.
     """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
     batch, length, heads, dim = point
     dtype = dtype_of(device)
     count = rotation(device, 3 * getattr(torch, dtype).itemsize * batch * length * heads * dim)
@@ -94,11 +91,11 @@ def measure(
 
     def forward(turn: int) -> Tensor:
         with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
-            return scaled_dot_product_attention(*sets[turn % count], is_causal=causal)
+            return functional.scaled_dot_product_attention(*sets[turn % count], is_causal=causal)
 
     def both(turn: int) -> None:
         parts = [part.requires_grad_() for part in sets[turn % count]]
-        torch.autograd.grad(scaled_dot_product_attention(*parts, is_causal=causal).sum(), parts)
+        torch.autograd.grad(functional.scaled_dot_product_attention(*parts, is_causal=causal).sum(), parts)
 
     paths = {"flash": SDPBackend.FLASH_ATTENTION, "standard": SDPBackend.MATH}
     scores = COPIES[backward] * torch.float32.itemsize * batch * heads * length**2

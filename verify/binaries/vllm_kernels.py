@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 from pathlib import Path
 
+from verify.host.views import torch_view
 from verify.tables import table
 
 
@@ -20,13 +21,11 @@ def truncated_types() -> frozenset[str]:
 
 
 def _variant() -> tuple[list[Path], frozenset[str]]:
-    import torch
-
     folder = _folder()
     if folder is None:
         return [], frozenset()
     for row in table("libraries")["vllm_kernels"]:
-        supported = row["when"] == "always" or getattr(torch.cpu, row["when"], bool)()
+        supported = row["when"] == "always" or getattr(torch_view.load().cpu, row["when"], bool)()
         if supported and (found := sorted(folder.glob(row["glob"]))):
             return found, frozenset(row.get("truncated", ()))
     return [], frozenset()

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("build"), help="default: ./build")
     folder = parser.parse_args(arguments).output.resolve()
     try:
-        import torch
+        import torch  # noqa: PLC0415 - its absence is reported
     except ImportError as error:
         return _refuse(f"torch does not import: {error}", "run this with the Python of an environment that has torch")
     target, unfinished = folder / LIBRARY, folder / f".{LIBRARY}.{os.getpid()}"

@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from verify.attention.gain import attention_gain
 from verify.cli.arguments import Parser
+from verify.files import read_json
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext
+from verify.runner.child_processes import run_one
 from verify.serving.comparison import Choice, at_once, figures, measure, promises, require_difference, side_by_side
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
@@ -21,6 +23,8 @@ from verify.tables import table
 MODES = ("eager", "compiled")
 HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
 NOT_MEASURED = "-"
+ATTENTION_S = 240.0
+"""Deadline of the measurement of attention."""
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +66,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
     with drain_service(service) as drain:
         try:
             measured = [measure(service, asked, label=label) for label, asked in commands.items()]
-            attention = attention_gain(CheckContext(expect={"stack": _stack()}))
+            attention = _attention_gain()
         except VariantError as error:
             problem = error
     assert drain.outcome is not None
@@ -87,6 +91,14 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
         "exit_code": code,
     }
     return {**document, "table": table_of(document)}
+
+
+def _attention_gain() -> dict[str, Any]:
+    """Return what `measure_gain` does; it imports torch, and touches the device: both in a child process."""
+    context = CheckContext(expect={"stack": read_json(Path(sys.prefix) / "stack.json")})
+    ending = run_one(lambda: resolve_name("verify.attention.gain:measure_gain")(context), deadline_s=ATTENTION_S)
+    found: dict[str, Any] = {"problem": ending.problem} if ending.problem else ending.value
+    return found
 
 
 def table_of(document: Mapping[str, Any]) -> list[str]:
@@ -122,15 +134,6 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}"
         )
     return lines
-
-
-def _stack() -> dict[str, Any]:
-    """Return the Stack of this environment; empty without one."""
-    try:
-        stack: dict[str, Any] = json.loads((Path(sys.prefix) / "stack.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stack
 
 
 def _target(text: str) -> tuple[str, float]:

@@ -132,6 +132,9 @@ def _parser() -> Parser:
         help="print the seconds of each check after the results, slowest first (--json has them)",
     )
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file, atomically")
+    parser.add_argument(
+        "--progress", metavar="FILE", type=Path, help="keep the number and name of the running check in this file"
+    )
     parser.add_argument("--junit", metavar="FILE", type=Path, help="also write the records to this file as JUnit XML")
     parser.add_argument(
         "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
@@ -277,6 +280,7 @@ def _context(options: argparse.Namespace) -> CheckContext:
         lock=lock if lock.is_file() else None,
         expect=expect,
         service=own_service.find(prefix),
+        progress=options.progress,
     )
 
 

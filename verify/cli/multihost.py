@@ -11,12 +11,11 @@ import random
 import secrets
 import sys
 from collections.abc import Mapping
-from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from verify.binaries import cuda_compat
 from verify.cli.arguments import Parser
-from verify.host.network.allreduce_trial import run_trial
 from verify.host.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
 from verify.host.network.reachability import Listener, free_port, reach
 from verify.host.views import torch_view
@@ -85,16 +84,14 @@ class MultihostWorker:
                 return {"port": free_port([request["address"]], self._ports)}
             except OSError as error:
                 return {"problem": f"no port for the trial is free: {error.strerror or error}"}
-        call = partial(
-            run_trial,
-            request["rank"],
-            request["interface"],
-            request["address"],
-            request["port"],
-            backend=request["backend"],
-            faults=frozenset(request["faults"]),
-        )
-        ending = run_one(call, deadline_s=self._rules["deadline_s"])
+        asked = {name: request[name] for name in ("rank", "interface", "address", "port", "backend")}
+
+        def trial() -> dict[str, Any]:
+            run_trial = resolve_name("verify.host.network.allreduce_trial:run_trial")  # it imports torch
+            found: dict[str, Any] = run_trial(**asked, faults=frozenset(request["faults"]))
+            return found
+
+        ending = run_one(trial, deadline_s=self._rules["deadline_s"])
         return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
 
     @staticmethod

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from verify.cli.arguments import Parser
+from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
+from verify.printable import wrapped
 from verify.records import EXIT_CODES, CheckResult
-from verify.runner.report import wrapped
+
+if TYPE_CHECKING:
+    from verify.models.upgrade import UpgradeSubject
 
 NAMES = ("sdpa", "flash_attention_2")
 """Implementations of transformers; the module that knows them needs torch."""
@@ -30,15 +32,14 @@ def main(arguments: list[str]) -> int:
         parser.error("--discard-weights is a choice at run time, which no source holds: leave out --write and --diff")
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, would log every start
     try:
-        import torch
+        from verify.models import upgrade  # noqa: PLC0415 - needs torch, and --help does not
     except ImportError as error:
         return _refuse(f"torch does not import: {error}", "run it with the Python of an environment that has torch")
-    from verify.models import upgrade
 
     try:
         own = upgrade.load(options.model)
-        device = options.device or _device()
-        own = own.to(device) if options.dtype is None else own.to(device, getattr(torch, options.dtype))
+        device = options.device or upgrade.default_device()
+        own = own.on(device, options.dtype)
         text = None
         if options.write or options.diff:
             flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> int:
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
         outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
-        if failure := _keep(flash.model, options.save, own.source if options.write else None, text):
+        if failure := _keep(flash, options.save, own.source if options.write else None, text):
             return _refuse(failure, "name another file with --save")
     proven = outcome.status in ("ok", "warn")
     document = {
@@ -144,40 +145,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _device() -> str:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def _keep(model: Any, saved: Path | None, source: Path | None, text: str | None) -> str | None:
+def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: str | None) -> str | None:
     """Save the model, and write the upgraded module beside its source; return why that failed."""
-    import torch
-
     place = saved
     try:
         if saved:
-            _save(saved, lambda file: torch.save(model, file))
+            with replaced(saved) as file:
+                flash.save(file)
         if source and text is not None:
             place = beside(source)
-            _save(place, lambda file: file.write(text.encode()))
+            with replaced(place) as file:
+                file.write(text.encode())
             place.chmod(source.stat().st_mode)
     except OSError as error:
         return f"{place} cannot be written: {error.strerror}"
     return None
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _is_other(path: Path, text: str) -> bool:

@@ -25,6 +25,7 @@ from verify.doctor.cause import (
     Sample,
     Signature,
 )
+from verify.tables import parse_toml
 
 FOLDER = Path(__file__).parent / "causes"
 PACKED_CAUSES = "causes.json"
@@ -77,11 +78,9 @@ def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    import tomllib  # Python 3.11; the zipapp, which also runs on 3.10, does not call this
-
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise CatalogError(f"{path.name} is not valid TOML: {error}") from None
 
 

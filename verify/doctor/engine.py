@@ -212,7 +212,7 @@ def doctor() -> Doctor:
 
 def _classifier() -> TextClassifier | None:
     try:
-        from verify.doctor.text_classifier import load_classifier
+        from verify.doctor.text_classifier import load_classifier  # noqa: PLC0415 - see below
     except ModuleNotFoundError:  # verify.pyz leaves the module out
         return None
     return load_classifier()

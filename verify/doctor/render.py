@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from verify.doctor.engine import Diagnosis
 from verify.doctor.scanner import Hit
 from verify.doctor.scoring import Finding
+from verify.printable import WIDTH, wrapped
 from verify.secret_masking import masked
 
-WIDTH = 100
 LINES = 6
 """Maximum number of lines of evidence in the text of a finding."""
 
@@ -31,7 +30,7 @@ def render_text(name: str, diagnosis: Diagnosis, *, top: int) -> str:
     if not diagnosis.findings:
         lines += ["  no known cause found"]
         for advice in diagnosis.look_next:
-            lines += ["", *(line for part in advice.split("\n") for line in _wrap("  ", part))]
+            lines += ["", *(line for part in advice.split("\n") for line in wrapped("  ", part))]
     return "\n".join([*lines, ""])
 
 
@@ -76,7 +75,7 @@ def evidence_lines(finding: Finding) -> list[tuple[Hit, str]]:
 def _finding_lines(number: int, finding: Finding, name: str) -> Iterator[str]:
     cause = finding.cause
     yield f"{number}. {cause.id}  ({finding.label}, {finding.confidence:.2f})"
-    yield from _wrap("   ", cause.definition.strip())
+    yield from wrapped("   ", cause.definition.strip())
     shown = evidence_lines(finding)
     last_why, file = "", name
     for hit, why in shown[:LINES]:
@@ -85,30 +84,24 @@ def _finding_lines(number: int, finding: Finding, name: str) -> Iterator[str]:
             file = hit.file
         yield from _quote(f"   {hit.line:>6} | ", masked(hit.text.strip()))
         if why != last_why:
-            yield from _wrap(" " * 9 + "^ ", why)
+            yield from wrapped(" " * 9 + "^ ", why)
             last_why = why
     if len(shown) > LINES:
         yield f"          and {len(shown) - LINES} more lines"
     for rule in finding.evidence.facts:
-        yield from _wrap("   fact   ", f"{rule.path}: {rule.why}")
+        yield from wrapped("   fact   ", f"{rule.path}: {rule.why}")
     for against in finding.evidence.against:
-        yield from _wrap("   but    ", f"line {against.hits[0].line}: {against.counter.why}")
-    yield from _wrap("   why    ", cause.explanation.strip())
-    yield from _wrap("   rank   ", finding.why)
+        yield from wrapped("   but    ", f"line {against.hits[0].line}: {against.counter.why}")
+    yield from wrapped("   why    ", cause.explanation.strip())
+    yield from wrapped("   rank   ", finding.why)
     for step, fix in enumerate(cause.fixes, 1):
         needs = f" (needs {', '.join(fix.needs)})" if fix.needs else ""
-        yield from _wrap("   fix    " if step == 1 else " " * 10, f"{step}. {fix.text}{needs}")
+        yield from wrapped("   fix    " if step == 1 else " " * 10, f"{step}. {fix.text}{needs}")
         for command in fix.command.strip().splitlines():
             yield f"             $ {command}"
     if cause.check.command:
         yield f"   check  $ {cause.check.command.strip()}"
-    yield from _wrap("   expect " if cause.check.command else "   check  ", cause.check.expect)
-
-
-def _wrap(start: str, text: str) -> list[str]:
-    """Return a paragraph; its further lines are indented below the text of the first."""
-    lines = textwrap.wrap(text, WIDTH - len(start), break_on_hyphens=False) or [""]
-    return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
+    yield from wrapped("   expect " if cause.check.command else "   check  ", cause.check.expect)
 
 
 def _quote(head: str, line: str) -> Iterator[str]:

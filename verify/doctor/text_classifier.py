@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from verify.doctor.catalog import load_causes
 from verify.doctor.scoring import GUESS_BYTES
-from verify.tables import table
+from verify.tables import parse_toml, table
 
 HEALTHY_FILE = Path(__file__).parent / "healthy.toml"
 HEALTHY = ""
@@ -133,15 +133,13 @@ class TextClassifier:
 @cache
 def load_classifier() -> TextClassifier:
     """Return the classifier, learned from the catalog. Raises CatalogError."""
-    import tomllib  # Python 3.11; the zipapp, which also runs on 3.10, does not contain this module
-
     texts: dict[str, list[str]] = {HEALTHY: []}
     for cause in load_causes():
         texts[cause.id] = [f"{cause.id.replace('-', ' ')}: {cause.definition} {cause.explanation}"]
         texts[cause.id] += [sample.text for sample in cause.samples if sample.is_cause]
         texts[cause.id] += cause.messages
         texts[HEALTHY] += [sample.text for sample in cause.samples if not sample.is_cause and not sample.expect]
-    healthy = tomllib.loads(HEALTHY_FILE.read_text(encoding="utf-8")).values()
+    healthy = parse_toml(HEALTHY_FILE.read_text(encoding="utf-8")).values()
     texts[HEALTHY] += [line for text in healthy for line in text.splitlines() if line.strip()]
     texts[HEALTHY] += [entry["sample"] for entry in table("log_consequences")["consequence"]]
     return TextClassifier.learn(texts)

@@ -35,8 +35,7 @@ def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
 
 def architecture(device: str) -> str:
     """Return `9.0` for an NVIDIA card, `gfx942` for an AMD one."""
-    import torch
-
+    torch = torch_view.load()
     if torch.version.hip:
         return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
@@ -104,7 +103,5 @@ def _number(path: Path) -> int | None:
 
 def memory(device: str) -> tuple[int, int]:
     """Return free and total bytes of a GPU. Touches the device, so call it in a child process."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = torch_view.load().cuda.mem_get_info(device)
     return int(free), int(total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from verify.checks.devices.xid import events, meaning
 from verify.checks.installed import advisories
+from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import NvmlError
 from verify.host.views.nvml_health import Health, read_health
@@ -230,8 +230,8 @@ def _read_release(prefix: Path) -> Iterator[Family]:
         release = (prefix / "current").readlink().parts[-2]
     except (OSError, IndexError):
         return
-    ready = _document(prefix / "verify" / "ready.json")
-    state = _document(prefix / "state.json")
+    ready = read_json(prefix / "verify" / "ready.json")
+    state = read_json(prefix / "state.json")
     attention = _part(_part(ready, "record"), "attention").get("used") if ready.get("release") == release else None
     labels = {
         "release": release,
@@ -271,7 +271,7 @@ def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
 
 def _read_service(prefix: Path) -> Iterator[Family]:
     """Yield whether the service of this installation runs, and how often systemd started it again by itself."""
-    unit = str(_part(_document(prefix / "state.json"), "readiness").get("unit") or "")
+    unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
     if not unit.endswith(".service") or not shutil.which("systemctl"):
         return
     words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
@@ -286,14 +286,6 @@ def _read_service(prefix: Path) -> Iterator[Family]:
         restarts = int(said["NRestarts"])
         text = "Starts of the unit of vLLM after a failure, since it was started by hand or by a run."
         yield Family("firstlight_service_restarts_total", "counter", text, [({}, restarts)])
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from verify.inputs import synchronize
 from verify.models import transformers as upgrade_transformers
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
 from verify.models.transformers import Inputs
-from verify.records import CheckResult, Figure
+from verify.records import CheckResult, Figure, first_few
 
 REPEATS = 10
 """Timed runs of each model, alternating; the median counts."""
@@ -60,6 +60,14 @@ class UpgradeSubject:
             model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source, self.interface
         )
 
+    def on(self, device: str, dtype: str | None) -> UpgradeSubject:
+        """Copy to a device, and to the precision of that name unless None is given."""
+        return self.to(device) if dtype is None else self.to(device, getattr(torch, dtype))
+
+    def save(self, file: IO[bytes]) -> None:
+        """Write the model by torch.save."""
+        torch.save(self.model, file)
+
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""
         return _first(self.model(*self.arguments, **self.keywords))
@@ -89,6 +97,11 @@ class LayerComparison:
             "original_peak_bytes": before,
             "upgraded_peak_bytes": after,
         }
+
+
+def default_device() -> str:
+    """Return the first GPU, otherwise the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def load(name: str) -> UpgradeSubject:
@@ -308,8 +321,7 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
     if not same:
         return CheckResult("fail", "the parameters differ from the original's", figures, evidence)
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return CheckResult("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
+        return CheckResult("fail", f"it differs from the original: {first_few(wrong, 3)}", figures, evidence)
     idle = sorted(name or "the model" for name, kernel in used.items() if kernel is None)
     if idle:
         return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
 from verify.operators.reference import share
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,13 @@ Compare = Callable[[str, str], Iterable[Comparison]]
 """Yields the comparisons for a device and a precision."""
 
 
-def check(
-    name: str, description: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES, family: str = "operators"
-) -> Check:
-    """Return the check `FAMILY.NAME`."""
-    return Check(
-        id=f"{family}.{name}",
-        description=description,
-        run=lambda context: _run(compare, dtypes, context),
-        level="standard",
-        requires=("kernels.vector_add",),
-        each_device=True,
-        faults=("wrong-result",),
-    )
+def comparison_run(compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Callable[[CheckContext], CheckResult]:
+    """Return the function of a check that makes these comparisons in each precision."""
+    return partial(_run, compare, dtypes)
 
 
 def copies(device: str, elements: int) -> int:
     """Return how many copies of a block reach every core of a device; odd, so that copies end at odd positions."""
-    import torch
-
     reach = table("operators")["reach"]
     if device == "cpu":
         wanted = torch.get_num_threads() * reach["cpu_core"]
@@ -74,7 +62,7 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> Ch
     require_full_float32()
     figures, wrong, taken = [], [], []
     for dtype in dtypes:
-        shares = dict(_shares(compare(device, dtype), spoiled=spoiled))
+        shares = {one.what: one.share(spoiled=spoiled) for one in compare(device, dtype)}
         taken += [what for what in shares if what not in taken]
         wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
         source = table("tolerances")["operators"]["source"]
@@ -86,11 +74,6 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> Ch
     worst = max(figure.value or 0 for figure in figures)
     text = f"{len(taken)} comparisons in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
     return CheckResult("ok", text, tuple(figures), evidence)
-
-
-def _shares(compared: Iterable[Comparison], *, spoiled: bool) -> Iterator[tuple[str, float]]:
-    for one in compared:
-        yield one.what, one.share(spoiled=spoiled)
 
 
 def _excess(value: float) -> str:

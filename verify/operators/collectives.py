@@ -10,6 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from verify.inputs import corrupt, count_differences, rank_values
 from verify.records import CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
@@ -92,9 +95,6 @@ def _run_rank(
 ) -> dict[str, Any]:
     """Run one process, and compare what it received with what all processes sent."""
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
-    import torch
-    import torch.distributed as dist
-
     world, device = len(devices), devices[rank]
     if device != "cpu":
         torch.cuda.set_device(device)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.operators.reference import product
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HALF = 1 << 20
 """Random factors of the test of a whole product are between -HALF and HALF."""
@@ -21,8 +20,6 @@ def whole_numbers(*shape: int, seed: int, dtype: str) -> Tensor:
     Products with depths up to 4,096 stay below 256 (eight standard deviations), which bfloat16 and float16 hold exactly. No type
     loses anything in any order of additions.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     thrown = torch.randint(0, 4, shape, generator=generator)
     return (thrown.eq(0).int() - thrown.eq(1).int()).to(getattr(torch, dtype))
@@ -33,8 +30,6 @@ def wrong_rows(left: Tensor, right: Tensor, result: Tensor) -> int:
 
     Computed exactly, in float64, on the device of the tensors. The chance to miss a wrong row is one in two million.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(82)
     factors = torch.randint(-HALF, HALF, (right.shape[1],), generator=generator).double().to(right.device)
     once = (right.double() * factors).sum(dim=1)
@@ -48,8 +43,6 @@ def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
     The bound is one rounding to the precision of the result, plus float32 rounding in the additions over the depth, in which
     every kernel accumulates: at most one per term, and far less for sums of independent errors.
     """
-    import torch
-
     rule, depth = table("tolerances")["gemm"], left.shape[-1]
     exact = product(left, right)
     near, far = left.double().square().sum(dim=-1).sqrt(), right.double().square().sum(dim=-2).sqrt()

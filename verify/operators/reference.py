@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one float32 operation."""
@@ -23,8 +22,6 @@ UNIT = 2.0**-24
 
 def map_elements(function: Callable[[float], float], values: Tensor) -> Tensor:
     """Apply a Python function to every element; return float64 in the same shape."""
-    import torch
-
     found = [function(value) for value in values.flatten().tolist()]
     return torch.tensor(found, dtype=torch.float64).reshape(values.shape)
 
@@ -92,8 +89,6 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
 
     Pairs are elements i and i + dim / 2 (GPT-NeoX, Llama), or neighbours if `interleaved` (GPT-J).
     """
-    import torch
-
     half = heads.shape[2] // 2
     found = []
     for token, real, imaginary in zip(heads.tolist(), cos.tolist(), sin.tolist(), strict=True):
@@ -112,8 +107,6 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
     Whole numbers are computed in int64, which is exact, all others in float64.
     """
-    import torch
-
     wide = torch.float64 if left.dtype.is_floating_point else torch.int64
     near, far = left.to(wide), right.to(wide).transpose(-1, -2).contiguous()
     rows = [(near[..., row : row + 1, :] * far).sum(-1) for row in range(near.shape[-2])]
@@ -131,8 +124,6 @@ def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0, *, truncate
             float32's smallest normal number may become zero.
         truncated: Whether the operator cuts its results instead of rounding them, which costs a whole unit.
     """
-    import torch
-
     kind = torch.finfo(result.dtype)
     least = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).smallest_normal)
     allowed = kind.eps / (1 if truncated else 2) * exact.abs() + lost + least
@@ -151,8 +142,6 @@ def summed(magnitude: Tensor, terms: int) -> Tensor:
 
 
 def _of_rows(function: Callable[[list[float]], list[float]], rows: Tensor) -> Tensor:
-    import torch
-
     return torch.tensor([function(row) for row in rows.tolist()], dtype=torch.float64)
 
 

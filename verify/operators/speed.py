@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from verify.host.views.pcie import Link
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 FIXED_POINT: list[int] = table("speed")["points"][0]
@@ -17,24 +17,6 @@ SLOWED = 0.5
 """Factor that the injected fault applies to a speed."""
 FIGURES_IN_REASON = 3
 """Number of figures in the reason, which plain tables show."""
-
-
-def device_speed(
-    name: str, description: str, run: Callable[[CheckContext], CheckResult], *, deadline_s: float
-) -> Check:
-    """Return a check that measures a speed of each device, alone on the host, and compares equal devices."""
-    return Check(
-        id=name,
-        description=description,
-        run=run,
-        level="standard",
-        requires=("kernels.vector_add",),
-        each_device=True,
-        exclusive=True,
-        aggregate=compare_like_devices,
-        faults=("slow",),
-        deadline_s=deadline_s,
-    )
 
 
 def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
@@ -80,49 +62,3 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
     )
     text = f"{found}: {verdict}"
     return CheckResult("ok", text, tuple(figures), dict(evidence))
-
-
-def compare_like_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Compare equal devices of a host; None if there are no two of them.
-
-    Args:
-        answers: Record of each device. Figures in units of time are better when smaller, all others when larger.
-    """
-    allowed = table("speed")["spread"]
-    by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for device, answer in answers.items():
-        if name := (answer["evidence"] or {}).get("name"):  # CPUs have no name; their speeds are only recorded
-            by_name.setdefault(name, {})[device] = answer
-    odd, figures = [], []
-    for name, devices in by_name.items():
-        for figure in next(iter(devices.values()))["figures"]:
-            values = {device: _value(answer, figure["name"]) for device, answer in devices.items()}
-            known = {device: value for device, value in values.items() if value}
-            if len(known) < 2:
-                continue
-            best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
-            shares = {device: min(value, best) / max(value, best) for device, value in known.items()}
-            slowest = min(shares, key=lambda device: shares[device])
-            gap = 1 - shares[slowest]
-            figures.append(
-                Figure(
-                    f"{figure['name']}, {name}",
-                    gap,
-                    "behind the best",
-                    ceiling=allowed["share"],
-                    source=allowed["source"],
-                )
-            )
-            if gap > allowed["share"]:
-                odd.append(f"{slowest} is {gap:.0%} behind the best in {figure['name']}")
-    if not figures:
-        return None
-    if odd:
-        return CheckResult(
-            "warn", "; ".join(odd), tuple(figures), None, "compare clocks, temperature and PCIe link of both"
-        )
-    return CheckResult("ok", f"equal devices are within {allowed['share']:.0%} of one another", tuple(figures))
-
-
-def _value(answer: Mapping[str, Any], name: str) -> float | None:
-    return next((figure["value"] for figure in answer["figures"] if figure["name"] == name), None)

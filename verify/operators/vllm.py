@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+import torch
+
 from verify.binaries.vllm_kernels import further_extensions, vllm_extensions
 from verify.tables import table
 
@@ -19,8 +21,6 @@ class MissingError(Exception):
 @cache
 def load() -> str | None:
     """Register the operators of vLLM's extensions with torch; return the reason if that fails, otherwise None."""
-    import torch
-
     extensions = vllm_extensions() + further_extensions()
     if not extensions:
         return "vllm is not installed in this environment"
@@ -38,8 +38,6 @@ def operator(name: str, device: str) -> Callable[..., Any]:
     Raises:
         MissingError: The operator is not available.
     """
-    import torch
-
     if reason := load():
         raise MissingError(reason)
     row = table("vllm_operators")[name]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.binaries.vllm_kernels import truncated_types
 from verify.inputs import DTYPES, synchronize
 from verify.operators.check import Comparison
 from verify.operators.vllm import MissingError, operator
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Call = Callable[..., Any]
 
@@ -36,8 +36,6 @@ class OperatorProblem:
 
     def share(self, call: Call | None, device: str, *, spoiled: bool) -> float:
         """Return the error of the result as a share of the bound."""
-        import torch
-
         result = self.compute(call, device) if call else self.exact.to(getattr(torch, self.dtype))
         truncated = device == "cpu" and self.dtype in truncated_types()
         return Comparison(self.what, result, self.exact, self.lost, truncated=truncated).share(spoiled=spoiled)
@@ -54,18 +52,9 @@ class OperatorSubject:
     """Returns the callable of that name for tensors on a device; raises MissingError."""
 
 
-def check(name: str, description: str, subjects: Sequence[OperatorSubject]) -> Check:
-    """Return the check `operators.NAME` of some operators."""
-    return Check(
-        id=f"operators.{name}",
-        description=description,
-        run=lambda context: _run(subjects, context),
-        level="standard",
-        requires=("kernels.vector_add",),
-        preconditions=(preconditions.vllm,),
-        each_device=True,
-        faults=("wrong-result",),
-    )
+def operator_run(subjects: Sequence[OperatorSubject]) -> Callable[[CheckContext], CheckResult]:
+    """Return the function of a check of these operators."""
+    return partial(_run, subjects)
 
 
 def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckResult:

@@ -198,7 +198,9 @@ def _run_child(task: Task[Any], answer: int, output: int, parent: int) -> NoRetu
     code = 70
     try:
         os.setsid()
-        _end_with_parent(parent)
+        end_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before
+            os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
@@ -226,8 +228,6 @@ def _send(pipe: int, message: Any, end: str = "\n") -> None:
         content = content[os.write(pipe, content) :]
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have Linux end this process when its parent ends: nobody would read the result."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
+def end_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)

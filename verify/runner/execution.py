@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from verify import VERSION
 from verify.host import devices
+from verify.host.views import torch_view
 from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
 from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
@@ -59,9 +61,13 @@ def run(
     started = time.monotonic()
     context = replace(context, started=time.time())
     call = partial(_run_here, checks, context, injections, deadline_s)
-    ending = run_with_messages(
-        call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
-    )
+    _show(context, "")
+    try:
+        ending = run_with_messages(
+            call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
+        )
+    finally:
+        _show(context, "")
     about, records = _collect(checks, ending)
     return {
         "schema_version": 1,
@@ -79,6 +85,13 @@ def run(
         "injected": [injection.fault for injection in injections],
         "checks": records,
     }
+
+
+def _show(context: CheckContext, text: str) -> None:
+    """Say in the run's progress file what runs. A disk that cannot take it must not end the checks."""
+    if context.progress:
+        with contextlib.suppress(OSError):
+            context.progress.write_text(text)
 
 
 def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -143,7 +156,8 @@ class _Run:
             for check in checks
         }
         concerned = [check for check in checks if self._applies(check)]
-        self._tree = DependencyTree(key for check in concerned for key in self._keys(check))
+        keys = [key for check in concerned for key in self._keys(check)]
+        self._tree, self._number = DependencyTree(keys), len(self._records) + len(keys)
         at_once = max(2, len(os.sched_getaffinity(0)))
         for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
             tasks.sort(key=lambda one: -one.deadline_s)
@@ -184,6 +198,7 @@ class _Run:
 
     def _begun(self, key: CheckCall) -> None:
         self._send({"begun": [key.check.id, key.device]})
+        _show(self._context, f"{len(self._records) + 1}/{self._number} {key.check.id}")
 
     def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
         answer = _outcome(ending)
@@ -217,7 +232,7 @@ def _import_torch() -> tuple[str | None, str | None]:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the same order as for the service and in the Stack
     try:
-        import torch
+        torch = torch_view.load()
     except BaseException as error:  # noqa: BLE001 - a broken torch may raise anything, which is the result
         return None, f"{type(error).__name__}: {error}"
     return str(torch.__version__), None

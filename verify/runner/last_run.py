@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_json
 from verify.records import LEVELS, NEEDS, SERVING, Level, worst_status
 from verify.runner.dependencies import FAILED
 from verify.runner.registry import all_checks
@@ -17,11 +17,7 @@ OF_FILES = "libraries"
 
 def read_last_run(prefix: Path | None) -> dict[str, Any]:
     """Read PREFIX/verify/last.json; return an empty document if it cannot be read."""
-    try:
-        document = json.loads((prefix / "verify" / "last.json").read_text()) if prefix else {}
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    return read_json(prefix / "verify" / "last.json") if prefix else {}
 
 
 def lasting_warnings(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from verify.records import CheckContext, CheckResult
 from verify.serving import service_plan
@@ -43,3 +45,20 @@ def service(context: CheckContext) -> CheckResult | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return CheckResult("error", f"cannot read the plan of the service: {error}", remedy="./firstlight provision")
     return None
+
+
+def planned_attention(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
+    """Require that the Stack uses this attention, a row of data/attention.toml; on `full` and without a plan, all are checked."""
+    plan: Mapping[str, Any] | None = context.stack.get("attention")
+    if not plan or context.faults or context.includes("full") or is_planned(row, context):
+        return None
+    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
+    return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
+
+
+def is_planned(row: Mapping[str, Any], context: CheckContext) -> bool:
+    """Return whether the Stack serves with this attention, or has its package."""
+    plan: Mapping[str, Any] = context.stack.get("attention") or {}
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan.get("backend") in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    return serves or str(package.get("version")).startswith(row.get("package", "none"))

@@ -1,13 +1,19 @@
-"""Registry of checks: every module below `checks/` that defines CHECK."""
+"""Registry of checks: the rows of data/checks.toml, and a check for each attention provider.
+
+The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`. Most of these modules import torch, which may be
+missing or broken: a module is imported when its check runs, in the process of the check.
+"""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from pkgutil import resolve_name
+from typing import Any
 
-from verify import checks
 from verify.records import Check
+from verify.runner import equal_devices, preconditions
+from verify.tables import table
 
 FAMILIES = {
     "devices": "The devices are present, and every layer of the system sees the same ones.",
@@ -27,14 +33,47 @@ FAMILIES = {
 
 @cache
 def all_checks() -> tuple[Check, ...]:
-    """Return every check, ordered by family and id. Importing them does not import torch."""
-    found: list[Check] = []
-    for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}."):
-        if not module.ispkg:
-            loaded = importlib.import_module(module.name)
-            found += getattr(loaded, "CHECKS", None) or [loaded.CHECK]
+    """Return every check, ordered by family and id."""
+    declared = (
+        _declared(f"{family}.{name}", row) for family, rows in table("checks").items() for name, row in rows.items()
+    )
     order = list(FAMILIES)
-    return tuple(sorted(found, key=lambda check: (order.index(check.family), check.id)))
+    return tuple(sorted([*declared, *_of_attention()], key=lambda check: (order.index(check.family), check.id)))
+
+
+def _declared(id_: str, row: Mapping[str, Any]) -> Check:
+    """Return the check of a row of data/checks.toml."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values["preconditions"] = tuple(getattr(preconditions, name) for name in row.get("preconditions", ()))
+    if "aggregate" in row:
+        values["aggregate"] = getattr(equal_devices, row["aggregate"])
+    return Check(id=id_, run=_imported(f"verify.checks.{id_}:run"), **values)
+
+
+def _of_attention() -> Iterator[Check]:
+    """Yield the check of each attention provider."""
+    for name, row in table("attention")["provider"].items():
+        unplanned = (partial(preconditions.planned_attention, row),)
+        yield Check(
+            id=f"attention.{name}",
+            description=f"{row['title']} is as close to our float64 reference as plain torch is, and its own kernel ran.",
+            run=partial(_imported("verify.checks.attention.providers:run"), name),
+            level=row["level"],
+            requires=("kernels.vector_add",),
+            preconditions=unplanned if row["level"] == "standard" else (),
+            each_device=True,
+            faults=("wrong-result", "wrong-kernel"),
+            deadline_s=row.get("deadline_s", 180.0),
+        )
+
+
+def _imported(reference: str) -> Callable[..., Any]:
+    """Return a function that imports `MODULE:FUNCTION` when it is called, and calls it."""
+
+    def call(*arguments: Any) -> Any:
+        return resolve_name(reference)(*arguments)
+
+    return call
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verify.printable import WIDTH, wrapped
 from verify.records import SEVERITY, fold_skips
 
-WIDTH = 100
 HEAD = f"{'status':<7}{'check':<26}{'device':<9}{'seconds':>7}  "
 
 
@@ -63,12 +62,6 @@ def _total(document: Mapping[str, Any]) -> str:
         f"{document['status']}: {details} in {document['seconds']:.1f} s\n"
         f"level {document['level']}, Python {document['python']}, torch {torch}"
     )
-
-
-def wrapped(start: str, text: str) -> list[str]:
-    """Wrap a text behind its first column to the width of the table."""
-    lines = textwrap.wrap(text, WIDTH - len(start), break_on_hyphens=False) or [""]
-    return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
 
 
 def _output(evidence: Any) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from verify.files import read_json
 from verify.runner.child_processes import run_one
 from verify.serving import load_benchmark
 from verify.serving.resource_usage import peak
@@ -131,10 +130,7 @@ def backends(server: Service) -> list[str]:
     """Return the attention back ends of a server's layers, from the notes of its plugin."""
     held = set()
     for path in (server.prefix / "run").glob("attention-*.json"):
-        try:
-            notes = json.loads(Path(path).read_text())
-        except (OSError, ValueError):
-            continue
+        notes = read_json(path)
         if notes.get("pid") in server.pids():
             held |= {str(layer["backend"]) for layer in notes["layers"]}
     return sorted(held)

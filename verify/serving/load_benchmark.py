@@ -53,7 +53,7 @@ def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) 
     Raises:
         ImportError: vLLM has no such tool.
     """
-    from vllm.benchmarks import serve as tool
+    from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
     os.environ["OPENAI_API_KEY"] = service.api_key() or ""
     # The endpoint is on this host: use no proxy and no model hub.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from verify.records import first_few
 from verify.serving.processes import Process
 from verify.serving.service import KEY
 from verify.serving.service_plan import ServicePlan
@@ -104,8 +105,7 @@ def code_problems(processes: Iterable[Process], homes: Sequence[str]) -> tuple[l
 
 
 def _few(paths: Sequence[str]) -> str:
-    shown = ", ".join(path.removesuffix(DELETED) for path in paths[:2])
-    return f"{shown} and {len(paths) - 2} more" if len(paths) > 2 else shown
+    return first_few([path.removesuffix(DELETED) for path in paths], 2, separator=", ")
 
 
 def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int | None) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_json
 from verify.serving.processes import Process
 from verify.serving.service import Service
 
@@ -14,7 +14,7 @@ from verify.serving.service import Service
 def attention_notes(service: Service, processes: Iterable[Process]) -> tuple[Mapping[str, Any], ...]:
     """Return the notes of exactly these processes, by PID and start; the folder has those of earlier ones too."""
     starts = {process.pid: process.start_ticks for process in processes}
-    found = (_json(path) for path in sorted((service.prefix / "run").glob("attention-*.json")))
+    found = (read_json(path) for path in sorted((service.prefix / "run").glob("attention-*.json")))
     return tuple(
         one
         for one in found
@@ -27,17 +27,9 @@ def proves_start(service: Service, main: Process) -> bool | None:
 
     Proofs of releases that recorded no start match every process with the same PID since boot.
     """
-    proven = _json(service.prefix / "verify" / "ready.json")
+    proven = read_json(service.prefix / "verify" / "ready.json")
     if not proven:
         return None
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     same = (proven.get("main_pid"), proven.get("boot_id")) == (main.pid, boot_id)
     return same and proven.get("start_ticks") in (None, main.start_ticks)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

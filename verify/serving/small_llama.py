@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.reference import attention
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """Names of safetensors."""
@@ -27,8 +27,6 @@ class Llama:
 
     def logprobs(self, tokens: Sequence[int]) -> Tensor:
         """Return the log probabilities of each next token, (tokens, vocabulary)."""
-        import torch
-
         hidden = self.weights["model.embed_tokens.weight"][torch.tensor(list(tokens))]
         for layer in range(self.config["num_hidden_layers"]):
             stem = f"model.layers.{layer}"
@@ -57,8 +55,6 @@ class Llama:
 
     def _turned(self, part: Tensor) -> Tensor:
         """Apply rotary positions: the halves of a head are real and imaginary parts of rotating numbers."""
-        import torch
-
         half = part.shape[3] // 2
         speeds = self.config["rope_theta"] ** (-torch.arange(half, dtype=torch.float64) / half)
         angle = torch.arange(part.shape[2], dtype=torch.float64)[:, None] * speeds
@@ -91,8 +87,6 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def tiny() -> Llama:
     """Return a model with fixed random weights: two layers, sixteen wide, 64 tokens."""
-    import torch
-
     config = {
         "vocab_size": 64,
         "hidden_size": 16,
@@ -149,8 +143,6 @@ def load(folder: Path) -> Llama:
 
 def _tensor(content: bytearray, start: int, entry: Any, shape: Sequence[int]) -> Tensor | None:
     """Return the tensor that a header entry describes, in float64; None if the entry does not describe that shape."""
-    import torch
-
     match entry:
         case {"dtype": str(name), "shape": list(sizes), "data_offsets": [int(begin), int(end)]} if name in DTYPES:
             dtype, count = getattr(torch, DTYPES[name]), math.prod(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,9 +11,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from verify.runner.child_processes import end_with_parent
 from verify.serving.service import Service
 
 BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
@@ -27,7 +28,6 @@ TAIL_BYTES = 64_000
 """Length of the log: an engine's own error is above the traces of the processes that waited for it."""
 POINTS_UP = "See root cause above"
 """Part of vLLM's last error, which reports a failed engine without the reason (vllm/v1/engine/utils.py)."""
-PR_SET_PDEATHSIG = 1
 
 
 class VariantError(Exception):
@@ -105,7 +105,7 @@ def serve_variant(service: Service, command: Command) -> Iterator[Service]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no other thread runs while a server is started
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - no other thread runs while a server is started
             user=command.uid if as_owner else None,
             group=command.gid if as_owner else None,
             extra_groups=list(command.groups) if as_owner else None,
@@ -150,11 +150,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _end_with_parent() -> None:
-    """Have Linux end the server when the measuring process ends: the service needs its port."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _reason(message: list[str]) -> str:

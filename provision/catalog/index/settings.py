@@ -31,6 +31,7 @@ from provision.core.errors import StageError
 from provision.core.user_path import expand_user
 
 if TYPE_CHECKING:
+    from provision.core.models.inventory import Host
     from provision.core.models.stack import Stack
 
 NO_INDEX = "UV_NO_INDEX"
@@ -48,12 +49,11 @@ class BundledContent(Protocol):
     def name(self) -> str:
         """The bundle's file name."""
 
-    @property
-    def made_at(self) -> str:
-        """When it was created: UTC, ISO 8601."""
-
     def difference(self, stack: Stack) -> str:
         """Describe the difference between a Stack and the nearest one of the bundle."""
+
+    def accept(self, host: Host, logs: Path) -> None:
+        """Let a host have an environment of the bundle; `logs` is the folder of the runs. Raises BundleError where it may not."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,11 @@ class Host(Record):
         """Return the host that answers requests to its model: itself, or the head of its span."""
         return self.span.head if self.span else self.name
 
+    @property
+    def address_in_span(self) -> str:
+        """Return its address in the network between the hosts of its span; empty without one."""
+        return self.span.address_of(self.name) if self.span else ""
+
 
 class Inventory(Record):
     """All hosts of a run, in inventory order, after `--limit`."""

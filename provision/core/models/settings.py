@@ -46,6 +46,10 @@ OPTIONS = {
 """Settings that have an option of their own; every other one is given by `--set NAME=VALUE`."""
 RAY_PORTS = 80
 """Ports of Ray on one host: eight of its own programs, and one for each process that it starts."""
+CHOSEN_PORTS = (32768, 60999)
+"""First and last of the ports that Linux gives to processes that ask for any, by default: https://docs.kernel.org/networking/ip-sysctl.html,
+ip_local_port_range. Tried with vLLM 0.32.0 on two hosts: besides the two ports of `firstlight_span_port`, its processes listen
+on such ports alone, at the addresses of the span: message queues and gloo."""
 
 
 class Settings(Record):

@@ -6,7 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute, read_inventory
-from provision.pipeline.step import Step
 
 STDOUT = "-"
 
@@ -52,7 +51,7 @@ def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> i
         require_writable(Path(options.metrics), "--prometheus")
     names = {host.name for host in read_inventory(request).hosts}
     recorded = _recorded(options.against, names)
-    step = Step("probe", partial(PROBE.run, in_full=True, with_configuration=True), PROBE.phase, PROBE.scope)
+    step = replace(PROBE, run=partial(PROBE.run, in_full=True, with_configuration=True))
     outcome = execute(request, (step,))
     asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == options.against]
     facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}

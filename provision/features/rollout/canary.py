@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from provision.core.errors import ServeError
 from provision.core.models.records import PhaseResult
-from provision.phases.gateway.traffic import Traffic
+from provision.features.gateway.draining import ask
+from provision.features.gateway.traffic import Traffic
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
-from provision.pipeline.traffic import ask
 
 
 @dataclass(frozen=True)

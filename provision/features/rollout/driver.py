@@ -25,9 +25,9 @@ from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.targets import targets_text
 from provision.features.rollout.text import described
-from provision.fleet.quarantine import QuarantineStore
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
+from provision.pipeline.left_out import left_out
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.results import StagedHosts
 from provision.pipeline.rollback import roll_back
@@ -60,10 +60,9 @@ class RolloutDriver:
                 f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
                 hint="put them back until the rollout is over",
             )
-        marks = QuarantineStore(request.logs)
-        self._quarantined = {host.name for host in inventory.hosts if marks.get(host) is not None}
+        self._left_out = {host.name for host in inventory.hosts if left_out(request.logs, host) is not None}
         serving = [host for host in inventory.hosts if host.is_serving]
-        out = {host.head for host in serving if host.name in self._quarantined}
+        out = {host.head for host in serving if host.name in self._left_out}
         self._serving = len({host.head for host in serving} - out)
         self._gateways = any(host.is_gateway for host in inventory.hosts)
 
@@ -295,7 +294,7 @@ class RolloutDriver:
             return
         broken = {host.name for host in self.rollout.hosts if host.state in {"changing", "failed", "quarantined"}}
         try:
-            text = targets_text(self._hosts.values(), broken.union(out, self._quarantined))
+            text = targets_text(self._hosts.values(), broken.union(out, self._left_out))
             write_atomically(Path(self.rollout.targets), text)
         except OSError as error:
             raise StoppedError(f"`{self.rollout.targets}` cannot be written: {error.strerror}") from None

@@ -12,6 +12,7 @@ from typing import Any
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
+from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.rollout.answers import Comparison, compare
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
@@ -19,7 +20,6 @@ from provision.phases.serve.readiness import sample
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.rollback import live_states, readiness_of
-from provision.pipeline.traffic import NotSetUpError, ask
 
 SAMPLE_DEADLINE_S = 600.0
 PAUSE_S = 5.0

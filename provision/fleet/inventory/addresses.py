@@ -72,3 +72,9 @@ def metrics_bind(host: Host, monitors: Collection[Host]) -> str:
         return "127.0.0.1"
     address = host.connection.address
     return address if address and is_ip(address) else EVERYWHERE[0]
+
+
+def gateway_endpoint(host: Host, address: str) -> str:
+    """Return the address of a gateway's API as a client of OpenAI's takes it."""
+    scheme = "https" if host.settings.gateway_tls else "http"
+    return f"{scheme}://{with_port(address, host.settings.gateway_port)}/v1"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
+from provision.core import features
 from provision.core.errors import InventoryError, UsageError
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
@@ -25,7 +26,6 @@ from provision.fleet.inventory.machines import require_distinct
 from provision.fleet.inventory.openssh_groups import SharedAnswers
 from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
-from provision.fleet.inventory.spans import with_spans
 from provision.fleet.inventory.yaml_source import check, positions_of
 
 _READER = Path(__file__).with_name("ansible_reader.py")
@@ -97,11 +97,19 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
-        return Inventory(source=str(path), hosts=with_spans(hosts))
+        return Inventory(source=str(path), hosts=_together(hosts))
     # Which hosts belong together does not depend on the limit.
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+
+
+def _together(hosts: Sequence[Host]) -> tuple[Host, ...]:
+    """Return the hosts of a whole inventory, each with the span that it belongs to."""
+    found = tuple(hosts)
+    for with_spans in features.hooks("with_spans"):
+        found = with_spans(found)
+    return found
 
 
 def _positions_of(path: Path, variable: str) -> list[str]:

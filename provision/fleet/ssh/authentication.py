@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,26 +65,11 @@ class Login(AuthStrategy):
 
     def _key_files(self) -> list[tuple[str, Any]]:
         found = []
-        for path in self.connection.identity_files:
-            if not Path(path).is_file():
-                continue
+        for path in filter(os.path.isfile, self.connection.identity_files):
             try:
-                # A certificate becomes part of its key, which is then of one host.
-                key = (
-                    paramiko.PKey.from_path(path)
-                    if self.connection.certificate_files
-                    else _key(path, Path(path).stat().st_mtime_ns)
-                )
-            except paramiko.PasswordRequiredException:
-                self.notes.append(f"{path} has a passphrase: add it to your agent with ssh-add")
-                continue
+                key = paramiko.PKey.from_path(path)
             except (TypeError, ValueError, paramiko.SSHException, OSError) as error:
-                passphrase = isinstance(error, TypeError) and "password" in str(error).lower()
-                self.notes.append(
-                    f"{path} has a passphrase: add it to your agent with ssh-add"
-                    if passphrase
-                    else f"{path} cannot be read: {_reason(error)}"
-                )
+                self.notes.append(f"{path} {_why_unusable(error)}")
                 continue
             for certificate in self.connection.certificate_files:
                 if Path(certificate).name.startswith(Path(path).name):
@@ -102,7 +86,7 @@ class Login(AuthStrategy):
                 try:
                     halves.add(PublicBlob.from_file(str(public)).key_blob)
                 except (ValueError, OSError) as error:
-                    self.notes.append(f"{public} cannot be read: {_reason(error)}")
+                    self.notes.append(f"{public} {_why_unusable(error)}")
         return halves
 
     def _agent_keys(self) -> list[Any]:
@@ -117,13 +101,12 @@ class Login(AuthStrategy):
             return []
 
 
-@lru_cache(maxsize=32)
-def _key(path: str, mtime_ns: int) -> Any:
-    """Return the key of a file, which a whole fleet may share. The file's time is an argument so that a new one is read."""
-    del mtime_ns
-    return paramiko.PKey.from_path(path)
-
-
-def _reason(error: Exception) -> str:
-    """Why a file was no key, without its content: libraries quote what they could not parse."""
-    return str(error.strerror) if isinstance(error, OSError) else "it holds no key that OpenSSH would read"
+def _why_unusable(error: Exception) -> str:
+    """Return why a file gives no key, without its content: libraries quote what they could not parse."""
+    # Which one it is depends on the format of the file.
+    if isinstance(error, paramiko.PasswordRequiredException) or (
+        isinstance(error, TypeError) and "password" in str(error).lower()
+    ):
+        return "has a passphrase: add it to your agent with ssh-add"
+    reason = error.strerror if isinstance(error, OSError) else "it holds no key that OpenSSH would read"
+    return f"cannot be read: {reason}"

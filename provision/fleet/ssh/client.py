@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import threading
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fabric
@@ -18,7 +16,8 @@ from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
-from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
+from provision.fleet.ssh.host_keys import check_host_key, keys_of, preferred_kinds
+from provision.fleet.ssh.known_hosts import KnownKey
 from provision.fleet.ssh.proxy import Proxy, proxy_error
 from provision.fleet.ssh.sockets import connect_socket
 
@@ -26,24 +25,20 @@ from provision.fleet.ssh.sockets import connect_socket
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 KEEPALIVE_S = 15
-_making = threading.Lock()
 _AUTHENTICATION_S = 30.0
 """Hosts with slow DNS or PAM modules need long for a login."""
 
 
 class OpenConnection:
-    """An open connection with its proxy process."""
+    """An open connection, with its proxy process where it has one."""
 
-    def __init__(self, connection: fabric.Connection, proxy: Proxy | None) -> None:
-        self.transport: paramiko.Transport = connection.client.get_transport()
-        self._connection = connection
-        self._proxy = proxy
+    def __init__(self, transport: paramiko.Transport, parts: contextlib.ExitStack) -> None:
+        self.transport = transport
+        self._parts = parts
 
     def close(self) -> None:
-        """Close both."""
-        self._connection.close()
-        if self._proxy is not None:
-            self._proxy.close()
+        """Close all of it."""
+        self._parts.close()
 
 
 def connect(host: str, connection: Connection) -> OpenConnection:
@@ -55,84 +50,71 @@ def connect(host: str, connection: Connection) -> OpenConnection:
         AuthenticationError: The host refused the login.
     """
     proxy = None
-    try:
-        if connection.proxy_command is not None:
-            proxy = Proxy(connection)
-            channel = proxy.socket
-        else:
-            channel = connect_socket(connection)
-    except OSError as error:
-        raise unreachable_error(host, connection, error) from None
-    login = Login(connection)
-    link = _link(connection, channel, login)
-    link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
-    try:
-        link.open()
-        link.transport.set_keepalive(KEEPALIVE_S)
-        return OpenConnection(link, proxy)
-    except BaseException as error:
-        link.client.close()
-        channel.close()
-        message = ""
-        if proxy is not None:
-            message = (
-                proxy.error_text() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
-            )
-            proxy.close()
-        if isinstance(error, AuthFailure):
+    with contextlib.ExitStack() as parts:
+        try:
+            if connection.proxy_command is not None:
+                proxy = parts.enter_context(contextlib.closing(Proxy(connection)))
+                channel = proxy.socket
+            else:
+                channel = parts.enter_context(contextlib.closing(connect_socket(connection)))
+        except OSError as error:
+            raise unreachable_error(host, connection, error) from None
+        login, known = Login(connection), keys_of(connection)
+        link = _link(connection, channel, login, known)
+        link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection, known))
+        parts.callback(link.client.close)
+        try:
+            link.open()
+        except AuthFailure as error:
             raise _refused(host, connection, login, error) from None
-        if isinstance(error, OSError | EOFError | paramiko.SSHException):
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            message = proxy.error_text() if proxy is not None else ""
             raise (
                 proxy_error(host, connection, message) if message else unreachable_error(host, connection, error)
             ) from None
-        raise
+        link.transport.set_keepalive(KEEPALIVE_S)
+        return OpenConnection(link.transport, parts.pop_all())
 
 
-def _link(connection: Connection, channel: socket.socket, login: Login) -> fabric.Connection:
-    # Each new connection writes into the settings that all share, and reads them while it is made only.
-    with _making:
-        return fabric.Connection(
-            str(connection.address),
-            user=connection.user,
-            port=connection.port,
-            config=_no_defaults(),
-            connect_timeout=connection.connect_timeout_s,
-            connect_kwargs={
-                "sock": channel,
-                "auth_strategy": login,
-                "transport_factory": _transport_factory(connection),
-                "banner_timeout": connection.connect_timeout_s,
-                "auth_timeout": _AUTHENTICATION_S,
-            },
-        )
-
-
-@cache
-def _no_defaults() -> fabric.Config:
-    """Return the settings of every connection: none of the user's files of Fabric and OpenSSH is read here."""
-    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+def _link(connection: Connection, channel: socket.socket, login: Login, known: Sequence[KnownKey]) -> fabric.Connection:
+    """Return a connection to be opened. It reads no files of Fabric and OpenSSH: what they say is resolved already."""
+    return fabric.Connection(
+        str(connection.address),
+        user=connection.user,
+        port=connection.port,
+        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+        connect_timeout=connection.connect_timeout_s,
+        connect_kwargs={
+            "sock": channel,
+            "auth_strategy": login,
+            "transport_factory": _transport_factory(connection, known),
+            "banner_timeout": connection.connect_timeout_s,
+            "auth_timeout": _AUTHENTICATION_S,
+        },
+    )
 
 
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
     """Host key check of every connection; Paramiko itself gets no known keys."""
 
-    def __init__(self, host: str, connection: Connection) -> None:
+    def __init__(self, host: str, connection: Connection, known: Sequence[KnownKey]) -> None:
         self._host = host
         self._connection = connection
+        self._known = known
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client, hostname
-        check_host_key(self._host, self._connection, key.get_name(), key.asbytes())
+        check_host_key(self._host, self._connection, self._known, key.get_name(), key.asbytes())
 
 
-def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transport]:
+def _transport_factory(connection: Connection, known: Sequence[KnownKey]) -> Callable[..., paramiko.Transport]:
     """Return a factory of transports with the algorithms of the user's ssh configuration, known key types first."""
 
     def make(sock: socket.socket, **options: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **options)
         security = transport.get_security_options()
-        known = preferred_kinds(connection)
-        security.key_types = sorted(security.key_types, key=lambda kind: kind not in known)
+        first = preferred_kinds(known)
+        security.key_types = sorted(security.key_types, key=lambda kind: kind not in first)
         for ours, theirs in ALGORITHMS.items():
             if theirs in connection.algorithms:
                 allowed = connection.algorithms[theirs]
@@ -173,11 +155,3 @@ def _refused(host: str, connection: Connection, login: Login, error: AuthFailure
         f"host {host} ({where(connection)}) refused to log in {connection.user}; tried: {tried}{notes}{takes}",
         hint="name the right key with ansible_ssh_private_key_file, or the right user with ansible_user",
     )
-
-
-def alive(opened: OpenConnection, *, timeout_s: float = 5.0) -> bool:
-    """Return whether the host still answers."""
-    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-        opened.transport.open_session(timeout=timeout_s).close()
-        return True
-    return False

@@ -1,18 +1,21 @@
 """Parallel work on many hosts: concurrency limit, priorities, deadlines, and retries of broken connections.
 
-A task whose connection failed frees its slot while it waits for the next attempt and then goes first, because the slowest
-host decides when a run ends. The waiting time of tasks is recorded.
+Each task has a thread of its own. A pool's threads would not do: what no longer answers after its deadline must neither keep
+another host waiting nor the program from ending. A task whose connection failed keeps its slot for the next attempt, because
+the slowest host decides when a run ends.
 """
 
 from __future__ import annotations
 
-import heapq
+import contextlib
+import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.quantile import quantile
@@ -27,7 +30,7 @@ DEFAULT_LIMIT = 32
 GRACE_S = 5.0
 """Time that cancelled tasks get to end."""
 TICK_S = 0.25
-_RETRIED_FIRST = 1_000_000
+"""Time between two looks at the deadlines. Python notices Ctrl-C that came just before a wait only after it."""
 
 
 @dataclass(frozen=True)
@@ -128,202 +131,106 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
-    pool = _Pool(tasks, limit)
+    started = time.monotonic()
+    ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
+    jobs = [_Job(task, ended) for task in tasks]
+    waiting = deque(sorted(jobs, key=lambda job: -job.task.priority))
+    running: set[_Job[T]] = set()
     try:
-        pool.work()
+        while waiting or running:
+            while waiting and len(running) < max(1, limit):
+                running.add(waiting[0])
+                waiting.popleft().start()
+            with contextlib.suppress(queue.Empty):
+                running.discard(ended.get(timeout=TICK_S))
+            running = {job for job in running if not job.end_if_late()}
     except KeyboardInterrupt:
-        pool.interrupt()
-        raise FanOutInterrupted(pool.result()) from None
-    return pool.result()
+        for job in jobs:
+            job.cancel()
+        until = time.monotonic() + GRACE_S
+        while any(job.is_running for job in jobs) and time.monotonic() < until:
+            time.sleep(0.05)
+        raise FanOutInterrupted(_fan_out(jobs, time.monotonic() - started)) from None
+    return _fan_out(jobs, time.monotonic() - started)
 
 
-@dataclass(slots=True)
-class _Attempt(Generic[T]):
-    """One attempt of a task, with its position in the queue."""
+class _Attempt(NamedTuple):
+    """Times of one attempt in seconds, as in TaskOutcome."""
 
-    task: Task[T]
-    place: int
-    number: int = 1
-    ready_at: float = 0.0
-    dispatched_at: float = 0.0
-    wait_s: float = 0.0
+    wait_s: float
+    run_s: float
+    queued_s: float
+
+
+class _Job(Generic[T]):
+    """A task with its attempts, and its result when it has one."""
+
+    def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
+        self.task = task
+        self.outcome = TaskOutcome[T](task.host, error=Cancelled(f"host {task.host}: interrupted"))
+        self.attempts: list[_Attempt] = []
+        self._ended = ended
+        self._ready_at = self._slot_at = time.monotonic()
+        self._started_at: float | None = None
+        self._lock = threading.Lock()
+        self._is_cancelled = threading.Event()
+
+    def start(self) -> None:
+        """Work on the task in a thread, which gives the job to the queue of ended ones."""
+        self._slot_at = time.monotonic()
+        threading.Thread(target=self._work, daemon=True, name="firstlight-fan-out").start()
+
+    def _work(self) -> None:
+        """Call the task until it has a result that another attempt would not change."""
+        is_done = False
+        while not is_done:
+            self._started_at = time.monotonic()
+            value, error = _attempt(self.task.call)
+            self._record(value, error)
+            tries = len(self.attempts)
+            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+            self._ready_at = self._slot_at = time.monotonic() + pause
+            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
+        self._ended.put(self)
+
+    def _record(self, value: T | None, error: BaseException | None) -> None:
+        """Keep the result of the running attempt, unless it missed its deadline before."""
+        with self._lock:
+            if self._started_at is None:
+                return
+            started_at, self._started_at = self._started_at, None
+            times = _Attempt(started_at - self._slot_at, time.monotonic() - started_at, started_at - self._ready_at)
+            self.attempts.append(times)
+            self.outcome = TaskOutcome(self.task.host, value, error, len(self.attempts), **times._asdict())
 
     @property
-    def queued_s(self) -> float:
-        return self.dispatched_at - self.ready_at
+    def is_running(self) -> bool:
+        """Whether an attempt has begun and not ended."""
+        return self._started_at is not None
 
-    @property
-    def rank(self) -> tuple[int, int]:
-        first = _RETRIED_FIRST if self.number > 1 else 0
-        return (-first - self.task.priority, self.place)
-
-
-@dataclass(slots=True)
-class _Figures:
-    waits: list[float] = field(default_factory=list)
-    queued: list[float] = field(default_factory=list)
-    retries: int = 0
-    runs: list[float] = field(default_factory=list)
-
-
-class _Pool(Generic[T]):
-    """Queue and workers, behind one lock."""
-
-    def __init__(self, tasks: Sequence[Task[T]], limit: int) -> None:
-        self._tasks = tasks
-        self._changed = threading.Condition()
-        self._started = time.monotonic()
-        self._ready: list[tuple[tuple[int, int], _Attempt[T]]] = []
-        self._later: list[tuple[float, int, _Attempt[T]]] = []
-        self._running: dict[int, _Attempt[T]] = {}
-        self._outcomes: dict[str, TaskOutcome[T]] = {}
-        self._figures = _Figures()
-        self._stopping = False
-        self._limit = max(1, min(limit, len(tasks)))
-        for place, task in enumerate(tasks):
-            self._queue(_Attempt(task, place, ready_at=self._started))
-
-    def _queue(self, attempt: _Attempt[T]) -> None:
-        heapq.heappush(self._ready, (attempt.rank, attempt))
-
-    def work(self) -> None:
-        """Start the workers and check deadlines until every task has a result."""
-        for _ in range(self._limit if self._tasks else 0):
-            self._start_worker()
-        with self._changed:
-            while len(self._outcomes) < len(self._tasks):
-                self._changed.wait(self._until_next())
-                self._wake_later()
-                self._expire()
-
-    def _start_worker(self) -> None:
-        threading.Thread(target=self._work_off, daemon=True, name="firstlight-fan-out").start()
-
-    def _until_next(self) -> float:
-        """Return the seconds until the next deadline, retry or check for Ctrl-C."""
-        moments = [attempt.dispatched_at + attempt.task.deadline_s for attempt in self._running.values()]
-        moments += [self._later[0][0]] if self._later else []
-        # a signal just before the wait is only noticed after it
-        return max(0.0, min([TICK_S, *(moment - time.monotonic() for moment in moments)]))
-
-    def _wake_later(self) -> None:
-        now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            self._queue(heapq.heappop(self._later)[2])
-            self._changed.notify_all()
-
-    def _expire(self) -> None:
-        """Abandon attempts beyond their deadline: cancel their threads and start new workers."""
-        now = time.monotonic()
-        for place, attempt in list(self._running.items()):
-            if now - attempt.dispatched_at < attempt.task.deadline_s:
-                continue
-            del self._running[place]
-            error = TransportError(
-                f"host {attempt.task.host} did not finish within {attempt.task.deadline_s:g} s",
-                hint="see what it is busy with; the other hosts went on",
-            )
-            self._record(attempt, None, error, now)
-            _cancel(attempt.task)
-            self._start_worker()
-
-    def _work_off(self) -> None:
-        """Worker: run the first queued attempt and record its result."""
-        free_at = self._started
-        while True:
-            with self._changed:
-                while not self._ready and not self._finished():
-                    self._changed.wait()
-                if self._finished():
-                    return
-                _, attempt = heapq.heappop(self._ready)
-                attempt.dispatched_at = time.monotonic()
-                attempt.wait_s = attempt.dispatched_at - max(free_at, attempt.ready_at)
-                self._running[attempt.place] = attempt
-                # the main thread must learn about this deadline
-                self._changed.notify_all()
-            value: T | None
-            value, error = _attempt(attempt.task.call)
-            with self._changed:
-                if self._running.get(attempt.place) is not attempt:
-                    return  # abandoned: another worker has this slot
-                free_at = time.monotonic()
-                del self._running[attempt.place]
-                self._finish(attempt, value, error, free_at)
-                self._changed.notify_all()
-
-    def _finished(self) -> bool:
-        return self._stopping or len(self._outcomes) == len(self._tasks)
-
-    def _finish(self, attempt: _Attempt[T], value: T | None, error: BaseException | None, now: float) -> None:
-        if error is None or not _is_retryable(error) or attempt.number > attempt.task.retries or self._stopping:
-            self._record(attempt, value, error, now)
-            return
-        self._record_times(attempt, now)
-        pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt.number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-        again = _Attempt(attempt.task, attempt.place, attempt.number + 1, ready_at=now + pause)
-        heapq.heappush(self._later, (again.ready_at, again.place, again))
-
-    def _record_times(self, attempt: _Attempt[T], now: float) -> None:
-        self._figures.waits.append(attempt.wait_s)
-        self._figures.queued.append(attempt.queued_s)
-        self._figures.retries += attempt.number > 1
-        self._figures.runs.append(now - attempt.dispatched_at)
-
-    def _record(self, attempt: _Attempt[T], value: T | None, error: BaseException | None, now: float) -> None:
-        self._record_times(attempt, now)
-        self._outcomes[attempt.task.host] = TaskOutcome(
-            attempt.task.host,
-            value,
-            error,
-            attempt.number,
-            attempt.wait_s,
-            now - attempt.dispatched_at,
-            attempt.queued_s,
+    def end_if_late(self) -> bool:
+        """Cancel the task where its attempt is beyond the deadline, and return whether it was."""
+        started_at = self._started_at
+        if started_at is None or time.monotonic() - started_at < self.task.deadline_s:
+            return False
+        late = TransportError(
+            f"host {self.task.host} did not finish within {self.task.deadline_s:g} s",
+            hint="see what it is busy with; the other hosts went on",
         )
+        self._is_cancelled.set()
+        self._record(None, late)
+        self._call_cancel()
+        return True
 
-    def interrupt(self) -> None:
-        """Drop waiting tasks, cancel running ones, and wait briefly for them."""
-        with self._changed:
-            self._stopping = True
-            self._ready.clear()
-            self._later.clear()
-            running = list(self._running.values())
-            self._changed.notify_all()
-        for attempt in running:
-            _cancel(attempt.task)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._running, timeout=GRACE_S)
-            for task in self._tasks:
-                if task.host not in self._outcomes:
-                    self._outcomes[task.host] = TaskOutcome(
-                        task.host, error=Cancelled(f"host {task.host}: interrupted")
-                    )
+    def cancel(self) -> None:
+        """End a running attempt from another thread, and make no further ones."""
+        self._is_cancelled.set()
+        if self.is_running:
+            self._call_cancel()
 
-    def result(self) -> FanOut[T]:
-        """Return results in the order of the tasks, and the figures."""
-        with self._changed:
-            outcomes = {task.host: self._outcomes[task.host] for task in self._tasks}
-            seconds = time.monotonic() - self._started
-            waits, runs, queued = (
-                sorted(each) for each in (self._figures.waits, self._figures.runs, self._figures.queued)
-            )
-            retries = self._figures.retries
-        return FanOut(
-            outcomes,
-            FanOutStats(
-                tasks=len(waits),
-                retries=retries,
-                seconds=seconds,
-                wait_p50_ms=quantile(waits, 0.5) * 1000,
-                wait_p99_ms=quantile(waits, 0.99) * 1000,
-                queued_p50_ms=quantile(queued, 0.5) * 1000,
-                queued_p99_ms=quantile(queued, 0.99) * 1000,
-                run_p50_ms=quantile(runs, 0.5) * 1000,
-                run_p99_ms=quantile(runs, 0.99) * 1000,
-                tasks_per_s=len(waits) / seconds if seconds else 0.0,
-            ),
-        )
+    def _call_cancel(self) -> None:
+        if self.task.cancel is not None:
+            threading.Thread(target=self.task.cancel, daemon=True, name="firstlight-cancel").start()
 
 
 def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
@@ -333,11 +240,31 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return None, error
 
 
-def _is_retryable(error: BaseException) -> bool:
+def _is_retryable(error: BaseException | None) -> bool:
     """Return whether a retry may help: the connection failed, not the key or the login."""
     return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
-def _cancel(task: Task[T]) -> None:
-    if task.cancel is not None:
-        threading.Thread(target=task.cancel, daemon=True, name="firstlight-cancel").start()
+def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:
+    """Return results in the order of the tasks, and the figures."""
+    attempts = [attempt for job in jobs for attempt in job.attempts]
+
+    def ms(times: Sequence[float], share: float) -> float:
+        return quantile(sorted(times), share) * 1000
+
+    waits, runs, queued = ([attempt[place] for attempt in attempts] for place in range(3))
+    return FanOut(
+        {job.task.host: job.outcome for job in jobs},
+        FanOutStats(
+            tasks=len(attempts),
+            retries=sum(max(0, len(job.attempts) - 1) for job in jobs),
+            seconds=seconds,
+            wait_p50_ms=ms(waits, 0.5),
+            wait_p99_ms=ms(waits, 0.99),
+            queued_p50_ms=ms(queued, 0.5),
+            queued_p99_ms=ms(queued, 0.99),
+            run_p50_ms=ms(runs, 0.5),
+            run_p99_ms=ms(runs, 0.99),
+            tasks_per_s=len(attempts) / seconds if seconds else 0.0,
+        ),
+    )

@@ -22,23 +22,34 @@ def name_of(connection: Connection) -> str:
     return lookup_name(str(connection.address), connection.port, connection.host_key_alias)
 
 
-def preferred_kinds(connection: Connection) -> list[str]:
-    """Return algorithms of known keys of the host; they are offered first, so that known keys are compared."""
+def keys_of(connection: Connection) -> list[KnownKey]:
+    """Return what the known_hosts files of a connection say about its host."""
+    return known_keys(connection.known_hosts_files, name_of(connection))
+
+
+def preferred_kinds(known: Sequence[KnownKey]) -> list[str]:
+    """Return algorithms of known keys of a host; they are offered first, so that known keys are compared."""
     kinds: list[str] = []
-    for key in known_keys(connection.known_hosts_files, name_of(connection)):
+    for key in known:
         if not key.marker:
             kinds += [kind for kind in SIGNATURES.get(key.kind, (key.kind,)) if kind not in kinds]
     return kinds
 
 
-def check_host_key(host: str, connection: Connection, kind: str, blob: bytes) -> None:
-    """Check a host's key; a new host is stored where the user's configuration allows it.
+def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey], kind: str, blob: bytes) -> None:
+    """Check the key that a host shows; a new host is stored where the user's configuration allows it.
+
+    Args:
+        host: The host's name in the inventory.
+        connection: How it is reached.
+        known: What `keys_of` returned for it.
+        kind: The type of the key.
+        blob: The key.
 
     Raises:
         HostKeyError: The key is revoked, changed or unknown.
     """
     name = name_of(connection)
-    known = known_keys(connection.known_hosts_files, name)
     revoked = [key for key in known if key.marker == "@revoked" and key.blob == blob]
     if revoked:
         raise HostKeyError(
@@ -79,7 +90,7 @@ def _changed(host: str, connection: Connection, known: Sequence[KnownKey], kind:
 def renewal_hint(connection: Connection) -> str:
     """Return the commands after a key change: forget the old key, then add the new one."""
     name = name_of(connection)
-    files = dict.fromkeys(key.file for key in known_keys(connection.known_hosts_files, name) if not key.marker)
+    files = dict.fromkeys(key.file for key in keys_of(connection) if not key.marker)
     removals = [shlex.join(["ssh-keygen", "-R", name, "-f", file]) for file in files]
     return f"only if you know why it changed: {'; '.join([*removals, scan_command(connection)])}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -60,12 +61,7 @@ class Proxy:
 def expand(command: str, connection: Connection) -> str:
     """Replace %h, %p, %r and %% in a ProxyCommand."""
     values = {"h": str(connection.address), "p": str(connection.port), "r": connection.user or "", "%": "%"}
-    out, rest = "", command
-    while "%" in rest:
-        before, _, after = rest.partition("%")
-        out += before + values.get(after[:1], "%" + after[:1])
-        rest = after[1:]
-    return out + rest
+    return re.sub("%(.)", lambda token: values.get(token[1], token[0]), command)
 
 
 def proxy_error(host: str, connection: Connection, error_text: str) -> TransportError:

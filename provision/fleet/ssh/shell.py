@@ -7,35 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport
+from provision.fleet.ssh.process import OutputLimitError, Raw
+from provision.fleet.ssh.session import READ_BYTES, Completed
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 _ABSENT = 44
 """Exit status of our own reading command for a file that is not there."""
-
-
 MIB = 1 << 20
 RUN_BYTES = 8 * MIB
 """What a command may print: the largest answer, a survey of many files, takes 3 MiB. All workers together may hold this much each."""
-
-
-class OutputLimitError(Exception):
-    """A host sends more than any answer takes."""
-
-
-class Raw(NamedTuple):
-    """A command's end, in bytes."""
-
-    rc: int
-    stdout: bytes
-    stderr: bytes
 
 
 class ShellSession(ABC):
@@ -48,15 +31,6 @@ class ShellSession(ABC):
     @abstractmethod
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         """Run a program on the host. Raises TimeoutError, OutputLimitError, TransportError."""
-
-    @abstractmethod
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport: ...
-
-    @abstractmethod
-    def rest(self) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
 
     def run_bytes(
         self,

@@ -7,12 +7,12 @@ is continued by any later run.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shlex
 import shutil
 import tarfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +95,8 @@ class Runner(Protocol):
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed: ...
 
 
-class Streamer(Protocol):
-    """Bulk transfer that an upload needs."""
+class Streamer(Runner, Protocol):
+    """The same with bulk transfer."""
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
 
@@ -146,14 +146,11 @@ def part_name(file: StagedFile) -> str:
     return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
 
 
-class Upload:
-    """One upload."""
+class _Upload(ABC):
+    """One upload; how files get to their names in transfer is left open."""
 
-    def __init__(
-        self, session: Runner, streamer: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None
-    ) -> None:
+    def __init__(self, session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress | None) -> None:
         self._session = session
-        self._streamer = streamer
         self._files = checked_names(files)
         self._folder = folder
         self._progress = progress or (lambda _: None)
@@ -167,7 +164,7 @@ class Upload:
         missing = [file for file in self._files if not remote.has(file)]
         resumed = sum(remote.part(file) for file in missing)
         need = sum(file.size for file in missing) - resumed
-        check_space(f"host {self._session.host}", self._folder, need, remote.free)
+        self._check_space(need, remote.free)
         require_here(self._session.host, [file for file in missing if remote.part(file) < file.size])
         self._progress(sum(file.size for file in present) + resumed)
         damaged = self._transfer(missing, remote.part)
@@ -192,6 +189,33 @@ class Upload:
         """Send and verify files; return damaged ones with their hash on the host."""
         if not files:
             return {}
+        self._move(files, part)
+        lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
+        limit = 60 + sum(file.size for file in files) / _HASHED_PER_S
+        finished = self._session.run(self._in_folder + _FINISH, stdin=lines, timeout_s=limit)
+        if finished.rc != 0:
+            raise StageError(
+                f"what arrived on host {self._session.host} cannot be put in place: {finished.stderr.strip()}",
+                hint=f"check the folder {self._folder} there",
+            )
+        return {name: got for got, _, name in (line.partition(" ") for line in finished.stdout.splitlines())}
+
+    def _check_space(self, need: int, free: int) -> None:
+        check_space(f"host {self._session.host}", self._folder, need, free)
+
+    @abstractmethod
+    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
+        """Get files to their names in transfer; `part` returns the bytes of a file that are there."""
+
+
+class Upload(_Upload):
+    """An upload in streams: small files together, each large one from where it was interrupted."""
+
+    def __init__(self, session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None) -> None:
+        super().__init__(session, files, folder, progress)
+        self._streamer = session
+
+    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
         enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
         together = [file for file in files if file.size < TAR_BELOW and not part(file)]
         if together:
@@ -203,15 +227,6 @@ class Upload:
                 continue
             writes = ">>" if offset else ">"
             self._streamer.stream(f"{enter} exec cat {writes} {part_name(file)}", self._pieces(file, offset))
-        lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
-        limit = 60 + sum(file.size for file in files) / _HASHED_PER_S
-        finished = self._session.run(self._in_folder + _FINISH, stdin=lines, timeout_s=limit)
-        if finished.rc != 0:
-            raise StageError(
-                f"what arrived on host {self._session.host} cannot be put in place: {finished.stderr.strip()}",
-                hint=f"check the folder {self._folder} there",
-            )
-        return {name: got for got, _, name in (line.partition(" ") for line in finished.stdout.splitlines())}
 
     def _pieces(self, file: StagedFile, offset: int) -> Iterator[bytes]:
         with Path(file.path).open("rb") as content:
@@ -219,6 +234,27 @@ class Upload:
             while piece := content.read(_PIECE):
                 yield piece
                 self._progress(len(piece))
+
+
+class LocalUpload(_Upload):
+    """An upload to a folder of this machine, by hard links where the file system allows them."""
+
+    _free = 0
+
+    def _check_space(self, need: int, free: int) -> None:
+        del need
+        self._free = free
+
+    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
+        for file in files:
+            target = Path(self._folder, part_name(file))
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(file.path)
+            except OSError:  # another file system, or no hard links
+                super()._check_space(file.size, self._free)
+                shutil.copyfile(file.path, target)
+            self._progress(file.size - part(file))
 
 
 def list_remote(session: Runner, folder: str) -> RemoteFiles:
@@ -313,54 +349,3 @@ def damage_error(at: str, file: StagedFile, got: str) -> StageError:
         f"{file.name} arrived damaged twice on {at}: its SHA-256 is {got} there, {file.sha256} here",
         hint="check that host's disk, memory and network",
     )
-
-
-def upload_locally(
-    host: str, files: Sequence[StagedFile], folder: Path, progress: Progress | None
-) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
-    """Copy files on this machine, by hard link where possible; return names sent, names present, bytes sent, bytes resumed."""
-    report = progress or (lambda _: None)
-    wanted = checked_names(files)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ledger = folder / LEDGER
-    arrived = io.StringIO(ledger.read_text(encoding="utf-8")) if ledger.exists() else io.StringIO()
-    now = {
-        file.name: (stat.st_size, int(stat.st_mtime))
-        for file in wanted
-        if (folder / file.name).exists() and (stat := (folder / file.name).stat())
-    }
-    remote = RemoteFiles.parse("".join(f"A {line}" for line in arrived))
-    remote = RemoteFiles(remote.arrived, now, shutil.disk_usage(folder).free)
-    present = [file for file in wanted if remote.has(file)]
-    missing = [file for file in wanted if not remote.has(file)]
-    report(sum(file.size for file in present))
-    for file in missing:
-        _link_or_copy(host, file, folder, remote.free)
-        changed = int((folder / file.name).stat().st_mtime)
-        with ledger.open("a", encoding="utf-8") as lines:
-            lines.write(f"{file.sha256} {file.size} {changed} {file.name}\n")
-        report(file.size)
-    return (
-        tuple(file.name for file in missing),
-        tuple(file.name for file in present),
-        sum(file.size for file in missing),
-        0,
-    )
-
-
-def _link_or_copy(host: str, file: StagedFile, folder: Path, free: int) -> None:
-    part = folder / part_name(file)
-    part.unlink(missing_ok=True)
-    try:
-        part.hardlink_to(file.path)
-    except OSError:  # another file system, or no hard links
-        check_space(f"host {host}", str(folder), file.size, free)
-        shutil.copyfile(file.path, part)
-    with part.open("rb") as content:
-        got = hashlib.file_digest(content, "sha256").hexdigest()
-    if got != file.sha256:
-        part.unlink()
-        raise damage_error(f"host {host}", file, got)
-    target = folder / file.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part.replace(target)

@@ -19,7 +19,7 @@ _NOT_ARGUMENTS = frozenset({"stdin", "_raw_params", "_uses_shell", "argv"})
 _LISTS = ("paths", "files", "actions", "changes")
 """Results of our own modules that list what changed."""
 ARGUMENT_AT_MOST = 400
-"""Characters; arguments may hold whole files."""
+"""Characters; arguments may hold whole files and scripts."""
 
 
 def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -64,7 +64,7 @@ def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """Return the command that ran; for a module that runs none, its arguments."""
     command = result.get("cmd")
     if isinstance(command, list):
-        return shlex.join(map(str, command))
+        return shlex.join(_shortened(str(word)) for word in command)
     if isinstance(command, str) and command:
         return command
     arguments = (result.get("invocation") or {}).get("module_args")

@@ -7,9 +7,8 @@ from types import MappingProxyType
 
 from provision.core.formatting import GIB
 from provision.core.models.planned_change import PlannedChange
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHOSEN_PORTS, Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
-from provision.fleet.inventory.spans import ports_between
 from provision.phases.plan.trace import render_trace
 from provision.report.planned_changes import change_lines
 
@@ -161,3 +160,11 @@ def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
 def _pairs(pairs: list[tuple[str, str]]) -> list[str]:
     width = max((len(what) for what, _ in pairs), default=0)
     return [f"  {what:<{max(width, 11)}}  {how}" for what, how in pairs]
+
+
+def ports_between(settings: Settings) -> str:
+    """Return as text which ports the hosts of a span open for one another, and who does that."""
+    meeting, first, last = settings.span_ports, *CHOSEN_PORTS
+    ray = "{} to {} and ".format(*settings.ray_ports) if settings.executor == "ray" else ""
+    how = "by rules of their firewall" if settings.firewall == "set" else "the run says what to type"
+    return f"TCP {meeting[0]} and {meeting[1]} of the first host, {ray}{first} to {last} of each, from these hosts alone: {how}"

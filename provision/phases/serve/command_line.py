@@ -6,9 +6,11 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from provision.catalog.versions import numbers
+from provision.core import features
 from provision.core.errors import ServeError
 from provision.core.formatting import GIB
 from provision.core.models.base import Record
@@ -21,11 +23,28 @@ from provision.phases.serve import peer_access, start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
 from provision.phases.serve.options import has, options
-from provision.phases.serve.span import SpanMember, member_of
 
 PLUGIN = "firstlight_attention"
 KEY_GUARD = f"{PLUGIN}.access.RequireKey"
 """Requires the API key on every route: vLLM's own check leaves inference routes outside `/v1` open."""
+
+
+class SpanMember(Record):
+    """One host's part in a span, as a feature makes it (`span_member` of its hooks)."""
+
+    place: tuple[str, ...]
+    """What distinguishes the service of this host from those of the others."""
+    agreement: str
+    """Digest of what all hosts of the span have to have in common."""
+    is_headless: bool
+    """Whether its server answers no requests."""
+    options: tuple[str, ...]
+    """Arguments of `vllm serve`."""
+    environment: dict[str, str]
+    launcher: tuple[str, ...]
+    """The command that starts the server with those of the other hosts; the server's own command follows it."""
+    has_server: bool
+    """Whether vLLM's server runs on this host."""
 
 
 class ServeCommand(Record):
@@ -80,7 +99,7 @@ def serve_command(
         manner.append("--enforce-eager")
     # The size of the cache may differ: vLLM takes the smallest of all processes.
     agreed = (content, model.name, served_name, *split, *manner, *settings.vllm_args)
-    member = member_of(span, settings, name=facts.host, agreed=agreed) if span else None
+    member = _member(span, settings, facts.host, agreed, prefix=prefix, devices=devices) if span else None
     argv = [
         f"{prefix}/current/bin/vllm",
         "serve",
@@ -100,19 +119,18 @@ def serve_command(
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
         given = peer_access.words(stack.vllm.version, given)
         switches = peer_access.switches(stack.vllm.version)
-    place = () if member is None else (str(member.rank), str(len(member.names)))
     variables = partial(_environment, stack, settings, facts, prefix=prefix, model=model, devices=devices)
     key = start_cache.key_of(
         facts,
         devices,
         prefix=prefix,
-        served=(content, model.name, *place, *split, *manner, *given),
+        served=(content, model.name, *(member.place if member else ()), *split, *manner, *given),
         variables=switches | variables(start=""),
     )
     environment = switches | variables(start=start_cache.folder_of(prefix, key))
     if member is not None:
         environment |= {
-            **member.environment(on_cpu=devices.platform == "cpu"),
+            **member.environment,
             **{name: environment[name] for name in settings.env},
         }
     return ServeCommand(
@@ -123,6 +141,16 @@ def serve_command(
         span=member,
         start_cache=None if devices.platform == "cpu" and "--enforce-eager" in (*manner, *given) else key,
     )
+
+
+def _member(
+    span: Span, settings: Settings, name: str, agreed: Sequence[str], *, prefix: str, devices: Devices
+) -> SpanMember | None:
+    found = (
+        part(span, settings, name=name, agreed=agreed, prefix=prefix, devices=devices)
+        for part in features.hooks("span_member")
+    )
+    return next(found, None)
 
 
 def _is_eager(model: ServedModel, devices: Devices) -> bool:

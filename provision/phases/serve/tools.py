@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from provision.core.tables import read_table
@@ -10,12 +11,12 @@ from provision.core.zipapp import kept, pack_zipapp
 
 READY = "ready.pyz"
 PREFLIGHT = "preflight.pyz"
-SPAN = "span.pyz"
-ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()", SPAN: "span.main:main()"}
+ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
-ENGINE_TABLE = _ONHOST / "span" / "engine.toml"
-"""What metrics of vLLM show; the health agent of a host behind a gateway has it too."""
+SHARED = _ONHOST / "shared"
+"""What an engine shows on its own host, for the programs that watch one."""
+_TREE = Path(__file__).parents[3]
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:
@@ -29,15 +30,45 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 
 
 def _build(folder: Path, name: str) -> Path:
-    sources = (path for path in (_ONHOST / Path(name).stem).iterdir() if path.is_file())
-    return kept(folder / name, sources, lambda: serve_zipapp(name))
+    return built(folder / name, _ONHOST / Path(name).stem, ENTRY_POINTS[name])
 
 
 def serve_zipapp(name: str) -> bytes:
-    """Return a package of programs as one file. Its tables become JSON, since Python before 3.11 reads no TOML."""
-    folder = _ONHOST / Path(name).stem
-    files = {f"{folder.name}/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
-    files |= {
-        f"{folder.name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")
+    """Return one of these packages as one file."""
+    return zipapp(_ONHOST / Path(name).stem, ENTRY_POINTS[name])
+
+
+def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -> Path:
+    """Return a package of programs as one file, which is made where it is missing or older than its sources.
+
+    Args:
+        target: The file.
+        package: See `zipapp`, as of `main` and `shared`.
+        main: What runs.
+        shared: Other packages.
+    """
+    sources = (path for folder in (package, *shared) for path in folder.iterdir() if path.is_file())
+    return kept(target, sources, lambda: zipapp(package, main, shared))
+
+
+def zipapp(package: Path, main: str, shared: Sequence[Path] = ()) -> bytes:
+    """Return a package of programs as one file.
+
+    Args:
+        package: Folder with the modules, and with tables, which become JSON since Python before 3.11 reads no TOML.
+        main: What runs, as `MODULE:CALL`.
+        shared: Folders of other packages that it imports; they keep their full names, such as `provision.phases`.
+    """
+    files = _files(package, package.name)
+    for folder in shared:
+        name = folder.relative_to(_TREE)
+        files |= {f"{parent}/__init__.py": b"" for parent in name.parents if parent.name}
+        files |= _files(folder, str(name))
+    return pack_zipapp(files, main=main)
+
+
+def _files(folder: Path, name: str) -> dict[str, bytes]:
+    modules = {f"{name}/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
+    return modules | {
+        f"{name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")
     }
-    return pack_zipapp(files, main=ENTRY_POINTS[name])

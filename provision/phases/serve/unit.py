@@ -119,7 +119,7 @@ def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user:
         mounts=_mounts(settings),
         prepare="".join(f"{line}\n" for line in _PREPARE.get(platform, ())),
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(started(command, prefix)),
+        command=systemd_line(started(command)),
         **_seconds(command),
         protect_home="read-only" if _under_home(prefix) or _under_home(settings.model_on_host or "") else "yes",
         system_calls="".join(f" {name}" for name in _SYSTEM_CALLS.get(platform, ())),
@@ -133,7 +133,7 @@ def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: s
         "user.service",
         prefix=prefix,
         preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(started(command, prefix)),
+        command=systemd_line(started(command)),
         **_seconds(command),
     )
 
@@ -148,16 +148,16 @@ def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str,
         "--environment-file",
         f"{prefix}/etc/service.env",
         "--",
-        *started(command, prefix),
+        *started(command),
     )
     return _fill("supervisord.conf", prefix=prefix.replace("%", "%%"), command=supervisor_line(argv))
 
 
-def started(command: ServeCommand, prefix: str) -> tuple[str, ...]:
+def started(command: ServeCommand) -> tuple[str, ...]:
     """Return the command that the service starts: the server's, or that of the program which starts it with other hosts."""
     if command.span is None:
         return command.argv
-    return command.span.started(prefix, command.argv, command.devices.processes)
+    return (*command.span.launcher, *(("--", *command.argv) if command.span.has_server else ()))
 
 
 def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> tuple[str, ...]:

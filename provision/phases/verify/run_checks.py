@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
-from provision.core.errors import RemoteCommandError
+from provision.core.errors import FirstlightError, RemoteCommandError
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import zipapp
@@ -32,11 +35,12 @@ for tool in {prefix}/bin/verify.pyz {prefix}/{sent}; do
 done
 exit {other_tool}
 """
+PROGRESS = "verify/progress"
+"""Path of the file that says which check runs, below the prefix."""
+FOLLOW_S = 3.0
+"""Seconds between two looks at it."""
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
-
-COMPARE_S = 3 * DRAIN_S
-"""For starting and measuring two servers, and restarting the service."""
 
 
 def verify(
@@ -52,6 +56,7 @@ def verify(
     soak_minutes: float | None = None,
     picked: Picked | None = None,
     refute: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, or two if its tool is of another release.
 
@@ -69,6 +74,7 @@ def verify(
         soak_minutes: Put load on service and kernels for this time instead.
         picked: The selected checks; the host then keeps the results of its last complete run.
         refute: Run only the failed checks of the last run, and update their results on the host.
+        progress: Gets number and name of the running check every few seconds, from another thread.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -82,13 +88,36 @@ def verify(
         words += ["--refute"] if refute else []
         words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
         words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
+        words += ["--progress", f"{prefix}/{PROGRESS}"]
     asked = json.dumps(dict(expect)) if expect else None
     limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     try:
-        done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
+        with _followed(session, f"{prefix}/{PROGRESS}", progress, root=root):
+            done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
     return read(session.host, done, environment=f"{prefix}/{place}")
+
+
+@contextmanager
+def _followed(session: Session, file: str, progress: Callable[[str], None] | None, *, root: bool) -> Iterator[None]:
+    """Report what a file on the host says, until the block ends."""
+    ended = Event()
+
+    def follow(report: Callable[[str], None]) -> None:
+        while not ended.wait(FOLLOW_S):
+            # The block itself fails where the host is lost.
+            with contextlib.suppress(FirstlightError):
+                text = session.run(f"cat {shlex.quote(file)} 2>/dev/null", timeout_s=FOLLOW_S, root=root).stdout.strip()
+                if text and not ended.is_set():
+                    report(text)
+
+    if progress is not None:
+        Thread(target=follow, args=(progress,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def time_limit_s(
@@ -109,35 +138,28 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
         TransportError: The host cannot be reached.
         RemoteCommandError: The tool cannot run.
     """
-    done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
+    done = run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
     output = (done.stdout.strip() or done.stderr.strip()).splitlines()
     return done.rc == 0, output[-1] if output else f"verify.pyz ended with {done.rc}"
 
 
-def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
-    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
+def run_tool(
+    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
+) -> Completed:
+    """Run the tool with the environment's own Python; send this release's tool first if the host has another one.
 
-    After an interruption, call `resume`.
+    Args:
+        session: Connection to the host.
+        prefix: Folder of the installation, without a slash at its end.
+        place: The environment's folder below it.
+        words: Arguments of the tool.
+        stdin: What the tool reads.
+        limit_s: Seconds after which the host is given up.
+        root: Whether the tool runs as root.
 
     Raises:
         TransportError: The host cannot be reached.
-        RemoteCommandError: The service cannot be measured.
     """
-    asked = ["compare", *words, "--json"]
-    done = _run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
-    try:
-        document: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
-        text, _, hint = output.partition("\n\nhint: ")
-        raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
-    return document
-
-
-def _run_tool(
-    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
-) -> Completed:
-    """Run the tool with the environment's own Python; send this release's tool first if the host has another one."""
     command = tool_command(prefix, place, words)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     if done.rc == OTHER_TOOL:

@@ -16,14 +16,13 @@ from verify.doctor.catalog import PACKED_CAUSES, pack
 SOURCE = product_path("verify")
 STAYS_HERE = frozenset(
     {
-        "verify/runner/fault_families.py",
         "verify/doctor/text_classifier.py",
         "verify/host/comparison.py",
         "verify/runner/time_limits.py",
         "verify/cabi/build.py",
     }
 )
-"""Modules that no host needs: fault families, comparison of hosts, time limits, text classifier, the C interface's build."""
+"""Modules that no host needs: comparison of hosts, time limits, text classifier, the C interface's build."""
 
 
 def build_zipapp(target: Path) -> Path:

@@ -12,7 +12,6 @@ from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.difference import since_green
 from provision.report.page import template
-from provision.report.page.compared import comparisons
 from provision.report.page.view import view
 
 NAME = "summary.html"
@@ -40,7 +39,6 @@ def render(run: RunFolder) -> str:
         summary,
         scrub(list(run.events())),
         changed=since_green(run.logs, run.name, names),
-        compared=comparisons(run),
         added=tuple(filter(None, (section(run) for section in features.hooks("page_section")))),
     )
     return template.render(content)

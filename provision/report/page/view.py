@@ -12,7 +12,6 @@ from provision.report.group import group_endpoints, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
-from provision.report.page.compared import Comparison
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.gpus import GpuTable, gpu_table
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
@@ -49,8 +48,6 @@ class Page:
     classes: tuple[HostsClass, ...]
     charts: tuple[Chart, ...]
     figures: tuple[FigureRow, ...]
-    compared: tuple[tuple[str, Comparison], ...]
-    """Hosts whose service was measured with two choices."""
     added: tuple[Section, ...]
     """Sections of features."""
     endpoints: tuple[tuple[str, str], ...]
@@ -86,7 +83,6 @@ class Page:
             "gpus": self.gpus.rows,
             "serving": self.load or self.startup,
             "changes": self.changes,
-            "compared": self.compared,
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
             "stack": self.planned,
@@ -129,7 +125,6 @@ TITLES = {
     "gpus": "GPUs",
     "serving": "Serving",
     "changes": "Since the last green run",
-    "compared": "Before and after",
     "measured": "Measured",
     "checks": "Checks",
     "stack": "Versions",
@@ -141,7 +136,6 @@ def view(
     events: Iterable[Mapping[str, Any]],
     *,
     changed: Mapping[str, HostDifference] | None = None,
-    compared: tuple[tuple[str, Comparison], ...] = (),
     added: tuple[Section, ...] = (),
 ) -> Page:
     """Build the page of a run.
@@ -150,7 +144,6 @@ def view(
         summary: Summary of the run.
         events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
-        compared: Hosts whose service was measured with two choices.
         added: Sections of features.
     """
     grouped = classes(summary)
@@ -173,7 +166,6 @@ def view(
         classes=grouped,
         charts=tuple(series_charts(grouped)),
         figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),
-        compared=compared,
         added=added,
         endpoints=tuple(_endpoints(summary)),
         call=wording.first_call(summary),

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.features.rollout.gate import Measure, Observed, decide, failed_requests, is_slower, thresholds
+from provision.features.rollout.gate import (
+    Measure,
+    Observed,
+    _rank_test,
+    decide,
+    failed_requests,
+    is_slower,
+    thresholds,
+)
 
 FAST = tuple(0.010 + number / 10_000 for number in range(100))
 """Seconds, from 10 to 20 ms."""
@@ -83,6 +91,12 @@ def test_few_or_equal_samples_decide_nothing() -> None:
         assert not is_slower([0.1] * 100, [0.1] * 100, measure)
 
 
+def test_the_p_value_is_that_of_the_rank_sum_corrected_for_ties() -> None:
+    # Ranks 3.5, 6, 6 and 8 of eight; ties of two and of three: (23.5 - 18) / sqrt(16 / 12 * (9 - 30 / 56)) = 1.637 deviations.
+    assert _rank_test([3, 4, 4, 5], [1, 2, 3, 4]) == pytest.approx(0.050796, abs=1e-6)
+    assert _rank_test([2, 2], [2, 2]) == 1.0
+
+
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
 def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float) -> None:
     draw = random.Random(seed)
@@ -93,6 +107,7 @@ def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float)
 def test_a_release_is_compared_before_it_passes_however_many_requests_clients_send() -> None:
     slow, old = Observed(600, 0, (0.5,) * 40), Observed(600, 0, (0.1,) * 200)
     assert decide(slow, old) == ("undecided", "0 of 600 requests failed; 40 of 64 synthetic requests were timed")
+    assert decide(Observed(600, 0, (0.5,)), old)[0] == "undecided", "one request that was timed"
     assert decide(slow.plus(slow), old)[0] == "roll back"
     assert decide(slow, Observed(600, 0))[0] == "go on", "the old release has no times"
 
@@ -104,6 +119,7 @@ def test_a_decision_names_its_numbers() -> None:
         "0 of 600 requests failed; first token after 15 ms, 15 ms with the old release",
     )
     assert decide(Observed(600, 0), None) == ("go on", "0 of 600 requests failed")
+    assert decide(good, None) == ("go on", "0 of 600 requests failed; first token after 15 ms")
     verdict, text = decide(Observed(600, 30, FAST), good)
     assert (verdict, text) == ("roll back", "30 of 600 requests failed; a healthy release fails at most 0.1%")
     slow = Observed(600, 0, tuple(value * 20 for value in FAST))

@@ -17,11 +17,11 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.features.gateway import draining
+from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.rollout import measured as rollout_gate
 from provision.features.rollout.gate import Verdict
 from provision.features.rollout.model import Decision
-from provision.phases.gateway.traffic import HostTraffic, Traffic
-from provision.pipeline import traffic
 from provision.pipeline.context import RunContext
 from provision.pipeline.options import RunOptions
 from provision.pipeline.results import ProbedHosts
@@ -61,15 +61,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         """Return the decision, and after how many rounds it was made; a round and a pause take as long as they say."""
         clock = SimpleNamespace(now=0.0, rounds=0)
 
-        def ask_gateways(_context: RunContext, gateways: Sequence[Host]) -> traffic.Answers:
+        def ask_gateways(_context: RunContext, gateways: Sequence[Host]) -> draining.Answers:
             broken = gateway(clock.rounds) if gateway is not None and gateways else None
             if broken is None:
-                return traffic.Answers(errors={host.name: ServeError("HAProxy does not answer") for host in gateways})
+                return draining.Answers(errors={host.name: ServeError("HAProxy does not answer") for host in gateways})
             one = HostTraffic(
                 "new", "m", "canary", healthy=True, share=10.0, sessions=0, requests=0, errors_5xx=0, broken=broken
             )
             other = replace(one, host="old", state="up", broken=999 * clock.rounds)
-            return traffic.Answers({"gate": Traffic("gate", (one, other))})
+            return draining.Answers({"gate": Traffic("gate", (one, other))})
 
         def ask(
             context: RunContext, _probed: ProbedHosts, _requests: Mapping[str, Any], wanted: Mapping[str, int]

@@ -10,11 +10,10 @@ from typing import cast
 import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
-from provision.core.models.quarantine import Quarantine
+from provision.features.quarantine.marks import Quarantine, QuarantineStore
 from provision.features.rollout import rollout
 from provision.features.rollout.measured import observed
 from provision.features.rollout.store import RolloutStore
-from provision.fleet.quarantine import QuarantineStore
 from provision.pipeline import operations
 from tests.features.rollout.site import NEW, OLD, KilledError, Site, make
 

@@ -1,15 +1,20 @@
-"""Times and memory of attention as this machine's CPU has them: what is measured, not how much it is."""
+"""Times and memory of attention: what is measured on this machine's CPU, not how much it is, and how it is judged."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from verify.attention import gain as attention_gain
 from verify.attention import speed as attention_speed
 from verify.attention.gain import measure_gain
-from verify.attention.speed import measure, reference_blocks, sweep
+from verify.attention.speed import SweepRow, measure, operations, reference_blocks, sweep
 from verify.checks.memory import attention as memory
+from verify.checks.speed import attention as speed
 from verify.host import devices
-from verify.records import CheckContext
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 
@@ -35,7 +40,7 @@ def test_every_block_size_of_the_reference_gives_the_same_result() -> None:
 
 
 def test_memory_is_measured_to_8192_at_standard() -> None:
-    outcome = memory.CHECK.run(CheckContext(level="standard", device="cpu", devices=("cpu",)))
+    outcome = memory.run(CheckContext(level="standard", device="cpu", devices=("cpu",)))
     assert outcome.status == "ok", outcome.reason
     peaks = outcome.evidence["peak bytes by length"]
     assert list(peaks["flash"]) == [128, 256, 512, 1024, 2048, 4096, 8192]
@@ -55,3 +60,107 @@ def test_what_flash_attention_gains_is_measured_at_the_fixed_point() -> None:
     assert before.keys() == after.keys() == {"attention_time", "attention_memory"}
     assert before["attention_memory"] > after["attention_memory"] > 0
     assert after["attention_time"] > 0
+
+
+def test_what_attention_gains_is_asked_of_a_device_that_nothing_else_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_gain, "list_devices", lambda _: (("cuda:0",), None))
+    busy = CheckResult("skip", "other processes use 40% of the device's memory")
+    monkeypatch.setattr(attention_gain, "skip_if_busy", lambda context: busy if context.device == "cuda:0" else None)
+    assert measure_gain(CheckContext()) == {"problem": busy.reason}
+    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no GPU"))
+    assert measure_gain(CheckContext()) == {"problem": "torch sees no GPU"}
+
+
+def test_the_exponent_describes_the_growth() -> None:
+    lengths = [512, 1024, 2048, 4096]
+    assert memory.exponent({length: 16 * length**2 for length in lengths}) == pytest.approx(2)
+    assert memory.exponent({length: 16 * length for length in lengths}) == pytest.approx(1)
+    assert memory.exponent({128: 5, 256: 9, 512: 20}) is None
+
+
+def peaks(flash: int, standard: int) -> dict[str, dict[int, int]]:
+    lengths = [512, 1024, 2048]
+    return {"flash": {n: 256 * n**flash for n in lengths}, "standard": {n: 16 * n**standard for n in lengths}}
+
+
+def test_quadratic_memory_is_not_flash_attention() -> None:
+    good = memory.evaluate(peaks(1, 2), 64 << 30, {})
+    assert good.status == "ok"
+    values = {figure.name: figure.value for figure in good.figures}
+    assert values["standard over flash at 2048"] == 128
+    assert values["longest sequence, standard, by the fit"] == 65536  # 16 n^2 bytes in 64 GiB
+    bad = memory.evaluate(peaks(2, 2), 64 << 30, {})
+    assert (bad.status, "power 2.00" in bad.reason) == ("fail", True)
+    assert memory.evaluate(peaks(1, 1), 64 << 30, {}).status == "error"
+    assert memory.evaluate({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
+
+
+def test_buffers_of_short_sequences_are_excluded_from_a_cards_flash_exponent() -> None:
+    flash = {512: 2 << 20, 1024: 5 << 20, 2048: 5 << 20, 4096: 2 << 20, 8192: 4 << 20, 16384: 8 << 20}
+    standard = {length: 16 * length**2 for length in flash}
+    measured = {"flash": flash, "standard": standard}
+    outcome = memory.evaluate(measured, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM)
+    assert {figure.name: figure.value for figure in outcome.figures}["exponent, flash"] == pytest.approx(1)
+    # a path that keeps the scores is noticed where no more than short ones fit
+    short = {"flash": {length: 16 * length**2 for length in (512, 1024, 2048)}, "standard": standard}
+    assert memory.evaluate(short, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM).status == "fail"
+
+
+def test_a_point_counts_two_products_for_each_head() -> None:
+    assert operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64
+
+
+class Clock:
+    """A device whose measurements take a time that follows from their length, and its clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds_at_128: float) -> None:
+        self.now, self.at_128 = 0.0, seconds_at_128
+        monkeypatch.setattr("verify.attention.speed.time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr("verify.attention.speed.measure", self.measure)
+
+    def measure(
+        self, point: tuple[int, ...], device: str, *, causal: bool, backward: bool, **_: Any
+    ) -> dict[str, float]:
+        seconds = self.at_128 * (point[1] / 128) ** 2
+        self.now += 4 * seconds
+        return {"flash": seconds, "standard": seconds}
+
+
+def test_a_quick_device_is_measured_at_every_length_causal_and_not_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Clock(monkeypatch, seconds_at_128=1e-9)
+    rows = list(sweep("cuda:0", "full"))
+    assert {row.length for row in rows} == {128, 256, 512, 1024, 2048, 4096, 8192, 16384}
+    assert {row.dim for row in rows} == {64, 128}
+    assert {(row.causal, row.backward) for row in rows} == {
+        (False, False), (False, True), (True, False), (True, True),
+    }  # fmt: skip
+    assert len(rows) == 8 * 2 * 4
+    assert {row.dim for row in sweep("cuda:0", "standard")} == {64}
+
+
+@pytest.mark.parametrize("level", ["standard", "full"])
+def test_a_slow_device_is_measured_within_the_time_of_the_level(monkeypatch: pytest.MonkeyPatch, level: Any) -> None:
+    clock = Clock(monkeypatch, seconds_at_128=0.002)
+    lengths = [row.length for row in sweep("cpu", level)]
+    assert lengths
+    assert max(lengths) < 16384
+    assert clock.now <= table("speed")["sweep"]["cpu"]["seconds"][level]
+
+
+def test_the_longest_length_that_both_paths_reached_is_reported() -> None:
+    rows = [
+        SweepRow((1, length, 2, 64), causal, False, 0.001 * length, standard and 0.001 * length * standard)
+        for causal in (False, True)
+        for length, standard in ((128, 2.0), (256, 3.0), (512, None))
+    ]
+    gained = {figure.name: figure.value for figure in speed.gains(rows)}
+    assert gained == {
+        "flash (1, 256, 2, 64)": pytest.approx(operations((1, 256, 2, 64)) / 0.256 / 1e12),
+        "standard over flash, forward, not causal, (1, 256, 2, 64)": pytest.approx(3),
+        "standard over flash, forward, causal, (1, 256, 2, 64)": pytest.approx(3),
+    }
+    by_length = speed.milliseconds_by_length(rows)["forward, head dimension 64, milliseconds by length"]
+    assert list(by_length["flash, causal"]) == [128, 256, 512]
+    assert list(by_length["standard"]) == [128, 256]

@@ -60,7 +60,7 @@ def test_a_torch_without_scatter_in_gloo_is_no_failure(monkeypatch: pytest.Monke
 
 def test_a_missing_interface_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gloo, "INTERFACE", "nowhere0")
-    outcome = gloo.CHECK.run(CheckContext())
+    outcome = gloo.run(CheckContext())
     assert outcome.status == "fail"
     assert "the processes could not communicate: process 0: " in outcome.reason
     assert "nowhere0" in str(outcome.evidence)

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from verify.attention.cases import CASES, Case
+from verify.attention.check import left_to_driver
 from verify.attention.providers import Provider, aiter_flash, flash_attn, import_problem, unified, vllm_flash
+from verify.records import CheckContext
 from verify.tables import table
 
 TOLERANCE = 2e-5
@@ -300,3 +302,27 @@ def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
     assert str(import_problem(flash_attn.FOUR.row)).startswith(
         "`flash_attn.cute` does not import: module 'types' has no"
     )
+
+
+PLANNED = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
+
+
+@pytest.mark.parametrize(
+    ("codes", "stack", "skipped"),
+    [
+        ({"80", "p80"}, {"attention": PLANNED}, True),
+        ({"80", "p80"}, {}, True),
+        ({"80", "90"}, {"attention": PLANNED}, False),
+        ({"80", "p80"}, {"attention": {**PLANNED, "generation": 2}}, False),
+        ({"80", "p80"}, {"attention": {**PLANNED, "generation": None}}, False),
+        ({"100"}, {"attention": PLANNED}, False),
+        (set(), {"attention": PLANNED}, False),
+    ],
+)
+def test_kernels_that_the_driver_would_compile_are_checked_only_if_they_serve(
+    codes: set[str], stack: dict[str, Any], *, skipped: bool
+) -> None:
+    row = vllm_flash.TWO.row
+    reason = left_to_driver(row, CheckContext(level="full", expect={"stack": stack}), codes, "9.0")
+    assert (reason is not None) == skipped
+    assert not skipped or str(reason).startswith("it has no code for 9.0, only PTX")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vllm.v1.metrics import loggers
 
-from provision.phases.monitoring import unit_sets
+from provision.features.monitoring import unit_sets
 from provision.phases.serve.onhost.ready import sample
 
 SUFFIX = re.compile(r"_(total|bucket|count|sum)$")

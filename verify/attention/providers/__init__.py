@@ -7,14 +7,13 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
 
@@ -46,8 +45,6 @@ class Provider:
         names = tuple(self.row["dtypes"].get(kind, ()))
         if device is None or kind != "cuda" or "bfloat16_from" not in self.row:
             return names
-        import torch
-
         has = torch.cuda.get_device_capability(device) >= _version(self.row["bfloat16_from"])
         return tuple(name for name in names if has or name != "bfloat16")
 
@@ -79,8 +76,6 @@ def _version(text: str) -> tuple[int, ...]:
 
 def device_kind(device: str) -> str:
     """Return `cpu`, `cuda` or `rocm`; torch calls both GPU kinds cuda."""
-    import torch
-
     return "cpu" if device == "cpu" else "rocm" if torch.version.hip is not None else "cuda"
 
 
@@ -89,8 +84,6 @@ def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
         return _other_architecture(row, device)
     if kind != "cuda" or "capability" not in row:
         return None
-    import torch
-
     least, greatest = (_version(text) for text in row["capability"])
     has = torch.cuda.get_device_capability(device)
     if least <= has <= greatest:
@@ -100,8 +93,6 @@ def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
 
 
 def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
-    import torch
-
     has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
     return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {has}"
 

@@ -7,14 +7,12 @@ import importlib
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider, import_problem
 from verify.attention.providers.layout import sequence_starts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _compute(case: Case, inputs: Inputs) -> Tensor:

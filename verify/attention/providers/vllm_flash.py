@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider
 from verify.attention.providers.layout import cache, page_table, sequence_starts
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 def _compute(generation: int, case: Case, inputs: Inputs) -> Tensor:
-    import torch
-
     call = importlib.import_module("vllm.vllm_flash_attn").flash_attn_varlen_func
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))

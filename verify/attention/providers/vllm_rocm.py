@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider
 from verify.attention.providers.layout import cache, page_table, sequence_starts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PAGE = 16
 """Tokens per page where a case has no pages: vLLM's default on cards."""
@@ -20,8 +19,6 @@ VECTOR_BYTES = 16
 
 
 def _compute(case: Case, inputs: Inputs) -> Tensor:
-    import torch
-
     module = importlib.import_module(PAGED.row["module"])
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+import torch.distributed as dist
+
 from verify.operators.collectives import LOOPBACK, evaluate, run_collectives
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult
 
 WORLD = 2
 INTERFACE = LOOPBACK
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch.distributed as dist
-
+def run(context: CheckContext) -> CheckResult:
     if not dist.is_available() or not dist.is_gloo_available():
         return CheckResult("skip", "this torch is built without gloo")
     answers = run_collectives(["cpu"] * WORLD, backend="gloo", faults=context.faults, interface=INTERFACE)
     remedy = f"check that the loopback interface is up: ip address show {INTERFACE}; a firewall must allow it"
     return evaluate(answers, {"backend": "gloo", "interface": INTERFACE}, remedy)
-
-
-CHECK = Check(
-    id="collectives.gloo",
-    description="Two processes of this host reduce, gather and scatter numbers exactly by gloo.",
-    run=_run,
-    level="standard",
-    requires=("libraries.torch_build",),
-    faults=("wrong-result",),
-)

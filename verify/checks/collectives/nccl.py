@@ -10,14 +10,14 @@ from typing import Any
 from verify.host.views.torch_view import names
 from verify.operators.collectives import evaluate, run_collectives
 from verify.operators.speed import SLOWED
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 LARGE_BYTES = 1 << 30
 """Size of the timed array: large enough that links dominate, not kernel launches."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
@@ -63,16 +63,3 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
         if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
             return row["bus"] * rows["share"]["all_reduce"], row["source"]
     return None, None
-
-
-CHECK = Check(
-    id="collectives.nccl",
-    description="The GPUs of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    all_devices=True,
-    exclusive=True,
-    faults=("wrong-result", "slow"),
-    deadline_s=120.0,
-)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
-from verify.records import Check, CheckContext, CheckResult, Figure
+import torch
+
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.timing import timed
 
@@ -17,7 +19,7 @@ INJECTED_SHARE = 0.25
 """Factor that the injected fault applies to the first pair's speed."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
@@ -34,8 +36,6 @@ def _run(context: CheckContext) -> CheckResult:
 
 def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     """Return whether copies are `direct`, `bytes_per_s` of a large copy and `latency_s` of a small one."""
-    import torch
-
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
     source = torch.ones(copied_bytes // 4, device=writer)
     target = torch.empty_like(source, device=owner)
@@ -69,16 +69,3 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
     return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
-
-
-CHECK = Check(
-    id="collectives.pairs",
-    description="Copies between any two GPUs are about as fast as between the others.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    all_devices=True,
-    exclusive=True,
-    faults=("slow",),
-    deadline_s=120.0,
-)

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
+import torch
+
 from verify.inputs import corrupt, count_differences, rank_values, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 ROWS, COLUMNS = 2048, 1031
 """Shape of the numbers that are written: 8 MiB in rows of odd length."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
@@ -26,8 +28,6 @@ def _run(context: CheckContext) -> CheckResult:
 
 def _pair(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
     """Return how many numbers are `wrong`, and whether the writes are `direct`."""
-    import torch
-
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
     numbers = rank_values(ROWS * COLUMNS, 0).reshape(ROWS, COLUMNS)
     sent, arrived = numbers.to(writer, copy=True), torch.zeros(COLUMNS, ROWS, device=owner)
@@ -62,17 +62,3 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     way = f"{staged} of {len(pairs)} pairs through the host" if staged else "all of them directly"
     text = f"writes of {len(pairs)} pairs of GPUs arrive, {way}"
     return CheckResult("ok", text, figures, evidence)
-
-
-CHECK = Check(
-    id="collectives.peers",
-    description="What a kernel of one GPU writes into the memory of another one arrives there, for each ordered pair.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    all_devices=True,
-    exclusive=True,
-    lasting=True,
-    faults=("wrong-result",),
-    deadline_s=120.0,
-)

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from verify.host.card_health import Observation, check_amd_cards, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import Limits
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_amd_cards(context, amd_smi.limits, evaluate, [Limits(0, {"prochot": True, "hbm_thermal": False})])
 
 
@@ -35,11 +35,3 @@ def _of_card(card: Limits) -> Iterator[Observation]:
     for row in table("devices")["amd_limit"]:
         if card.active.get(row["reason"]):
             yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
-
-
-CHECK = Check(
-    id="devices.amd_clocks",
-    description="Neither heat nor the system's power slows an AMD GPU down.",
-    run=_run,
-    faults=("sick-gpu",),
-)

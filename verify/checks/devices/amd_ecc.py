@@ -8,13 +8,13 @@ from dataclasses import asdict
 from verify.host.card_health import Observation, check_amd_cards, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import EccErrors
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
 RESET = "stop the processes that use the GPU and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_amd_cards(
         context, amd_smi.errors, evaluate, [EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0)]
     )
@@ -38,11 +38,3 @@ def _of_card(card: EccErrors) -> Iterator[Observation]:
         yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
     if card.deferred:
         yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
-
-
-CHECK = Check(
-    id="devices.amd_ecc",
-    description="No AMD GPU has had an uncorrected memory error since the driver was loaded.",
-    run=_run,
-    faults=("sick-gpu",),
-)

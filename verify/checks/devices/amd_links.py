@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from verify.host.card_health import Observation, check_amd_cards, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import GpuLink
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each GPU with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
@@ -16,7 +16,7 @@ LISTED = 4
 SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_amd_cards(context, amd_smi.gpu_links, evaluate, SICK)
 
 
@@ -33,15 +33,12 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     }
     observations = []
     if others:
-        pairs = ", ".join(f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others[:LISTED])
-        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-        observations.append(Observation("warn", f"not connected by xGMI like the other GPUs: {pairs}{more}", REMEDY))
+        pairs = [f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others]
+        observations.append(
+            Observation(
+                "warn",
+                f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}",
+                REMEDY,
+            )
+        )
     return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
-
-
-CHECK = Check(
-    id="devices.amd_links",
-    description="If xGMI connects some AMD GPUs of the host, it connects all of them.",
-    run=_run,
-    faults=("sick-gpu",),
-)

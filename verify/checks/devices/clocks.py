@@ -8,11 +8,11 @@ from typing import Any
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, clock_reasons=0x48), evaluate)
 
 
@@ -45,12 +45,3 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if limit is not None and usual is not None and limit < usual:
         text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
         yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
-
-
-CHECK = Check(
-    id="devices.clocks",
-    description="Neither heat, power nor a power cap below the default slows an NVIDIA GPU down.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

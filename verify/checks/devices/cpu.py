@@ -6,18 +6,17 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from verify.host.views import numa
+from verify.host.views import numa, torch_view
 from verify.host.views.cpu import own_flags
 from verify.host.views.numa import Node
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
-    cpus, threads, used = frozenset(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
-    flags = own_flags()
+def run(context: CheckContext) -> CheckResult:
+    torch = torch_view.load()
+    cpus, threads = frozenset(os.sched_getaffinity(0)), torch.get_num_threads()
+    used, flags = str(torch.backends.cpu.get_cpu_capability()), own_flags()
     if "slow" in context.faults:
         cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
     outcome = evaluate(usable=len(cpus), threads=threads, used=used, flags=flags)
@@ -57,18 +56,3 @@ def with_nodes(outcome: CheckResult, nodes: Sequence[Node], cpus: Collection[int
     where = f"of {len(used)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else "of one NUMA node"
     reason = f"{outcome.reason} {where}" if outcome.status == "ok" else outcome.reason
     return replace(outcome, reason=reason, figures=figures, evidence=evidence)
-
-
-def _capability() -> str:
-    import torch
-
-    return str(torch.backends.cpu.get_cpu_capability())
-
-
-CHECK = Check(
-    id="devices.cpu",
-    description="torch uses the widest vector instructions of the CPU, and all CPUs that it may use.",
-    run=_run,
-    requires=("libraries.torch_build",),
-    faults=("slow",),
-)

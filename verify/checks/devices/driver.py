@@ -11,13 +11,13 @@ from verify.checks.libraries.loaded import mapped_libraries
 from verify.host.card_health import skip_without_cards
 from verify.host.views import nvml
 from verify.host.views.kernel_driver import FOLDER, release
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 LIBRARIES = ("libcuda", "libnvidia-ml")
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
         return evaluate("580.82.07", {"libcuda": Path("/usr/lib/libcuda.so.570.133.20")}, {})
     if skipped := skip_without_cards(context):
@@ -65,11 +65,3 @@ def _release(library: Path) -> str | None:
     """Return `580.82.07` for `libcuda.so.580.82.07`; None if the file name has no release."""
     found = re.search(r"\.so\.(\d+(?:\.\d+)+)$", library.name)
     return found[1] if found else None
-
-
-CHECK = Check(
-    id="devices.driver",
-    description="NVIDIA's kernel module is loaded, and libcuda and NVML have exactly its release.",
-    run=_run,
-    faults=("stale-library",),
-)

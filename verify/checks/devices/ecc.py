@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
 REPLACE = "the GPU has no spare rows left: have it replaced"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), evaluate)
 
 
@@ -63,12 +63,3 @@ def _of_card(card: Health, limit: int) -> Iterator[Observation]:
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
         yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
-
-
-CHECK = Check(
-    id="devices.ecc",
-    description="No NVIDIA GPU has had an uncorrected memory error since the driver was loaded, and no memory row is pending remapping.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

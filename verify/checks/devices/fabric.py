@@ -8,13 +8,13 @@ from typing import Any
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Fabric, Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(
         context, lambda card: replace(card, fabric=Fabric(state=3, status=999, health=0)), evaluate
     )
@@ -51,12 +51,3 @@ def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterat
             yield Observation(
                 row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
             )
-
-
-CHECK = Check(
-    id="devices.fabric",
-    description="All GPUs of an NVSwitch system are registered with its fabric, which is complete and healthy.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

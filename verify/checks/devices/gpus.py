@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -17,10 +17,8 @@ Views = Mapping[str, "tuple[Gpu, ...] | None"]
 """GPUs by layer, in the order bus, driver, NVML, torch; None for a layer that is absent."""
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
-    amd = torch.version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
+def run(context: CheckContext) -> CheckResult:
+    amd = torch_view.load().version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
     on_bus = pci.gpus("amd" if amd else "nvidia")
     if "missing-gpu" in context.faults:
         on_bus += (Gpu(pci="0000:ff:00.0"),)
@@ -138,12 +136,3 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Che
         text = f"torch and the bus list the GPUs in different order: {', '.join(order)}"
         return CheckResult("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
     return CheckResult("ok", f"every layer sees the same GPUs ({counts})", figures)
-
-
-CHECK = Check(
-    id="devices.gpus",
-    description="The PCI bus, the kernel driver, NVML or amd-smi, and torch report the same GPUs (count, UUID, address, order, memory), and as many as expected.",
-    run=_run,
-    requires=("devices.torch",),
-    faults=("missing-gpu",),
-)

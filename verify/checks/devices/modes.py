@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 PROHIBITED = "prohibited"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(context, lambda card: replace(card, compute_mode=2), evaluate)
 
 
@@ -47,12 +47,3 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if card.mig and card.mig[0] != card.mig[1]:
         text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
         yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
-
-
-CHECK = Check(
-    id="devices.modes",
-    description="Every NVIDIA GPU accepts processes (compute mode), and no change of its MIG mode is pending.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

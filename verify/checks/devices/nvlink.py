@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from verify.host.card_health import Observation, check_nvidia_cards, combine
 from verify.host.views.nvml_health import Health
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 REMEDY = (
@@ -21,7 +21,7 @@ SEVERE = ("recovery", "replay")
 """Counters that DCGM's NVLink health watch evaluates from the first error on."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     return check_nvidia_cards(
         context, lambda card: replace(card, name="NVIDIA H200", links=(True,) * 17 + (False,)), evaluate
     )
@@ -84,12 +84,3 @@ def _errors(cards: Sequence[Health]) -> Iterator[Observation]:
 def _down(card: Health) -> str:
     down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
     return f" (down: {', '.join(down)})" if down and any(card.links) else ""
-
-
-CHECK = Check(
-    id="devices.nvlink",
-    description="Every NVLink on the board of a GPU is up, and none had to recover; GPUs with bridges have as many links up as equal GPUs.",
-    run=_run,
-    requires=("devices.driver",),
-    faults=("sick-gpu",),
-)

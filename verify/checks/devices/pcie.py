@@ -8,14 +8,14 @@ from dataclasses import asdict
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import torch_view
 from verify.host.views.pcie import Link, link
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20
 SEAT = "reseat the GPU and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate(INJECTED, Link(32.0, 32.0, 8, 16))
     if context.device in (None, "cpu"):
@@ -28,8 +28,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 def _under_load(address: str, device: str) -> Link:
     """Return the link during copies. An idle link slows down to save power, which is no fault."""
-    import torch
-
+    torch = torch_view.load()
     pinned = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
     there = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     until = time.monotonic() + BUSY_S
@@ -61,14 +60,3 @@ def evaluate(address: str, seen: Link) -> CheckResult:
         observations.append(Observation("warn", text, SEAT))
     healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of GPU and slot"
     return combine(observations, healthy, figures, asdict(seen))
-
-
-CHECK = Check(
-    id="devices.pcie",
-    description="Under load, the GPU's link has the lanes and the speed that GPU and slot both support.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("sick-gpu",),
-)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import amd_smi, nvml, pci, peer_paths
 from verify.host.views.peer_paths import PeerPath
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult, first_few
 
 TRANSLATING = ("DMA", "DMA-FQ")
 REMEDY = (
@@ -17,7 +17,7 @@ REMEDY = (
 )
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate([PeerPath(INJECTED, "DMA-FQ", ("0000:fe:00.0",))] * 2, joined=False)
     vendor = "nvidia" if pci.gpus("nvidia") else "amd"
@@ -54,7 +54,7 @@ def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
         text = f"the IOMMU translates writes between GPUs on {len(translated)} of {len(paths)} GPUs ({paths[0].iommu})"
         observations.append(Observation("warn", text, REMEDY))
     if bridges:
-        shown = ", ".join(bridges[:4]) + (f" and {len(bridges) - 4} more" if len(bridges) > 4 else "")
+        shown = first_few(bridges, 4, separator=", ")
         observations.append(Observation("warn", f"ACS redirects writes between GPUs to the root: {shown}", REMEDY))
     if joined and observations:
         text = "; ".join(found.text for found in observations)
@@ -62,11 +62,3 @@ def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
     if any(path.redirected_by is None for path in paths) and not observations:
         return CheckResult("skip", "only root can read whether ACS is on", (), evidence, "run verify as root")
     return combine(observations, f"neither IOMMU nor ACS redirects writes between {len(paths)} GPUs", (), evidence)
-
-
-CHECK = Check(
-    id="devices.peer_paths",
-    description="On the bus, neither a translating IOMMU nor ACS on a bridge redirects writes between the GPUs.",
-    run=_run,
-    faults=("sick-gpu",),
-)

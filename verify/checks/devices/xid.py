@@ -12,7 +12,7 @@ from typing import NamedTuple
 from verify.host.card_health import INJECTED, Observation, combine, skip_without_cards
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line
-from verify.records import Check, CheckContext, CheckResult, Figure, Status
+from verify.records import CheckContext, CheckResult, Figure, Status
 from verify.runner.last_run import read_last_run
 from verify.tables import table
 
@@ -34,7 +34,7 @@ class Event(NamedTuple):
     text: str
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     injected = Line(context.started, f"NVRM: Xid (PCI:{INJECTED[:-2]}): 79, GPU has fallen off the bus.")
     if "sick-gpu" in context.faults:
         return evaluate(events([injected]), known_until=0.0, source="injected")
@@ -109,13 +109,3 @@ def meaning(event: Event) -> tuple[str, str, str]:
     if row is None:
         return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]
     return row["kind"], row["means"], about["reset" if row["kind"] == "card" else "restart"]
-
-
-CHECK = Check(
-    id="devices.xid",
-    description="The kernel log has no new fault of an NVIDIA GPU (Xid) or switch (SXid); earlier ones are listed.",
-    run=_run,
-    faults=("sick-gpu",),
-    deadline_s=30.0,
-    exclusive=True,  # the shortest deadline makes it run last, so that the log includes what other checks caused
-)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from verify.binaries.distributions import installed, same_version
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     plan: Mapping[str, Any] = context.stack.get("flash_attn") or {}
     if "stale-library" in context.faults:
         plan = {"provider": "wheel", "package": {"version": "0.0.0"}}
@@ -56,14 +56,3 @@ def _problem(module: str) -> str | None:
     except (ImportError, OSError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-CHECK = Check(
-    id="engine.flash_attn",
-    description="The planned flash attention (vLLM's own or the package) is installed in the planned version, and loads.",
-    run=_run,
-    level="standard",
-    requires=("engine.vllm",),
-    faults=("stale-library",),
-    deadline_s=120.0,
-)

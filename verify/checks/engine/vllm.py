@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from verify.records import Check, CheckContext, CheckResult
-from verify.runner import preconditions
+import importlib
+
+from verify.records import CheckContext, CheckResult
 
 PLATFORMS = ("cpu", "cuda", "rocm")
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     planned = context.stack.get("vllm") or {}
     if "stale-library" in context.faults:
         planned = {"version": "0.0.0"}
     try:
-        import vllm
-        from vllm.platforms import current_platform
+        vllm = importlib.import_module("vllm")
+        current_platform = importlib.import_module("vllm.platforms").current_platform
     except ImportError as error:
         text = f"vLLM does not import: {error}"
         return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
@@ -35,15 +36,3 @@ def evaluate(version: str, platform: str | None, planned: str | None, variant: s
             "fail", f"vLLM {version} computes on {platform}, and the plan has {wanted}", evidence=evidence
         )
     return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
-
-
-CHECK = Check(
-    id="engine.vllm",
-    description="vLLM imports, and has the planned release and platform.",
-    run=_run,
-    level="standard",
-    requires=("devices.torch",),
-    preconditions=(preconditions.vllm,),
-    faults=("stale-library",),
-    deadline_s=180.0,
-)

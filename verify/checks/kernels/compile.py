@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.inputs import corrupt, normal, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ELEMENTS = 100_000
 TOLERANCE = 16
@@ -20,9 +20,7 @@ TOLERANCE = 16
 MESSAGE_CHARACTERS = 300
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     values = normal(ELEMENTS, seed=21, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
@@ -60,15 +58,3 @@ def _not_made(message: str) -> CheckResult:
     decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", message, re.MULTILINE)
     words = (decisive[0] if decisive else message).strip()[:MESSAGE_CHARACTERS]
     return CheckResult("fail", f"no kernel can be compiled here: {words}", (), {"said": message[-2000:]}, remedy)
-
-
-CHECK = Check(
-    id="kernels.compile",
-    description="torch's compiler makes a correct kernel on this host (Triton on GPUs, C++ on CPUs).",
-    run=_run,
-    level="full",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("wrong-result",),
-    deadline_s=240.0,
-)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from verify.checks.kernels.gemm import GPU_LARGE
 from verify.checks.kernels.memory_pattern import MULTIPLIER
 from verify.inputs import corrupt, normal, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.records import CheckContext, CheckResult, Figure
 
 SIZE = CPU_LARGE = 512
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     hashes = [result_hashes(device) for _ in range(2)]
     if "wrong-result" in context.faults:
@@ -48,14 +47,10 @@ def result_hashes(device: str) -> dict[str, str]:
 
 def result_hash(result: Tensor) -> str:
     """Return the hash of the bits of a result."""
-    import torch
-
     return hashlib.sha256(bytes(result.contiguous().view(torch.uint8).flatten().tolist())).hexdigest()[:16]
 
 
 def _results(device: str) -> Iterator[tuple[str, Tensor]]:
-    from torch.nn import functional
-
     values = normal(64, SIZE, seed=51, dtype="bfloat16").to(device)
     weights = normal(SIZE, SIZE, seed=52, dtype="bfloat16").to(device)
     yield "product", (values @ weights).cpu()
@@ -69,52 +64,5 @@ def _results(device: str) -> Iterator[tuple[str, Tensor]]:
 
 def _checksum(result: Tensor) -> Tensor:
     """Return an integer checksum of the bits and positions of a large result, computed on its device; independent of the order."""
-    import torch
-
     words = result.flatten().view(torch.int16).long()
     return (words * (torch.arange(words.numel(), device=result.device) * MULTIPLIER + 1)).sum().reshape(1).cpu()
-
-
-def compare_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Compare the hashes of equal devices; None if there are no two of them."""
-    groups: dict[str, dict[str, Mapping[str, str]]] = defaultdict(dict)
-    for device, answer in answers.items():
-        if name := answer["evidence"].get("name"):  # CPUs have no name, and are of many kinds
-            groups[name][device] = answer["evidence"]["result_hashes"]
-    equal = {name: hashes for name, hashes in groups.items() if len(hashes) > 1}
-    if not equal:
-        return None
-    odd = [
-        f"{', '.join(devices)}: {kernel} on {name}"
-        for name, hashes in equal.items()
-        for kernel in next(iter(hashes.values()))
-        if (devices := minority({device: hashes_[kernel] for device, hashes_ in hashes.items()}))
-    ]
-    figures = (
-        Figure("dissenting votes", len(odd), "count", ceiling=0, source="equal devices, the same kernels and numbers"),
-    )
-    if odd:
-        text = f"different bits than equal devices: {'; '.join(odd)}"
-        return CheckResult("fail", text, figures, dict(equal), "take the device out of service, and run it again")
-    count = sum(map(len, equal.values()))
-    return CheckResult("ok", f"{count} devices give the same bits as the equal ones", figures)
-
-
-def minority(hashes: Mapping[str, str]) -> list[str]:
-    """Return the devices that differ from the majority; without a majority, all of them."""
-    winner, count = Counter(hashes.values()).most_common(1)[0]
-    if 2 * count > len(hashes):
-        return [device for device, hash_ in hashes.items() if hash_ != winner]
-    return list(hashes)
-
-
-CHECK = Check(
-    id="kernels.determinism",
-    description="Kernels give the same bits when they run again, and on every equal device of the host.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    aggregate=compare_devices,
-    faults=("wrong-result",),
-)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
 from verify.operators.products import error_share, whole_numbers, wrong_rows
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Shape = tuple[int, int, int]
 """Rows, depth, columns."""
@@ -32,7 +32,7 @@ SAMPLE = (0, 515, -1)
 """Number of rows and of columns of a large product that are compared element by element."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     standard, device = context.includes("standard"), context.device or "cpu"
     spoiled = "wrong-result" in context.faults
     require_full_float32()
@@ -77,14 +77,13 @@ def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bo
 
 
 def _ways() -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
-    import torch
-    from torch.nn.functional import linear
-
     return {
         "a @ b": lambda left, right: left @ right,
         "torch.mm": torch.mm,
-        "functional.linear": lambda left, right: linear(left, right.t().contiguous()),
-        "functional.linear, bias": lambda left, right: linear(left, right.t(), torch.ones_like(right[0])) - 1,
+        "functional.linear": lambda left, right: functional.linear(left, right.t().contiguous()),
+        "functional.linear, bias": lambda left, right: (
+            functional.linear(left, right.t(), torch.ones_like(right[0])) - 1
+        ),
         "a @ b of a batch": lambda left, right: (left[None] @ right)[0],
     }
 
@@ -119,8 +118,6 @@ def _pair(dtype: str, device: str, shape: Shape) -> tuple[Tensor, Tensor]:
 
 def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
     """Return how many rows of a product are wrong, checking all of them; 0 if there is not enough memory."""
-    import torch
-
     try:
         left, right = _pair(dtype, device, shape)
         result = left @ right
@@ -131,8 +128,6 @@ def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
 
 def _sampled(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> float:
     """Return the largest share of the error bound in a few rows and columns of a product of normally distributed numbers."""
-    import torch
-
     rows, depth, columns = shape
     left, right = normal(rows, depth, seed=8, dtype=dtype), normal(depth, columns, seed=9, dtype=dtype)
     try:
@@ -150,8 +145,6 @@ def _halves(dtype: str, device: str) -> float | None:
 
     The reference is the same product in float32, added in two halves, which uses other tiles on other multiprocessors.
     """
-    import torch
-
     if device == "cpu":
         return None
     rule, size = table("tolerances")["gemm"], GPU_LARGE
@@ -171,13 +164,3 @@ def _halves(dtype: str, device: str) -> float | None:
 
 def _text(shape: Shape) -> str:
     return "x".join(map(str, shape))
-
-
-CHECK = Check(
-    id="kernels.gemm",
-    description="Matrix products in float32, bfloat16 and float16 are correct in every call that engines use: small ones element by element, those with sides above 1,024 in every row.",
-    run=_run,
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("wrong-result",),
-)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import corrupt, normal, synchronize
 from verify.operators.reference import product
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ROWS, DEPTH, COLUMNS = 65, 528, 144
 """Shape of fp8 products; the depth is 16 more than a multiple of every vector width, as odd as GPUs allow."""
@@ -23,7 +22,7 @@ WHOLE = {
 FP8 = "float8_e4m3fn"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     spoiled = "wrong-result" in context.faults
     figures = list(_whole_numbers(device, spoiled=spoiled))
@@ -49,8 +48,6 @@ def _refuses(device: str) -> str | None:
     """Return why a device has no fp8 products; None if it has."""
     if device == "cpu":
         return None
-    import torch
-
     if torch.version.hip is not None:
         return "not evaluated on AMD GPUs, whose 8-bit formats differ by generation"
     needed = tuple(int(part) for part in table("tolerances")["gemm_8bit"]["fp8_compute_capability"].split("."))
@@ -60,8 +57,6 @@ def _refuses(device: str) -> str | None:
 
 def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
     """Yield the errors of integer products, which are exact in 32 bits."""
-    import torch
-
     wrong = dict.fromkeys(_inputs((1, 1, 1)), 0)
     for shape in WHOLE["cpu" if device == "cpu" else "gpu"]:
         for name, (left, right) in _inputs(shape).items():
@@ -75,8 +70,6 @@ def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
 
 def _inputs(shape: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:
     """Return pairs of matrices with all numbers, and with the largest of one sign and of both, whose sums exceed 16 bits."""
-    import torch
-
     rows, depth, columns = shape
     generator = torch.Generator().manual_seed(31)
     any_, other = (
@@ -90,8 +83,6 @@ def _inputs(shape: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _floats(device: str, *, spoiled: bool) -> Figure:
     """Return the largest error as a share of the bound: the rounding of the result to bfloat16, and the accumulation."""
-    import torch
-
     rule = table("tolerances")["gemm_8bit"]
     left = normal(ROWS, DEPTH, seed=32, dtype=FP8)
     right = normal(COLUMNS, DEPTH, seed=33, dtype=FP8)
@@ -106,14 +97,3 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
     allowed = torch.finfo(torch.bfloat16).eps / 2 * exact.abs() + rule["accumulation"] * magnitude
     share = float(((result.double() - exact).abs() / allowed).max().nan_to_num(nan=float("inf")))
     return Figure("fp8, error", share, "share of bound", ceiling=rule["margin"], source=rule["source"])
-
-
-CHECK = Check(
-    id="kernels.gemm_8bit",
-    description="Products of 8-bit integers and floating-point numbers are correct, including the largest numbers and odd depths, if the device supports them.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("wrong-result",),
-)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from verify.inputs import normal
-from verify.operators.check import Comparison, check
+from verify.operators.check import Comparison, comparison_run
 from verify.operators.products import whole_numbers
 from verify.operators.reference import product, summed
 
@@ -16,8 +18,6 @@ HEADS = 11
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-
     for batch, rows, depth, columns in SHAPES:
         where = f"{batch} of {rows}x{depth}x{columns}"
         left, right = (
@@ -44,9 +44,4 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
         yield Comparison(f"a @ b of any numbers, {where}", result, exact, summed(lengths, depth))
 
 
-CHECK = check(
-    "gemm_batched",
-    "Batched products are correct in every element and in every call that engines use.",
-    _compare,
-    family="kernels",
-)
+run = comparison_run(_compare)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 from verify.inputs import corrupt, normal, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.records import CheckContext, CheckResult, Figure
 
 SIZE, PLAYS = 512, 3
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     if device == "cpu" and not context.faults:
         return CheckResult("skip", "CPUs have no kernel graphs")
@@ -43,8 +41,6 @@ def _work(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
-    import torch
-
     place = inputs[0].clone()
     with torch.cuda.device(device):
         aside = torch.cuda.Stream()
@@ -61,14 +57,3 @@ def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
             graph.replay()
             played.append(result.cpu())
     return played
-
-
-CHECK = Check(
-    id="kernels.graph",
-    description="A captured graph of kernels, replayed with other numbers, gives the same bits as direct calls.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    faults=("wrong-result",),
-)

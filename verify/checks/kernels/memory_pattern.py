@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.records import CheckContext, CheckResult, Figure
 
 WORDS = 1 << 25
 """Words of 8 bytes per chunk."""
@@ -25,9 +24,7 @@ MULTIPLIER = 6364136223846793005
 """Knuth's multiplier for MMIX. The pattern of a word is its position times this, so a wrong address is found as well."""
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     words, count = CPU_WORDS, 1
     if device != "cpu":
@@ -66,16 +63,3 @@ def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
     """Return the content of each word of a chunk; with `inverted`, every bit is flipped."""
     words = (place + chunk * place.numel()) * MULTIPLIER
     return ~words if inverted else words
-
-
-CHECK = Check(
-    id="kernels.memory_pattern",
-    description="The device's free memory returns what was written, with every bit set and cleared. On GPUs it is read after some seconds.",
-    run=_run,
-    level="full",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    faults=("wrong-result",),
-    deadline_s=300.0,
-)

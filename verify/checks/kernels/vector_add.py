@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from verify.inputs import corrupt, normal, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
 ELEMENTS = 1 << 20
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     one, other = (normal(ELEMENTS, seed=seed, dtype="float32") for seed in (1, 2))
     result = one.to(device) + other.to(device)
@@ -31,13 +31,3 @@ def _run(context: CheckContext) -> CheckResult:
         text = f"{wrong} of {ELEMENTS} sums are wrong, the first at {place}: {result[place]} for {expected[place]}"
         return CheckResult("fail", text, figures, evidence, remedy="run it again; do not trust the device")
     return CheckResult("ok", f"{ELEMENTS} sums are correct bit for bit", figures, evidence)
-
-
-CHECK = Check(
-    id="kernels.vector_add",
-    description="A kernel runs on the device, ends, and adds a million numbers correctly, bit for bit.",
-    run=_run,
-    requires=("devices.torch",),
-    each_device=True,
-    faults=("wrong-result",),
-)

@@ -8,7 +8,8 @@ from collections.abc import Set as AbstractSet
 from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.distributions import host_packages, site_files
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.host.views import torch_view
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.tables import table
 
 TORCH = "torch/lib/*.so"
@@ -16,9 +17,7 @@ AGAIN = "an extension fits one torch release and C++ ABI: install both from one 
 SHOWN = 3
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     wanted: dict[str, set[str]] = {}
     offered: set[str] = set()
     for path in site_files(table("libraries")["extensions"]["globs"]):
@@ -31,7 +30,7 @@ def _run(context: CheckContext) -> CheckResult:
         return CheckResult("skip", "no extension here uses torch's C++")
     for path in site_files([TORCH], fallback=host_packages(context.stack)):
         offered |= elf.open_library(path).symbols()[1]
-    return evaluate(wanted, offered, cxx11=bool(torch.compiled_with_cxx11_abi()))
+    return evaluate(wanted, offered, cxx11=bool(torch_view.load().compiled_with_cxx11_abi()))
 
 
 def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> CheckResult:
@@ -50,20 +49,9 @@ def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], 
             return CheckResult("fail", text, figures, evidence, AGAIN)
     if missing:
         path, names = next(iter(missing.items()))
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         others = f"; {len(missing) - 1} more extensions lack symbols" if len(missing) > 1 else ""
-        text = f"{path} needs {', '.join(names[:SHOWN])}{more}, which torch does not have{others}"
+        text = f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have{others}"
         return CheckResult("fail", text, figures, evidence, AGAIN)
     return CheckResult(
         "ok", f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI", figures, evidence
     )
-
-
-CHECK = Check(
-    id="libraries.abi",
-    description="torch has every symbol that an extension needs, with the C++ ABI it was built with.",
-    run=_run,
-    level="standard",
-    requires=("libraries.torch_build",),
-    faults=("stale-library",),
-)

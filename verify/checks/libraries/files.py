@@ -15,7 +15,7 @@ from pathlib import Path
 from verify.binaries import byte_code, file_stamps
 from verify.binaries.distributions import installed
 from verify.binaries.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, first_few
 
 SHOWN = 5
 UNSEEN_BYTES = 1 << 29
@@ -23,7 +23,7 @@ UNSEEN_BYTES = 1 << 29
 REMEDY = "rebuild the environment from its wheels: ./firstlight provision"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     contents = listed(home / MANIFEST, home)
     if contents is None:
@@ -51,7 +51,7 @@ def _run(context: CheckContext) -> CheckResult:
     )
     evidence = {"with": MANIFEST, "byte code": listing, "read": len(read), "wrong": list(wrong.values())[:100]}
     if wrong:
-        return CheckResult("fail", _text(wrong), figures, evidence, REMEDY)
+        return CheckResult("fail", first_few([*wrong.values()], SHOWN), figures, evidence, REMEDY)
     if listing == "absent":
         text = f"cannot compare byte code: {home / byte_code.LIST} was never completed"
         return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
@@ -101,23 +101,10 @@ def _by_record(context: CheckContext) -> CheckResult:
         # Only a missing file is certainly damaged.
         damaged = not all(map(os.path.exists, wrong))
         doubt = "" if damaged else " (by RECORD, which is wrong in some wheels; this environment has no manifest)"
-        return CheckResult("fail" if damaged else "warn", f"{_text(wrong)}{doubt}", figures, evidence, REMEDY)
+        return CheckResult(
+            "fail" if damaged else "warn", f"{first_few([*wrong.values()], SHOWN)}{doubt}", figures, evidence, REMEDY
+        )
     if unrecorded or not contents:
         text = f"there is no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
         return CheckResult("warn", text, figures, evidence)
     return CheckResult("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
-
-
-def _text(wrong: dict[str, str]) -> str:
-    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-    return f"{'; '.join(list(wrong.values())[:SHOWN])}{more}"
-
-
-CHECK = Check(
-    id="libraries.files",
-    description="Every installed file has the size that it had when the environment was built. Level full compares the content of all files, other levels that of loaded or changed ones.",
-    run=_run,
-    level="standard",
-    faults=("stale-library",),
-    deadline_s=420.0,
-)

@@ -9,13 +9,13 @@ from verify.binaries.distributions import host_packages, site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.card_health import Observation, combine
 from verify.host.devices import architecture
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 AGAIN = "install builds that name this GPU's architecture: ./firstlight plan --explain"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
         return evaluate("12.0", {"torch": {"80", "90a"}}, {})
     if context.device in (None, "cpu"):
@@ -58,14 +58,3 @@ def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str,
     return combine(
         observations, f"libraries with code for {capability}: {', '.join(native) or 'none'}", figures, evidence
     )
-
-
-CHECK = Check(
-    id="libraries.gpu_code",
-    description="torch, vLLM and the planned flash attention have native code for this GPU, according to their files.",
-    run=_run,
-    level="standard",
-    requires=("devices.torch",),
-    each_device=True,
-    faults=("stale-library",),
-)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
-from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
+from verify.records import CheckContext, CheckResult, Figure, first_few, worst_status
 from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
@@ -51,7 +51,7 @@ class ForeignCode(NamedTuple):
         return f"{self.place}: {self.what}"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     known = _known(home)
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
@@ -70,8 +70,7 @@ def _run(context: CheckContext) -> CheckResult:
     }
     if found:
         found.sort(key=lambda finding: finding.is_doubtful)
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        text = "; ".join(finding.text for finding in found[:SHOWN]) + more
+        text = first_few([finding.text for finding in found], SHOWN)
         status = worst_status(["warn" if finding.is_doubtful else "fail" for finding in found])
         return CheckResult(status, text, figures, evidence, found[0].remedy)
     if known is None:
@@ -222,12 +221,3 @@ def injecting(
                 yield name, value
         elif name.startswith(rows["prefix"]) and name not in rows["harmless"] and not is_isolated:
             yield name, value
-
-
-CHECK = Check(
-    id="libraries.injected",
-    description="The interpreter loads nothing that nobody installed: no unlisted file, .pth or sitecustomize, no variable that injects code.",
-    run=_run,
-    level="standard",
-    faults=("injected-code",),
-)

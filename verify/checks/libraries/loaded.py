@@ -14,13 +14,13 @@ from typing import Literal
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages, site_files
 from verify.binaries.vllm_kernels import all_extensions
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.host.views import torch_view
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch  # noqa: F401 - with its libraries
-
+def run(context: CheckContext) -> CheckResult:
+    torch_view.load()  # with its libraries
     extensions = all_extensions()
     try:
         for extension in extensions:
@@ -141,13 +141,3 @@ def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Ite
             continue
         for name in sorted(own):
             yield from sorted(Path(folder).glob(f"{name}.so*"))
-
-
-CHECK = Check(
-    id="libraries.loaded",
-    description="The libraries that torch and vLLM's kernels load come from this environment, each once, and nothing shadows them.",
-    run=_run,
-    level="standard",
-    requires=("libraries.torch_build",),
-    faults=("stale-library",),
-)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from verify.binaries.distributions import installed, parse_lock, same_version
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure, first_few
 
 SHOWN = 5
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if context.lock is None:
         return CheckResult("error", "no lock")
     locked = parse_lock(context.lock.read_text())
@@ -33,7 +32,7 @@ def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], sourc
     ]
     figures = (Figure("distributions locked", len(locked), "count"), Figure("installed", len(here), "count"))
     faults = {"installed twice": twice, "another version": other, "missing": missing, "not in the lock": extra}
-    details = [f"{kind}: {_some(names)}" for kind, names in faults.items() if names]
+    details = [f"{kind}: {first_few(names, SHOWN, separator=', ')}" for kind, names in faults.items() if names]
     evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
     if details:
         remedy = "reinstall the environment from its lock: ./firstlight provision"
@@ -41,17 +40,3 @@ def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], sourc
     if not locked:
         return CheckResult("error", f"{source} locks nothing", figures, evidence)
     return CheckResult("ok", f"all {len(locked)} distributions match the lock", figures, evidence)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-CHECK = Check(
-    id="libraries.lock",
-    description="The installed distributions match the lock: every name and version, none missing and none added.",
-    run=_run,
-    preconditions=(preconditions.lock,),
-    faults=("wrong-lock",),
-)

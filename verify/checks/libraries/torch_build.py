@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from verify.records import Check, CheckContext, CheckResult
+from verify.host.views import torch_view
+from verify.records import CheckContext, CheckResult
 
 AGAIN = "reinstall the environment from its lock: ./firstlight provision"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     if context.torch_problem:
         remedy = f"the message names the missing library or symbol; {AGAIN}"
         return CheckResult("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
-    import torch
-
+    torch = torch_view.load()
     version = "0.0.0+stale" if "stale-library" in context.faults else str(torch.__version__)
     planned = context.stack.get("torch") or ({"version": "1.0.0"} if "stale-library" in context.faults else {})
     built_for = {"cuda": torch.version.cuda, "hip": torch.version.hip}
@@ -64,11 +64,3 @@ def _variant(built_for: dict[str, str | None]) -> str:
     if built_for["hip"]:
         return "rocm" + ".".join(built_for["hip"].split(".")[:2])
     return "cpu"
-
-
-CHECK = Check(
-    id="libraries.torch_build",
-    description="torch imports, has the planned release and build, and comes from this environment, or is the host's own torch that the plan uses.",
-    run=_run,
-    faults=("stale-library",),
-)

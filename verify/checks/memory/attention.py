@@ -7,12 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import torch
+
 from verify.attention.cases import Case
 from verify.attention.providers import sdpa
 from verify.attention.speed import SHARE, dtype_of
 from verify.host.devices import free_bytes
 from verify.inputs import compute_in_input_precision, synchronize
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 LENGTHS = tuple(128 << step for step in range(8))
@@ -26,9 +28,7 @@ CPU_LONGEST = {"standard": 8192, "full": 16384}
 """Longer standard attention takes minutes on CPUs."""
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     paths = {"flash": sdpa.FLASH, "standard": sdpa.MATH}
     if device != "cpu" and (missing := sdpa.FLASH.missing(device)):
@@ -61,8 +61,6 @@ PROFILES = 3
 
 def peak(work: Callable[[], object], device: str) -> int:
     """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
-    import torch
-
     gc.collect()  # garbage of before, freed during the work, would count against what the work allocates
     if device != "cpu":
         work()  # allocations made once for all calls do not count
@@ -141,16 +139,3 @@ def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None
         return None
     centre = sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
     return sum((x - centre[0]) * (y - centre[1]) for x, y in points) / sum((x - centre[0]) ** 2 for x, _ in points)
-
-
-CHECK = Check(
-    id="memory.attention",
-    description="Flash attention's memory grows linearly with the length, standard attention's quadratically.",
-    run=_run,
-    level="standard",
-    requires=("kernels.vector_add",),
-    each_device=True,
-    exclusive=True,
-    faults=("wrong-kernel",),
-    deadline_s=240.0,
-)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+from torch.nn import functional
+
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
+from verify.operators.check import Comparison, comparison_run, copies
 from verify.operators.reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
 
 VALUES = 2053
@@ -13,9 +16,6 @@ VALUES = 2053
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-    from torch.nn import functional
-
     values = normal(VALUES, seed=76, dtype=dtype) * 3
     many = values.to(device).repeat(copies(device, VALUES))
     swish = map_elements(silu, values)
@@ -37,4 +37,4 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("gated silu", result, exact, lost)
 
 
-CHECK = check("activation", "SiLU, gated SiLU, sigmoid and both forms of GELU are correct on every core.", _compare)
+run = comparison_run(_compare)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
+
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
+from verify.operators.check import Comparison, comparison_run, copies
 from verify.operators.reference import map_elements, steps
 
 VALUES = 4099
@@ -16,8 +18,6 @@ EDGES = (0.0, -0.0, 1.0, -1.0, 10.5, -16.0, -80.0, -math.inf)
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-
     values = (normal(VALUES, seed=71, dtype=dtype) * 4).clamp(max=10.5)
     values[-len(EDGES) :] = torch.tensor(EDGES)
     exact = map_elements(math.exp, values)
@@ -30,6 +30,4 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("exp in place", many.exp_(), exact, lost)
 
 
-CHECK = check(
-    "exp", "The exponential of numbers of every magnitude is correct to the last digits on every core.", _compare
-)
+run = comparison_run(_compare)

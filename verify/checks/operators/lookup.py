@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import nlargest
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.check import Comparison, comparison_run, copies
 
 VOCABULARY = 32_003
 PEAKS = ((0,), (VOCABULARY - 1,), (1, 16_384), (16_383, 16_385, 32_002), (0, VOCABULARY - 1), (4097,), (32_000, 32_001))
@@ -26,8 +26,6 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
 def _largest(device: str, dtype: str) -> Iterator[Comparison]:
     """Expect the first of equal elements: torch.argmax documents it, and greedy answers depend on it."""
-    import torch
-
     rows = normal(len(PEAKS), VOCABULARY, seed=78, dtype=dtype).clamp(max=3)
     for row, places in enumerate(PEAKS):
         rows[row, list(places)] = 4.0
@@ -47,8 +45,6 @@ def _largest(device: str, dtype: str) -> Iterator[Comparison]:
 
 def _fetched(device: str, dtype: str) -> Iterator[Comparison]:
     """Return elements whose value is their position; bfloat16 holds whole numbers up to 256."""
-    import torch
-    from torch.nn import functional
 
     def element(row: int, column: int) -> int:
         return (row * 31 + column * 7) % 251
@@ -68,15 +64,9 @@ def _fetched(device: str, dtype: str) -> Iterator[Comparison]:
 
 def _put(weights: Tensor, ids: Tensor) -> Tensor:
     """Write rows to positions of another table, as into a cache, and read them from there."""
-    import torch
-
     other = torch.zeros_like(weights)
     other[ids] = weights[ids]
     return other.index_select(0, ids)
 
 
-CHECK = check(
-    "lookup",
-    "argmax finds the first largest element, top-k the largest few; embedding and gather return the right rows and elements.",
-    _compare,
-)
+run = comparison_run(_compare)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import LayerNorm, functional
 
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
+from verify.operators.check import Comparison, comparison_run, copies
 from verify.operators.reference import layer_norm, rms_norm, steps, summed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ROWS = 3
 WIDTHS = (515, 1024)
@@ -20,9 +20,6 @@ SIZES = ((1.0, 1e-5), (2e-3, 1e-5), (1e-3, 1e-6))
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-    from torch.nn import LayerNorm, functional
-
     for width in WIDTHS:
         weight, bias = (normal(width, seed=seed, dtype=dtype) + 1 for seed in (73, 74))
         there, shift = weight.to(device), bias.to(device)
@@ -54,15 +51,9 @@ def _largest(exact: Tensor) -> Tensor:
 
 def _formula(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Compute RMS norm as engines do without a kernel: in float32, rounded at the end."""
-    import torch
-
     wide = values.float()
     result: Tensor = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + epsilon) * weight.float()
     return result.to(values.dtype)
 
 
-CHECK = check(
-    "norm",
-    "Layer norm and RMS norm are correct in every row, also for values so small that epsilon dominates.",
-    _compare,
-)
+run = comparison_run(_compare)

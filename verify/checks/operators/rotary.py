@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
+from verify.operators.check import Comparison, comparison_run, copies
 from verify.operators.reference import map_elements, rotate, steps
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BASE = 500_000.0
 DIM, HEADS = 64, 3
@@ -28,8 +27,6 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _angles(device: str) -> Iterator[Comparison]:
-    import torch
-
     speeds = _speeds(device)
     exact = torch.tensor([BASE ** (-i / DIM) for i in range(0, DIM, 2)], dtype=torch.float64)
     yield Comparison("speeds", speeds, exact, steps(exact))
@@ -49,8 +46,6 @@ def _angles(device: str) -> Iterator[Comparison]:
 
 
 def _turns(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-
     heads = normal(len(POSITIONS), HEADS, DIM, seed=77, dtype=dtype)
     angles = torch.tensor(POSITIONS).float().to(device)[:, None] * _speeds(device)
     cos, sin = angles.cos().to(heads.dtype).cpu(), angles.sin().to(heads.dtype).cpu()
@@ -72,14 +67,8 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
 
 def _speeds(device: str) -> Tensor:
     """Return the rotation of each pair of a head from one position to the next, in float32."""
-    import torch
-
     speeds: Tensor = 1 / BASE ** (torch.arange(0, DIM, 2, device=device).float() / DIM)
     return speeds
 
 
-CHECK = check(
-    "rotary",
-    "Rotary embedding is correct at positions from 0 to 131,071: speeds, angles, cosines, sines, and rotated heads.",
-    _compare,
-)
+run = comparison_run(_compare)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators import sampling as sampling_statistics
-from verify.operators.check import Comparison, check
+from verify.operators.check import Comparison, comparison_run
 from verify.operators.reference import softmax, steps, summed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TOKENS = 8
 DRAWS = 1_000_000
@@ -30,8 +29,6 @@ def _compare(device: str, _dtype: str) -> Iterator[Comparison]:
 
 def _drawn(device: str) -> Iterator[Comparison]:
     """Use a fixed seed: a device that passes once causes no false alarm later."""
-    import torch
-
     weights = [1 / (place + 1) for place in range(TOKENS - 1)]
     shares = [weight / math.fsum(weights) for weight in weights] + [0.0]
     torch.manual_seed(79)
@@ -47,8 +44,6 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
-    import torch
-
     counts = (drawn.cpu().clamp(min=-1) + 1).bincount(minlength=len(shares) + 1)[1:].tolist()
     expected = [share * drawn.numel() for share in shares]
     known = [(count, mean) for count, mean in zip(counts, expected, strict=False) if mean]
@@ -65,8 +60,6 @@ def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
 
 def _left_out(device: str) -> Iterator[Comparison]:
     """Return the probabilities after top-k and top-p from sorted rows and running sums, as engines filter them."""
-    import torch
-
     logits = normal(ROWS, VOCABULARY, seed=80, dtype="float32") * 3
     there = logits.to(device)
     for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
@@ -89,8 +82,6 @@ def _left_out(device: str) -> Iterator[Comparison]:
 
 
 def _filtered(logits: Tensor, k: int, p: float) -> Tensor:
-    import torch
-
     values, places = logits.sort(dim=-1, descending=False)
     values = values.masked_fill(values < values[:, -k:][:, :1], -math.inf)
     running = values.softmax(dim=-1).cumsum(dim=-1)
@@ -101,9 +92,4 @@ def _filtered(logits: Tensor, k: int, p: float) -> Tensor:
     return found
 
 
-CHECK = check(
-    "sampling",
-    "Tokens are sampled as often as their probabilities require, and never outside top-k and top-p.",
-    _compare,
-    dtypes=("float32",),
-)
+run = comparison_run(_compare, dtypes=("float32",))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from verify.inputs import normal
-from verify.operators.check import Comparison, check, copies
+from verify.operators.check import Comparison, comparison_run, copies
 from verify.operators.reference import UNIT, log_softmax, softmax, steps, summed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SHAPES = ((7, 129), (3, 1500), (2, 32003))
 """Rows and columns. Kernels differ by length: short rows, longer ones, and the logits of two tokens."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    import torch
-    from torch.nn import functional
-
     for rows, columns in SHAPES:
         values = _values(rows, columns, dtype)
         exact = softmax(values)
@@ -48,8 +45,4 @@ def _values(rows: int, columns: int, dtype: str) -> Tensor:
     return values
 
 
-CHECK = check(
-    "softmax",
-    "Softmax and its logarithm are correct for short rows, masked rows and rows as long as a vocabulary.",
-    _compare,
-)
+run = comparison_run(_compare)

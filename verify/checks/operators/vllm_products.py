@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import product, summed
 from verify.operators.vllm import MissingError, operator
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 ROWS, DEPTH, COLUMNS = 3, 1101, 1307
 COPIES = 345
@@ -20,8 +18,6 @@ NOT_THERE = "could not create a primitive descriptor"
 
 def _find(name: str, device: str) -> Call:
     """Return the operator wrapped with the handler that holds the weights."""
-    import torch
-
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_mm_handler", name, "release_dnnl_matmul_handler")
     )
@@ -41,8 +37,6 @@ def _find(name: str, device: str) -> Call:
 
 
 def _problem(dtype: str) -> OperatorProblem:
-    import torch
-
     left, right = (normal(rows, DEPTH, seed=seed, dtype=dtype) for rows, seed in ((ROWS, 84), (COLUMNS, 85)))
     exact = product(left, right.t())
     magnitude = product(left.abs(), right.abs().t())
@@ -57,8 +51,4 @@ def _problem(dtype: str) -> OperatorProblem:
     return OperatorProblem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
 
 
-CHECK = check(
-    "vllm_products",
-    "The matrix products of vLLM's own CPU kernels match float64, for few rows and for many.",
-    [OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)],
-)
+run = operator_run([OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from verify.host.views.cpu import largest_int8_weight
 from verify.inputs import normal
 from verify.operators.reference import product, steps
 from verify.operators.vllm import MissingError, operator
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 from verify.tables import table
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FP8 = "float8_e4m3fn"
 LARGEST = {"int8": 127.0, FP8: 448.0}
@@ -30,8 +30,6 @@ and the result is exact.
 
 def _values(kind: str, *, beyond: bool) -> Tensor:
     """Return (TOKENS, WIDTH) multiples of half an 8-bit step, so that ties occur; with `beyond`, also outside the range."""
-    import torch
-
     places = torch.arange(TOKENS * WIDTH).view(TOKENS, WIDTH) * 40503 % 65536
     if kind == "int8":
         values = (places % 511 - 255.0) / 2
@@ -64,8 +62,6 @@ def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int
         shape: Shape of the scale that it computes; None if the scale is given.
         rest: Number of further arguments, all None.
     """
-    import torch
-
     values = _values(kind, beyond=shape is None).to(getattr(torch, dtype))
     expected = rounded(values.double() / SCALE, kind)
 
@@ -87,8 +83,6 @@ def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> Ope
         kind: Type of the numbers.
         largest_weight: The largest int8 weight; all that the type has when None.
     """
-    import torch
-
     scales = (
         normal(ROWS, 1, seed=86, dtype="float32").abs() * 0.02 + 0.01,
         normal(1, COLUMNS, seed=87, dtype="float32").abs() * 0.02 + 0.01,
@@ -133,8 +127,6 @@ def _onednn_product(dtype: str) -> OperatorProblem:
 
 def _for_nvidia(name: str, device: str) -> Call:
     """Return a product for NVIDIA cards; AMD's 8-bit formats differ by generation and are not checked."""
-    import torch
-
     if torch.version.hip is not None:
         raise MissingError("not checked on AMD GPUs, whose 8-bit formats differ by generation")
     return operator(name, device)
@@ -142,8 +134,6 @@ def _for_nvidia(name: str, device: str) -> Call:
 
 def _cutlass(kind: str, name: str, device: str) -> Call:
     """Return CUTLASS's product, if this card has it."""
-    import torch
-
     call = _for_nvidia("cutlass_scaled_mm", device)
     has = torch.cuda.get_device_capability(device)
     if kind == "int8":
@@ -158,8 +148,6 @@ def _cutlass(kind: str, name: str, device: str) -> Call:
 
 def _onednn(name: str, device: str) -> Call:
     """Return oneDNN's product with the handler that holds the weights."""
-    import torch
-
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_scaled_mm_handler", name, "release_dnnl_matmul_handler")
     )
@@ -175,9 +163,8 @@ def _onednn(name: str, device: str) -> Call:
 
 _int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
 
-CHECK = check(
-    "vllm_quantised",
-    "vLLM's rounding to int8 and fp8 is exact, and products of the rounded numbers match float64.",
+
+run = operator_run(
     [
         OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
         OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
@@ -199,5 +186,5 @@ CHECK = check(
             dtypes=("bfloat16", "float16"),
             find=partial(_cutlass, FP8),
         ),
-    ],
+    ]
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import rotate, steps
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 POSITIONS = (0, 1, 7, 127, 199, 200, 201, 1023, 1024, 4097, 8190, 8191)
 """Positions of each copy of the tokens; the last is the last row of the table."""
@@ -26,16 +24,12 @@ def _table(dtype: str) -> Tensor:
     In 16 bits they are powers of two: products are then exact, so kernels that round every step and those that do not
     differ only in the last rounding.
     """
-    import torch
-
     numbers = torch.arange((POSITIONS[-1] + 1) * TURNED).view(-1, TURNED) * 2654435761 % 1009
     values = 1 - numbers / 504.5
     return values if dtype == "float32" else values.sign() * 2.0 ** -(numbers % 7)
 
 
 def _problem(dtype: str) -> OperatorProblem:
-    import torch
-
     kind = getattr(torch, dtype)
     angles = _table(dtype).to(kind)
     query, key = (normal(len(POSITIONS), heads, SIZE, seed=74, dtype=dtype) for heads in (HEADS, KEY_HEADS))
@@ -62,14 +56,8 @@ def _problem(dtype: str) -> OperatorProblem:
 
 
 def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
-    import torch
-
     moved = rotate(heads[..., :TURNED], cos, sin, interleaved=interleaved)
     return torch.cat([moved, heads[..., TURNED:].double()], dim=2)
 
 
-CHECK = check(
-    "vllm_rotary",
-    "vLLM's rotary embedding is correct at positions up to 8,191, with pairs of halves and of neighbours.",
-    [OperatorSubject("rotary_embedding", _problem)],
-)
+run = operator_run([OperatorSubject("rotary_embedding", _problem)])

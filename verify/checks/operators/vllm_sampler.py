@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import softmax, steps
 from verify.operators.sampling import chi_square_share
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, check
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
 
 TOKENS, DRAWS = 307, 8192
 ROWS, WIDE = 24, 32003
@@ -21,8 +20,6 @@ ROWS, WIDE = 24, 32003
 
 def _drawn(_: str) -> OperatorProblem:
     """Tokens drawn from one distribution, in which every fifth token is impossible."""
-    import torch
-
     logits = normal(1, TOKENS, seed=90, dtype="float32") * 2
     logits[0, ::5] = -math.inf
     probabilities = softmax(logits)[0].tolist()
@@ -37,8 +34,6 @@ def _drawn(_: str) -> OperatorProblem:
 
 def _largest(_: str) -> OperatorProblem:
     """Return the problem of finding the largest number of rows where it is next to the second largest, at both ends and in between."""
-    import torch
-
     rows = normal(ROWS, WIDE, seed=92, dtype="float32")
     places = torch.arange(ROWS) * (WIDE - 1) // (ROWS - 1)
     rows[torch.arange(ROWS), places] = torch.nextafter(rows.amax(dim=1), torch.tensor(math.inf))
@@ -49,8 +44,6 @@ def _largest(_: str) -> OperatorProblem:
 
 def _penalised(_: str) -> OperatorProblem:
     """Return the problem of the penalty for tokens of prompt and answer, for logits of both signs."""
-    import torch
-
     rows = normal(ROWS, WIDE, seed=93, dtype="float32")
     generator = torch.Generator().manual_seed(94)
     masks = [torch.rand(ROWS, WIDE, generator=generator) < part for part in (0.2, 0.1)]
@@ -68,12 +61,10 @@ def _penalised(_: str) -> OperatorProblem:
     return OperatorProblem(f"{ROWS} rows of {WIDE}", compute, exact, "float32", steps(exact))
 
 
-CHECK = check(
-    "vllm_sampler",
-    "vLLM's own kernels sample tokens as often as their probabilities require, find the largest one, and penalise repetition.",
+run = operator_run(
     [
         OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
         OperatorSubject("greedy_argmax", _largest, ("float32",)),
         OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
-    ],
+    ]
 )

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_plan
 from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all
@@ -63,7 +62,7 @@ STAND_IN = (
 """A correct service, on which an injected fault is proven."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     planned, facts = STAND_IN
     if context.service is not None and not context.faults:
         planned = service_plan.read(context.service)
@@ -199,18 +198,7 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
         Figure("open routes", len(facts.open), "count"),
     )
     if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
     text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
     return CheckResult("ok", text, figures, evidence)
-
-
-CHECK = Check(
-    id="serving.access",
-    description="The service listens where planned, every guarded route rejects a missing and a wrong key, and only the owner can read its secrets.",
-    run=_run,
-    level="standard",
-    preconditions=(preconditions.service,),
-    faults=("changed-service",),
-)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import load_benchmark
 from verify.tables import table
 
@@ -15,7 +14,7 @@ STAND_IN = {"max_concurrency": 1, "num_prompts": 8, "completed": 8, "duration": 
 """A result without problems, on which an injected fault is proven if there is no service."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     service = context.service
     serves = service is not None and service.main_pid is not None
     if not serves and not context.faults:
@@ -59,16 +58,3 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
     if first := results[0].get("p50_ttft_ms"):
         text += f"; first token after {first:.0f} ms (median, alone)"
     return CheckResult("ok", text, tuple(figures), kept)
-
-
-CHECK = Check(
-    id="serving.load",
-    description="The running endpoint answers every request under load; its speed at several concurrencies is recorded.",
-    run=_run,
-    level="full",
-    requires=("engine.vllm", "serving.answer"),
-    preconditions=(preconditions.vllm,),
-    faults=("failed-requests",),
-    deadline_s=300.0,
-    exclusive=True,
-)

@@ -12,8 +12,7 @@ from typing import Any
 
 from verify.binaries import file_stamps
 from verify.binaries.manifest import Contents, listed, wrong_contents, wrong_sizes
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.tables import table
@@ -43,7 +42,7 @@ STAND_IN = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "
 """A correct service, on which an injected fault is proven."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     found = STAND_IN
     if context.service is not None and not context.faults:
         folder = Path(context.service.readiness["model_folder"])
@@ -125,19 +124,7 @@ def evaluate(found: ModelFacts) -> CheckResult:
     )
     evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
     if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
     text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
     asked = f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not name its model"
     return CheckResult("ok", text + asked, figures, evidence)
-
-
-CHECK = Check(
-    id="serving.model",
-    description="The model's files are as installed, none was added, and the endpoint serves this model under its name.",
-    run=_run,
-    level="standard",
-    preconditions=(preconditions.service,),
-    faults=("changed-service",),
-    deadline_s=420.0,
-)

@@ -12,8 +12,7 @@ from typing import Any
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import readiness_proof, service_plan
 from verify.serving.process_differences import (
     attention_problems,
@@ -75,7 +74,7 @@ STAND_IN = (
 """A correct service, on which an injected fault is proven."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     planned, facts = STAND_IN
     if context.service is not None and not context.faults:
         planned = service_plan.read(context.service)
@@ -167,21 +166,20 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     }
     figures = (Figure("processes", len(facts.processes), "count"), Figure("runs for", facts.age_s, "s"))
     if failures:
-        return CheckResult("fail", _short(failures), figures, evidence, _remedy(facts))
+        return CheckResult("fail", first_few(failures, 3, more="; and"), figures, evidence, _remedy(facts))
     if warnings:
         return CheckResult(
-            "warn", _short(warnings), figures, evidence, ANEW if listens else "check again when it answers"
+            "warn",
+            first_few(warnings, 3, more="; and"),
+            figures,
+            evidence,
+            ANEW if listens else "check again when it answers",
         )
     since = "" if facts.proven else "; restarted since its answers were verified"
     text = (
         f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
     )
     return CheckResult("ok", text, figures, evidence)
-
-
-def _short(problems: list[str]) -> str:
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
 
 
 def _remedy(facts: ProcessFacts) -> str:
@@ -205,13 +203,3 @@ def _listener_problems(planned: ServicePlan, facts: ProcessFacts) -> list[str]:
     if not facts.listeners and facts.age_s > table("process")["start"]["limit_s"]:
         found.append(f"nothing listens on port {facts.port}, {facts.age_s:.0f} s after {planned.name} was started")
     return found
-
-
-CHECK = Check(
-    id="serving.process",
-    description="The unit's own process listens; its command, variables, account, limits, code and attention layers are as planned.",
-    run=_run,
-    level="standard",
-    preconditions=(preconditions.service,),
-    faults=("changed-service",),
-)

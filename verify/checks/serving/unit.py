@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner import preconditions
+from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import service_plan
 from verify.serving.service import KEY, Service
 from verify.serving.service_control import ControlError
@@ -53,7 +52,7 @@ STAND_IN = (
 """A correct service, on which an injected fault is proven."""
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     planned, facts = STAND_IN
     if context.service is not None and not context.faults:
         planned = service_plan.read(context.service)
@@ -172,13 +171,3 @@ def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
     if other:
         found.append(f"etc/service.env differs from the plan in {_listed(sorted(other))}")
     return found
-
-
-CHECK = Check(
-    id="serving.unit",
-    description="The service runs with its planned unit: no drop-in, no other file, every effective field and variable as planned.",
-    run=_run,
-    level="standard",
-    preconditions=(preconditions.service,),
-    faults=("changed-service",),
-)

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, reference_blocks, sweep
 from verify.inputs import synchronize
-from verify.operators.speed import device_speed, evaluate
+from verify.operators.speed import evaluate
 from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.tables import table
 from verify.timing import clocks
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    on_cpu, level = device == "cpu", _level(context)
+    on_cpu = device == "cpu"
+    level: Level = "full" if context.includes("full") else "standard"
     points = table("speed")["points"]
     if on_cpu and level != "full":
         points = points[:1]
@@ -45,10 +46,6 @@ def _run(context: CheckContext) -> CheckResult:
         **synchronize(device),
     }
     return evaluate([*figures, *gains(lengths)], context, evidence)
-
-
-def _level(context: CheckContext) -> Level:
-    return "full" if context.includes("full") else "standard"
 
 
 def gains(rows: Iterable[SweepRow]) -> Iterator[Figure]:
@@ -82,12 +79,3 @@ def _passes(row: SweepRow) -> str:
 
 def _name(point: Point) -> str:
     return f"({', '.join(map(str, point))})"
-
-
-CHECK = device_speed(
-    "speed.attention",
-    "Flash attention is faster than standard attention at fixed points; both are timed, also over lengths, causal and not, "
-    "forward and backward.",
-    _run,
-    deadline_s=240.0,
-)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.host.numa_binding import bind
 from verify.host.views import torch_view
 from verify.host.views.pcie import link
 from verify.inputs import synchronize
-from verify.operators.speed import device_speed, evaluate, link_floor, speed_floor
+from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
 from verify.timing import timed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BYTES = 256 << 20
 BUDGET_S = 0.3
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
@@ -47,11 +44,3 @@ def _run(context: CheckContext) -> CheckResult:
 
 def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
     return target.copy_(origin, non_blocking=True)
-
-
-CHECK = device_speed(
-    "speed.copies",
-    "Copies between host and device are as fast as the GPU's type and link allow.",
-    _run,
-    deadline_s=60.0,
-)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from verify.inputs import DTYPES, synchronize
-from verify.operators.speed import device_speed, evaluate, speed_floor
+from verify.operators.speed import evaluate, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
 from verify.timing import clocks, random_sets, rotation, timed
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 GPU_SIZE, CPU_SIZE = 8192, 256
 BUDGET_S = 0.2
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_SIZE if device == "cpu" else GPU_SIZE
     name = None if device == "cpu" else torch.cuda.get_device_name(device)
@@ -37,11 +34,3 @@ def _run(context: CheckContext) -> CheckResult:
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
     left, right = sets[turn % len(sets)]
     return left @ right
-
-
-CHECK = device_speed(
-    "speed.gemm",
-    "The device multiplies matrices as fast as a GPU of its type should.",
-    _run,
-    deadline_s=120.0,
-)

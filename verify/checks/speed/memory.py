@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from verify.inputs import synchronize
-from verify.operators.speed import device_speed, evaluate, speed_floor
+from verify.operators.speed import evaluate, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
 from verify.timing import clocks, timed
 
@@ -12,9 +14,7 @@ GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
 BUDGET_S = 0.2
 
 
-def _run(context: CheckContext) -> CheckResult:
-    import torch
-
+def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_BYTES if device == "cpu" else GPU_BYTES
     name = None if device == "cpu" else torch.cuda.get_device_name(device)
@@ -26,11 +26,3 @@ def _run(context: CheckContext) -> CheckResult:
     figures = [Figure("memory, read and written", 2 * size / done.median / 1e9, "GB/s", least, source=source)]
     evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **synchronize(device)}
     return evaluate(figures, context, evidence)
-
-
-CHECK = device_speed(
-    "speed.memory",
-    "The device reads and writes its memory as fast as a GPU of its type should.",
-    _run,
-    deadline_s=60.0,
-)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import TCPStore
 
 from verify.host import devices
 from verify.inputs import corrupt, count_differences, rank_values
 from verify.tables import table
 from verify.timing import median_s, reduce_sum
-
-if TYPE_CHECKING:
-    from torch.distributed import TCPStore
 
 WORLD = 2
 LENGTH = 100_003
@@ -37,9 +38,6 @@ def run_trial(
         why it did not run.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
-    import torch
-    import torch.distributed as dist
-
     meeting, load = table("network")["meeting"], table("network")["exchange"]
     device = "cuda:0" if backend == "nccl" else "cpu"
     limit = timedelta(seconds=meeting["find_s"])

@@ -1,4 +1,4 @@
-"""GPUs as torch lists them. All functions except `built_for_gpus` touch the driver: call them in a child process."""
+"""GPUs as torch lists them. All functions except `load` and `built_for_gpus` touch the driver: call them in a child process."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from typing import Any
 from verify.host.views import Gpu
 
 
+def load() -> Any:
+    """Return torch. What its import raises tells why it cannot be used: other checks of the host run without it."""
+    import torch  # noqa: PLC0415 - see above
+
+    return torch
+
+
 def built_for_gpus() -> bool:
     """Return whether this torch is a CUDA or ROCm build."""
-    import torch
-
+    torch = load()
     return torch.version.cuda is not None or torch.version.hip is not None
 
 
 def gpu_count() -> int:
     """Return how many GPUs torch can use."""
-    import torch
-
-    return int(torch.cuda.device_count())
+    return int(load().cuda.device_count())
 
 
 def names() -> tuple[str, ...]:
@@ -28,8 +32,7 @@ def names() -> tuple[str, ...]:
 
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES determine."""
-    import torch
-
+    torch = load()
     return tuple(_gpu(torch.cuda.get_device_properties(index)) for index in range(gpu_count()))
 
 

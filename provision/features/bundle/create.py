@@ -1,0 +1,154 @@
+"""`bundle create`: what `stage` fetches, in one signed file with the product and the wheels of its launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provision.catalog.index.settings import read_settings
+from provision.core import features
+from provision.core.errors import BundleError, Exit, NoStackError
+from provision.core.folders import cache_folder
+from provision.core.formatting import GIB
+from provision.core.models.staged import Staged
+from provision.core.run_folder import require_writable
+from provision.features.bundle.keys import public_text, signing_key
+from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
+from provision.features.bundle.recording_store import RecordingStore
+from provision.features.bundle.writer import BundleContents, write_bundle
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.stage import stage
+from provision.pipeline import CommandRequest, background_packages
+from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
+from provision.pipeline.context import RunContext
+from provision.pipeline.phases import PLAN, PROBE
+from provision.pipeline.progress import report_progress
+from provision.pipeline.results import PlannedHosts, StagedHosts
+from provision.pipeline.runner import execute
+from provision.pipeline.stage import stage as stage_hosts
+from provision.pipeline.step import Step
+from provision.pipeline.wheel_builds import make_wheel_builder
+
+if TYPE_CHECKING:
+    from minisign import SecretKey
+
+    from provision.features.bundle.manifest import Manifest
+
+
+def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
+    """Make a bundle for the hosts of an inventory, or for a described host.
+
+    Args:
+        request: The command.
+        what_if: The description of a host; the inventory is used when None.
+        output: The file to write.
+        key: The file of the signing key; the user's default key when None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BundleError: The bundle cannot be made.
+        NoStackError: No Stack fits the described host.
+        StageError: A file cannot be fetched.
+        UsageError: The output cannot be written.
+    """
+    require_writable(output, "-o")
+    secret = signing_key(key)
+    store = RecordingStore(cache_folder())
+    if what_if is not None:
+        staged, model = _described(request, what_if, store), str(request.overrides.get("model", "builtin"))
+    else:
+        from_inventory = _stage_inventory(request, store)
+        if isinstance(from_inventory, int):
+            return from_inventory
+        staged, model = from_inventory
+    manifest = _write(output, staged, model, store, secret)
+    _tell(output, manifest, public_text(secret), list_user_files())
+    return Exit.OK
+
+
+def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
+    facts = parse_what_if(what_if)
+    settings = described_settings(request.overrides, what_if)
+    [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
+    if resolution.stack is None:
+        raise NoStackError(
+            f"no combination of versions fits: {resolution.reasons[0].text}",
+            hint=resolution.nearest.text if resolution.nearest else None,
+        )
+    return [
+        stage(
+            resolution,
+            settings,
+            facts,
+            store=store,
+            client=replace(read_settings(), sealed=True),
+            packager=make_wheel_builder(store, request.inventory),
+            refresh=request.refresh,
+            progress=report_progress,
+        )
+    ]
+
+
+def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str] | int:
+    """Stage what the hosts of an inventory need.
+
+    Returns:
+        The staged files and the model, or the exit code of a run that failed.
+    """
+    # A bundle has the whole model, so that a controller without a network can read it.
+    request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
+    outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
+    if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
+        print_summary(outcome)
+        return outcome.exit_code
+    models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
+    if len(models) > 1 and any(Path(model).is_dir() for model in models):
+        raise BundleError(
+            f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",
+            hint="make one bundle a model: --limit HOSTS -o FILE",
+        )
+    unique = {staged.model_dump_json(): staged for staged in outcome.result.staged.values()}
+    return list(unique.values()), models.pop()
+
+
+def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
+    """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
+    context.options = replace(context.options, client=replace(read_settings(), sealed=True))
+    context.use_store(store)
+    features.call("stage_for_bundle", context, planned)
+    context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
+    return stage_hosts(context, planned)
+
+
+def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
+    from provision.phases.stage.sbom import FOLDER, write_sbom
+
+    sboms = {write_sbom(each, store.root / FOLDER) for each in staged}
+    contents = BundleContents(
+        staged=staged,
+        cache_entries=store.cache_entries(),
+        controller=controller_wheels(store, read_settings()),
+        product=list(product_files()),
+        sboms=sorted(sboms),
+        model=Path(model).resolve().name if Path(model).is_dir() else None,
+    )
+    return write_bundle(output, contents, secret, progress=report_progress)
+
+
+def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> None:
+    lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
+    for held in manifest.classes:
+        vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
+        packages = f", {held.os_packages} OS packages" if held.os_packages else ", no OS packages"
+        torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
+        lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
+    if own:
+        lines.append(f"  left out, because it may contain your secrets: {', '.join(own)}")
+    lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
+    write_stdout("\n".join(lines))

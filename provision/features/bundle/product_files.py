@@ -1,0 +1,126 @@
+"""The files of a bundle besides the staged ones: the product, and the wheels for its launcher's environment."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from provision import __version__
+from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import find_sources
+from provision.core.errors import BundleError
+from provision.core.folders import product_path
+from provision.core.tables import own_table
+from provision.features.bundle.manifest import PRODUCT, Manifest
+from provision.phases.stage.host_uv import LOCK
+from provision.phases.stage.locked_wheel import require_locked
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import solve
+from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.stack_lock import fetch_wheels
+from provision.phases.stage.wheel_choice import choose_wheels
+from provision.phases.stage.wheelhouse import Store, sha256_of
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""Python versions that a controller may have (requirements/environment.sh looks for these)."""
+_GLIBC = "manylinux_2_28"
+_PRODUCT = (
+    "firstlight",
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "docs",
+    "inventory/example",
+    "inventory/local",
+    "logs/README.md",
+    "playbooks",
+    "provision",
+    "requirements",
+    "verify",
+)
+_INVENTORIES = Path(__file__).with_name("inventories.toml")
+_VARIABLES = ("inventory", "playbooks/group_vars", "playbooks/host_vars")
+"""Folders from which Ansible reads variables. They may have tokens and passwords, which must not be in a bundle."""
+_LEFT_OUT = frozenset({"__pycache__", "_files"})
+"""Byte code, and what an installed product has inside the package and a checkout beside it."""
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_PINNED = re.compile(r"^([A-Za-z0-9._-]+==\S+)( ;[^\\\n]*)?", re.MULTILINE)
+
+
+def product_files(root: Path | None = None) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of every file that a controller needs, in a fixed order, without the user's own variables."""
+    return ((name, path) for name, path in _files(root) if not _is_own(name, path))
+
+
+def list_user_files(root: Path | None = None) -> list[str]:
+    """Return the user's own files among those of the product: changed inventories and variables next to the playbooks."""
+    return [name for name, path in _files(root) if _is_own(name, path)]
+
+
+def require_product(manifest: Manifest, root: Path | None = None) -> None:
+    """Compare a product that was unpacked from a bundle with that bundle's manifest.
+
+    This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
+    and a product of another version has other files: neither is compared.
+
+    Raises:
+        BundleError: A file was changed, added or removed.
+
+    """
+    signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
+    if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
+        return
+    present = {name: sha256_of(path) for name, path in _files(root) if not _has_variables(name)}
+    signed = {name: sha256 for name, sha256 in signed.items() if not _has_variables(name)}
+    wrong = [f"{name} was changed" for name in sorted(signed.keys() & present) if signed[name] != present[name]]
+    wrong += [f"{name} was added" for name in sorted(present.keys() - signed)]
+    wrong += [f"{name} is missing" for name in sorted(signed.keys() - present)]
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise BundleError(
+            f"`{root or product_path('')}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
+            hint="unpack it again into an empty folder: tar -xf BUNDLE product; for changes of your own use a git checkout",
+        )
+
+
+def _files(root: Path | None) -> Iterator[tuple[str, Path]]:
+    for name in _PRODUCT:
+        start = root / name if root else product_path(name)
+        paths = sorted(start.rglob("*")) if start.is_dir() else [start]
+        for path in paths:
+            below = path.relative_to(start)
+            if path.is_file() and not _LEFT_OUT & {*below.parts}:
+                yield (Path(name) / below).as_posix(), path
+
+
+def _has_variables(name: str) -> bool:
+    return any(Path(name).is_relative_to(folder) for folder in _VARIABLES)
+
+
+def _is_own(name: str, path: Path) -> bool:
+    if not _has_variables(name):
+        return False
+    released: dict[str, str] = own_table(_INVENTORIES)["sha256"]
+    return sha256_of(path) != released.get(name)
+
+
+def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
+    """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have.
+
+    Raises:
+        StageError: A wheel cannot be had, or its hash is not in the lock.
+
+    """
+    text = lock.read_text(encoding="utf-8")
+    known = set(_HASH.findall(text))
+    pinned = tuple(f"{name}{marker or ''}" for name, marker in _PINNED.findall(text))
+    sources = find_sources(settings)
+    wanted = {}
+    for python in PYTHONS:
+        target = Target.of(f"{platform.machine()}-{_GLIBC}", python)
+        wheels = choose_wheels(solve(SolveRequest(target, pinned), sources.variables), target)
+        require_locked(wheels, known, lock)
+        wanted.update({wheel.sha256: wheel for wheel in wheels})
+    return sorted(fetch_wheels(wanted.values(), settings, sources.indexes, store).values(), key=lambda path: path.name)

@@ -1,0 +1,324 @@
+"""Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run says what to type."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from provision.core import features
+from provision.core.errors import InventoryError, ServeError
+from provision.core.files import write_atomically
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.core.unit_set import UnitSet
+from provision.features.firewall.rules import (
+    FIREWALL,
+    READ_DEADLINE_S,
+    START,
+    Firewall,
+    Opening,
+    RuleSet,
+    commands,
+    find_command,
+    firewall_of,
+    firewall_set,
+    openings_of,
+    reach_command,
+    require_root,
+    source_command,
+    sources_of,
+    ssh_ports_of,
+)
+from provision.fleet.inventory.addresses import address_from
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.served import Served, ask_served
+from provision.pipeline.unit_sets import differing_sets, play_differing, play_removal
+from provision.report.layout import fold_names
+
+ResultT = TypeVar("ResultT", bound=ProbedHosts)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What one host is to accept."""
+
+    host: Host
+    served: Served | None
+    """What it serves; None where another host of its span answers for it."""
+    openings: tuple[Opening, ...]
+
+
+def wants_rules(context: RunContext) -> bool:
+    """Return whether the inventory has hosts for which a firewall is set."""
+    return any(host.span or host.is_gateway or host.is_monitoring for host in context.inventory.hosts)
+
+
+def apply(context: RunContext, earlier: ResultT) -> ResultT:
+    """Bring the rules of hosts up to date. Nothing is done in a run over a part of the inventory: who connects has to be known."""
+    if not context.options.limited:
+        _Setup(context, earlier).run()
+    return earlier
+
+
+class _Setup:
+    """The firewalls of all hosts in one run."""
+
+    def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
+        self._context, self._probed = context, probed
+        self._started = time.monotonic()
+        self._gateways = [host for host in context.inventory.hosts if host.is_gateway]
+        self._monitors = [host for host in context.inventory.hosts if host.is_monitoring]
+        self._viewers = [host for host in context.inventory.hosts if host.is_gateway or host.is_monitoring]
+
+    def run(self) -> None:
+        hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
+        serving = [host for host in hosts if host.is_serving]
+        chosen = [host for host in serving if host.settings.firewall == "set" and (self._viewers or host.span)]
+        advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
+        gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
+        if gone:
+            self._remove(gone)
+        if not chosen and not advised:
+            return
+        served = ask_served(self._context, self._probed)
+        rules = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
+        self._advise([one for one in rules if one.host in advised])
+        self._set([one for one in rules if one.host in chosen])
+
+    def _has_rules(self, host: Host) -> bool:
+        installed = self._probed.facts[host.name].installed
+        return installed is not None and installed.firewall
+
+    def _rules(self, hosts: Sequence[Host], served: Mapping[str, Served | None]) -> list[_Rules]:
+        """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
+        found = []
+        known = self._sources(hosts, served)
+        neighbours = [ports(self._context, "serve", hosts) for ports in features.hooks("neighbours")]
+        for host in hosts:
+            if not self._is_well(host):
+                continue
+            one = served[host.name]
+            needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
+            unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
+            unknown += [name for ports in neighbours for name in ports.silent(host) if name not in unknown]
+            if unknown:
+                if host.settings.firewall == "set":
+                    text = (
+                        f"its firewall was left as it is: from which address {', '.join(unknown)} reaches it is unknown"
+                    )
+                    self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
+                continue
+            listening = self._probed.facts[host.name].ports
+            try:
+                openings = (
+                    *openings_of(
+                        host,
+                        one.port if one else None,
+                        self._of(self._gateways, needed, known, host.name),
+                        self._of(self._monitors, needed, known, host.name),
+                        ssh_ports=ssh_ports_of(listening),
+                    ),
+                    *(opening for ports in neighbours for opening in ports.openings(host, listening)),
+                )
+            except InventoryError as error:
+                if host.settings.firewall == "set":
+                    self._context.fail(host.name, "serve", error)
+                continue
+            if openings:
+                found.append(_Rules(host, one, openings))
+        return found
+
+    def _sources(
+        self, hosts: Sequence[Host], served: Mapping[str, Served | None]
+    ) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Return from which addresses gateways and monitoring hosts connect to hosts, by the names of both."""
+        ready = {host.name for host in self._context.hosts()}
+
+        def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
+            targets = {
+                host.name: address
+                for host in hosts
+                if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
+            }
+            return sources_of(self._context.session(viewer).run(source_command(targets)).stdout) if targets else {}
+
+        viewers = [viewer for viewer in self._viewers if viewer.name in ready]
+        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+
+    @staticmethod
+    def _known(known: Mapping[str, Mapping[str, tuple[str, ...]]], viewer: Host, target: str) -> tuple[str, ...]:
+        return known.get(viewer.name, {}).get(target, ())
+
+    @staticmethod
+    def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
+        """Return the address by which another host reaches one; None for the host itself, and where nobody else reaches it."""
+        return address_from(viewer, host, served.bind) if viewer.name != host.name else None
+
+    @staticmethod
+    def _of(
+        group: Sequence[Host], needed: Sequence[Host], known: dict[str, dict[str, tuple[str, ...]]], name: str
+    ) -> list[str] | None:
+        """Return the addresses of a group; None where the inventory has none of it."""
+        if not group:
+            return None
+        return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
+
+    def _advise(self, rules: Sequence[_Rules]) -> None:
+        """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
+        gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
+        advised = [one for one in rules if one.host.span or gateway]
+        found = self._firewalls([one.host for one in advised])
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for one in [one for one in advised if one.host.name in found]:
+            groups[commands(found[one.host.name], one.openings)].append(one.host.name)
+        for lines, names in groups.items():
+            host = self._context.host(names[0])
+            at = host.name if host.span else gateway
+            if at is None or not self._has_result(at):
+                continue
+            who = " and ".join(
+                [*(["the gateway"] if self._gateways else []), *(["the hosts of its model"] if host.span else [])]
+            )
+            note = (
+                f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
+                f"or as root there what is in {self._write(names, lines)}"
+            )
+            result = self._context.outcomes.results[at]["serve"]
+            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+
+    def _has_result(self, name: str) -> bool:
+        return "serve" in self._context.outcomes.results.get(name, {})
+
+    def _write(self, names: Sequence[str], lines: Sequence[str]) -> Path:
+        """Write what a person may run on hosts into the run's folder: long lines of a summary are folded."""
+        path = self._context.run.path(f"firewall/{names[0]}.sh")
+        package = "; nft is in the package nftables" if lines[0].startswith("nft ") else ""
+        header = ("#!/bin/sh", f"# As root on {fold_names(names)}{package}.", "set -e")
+        write_atomically(path, "\n".join((*header, *lines, "")))
+        return path
+
+    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, Firewall]:
+        return self._context.run_on_hosts(
+            "serve",
+            hosts,
+            lambda host: firewall_of(
+                self._context.session(host).run(find_command(), root=self._probed.install_paths[host.name].root).stdout
+            ),
+            deadline_s=READ_DEADLINE_S,
+        )
+
+    def _set(self, rules: Sequence[_Rules]) -> None:
+        """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
+        context = self._context
+        for one in rules:
+            try:
+                require_root(one.host, root=self._probed.install_paths[one.host.name].root)
+            except InventoryError as error:
+                context.fail(one.host.name, "serve", error)
+        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in rules if self._is_well(one.host)])
+        sets = {
+            one.host.name: [firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
+            for one in rules
+            if self._is_well(one.host) and one.host.name in context.sessions.locks
+        }
+        differing = differing_sets(context, self._probed, sets)
+        new = [one for one in rules if differing.get(one.host.name)]
+        if new:
+            self._load(new, sets)
+        loaded = [one.host for one in rules if one.host.name in differing and self._is_well(one.host)]
+        self._play_removal(self._with_start_rules(loaded), START)
+
+    def _load(self, new: Sequence[_Rules], sets: Mapping[str, Sequence[UnitSet]]) -> None:
+        """Load rules of hosts that have others or none, and say so."""
+        context = self._context
+        before = self._reached(new)
+        results = play_differing(context, self._probed, "firewall", {one.host.name: sets[one.host.name] for one in new})
+        lost = before - self._reached([one for one in new if one.host.name in results])
+        self._take_back([one for one in new if one.host.name in {name for _, name, _ in lost}], lost)
+        found = self._firewalls([one.host for one in new if one.host.name in results and self._is_well(one.host)])
+        for one in [one for one in new if one.host.name in found]:
+            parts = {
+                "only gateways and monitoring reach port": [one.ports() for one in one.openings if not one.for_span],
+                "only the hosts of its model reach port": [one.ports() for one in one.openings if one.for_span],
+            }
+            text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
+            firewall = found[one.host.name]
+            notes: tuple[str, ...] = ()
+            if firewall != "nftables":
+                path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
+                notes = (
+                    f"{firewall} decides there as well; where it refuses one of them, as root there what is in {path}",
+                )
+            self._record(results[one.host.name], text, notes)
+
+    def _is_well(self, host: Host) -> bool:
+        return not self._context.has_failed(host.name)
+
+    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str, int]]:
+        """Return which gateways get connections to which hosts, and other hosts of a span to the first: who, to whom, and the port."""
+        ready = {host.name for host in self._context.hosts()}
+
+        def ask(viewer: Host) -> list[tuple[str, int]]:
+            targets = [
+                (one.host.name, address, one.served.port)
+                for one in rules
+                if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
+            ]
+            targets += [
+                (one.host.name, one.host.address_in_span, one.host.settings.span_port)
+                for one in rules
+                if one.host.name == viewer.head != viewer.name
+            ]
+            asked = {f"{name}:{port}": (address, port) for name, address, port in targets}
+            said = self._context.session(viewer).run(reach_command(asked)).stdout.split() if targets else []
+            return [(name, int(port)) for name, _, port in (word.rpartition(":") for word in said)]
+
+        asked = {host.name: host for host in (*self._gateways, *(one.host for one in rules if one.host.span))}
+        viewers = [viewer for viewer in asked.values() if viewer.name in ready]
+        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+        return {(viewer, name, port) for viewer, found in said.items() for name, port in found}
+
+    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
+        if not rules:
+            return
+        self._play_removal([one.host for one in rules], FIREWALL, START)
+        for one in rules:
+            viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
+            port = min(port for _, name, port in lost if name == one.host.name)
+            error = ServeError(
+                f"host `{one.host.name}`: with the rules of its firewall, {viewers} did not reach port {port} any more; they were removed",
+                hint="name the address that it sees the gateway at: firstlight_firewall_accept: [ADDRESS]; that of a host of its model is "
+                "firstlight_span_address",
+            )
+            self._context.fail(one.host.name, "serve", error)
+
+    def _remove(self, hosts: Sequence[Host]) -> None:
+        """Remove the rules of hosts that are to have none."""
+        playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
+        locked = [host for host in hosts if host.name in self._context.sessions.locks]
+        for result in self._play_removal(locked, FIREWALL, START).values():
+            self._record(result, "the rules of its firewall were removed")
+
+    def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
+        """Return the hosts of spans that have rules of a start."""
+        found = self._context.run_on_hosts(
+            "serve",
+            [host for host in hosts if host.span],
+            lambda host: self._context.session(host).run(f"test -e /etc/systemd/system/{START.unit}").rc == 0,
+            deadline_s=READ_DEADLINE_S,
+        )
+        return [host for host in hosts if found.get(host.name)]
+
+    def _play_removal(self, hosts: Sequence[Host], *rule_sets: RuleSet) -> dict[str, PhaseResult]:
+        absent = [(one.name, (one.unit,)) for one in rule_sets]
+        return play_removal(self._context, self._probed, "firewall", hosts, absent)
+
+    def _record(self, played: PhaseResult, text: str, notes: tuple[str, ...] = ()) -> None:
+        result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
+        self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))

@@ -1,0 +1,7 @@
+"""Where firewalls take part in the work of the core: rules need the ports on which programs listen."""
+
+from provision.features.firewall.firewall import wants_rules
+
+__all__ = ["needs_full_probe"]
+
+needs_full_probe = wants_rules

@@ -1,0 +1,17 @@
+"""Firewalls are changed last, when it is known who connects to which host."""
+
+from __future__ import annotations
+
+from provision.features.firewall.firewall import apply, wants_rules
+from provision.pipeline.context import RunContext
+from provision.pipeline.step import FeatureStep, Step
+
+
+def _has_rules(context: RunContext) -> bool:
+    """Return whether hosts may need rules, or have some of an earlier run."""
+    found = [facts.installed for facts in context.result.facts.values()]
+    return wants_rules(context) or any(installed and installed.firewall for installed in found)
+
+
+FIREWALL = Step("firewall", apply, "serve", "all", applies=_has_rules)
+STEPS = (FeatureStep(FIREWALL, after="serve", rank=3),)

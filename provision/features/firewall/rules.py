@@ -1,0 +1,331 @@
+"""Who may connect to the ports of a host that serves: rules for nftables, and what to type for other firewalls. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Literal, TypeAlias
+
+from provision.core.errors import InventoryError
+from provision.core.models.facts import Port
+from provision.core.models.inventory import Host
+from provision.core.unit_set import UnitSet
+
+READ_DEADLINE_S = 60.0
+SSH_SERVER = "sshd"
+RULES = "rules.nft"
+_UNIT_TEXT = "firstlight-firewall.service"
+REACH_S = 3
+"""Seconds in which a connection is accepted, or counts as refused."""
+
+Firewall = Literal["ufw", "firewalld", "nftables"]
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules in a table of their own, which a unit of their own loads."""
+
+    name: str
+    """Of its folder below the prefix."""
+    unit: str
+    table: str
+    """Family and name of the table in nftables."""
+
+
+FIREWALL = RuleSet("firewall", "firstlight-firewall.service", "inet firstlight")
+"""The rules of a host."""
+START = RuleSet("firewall-start", "firstlight-firewall-start.service", "inet firstlight_start")
+"""Rules for the ports of a span that is about to start, until those of the host have them. They are apart, so that a host which returns to
+its release of before still has the rules of that one."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Ports, and who may connect to them besides the host itself."""
+
+    port: int
+    sources: tuple[str, ...]
+    """IP addresses and networks, each once."""
+    last: int | None = None
+    """The last port where `port` is the first of several."""
+    address: str | None = None
+    """The address of the host that it is about; None for all."""
+    for_span: bool = False
+    """Whether it is for the other hosts of a span."""
+
+    def ports(self, to: str = "-") -> str:
+        """Return the port, or the first and the last one with a sign between."""
+        return str(self.port) if self.last in (None, self.port) else f"{self.port}{to}{self.last}"
+
+
+def openings_of(
+    host: Host,
+    port: int | None,
+    gateways: Collection[str] | None,
+    monitors: Collection[str] | None,
+    *,
+    ssh_ports: Collection[int] = (),
+) -> tuple[Opening, ...]:
+    """Return the ports of a host that only some may connect to, in order; none where nobody is known to use them.
+
+    Args:
+        host: The host.
+        port: Port of its server; None where it serves nothing.
+        gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
+        monitors: Addresses from which monitoring hosts connect; None without one.
+        ssh_ports: Ports on which an SSH server listens there.
+
+    Raises:
+        InventoryError: One of them is the port of SSH.
+    """
+    settings = host.settings
+    accepted: dict[int, list[str]] = {}
+    if port is not None and gateways is not None:
+        accepted[port] = [*gateways, *(monitors or ()), *settings.firewall_accept]
+        accepted[settings.health_port] = [*gateways, *settings.firewall_accept]
+    if monitors is not None:
+        accepted.setdefault(settings.metrics_port, []).extend((*monitors, *settings.firewall_accept))
+    require_ssh_open(host, accepted, ssh_ports)
+    return tuple(Opening(port, networks(sources)) for port, sources in sorted(accepted.items()))
+
+
+def require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[int]) -> None:
+    """Check that rules for some ports leave SSH open.
+
+    Args:
+        host: The host.
+        ports: The ports.
+        ssh_ports: Ports on which an SSH server listens there.
+
+    Raises:
+        InventoryError: One of them is a port of SSH.
+    """
+    for closed in sorted({22, host.connection.port, *ssh_ports} & {*ports}):
+        raise InventoryError(
+            f"host `{host.name}`: port {closed} of a service is the port of SSH, which no rule may close",
+            hint="set firstlight_port, firstlight_health_port, firstlight_metrics_port and firstlight_span_port to other ports",
+        )
+
+
+def networks(sources: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses and networks in order, without those within another one, which nftables refuses in a set."""
+    found = {ipaddress.ip_network(source, strict=False) for source in sources}
+    widest = [one for one in found if not any(one != other and _is_within(one, other) for other in found)]
+    ordered = sorted(widest, key=lambda one: (one.version, int(one.network_address)))
+    return tuple(str(one.network_address) if one.prefixlen == one.max_prefixlen else str(one) for one in ordered)
+
+
+def _is_within(one: Network, other: Network) -> bool:
+    last = int(one.broadcast_address)
+    return (
+        one.version == other.version
+        and int(other.network_address) <= int(one.network_address)
+        and last <= int(other.broadcast_address)
+    )
+
+
+def render(openings: Iterable[Opening], rule_set: RuleSet = FIREWALL) -> str:
+    """Return the rules as a file of nftables, which replaces those of before in one step.
+
+    Only packets that open a connection are looked at, and only those to the given ports: streams that run go on, and nothing
+    else of the host is touched. Another firewall of the host still decides as well.
+    """
+    lines = "".join(f"        {rule}\n" for rule in _rules(openings))
+    return f"""# Made by Firstlight; a change here is undone by the next run.
+table {rule_set.table}
+delete table {rule_set.table}
+table {rule_set.table} {{
+    chain input {{
+        type filter hook input priority 0; policy accept;
+{lines}    }}
+}}
+"""
+
+
+def covers(rules: str, openings: Iterable[Opening]) -> bool:
+    """Return whether a text that `render` made has the rules of some openings, maybe among others."""
+    return {*_rules(openings)} <= {line.strip() for line in rules.splitlines()}
+
+
+def loaded_command(prefix: str) -> str:
+    """Return a command that prints the rules of a host as `render` made them; nothing where they are not loaded.
+
+    Args:
+        prefix: Folder of the installation on the host.
+    """
+    path = shlex.quote(f"{prefix}/{FIREWALL.name}/current/{RULES}")
+    return f"if nft list table {FIREWALL.table} >/dev/null 2>&1; then cat {path}; fi"
+
+
+def _rules(openings: Iterable[Opening]) -> Iterator[str]:
+    yield 'iifname "lo" accept'
+    for opening in openings:
+        to = f"{_family(opening.address)} daddr {opening.address} " if opening.address else ""
+        new = f"{to}tcp dport {opening.ports()} tcp flags & (syn | ack) == syn"
+        for family, sources in _by_family(opening.sources).items():
+            yield f"{new} {family} saddr {{ {', '.join(sources)} }} accept"
+        yield f"{new} reject with tcp reset"
+
+
+def _by_family(sources: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for source in sources:
+        found.setdefault(_family(source), []).append(source)
+    return found
+
+
+def _family(address: str) -> str:
+    return "ip6" if ":" in address else "ip"
+
+
+def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
+    """Return the rules and the unit that loads them.
+
+    Args:
+        openings: The ports and who may connect to them.
+        prefix: Folder of the installation on the host.
+        rule_set: Where they are.
+    """
+    text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))
+    unit = text.substitute(
+        folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=rule_set.unit.removesuffix(".service")
+    )
+    return UnitSet(
+        name=rule_set.name,
+        files={RULES: render(openings, rule_set)},
+        units={rule_set.unit: unit},
+        packages=("nftables",),
+        packaged=(),
+        account="root",
+        ports=(),
+        ready=(),
+        checks=(("nft", "-c", "-f", RULES),),
+        proofs=(("nft", "list", "table", *rule_set.table.split()),),
+    )
+
+
+def find_command() -> str:
+    """Return a command that prints which firewall a host runs."""
+    return (
+        "LC_ALL=C; export LC_ALL; "
+        'echo "ufw: $(ufw status 2>/dev/null | head -n 1)"; echo "firewalld: $(firewall-cmd --state 2>/dev/null)"'
+    )
+
+
+def firewall_of(said: str) -> Firewall:
+    """Return the firewall that a host runs, from what `find_command` printed there; nftables, which every kernel has, without another."""
+    if re.search(r"^ufw: Status: active", said, re.MULTILINE):
+        return "ufw"
+    return "firewalld" if re.search(r"^firewalld: running", said, re.MULTILINE) else "nftables"
+
+
+def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = True) -> tuple[str, ...]:
+    """Return what root types on a host to let only some connect.
+
+    Args:
+        firewall: The firewall that the host runs.
+        openings: The ports and who may connect to them.
+        refuse: Whether others are refused too, or are already.
+    """
+    if firewall == "ufw":
+        # A rule that is put in front of all others comes last here.
+        closed = [f"ufw prepend deny proto tcp to {_ufw(one)}" for one in openings if refuse]
+        return (
+            *closed,
+            *(
+                f"ufw prepend allow proto tcp from {source} to {_ufw(one)}"
+                for one in openings
+                for source in one.sources
+            ),
+        )
+    if firewall == "firewalld":
+        rich = [
+            f'rule priority="-20" {_firewalld_family(source)} source address="{source}" {_firewalld(one)} accept'
+            for one in openings
+            for source in one.sources
+        ]
+        if refuse:
+            family = {one: f"{_firewalld_family(one.address)} " if one.address else "" for one in openings}
+            rich += [f'rule priority="-10" {family[one]}{_firewalld(one)} reject' for one in openings]
+        return (
+            *(f"firewall-cmd --permanent --add-rich-rule={shlex.quote(rule)}" for rule in rich),
+            "firewall-cmd --reload",
+        )
+    table = FIREWALL.table
+    chain = f"add chain {table} input {{ type filter hook input priority 0; policy accept; }}"
+    rules = [f"add rule {table} input {rule}" for rule in _rules(openings)]
+    return (f"nft {shlex.quote('; '.join((f'add table {table}', f'flush table {table}', chain, *rules)))}",)
+
+
+def _ufw(opening: Opening) -> str:
+    return f"{opening.address or 'any'} port {opening.ports(':')}"
+
+
+def _firewalld_family(address: str) -> str:
+    return f'family="{"ipv6" if ":" in address else "ipv4"}"'
+
+
+def _firewalld(opening: Opening) -> str:
+    to = f'destination address="{opening.address}" ' if opening.address else ""
+    return f'{to}port port="{opening.ports()}" protocol="tcp"'
+
+
+def source_command(targets: Mapping[str, str]) -> str:
+    """Return a command that prints from which address a host connects to others.
+
+    Args:
+        targets: Address or name of each host, by the host's name.
+    """
+    asked = [
+        f"getent ahosts {shlex.quote(address)} | cut -d ' ' -f 1 | sort -u | "
+        f'while read -r to; do echo {shlex.quote(name)} "$(ip -o route get "$to")"; done'
+        for name, address in targets.items()
+    ]
+    return "; ".join(asked)
+
+
+def sources_of(said: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses from which a host connects to others, by their names, from what `source_command` printed on it."""
+    found: dict[str, set[str]] = {}
+    for name, _, route in (line.partition(" ") for line in said.splitlines()):
+        source = re.search(r"\bsrc (\S+)", route)
+        if source and not ipaddress.ip_address(source[1]).is_loopback:
+            found.setdefault(name, set()).add(source[1])
+    return {name: tuple(sorted(sources)) for name, sources in found.items()}
+
+
+def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
+    """Return a command that prints the hosts that accept a connection.
+
+    Args:
+        targets: Address and port of each host, by the host's name.
+    """
+    asked = [
+        f"(timeout {REACH_S} bash -c {shlex.quote(f'exec 3<>/dev/tcp/{address}/{port}')} 2>/dev/null && echo {shlex.quote(name)}) &"
+        for name, (address, port) in targets.items()
+    ]
+    return "\n".join((*asked, "wait"))
+
+
+def ssh_ports_of(listening: Sequence[Port]) -> list[int]:
+    """Return the ports on which an SSH server listens."""
+    return [port.port for port in listening if port.process == SSH_SERVER]
+
+
+def require_root(host: Host, *, root: bool) -> None:
+    """Check that rules can be loaded on a host.
+
+    Raises:
+        InventoryError: The run is not root there.
+    """
+    if not root:
+        raise InventoryError(
+            f"host `{host.name}`: rules of its firewall need root",
+            hint="log in as root, or set ansible_become: true; firstlight_firewall: tell changes nothing",
+        )

@@ -1,0 +1,247 @@
+"""The traffic of gateways: read and changed over SSH, in one round trip for each gateway."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from provision.core.errors import FirstlightError, ServeError
+from provision.core.install_paths import HOST_PYTHON, default_prefix
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.features.gateway.traffic import (
+    By,
+    Traffic,
+    command_of,
+    left_without_host,
+    parse,
+    refusal,
+    request_text,
+    sessions_of,
+)
+from provision.fleet.ssh import Session, Task, fan_out
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+
+ASK_DEADLINE_S = 60.0
+POLL_S = 1.0
+ABSENT = 44
+"""Status of our command where the gateway was not set up yet."""
+NOTHING = "; nothing was changed"
+Action = Literal["drain", "ready"]
+
+
+class NotSetUpError(ServeError):
+    """The gateway was not set up yet, or by a version that could not drain hosts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What gateways answered, by name."""
+
+    traffics: dict[str, Traffic] = field(default_factory=dict)
+    errors: dict[str, BaseException] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrafficHosts(ProbedHosts):
+    """Gateways that were asked."""
+
+    traffics: tuple[Traffic, ...] = ()
+    error: FirstlightError | None = None
+    """Why nothing was changed."""
+
+
+def folder_of(host: Host) -> str:
+    """Return the folder that a gateway keeps its files in; it always belongs to root."""
+    prefix = host.settings.prefix or str(default_prefix(uid=0, home="/root"))
+    return f"{prefix.rstrip('/')}/gateway"
+
+
+def ask(
+    context: RunContext,
+    gateways: Sequence[Host],
+    *,
+    drain: Sequence[str] = (),
+    ready: Sequence[str] = (),
+    by: By = "operator",
+    canary: Mapping[str, int] | None = None,
+) -> Answers:
+    """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
+
+    Args:
+        context: The run, which has the sessions.
+        gateways: The gateways to ask.
+        drain: Hosts that are to get no new requests.
+        ready: Hosts that are to get requests again.
+        by: Who wants it.
+        canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
+    """
+    request = request_text(drain=drain, ready=ready, by=by, canary=canary)
+    tasks = [
+        Task(
+            host.name,
+            partial(_ask, context.session(host), host, request),
+            deadline_s=ASK_DEADLINE_S,
+            cancel=context.session(host).close,
+        )
+        for host in gateways
+    ]
+    if not tasks:
+        return Answers()
+    done = fan_out(tasks)
+    for host in gateways if drain or ready or canary is not None else ():
+        changed = True if host.name in done.values else None
+        path = f"{folder_of(host)}/drained.json"
+        context.run.change(
+            "traffic", host=host.name, path=path, drain=[*drain], ready=[*ready], canary=canary, changed=changed
+        )
+    return Answers(done.values, done.errors)
+
+
+def python_of(host: Host) -> str:
+    """Return the Python of a gateway."""
+    return host.connection.python_interpreter or HOST_PYTHON
+
+
+def _ask(session: Session, host: Host, request: str) -> Traffic:
+    folder = folder_of(host)
+    command = command_of(python_of(host), folder, request)
+    program = shlex.quote(f"{folder}/current/traffic.py")
+    done = session.run(f"test -e {program} || exit {ABSENT}; {command}", root=True)
+    if done.rc == ABSENT:
+        raise NotSetUpError(
+            f"gateway `{host.name}` is not set up, or by a version that could not drain hosts",
+            hint="set it up: ./firstlight gateway",
+        )
+    return parse(host.name, done.stdout if done.rc == 0 else done.stderr)
+
+
+def status(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
+    """Read the figures of all gateways; one that does not answer fails."""
+    gateways = context.hosts()
+    answers = ask(context, gateways)
+    for name, error in answers.errors.items():
+        context.fail(name, "serve", error)
+    for name in answers.traffics:
+        context.record(PhaseResult(host=name, phase="serve", status="ok"))
+    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+
+
+def change(
+    context: RunContext,
+    probed: ProbedHosts,
+    *,
+    action: Action,
+    names: Sequence[str],
+    known: Collection[str],
+    within_s: float | None = None,
+    force: bool = False,
+) -> TrafficHosts:
+    """Drain hosts at all gateways, or take them back: at all of them, or at none.
+
+    Args:
+        context: A run over the gateways.
+        probed: The result of the step before.
+        action: What is done.
+        names: The hosts.
+        known: All hosts of the inventory, for messages.
+        within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
+        force: Whether a model may be left without a host.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; the hosts may be drained.
+    """
+    gateways = context.hosts()
+    is_drain = action == "drain"
+    before = ask(context, gateways)
+    traffics = tuple(before.traffics.values())
+    for_all = f"{', '.join(names)}: {'drained' if is_drain else 'takes requests again'}"
+    error = _combined(before, NOTHING) or refusal(traffics, names, known)
+    if error is None and is_drain and not force:
+        error = left_without_host(traffics, names)
+    if error is not None:
+        return _nothing(context, probed, before, error)
+    after = _set(context, gateways, drain=is_drain, names=names)
+    if after.errors:
+        return _nothing(
+            context, probed, after, _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
+        )
+    for name in after.traffics:
+        changed = before.traffics[name].drained() != after.traffics[name].drained()
+        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=changed, text=for_all))
+    if is_drain:
+        limit = max(host.settings.gateway_drain_seconds for host in gateways) if within_s is None else within_s
+        after = wait_until_empty(context, gateways, names, limit)
+    return TrafficHosts(
+        **vars(probed), traffics=tuple(after.traffics.values()), error=_combined(after, f"; {for_all} all the same")
+    )
+
+
+def _set(context: RunContext, gateways: Sequence[Host], *, drain: bool, names: Sequence[str]) -> Answers:
+    return ask(context, gateways, drain=names if drain else (), ready=() if drain else names)
+
+
+def _combined(answers: Answers, then: str = "") -> FirstlightError | None:
+    """Return the errors of gateways as one, which ends with `then`; None without any."""
+    if not answers.errors:
+        return None
+    errors = [
+        error if isinstance(error, FirstlightError) else FirstlightError(f"gateway `{name}`: {error}")
+        for name, error in answers.errors.items()
+    ]
+    combined = FirstlightError("; ".join(error.text for error in errors) + then, hint=errors[0].hint)
+    combined.exit_code = errors[0].exit_code
+    return combined
+
+
+def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError) -> TrafficHosts:
+    """Record that nothing was changed, and why."""
+    for name, failure in answers.errors.items():
+        context.fail(name, "serve", failure)
+    for name in answers.traffics:
+        text = f"nothing was changed: {error.text}"
+        context.record(PhaseResult(host=name, phase="serve", status="skipped", text=text))
+    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()), error=error)
+
+
+def _taken_back(
+    context: RunContext,
+    gateways: Sequence[Host],
+    before: Answers,
+    after: Answers,
+    *,
+    is_drain: bool,
+    names: Sequence[str],
+) -> FirstlightError:
+    """Undo a change at the gateways that made it, since others did not; return the error."""
+    stuck = []
+    for host in gateways:
+        was = before.traffics[host.name].drained()
+        # What was drained before stays drained, and what was not does not.
+        changed = [name for name in names if (name in was) != is_drain]
+        if host.name in after.traffics and _set(context, [host], drain=not is_drain, names=changed).errors:
+            stuck.append(host.name)
+    at = ", ".join(stuck)
+    error = _combined(after, f"; it was made at {at}, and could not be taken back there" if stuck else NOTHING)
+    assert error is not None
+    return error
+
+
+def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Sequence[str], within_s: float) -> Answers:
+    """Wait until drained hosts work on no request, a gateway fails, or the limit is over; return the last figures."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answers = ask(context, gateways)
+        left = sum(sessions_of(answers.traffics.values(), names).values())
+        if not left or answers.errors or time.monotonic() >= deadline:
+            return answers
+        for host in gateways:
+            context.progress.note(
+                host.name, f"waits for {left} request{'s' if left != 1 else ''} of {', '.join(names)}"
+            )
+        time.sleep(min(POLL_S, max(deadline - time.monotonic(), 0)))

@@ -1,0 +1,84 @@
+"""Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from provision.core.models.inventory import Host
+from provision.features.gateway.backends import reached_at
+from provision.features.gateway.draining import Answers, ask, folder_of, python_of
+from provision.features.gateway.haproxy import CLIENTS
+from provision.features.gateway.restarts import Restarts, moves
+from provision.features.gateway.routers import stage
+from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
+from provision.pipeline.context import RunContext
+from provision.pipeline.host_status import StatusPart
+from provision.pipeline.results import PlannedHosts, ProbedHosts, VerifiedHosts
+from provision.report.layout import count, fold_names
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of gateways."""
+    names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
+    text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
+    return [f"{fold_names(names)}: {text}"] if names else []
+
+
+def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
+    """Return what is known of gateways, and at which of them hosts are drained.
+
+    A gateway that does not answer is no failure here: the command shows what is there.
+    """
+    answers = ask(context, [host for host in context.hosts() if host.is_gateway])
+    return {host.name: _part(host, answers) for host in context.hosts() if host.name in probed.facts}
+
+
+def _part(host: Host, answers: Answers) -> StatusPart:
+    drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
+    gateway = _gateway(host, answers) if host.is_gateway else None
+    words = [_words(gateway)] if gateway else []
+    words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
+    return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
+
+
+def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
+    traffic, error = answers.traffics.get(host.name), answers.errors.get(host.name)
+    hosts = traffic and [{"host": one.host, "model": one.model, "state": one.state} for one in traffic.hosts]
+    return {
+        "endpoint": gateway_endpoint(host, reached_at(host)),
+        "hosts": hosts,
+        "error": str(error) if error is not None else None,
+    }
+
+
+def _words(gateway: dict[str, Any]) -> str:
+    """Return a gateway in words; the figures of its hosts are those of `./firstlight gateway status`."""
+    at = f"gateway at {gateway['endpoint']}"
+    if gateway["hosts"] is None:
+        return f"{at}, no answer: {' '.join(gateway['error'].split())}" if gateway["error"] else at
+    models: dict[str, list[str]] = {}
+    for one in gateway["hosts"]:
+        models.setdefault(one["model"], []).append(f"{one['host']} {one['state']}")
+    served = ", ".join(f"{model} ({', '.join(hosts)})" for model, hosts in models.items())
+    return f"{at} for {served}" if served else f"{at}, no host behind it"
+
+
+def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:
+    """Return what the program of `chat` has to know of a gateway, and the Python that runs it; None of another host."""
+    if not host.is_gateway:
+        return None
+    url = gateway_endpoint(host, own_address(listened_on(host.settings.gateway_bind)))
+    key_file = f"{folder_of(host)}/current/{CLIENTS}"
+    return {"url": url, "model": None, "key_file": key_file, "key_pattern": r"^(\S+) "}, python_of(host)
+
+
+def starts(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], *, still: Collection[str]) -> Restarts:
+    """Return the restarts of hosts that get requests from gateways: one after another, without requests."""
+    moving = {host.name for host in hosts if moves(verified.desired[host.name], verified.facts[host.name])}
+    return Restarts(context, still=still, moving=moving)
+
+
+def stage_for_bundle(context: RunContext, planned: PlannedHosts) -> None:
+    """Put the wheel of vllm-router into a bundle, where a gateway chooses by it."""
+    stage(context, planned, [host for host in context.inventory.hosts if host.name in planned.facts])

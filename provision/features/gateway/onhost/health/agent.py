@@ -1,0 +1,103 @@
+"""The health agent: it looks at the engine of its host, and answers HAProxy's agent checks. Nothing is read from a connection."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import socketserver
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from provision.phases.serve.onhost.shared.engine import Server, processes, table
+
+from .evaluation import Evaluator, Look
+
+SEND_S = 1.0
+
+
+class Listener(socketserver.TCPServer):
+    """Answers each connection with the newest word, and closes it."""
+
+    allow_reuse_address = True
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.word = "up 100%"
+        super().__init__((address, port), Answer)
+
+    def handle_error(self, *_: object) -> None:
+        """Report nothing of a connection that its other end closed."""
+
+
+class Answer(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """Send the word."""
+        self.request.settimeout(SEND_S)
+        self.request.sendall(self.server.word.encode() + b"\n")
+
+
+def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
+    """Look at the engine once. Raises ConnectionRefusedError where none listens."""
+    progress, values = server.figures(known["metrics"])
+    seen = processes(paths, known["titles"])
+    return Look(
+        at=time.monotonic(),
+        progress=progress,
+        **values,
+        is_asked=server.is_asked,
+        answers=server.answers,
+        failures=server.failures,
+        engine_cpu_s=seen.engine_cpu_s,
+        all_cpu_s=seen.all_cpu_s,
+        is_stopped=seen.is_stopped,
+    )
+
+
+def run(server: Server, listener: Listener, paths: list[Path], known: dict[str, Any]) -> None:
+    """Look at the engine again and again."""
+    evaluator = Evaluator(known["limits"], known["weights"])
+    while True:
+        started = time.monotonic()
+        try:
+            evaluator.see(look(server, paths, known))
+        except ConnectionRefusedError:
+            # Whether a server listens is what HAProxy sees itself.
+            evaluator.forget()
+        word = evaluator.word()
+        if word.startswith("down") != listener.word.startswith("down"):
+            sys.stderr.write(f"{word.replace(' #', ': ')}\n")
+            sys.stderr.flush()
+        listener.word = word
+        if evaluator.wants_question():
+            server.ask()
+        time.sleep(max(known["limits"]["look_s"] - (time.monotonic() - started), 0.0))
+
+
+def main() -> None:
+    """Run until the process is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--engine-address", required=True)
+    parser.add_argument("--engine-port", type=int, required=True)
+    parser.add_argument("--unit", required=True)
+    parser.add_argument("--processes", help="file with the engine's process numbers; default: that of the unit")
+    options = parser.parse_args()
+    known = {**table("engine"), **table("health", __package__)}
+    groups = [options.processes] if options.processes else known["processes"]["groups"]
+    key = os.environ.get("VLLM_API_KEY")
+    limits = known["limits"]
+    server = Server(
+        options.engine_address, options.engine_port, key, answer_s=limits["answer_s"], patience_s=limits["patience_s"]
+    )
+    with Listener(options.listen, options.port) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        run(server, listener, [Path(group.format(unit=options.unit)) for group in groups], known)

@@ -1,0 +1,133 @@
+"""Commands on gateways: set-up, drain, ready, status; and what each prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from provision.core.errors import Exit, FirstlightError, InventoryError
+from provision.core.models.inventory import GATEWAY, Inventory
+from provision.core.redaction import redact, scrub
+from provision.features.gateway.draining import Action, TrafficHosts, change
+from provision.features.gateway.draining import status as read_status
+from provision.features.gateway.traffic import Traffic, document, render, sessions_of
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import run_steps, without_answer, write_stdout
+from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
+from provision.pipeline.runner import execute, read_inventory
+from provision.pipeline.step import Step
+
+
+def set_up(request: CommandRequest, *, as_json: bool) -> int:
+    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
+
+    Raises:
+        InventoryError: The inventory has no gateway.
+    """
+    _require_gateway(request)
+    return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")), as_json=as_json)
+
+
+def _require_gateway(request: CommandRequest) -> Inventory:
+    """Return the inventory of a command. Raises InventoryError where no host of it is a gateway."""
+    inventory = read_inventory(request)
+    if not any(host.is_gateway for host in inventory.hosts):
+        raise InventoryError(
+            f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY}`",
+            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
+        )
+    return inventory
+
+
+def status(request: CommandRequest, *, as_json: bool) -> int:
+    """Print the figures of each host behind each gateway, and return the exit code.
+
+    Raises:
+        InventoryError: The inventory has no gateway.
+    """
+    _require_gateway(request)
+    outcome = execute(replace(request, limit=GATEWAY), (Step("traffic", read_status, "serve", "all", reads_only=True),))
+    traffics = _traffics(outcome.result)
+    missing = without_answer(outcome.summary, {traffic.gateway for traffic in traffics})
+    if as_json:
+        found: dict[str, Any] = document(traffics) | ({"missing": missing} if missing else {})
+        write_stdout(json.dumps(scrub(found), indent=2))
+        return outcome.exit_code
+    if traffics:
+        write_stdout(redact(render(traffics)))
+    for one in missing:
+        hint = f"\n\nhint: {one['hint']}" if one["hint"] else ""
+        sys.stderr.write(redact(f"error: {one['text']}{hint}\n"))
+    return outcome.exit_code
+
+
+def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool, as_json: bool) -> int:
+    """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code.
+
+    Args:
+        request: The command.
+        names: The hosts.
+        within_s: Seconds that requests get to finish; None for the setting of the gateways.
+        force: Whether a model may be left without a host.
+        as_json: Whether the figures are printed as one JSON document.
+
+    Raises:
+        FirstlightError: Nothing was changed, or it was interrupted.
+        InventoryError: The inventory has no gateway.
+    """
+    traffics = _change(request, "drain", names, within_s=within_s, force=force)
+    if as_json:
+        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
+        return Exit.OK
+    for name, left in sessions_of(traffics, names).items():
+        at = ", ".join(traffic.gateway for traffic in traffics if traffic.of(name))
+        rest = f"{left} request{'s' if left != 1 else ''} still running" if left else "no request is left"
+        write_stdout(f"{name}: drained at {at}; {rest}")
+    return Exit.OK
+
+
+def ready(request: CommandRequest, names: Sequence[str], *, as_json: bool) -> int:
+    """Let drained hosts get requests again, and return the exit code.
+
+    Raises:
+        FirstlightError: Nothing was changed, or it was interrupted.
+        InventoryError: The inventory has no gateway.
+    """
+    traffics = _change(request, "ready", names)
+    if as_json:
+        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
+        return Exit.OK
+    for name in names:
+        at = [(traffic.gateway, one) for traffic in traffics if (one := traffic.of(name))]
+        down = [gateway for gateway, one in at if one.state == "down"]
+        rest = f"; it is down there: {', '.join(down)}, and gets requests when it answers" if down else ""
+        write_stdout(f"{name}: takes requests again at {', '.join(gateway for gateway, _ in at)}{rest}")
+    return Exit.OK
+
+
+def _change(
+    request: CommandRequest, action: Action, names: Sequence[str], *, within_s: float | None = None, force: bool = False
+) -> tuple[Traffic, ...]:
+    names = tuple(dict.fromkeys(names))
+    known = tuple(host.name for host in _require_gateway(request).hosts)
+    run = partial(change, action=action, names=names, known=known, within_s=within_s, force=force)
+    outcome = execute(replace(request, limit=GATEWAY), (Step(action, run, "serve", "all"),))
+    if outcome.exit_code == Exit.INTERRUPTED:
+        see, back = (request.invocation.on_inventory("gateway", *words) for words in (("status",), ("ready", *names)))
+        error = FirstlightError(
+            f"interrupted: {', '.join(names)} may be drained",
+            hint=f"to see it: {see}; to bring back: {back}",
+        )
+        error.exit_code = Exit.INTERRUPTED
+        raise error
+    if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:
+        raise outcome.result.error
+    return _traffics(outcome.result)
+
+
+def _traffics(result: object) -> tuple[Traffic, ...]:
+    return result.traffics if isinstance(result, TrafficHosts) else ()

@@ -1,0 +1,162 @@
+"""Restarts behind gateways: in which order, and how requests are kept away from hosts meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
+from provision.features.gateway.traffic import Traffic, sessions_of, waves
+from provision.pipeline.context import RunContext
+from provision.pipeline.desired_state import Desired
+
+UP_DEADLINE_S = 90.0
+"""Seconds in which gateways notice that a host answers: they ask twice a second, and for a token every two seconds."""
+POLL_S = 0.5
+
+
+def moves(desired: Desired, facts: HostFacts) -> bool:
+    """Return whether what a host serves gets another name or address, so that a gateway has to be set up again."""
+    state = (facts.installed.state if facts.installed else None) or {}
+    before, after = state.get("readiness") or {}, desired.state["readiness"] or {}
+    return any(before.get(key) != after.get(key) for key in ("served_name", "host", "port"))
+
+
+class Restarts:
+    """The restarts of one run, and the gateways that pass requests to its hosts.
+
+    Args:
+        context: The run.
+        still: Hosts that are asked to start, and will not restart.
+        moving: Hosts that gateways will not find any more until they are set up again.
+    """
+
+    def __init__(self, context: RunContext, *, still: Collection[str] = (), moving: Collection[str] = ()) -> None:
+        self._context = context
+        gateways = context.options.find_gateways()
+        answers = ask(context, gateways)
+        for name, error in answers.errors.items():
+            if not isinstance(error, NotSetUpError):
+                context.run.event("gateway-silent", host=name, phase="serve", text=str(error))
+        self._gateways = [host for host in gateways if host.name in answers.traffics]
+        self._traffics: Sequence[Traffic] = tuple(answers.traffics.values())
+        self._drained: set[str] = set()
+        self._broken: dict[str, str] = {}
+        """By model: the host that did not come back with its new release."""
+        self._together = frozenset((*still, *moving))
+        self._notes = {
+            name: "clients got errors until the gateway was set up again: its model or its address changed"
+            for name in moving
+            if self._models(name)
+        }
+
+    def turns(self, wave: Sequence[Host]) -> list[list[Host]]:
+        """Return hosts that restart together, in order: at least one list, and with no gateway only one.
+
+        Args:
+            wave: Hosts that may start together.
+        """
+        at_once = min((host.settings.gateway_restart_at_once for host in self._gateways), default=1)
+        heads = [host.name for host in wave if host.name == host.head]
+        found = waves([name for name in heads if name not in self._together], self._traffics, at_once)
+        found[0] += [name for name in heads if name in self._together]
+        return [[host for host in wave if host.head in names] for names in found if names] or [[]]
+
+    def before(self, hosts: Sequence[Host]) -> list[Host]:
+        """Keep requests away from hosts, and wait for those that run; return the hosts that may restart.
+
+        Raises:
+            KeyboardInterrupt: The run was interrupted; these hosts take requests again.
+        """
+        allowed = [host for host in hosts if not self._is_spared(host)]
+        names = [host.name for host in allowed if self._models(host.name) and host.name not in self._together]
+        if not names:
+            return allowed
+        now = ask(self._context, self._gateways)
+        alone = {name: model for name in names if (model := self._only_model(name, names, now.traffics.values()))}
+        for name, model in alone.items():
+            self._notes[name] = f"clients of `{model}` got errors meanwhile: no other host serves it"
+        moved = [name for name in names if name not in alone]
+        if not moved:
+            return allowed
+        self._drained |= set(moved)
+        limit_s = max(host.settings.gateway_drain_seconds for host in self._gateways)
+        try:
+            done = ask(self._context, self._gateways, drain=moved, by="run")
+            for gateway, error in done.errors.items():
+                self._context.run.event("gateway-silent", host=gateway, phase="serve", text=str(error))
+                self._notes |= dict.fromkeys(moved, f"gateway `{gateway}` could not drain it: its clients got errors")
+            for name in moved:
+                self._context.progress.note(name, "drained at the gateway: waits until its requests have ended")
+            last = wait_until_empty(self._context, self._gateways, moved, limit_s)
+        except KeyboardInterrupt:
+            ask(self._context, self._gateways, ready=moved, by="run")
+            raise
+        for name, left in sessions_of(last.traffics.values(), moved).items():
+            self._context.run.event("drained", host=name, phase="serve", left=left)
+            if left:
+                self._notes[name] = f"requests that did not end within {limit_s:g} s and were cut off: {left}"
+        return allowed
+
+    def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
+        """Let hosts take requests again that serve, and wait until gateways see it; say what happened to requests.
+
+        Args:
+            hosts: Hosts that were restarted, or were found in the desired state.
+            serving: Those of them that serve, be it with the release before.
+            proven: Hosts whose services were proven, which decides nothing here.
+        """
+        del proven
+        names = [host.name for host in hosts]
+        drained = self._drained.union(*(traffic.drained() for traffic in self._traffics))
+        back = [name for name in names if name in serving and name in drained]
+        if back:
+            ask(self._context, self._gateways, ready=back, by="run")
+        waiting = set(back)
+        deadline = time.monotonic() + UP_DEADLINE_S
+        while waiting and time.monotonic() < deadline:
+            traffics = ask(self._context, self._gateways).traffics.values()
+            waiting = {name for name in waiting if any((one := t.of(name)) and one.state == "down" for t in traffics)}
+            time.sleep(POLL_S if waiting else 0)
+        for name in names:
+            if name in self._drained and name not in serving:
+                self._note(
+                    name, "it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready"
+                )
+            elif name in waiting:
+                self._note(name, f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s")
+            elif name in self._notes:
+                self._note(name, self._notes[name])
+            if name in self._drained and (self._context.has_failed(name) or name in waiting):
+                self._broken |= dict.fromkeys(self._models(name), name)
+
+    def _models(self, name: str) -> set[str]:
+        """Return the models for which a host got requests when the run began to restart."""
+        return {one.model for traffic in self._traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
+
+    def _only_model(self, name: str, leaving: Sequence[str], now: Iterable[Traffic]) -> str | None:
+        """Return a model that would be left without a host by the hosts that leave together."""
+        for traffic in now:
+            for model in self._models(name):
+                serving = traffic.in_traffic(model)
+                if name in serving and serving <= set(leaving):
+                    return model
+        return None
+
+    def _is_spared(self, host: Host) -> bool:
+        """Record a host that stays as it is since another host of its model did not come back; return whether it is one."""
+        broken = next((self._broken[model] for model in sorted(self._models(host.head)) if model in self._broken), None)
+        if broken is None:
+            return False
+        text = f"serves as before, and was not restarted: `{broken}` did not serve again with its new release"
+        self._context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+        return True
+
+    def _note(self, name: str, text: str) -> None:
+        """Add to what the summary says of a host."""
+        result = self._context.outcomes.results.get(name, {}).get("serve")
+        if result is not None:
+            self._context.record(result.model_copy(update={"notes": (*result.notes, text)}))

@@ -1,0 +1,213 @@
+"""The address that gateways share: keepalived gives it to one of them, and to another when that one is lost."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from provision.core.errors import FirstlightError, InventoryError
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.core.unit_set import UnitSet
+from provision.fleet.inventory.addresses import is_ip
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.unit_sets import play_differing
+
+NAME = "gateway-address"
+UNIT = "firstlight-gateway-address.service"
+UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+KNOWN = "shared before"
+"""What `find_command` prints on a gateway that shares an address already."""
+CONFIG = "keepalived.conf"
+READ_DEADLINE_S = 60.0
+ADVERT_S = 0.5
+"""Between two words of the gateway that has the address; after three without one another takes it (RFC 5798, 6.1)."""
+FIRST_PRIORITY = 200
+_HELD = re.compile(r"^\d+: (\S+) +inet6? (\S+?)/", re.MULTILINE)
+
+
+def sharing(host: Host, gateways: Sequence[Host]) -> list[Host]:
+    """Return the gateways that share the address of a host, itself among them, in the order of the inventory.
+
+    Raises:
+        InventoryError: No other gateway has this address, it belongs to a host, or a gateway's own address is unknown or of another family.
+    """
+    mine = host.settings.gateway_address
+    if mine is None:
+        return []
+    shared = ipaddress.ip_interface(mine)
+    found = [one for one in gateways if one.settings.gateway_address == mine]
+    if len(found) < 2:
+        raise InventoryError(
+            f"gateway `{host.name}`: no other gateway shares the address {mine} with it",
+            hint="put a second host into group `gateway` and set firstlight_gateway_address for the group, or leave the setting out",
+        )
+    for one in found:
+        address = one.connection.address
+        if address is None or not is_ip(address):
+            raise InventoryError(
+                f"gateway `{one.name}`: gateways that share an address speak by addresses, and the inventory names it {address or 'nothing'}",
+                hint="set ansible_host to its IP address",
+            )
+        own = ipaddress.ip_address(address)
+        if own == shared.ip:
+            raise InventoryError(
+                f"gateway `{one.name}`: {own} is its own address, which no other gateway can take",
+                hint=f"set firstlight_gateway_address to a free address of {shared.network}",
+            )
+        if own.version != shared.version:
+            raise InventoryError(
+                f"gateway `{one.name}`: its address {own} and the shared one, {shared.ip}, are of two families",
+                hint="choose a shared address of the same family",
+            )
+    return found
+
+
+def find_command(host: Host) -> str:
+    """Return a command that prints which interface has the host's address, and who has the shared one.
+
+    A datagram makes the kernel look for the neighbour; its answer is in the table of neighbours after a second.
+    """
+    shared = str(host.settings.gateway_address).partition("/")[0]
+    ask = f"bash -c 'echo > /dev/udp/{shared}/9' 2>/dev/null; sleep 1; ip neigh show to {shared}"
+    known = f"test -e {UNIT_PATH} && echo {KNOWN}"
+    return f"{known}; ip -o addr show to {host.connection.address}; ip -o addr show to {shared}; {ask}"
+
+
+def interface_of(host: Host, said: str) -> str:
+    """Return the interface that has the host's own address.
+
+    Args:
+        host: The gateway.
+        said: What `find_command` printed there.
+
+    Raises:
+        InventoryError: No interface of the host has it, as behind a translated address.
+    """
+    found: dict[str, str] = {address: interface for interface, address in _HELD.findall(said)}
+    interface = found.get(str(host.connection.address))
+    if interface is None:
+        raise InventoryError(
+            f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
+            hint="an address is shared in one network: set ansible_host to the address that the host has there",
+        )
+    return interface
+
+
+def require_free(host: Host, others: Sequence[str], said: str) -> None:
+    """Raise InventoryError where another machine than the gateways has the shared address.
+
+    Args:
+        host: A gateway.
+        others: What `find_command` printed on each gateway.
+        said: What it printed on this one.
+    """
+    shared = str(host.settings.gateway_address).partition("/")[0]
+    if KNOWN in said or any(shared == address for one in others for _, address in _HELD.findall(one)):
+        return
+    if holder := re.search(r"lladdr (\S+)", said):
+        raise InventoryError(
+            f"gateway `{host.name}`: the address {shared} is in use, by the machine with the hardware address {holder[1]}",
+            hint="set firstlight_gateway_address to a free address",
+        )
+
+
+def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: str) -> UnitSet:
+    """Return keepalived with its configuration.
+
+    Args:
+        host: One of the gateways.
+        gateways: Those that share the address, from `sharing`.
+        interface: Its interface in their network.
+        prefix: Folder of the installation there.
+    """
+    shared = ipaddress.ip_interface(str(host.settings.gateway_address))
+    peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)
+    place = [one.name for one in gateways].index(host.name)
+    config = f"""global_defs {{
+    vrrp_version 3
+}}
+vrrp_instance firstlight {{
+    state BACKUP
+    nopreempt
+    interface {interface}
+    virtual_router_id {host.settings.gateway_router_id or int(shared.ip) % 256 or 255}
+    priority {FIRST_PRIORITY - place}
+    advert_int {ADVERT_S}
+    unicast_src_ip {host.connection.address}
+    unicast_peer {{
+{peers}    }}
+    virtual_ipaddress {{
+        {shared}
+    }}
+}}
+"""
+    unit = Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix)
+    return UnitSet(
+        name=NAME,
+        files={CONFIG: config},
+        units={UNIT: unit},
+        packages=("keepalived",),
+        packaged=("keepalived.service",),
+        account="root",
+        ports=(),
+        ready=(),
+        checks=(("keepalived", "--config-test", "--use-file", CONFIG),),
+    )
+
+
+def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str, str]:
+    """Return the interface of each gateway that shares an address; one that cannot share it fails.
+
+    Args:
+        context: The run.
+        gateways: Its gateways that did not fail.
+    """
+    asked = [host for host in gateways if host.settings.gateway_address is not None]
+    every = [host for host in context.inventory.hosts if host.is_gateway]
+    said = context.run_on_hosts(
+        "serve",
+        asked,
+        lambda host: context.session(host).run(find_command(host)).stdout,
+        deadline_s=READ_DEADLINE_S,
+    )
+    found = {}
+    for host in [host for host in asked if host.name in said]:
+        try:
+            sharing(host, every)
+            require_free(host, list(said.values()), said[host.name])
+            found[host.name] = interface_of(host, said[host.name])
+        except FirstlightError as error:
+            context.fail(host.name, "serve", error)
+    return found
+
+
+def set_up(
+    context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], interfaces: dict[str, str]
+) -> dict[str, PhaseResult]:
+    """Give gateways that run the address that they share; return the result of each.
+
+    Args:
+        context: The run.
+        probed: Installation paths of its hosts.
+        gateways: Its gateways that did not fail.
+        interfaces: From `require_possible`.
+    """
+    every = [host for host in context.inventory.hosts if host.is_gateway]
+    sets = {
+        host.name: [
+            address_set(
+                host,
+                sharing(host, every),
+                interfaces[host.name],
+                probed.install_paths[host.name].prefix,
+            )
+        ]
+        for host in gateways
+        if host.name in interfaces
+    }
+    return play_differing(context, probed, "gateway_address", sets) if sets else {}

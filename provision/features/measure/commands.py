@@ -1,0 +1,85 @@
+"""`./firstlight verify compare` and `verify upgrade`: what a choice gains, and the upgrade of a user's own model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.cli.verify import PrefixOption, app
+from provision.core.errors import UsageError
+
+
+class Mode(StrEnum):
+    """With and without a compiler."""
+
+    EAGER = "eager"
+    COMPILED = "compiled"
+
+
+@with_hosts
+def compare(
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", metavar="BACKEND", help="An attention back end. Give the option twice."),
+    ] = None,
+    mode: Annotated[
+        list[Mode] | None,
+        typer.Option("--mode", metavar="MODE", help="Instead of back ends: --mode eager --mode compiled."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="MEASURE=PERCENT",
+            help="The change that a measure must reach, in percent: first_token=-40.",
+        ),
+    ] = None,
+    prefix: PrefixOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+    **options: Any,
+) -> None:
+    """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
+    from provision.features.measure.compare import compare as compare_choices
+
+    named = tuple(dict.fromkeys(backend or mode or ()))
+    if len(named) != 2 or (backend and mode):
+        raise UsageError(
+            f"two different choices are compared, {len(named)} given",
+            hint="./firstlight verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
+        )
+    option = "--backend" if backend else "--mode"
+    words = [word for name in named for word in (option, name)]
+    words += [word for text in target or () for word in ("--target", text)]
+    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
+    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
+
+
+def upgrade(
+    context: typer.Context,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            "--python", metavar="PATH", help="A Python that has torch. Default: that of this machine's installation."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upgrade the attention of your own model on this machine, and compare it with the original."""
+    from provision.features.measure.model_upgrade import upgrade_model
+
+    raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))
+
+
+def add_to(program: typer.Typer) -> None:
+    """Add the commands to the group `verify`."""
+    del program
+    app.command()(compare)
+    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
+        upgrade
+    )

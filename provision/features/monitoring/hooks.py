@@ -1,0 +1,35 @@
+"""Where monitoring takes part in the work of the core: `plan` and `status` name monitoring hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.fleet.inventory.addresses import own_address, with_port
+from provision.pipeline.context import RunContext
+from provision.pipeline.host_status import StatusPart
+from provision.pipeline.results import ProbedHosts
+from provision.report.layout import fold_names
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of monitoring hosts."""
+    names = [host.name for host in hosts if host.is_monitoring]
+    return [f"{fold_names(names)}: monitoring, Prometheus and Alertmanager; compared in the run"] if names else []
+
+
+def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
+    """Return what is known of the monitoring hosts among those that were probed, and that others are none."""
+    return {host.name: _part(host, probed.facts[host.name]) for host in context.hosts() if host.name in probed.facts}
+
+
+def _part(host: Host, facts: HostFacts) -> StatusPart:
+    if not host.is_monitoring:
+        return StatusPart({"monitoring": None})
+    settings = host.settings
+    url = f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}"
+    is_known = "ports" not in facts.unknown
+    listens = any(port.port == settings.monitoring_port for port in facts.ports) if is_known else None
+    text = f"nothing listens at {url}" if listens is False else f"Prometheus at {url}"
+    return StatusPart({"monitoring": {"prometheus": url, "listens": listens}}, f"monitoring host, {text}")

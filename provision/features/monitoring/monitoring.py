@@ -1,0 +1,168 @@
+"""Monitoring of a run: what hosts serve is read, files and units are rendered and sent, and a playbook switches to them."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from provision.core.errors import InventoryError
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.core.models.records import MonitoringRecord, PhaseResult
+from provision.core.redaction import register_secret
+from provision.core.unit_set import UnitSet
+from provision.features.monitoring.card_exporters import find_command, known_exporters, parse_ports
+from provision.features.monitoring.targets import JOBS, Found, Target, find_targets, parse_targets
+from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, server_set
+from provision.fleet.inventory.addresses import own_address, with_port
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.served import ask_served
+from provision.pipeline.unit_sets import play_differing
+
+ResultT = TypeVar("ResultT", bound=ProbedHosts)
+READ_DEADLINE_S = 60.0
+SUPPORTED = "monitoring takes Prometheus and its exporters from the packages of Debian and Ubuntu"
+
+
+def apply(context: RunContext, earlier: ResultT) -> ResultT:
+    """Set monitoring up. Nothing is done without a host of its group, or in a run over a part of the inventory."""
+    monitors = [host for host in context.hosts() if host.is_monitoring]
+    if context.options.limited:
+        for host in monitors:
+            if not host.is_provisioned and not host.is_gateway:
+                text = "left as it is: --limit names a part of the inventory, and monitoring has to know all of it"
+                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+        return earlier
+    if monitors:
+        _Setup(context, earlier).run(monitors)
+    return earlier
+
+
+def why_not(facts: HostFacts, *, root: bool) -> str | None:
+    """Return why nothing of monitoring can run on a host; None where it can."""
+    if facts.os.package_manager != "apt":
+        return f"it runs {facts.os.pretty_name or facts.os.id or 'an unknown system'}"
+    if facts.os.init != "systemd":
+        return "it has no systemd"
+    return None if root else "the run has no root there"
+
+
+def read_alertmanager(path: str | None, host: str) -> str | None:
+    """Return the user's configuration of Alertmanager.
+
+    Args:
+        path: The file; None where none was given.
+        host: Name of the monitoring host, for messages.
+
+    Raises:
+        InventoryError: The file cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8") if path is not None else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryError(
+            f"host `{host}`: `{path}` cannot be read: {error}",
+            hint="firstlight_alertmanager_config names one file of Alertmanager: amtool check-config FILE",
+        ) from None
+
+
+class _Setup:
+    """The set-up of all hosts in one run."""
+
+    def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
+        self._context, self._probed = context, probed
+        self._started = time.monotonic()
+
+    def run(self, monitors: Sequence[Host]) -> None:
+        context = self._context
+        hosts = context.hosts()
+        reasons = {host.name: self._why_not(host) for host in hosts}
+        for host in monitors:
+            if why := reasons[host.name]:
+                hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
+                context.fail(
+                    host.name, "serve", InventoryError(f"host `{host.name}`: {SUPPORTED}, and {why}", hint=hint)
+                )
+        monitors = [host for host in monitors if not context.has_failed(host.name)]
+        if not monitors:
+            return
+        without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
+        playbooks.acquire_locks(context, self._probed, "serve", [host for host in hosts if host.name not in without])
+        hosts = [host for host in hosts if host.name in context.sessions.locks and not context.has_failed(host.name)]
+        known = context.run_on_hosts(
+            "serve", [host for host in hosts if host in monitors], self._known_targets, deadline_s=READ_DEADLINE_S
+        )
+        served = ask_served(context, self._probed)
+        provisioned = [host for host in context.hosts() if host.is_provisioned]
+        card_ports = context.run_on_hosts("serve", provisioned, self._card_ports, deadline_s=READ_DEADLINE_S)
+        found: dict[str, Found] = {}
+        sets: dict[str, list[UnitSet]] = {}
+        for host in [host for host in hosts if not context.has_failed(host.name)]:
+            prefix = self._probed.install_paths[host.name].prefix
+            sets[host.name] = [exporter_set(host, monitors, prefix)]
+            if host.name in known:
+                found[host.name] = find_targets(
+                    host,
+                    context.inventory.hosts,
+                    served,
+                    without,
+                    known=known[host.name],
+                    card_ports=card_ports,
+                )
+                try:
+                    alertmanager = read_alertmanager(host.settings.alertmanager_config, host.name)
+                except InventoryError as error:
+                    del sets[host.name]
+                    context.fail(host.name, "serve", error)
+                    continue
+                sets[host.name].append(server_set(host, found[host.name].targets, prefix, alertmanager))
+        results = play_differing(context, self._probed, "monitoring", sets)
+        for host in [host for host in hosts if host.name in results]:
+            self._record(host, results[host.name], found.get(host.name))
+
+    def _why_not(self, host: Host) -> str | None:
+        return why_not(self._probed.facts[host.name], root=self._probed.install_paths[host.name].root)
+
+    def _card_ports(self, host: Host) -> tuple[int, ...]:
+        """Return the ports at which an exporter of a card vendor listens on a host."""
+        prefix = self._probed.install_paths[host.name].prefix
+        command = find_command(f"{prefix}/current/bin/python", known_exporters())
+        return parse_ports(self._context.session(host).run(command).stdout)
+
+    def _known_targets(self, host: Host) -> tuple[Target, ...]:
+        """Return what a monitoring host reads now."""
+        session, prefix = self._context.session(host), self._probed.install_paths[host.name].prefix
+        folder = shlex.quote(f"{prefix}/{SERVER}/current")
+        said = session.run(f"cd {folder} 2>/dev/null && grep -sH '' {KEY}*; cat *.json 2>/dev/null", root=True).stdout
+        lines = said.splitlines()
+        keys = dict(line.removeprefix(KEY).split(":", 1) for line in lines if line.startswith(KEY))
+        for key in keys.values():
+            register_secret(key)
+        return parse_targets(said, keys)
+
+    def _record(self, host: Host, played: PhaseResult, found: Found | None) -> None:
+        """Record how it ended; a monitoring host with what it reads."""
+        text = f"metrics at port {host.settings.metrics_port}"
+        status, hint = played.status, None
+        if found is not None:
+            settings = host.settings
+            bind = own_address(settings.monitoring_bind.strip("[]"))
+            record = MonitoringRecord(
+                prometheus=f"http://{with_port(bind, settings.monitoring_port)}",
+                alertmanager=f"http://{with_port(bind, settings.alertmanager_port)}",
+                targets={job: tuple(one.host for one in found.targets if one.job == job) for job in JOBS},
+                missing=dict(found.missing),
+            )
+            self._context.run.write(f"monitoring/{host.name}.json", record)
+            text = f"monitoring of {len({one.host for one in found.targets})} hosts"
+            if found.missing:
+                status, hint = "warn", "docs/guides/monitoring.md says what each reason needs"
+                text += f"; metrics are missing: {'; '.join(f'{name}: {why}' for name, why in found.missing.items())}"
+        played = played.model_copy(update={"status": status, "hint": hint})
+        seconds = time.monotonic() - self._started
+        self._context.record(playbooks.added_to_earlier(self._context, played, text, seconds))

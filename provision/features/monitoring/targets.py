@@ -1,0 +1,126 @@
+"""Which addresses Prometheus reads, from the inventory and from what hosts serve. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from provision.core.models.inventory import Host
+from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
+from provision.pipeline.served import Served
+
+Job = Literal["vllm", "node", "cards", "gateway", "probe"]
+JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
+"""Kinds of targets, by which Prometheus labels their metrics."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address that Prometheus reads."""
+
+    job: Job
+    host: str
+    """Name in the inventory."""
+    address: str
+    """Address and port, as the monitoring host reaches them; of `probe` a URL."""
+    model: str | None = None
+    """Name of the model in the API; None where none is served there."""
+    key: str | None = field(default=None, repr=False)
+    """API key that it asks for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The targets of a monitoring host, and what it cannot read."""
+
+    targets: tuple[Target, ...]
+    missing: Mapping[str, str]
+    """Why metrics of a host are missing, by the host's name."""
+
+
+def find_targets(
+    viewer: Host,
+    hosts: Sequence[Host],
+    served: Mapping[str, Served | None],
+    without_exporter: Mapping[str, str],
+    *,
+    known: Iterable[Target] = (),
+    card_ports: Mapping[str, Sequence[int]] | None = None,
+) -> Found:
+    """Return the targets of a monitoring host.
+
+    Args:
+        viewer: The monitoring host.
+        hosts: All hosts of the inventory.
+        served: What hosts said that they serve, None for nothing; those that did not answer are missing.
+        without_exporter: Why a host has no node exporter, by its name.
+        known: Targets from before; they stay for a host that is to serve and did not say what, so that its absence is noticed.
+        card_ports: Ports at which an exporter of a card vendor listens, by host.
+    """
+    monitors = [host for host in hosts if host.is_monitoring]
+    before = {target.host: target for target in known if target.job == "vllm"}
+    targets: list[Target] = []
+    missing: dict[str, str] = {}
+    for host in hosts:
+        said = served.get(host.name)
+        if said is not None:
+            address = address_from(viewer, host, said.bind)
+            if address is None:
+                missing[host.name] = f"vLLM listens on {said.bind}"
+            else:
+                targets.append(Target("vllm", host.name, with_port(address, said.port), said.model, said.key))
+        elif host.name in before and host.name not in served and host.is_serving:
+            targets.append(before[host.name])
+        offered: list[tuple[Job, int]] = []
+        if host.name in without_exporter:
+            missing.setdefault(host.name, without_exporter[host.name])
+        else:
+            offered.append(("node", host.settings.metrics_port))
+        offered += [("cards", port) for port in (card_ports or {}).get(host.name, ())]
+        if host.is_gateway:
+            offered.append(("gateway", host.settings.gateway_metrics_port))
+            clients = address_from(viewer, host, host.settings.gateway_bind)
+            if clients is not None:
+                url = gateway_endpoint(host, clients).removesuffix("/v1")
+                targets.append(Target("probe", host.name, f"{url}/health"))
+        address = address_from(viewer, host, metrics_bind(host, monitors)) if offered else None
+        if offered and address is None:
+            missing.setdefault(host.name, "no address of it is known here")
+            continue
+        targets += [Target(job, host.name, with_port(str(address), port)) for job, port in offered]
+    return Found(tuple(targets), missing)
+
+
+def render_targets(targets: Iterable[Target]) -> str:
+    """Return targets in Prometheus' form (file_sd), as one line; equal targets give equal text."""
+    entries = [
+        {
+            "targets": [target.address],
+            "labels": {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {}),
+        }
+        for target in sorted(targets, key=lambda target: (target.job, target.host))
+    ]
+    return json.dumps(entries) + "\n"
+
+
+def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:
+    """Return the targets in files of `render_targets`; none of a line that cannot be read.
+
+    Args:
+        text: The files, one after another.
+        keys: API key of each host that has one, by the host's name.
+    """
+    found: list[Target] = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
+            found += [
+                Target(
+                    labels["job"], labels["host"], entry["targets"][0], labels.get("model"), keys.get(labels["host"])
+                )
+                for entry in json.loads(line)
+                for labels in [entry["labels"]]
+            ]
+    return tuple(found)

@@ -1,0 +1,122 @@
+"""The programs that a host serves with: vLLM's server, Ray, or both. They end together, with all their processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from provision.phases.serve.onhost.shared.engine import table
+
+from .meeting import note
+from .ray import Ray
+from .watched import WatchedProcesses, below
+
+GRACE_S = 8.0
+"""Time that a server has to end in when the service is stopped."""
+
+
+class Program:
+    """One program, in a session of its own: one signal reaches all its processes, and none of them this one.
+
+    Args:
+        name: How the log calls it.
+        command: Its command.
+        environment: Its variables.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self._guarded = guard(self._process.pid)
+        self._watched = WatchedProcesses(self._process.pid, table("engine")["titles"])
+
+    def fault(self) -> str | None:
+        """Return why it is lost; None while it is not."""
+        if (status := self._process.poll()) is not None:
+            return f"{self._name} of this one ended with status {status}"
+        return self._watched.look()
+
+    def terminate(self) -> None:
+        """Ask it to end, and give it time for that."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
+
+    def end(self) -> None:
+        """End every process of its group, and those below it: Ray gives each one that it starts a group of its own."""
+        others = [pid for pid in below(self._process.pid) if pid != self._process.pid]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        os.write(self._guarded, b".")
+
+
+class Programs:
+    """The programs of this host, each of which starts when what it needs is there.
+
+    Args:
+        server: Command of the server; empty where another host has it.
+        environment: Variables of the service.
+        ray: Ray of this host; None where vLLM starts its processes by itself.
+    """
+
+    def __init__(self, server: Sequence[str], environment: Mapping[str, str], ray: Ray | None) -> None:
+        self._ray = ray
+        self._environment = ray.environment(environment) if ray is not None else environment
+        self._waiting: list[tuple[str, Sequence[str], Callable[[], str]]] = []
+        """Name, command, and what says what it waits for."""
+        self._said = ""
+        self._running: list[Program] = []
+        if ray is not None:
+            self._waiting.append(("Ray", ray.command, ray.before_start))
+        if server:
+            self._waiting.append(("the server", server, ray.before_server if ray is not None else lambda: ""))
+
+    def look(self) -> str | None:
+        """Start the next one if it can start; return why one that runs is lost, None while none is."""
+        if self._waiting:
+            name, command, before = self._waiting[0]
+            if not (missing := before()):
+                self._waiting.pop(0)
+                self._running.append(Program(name, command, self._environment))
+            elif missing != self._said:
+                note(f"{name} waits for {missing}")
+                self._said = missing
+        return next((lost for program in self._running if (lost := program.fault()) is not None), None)
+
+    def end(self, *, gently: bool) -> None:
+        """End all, the one that started last first.
+
+        Args:
+            gently: Whether that one gets time to end by itself.
+        """
+        for program in reversed(self._running):
+            if gently and program is self._running[-1]:
+                program.terminate()
+            program.end()
+        if self._ray is not None:
+            self._ray.remove()
+
+
+def guard(group: int) -> int:
+    """Leave a process that kills a process group when this one is gone without a word, also where no control group does that.
+
+    Returns:
+        The descriptor to write to when the group has ended.
+    """
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(writing)
+        if not os.read(reading, 1):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        os._exit(0)
+    os.close(reading)
+    return writing

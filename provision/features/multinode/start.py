@@ -1,0 +1,108 @@
+"""Before the hosts of a span start: their ports are closed to others, and they exchange numbers. What fails is not switched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from provision.core.errors import InventoryError, ServeError
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
+from provision.features.firewall.rules import (
+    READ_DEADLINE_S,
+    START,
+    covers,
+    firewall_set,
+    loaded_command,
+    require_root,
+)
+from provision.features.multinode.addresses import SpanAddresses
+from provision.features.multinode.trial import try_together
+from provision.pipeline import playbooks
+from provision.pipeline.context import RunContext
+from provision.pipeline.install import changing
+from provision.pipeline.results import VerifiedHosts
+from provision.pipeline.unit_sets import play_differing, play_removal
+
+
+def prepare(context: RunContext, verified: VerifiedHosts) -> VerifiedHosts:
+    """Load rules of firewalls for the ports of spans that are about to start, and try the exchange between their hosts.
+
+    Rules are loaded where `firstlight_firewall` is `set`, and where those of the host do not have these ports yet. The exchange passes
+    through them: where it fails, those that this run loaded are removed again.
+    """
+    waiting = {host.name: host for host in changing(context, verified)}
+    spans = {
+        host.head: [waiting[name] for name in host.span.members]
+        for host in waiting.values()
+        if host.span and waiting.keys() >= {*host.span.members}
+    }
+    loaded = _load_rules(context, verified, [host for hosts in spans.values() for host in hosts])
+    for head, hosts in spans.items():
+        if any(context.has_failed(host.name) for host in hosts):
+            continue
+        if all(verified.documents.get(host.name, {}).get("torch") for host in hosts):
+            _try_exchange(context, verified, head, hosts, [host for host in hosts if host.name in loaded])
+    return verified
+
+
+def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host]) -> dict[str, PhaseResult]:
+    """Return how loading ended for the hosts that got rules.
+
+    A host of which another one does not say from where it connects gets none: the step `firewall` warns of it.
+    """
+    started = time.monotonic()
+    hosts = [host for host in hosts if host.is_serving and host.settings.firewall == "set"]
+    if not hosts:
+        return {}
+    addresses = SpanAddresses(context, "verify", hosts)
+    wanted = {}
+    for host in [host for host in hosts if not context.has_failed(host.name) and not addresses.silent(host)]:
+        try:
+            require_root(host, root=verified.install_paths[host.name].root)
+            wanted[host.name] = addresses.openings(host, verified.facts[host.name].ports)
+        except InventoryError as error:
+            context.fail(host.name, "verify", error)
+    before = context.run_on_hosts(
+        "verify",
+        [host for host in hosts if host.name in wanted],
+        lambda host: (
+            context.session(host).run(loaded_command(verified.install_paths[host.name].prefix), root=True).stdout
+        ),
+        deadline_s=READ_DEADLINE_S,
+    )
+    sets = {
+        name: [firewall_set(wanted[name], verified.install_paths[name].prefix, START)]
+        for name, rules in before.items()
+        if not covers(rules, wanted[name])
+    }
+    played = play_differing(context, verified, "firewall", sets)
+    results = {name: result for name, result in played.items() if result.changed}
+    for name, result in results.items():
+        ports = ", ".join(one.ports() for one in wanted[name])
+        text = f"only the hosts of its model reach port {ports} at its start"
+        seconds = time.monotonic() - started
+        context.record(playbooks.added_to_earlier(context, result, text, seconds, phase="verify"))
+    return results
+
+
+def _try_exchange(
+    context: RunContext, verified: VerifiedHosts, head: str, hosts: Sequence[Host], protected: Sequence[Host]
+) -> None:
+    """Fail the hosts of a span that exchange no numbers, or wrong ones: their servers would wait for each other.
+
+    A trial that could not tell fails nobody, nor does one of NCCL alone: the cards may be in use by what serves now.
+    """
+    record = try_together(context, verified, hosts, verified.desired)
+    context.run.write(f"verify/span-{head}.json", {"checks": [record]})
+    is_wrong, is_closed = record["status"] == "fail", not record["evidence"].get("settings")
+    if not (is_wrong or (is_closed and record["status"] == "warn")):
+        return
+    play_removal(context, verified, "firewall", protected, [(START.name, (START.unit,))])
+    named = ", ".join(f"`{host.name}`" for host in hosts)
+    text = f"hosts {named} are to serve one model together, and do not exchange numbers: {record['reason']}"
+    hint = record["remedy"] or "open all ports between them"
+    if protected:
+        hint += "; the rules that this run loaded into their firewalls are removed again"
+    for host in hosts:
+        context.fail(host.name, "verify", ServeError(text, hint=hint))

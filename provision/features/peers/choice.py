@@ -1,0 +1,128 @@
+"""Which source the files of each host come from: what its settings say for their kind, and for `auto` what is quicker.
+
+Hosts hand files on where that is set, or where it takes less time by the bandwidth that the first transfers of the run had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from provision.core.formatting import format_bytes
+from provision.core.models.inventory import Host
+from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
+from provision.core.models.staged import FileKind, StagedFile
+from provision.features.peers import access
+from provision.features.peers.relay import AT_ONCE, FIRST
+
+Way = Literal["controller", "peers", "host", "path"]
+
+KINDS: Mapping[FileKind, SourceKind] = {
+    "wheel": "wheels",
+    "tool": "wheels",
+    "deb": "wheels",
+    "interpreter": "interpreter",
+    "model": "model",
+}
+ENOUGH_HOSTS = 4
+"""From so many hosts on, `auto` lets them hand on files where no bandwidth is known: the controller then sends at most half of all bytes."""
+HANDOVER_S = 2.0
+"""Seconds until a host gets the first byte of another: the source's key and the connection. Estimated, not measured."""
+BETWEEN_BYTES_S = 110e6
+"""Bytes a second that hosts of one network are taken to exchange at least: 1 Gbit/s without the headers of packets. Not measured."""
+SAMPLE = 3
+"""Files of a shared folder that each host hashes before it copies any."""
+SAMPLED_BELOW = 256 << 20
+"""Larger files are not hashed before they are copied, bytes. Nor is a chat template, which a setting may replace."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The hosts that hand files on to each other, and why these or none."""
+
+    names: frozenset[str]
+    reason: str
+
+
+def way_of(host: Host, file: StagedFile, choice: Choice) -> Way:
+    """Return where a file of a host comes from. What its own source cannot have is sent by the controller."""
+    source = host.source_of(KINDS.get(file.kind, "wheels"))
+    if source == "host":
+        return "host" if file.kind == "wheel" or file.hub_path else "controller"
+    if source == "path":
+        return "path"
+    return "peers" if host.name in choice.names and source != "controller" else "controller"
+
+
+def choose(
+    hosts: Sequence[Host],
+    files: Mapping[str, Sequence[StagedFile]] | None = None,
+    bytes_s: float | None = None,
+) -> Choice:
+    """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker.
+
+    Args:
+        hosts: All hosts that need files.
+        files: The files that each host needs; None while they are not known yet.
+        bytes_s: The bandwidth of the controller in bytes a second; None where it is unknown.
+    """
+    sources = {host.name: _sources(host, files) for host in hosts}
+    willing = [host for host in hosts if sources[host.name] & {"auto", "peers"}]
+    able = [host for host in willing if access.obstacle(host.connection) is None]
+    asked = any("peers" in sources[host.name] for host in able)
+    names = frozenset(host.name for host in able)
+    handed_on = f"{len(able)} hosts hand files on, the controller sends to the first {FIRST} of equal ones"
+    if asked and len(able) > FIRST:
+        return Choice(names, handed_on)
+    if bytes_s and files and not asked and len(able) > FIRST:
+        mean = sum(file.size for host in able for file in files[host.name]) / len(able)
+        alone, together = controller_s(len(able), mean, bytes_s), handed_on_s(len(able), mean, bytes_s)
+        took = f"at {format_bytes(round(bytes_s))}/s, {alone:.0f} s from the controller and {together:.0f} s from host to host were expected"
+        return Choice(names, f"{handed_on}: {took}") if together < alone else Choice(frozenset(), took)
+    if len(able) >= ENOUGH_HOSTS:
+        return Choice(names, handed_on)
+    if not willing:
+        return Choice(frozenset(), _set_by(sources))
+    if len(able) < len(willing):
+        problem = next(filter(None, (access.obstacle(host.connection) for host in willing)))
+        text = (
+            f"too few hosts reach each other: of `{next(host.name for host in willing if host not in able)}`, {problem}"
+        )
+        return Choice(frozenset(), text)
+    least = FIRST + 1 if asked else ENOUGH_HOSTS
+    return Choice(frozenset(), f"hosts hand files on where at least {least} need some")
+
+
+def controller_s(hosts: int, size: float, bytes_s: float) -> float:
+    """Return the seconds that the controller needs to send as many bytes to each host."""
+    return hosts * size / bytes_s
+
+
+def handed_on_s(hosts: int, size: float, bytes_s: float) -> float:
+    """Return the seconds until all hosts have as many bytes where the first ones hand them on, round by round."""
+    seconds, there = controller_s(min(hosts, FIRST), size, bytes_s), min(hosts, FIRST)
+    while there < hosts:
+        served = min(hosts - there, there * AT_ONCE)
+        seconds += HANDOVER_S + ceil(served / there) * size / max(bytes_s, BETWEEN_BYTES_S)
+        there += served
+    return seconds
+
+
+def sample(files: Sequence[StagedFile], host: str) -> frozenset[str]:
+    """Return the hashes of the files of a folder that a host checks before it copies: other ones on each host."""
+    small = sorted(file.sha256 for file in files if file.size < SAMPLED_BELOW and file.name != CHAT_TEMPLATE)
+    first = sum(host.encode()) % len(small) if small else 0
+    return frozenset((small[first:] + small[:first])[:SAMPLE])
+
+
+def _sources(host: Host, files: Mapping[str, Sequence[StagedFile]] | None) -> frozenset[str]:
+    """Return the sources of what a host needs; of all kinds while that is not known."""
+    kinds = KINDS.values() if files is None else {KINDS.get(file.kind, "wheels") for file in files[host.name]}
+    return frozenset(host.source_of(kind) for kind in kinds)
+
+
+def _set_by(sources: Mapping[str, frozenset[str]]) -> str:
+    named = sorted(set().union(*sources.values())) or ["controller"]
+    return f"firstlight_source is {' and '.join(f'`{name}`' for name in named)}"

@@ -1,0 +1,41 @@
+"""Where hosts that hand files on, and own sources, take part in the sending of files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from provision.core.models.inventory import Host
+from provision.core.models.staged import StagedFile
+from provision.features.peers.choice import choose
+from provision.features.peers.distribution import Distribution
+from provision.features.peers.relay import FIRST
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sending import in_order
+from provision.pipeline.sent_bytes import SentBytes
+
+
+def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:
+    """Return the transfers of a step, from the sources that its settings and its bandwidth so far make best."""
+    seen = context.state(SentBytes)
+    bytes_s = seen.bandwidth.bytes_s
+    choice = choose([context.host(name) for name, missing in files.items() if missing], files, bytes_s)
+    update = {"reason": choice.reason, "bytes_s": bytes_s and round(bytes_s)}
+    seen.transfers = seen.transfers.model_copy(update=update)
+    return Distribution(context, planned, files, choice)
+
+
+def sent_early(context: RunContext, planned: PlannedHosts, hosts: Sequence[Host]) -> list[Host]:
+    """Return the hosts that the controller sends to: the first of each class, and those that take no part."""
+    names = choose(hosts).names
+    counts: Counter[str] = Counter()
+    first = []
+    for host in in_order(context, hosts):
+        if host.name in names and host.source_of("wheels") != "controller":
+            group = planned.plan.for_host(host.name).hosts[0]
+            counts[group] += 1
+            if counts[group] > FIRST:
+                continue
+        first.append(host)
+    return first

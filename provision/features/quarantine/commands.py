@@ -1,0 +1,86 @@
+"""`./firstlight verify --return`: hosts that are green again come back. The command `verify check` gets the option here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from provision.cli.options import asked, with_options
+from provision.cli.verify import app
+from provision.cli.verify import check as check_hosts
+from provision.core.errors import UsageError
+
+FEWER = ("only", "skip", "inject", "listed")
+"""Options of `verify check` that ask for fewer checks than all."""
+
+
+def check(
+    *,
+    hosts: Annotated[
+        list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these quarantined hosts.")
+    ] = None,
+    back: Annotated[
+        bool,
+        typer.Option(
+            "--return", help="Run all checks on quarantined hosts, and lift the quarantine of those that pass."
+        ),
+    ] = False,
+    release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
+    **options: Any,
+) -> None:
+    """Check hosts as `verify check` does, or return quarantined ones to service."""
+    if not back and not release:
+        if hosts:
+            raise UsageError(
+                f"`{' '.join(hosts)}` is no command of verify; hosts are named with --return",
+                hint=f"./firstlight verify --limit {','.join(hosts)}",
+            )
+        check_hosts(**options)
+        return
+    from provision.features.quarantine.returns import return_to_service
+    from provision.pipeline import operations
+    from provision.pipeline.verify import CheckOptions
+
+    require_full(hosts or (), options)
+    asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass")}
+    request = asked("verify", limit=",".join(hosts) if hosts else options["limit"], **asks)
+    code = operations.verify(
+        request,
+        CheckOptions("full", drain=options["drain"]),
+        as_json=options["as_json"],
+        junit_file=options["junit"],
+        check_hosts=return_to_service,
+    )
+    raise typer.Exit(code)
+
+
+def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Check the options of a return to service.
+
+    Args:
+        hosts: The hosts that were named.
+        options: The options of `verify check`.
+
+    Raises:
+        UsageError: They ask for fewer checks than all, or name the hosts twice.
+    """
+    if options["level"] not in (None, "full") or any(options[name] for name in FEWER):
+        raise UsageError(
+            "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",
+            hint="leave them out: ./firstlight verify --return",
+        )
+    if hosts and options["limit"] is not None:
+        raise UsageError(
+            f"hosts are named twice: `--limit {options['limit']}` and `{' '.join(hosts)}`",
+            hint="leave one of the two out",
+        )
+
+
+def add_to(program: typer.Typer) -> None:
+    """Let `verify check` take the option."""
+    del program
+    with_return = with_options(check, check_hosts)
+    with_return.__doc__ = check_hosts.__doc__
+    app.command()(with_return)

@@ -1,0 +1,61 @@
+"""Where quarantine takes part in the work of the core: hosts are marked when their checks have ended."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.core.run_folder import utc_now
+from provision.features.quarantine.hardware import hardware_failure
+from provision.features.quarantine.marks import Quarantine, QuarantineStore, mark_in_force
+from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
+from provision.pipeline.context import RunContext
+from provision.pipeline.left_out import LeftOut
+from provision.pipeline.results import ProbedHosts
+
+if TYPE_CHECKING:
+    from provision.phases.verify.tool_output import Verified
+    from provision.pipeline.verify import CheckOptions
+
+
+def left_out(logs: Path, host: Host, facts: HostFacts | None) -> LeftOut | None:
+    """Return why a quarantined host takes no part in runs; None of any other."""
+    mark = mark_in_force(QuarantineStore(logs), host, facts)
+    return because_of(host, mark) if mark else None
+
+
+def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document: Mapping[str, Any]) -> None:
+    """Mark a host whose hardware failed a check: first in the controller's state, which is always possible, then on itself."""
+    failure = hardware_failure(document, probed.facts.get(host.name))
+    if failure is None:
+        return
+    mark = Quarantine(
+        at=utc_now(),
+        check=failure.check,
+        text=failure.text,
+        card=failure.card,
+        run=context.run.name,
+        controller=platform.node(),
+    )
+    store, reason = store_of(context), "quarantined: later runs leave it out"
+    store.put(host, mark, on_host=False)
+    refused = write_mark(context, probed, host, mark)
+    if refused is None:
+        store.put(host, mark, on_host=True)
+    else:
+        reason += "; the mark could not be written on the host, this controller has it"
+    context.left_out[host.name] = because_of(host, mark, reason)
+    context.run.event("quarantine", host=host.name, phase="verify", text=mark.sentence, refused=refused)
+
+
+def hosts_checked(
+    context: RunContext, probed: ProbedHosts, answers: dict[str, Verified], options: CheckOptions
+) -> dict[str, Verified]:
+    """Let gateways give marked hosts no new requests; a run that proves a host after its return brings it back."""
+    del probed, options
+    notify_gateways(context, [name for name in answers if name in context.left_out], drain=True)
+    return answers

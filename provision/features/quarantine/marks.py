@@ -1,0 +1,130 @@
+"""The mark of a host whose hardware failed a check: PREFIX/quarantine.json there, LOGS/quarantine/HOST.json on the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.fleet.host_records import HostRecord, HostRecords, address_of
+
+NAME = "quarantine.json"
+"""The mark of a host, below its prefix."""
+UNKNOWN_TIME = "an unknown time"
+
+
+class MarkedCard(Record):
+    """The GPU that a mark speaks of, as far as it is known."""
+
+    device: str | None = None
+    """As the check named it, such as `cuda:3`."""
+    name: str | None = None
+    pci_address: str | None = None
+    uuid: str | None = None
+    serial: str | None = None
+
+    def __str__(self) -> str:
+        known = (self.name, self.device, self.pci_address, self.uuid, self.serial and f"serial number {self.serial}")
+        return ", ".join(filter(None, known))
+
+
+class Quarantine(Record):
+    """Why a host takes no part in runs, since when, and until when."""
+
+    at: str
+    """UTC, ISO 8601, the controller's clock; it also distinguishes marks of one host."""
+    check: str
+    """Id of the check that failed."""
+    text: str
+    card: MarkedCard | None = None
+    run: str | None = None
+    controller: str | None = None
+    """Name of the machine whose run marked the host."""
+    released_at: str | None = None
+    """When a full verification lifted it; None while it is in force."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the reason as text."""
+        card = f" ({self.card})" if self.card and str(self.card) else ""
+        return f"quarantined since {self.at}: check `{self.check}`: {self.text}{card}"
+
+
+class KeptMark(HostRecord):
+    """A mark in the controller's state."""
+
+    on_host: bool
+    """Whether the host has the mark too."""
+    mark: Quarantine
+
+
+class QuarantineStore:
+    """The marks that this controller knows of, beside its runs."""
+
+    def __init__(self, logs: Path) -> None:
+        self._records = HostRecords(logs / "quarantine", KeptMark)
+
+    def put(self, host: Host, mark: Quarantine, *, on_host: bool) -> None:
+        """Keep a mark; after a power failure the old or the new state is there."""
+        self._records.put(host, KeptMark(address=address_of(host), on_host=on_host, mark=mark))
+
+    def get(self, host: Host) -> KeptMark | None:
+        """Return the mark of a host; None without one. One that cannot be read is in force: nobody knows what it says."""
+        try:
+            return self._records.get(host)
+        except (OSError, ValueError):
+            mark = _unreadable(str(self._records.path(host)))
+            return KeptMark(address=address_of(host), on_host=False, mark=mark)
+
+    def forget(self, host: Host) -> None:
+        """Remove the mark of a host."""
+        if self.get(host) is not None:
+            self._records.remove(host)
+
+
+def mark_in_force(store: QuarantineStore, host: Host, facts: HostFacts | None) -> Quarantine | None:
+    """Return the mark in force of a host; None without one."""
+    installed, kept = facts.installed if facts else None, store.get(host)
+    on_host = mark_of(installed.quarantine, f"{installed.prefix}/{NAME}") if installed else None
+    return in_force(on_host, kept.mark if kept else None)
+
+
+def mark_of(document: Mapping[str, Any] | None, path: str) -> Quarantine | None:
+    """Return the mark that the probe found on a host.
+
+    Args:
+        document: The content of the file; empty where it is no JSON object, None without the file.
+        path: The file, for the text of a mark that cannot be read.
+    """
+    if document is None:
+        return None
+    try:
+        return Quarantine.model_validate(document)
+    except ValidationError:
+        return _unreadable(path)
+
+
+def in_force(on_host: Quarantine | None, kept: Quarantine | None) -> Quarantine | None:
+    """Return the mark in force of a host; None without one.
+
+    The controller's own is over when the host says that this mark, or a later one, was released: another controller did that.
+
+    Args:
+        on_host: The mark on the host.
+        kept: The mark in the controller's state.
+    """
+    if on_host is not None and on_host.released_at is None:
+        return on_host
+    if kept is None or (on_host is not None and on_host.at >= kept.at):
+        return None
+    return kept
+
+
+def _unreadable(path: str) -> Quarantine:
+    """Return the mark of a host whose own cannot be read."""
+    return Quarantine(at=UNKNOWN_TIME, check="unknown", text=f"`{path}` cannot be read")

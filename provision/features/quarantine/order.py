@@ -1,0 +1,9 @@
+"""The step that leaves quarantined hosts out: as soon as the probe knows their marks."""
+
+from __future__ import annotations
+
+from provision.features.quarantine.quarantine import leave_out
+from provision.pipeline.step import FeatureStep, Step
+
+QUARANTINE = Step("quarantine", leave_out, "plan", "all")
+STEPS = (FeatureStep(QUARANTINE, after="probe"),)

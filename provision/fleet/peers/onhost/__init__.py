@@ -1,1 +1,0 @@
-"""The program on hosts that hand files on."""

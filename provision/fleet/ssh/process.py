@@ -1,0 +1,172 @@
+"""A running command, over SSH or on this machine, and one exchange with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, NamedTuple, Protocol
+
+PIECE = 32_768
+
+
+class OutputLimitError(Exception):
+    """A command prints more than any answer takes."""
+
+
+class Raw(NamedTuple):
+    """A command's end, in bytes."""
+
+    rc: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Process(Protocol):
+    """A running command with its streams. Times in seconds."""
+
+    def read(self, timeout_s: float) -> bytes:
+        """Return the next piece of its output, empty at the end. Raises TimeoutError."""
+
+    def read_error(self, timeout_s: float) -> bytes:
+        """Return the next piece of its error output, empty at the end. Raises TimeoutError."""
+
+    def write(self, data: bytes, timeout_s: float | None = None) -> None:
+        """Write to its input. Raises OSError when it reads no more, or not in time."""
+
+    def end_input(self) -> None:
+        """Close its input. Raises OSError when it has ended."""
+
+    def wait(self, timeout_s: float) -> int:
+        """Return its exit status. Raises TimeoutError, and EOFError or OSError when the connection broke."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def close(self) -> None:
+        """Release its streams; nothing uses them any more."""
+
+
+def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_bytes: int) -> Raw:
+    """Give a command its whole input, and return its output and exit status.
+
+    Args:
+        process: The command.
+        stdin: Its input in pieces; it may end without reading all of them.
+        timeout_s: Seconds until it is ended.
+        limit_bytes: What it may print, to each of both outputs.
+
+    Raises:
+        TimeoutError: It did not end in time.
+        OutputLimitError: It printed more.
+        EOFError, OSError: The connection broke.
+    """
+    deadline = time.monotonic() + timeout_s
+
+    def read_all(read: Callable[[float], bytes]) -> bytes:
+        try:
+            return _read_all(read, deadline, limit_bytes)
+        except BaseException:
+            process.kill()  # which ends the writing and the other reading
+            raise
+
+    # Both outputs are read while the input is written, so that none of the three waits for another.
+    with contextlib.closing(process), ThreadPoolExecutor(2) as pool:
+        outputs = [pool.submit(read_all, read) for read in (process.read, process.read_error)]
+        try:
+            _feed(process, stdin)
+            stdout, stderr = (output.result() for output in outputs)
+            return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _feed(process: Process, stdin: Iterable[bytes]) -> None:
+    for piece in stdin:
+        try:
+            process.write(piece)
+        except (OSError, EOFError):
+            return
+    with contextlib.suppress(OSError, EOFError):
+        process.end_input()
+
+
+def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int) -> bytes:
+    data = bytearray()
+    while piece := read(max(0.0, deadline - time.monotonic())):
+        data += piece
+        if len(data) > limit_bytes:
+            raise OutputLimitError
+    return bytes(data)
+
+
+class LocalProcess:
+    """A command of this machine in a process session of its own: Ctrl-C does not reach it, and a time limit ends its whole group."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
+        self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
+
+    def read(self, timeout_s: float) -> bytes:
+        """See Process.read."""
+        return _read(self._output, timeout_s)
+
+    def read_error(self, timeout_s: float) -> bytes:
+        """See Process.read_error."""
+        return _read(self._errors, timeout_s)
+
+    def write(self, data: bytes, timeout_s: float | None = None) -> None:
+        """See Process.write. A command on this machine is waited for."""
+        del timeout_s
+        left = memoryview(data)
+        while left:
+            left = left[self._input.write(left) :]
+
+    def end_input(self) -> None:
+        """See Process.end_input."""
+        self._input.close()
+
+    def wait(self, timeout_s: float) -> int:
+        """See Process.wait."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def kill(self) -> None:
+        """See Process.kill."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=2)
+
+    def close(self) -> None:
+        """See Process.close."""
+        for pipe in (self._input, self._output, self._errors):
+            pipe.close()
+
+
+def _read(pipe: IO[bytes], timeout_s: float) -> bytes:
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    if not ready.poll(timeout_s * 1000):
+        raise TimeoutError
+    return pipe.read(PIECE)

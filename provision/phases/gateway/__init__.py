@@ -1,1 +1,0 @@
-"""The gateway: HAProxy before all serving hosts; its configuration is rendered here, and nothing else is done."""

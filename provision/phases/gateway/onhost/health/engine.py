@@ -1,1 +1,0 @@
-../../../serve/onhost/span/engine.py

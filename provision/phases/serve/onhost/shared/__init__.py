@@ -1,0 +1,1 @@
+"""What several programs on hosts have: it is packed into each of them, by its name in this tree."""

@@ -1,0 +1,177 @@
+"""What an engine shows on its own host: its metrics, the answer to a question, the processor time of its processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pkgutil
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+SERVER_ERROR, BUSY = 500, 503
+UNANSWERED = 100
+"""What a question without an answer counts as: enough failures, until one is answered."""
+
+
+def table(name: str, package: str = __package__) -> dict[str, Any]:
+    """Return a table of a package, which has it as JSON in the program.
+
+    Raises:
+        FileNotFoundError: The package has none of that name.
+    """
+    data = pkgutil.get_data(package, f"{name}.json")
+    if data is None:
+        raise FileNotFoundError(name)
+    return dict(json.loads(data))
+
+
+def metrics(text: str, names: Sequence[str]) -> dict[str, float]:
+    """Return the sums over all labels of metrics in Prometheus' text format; those that are missing are 0."""
+    totals = dict.fromkeys(names, 0.0)
+    for name, value in SAMPLE.findall(text):
+        if name in totals:
+            totals[name] += float(value)
+    return totals
+
+
+class Server:
+    """The server of the engine, asked over HTTP.
+
+    Args:
+        address: Where it listens.
+        port: Its port.
+        key: Its API key, where it has one.
+        answer_s: Seconds that its metrics may take.
+        patience_s: Seconds that an answer to a question may take.
+    """
+
+    def __init__(self, address: str, port: int, key: str | None, *, answer_s: float, patience_s: float) -> None:
+        self._at = address, port
+        self._answer_s = answer_s
+        self._headers = {"Content-Type": "application/json", "User-Agent": "firstlight-health-agent"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._patience_s = patience_s
+        self._model: str | None = None
+        self.is_asked = False
+        self.answers = self.failures = 0
+
+    def _request(self, method: str, path: str, body: object, timeout_s: float) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(*self._at, timeout=timeout_s)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, self._headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def metrics(self) -> str | None:
+        """Return its metrics; None where it does not answer in time.
+
+        Raises:
+            ConnectionRefusedError: Nothing listens there.
+        """
+        try:
+            return self._request("GET", "/metrics", None, self._answer_s)[1].decode(errors="replace")
+        except ConnectionRefusedError:
+            raise
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def figures(self, names: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, dict[str, float]]:
+        """Return what `values_of` reads in its metrics; None and nothing where it does not answer in time.
+
+        Raises:
+            ConnectionRefusedError: Nothing listens there.
+        """
+        text = self.metrics()
+        return values_of(text, names) if text is not None else (None, {})
+
+    def ask(self) -> None:
+        """Ask for one token, and return at once. What becomes of it shows in `is_asked`, `answers` and `failures`."""
+        self.is_asked = True
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
+        try:
+            status = self._completion()
+        except TimeoutError:
+            self.failures += UNANSWERED
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+            pass  # a server that ends; HAProxy sees that itself
+        else:
+            # A model that completes no text refuses with 4xx, a server with too much to do with 503: neither is a fault.
+            self.failures = self.failures + 1 if status >= SERVER_ERROR and status != BUSY else 0
+            self.answers += 1
+        finally:
+            self.is_asked = False
+
+    def _completion(self) -> int:
+        if self._model is None:
+            status, listed = self._request("GET", "/v1/models", None, self._patience_s)
+            if status != http.client.OK:
+                return status
+            self._model = str(json.loads(listed)["data"][0]["id"])
+        body = {"model": self._model, "prompt": "a", "max_tokens": 1}
+        status, _ = self._request("POST", "/v1/completions", body, self._patience_s)
+        if status == http.client.NOT_FOUND:  # another model is served there now
+            self._model = None
+        return status
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a unit. Times are in seconds; None where the unit's processes are unknown."""
+
+    engine_cpu_s: float | None = None
+    all_cpu_s: float | None = None
+    is_stopped: bool = False
+
+
+def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
+    """Read what the processes of a unit did.
+
+    Args:
+        paths: Files with process numbers; the first one that exists is read.
+        titles: How the titles of the processes that compute begin.
+    """
+    for path in paths:
+        try:
+            numbers = path.read_text().split()
+        except OSError:
+            continue
+        return _total([found for number in numbers if (found := _process(number))], tuple(titles))
+    return Processes()
+
+
+def _process(number: str) -> tuple[str, float, bool] | None:
+    """Return title, processor time and whether a signal stopped it; None for a process that has ended."""
+    try:
+        title = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+        fields = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "Tt"
+
+
+def _total(found: Sequence[tuple[str, float, bool]], titles: tuple[str, ...]) -> Processes:
+    engine = [one for one in found if one[0].startswith(titles)]
+    return Processes(
+        engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
+        all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
+        is_stopped=any(stopped for _, _, stopped in found),
+    )
+
+
+def values_of(text: str, names: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Return the values that show progress, and those that are read one by one, by their key in table `metrics`."""
+    single = [key for key in names if key != "progress"]
+    found = metrics(text, [*names["progress"], *(names[key] for key in single)])
+    return tuple(found[name] for name in names["progress"]), {key: found[names[key]] for key in single}

@@ -1,0 +1,355 @@
+"""Rules of the firewall of hosts behind a gateway: what they are, and what the kernel does with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import InventoryError
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
+from provision.features.firewall.rules import (
+    FIREWALL,
+    RULES,
+    START,
+    Opening,
+    RuleSet,
+    commands,
+    covers,
+    find_command,
+    firewall_of,
+    firewall_set,
+    openings_of,
+    reach_command,
+    render,
+    source_command,
+    sources_of,
+)
+from provision.fleet.inventory.conflicts import conflicts
+
+OPENINGS = (Opening(8000, ("127.0.0.2", "fd00::2")), Opening(8009, ("127.0.0.2",)))
+
+
+def host(port: int = 22, **settings: Any) -> Host:
+    return Host(
+        name="gpu-1", connection=Connection(kind="ssh", address="10.0.0.5", port=port), settings=Settings(**settings)
+    )
+
+
+def ports(*accepted: Opening) -> dict[int, tuple[str, ...]]:
+    return {one.port: one.sources for one in accepted}
+
+
+def test_gateways_reach_server_and_agent_and_monitoring_the_metrics() -> None:
+    found = openings_of(host(), 8000, ["10.0.0.2", "10.0.0.1"], ["10.0.0.3"])
+    assert ports(*found) == {
+        8000: ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+        8009: ("10.0.0.1", "10.0.0.2"),
+        9100: ("10.0.0.3",),
+    }
+
+
+def test_without_a_gateway_everybody_may_use_the_server() -> None:
+    assert ports(*openings_of(host(), 8000, None, ["10.0.0.3"])) == {9100: ("10.0.0.3",)}
+    assert openings_of(host(), 8000, None, None) == ()
+    assert openings_of(host(), None, ["10.0.0.1"], None) == (), "it serves nothing"
+
+
+def test_a_host_that_is_its_own_gateway_is_reached_by_itself_alone() -> None:
+    found = openings_of(host(), 8000, [], None)
+    assert ports(*found) == {8000: (), 8009: ()}
+    assert "accept" not in render(found).split('iifname "lo" accept')[1]
+
+
+def test_networks_are_accepted_once_in_both_families() -> None:
+    accept = ("10.1.0.7/24", "10.1.0.9", "2001:db8::/32", "10.0.0.1")
+    found = openings_of(host(firewall_accept=accept), 8000, ["10.0.0.1", "2001:db8::9"], None)
+    assert ports(*found)[8000] == ("10.0.0.1", "10.1.0.0/24", "2001:db8::/32")
+
+
+def test_a_setting_that_is_no_address_is_found() -> None:
+    assert [one.setting for one in conflicts(Settings(firewall_accept=("10.0.0.0/24", "gate")))] == ["firewall_accept"]
+
+
+@pytest.mark.parametrize(
+    ("one", "port", "ssh"), [(host(), 22, ()), (host(port=8009), 8000, ()), (host(), 8000, (8000,))]
+)
+def test_the_port_of_ssh_is_never_closed(one: Host, port: int, ssh: tuple[int, ...]) -> None:
+    with pytest.raises(InventoryError, match="is the port of SSH, which no rule may close"):
+        openings_of(one, port, ["10.0.0.1"], None, ssh_ports=ssh)
+
+
+def test_equal_rules_are_equal_bytes() -> None:
+    one = openings_of(host(), 8000, ["10.0.0.2", "10.0.0.1"], None)
+    other = openings_of(host(), 8000, ["10.0.0.1", "10.0.0.2", "10.0.0.1"], None)
+    assert firewall_set(one, "/opt/firstlight") == firewall_set(other, "/opt/firstlight")
+    more = firewall_set(openings_of(host(), 8000, ["10.0.0.1"], None), "/opt/firstlight")
+    assert more.digest != firewall_set(one, "/opt/firstlight").digest
+
+
+@pytest.mark.parametrize("rule_set", [FIREWALL, START])
+def test_the_unit_loads_and_removes_the_rules(rule_set: RuleSet) -> None:
+    one = firewall_set(OPENINGS, "/opt/firstlight", rule_set)
+    unit = one.units[rule_set.unit]
+    assert one.running == (rule_set.unit,)
+    assert f"ExecStart=nft -f /opt/firstlight/{rule_set.name}/current/{RULES}\n" in unit
+    assert f"ExecStop=-nft delete table {rule_set.table}\n" in unit
+    assert f"\ntable {rule_set.table} {{\n" in one.files[RULES]
+    assert "$" not in unit
+
+
+def test_rules_cover_openings_that_are_all_among_them() -> None:
+    assert covers(render(OPENINGS), OPENINGS[:1])
+    assert covers(render(OPENINGS, START), OPENINGS)
+    assert not covers(render(OPENINGS[:1]), OPENINGS)
+    assert not covers(render([Opening(8000, ("127.0.0.2",))]), OPENINGS[:1]), "another address"
+    assert not covers("", OPENINGS)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("ufw: Status: active\nfirewalld: \n", "ufw"),
+        ("ufw: Status: inactive\nfirewalld: running\n", "firewalld"),
+        ("ufw: Status: inactive\nfirewalld: not running\n", "nftables"),
+        ("ufw: \nfirewalld: \n", "nftables"),
+        ("", "nftables"),
+    ],
+)
+def test_the_firewall_of_a_host_is_found(said: str, expected: str) -> None:
+    assert firewall_of(said) == expected
+
+
+def test_the_command_that_finds_it_says_nothing_of_what_is_not_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", find_command()], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert firewall_of(done.stdout) == "nftables"
+    (tmp_path / "ufw").write_text("#!/bin/sh\necho 'Status: active'\n")
+    (tmp_path / "ufw").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", find_command()], env=environment, capture_output=True, text=True, check=True
+    )
+    assert firewall_of(done.stdout) == "ufw"
+
+
+def test_what_is_typed_for_other_firewalls() -> None:
+    opening = (Opening(8000, ("10.0.0.1", "fd00::1")),)
+    assert commands("ufw", opening) == (
+        "ufw prepend deny proto tcp to any port 8000",
+        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8000",
+        "ufw prepend allow proto tcp from fd00::1 to any port 8000",
+    )
+    rich = 'rule priority="-20" family="{}" source address="{}" port port="8000" protocol="tcp" accept'
+    assert commands("firewalld", opening) == (
+        f"firewall-cmd --permanent --add-rich-rule='{rich.format('ipv4', '10.0.0.1')}'",
+        f"firewall-cmd --permanent --add-rich-rule='{rich.format('ipv6', 'fd00::1')}'",
+        'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" port port="8000" protocol="tcp" reject\'',
+        "firewall-cmd --reload",
+    )
+    ports = (Opening(32768, ("10.1.0.2",), last=60999, address="10.1.0.1"),)
+    assert commands("ufw", ports) == (
+        "ufw prepend deny proto tcp to 10.1.0.1 port 32768:60999",
+        "ufw prepend allow proto tcp from 10.1.0.2 to 10.1.0.1 port 32768:60999",
+    )
+    to = 'destination address="10.1.0.1" port port="32768-60999" protocol="tcp"'
+    assert commands("firewalld", ports)[:2] == (
+        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-20" family="ipv4" source address="10.1.0.2" {to} accept\'',
+        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" family="ipv4" {to} reject\'',
+    )
+    assert not [line for line in commands("ufw", opening, refuse=False) if "deny" in line]
+    assert not [line for line in commands("firewalld", opening, refuse=False) if "reject" in line]
+
+
+def test_the_addresses_of_a_gateway_are_those_that_it_connects_from() -> None:
+    said = (
+        "gpu-1 10.0.0.5 dev eth1 src 10.0.0.1 uid 0 \\    cache \n"
+        "gpu-1 2001:db8::5 from :: dev eth1 proto kernel src 2001:db8::1 metric 256 pref medium\n"
+        "gpu-2 local 10.0.0.1 dev lo src 127.0.0.1 uid 0 \\    cache <local> \n"
+        "gpu-3 \n"
+    )
+    assert sources_of(said) == {"gpu-1": ("10.0.0.1", "2001:db8::1")}
+    assert sources_of("") == {}
+
+
+IN_NAMESPACE = r"""
+import json, socket, subprocess, sys, threading
+rules, typed, source, reach = json.loads(sys.argv[1])
+
+def run(*words, **more):
+    return subprocess.run(words, capture_output=True, text=True, check=True, **more).stdout
+
+# An interface that is not lo: packets between these two ends are those of two machines.
+for words in (
+    "link set lo up", "link add inner type veth peer name outer", "netns add there", "link set outer netns there",
+    "addr add 10.9.0.1/24 dev inner", "addr add fd09::1/64 dev inner nodad", "link set inner up",
+):
+    run("ip", *words.split())
+for words in ("link set lo up", "link set outer up"):
+    run("ip", "-n", "there", *words.split())
+for number in (2, 3):
+    run("ip", "-n", "there", "addr", "add", f"10.9.0.{number}/24", "dev", "outer")
+    run("ip", "-n", "there", "addr", "add", f"fd09::{number}/64", "dev", "outer", "nodad")
+
+def listen(port):
+    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    def serve():
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+    def answer(connection):
+        while data := connection.recv(9):
+            connection.sendall(data)
+    threading.Thread(target=serve, daemon=True).start()
+
+for port in (22, 8000, 8009, 8150):
+    listen(port)
+
+CONNECT = '''
+import socket, sys
+address, port, source = sys.argv[1:]
+try:
+    socket.create_connection((address, int(port)), timeout=5, source_address=(source, 0) if source else None)
+    print("accepted")
+except ConnectionRefusedError:
+    print("refused")
+except OSError as error:
+    print(type(error).__name__)
+'''
+
+def connect(port, source, address="10.9.0.1", namespace=("ip", "netns", "exec", "there")):
+    return run(*namespace, sys.executable, "-c", CONNECT, address, str(port), source).strip()
+
+def look():
+    return {
+        "gateway": connect(8000, "10.9.0.2"), "other": connect(8000, "10.9.0.3"),
+        "gateway agent": connect(8009, "10.9.0.2"), "other agent": connect(8009, "10.9.0.3"),
+        "gateway 6": connect(8000, "fd09::2", "fd09::1"), "other 6": connect(8000, "fd09::3", "fd09::1"),
+        "other ssh": connect(22, "10.9.0.3"), "other ssh 6": connect(22, "fd09::3", "fd09::1"),
+        "member": connect(8150, "10.9.0.2"), "no member": connect(8150, "10.9.0.3"),
+        "another address": connect(8150, "fd09::3", "fd09::1"),
+        "itself": connect(8000, "", "10.9.0.1", ()), "loopback": connect(8000, "", "127.0.0.1", ()),
+    }
+
+def load(text):
+    subprocess.run(["nft", "-c", "-f", "-"], input=text, text=True, check=True)
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+
+found = {"before": look()}
+run("nft", "add table inet other")
+load(rules[0])
+found["loaded"] = look()
+found["reached"] = run("ip", "netns", "exec", "there", "sh", "-c", reach).split()
+found["source"] = run("ip", "netns", "exec", "there", "sh", "-c", source)
+once = run("nft", "list", "ruleset")
+load(rules[0])
+found["twice is once"] = run("nft", "list", "ruleset") == once
+stream = subprocess.Popen(
+    ["ip", "netns", "exec", "there", sys.executable, "-uc",
+     "import socket\ns = socket.create_connection(('10.9.0.1', 8000), timeout=5, source_address=('10.9.0.2', 0))\n"
+     "print('open')\ninput()\ns.sendall(b'word')\nprint(s.recv(9).decode())"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+stream.stdout.readline()
+load(rules[1])
+found["changed"] = look()
+found["stream"] = stream.communicate("\n", timeout=20)[0].strip()
+run("nft", "delete", "table", "inet", "firstlight")
+found["removed"] = look()
+run("sh", "-c", typed)
+found["typed"] = look()
+run("sh", "-c", typed)
+found["typed twice"] = look()
+found["tables"] = run("nft", "list", "tables").split("\n")
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Load, change and remove rules in a network namespace of its own; return who was accepted each time."""
+    lacking = [program for program in ("nft", "ip", "unshare") if shutil.which(program) is None]
+    if lacking or os.geteuid() != 0:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+            pytest.fail(f"not root, or without {lacking}")
+        pytest.skip(f"not root, or without {lacking}: rules of the firewall are NOT TESTED in a kernel")
+    gateway, other = ("10.9.0.2", "fd09::2"), ("10.9.0.3", "fd09::3")
+
+    def openings(sources: tuple[str, str]) -> tuple[Opening, ...]:
+        ports = Opening(8100, sources[:1], last=8200, address="10.9.0.1")
+        return Opening(8000, sources), Opening(8009, sources[:1]), ports
+
+    rules = [render(openings(sources)) for sources in (gateway, other)]
+    typed = " && ".join(commands("nftables", openings(gateway)))
+    source = source_command({"gpu-1": "10.9.0.1", "gpu-2": "fd09::1"})
+    reach = reach_command({"gpu-1": ("10.9.0.1", 8000), "gpu-2": ("10.9.0.1", 8010)})
+    script = tmp_path_factory.mktemp("namespace") / "try.py"
+    script.write_text(IN_NAMESPACE)
+    # A mount namespace of its own keeps the names of network namespaces to itself.
+    command = [
+        "unshare",
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"',
+    ]
+    done = subprocess.run(
+        [*command, "sh", sys.executable, str(script), json.dumps([rules, typed, source, reach])],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+OPEN = "accepted"
+ACCEPTED = {"gateway", "gateway agent", "gateway 6", "member"}
+REFUSED = {"other", "other agent", "other 6", "gateway agent 6", "no member"}
+ALWAYS = {"other ssh", "other ssh 6", "itself", "loopback", "another address"}
+
+
+def test_only_the_gateway_the_host_itself_and_ssh_are_accepted(found: dict[str, Any]) -> None:
+    assert set(found["before"].values()) == {OPEN}
+    assert {who for who, what in found["loaded"].items() if what == OPEN} == ACCEPTED | ALWAYS
+    assert {what for who, what in found["loaded"].items() if who in REFUSED} == {"refused"}, "at once, not by silence"
+
+
+def test_rules_that_are_loaded_again_are_the_same(found: dict[str, Any]) -> None:
+    assert found["twice is once"]
+
+
+def test_another_gateway_takes_the_place_of_the_first_and_running_streams_go_on(found: dict[str, Any]) -> None:
+    assert {who for who, what in found["changed"].items() if what == OPEN} == {
+        "other",
+        "other agent",
+        "other 6",
+        "no member",
+    } | ALWAYS
+    assert found["stream"] == "word"
+
+
+def test_nothing_is_left_of_removed_rules_and_tables_of_others_stay(found: dict[str, Any]) -> None:
+    assert found["removed"] == found["before"]
+    assert "table inet other" in found["tables"]
+
+
+def test_what_a_person_types_does_the_same(found: dict[str, Any]) -> None:
+    assert found["typed"] == found["loaded"]
+    assert found["typed twice"] == found["loaded"]
+
+
+def test_a_gateway_says_where_it_connects_from_and_what_it_reaches(found: dict[str, Any]) -> None:
+    sources = sources_of(found["source"])
+    assert (sources["gpu-1"], sources["gpu-2"][0][:6]) == (("10.9.0.2",), "fd09::")
+    assert found["reached"] == ["gpu-1"]

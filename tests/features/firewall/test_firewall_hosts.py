@@ -1,0 +1,181 @@
+"""Firewalls of the hosts of a run: when rules are loaded, changed and removed, and what the run says instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.models.records import PhaseResult
+from provision.pipeline.context import RunContext
+from tests.features.firewall.fake_firewalls import FakeHost, Fleet, fleet
+
+__all__ = ["fleet"]
+
+
+def serve(context: RunContext, name: str) -> PhaseResult:
+    return context.outcomes.results[name]["serve"]
+
+
+def lines_of(note: str) -> list[str]:
+    """Return the commands in the file that a note names."""
+    comment = ["#!/bin/sh", "set -e"]
+    lines = Path(note.rpartition(" ")[2]).read_text().splitlines()
+    return [line for line in lines if line not in comment and not line.startswith("# As root on")]
+
+
+def test_by_default_the_run_says_what_to_type_and_changes_nothing(fleet: Fleet) -> None:
+    fleet.hosts["gpu-2"].firewall = "ufw: Status: active\n"
+    context = fleet.run()
+    assert fleet.played == []
+    one, two = serve(context, "gate").notes
+    assert one.startswith(
+        "no firewall was changed; so that only the gateway can reach gpu-1: firstlight_firewall: set, or as root"
+    )
+    assert one.endswith("firewall/gpu-1.sh")
+    (typed,) = lines_of(one)
+    assert typed.startswith("nft 'add table inet firstlight;")
+    assert "tcp dport 8000" in typed
+    assert lines_of(two) == [
+        "ufw prepend deny proto tcp to any port 8000",
+        "ufw prepend deny proto tcp to any port 8009",
+        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8000",
+        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8009",
+    ]
+    assert "gpu-1" not in context.outcomes.results
+
+
+def test_rules_are_loaded_once_and_follow_the_gateway(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert "tcp dport 8000 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.1 } accept" in fleet.rules("gpu-1")
+    assert serve(context, "gpu-1").text == "only gateways and monitoring reach port 8000, 8009"
+    assert serve(context, "gpu-1").changed
+    assert fleet.run(firewall="set").outcomes.results.keys() == {"gate"}
+    assert fleet.played == []
+    fleet.hosts["gate"].sources = "10.0.0.7"
+    fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert "10.0.0.7" in fleet.rules("gpu-2")
+    assert "10.0.0.1" not in fleet.rules("gpu-2")
+
+
+def test_a_firewall_that_decides_as_well_is_named(fleet: Fleet) -> None:
+    fleet.hosts["gpu-1"].firewall = "firewalld: running\n"
+    context = fleet.run(firewall="set")
+    (note,) = serve(context, "gpu-1").notes
+    assert note.startswith("firewalld decides there as well; where it refuses one of them")
+    assert lines_of(note)[-1] == "firewall-cmd --reload"
+    assert not [line for line in lines_of(note) if "reject" in line]
+    assert serve(context, "gpu-2").notes == ()
+
+
+@pytest.mark.parametrize("change", [{"firewall": "tell"}, {"firewall": "set", "gateway": False}])
+def test_rules_are_removed_with_the_setting_and_with_the_last_gateway(fleet: Fleet, change: dict[str, Any]) -> None:
+    fleet.run(firewall="set")
+    context = fleet.run(**change)
+    assert fleet.played == [("remove", ["gpu-1", "gpu-2"])]
+    assert serve(context, "gpu-1").text == "the rules of its firewall were removed"
+    fleet.run(**change)
+    assert fleet.played == []
+
+
+def test_rules_that_lock_a_gateway_out_are_taken_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = fleet.hosts["gate"]
+
+    def answer(command: str) -> str:
+        said = FakeHost._answer(gate, command)
+        if "/dev/tcp" in command:
+            return "\n".join(word for word in said.split() if word != "gpu-2:8000" or not fleet.hosts["gpu-2"].units)
+        return said
+
+    monkeypatch.setattr(gate, "_answer", answer)
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"]), ("remove", ["gpu-2"])]
+    failed = serve(context, "gpu-2")
+    assert failed.status == "failed"
+    assert "gate did not reach port 8000 any more; they were removed" in str(failed.text)
+    assert "firstlight_firewall_accept" in str(failed.hint)
+    assert serve(context, "gpu-1").status == "ok"
+
+
+def test_a_host_whose_server_does_not_answer_anyway_keeps_its_rules(fleet: Fleet) -> None:
+    fleet.hosts["gate"].refused = {"gpu-1"}
+    context = fleet.run(firewall="set")
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    assert serve(context, "gpu-1").status == "ok"
+
+
+def test_a_host_is_left_as_it_is_where_the_gateways_address_is_unknown(fleet: Fleet) -> None:
+    fleet.run(firewall="set")
+    before = fleet.rules("gpu-1")
+    fleet.hosts["gate"].sources = ""
+    context = fleet.run(firewall="set")
+    assert fleet.played == []
+    assert fleet.rules("gpu-1") == before
+    assert serve(context, "gpu-1").status == "warn"
+    assert "from which address gate reaches it is unknown" in str(serve(context, "gpu-1").text)
+
+
+def test_a_run_over_a_part_of_the_inventory_changes_no_firewall(fleet: Fleet) -> None:
+    fleet.run(firewall="set", limited=True)
+    assert fleet.played == []
+
+
+def test_rules_need_root(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set", root=False)
+    assert fleet.played == []
+    assert "need root" in str(serve(context, "gpu-1").text)
+
+
+def test_a_port_of_ssh_is_refused(fleet: Fleet) -> None:
+    context = fleet.run(firewall="set", health_port=22)
+    assert fleet.played == []
+    assert "is the port of SSH" in str(serve(context, "gpu-1").text)
+
+
+def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(fleet: Fleet) -> None:
+    fleet.hosts["gpu-1"].sources, fleet.hosts["gpu-2"].sources = "10.1.0.1", "10.1.0.9"
+    context = fleet.run(firewall="set", span=True, gateway=False)
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"])]
+    new = "tcp flags & (syn | ack) == syn"
+    # The program of gpu-2 connects from its address in the span, its engine from the one that the route names.
+    for port in ("        tcp dport 29501", "        tcp dport 29502", "ip daddr 10.1.0.1 tcp dport 32768-60999"):
+        assert f"{port} {new} ip saddr {{ 10.1.0.2, 10.1.0.9 }} accept" in fleet.rules("gpu-1")
+        assert f"{port} {new} reject with tcp reset" in fleet.rules("gpu-1")
+    assert "29501" not in fleet.rules("gpu-2")
+    assert f"ip daddr 10.1.0.2 tcp dport 32768-60999 {new} ip saddr {{ 10.1.0.1 }} accept" in fleet.rules("gpu-2")
+    assert "8000" not in fleet.rules("gpu-1"), "anybody may use the server"
+    assert str(serve(context, "gpu-1").text).endswith(
+        "only the hosts of its model reach port 29501, 29502, 32768-60999"
+    )
+    fleet.run(firewall="set", span=True, gateway=False)
+    assert fleet.played == []
+    fleet.run(firewall="set", gateway=False)
+    assert fleet.played == [("remove", ["gpu-1", "gpu-2"])], "they are in no span any more"
+
+
+def test_what_to_type_for_a_span_is_said_at_each_of_its_hosts(fleet: Fleet) -> None:
+    context = fleet.run(span=True, gateway=False)
+    assert fleet.played == []
+    for name in ("gpu-1", "gpu-2"):
+        (note,) = serve(context, name).notes
+        assert note.startswith(
+            f"no firewall was changed; so that only the hosts of its model can reach {name}: firstlight_firewall: set"
+        )
+        (typed,) = lines_of(note)
+        assert "tcp dport 32768-60999" in typed
+
+
+def test_rules_that_lock_a_host_of_a_span_out_are_taken_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = fleet.hosts["gpu-2"]
+
+    def answer(command: str) -> str:
+        return "" if "/dev/tcp" in command and fleet.hosts["gpu-1"].units else FakeHost._answer(other, command)
+
+    monkeypatch.setattr(other, "_answer", answer)
+    context = fleet.run(firewall="set", span=True)
+    assert fleet.played == [("load", ["gpu-1", "gpu-2"]), ("remove", ["gpu-1"])]
+    assert "gpu-2 did not reach port 29501 any more; they were removed" in str(serve(context, "gpu-1").text)
+    assert "firstlight_span_address" in str(serve(context, "gpu-1").hint)

@@ -1,0 +1,120 @@
+"""The hosts to which a gateway passes requests, and their addresses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import InventoryError
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
+from provision.features.gateway import backends
+from provision.fleet.inventory.addresses import gateway_endpoint
+from provision.pipeline.served import Served
+
+
+def host(name: str, *groups: str, address: str = "192.0.2.1", **settings: Any) -> Host:
+    connection = Connection(kind="ssh", address=address)
+    return Host(name=name, groups=groups, connection=connection, settings=Settings(**settings))
+
+
+GATE = host("gate", "gateway", address="192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("groups", "is_gateway", "is_provisioned"),
+    [(("gateway",), True, False), (("gateway", "gpus"), True, True), (("gpus",), False, True), ((), False, True)],
+)
+def test_a_host_only_in_the_group_gateway_is_only_a_gateway(
+    groups: tuple[str, ...], is_gateway: bool, is_provisioned: bool
+) -> None:
+    assert (host("h", *groups).is_gateway, host("h", *groups).is_provisioned) == (is_gateway, is_provisioned)
+
+
+@pytest.mark.parametrize(
+    ("bind", "reached"),
+    [("10.0.0.5", "10.0.0.5"), ("0.0.0.0", "192.0.2.1"), ("::", "192.0.2.1"), ("[fd00::5]", "fd00::5")],
+)
+def test_a_host_is_reached_at_its_address(bind: str, reached: str) -> None:
+    [found] = backends.backends_of(GATE, [GATE, host("h")], {"h": Served("m", bind, 8001, "key")})
+    assert (found.name, found.model, found.address, found.port, found.key) == ("h", "m", reached, 8001, "key")
+
+
+@pytest.mark.parametrize(
+    ("bind", "reached"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.5", "10.0.0.5")]
+)
+def test_a_gateway_that_serves_reaches_itself(bind: str, reached: str) -> None:
+    [found] = backends.backends_of(GATE, [GATE], {"gate": Served("m", bind, 8000, None)})
+    assert found.address == reached
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])
+def test_a_host_that_listens_only_on_loopback_is_named(bind: str) -> None:
+    served = {"h": Served("m", bind, 8000, None), "i": Served("m", "10.0.0.1", 8000, None)}
+    with pytest.raises(InventoryError) as refused:
+        backends.backends_of(GATE, [GATE, host("h"), host("i")], served)
+    assert refused.value.text == f"gateway `gate` cannot reach every host: host `h` listens on {bind}"
+    assert "firstlight_bind" in str(refused.value.hint)
+
+
+def test_a_gateway_needs_a_host() -> None:
+    with pytest.raises(InventoryError, match="has nothing to pass requests to"):
+        backends.backends_of(GATE, [GATE, host("h")], {})
+
+
+def test_the_state_of_a_gateway_is_read_again() -> None:
+    served = {"b": Served("m", "10.0.0.2", 8000, None), "a": Served("m", "10.0.0.1", 8000, "key")}
+    assert backends.remembered(backends.to_remember(served)) == served
+    for damaged in ("", "{", "[]", '{"a": {"model": 1}}', '{"a": 2}'):
+        assert backends.remembered(damaged) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "endpoint", "names"),
+    [
+        ({}, "https://192.0.2.1:8443/v1", ["IP:192.0.2.1", "DNS:localhost", "IP:127.0.0.1"]),
+        (
+            {"gateway_bind": "::1", "gateway_port": 443},
+            "https://[::1]:443/v1",
+            ["IP:::1", "DNS:localhost", "IP:127.0.0.1"],
+        ),
+        (
+            {"gateway_bind": "127.0.0.1", "gateway_tls": False},
+            "http://127.0.0.1:8443/v1",
+            ["IP:127.0.0.1", "DNS:localhost"],
+        ),
+    ],
+)
+def test_clients_get_the_address_of_the_gateway(settings: dict[str, Any], endpoint: str, names: list[str]) -> None:
+    gate = host("gate", "gateway", **settings)
+    assert gateway_endpoint(gate, backends.reached_at(gate)) == endpoint
+    assert backends.certificate_names(gate) == names
+
+
+def make_certificate(folder: Path, name: str) -> tuple[str, str]:
+    """A self-signed certificate for 127.0.9.1, and its key."""
+    crt, key = folder / f"{name}.crt", folder / f"{name}.key"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.9.1", "-keyout", str(key), "-out", str(crt)]
+    subprocess.run(words, check=True, capture_output=True)
+    return crt.read_text(), key.read_text()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_certificate_must_have_its_own_key(tmp_path: Path) -> None:
+    (first, first_key), (_, other_key) = make_certificate(tmp_path, "a"), make_certificate(tmp_path, "b")
+    path = tmp_path / "gateway.pem"
+    path.write_text(first + first_key)
+    assert backends.read_certificate(str(path), "gate") == first + first_key
+    assert backends.read_certificate(None, "gate") is None
+    for text, why in ((first + other_key, "its key belongs to another certificate"), (first, ""), ("no", "")):
+        path.write_text(text)
+        with pytest.raises(InventoryError) as refused:
+            backends.read_certificate(str(path), "gate")
+        assert refused.value.text.startswith(f"gateway `gate`: certificate `{path}` cannot be used: {why}")
+        assert "PEM" in str(refused.value.hint)
+        assert other_key not in refused.value.render()

@@ -1,0 +1,416 @@
+"""`./firstlight gateway drain | ready | status`, and restarts behind a gateway: a real HAProxy before stub engines on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import FirstlightError
+from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.invocation import Invocation
+from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Settings
+from provision.core.run_folder import RunFolder
+from provision.features.gateway import operations, restarts
+from provision.features.gateway.restarts import Restarts
+from provision.pipeline import CommandRequest
+from provision.pipeline.context import RunContext
+from provision.pipeline.options import RunOptions
+from provision.report.live import open_progress
+from tests.features.gateway.running import Site, running, wait_until
+from tests.features.gateway.test_haproxy import installed, read_tokens
+from tests.fleet.command_runner import CommandRunner
+
+__all__ = ["installed"]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a gateway belongs to root"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway before two hosts with a model and one with another; tests leave it as it was."""
+    with running(tmp_path_factory.mktemp("gateway"), {"h1": "m", "h2": "m", "x": "o"}) as made:
+        yield made
+
+
+def local(site: Site, **variables: Any) -> dict[str, Any]:
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    return {**here, "firstlight_prefix": str(site.folder), **variables}
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, with what it printed or the error that the command line prints."""
+
+    code: int
+    out: str = ""
+    error: str = ""
+    hint: str = ""
+
+
+@dataclass
+class Commands:
+    """`./firstlight gateway ...` in this process."""
+
+    site: Site
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(
+        self, command: Callable[..., int], *names: str, gateways: dict[str, Any] | None = None, **options: Any
+    ) -> Said:
+        path = inventory(self.site, self.folder, gateways)
+        request = CommandRequest(
+            "gateway", path, None, {}, self.folder / "logs", invocation=Invocation(inventory=str(path))
+        )
+        self.capsys.readouterr()
+        try:
+            code = command(request, *([names] if names else []), **{"as_json": False, **options})
+        except FirstlightError as error:
+            return Said(error.exit_code, error=error.text, hint=str(error.hint))
+        return Said(code, self.capsys.readouterr().out)
+
+    def drain(self, *names: str, **options: Any) -> Said:
+        return self(operations.drain, *names, **{"within_s": 0, "force": False, **options})
+
+    def ready(self, *names: str) -> Said:
+        return self(operations.ready, *names)
+
+    def status(self, **options: Any) -> Said:
+        return self(operations.status, **options)
+
+
+@pytest.fixture
+def commands(site: Site, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(site, site.folder, capsys)
+
+
+def inventory(site: Site, folder: Path, gateways: dict[str, Any] | None = None) -> Path:
+    serving = {name: local(site) for name in ("h1", "h2", "h3", "x")}
+    groups = {"gateway": {"hosts": gateways or {"gate": local(site)}}, "serving": {"hosts": serving}}
+    path = folder / "hosts.yml"
+    path.write_text(json.dumps({"all": {"children": groups}}))
+    return path
+
+
+def states(site: Site) -> dict[str, str]:
+    return {one.host: one.state for one in site.traffic().hosts}
+
+
+@contextmanager
+def open_stream(site: Site, name: str) -> Iterator[Iterator[str]]:
+    """A stream of which a host has sent one token, and sends the others when its stub is stepped."""
+    other = {"h1": "h2", "h2": "h1"}[name]
+    site.traffic(drain=[other])
+    site.stubs[name].mode("stepwise")
+    try:
+        stream = read_tokens(site, "m")
+        site.stubs[name].step()
+        assert next(stream) == "0 "
+        site.traffic(ready=[other])
+        yield stream
+    finally:
+        site.stubs[name].mode("ok")
+
+
+def test_a_drained_host_ends_its_streams_and_gets_nothing_new(site: Site, commands: Commands) -> None:
+    with open_stream(site, "h1") as stream:
+        assert commands.drain("h1") == Said(0, "h1: drained at gate; 1 request still running\n")
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        for _ in range(4):
+            site.stubs["h1"].step()
+        assert list(stream) == ["1 ", "2 ", "3 ", "4 ", "end"]
+    [gate] = json.loads(commands.drain("h1", as_json=True).out)["gateways"]
+    [h1, h2, x] = gate["hosts"]
+    assert (h1["state"], h1["sessions"], h1["share"]) == ("drained", 0, 0.0)
+    assert (h2["state"], h2["share"], x["share"]) == ("up", 100.0, 100.0)
+    assert commands.ready("h1") == Said(0, "h1: takes requests again at gate\n")
+    [change] = [json.loads(line) for line in (site.folder / "logs/latest/changes.jsonl").read_text().splitlines()]
+    assert (change["how"], change["host"], change["ready"]) == ("traffic", "gate", ["h1"])
+    assert {site.chat().host for _ in range(10)} == {"h1", "h2"}
+
+
+def test_a_drain_waits_for_the_streams_of_the_process_before_a_reload_too(site: Site, tmp_path: Path) -> None:
+    with open_stream(site, "h1") as stream:
+        site.reload(replace(site.gateway, clients={**site.gateway.clients, "more": "sk-more"}))
+        command = CommandRunner(tmp_path / "logs")
+        waiting = command.start("gateway", "drain", "h1", "-i", str(inventory(site, tmp_path)))
+        wait_until(lambda: states(site)["h1"] == "drained", "it is never drained")
+        assert waiting.poll() is None
+        for _ in range(4):
+            site.stubs["h1"].step()
+        assert list(stream)[-1] == "end"
+        ended = command.end(waiting)
+    assert (ended.code, ended.out) == (0, "h1: drained at gate; no request is left\n"), ended.output()
+    site.traffic(ready=["h1"])
+
+
+def test_who_is_drained_stays_so_over_a_reload_with_other_hosts_and_a_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m", "x": "a"}) as site:
+        commands = Commands(site, tmp_path, capsys)
+        assert commands.drain("h1").code == 0
+        site.reload(replace(site.gateway, backends=tuple(one for one in site.gateway.backends if one.name != "x")))
+        assert states(site) == {"h1": "drained", "h2": "up"}, "the number of the model changed with the reload"
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        site.process.terminate()
+        site.process.wait(60)
+        site.start()
+        wait_until(lambda: site.chat().status == 200, "it never answers")
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        site.wait("h2", "UP")
+        shown = commands.status().out.splitlines()
+        assert [line.split()[1:3] for line in shown[2:]] == [["h1", "drained"], ["h2", "up"]]
+        assert commands.ready("h1").code == 0
+        site.reload(replace(site.gateway, clients={"one": "sk-client-one"}))
+        assert states(site) == {"h1": "up", "h2": "up"}
+
+
+def test_the_last_host_of_a_model_is_drained_by_force_only(site: Site, commands: Commands) -> None:
+    refused = commands.drain("x")
+    assert (refused.code, refused.error) == (2, "gateway `gate` would have no host for model `o` without `x`")
+    assert "--force" in refused.hint
+    assert commands.drain("h1", "h2").code == 2
+    assert set(states(site).values()) == {"up"}, "nothing was changed"
+    assert commands.drain("x", force=True).code == 0
+    assert (site.chat("o").status, site.chat("m").status) == (503, 200)
+    assert commands.ready("x").code == 0
+    assert site.chat("o").status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("h11", "the inventory has no host `h11`", "did you mean `h1`"),
+        ("h3", "host `h3` is behind no gateway of the inventory", "./firstlight gateway"),
+    ],
+)
+def test_a_host_that_is_not_behind_it_is_named(site: Site, commands: Commands, name: str, text: str, hint: str) -> None:
+    refused = commands.drain("h2", name)
+    assert refused.code == 2
+    assert text in refused.error
+    assert hint in refused.hint
+    assert states(site)["h2"] == "up"
+
+
+def test_all_gateways_drain_or_none(site: Site, commands: Commands, tmp_path: Path) -> None:
+    gateways = {"gate": local(site), "gate2": local(site, firstlight_prefix=str(tmp_path))}
+    refused = commands(operations.drain, "h1", within_s=0, force=False, gateways=gateways)
+    assert refused.code == 1
+    assert refused.error.startswith("gateway `gate2` is not set up")
+    assert refused.error.endswith("nothing was changed")
+    assert states(site)["h1"] == "up"
+    shown = commands.status(gateways=gateways, as_json=True)
+    document = json.loads(shown.out)
+    assert shown.code == 1
+    assert [one["gateway"] for one in document["gateways"]] == ["gate"]
+    assert [one["host"] for one in document["missing"]] == ["gate2"]
+
+
+def test_a_gateway_that_fails_while_others_drain_takes_the_others_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        other = replace(site.gateway, run_folder=str(tmp_path / "other"), folder=f"{tmp_path}/other/gateway")
+        second = Site(tmp_path / "other", replace(other, port=site.gateway.port + 1), site.stubs, site.process)
+        second.write()
+        second.start()
+        try:
+            second.wait("h1", "UP")
+            second.wait("h2", "UP")
+            # Its figures can be read, and what is drained cannot be written.
+            (tmp_path / "other/gateway/drained.json.new").mkdir()
+            gateways = {"gate": local(site), "gate2": local(second)}
+            refused = Commands(site, tmp_path, capsys).drain("h1", gateways=gateways)
+            assert refused.code == 1
+            assert refused.error.startswith("gateway `gate2`: ")
+            assert refused.error.endswith("drained.json.new: Is a directory; nothing was changed")
+            assert (states(site)["h1"], states(second)["h1"]) == ("up", "up")
+        finally:
+            second.process.terminate()
+            second.process.wait(60)
+
+
+def test_haproxy_that_does_not_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        site.process.terminate()
+        site.process.wait(60)
+        refused = Commands(site, tmp_path, capsys).drain("h1")
+        assert refused.code == 1
+        assert "HAProxy does not answer" in refused.error
+        assert "systemctl status firstlight-gateway.service" in refused.hint
+        site.start()
+        site.wait("h1", "UP")
+        assert states(site)["h1"] == "up", "the drain that failed is not remembered"
+
+
+def test_an_interrupted_drain_says_how_the_host_comes_back(site: Site, tmp_path: Path) -> None:
+    with open_stream(site, "h1") as stream:
+        command = CommandRunner(tmp_path / "logs")
+        waiting = command.start("gateway", "drain", "h1", "-i", str(inventory(site, tmp_path)))
+        wait_until(lambda: states(site)["h1"] == "drained", "it is never drained")
+        ended = command.end(waiting, send=signal.SIGINT)
+        assert ended.code == 130, ended.output()
+        assert f"./firstlight gateway ready h1 -i {tmp_path / 'hosts.yml'}" in ended.err
+        for _ in range(4):
+            site.stubs["h1"].step()
+        assert list(stream)[-1] == "end"
+    site.traffic(ready=["h1"])
+
+
+class Run:
+    """A run that restarts hosts behind a gateway; the restart itself is a stand-in."""
+
+    def __init__(self, site: Site, folder: Path, **settings: Any) -> None:
+        self.site = site
+        connection = Connection(kind="local", python_interpreter=sys.executable)
+        self.hosts = [Host(name=name, connection=connection, settings=Settings()) for name in site.stubs]
+        gate = Host(name="gate", connection=connection, settings=Settings(prefix=str(site.folder), **settings))
+        self.context = RunContext(
+            run=RunFolder.create(folder / "logs", command="provision"),
+            inventory=Inventory(source="test", hosts=tuple(self.hosts)),
+            progress=open_progress([*site.stubs], stream=io.StringIO(), environment={}),
+            cache=folder,
+            options=RunOptions(find_gateways=partial(list, [gate])),
+        )
+        self.restarts = Restarts(self.context)
+
+    def finish(self, name: str, status: Any = "ok") -> None:
+        self.context.record(PhaseResult(host=name, phase="serve", status=status))
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        return self.context.outcomes.results[name]["serve"].notes
+
+
+def longer(found: list[int], count: int) -> bool:
+    return len(found) > count
+
+
+def test_a_run_restarts_hosts_in_turn_and_no_request_is_lost(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        done, statuses = threading.Event(), []
+
+        def load() -> None:
+            while not done.is_set():
+                statuses.append(site.chat().status)
+
+        workers = [threading.Thread(target=load) for _ in range(4)]
+        made = Run(site, tmp_path)
+        waves = made.restarts.turns(made.hosts)
+        assert [[host.name for host in wave] for wave in waves] == [["h1"], ["h2"]]
+        for worker in workers:
+            worker.start()
+        try:
+            for wave in waves:
+                [host] = made.restarts.before(wave)
+                assert states(site)[host.name] == "drained"
+                under_load = partial(longer, statuses, len(statuses) + 20)
+                site.stubs[host.name].restart()
+                made.finish(host.name)
+                wait_until(under_load, "no more load")
+                assert site.stubs[host.name].seen() == [], "it got a request while it was drained"
+                made.restarts.after(wave, serving={host.name}, proven=())
+                assert states(site)[host.name] == "up"
+        finally:
+            done.set()
+            for worker in workers:
+                worker.join()
+        assert (set(statuses), len(statuses) > 40) == ({200}, True)
+        assert made.notes("h1") == ()
+
+
+def test_requests_that_do_not_end_are_counted_and_a_single_host_restarts_as_it_is(site: Site, tmp_path: Path) -> None:
+    made = Run(site, tmp_path, gateway_drain_seconds=0)
+    h1, _, x = made.hosts
+    with open_stream(site, "h1") as stream:
+        assert made.restarts.before([h1, x]) == [h1, x]
+        assert states(site) == {"h1": "drained", "h2": "up", "x": "up"}
+        for _ in range(4):
+            site.stubs["h1"].step()
+        list(stream)
+    for host in (h1, x):
+        made.finish(host.name)
+    made.restarts.after([h1, x], serving={"h1", "x"}, proven=())
+    assert made.notes("h1") == ("requests that did not end within 0 s and were cut off: 1",)
+    assert made.notes("x") == ("clients of `o` got errors meanwhile: no other host serves it",)
+    assert set(states(site).values()) == {"up"}
+
+
+def test_after_a_host_that_failed_the_others_of_its_model_stay_as_they_are(site: Site, tmp_path: Path) -> None:
+    made = Run(site, tmp_path)
+    h1, h2, x = made.hosts
+    [first, second] = made.restarts.turns(made.hosts)
+    assert (first, second) == ([h1, x], [h2])
+    made.restarts.before(first)
+    made.finish("h1", "failed")
+    made.finish("x")
+    made.restarts.after(first, serving={"x"}, proven=())
+    assert states(site)["h1"] == "drained"
+    assert "./firstlight gateway ready" in made.notes("h1")[0]
+    assert made.restarts.before(second) == []
+    assert (
+        states(site)["h2"],
+        "`h1` did not serve again" in str(made.context.outcomes.results["h2"]["serve"].text),
+    ) == (
+        "up",
+        True,
+    )
+    later = Run(site, tmp_path / "later")
+    assert later.restarts.turns([h1]) == [[h1]]
+    assert later.restarts.before([h1]) == [h1]
+    later.finish("h1")
+    later.restarts.after([h1], serving={"h1"}, proven=())
+    assert states(site)["h1"] == "up", "the next run that proves it brings it back"
+
+
+def test_a_run_leaves_alone_what_an_operator_drained(site: Site, tmp_path: Path) -> None:
+    site.traffic(drain=["h1"])
+    made = Run(site, tmp_path)
+    made.restarts.before(made.hosts[:1])
+    made.finish("h1")
+    made.restarts.after(made.hosts[:1], serving={"h1"}, proven=())
+    assert states(site)["h1"] == "drained"
+    site.traffic(ready=["h1"])
+
+
+def test_an_interrupted_wait_brings_the_host_back(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        assert states(site)["h1"] == "drained"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restarts, "wait_until_empty", interrupt)
+    made = Run(site, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        made.restarts.before(made.hosts[:1])
+    assert states(site)["h1"] == "up"
+
+
+def test_hosts_that_do_not_restart_get_requests_all_the_time(site: Site, tmp_path: Path) -> None:
+    made = Run(site, tmp_path)
+    [wave] = Restarts(made.context, still={"h1", "h2", "x"}).turns(made.hosts)
+    assert made.restarts.before(wave) == made.hosts
+    assert set(states(site).values()) == {"up"}
+
+
+def test_a_gateway_that_is_not_set_up_holds_nothing_up(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    made = Run(Site(tmp_path / "empty", site.gateway, site.stubs, site.process), tmp_path)
+    assert made.restarts.turns(made.hosts) == [made.hosts]
+    assert made.restarts.before(made.hosts) == made.hosts

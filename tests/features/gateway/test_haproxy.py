@@ -1,0 +1,405 @@
+"""Rendered files in a real HAProxy with stub engines: which requests it allows, and how it handles failed hosts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.features.gateway import haproxy
+from provision.features.gateway.records import Limits
+from provision.features.monitoring import unit_sets
+from tests.features.gateway.running import KEY, ROOMY, Site, Stub, ask, free_port, running, wait_until
+from tests.features.gateway.test_backends import make_certificate
+from tests.verify.conftest import vllm_python
+
+__all__ = ["vllm_python"]
+pytestmark = pytest.mark.slow
+
+ROUTES = tomllib.loads(Path(haproxy.__file__).with_name("routes.toml").read_text())
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    """HAProxy is there."""
+    if shutil.which("haproxy") is None:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+            pytest.fail("haproxy is not installed")
+        pytest.skip("haproxy is not installed: the gateway is NOT TESTED")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway with three hosts and two models; tests leave it unchanged."""
+    with running(tmp_path_factory.mktemp("gateway"), {"a1": "a", "a2": "a", "b1": "org/b"}) as made:
+        yield made
+
+
+def hosts_asked(site: Site) -> set[str]:
+    return {name for name, stub in site.stubs.items() if stub.seen()}
+
+
+@pytest.mark.parametrize("route", ROUTES["passed"])
+def test_a_listed_route_reaches_a_host_with_its_own_key(site: Site, route: str) -> None:
+    method, _, path = route.partition(" ")
+    before = len(site.stubs["b1"].seen())
+    answer = site.ask(method, path, {"model": "org/b"} if method == "POST" else None, X_Firstlight_Host="a1")
+    assert answer.status == 200
+    if path == "/v1/models":
+        assert [model["id"] for model in answer.document["data"]] == ["a", "org/b"]
+        return
+    [seen] = site.stubs["b1"].seen()[before:]
+    assert seen["route"] == route
+    assert seen["headers"]["authorization"] == "Bearer key-of-b1"
+    assert not {"x-api-key", "x-firstlight-host"} & seen["headers"].keys()
+    assert KEY not in str(seen)
+
+
+def test_any_other_route_is_refused(site: Site) -> None:
+    others = (*ROUTES["refused"], "GET /v1/chat/completions", "DELETE /v1/models", "POST /no-such")
+    for route in others:
+        method, _, path = route.partition(" ")
+        if path == "/health":
+            continue
+        before = [len(stub.seen()) for stub in site.stubs.values()]
+        method = "GET" if method == "WEBSOCKET" else method
+        answer = site.ask(method, path.replace("{response_id}", "1"), {"model": "a"} if method == "POST" else None)
+        assert answer.status == 404, route
+        assert answer.document["error"]["type"] == "not_found_error", route
+        assert [len(stub.seen()) for stub in site.stubs.values()] == before, route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../invocations",
+        "//v1/chat/completions",
+        "/v1/chat/completions/",
+        "/v1/chat%2Fcompletions",
+        "/V1/chat/completions",
+        "/v1/chat/completions;/../../../metrics",
+    ],
+)
+def test_a_path_in_another_spelling_is_refused(site: Site, path: str) -> None:
+    assert site.ask("POST", path, {"model": "a"}).status == 404
+
+
+def test_a_request_needs_a_known_key(site: Site) -> None:
+    body = {"model": "a"}
+    assert site.ask("POST", CHAT, body).status == 200
+    assert site.ask("POST", CHAT, body, key="sk-client-two").status == 200
+    assert site.ask("POST", CHAT, body, key=None, X_API_Key=KEY).status == 200
+    for key in (None, "sk-client", f"{KEY}x", "one", "key-of-a1", ""):
+        refused = site.ask("POST", CHAT, body, key=key)
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert "API key" in refused.document["error"]["message"]
+    assert site.ask("POST", CHAT, body, key=None, X_API_Key="no").status == 401
+    assert site.ask("POST", CHAT, body, key=None, Authorization=f"Basic {KEY}").status == 401
+    assert site.ask("GET", "/v1/models", key=None).status == 401
+    assert site.ask("GET", "/metrics", key=None).status == 401
+
+
+def test_the_question_if_every_model_has_a_host_needs_no_key(site: Site) -> None:
+    assert site.ask("GET", "/health", key=None).status == 200
+
+
+def test_the_model_decides_the_host(site: Site) -> None:
+    assert {site.chat("a").host for _ in range(20)} == {"a1", "a2"}
+    assert {site.chat("org/b").host for _ in range(5)} == {"b1"}
+    bodies: tuple[Any, ...] = ({"model": "c"}, {"messages": []}, b"{", b"")
+    for wrong in bodies:
+        answer = site.ask("POST", CHAT, wrong)
+        assert answer.status == 404
+        assert "GET /v1/models" in answer.document["error"]["message"]
+
+
+def test_the_model_is_found_behind_a_long_prompt(site: Site) -> None:
+    prompt = "x" * (4 * 1024 * 1024 - 200)
+    assert site.ask("POST", CHAT, {"messages": [{"role": "user", "content": prompt}], "model": "org/b"}).host == "b1"
+
+
+def test_a_request_that_is_too_large_or_of_unknown_size_is_refused(site: Site) -> None:
+    assert site.ask("POST", CHAT, b"x" * (4 * 1024 * 1024 + 1)).status == 413
+    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=30)
+    connection.request("POST", CHAT, iter([b"{}"]), {"Authorization": f"Bearer {KEY}"}, encode_chunked=True)
+    assert connection.getresponse().status == 411
+    connection.close()
+
+
+def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
+    site.stubs["b1"].mode("refuse")
+    try:
+        assert {site.chat("org/b").status for _ in range(100)} == {400}
+        assert site.state("b1") == "UP"
+    finally:
+        site.stubs["b1"].mode("ok")
+    assert site.chat("org/b").status == 200
+
+
+def read_tokens(site: Site, model: str) -> Iterator[str]:
+    """Yield the tokens of a stream as they arrive."""
+    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=30)
+    body = json.dumps({"messages": [], "model": model, "stream": True})
+    connection.request("POST", CHAT, body, {"Authorization": f"Bearer {KEY}"})
+    response = connection.getresponse()
+    for line in iter(response.readline, b""):
+        if line.startswith(b"data: {"):
+            yield json.loads(line[6:])["choices"][0]["delta"]["content"]
+        elif line.startswith(b"data: "):
+            yield "end"
+    connection.close()
+
+
+def test_a_token_arrives_before_the_next_one_is_made(site: Site) -> None:
+    stub = site.stubs["b1"]
+    stub.mode("stepwise")
+    try:
+        tokens = read_tokens(site, "org/b")
+        for number in range(5):
+            stub.step()
+            assert next(tokens) == f"{number} "
+        assert next(tokens) == "end"
+    finally:
+        stub.mode("ok")
+
+
+def test_a_stream_that_breaks_does_not_look_complete(site: Site) -> None:
+    site.stubs["b1"].mode("break")
+    try:
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            site.chat("org/b", stream=True)
+        assert b'"1 "' in broken.value.partial or b'"0 "' in broken.value.partial
+    finally:
+        site.stubs["b1"].mode("ok")
+
+
+def test_a_host_that_ends_loses_no_later_request_and_returns(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        site.stubs["h1"].process.kill()
+        site.stubs["h1"].process.wait()
+        long = "x" * 200_000
+        assert {site.chat(prompt=long).host for _ in range(20)} == {"h2"}
+        site.wait("h1", "DOWN")
+        site.stubs["h2"].process.kill()
+        site.stubs["h2"].process.wait()
+        refused = site.chat()
+        site.wait("h2", "DOWN")
+        for answer in (refused, site.chat()):
+            assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+            assert answer.document["error"]["type"] == "overloaded"
+        assert site.ask("GET", "/health", key=None).status == 503
+        # The log has each change of a host's state and no health check.
+        assert (tmp_path / "haproxy.log").read_text().count("GET /health") <= 1
+
+
+def test_a_stopped_host_leaves_the_traffic_and_returns(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        site.stubs["h1"].process.send_signal(signal.SIGSTOP)
+        site.wait("h1", "DOWN")
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        site.stubs["h1"].process.send_signal(signal.SIGCONT)
+        site.wait("h1", "UP")
+        wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
+
+
+def test_the_gateway_requests_a_token_from_a_host_with_its_own_key(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "org/n"}) as site:
+        for name, stub in site.stubs.items():
+            wait_until(partial(has_probes, stub), f"{name} is not asked for a token")
+            [*_, probe] = stub.seen(probes=True)
+            assert probe["route"] == "POST /v1/completions"
+            assert probe["headers"]["authorization"] == f"Bearer key-of-{name}"
+            assert probe["body"] == {"model": stub.backend.model, "prompt": "a", "max_tokens": 1}
+
+
+def has_probes(stub: Stub) -> bool:
+    return bool(stub.seen(probes=True))
+
+
+def test_an_engine_that_hangs_leaves_the_traffic_though_its_server_is_healthy(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        site.stubs["h1"].mode("hang")
+        assert ask(site.stubs["h1"].at, "GET", "/health").status == 200
+        site.wait("h1", "DOWN")
+        assert {site.chat().host for _ in range(10)} == {"h2"}
+        site.stubs["h1"].mode("ok")
+        site.wait("h1", "UP")
+        wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
+
+
+@pytest.mark.parametrize("mode", ["refuse", "busy"])
+def test_a_host_that_cannot_answer_the_token_request_is_not_marked_down(tmp_path: Path, mode: str) -> None:
+    with running(tmp_path, {"h1": "m"}) as site:
+        stub = site.stubs["h1"]
+        stub.mode(mode)
+        before = len(stub.seen(probes=True))
+        wait_until(lambda: len(stub.seen(probes=True)) > before + 3, "it is not asked for a token")
+        assert (site.state("h1"), site.computes("h1")) == ("UP", "UP")
+
+
+def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
+    limits = replace(ROOMY, host_requests=1)
+    with running(tmp_path, {"h1": "m"}, limits=limits) as site:
+        stub = site.stubs["h1"]
+        stub.mode("stepwise")
+        first = read_tokens(site, "m")
+        stub.step()
+        assert next(first) == "0 "
+        with socket.create_connection((site.gateway.bind, site.gateway.port)) as waiting:
+            body = b'{"model": "m"}'
+            head = (
+                f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            waiting.sendall(head.encode() + body)
+            wait_until(lambda: queued(site) == 1, "it never waits")
+            answer = site.chat()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+            for _ in range(4):
+                stub.step()
+            assert list(first)[-1] == "end"
+            stub.mode("ok")
+            assert waiting.recv(15) == b"HTTP/1.1 200 OK"
+
+
+CLIENT = """
+import sys, openai
+client = openai.OpenAI(base_url=sys.argv[1], api_key=sys.argv[2], max_retries=0)
+print([model.id for model in client.models.list()])
+asked = {"model": "org/b", "messages": [{"role": "user", "content": "hello"}]}
+print(client.chat.completions.create(**asked).choices[0].message.content)
+print("".join(part.choices[0].delta.content for part in client.chat.completions.create(**asked, stream=True)))
+try:
+    client.with_options(api_key="sk-wrong").models.list()
+except openai.AuthenticationError as error:
+    print(error.body["message"])
+"""
+
+
+def test_a_client_of_openai_works_over_tls(vllm_python: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "gate")
+    (tmp_path / "trusted.pem").write_text(certificate)
+    with running(tmp_path, {"a1": "a", "b1": "org/b"}, certificate=certificate + key) as site:
+        base = f"https://{site.gateway.bind}:{site.gateway.port}/v1"
+        environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "trusted.pem")}
+        done = subprocess.run(
+            [vllm_python, "-c", CLIENT, base, KEY], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.splitlines() == ["['a', 'org/b']", "b1", "0 1 2 3 4 ", "the API key is missing or unknown"], (
+        done.stderr
+    )
+
+
+def queued(site: Site) -> int:
+    rows = [line.split(",") for line in site.admin("show stat").splitlines()]
+    return sum(int(row[2] or 0) for row in rows if row[0] == "model-0")
+
+
+def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m"}, limits=Limits(1, 8, 5)) as site:
+        statuses = [site.chat().status for _ in range(8)]
+        assert statuses == [200] * 5 + [429] * 3
+        assert site.chat().headers["retry-after"] == "10"
+        assert site.ask("POST", CHAT, {"model": "m"}, key="sk-client-two").status == 200, "another client has its own"
+
+
+def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m"}) as site:
+        kept = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=60)
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        found = []
+        for clients in ({"one": KEY, "two": "sk-2"}, {"one": KEY, "two": "sk-3"}):
+            kept.request("POST", CHAT, json.dumps({"model": "m", "messages": []}), headers)
+            response = kept.getresponse()
+            response.read()
+            found.append((response.status, response.getheader("Connection")))
+            site.reload(replace(site.gateway, clients=clients))
+        kept.close()
+    assert found == [(200, None), (200, "close")]
+
+
+@pytest.mark.parametrize(
+    ("models", "status"), [({"h1": "m", "h2": "m"}, 503), ({"h1": "m", "h2": "m", "h3": "n"}, 200)]
+)
+def test_a_request_that_a_host_refuses_is_sent_to_another_up_to_a_size(
+    tmp_path: Path, models: dict[str, str], status: int
+) -> None:
+    def long(mib: float) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "a" * int(mib * 1024 * 1024)}]
+
+    with running(tmp_path, models) as site:
+        site.stubs["h1"].mode("busy")
+        asked = 8  # some of them go to the busy host first
+        assert {site.chat(messages=long(0.2)).status for _ in range(asked)} == {200}
+        assert {site.chat(messages=long(0.5)).status for _ in range(asked)} == {200, status}
+        assert site.stubs["h1"].seen()
+
+
+def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) -> None:
+    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
+        done, statuses = threading.Event(), []
+
+        def load() -> None:
+            while not done.is_set():
+                statuses.append(site.chat().status)
+
+        site.stubs["h1"].mode("stepwise")
+        streams = [read_tokens(site, "m") for _ in range(2)]
+        site.stubs["h2"].mode("stepwise")
+        for stub in site.stubs.values():
+            stub.step()
+        assert [next(stream) for stream in streams] == ["0 ", "0 "]
+        workers = [threading.Thread(target=load) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        clients = dict(site.gateway.clients)
+        for number in range(3):
+            clients[f"new{number}"] = f"sk-new-{number}"
+            site.reload(replace(site.gateway, clients=dict(clients)))
+            wait_until(partial(answers, site, f"sk-new-{number}", 200), "a new key is never taken")
+        done.set()
+        for worker in workers:
+            worker.join()
+        assert set(statuses) == {200}
+        assert len(statuses) > 10
+        for stub in site.stubs.values():
+            for _ in range(4):
+                stub.step()
+        assert [list(stream)[-1] for stream in streams] == ["end", "end"], "streams of before go on"
+        site.reload(replace(site.gateway, clients={"two": "sk-client-two"}))
+        wait_until(partial(answers, site, KEY, 401), "a client that was taken out keeps its key")
+
+
+def answers(site: Site, key: str, status: int) -> bool:
+    return site.ask("POST", CHAT, {"model": "m"}, key=key).status == status
+
+
+def test_haproxys_figures_are_offered_without_a_key_and_nothing_else_is(tmp_path: Path) -> None:
+    at = ("127.0.9.1", free_port("127.0.9.1"))
+    with running(tmp_path, {"a": "m"}, metrics=at) as site:
+        assert site.chat().status == 200
+        figures = ask(at, "GET", "/metrics")
+        assert figures.status == 200
+        assert 'haproxy_server_status{proxy="model-0",server="a",state="UP"} 1' in figures.body.decode()
+        files = [Path(unit_sets.__file__).with_name(name) for name in ("alerts.yml", "dashboards.toml")]
+        for name in {name for file in files for name in re.findall(r"haproxy_[a-z_]+", file.read_text())}:
+            assert f'\n{name}{{proxy="model-0",server="a"' in figures.body.decode()
+        assert 'haproxy_server_http_responses_total{proxy="model-0",server="a",code="2xx"}' in figures.body.decode()
+        for secret in (KEY, site.stubs["a"].backend.key):
+            assert str(secret) not in figures.body.decode()
+        assert ask(at, "POST", CHAT, {}).status == 404
+        assert site.ask("GET", "/metrics").status == 404

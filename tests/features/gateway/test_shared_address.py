@@ -1,0 +1,122 @@
+"""The address that gateways share: who may share one, and keepalived's configuration, which keepalived itself reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import InventoryError
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
+from provision.features.gateway.backends import certificate_names, reached_at
+from provision.features.gateway.shared_address import CONFIG, KNOWN, address_set, interface_of, require_free, sharing
+from provision.fleet.inventory.addresses import gateway_endpoint
+from provision.fleet.inventory.conflicts import conflicts
+
+OWN = """1: lo    inet 127.0.0.1/8 scope host lo
+2: eth1    inet 10.0.0.{}/24 brd 10.0.0.255 scope global eth1
+"""
+ANSWERED = "10.0.0.9 dev eth1 lladdr 52:54:00:12:34:56 REACHABLE\n"
+
+
+def gateway(number: int, address: str | None = "10.0.0.9/24", own: str | None = None) -> Host:
+    settings = Settings(gateway_address=address)
+    return Host(
+        name=f"g{number}",
+        connection=Connection(kind="ssh", address=own or f"10.0.0.{number}"),
+        settings=settings,
+        groups=("gateway",),
+    )
+
+
+PAIR = [gateway(1), gateway(2)]
+
+
+def test_gateways_with_one_address_share_it() -> None:
+    other = gateway(3, "10.0.0.8/24")
+    assert sharing(PAIR[1], [*PAIR, other]) == PAIR
+    assert sharing(gateway(4, None), [*PAIR, gateway(4, None)]) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        ([gateway(1)], "no other gateway shares the address 10.0.0.9/24"),
+        ([gateway(1), gateway(2, own="gate.example")], "the inventory names it gate.example"),
+        ([gateway(1), gateway(9)], "10.0.0.9 is its own address"),
+        ([gateway(1), gateway(2, own="2001:db8::2")], "are of two families"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(hosts: list[Host], message: str) -> None:
+    with pytest.raises(InventoryError, match=message):
+        sharing(hosts[0], hosts)
+
+
+@pytest.mark.parametrize(
+    ("values", "setting"),
+    [
+        ({"gateway_address": "10.0.0.9"}, "gateway_address"),
+        ({"gateway_address": "gate/24"}, "gateway_address"),
+        ({"gateway_address": "127.0.0.1/8"}, "gateway_address"),
+        ({"gateway_address": "10.0.0.9/24", "gateway_bind": "10.0.0.1"}, "gateway_bind"),
+        ({"gateway_router_id": 7}, "gateway_router_id"),
+        ({"gateway_address": "10.0.0.9/24", "gateway_router_id": 7}, None),
+        ({"gateway_address": "2001:db8::9/64", "gateway_bind": "::"}, None),
+    ],
+)
+def test_settings_that_contradict_are_found(values: dict[str, object], setting: str | None) -> None:
+    assert [one.setting for one in conflicts(Settings.model_validate(values))] == ([setting] if setting else [])
+
+
+def test_clients_use_the_shared_address() -> None:
+    assert gateway_endpoint(PAIR[0], reached_at(PAIR[0])) == "https://10.0.0.9:8443/v1"
+    assert certificate_names(PAIR[0])[:2] == ["IP:10.0.0.9", "IP:10.0.0.1"]
+
+
+def test_the_interface_is_that_of_the_own_address() -> None:
+    assert interface_of(PAIR[1], OWN.format(2)) == "eth1"
+    with pytest.raises(InventoryError, match="no interface of it has the address"):
+        interface_of(PAIR[1], OWN.format(5))
+
+
+def test_an_address_in_use_is_refused_unless_a_gateway_has_it() -> None:
+    free = [OWN.format(1), OWN.format(2)]
+    require_free(PAIR[0], free, free[0])
+    with pytest.raises(InventoryError, match="in use, by the machine with the hardware address 52:54:00:12:34:56"):
+        require_free(PAIR[0], free, free[0] + ANSWERED)
+    held = [free[0] + ANSWERED, free[1] + "2: eth1    inet 10.0.0.9/24 scope global secondary eth1\n"]
+    require_free(PAIR[0], held, held[0])
+    require_free(PAIR[0], free, f"{KNOWN}\n{free[0]}{ANSWERED}")
+
+
+@pytest.mark.parametrize(
+    "pair", [PAIR, [gateway(1, "2001:db8::9/64", "2001:db8::1"), gateway(2, "2001:db8::9/64", "2001:db8::2")]]
+)
+def test_keepalived_reads_its_configuration(pair: list[Host], tmp_path: Path) -> None:
+    if shutil.which("keepalived") is None:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+            pytest.fail("keepalived is not installed")
+        pytest.skip("keepalived is not installed: its configuration is NOT TESTED")
+    interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    interface = next(name for name in interfaces if name != "lo")  # which keepalived refuses
+    texts = []
+    for host in pair:
+        made = address_set(host, pair, interface, "/opt/firstlight")
+        assert made.running == tuple(made.units)
+        texts.append(made.files[CONFIG])
+        (tmp_path / CONFIG).write_text(texts[-1])
+        [check] = made.checks
+        done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        broken = texts[-1].replace(f"interface {interface}", "interface lo")
+        (tmp_path / CONFIG).write_text(broken)
+        assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode != 0
+    assert [line for line in texts[0].splitlines() if line not in texts[1].splitlines()] == [
+        "    priority 200",
+        f"    unicast_src_ip {pair[0].connection.address}",
+        f"        {pair[1].connection.address}",
+    ]

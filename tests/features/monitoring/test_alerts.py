@@ -1,0 +1,112 @@
+"""Each alert fires where it should and stays quiet elsewhere, by promtool's own test; each names a command that exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import tempfile
+import tomllib
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from provision.cli.main import app
+from provision.features.monitoring import unit_sets
+from provision.features.monitoring.dashboards import described
+from tests.features.gateway.running import free_port, wait_until
+from tests.features.monitoring.programs import program
+from tests.features.monitoring.running import ADDRESS
+from verify.host import metrics as host_metrics
+
+ALERTS = Path(unit_sets.__file__).with_name("alerts.yml")
+RULES: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
+}
+CASES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("alerts.toml").read_text())["case"]
+LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+
+
+def expected(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the alerts of a case, as promtool compares them."""
+    if "labels" not in case:
+        return []
+    rule, labels = RULES[case["alert"]], case["labels"]
+    texts = {name: LABEL.sub(lambda found: labels[found[1]], text) for name, text in rule["annotations"].items()}
+    return [{"exp_labels": labels | rule["labels"], "exp_annotations": texts | {"summary": case["summary"]}}]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_alert_has_cases_in_which_it_fires_and_stays_quiet_and_promtool_agrees(name: str, tmp_path: Path) -> None:
+    cases = [case for case in CASES if case["alert"] == name]
+    assert {"labels" in case for case in cases} == {True, False}, "a case for each"
+    paths = []
+    for number, case in enumerate(cases):
+        every = case.get("every", "10s")
+        test = {
+            "interval": every,
+            "input_series": [{"series": series, "values": values} for series, values in case["series"].items()],
+            "alert_rule_test": [{"eval_time": case["at"], "alertname": name, "exp_alerts": expected(case)}],
+        }
+        path = tmp_path / f"{number}.yml"
+        path.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": every, "tests": [test]}))
+        paths.append(str(path))
+    words = [program("promtool"), "test", "rules", *paths]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_case_is_of_an_alert() -> None:
+    assert {case["alert"] for case in CASES} <= RULES.keys()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_alert_says_what_is_wrong_what_to_type_and_where_its_threshold_comes_from(name: str) -> None:
+    rule = RULES[name]
+    assert rule["annotations"].keys() == {"summary", "runbook", "source"}
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    runbook = LABEL.sub("a", rule["annotations"]["runbook"])
+    launcher, *words = shlex.split(runbook)
+    assert launcher == "./firstlight"
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert command.name != app.info.name, runbook
+    # A group without a command takes the options of its default one.
+    commands = [command, *getattr(command, "commands", {}).values()]
+    known = {option for one in commands for parameter in one.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known, runbook
+
+
+def test_hosts_offer_the_metrics_of_alerts_and_dashboards() -> None:
+    """Those of vLLM and HAProxy are compared with real ones in tests/verify/in_vllm and tests/features/gateway."""
+    queries = [rule["expr"] for rule in RULES.values()]
+    queries += [panel["query"] for dashboard in described().values() for panel in dashboard["panel"]]
+    names = set(re.findall(r"\b(?:firstlight|node)_[A-Za-z_]+", " ".join(queries)))
+    ours = Path(host_metrics.__file__).read_text()
+    suffixes = {name.removeprefix("firstlight_card") for name in names if name.startswith("firstlight_card_")}
+    suffixes |= {name for name in names if name.startswith("firstlight_") and not name.startswith("firstlight_card_")}
+    assert [name for name in suffixes if f'{name.removeprefix("_")}"' not in ours] == []
+    address = f"{ADDRESS}:{free_port(ADDRESS)}"
+    words = [program("prometheus-node-exporter"), f"--web.listen-address={address}"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a.prom").write_text("firstlight_cards 1\n")
+        process = subprocess.Popen([*words, f"--collector.textfile.directory={folder}"], stderr=subprocess.DEVNULL)
+        try:
+            offered: list[str] = []
+
+            def has_answered() -> bool:
+                with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+                    offered.append(answer.read().decode())
+                return True
+
+            wait_until(has_answered, "the node exporter never answers")
+        finally:
+            process.terminate()
+            process.wait(60)
+    assert [name for name in names if name.startswith("node_") and not re.search(rf"\n{name}[{{ ]", offered[-1])] == []

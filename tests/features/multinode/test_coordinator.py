@@ -1,0 +1,155 @@
+"""The coordinator of multihost trials: its requests to each host, and the result for a host that does not answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from provision.core.errors import TransportError
+from provision.features.multinode.coordinator import meet
+from provision.fleet.ssh.channel import Channel
+from tests.features.multinode.test_interface_map import hello
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+class Part:
+    """A host's side: it sends its hello and answers requests; None means no answer."""
+
+    def __init__(
+        self, host: str, greeting: Mapping[str, Any] | None, answer: Answer, heard: list[tuple[str, Any]]
+    ) -> None:
+        self.host, self.heard, self.answer = host, heard, answer
+        self.lines = [json.dumps(greeting)] if greeting else []
+        self.is_closed = False
+
+    def readline(self, *, timeout_s: float) -> str:
+        assert timeout_s >= 0
+        return self.lines.pop(0) if self.lines else ""
+
+    def writeline(self, line: str) -> None:
+        asked = json.loads(line)
+        self.heard.append((self.host, asked))
+        answer = self.answer(asked)
+        if answer is not None:
+            self.lines.append(json.dumps(answer))
+
+    def error_text(self) -> str:
+        return "" if self.lines else "Traceback\nImportError: no torch"
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def well(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    answers: dict[str, dict[str, Any] | None] = {
+        "quit": None,
+        "reach": {"how": ["reached" for _ in asked.get("targets", ())]},
+        "reserve_port": {"port": 29617},
+        "all_reduce": {"wrong": 0, "latency": 1e-4, "bandwidth": 2e9},
+    }
+    return answers[asked["do"]]
+
+
+class Hosts:
+    """Three hosts on one network, each with or without a GPU; the answer of one may be replaced."""
+
+    def __init__(self, gpus: int = 0, **answers: Answer) -> None:
+        self.heard: list[tuple[str, Any]] = []
+        self.parts = {
+            name: Part(
+                name,
+                {**hello(eth0=f"10.0.0.{number}/24"), "gpus": gpus},
+                answers.get(name, well),
+                self.heard,
+            )
+            for number, name in enumerate(("a", "b", "c"), 1)
+        }
+
+    def meet(self, **openers: Callable[[], Channel]) -> dict[str, Any]:
+        return meet({**{name: partial(self._open, name) for name in self.parts}, **openers})
+
+    def _open(self, name: str) -> Channel:
+        return self.parts[name]
+
+    def asked(self, what: str) -> list[tuple[str, Any]]:
+        return [(host, asked) for host, asked in self.heard if asked["do"] == what]
+
+
+def test_each_host_connects_to_all_others_and_has_trials_with_two() -> None:
+    hosts = Hosts()
+    record = hosts.meet()
+    assert (record["id"], record["status"], record["host"]) == ("fleet.network", "ok", None)
+    assert "3 hosts meet on eth0" in record["reason"]
+    called = {(host, target["address"]) for host, asked in hosts.asked("reach") for target in asked["targets"]}
+    assert called == {
+        ("a", "10.0.0.2"), ("a", "10.0.0.3"), ("b", "10.0.0.1"), ("b", "10.0.0.3"), ("c", "10.0.0.1"), ("c", "10.0.0.2"),
+    }  # fmt: skip
+    meets = [(host, asked["rank"], asked["address"], asked["port"]) for host, asked in hosts.asked("all_reduce")]
+    assert sorted(meets) == [
+        ("a", 0, "10.0.0.1", 29617),
+        ("a", 1, "10.0.0.3", 29617),
+        ("b", 0, "10.0.0.2", 29617),
+        ("b", 1, "10.0.0.1", 29617),
+        ("c", 0, "10.0.0.3", 29617),
+        ("c", 1, "10.0.0.2", 29617),
+    ]
+    assert {asked["backend"] for _, asked in hosts.asked("all_reduce")} == {"gloo"}
+    assert [host for host, _ in hosts.asked("quit")] == ["a", "b", "c"]
+    assert all(part.is_closed for part in hosts.parts.values())
+
+
+def test_nccl_is_tried_if_every_host_has_a_gpu() -> None:
+    hosts = Hosts(gpus=8)
+    assert "NCCL 100 µs" in hosts.meet()["reason"]
+    assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == ["gloo"] * 6 + ["nccl"] * 6
+
+
+def test_there_is_no_trial_if_a_host_is_not_reached() -> None:
+    def deaf(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return {"how": ["no answer within 3 s", "reached"]} if asked["do"] == "reach" else well(asked)
+
+    hosts = Hosts(c=deaf)
+    record = hosts.meet()
+    assert record["status"] == "warn"
+    assert "c to a's eth0: no answer within 3 s" in record["reason"]
+    assert hosts.asked("all_reduce") == []
+
+
+def test_an_unreachable_host_is_named_and_the_others_are_tried() -> None:
+    def cut() -> Channel:
+        raise TransportError("host b (10.0.0.2) cannot be reached")
+
+    hosts = Hosts()
+    record = hosts.meet(b=cut)
+    assert record["status"] == "error"
+    assert record["reason"] == "cannot tell: b did not come: host b (10.0.0.2) cannot be reached"
+    assert {host for host, _ in hosts.asked("all_reduce")} == {"a", "c"}
+    assert record["evidence"]["settings"]["a"]["GLOO_SOCKET_IFNAME"] == "eth0"
+
+
+@pytest.mark.parametrize("stage", ["reach", "reserve_port", "all_reduce"])
+def test_a_host_whose_process_ends_early_is_named_with_its_last_output(stage: str) -> None:
+    hosts = Hosts(b=lambda asked: None if asked["do"] == stage else well(asked))
+    record = hosts.meet()
+    assert (record["status"], record["reason"]) == ("error", "cannot tell: b did not come: ImportError: no torch")
+    assert all(part.is_closed for part in hosts.parts.values())
+
+
+def test_a_host_that_cannot_listen_reports_it() -> None:
+    hosts = Hosts()
+    hosts.parts["c"].lines = [json.dumps({**hello(eth0="10.0.0.3/24"), "problem": "it cannot listen on any port"})]
+    assert hosts.meet()["reason"] == "cannot tell: c did not come: it cannot listen on any port"
+
+
+def test_a_missing_port_is_reported_as_the_reason() -> None:
+    hosts = Hosts(
+        a=lambda asked: {"problem": "no port to meet at is free"} if asked["do"] == "reserve_port" else well(asked)
+    )
+    record = hosts.meet()
+    assert record["status"] == "warn"
+    assert "a: no port to meet at is free" in record["reason"]

@@ -1,0 +1,67 @@
+"""Trials of several hosts in a run: when they are made, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.models.inventory import Span
+from provision.features.multinode import start as span_start
+from provision.pipeline import verify
+from provision.pipeline.results import InstalledHosts
+from provision.pipeline.verify import CheckOptions
+from tests.pipeline.test_verify import _two_well_and_one_ill, check, context_of, probed_hosts
+from verify.records import FLEET, NETWORK, CheckResult, as_record
+
+__all__ = ["_two_well_and_one_ill"]
+
+
+def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[list[str]] = []
+
+    def meet(openers: Any) -> dict[str, Any]:
+        tried.append(list(openers))
+        return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
+
+    monkeypatch.setattr("provision.features.multinode.trial.meet", meet)
+    context = context_of(tmp_path, "a", "b", "broken")
+    check(context, CheckOptions("standard", multihost=True))
+    assert tried == [["a", "b"]], "the third host has no torch"
+    kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
+    assert [record["id"] for record in kept] == [FLEET, NETWORK]
+    check(context, CheckOptions("standard"))
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "settings", "failed"),
+    [("ok", {"a": "eth0"}, ""), ("warn", {"a": "eth0"}, ""), ("error", {}, ""), ("warn", {}, "ab"), ("fail", {}, "ab")],
+)
+def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any, settings: dict[str, str], failed: str
+) -> None:
+    tried: list[list[str]] = []
+
+    def meet(openers: Any) -> dict[str, Any]:
+        tried.append(list(openers))
+        result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
+        return as_record(NETWORK, None, None, result, 0.1)
+
+    monkeypatch.setattr("provision.features.multinode.trial.meet", meet)
+    monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
+    context = context_of(tmp_path, "a", "b", "c")
+    span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
+    hosts = [one.model_copy(update={"span": span if one.name in "ab" else None}) for one in context.inventory.hosts]
+    context.inventory = context.inventory.model_copy(update={"hosts": tuple(hosts)})
+    span_start.prepare(context, verify.verify(context, InstalledHosts(**vars(probed_hosts(context)))))
+    assert tried == [["a", "b"]]
+    assert "".join(name for name in "abc" if context.has_failed(name)) == failed
+    if failed:
+        text = "hosts `a`, `b` are to serve one model together, and do not exchange numbers: ports are closed"
+        assert (context.outcomes.results["a"]["verify"].text, context.outcomes.results["a"]["verify"].hint) == (
+            text,
+            "open them",
+        )

@@ -1,0 +1,167 @@
+"""Files that hosts get by themselves, with the real programs and the real upload; processes here stand for the hosts."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts, OperatingSystem, User
+from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.settings import Settings
+from provision.core.models.staged import StagedFile
+from provision.core.run_folder import RunFolder
+from provision.features.peers.choice import choose
+from provision.features.peers.distribution import Distribution
+from provision.fleet.ssh.local import LocalSession
+from provision.fleet.ssh.session import Progress, SendReport
+from provision.fleet.ssh.upload import Upload
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts
+from provision.pipeline.sent_bytes import SentBytes
+from provision.report.live import open_progress
+from tests.ssh.files import bytes_of, staged
+
+HERE = Connection(kind="local")
+
+
+class Process(LocalSession):
+    """A session that sends as one over SSH does, to a folder of this machine."""
+
+    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+        return Upload(self, files, folder, progress).send()
+
+    def stream(self, command: str, pieces: Iterator[bytes]) -> None:
+        subprocess.run(["sh", "-c", command], input=b"".join(pieces), check=True)
+
+
+@contextmanager
+def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[tuple[RunContext, Host, Distribution]]:
+    """A distribution to one host; its incoming folder is `in`."""
+    connection = Connection(kind="ssh", address="192.0.2.1")
+    host = Host(name="gpu-1", connection=connection, settings=Settings(**settings))
+    user, system = User(name="root", uid=0, home="/root"), OperatingSystem(id="debian", version_id="12")
+    facts = HostFacts(host=host.name, probed_at="2026-11-20T08:00:00.000Z", os=system, user=user)
+    paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
+    planned = PlannedHosts(facts={host.name: facts}, install_paths={host.name: paths})
+    with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("provision.pipeline.host_sessions.open_session", lambda one: Process(one.name, HERE))
+        context = RunContext(
+            run=RunFolder.create(folder / "logs", command="test"),
+            inventory=Inventory(hosts=(host,), source="test"),
+            progress=progress,
+            cache=folder,
+        )
+        with context.stack:
+            needed = {host.name: files}
+            yield context, host, Distribution(context, planned, needed, choose([host], needed))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[StagedFile]:
+    contents = {"a.whl": bytes_of(300_000, 1), "empty.whl": b"", "model/weights": bytes_of(600_000, 2)}
+    return [staged(tmp_path, name, content) for name, content in contents.items()]
+
+
+def arrived(folder: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(folder / "in")): path for path in (folder / "in").rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != ".arrived"}
+
+
+def contents(files: list[StagedFile]) -> dict[str, bytes]:
+    return {file.name: Path(file.path).read_bytes() for file in files}
+
+
+def share(folder: Path, files: list[StagedFile]) -> Path:
+    for file in files:
+        path = folder / "share" / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Path(file.path).read_bytes())
+    return folder / "share"
+
+
+def test_what_an_index_lacks_is_sent_by_the_controller(files: list[StagedFile], tmp_path: Path) -> None:
+    page = tmp_path / "index" / "a-whl"
+    page.mkdir(parents=True)
+    (page / "a.whl").write_bytes(Path(files[0].path).read_bytes())
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(page.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        index = f"http://127.0.0.1:{server.server_port}"
+        with sending(tmp_path, files, source="host", source_index=[index]) as (context, host, distribution):
+            reported: list[int] = []
+            sent = distribution.send(host, reported.append)
+        server.shutdown()
+        thread.join()
+    assert (sent.own_bytes, sent.bytes_sent) == (files[0].size, files[2].size)
+    assert sum(reported) == sum(file.size for file in files), "bytes are reported once"
+    seen = context.state(SentBytes).transfers
+    assert (seen.host, seen.controller, seen.short) == (files[0].size, files[2].size, (host.name,))
+    assert "no index has model/weights" in context.run.path("events.jsonl").read_text()
+    assert arrived(tmp_path) == contents(files)
+
+
+def test_everything_is_copied_from_a_folder(files: list[StagedFile], tmp_path: Path) -> None:
+    settings = {"source": "path", "source_folder": str(share(tmp_path, files))}
+    with sending(tmp_path, files, **settings) as (context, host, distribution):
+        distribution.send(host, lambda _: None)
+    seen = context.state(SentBytes).transfers
+    assert (seen.path, seen.controller, seen.short) == (sum(file.size for file in files), 0, ())
+    assert arrived(tmp_path) == contents(files)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_wrong_bytes_of_a_folder_are_replaced(
+    sampled: bool, files: list[StagedFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = share(tmp_path, files)
+    (folder / "a.whl").write_bytes(b"x" * files[0].size)
+    if not sampled:  # the hash on arrival is the first that shows it
+        monkeypatch.setattr("provision.features.peers.distribution.sample", lambda *_: frozenset())
+    with sending(tmp_path, files, source="path", source_folder=str(folder)) as (context, host, distribution):
+        distribution.send(host, lambda _: None)
+    assert context.state(SentBytes).transfers.controller == (
+        files[0].size + files[2].size if sampled else files[0].size
+    )
+    assert context.state(SentBytes).transfers.short == (host.name,)
+    events = context.run.path("events.jsonl").read_text()
+    assert ("has another SHA-256" if sampled else "gave wrong bytes") in events
+    assert arrived(tmp_path) == contents(files)
+
+
+def test_weights_that_nobody_has_fail_with_the_reason(files: list[StagedFile], tmp_path: Path) -> None:
+    weights = files[2].model_copy(update={"path": "", "kind": "model"})
+    folder = share(tmp_path, files[:2])
+    settings = {"source": "path", "source_folder": str(folder)}
+    with (
+        sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution),
+        pytest.raises(StageError, match="did not get model/weights from its local source"),
+    ):
+        distribution.send(host, lambda _: None)
+    assert "does not have model/weights" in context.run.path("events.jsonl").read_text()
+
+
+def test_a_folder_is_used_though_no_index_answers(files: list[StagedFile], tmp_path: Path) -> None:
+    weights = files[2].model_copy(update={"path": "", "kind": "model"})
+    settings = {
+        "source": {"wheels": "host", "model": "path"},
+        "source_index": ["http://127.0.0.1:1/"],
+        "source_folder": str(share(tmp_path, files)),
+    }
+    with sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution):
+        distribution.send(host, lambda _: None)
+    assert (context.state(SentBytes).transfers.path, context.state(SentBytes).transfers.controller) == (
+        files[2].size,
+        files[0].size,
+    )
+    assert arrived(tmp_path) == contents(files)

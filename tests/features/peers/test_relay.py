@@ -1,0 +1,111 @@
+"""The order of transfers between hosts: everybody gets everything, and neither the controller nor a host sends too often."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.features.peers.relay import AT_ONCE, ENOUGH_REFUSALS, FIRST, HOPELESS, Member, Relay, Turn
+
+FILES = {"a" * 64: 700, "b" * 64: 200, "c" * 64: 100}
+
+
+def equal(count: int, network: str = "") -> list[Member]:
+    return [Member(f"host{number}", network, FILES) for number in range(count)]
+
+
+def outcome(members: list[Member], seed: int, broken: frozenset[str] = frozenset(), least: int = 0) -> Counter[str]:
+    """Run all transfers in an arbitrary order of their ends; return how often each source was used.
+
+    `broken` serve nobody although they said so; `least` is the number of transfers that may be under way before one must end.
+    """
+    draw, relay = random.Random(seed), Relay(members)
+    waiting, arrived, used = [member.name for member in members], set[str](), Counter[str]()
+    under_way: dict[str, str | None] = {}
+    while waiting or under_way:
+        for name in draw.sample(waiting, len(waiting)):
+            turn = relay.begin(name)
+            if turn is not None:
+                waiting.remove(name)
+                under_way[name] = turn.source
+                used[turn.source or "controller"] += 1
+        busy = Counter(source for source in under_way.values() if source)
+        assert max(busy.values(), default=0) <= AT_ONCE
+        assert busy.keys() <= arrived, "a host serves only what it has"
+        assert under_way, "nobody waits for a host that nobody sends to"
+        for name in draw.sample(sorted(under_way), max(1, len(under_way) - least)):
+            source = under_way.pop(name)
+            refused = source in broken
+            relay.received(name, refused=refused)
+            used["controller instead"] += refused
+            relay.end(name, serves=relay.is_wanted(name))
+            arrived.add(name)
+    assert arrived == {member.name for member in members}
+    return used
+
+
+@given(st.integers(1, 60), st.integers(), st.integers(0, 8))
+def test_the_controller_sends_to_the_first_equal_hosts_alone(count: int, seed: int, least: int) -> None:
+    used = outcome(equal(count), seed, least=least)
+    assert used["controller"] == min(count, FIRST)
+    assert used.total() == count
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "one", "two"]), st.sets(st.sampled_from("abcdef"))), max_size=24),
+    st.integers(),
+    st.data(),
+)
+def test_every_host_gets_its_files_whatever_it_needs_and_whoever_fails(
+    kinds: list[tuple[str, set[str]]], seed: int, data: st.DataObject
+) -> None:
+    members = [
+        Member(f"host{number}", network, {letter * 64: 100 for letter in letters})
+        for number, (network, letters) in enumerate(kinds)
+    ]
+    broken = data.draw(st.frozensets(st.sampled_from([member.name for member in members]))) if members else frozenset()
+    used = outcome(members, seed, broken)
+    assert all(used[name] <= ENOUGH_REFUSALS - 1 + AT_ONCE for name in broken)
+
+
+def test_hosts_that_do_not_reach_each_other_are_soon_sent_to_by_the_controller() -> None:
+    used = outcome(equal(40), 1, frozenset(member.name for member in equal(40)))
+    assert used["controller instead"] <= HOPELESS - 1 + AT_ONCE * FIRST
+    assert used["controller"] + used["controller instead"] == 40
+
+
+def test_hosts_of_other_networks_and_with_other_files_have_no_common_source() -> None:
+    members = [Member("a", "", FILES), Member("b", "jump", FILES), Member("c", "", {"d" * 64: 10_000, "a" * 64: 700})]
+    relay = Relay(members)
+    assert [relay.begin(name) for name in ("a", "b", "c")] == [Turn()] * 3
+
+
+def test_a_host_with_most_of_the_files_is_a_source() -> None:
+    relay = Relay([*equal(2), Member("other", "", {**FILES, "d" * 64: 900})])
+    assert relay.begin("other") is None
+    relay.begin("host0")
+    relay.end("host0", serves=True)
+    assert relay.begin("other") == Turn("host0")
+
+
+def test_the_failure_of_the_first_hosts_lets_others_take_their_place() -> None:
+    relay = Relay(equal(4))
+    assert [relay.begin(f"host{number}") for number in range(4)] == [Turn(), Turn(), None, None]
+    relay.fail("host0")
+    relay.end("host1", serves=False)
+    assert [relay.begin(name) for name in ("host2", "host3")] == [Turn(), Turn()]
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_host_is_wanted_while_an_equal_one_waits(waiting: bool) -> None:
+    relay = Relay(equal(3))
+    for name in ("host0", "host1", *([] if waiting else ["host2"])):
+        relay.begin(name)
+    relay.fail("host1") if not waiting else None
+    if not waiting:
+        relay.begin("host2")
+    assert relay.is_wanted("host0") is waiting

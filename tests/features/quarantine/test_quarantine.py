@@ -1,0 +1,356 @@
+"""Quarantine: hosts are marked while they are verified, left out of later runs, and released. Checks and gateways are stand-ins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import Exit
+from provision.core.files import write_atomically
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.records import CheckRecord, PhaseResult
+from provision.core.models.settings import Settings
+from provision.features.gateway import gateway
+from provision.features.gateway.draining import Answers
+from provision.features.gateway.traffic import HostTraffic, Traffic
+from provision.features.quarantine import quarantine
+from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
+from provision.features.quarantine.order import QUARANTINE
+from provision.features.quarantine.returns import return_to_service
+from provision.phases.verify.tool_output import Verified
+from provision.pipeline import CommandRequest, operations, verify
+from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
+from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.served import Served
+from provision.pipeline.step import Step
+from provision.pipeline.verify import CheckOptions, verify_live
+from tests.fleet.command_runner import CommandRunner
+from verify.records import CheckResult, as_record
+
+MARK = Quarantine(at="2026-01-02T00:00:00Z", check="devices.ecc", text="uncorrected errors")
+
+
+class Site:
+    """Hosts of this machine, each with a prefix of its own; `bad` is what their checks find."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.logs = folder, folder / "logs"
+        self.bad: dict[str, tuple[str, Any]] = {}
+        """By host: a check and how it ends; all others pass."""
+        self.passes = ["devices.ecc"]
+        self.reached: list[str] = []
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        """What each gateway was asked to change."""
+        self.behind = "a"
+        """Hosts that the gateway knows."""
+        for name in "ab":
+            (folder / name).mkdir()
+        monkeypatch.setattr(verify, "run_checks", self.checks)
+        monkeypatch.setattr(quarantine, "ask", self.ask)
+        monkeypatch.setattr(operations, "PROBE", Step("probe", self.probe, "probe", "all", reads_only=True))
+
+    def checks(self, session: Any, **_: Any) -> Verified:
+        results = dict.fromkeys(self.passes, ("ok", "as it should be"))
+        if found := self.bad.get(session.host):
+            results[found[0]] = (found[1], "as it should not be")
+        records = [
+            as_record(id_, session.host, None, CheckResult(cast("Any", status), reason), 0.1)
+            for id_, (status, reason) in results.items()
+        ]
+        document = {"host": session.host, "started_at": "2026-01-03T00:00:00Z", "torch": None, "checks": records}
+        return Verified(tuple(map(CheckRecord.model_validate, records)), document)
+
+    def ask(self, context: Any, gateways: Sequence[Host], **request: Any) -> Answers:
+        told = {key: value for key, value in request.items() if value}
+        self.told += [(gateway.name, told) for gateway in gateways if told]
+        behind = tuple(HostTraffic(name, "m", "up", True, 0.0, 0, 0, 0, 0) for name in self.behind)
+        return Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways})
+
+    def mark_on_host(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name / NAME
+        return cast("dict[str, Any]", json.loads(path.read_text())) if path.exists() else None
+
+    def kept(self, name: str) -> Any:
+        return QuarantineStore(self.logs).get(self.host(name))
+
+    def host(self, name: str) -> Host:
+        return Host(name=name, connection=Connection(kind="local"), settings=Settings())
+
+    def probe(self, context: RunContext, earlier: Any) -> ProbedHosts:
+        facts, paths = {}, {}
+        for host in context.hosts():
+            prefix = str(self.folder / host.name)
+            installed = Installed(prefix=prefix, quarantine=self.mark_on_host(host.name))
+            facts[host.name] = HostFacts(host=host.name, probed_at="2026-01-03T00:00:00Z", installed=installed)
+            paths[host.name] = InstallPaths(prefix=prefix, incoming=prefix, owner="root", root=False)
+            context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
+        return ProbedHosts(facts, paths)
+
+    def request(self, command: str) -> CommandRequest:
+        inventory = self.folder / "hosts.yml"
+        hosts = {name: {"ansible_connection": "local"} for name in "ab"}
+        gate = {"gateway": {"hosts": {"gate": {"ansible_connection": "local"}}}}
+        inventory.write_text(json.dumps({"all": {"children": {"gpus": {"hosts": hosts}, **gate}}}))
+        return CommandRequest(command, inventory, None, {}, self.logs)
+
+    def verify(self) -> RunOutcome:
+        step = Step("verify", lambda context, probed: verify_live(context, probed, CheckOptions("standard")), "verify")
+        return execute(self.request("verify"), (Step("probe", self.probe, "probe", "all"), step))
+
+    def provision(self) -> RunOutcome:
+        """Make a run whose only change is to note which hosts it reaches."""
+
+        def serve(context: RunContext, earlier: Any) -> ProbedHosts:
+            self.reached = [host.name for host in context.hosts()]
+            for name in self.reached:
+                context.record(PhaseResult(host=name, phase="serve", status="ok"))
+            return cast("ProbedHosts", earlier)
+
+        steps = (Step("probe", self.probe, "probe", "all"), QUARANTINE, Step("serve", serve, "serve"))
+        return execute(self.request("provision"), steps)
+
+    def return_to_service(self) -> int:
+        options = CheckOptions("full")
+        return operations.verify(self.request("verify"), options, as_json=False, check_hosts=return_to_service)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+def state(outcome: RunOutcome, name: str) -> str:
+    return next(host.state for host in outcome.summary.hosts if host.name == name)
+
+
+def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    outcome = site.verify()
+    on_host, kept = site.mark_on_host("a"), site.kept("a")
+    assert on_host is not None
+    assert (on_host["check"], on_host["text"]) == ("devices.ecc", "as it should not be")
+    assert kept.mark.model_dump() == on_host
+    assert kept.on_host
+    assert (site.mark_on_host("b"), site.kept("b")) == (None, None)
+    result = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"]
+    assert result.notes == ("quarantined: later runs leave it out",)
+    assert "--limit a --return" in (result.hint or "")
+    assert outcome.exit_code == Exit.RED
+
+
+def test_a_marked_host_gets_no_more_requests(site: Site) -> None:
+    site.bad = {"a": ("devices.ecc", "fail"), "b": ("devices.ecc", "fail")}
+    site.verify()
+    assert site.told == [("gate", {"drain": ["a"], "by": "run"})], "the gateway does not know b"
+
+
+@pytest.mark.parametrize("behind", ["a", ""])
+def test_a_gateway_without_the_released_host_forgets_that_it_was_drained(site: Site, behind: str) -> None:
+    """A gateway that still has the host keeps it drained until a run has proven it."""
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    site.bad.clear()
+    site.told.clear()
+    site.behind = behind
+    site.return_to_service()
+    assert site.told == ([] if behind else [("gate", {"ready": ["a"], "by": "run"})])
+
+
+def test_a_failure_of_software_marks_no_host(site: Site) -> None:
+    site.bad["a"] = ("libraries.files", "fail")
+    assert site.verify().exit_code == Exit.RED
+    assert (site.mark_on_host("a"), site.kept("a")) == (None, None)
+
+
+def test_a_host_that_cannot_be_written_is_marked_here(site: Site) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    (site.folder / "a").rmdir()
+    outcome = site.verify()
+    assert not site.kept("a").on_host
+    notes = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"].notes
+    assert "could not be written on the host" in notes[0]
+    assert state(site.provision(), "a") == "quarantined"
+
+
+def test_the_mark_is_written_before_another_host_is_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller may be killed while it waits for the slowest host."""
+    checks = site.checks
+
+    def slow(session: Any, **options: Any) -> Verified:
+        if session.host == "b":
+            assert wait_for(lambda: site.mark_on_host("a") is not None)
+        return checks(session, **options)
+
+    monkeypatch.setattr(verify, "run_checks", slow)
+    site.bad["a"] = ("devices.ecc", "fail")
+    assert state(site.verify(), "b") != "failed"
+
+
+def wait_for(condition: Any) -> bool:
+    import time
+
+    until = time.monotonic() + 60
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return bool(condition())
+
+
+def test_later_runs_leave_the_host_out_with_its_reason(site: Site) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    outcome = site.provision()
+    assert site.reached == ["b"]
+    assert (state(outcome, "a"), state(outcome, "b")) == ("quarantined", "unchanged")
+    assert (outcome.summary.verdict, outcome.exit_code) == ("amber", Exit.OK)
+    assert "check `devices.ecc`: as it should not be" in outcome.texts["summary.txt"]
+    assert outcome.summary.next_commands[0].endswith("--return")
+
+
+def test_a_run_without_any_other_host_is_red(site: Site) -> None:
+    site.bad = {"a": ("devices.ecc", "fail"), "b": ("devices.ecc", "fail")}
+    site.verify()
+    request = site.request("provision")
+    inventory = json.loads(request.inventory.read_text())
+    del inventory["all"]["children"]["gateway"]
+    request.inventory.write_text(json.dumps(inventory))
+    outcome = execute(request, (Step("probe", site.probe, "probe", "all"), QUARANTINE))
+    assert (outcome.summary.verdict, outcome.exit_code) == ("red", Exit.RED)
+
+
+def test_another_controller_sees_the_mark(site: Site) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    site.logs = site.folder / "logs of another controller"
+    assert state(site.provision(), "a") == "quarantined"
+    assert site.kept("a").mark.check == "devices.ecc"
+
+
+def test_a_mark_that_nobody_can_read_holds(site: Site) -> None:
+    (site.folder / "a" / NAME).write_text("{}")
+    write_atomically(site.logs / "quarantine/b.json", "damaged")
+    site.provision()
+    assert site.reached == []
+
+
+def test_a_host_of_the_same_name_at_another_address_is_not_meant(site: Site) -> None:
+    there = Host(name="a", connection=Connection(kind="ssh", address="192.0.2.7"), settings=Settings())
+    store = QuarantineStore(site.logs)
+    store.put(there, MARK, on_host=True)
+    assert store.get(there) is not None
+    assert site.kept("a") is None
+    site.provision()
+    assert store.get(there) is not None, "its mark stays"
+
+
+def test_a_green_verification_releases(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    del site.bad["a"]
+    assert site.return_to_service() == Exit.OK
+    assert "a: returned to service" in capsys.readouterr().out
+    on_host = site.mark_on_host("a")
+    assert on_host is not None
+    assert on_host["released_at"]
+    assert site.kept("a") is None
+    site.provision()
+    assert site.reached == ["a", "b"]
+    assert site.return_to_service() == Exit.OK
+    assert "no host is quarantined" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "reason"),
+    [
+        (("devices.ecc", "fail"), 2, "check `devices.ecc` ended with fail: as it should not be"),
+        (("kernels.gemm", "warn"), 1, "check `kernels.gemm` ended with warn: as it should not be"),
+        (("devices.ecc", "skip"), 3, "check `devices.ecc`, which it was quarantined for, did not run"),
+    ],
+)
+def test_anything_but_green_keeps_the_mark(
+    site: Site, capsys: pytest.CaptureFixture[str], found: tuple[str, str], code: int, reason: str
+) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    site.bad["a"] = found
+    assert site.return_to_service() == code
+    assert f"a: stays quarantined: {reason}" in capsys.readouterr().out
+    assert state(site.provision(), "a") == "quarantined"
+
+
+def test_a_mark_that_cannot_be_lifted_on_the_host_stays_here_too(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    del site.bad["a"]
+    (site.folder / "a" / NAME).unlink()
+    (site.folder / "a").rmdir()
+    assert site.return_to_service() == 3
+    assert "a: stays quarantined: its mark cannot be changed" in capsys.readouterr().out
+    assert site.kept("a") is not None
+
+
+def test_the_newer_of_two_marks_counts() -> None:
+    lifted = MARK.model_copy(update={"released_at": "2026-02-01T00:00:00Z"})
+    newer = MARK.model_copy(update={"at": "2026-02-02T00:00:00Z"})
+    assert in_force(None, None) is None
+    assert in_force(MARK, None) == MARK
+    assert in_force(None, MARK) == MARK
+    assert in_force(lifted, MARK) is None, "another controller released it"
+    assert in_force(lifted, newer) == newer, "it could not be written on the host"
+    assert in_force(newer, MARK) == newer
+    assert mark_of(None, "/p") is None
+
+
+def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Served("m", "10.0.0.1", 8000, None)
+    monkeypatch.setattr("provision.pipeline.served._read_served", lambda *_, **__: known)
+    found: list[set[str]] = []
+
+    def set_up(context: RunContext, probed: Any) -> ProbedHosts:
+        before = gateway.Before(served={"a": known, "b": known})
+        found.append(set(gateway._served(context, probed, [before])))
+        return cast("ProbedHosts", probed)
+
+    steps = (Step("probe", site.probe, "probe", "all"), QUARANTINE, Step("gateway", set_up, "serve", "all"))
+    execute(site.request("gateway"), steps)
+    QuarantineStore(site.logs).put(site.host("a"), MARK, on_host=True)
+    execute(site.request("gateway"), steps)
+    assert found == [{"a", "b"}, {"b"}]
+
+
+def test_status_names_the_reason(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.bad["a"] = ("devices.ecc", "fail")
+    site.verify()
+    operations.status(site.request("status"), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if "quarantined since" in line] == ["a"]
+    operations.status(site.request("status"), as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["a"]["quarantine"]["check"], document["b"]["quarantine"]) == ("devices.ecc", None)
+
+
+@pytest.mark.slow
+def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Path) -> None:
+    """With the real probe, and a mark that another controller wrote."""
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    (prefix / NAME).write_text(MARK.model_dump_json())
+    inventory = tmp_path / "hosts.yml"
+    host = {"ansible_connection": "local", "firstlight_prefix": str(prefix)}
+    inventory.write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+    firstlight = CommandRunner(tmp_path / "logs")
+    done = firstlight("provision", "-i", str(inventory))
+    assert done.code == Exit.RED, done.output()
+    assert done.host("here")["state"] == "quarantined"
+    assert MARK.text in done.out
+    assert f"./firstlight verify -i {inventory} --return" in done.summary["next_commands"]
+    assert [path.name for path in prefix.iterdir()] == [NAME], "nothing was installed"
+    assert MARK.sentence in firstlight("status", "-i", str(inventory)).out

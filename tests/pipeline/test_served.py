@@ -1,0 +1,14 @@
+"""What a host says that it serves."""
+
+from __future__ import annotations
+
+import json
+
+from provision.pipeline.served import Served, served_of
+
+
+def test_a_host_reports_its_model() -> None:
+    state = json.dumps({"readiness": {"served_name": "org/m", "host": "10.0.0.1", "port": 8000, "more": 1}})
+    assert served_of(state, "A=b\nVLLM_API_KEY=secret\n") == Served("org/m", "10.0.0.1", 8000, "secret")
+    assert served_of(state, "A=b\n") == Served("org/m", "10.0.0.1", 8000, None)
+    assert served_of('{"readiness": null}', "") is None

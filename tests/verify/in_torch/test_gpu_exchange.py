@@ -1,0 +1,141 @@
+"""Data exchange between GPUs of one host: writes that arrive or do not, and floors of the bus speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.phases.serve.options import options
+from verify.checks.collectives import nccl, pairs, peers
+from verify.records import CheckContext
+from verify.runner.last_run import lasting_warnings
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: float = 4e-6) -> dict[str, Any]:
+    return {"wrong": wrong, "direct": direct, "bytes_per_s": speed, "latency_s": latency}
+
+
+def test_writes_that_arrive_are_reported() -> None:
+    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
+    assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of GPUs arrive, all of them directly")
+    assert [(one.name, one.value) for one in outcome.figures] == [("pairs whose writes do not arrive", 0)]
+
+
+def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
+    outcome = pairs.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
+    assert (outcome.status, outcome.reason) == (
+        "ok",
+        "2 pairs of GPUs copy, all directly; the slowest, cuda:1 -> cuda:0, 250 GB/s",
+    )
+    assert [(one.name, one.value) for one in outcome.figures] == [
+        ("slowest copy between two", 250.0),
+        ("slowest pair", pytest.approx(250 / 275)),
+        ("latest small copy", pytest.approx(9.0)),
+    ]
+
+
+def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
+    """Writes between cards stay enabled, because they arrive."""
+    alike = {f"cuda:{one} -> cuda:{two}": pair() for one in range(4) for two in range(4) if one != two}
+    outcome = pairs.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        "1 of 12 pairs of GPUs copy slower than 60% of the median: cuda:1 -> cuda:3 100 GB/s",
+    )
+    assert peers.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
+
+
+def test_pairs_through_the_host_are_compared_with_each_other() -> None:
+    """A DGX-1: one or two NVLinks directly, all other pairs through the host."""
+    board = {"a": pair(speed=4.8e10), "b": pair(speed=2.4e10), "c": pair(speed=4.8e10), "d": pair(speed=2.4e10)}
+    assert (
+        pairs.evaluate({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=8e9)}).status == "ok"
+    )
+    assert (
+        pairs.evaluate({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=1e9)}).status
+        == "warn"
+    )
+
+
+def test_pairs_that_exchange_data_through_the_host_are_counted() -> None:
+    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
+    assert "1 of 2 pairs through the host" in outcome.reason
+
+
+def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_switch() -> None:
+    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        "writes do not arrive in the other GPU's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
+    )
+    row = options()["no_peer_writes"]
+    variables = (f"{name}={variable['value']}" for name, variable in row["environment"].items())
+    for switch in (*variables, row["option"], row["fusion"]["field"]):
+        assert switch in (outcome.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("status", "held"), [("skip", True), ("error", True), (None, True), ("ok", False), ("warn", False)]
+)
+def test_a_warning_is_kept_until_writes_are_measured_again(status: str | None, held: bool) -> None:
+    warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
+    now = [{"id": "collectives.peers", "status": status, "reason": "other processes use 90%"}] if status else []
+    for before in ({"checks": [warned]}, {"checks": [], "carried": [warned]}, {}):
+        document = {"checks": [dict(record) for record in now]}
+        expected = [warned] if held and before else []
+        assert lasting_warnings(document, before) == expected
+        if expected and status:
+            assert "still open from an earlier run: writes do not arrive" in document["checks"][0]["reason"]
+
+
+def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
+    return {rank: {"wrong": {"all-reduce": 0}, "seconds": seconds} for rank in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("cards", "floor"),
+    [
+        ((H100,) * 8, 414.0),
+        (("NVIDIA H200",) * 8, pytest.approx(387.9)),
+        ((H100,) * 4, None),
+        (("NVIDIA H200 NVL",) * 8, None),
+        (("NVIDIA GH200 480GB",) * 8, None),
+        ((H100,) * 7 + ("NVIDIA H200",), None),
+        (("NVIDIA RTX 6000 Ada Generation",) * 8, None),
+    ],
+)
+def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...], floor: Any) -> None:
+    assert nccl.bus_floor(cards)[0] == floor
+
+
+@pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn")])
+def test_a_bus_below_its_floor_is_a_warning(bus: float, status: str) -> None:
+    seconds = 2 * 7 / 8 * nccl.LARGE_BYTES / bus
+    outcome = nccl.evaluate_speed(processes(8, seconds), (H100,) * 8, nccl.LARGE_BYTES, frozenset())
+    assert outcome.status == status
+    assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
+
+
+def test_cards_without_a_floor_are_recorded() -> None:
+    outcome = nccl.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
+    assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
+
+
+def test_a_process_without_an_answer_is_named() -> None:
+    answers: dict[int, dict[str, Any]] = {
+        0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
+        1: {"problem": "killed after 45 s", "output": ""},
+    }
+    outcome = nccl.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
+    assert (outcome.status, outcome.reason) == (
+        "fail",
+        "the processes could not communicate: process 1: killed after 45 s",
+    )
+
+
+@pytest.mark.parametrize("module", [nccl, pairs, peers])
+def test_checks_of_pairs_are_skipped_for_a_single_card(module: Any) -> None:
+    assert module.run(CheckContext(devices=("cuda:0",))).status == "skip"
