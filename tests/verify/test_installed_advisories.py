@@ -11,7 +11,7 @@ from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.verify.expected_advisories import expected_advisories
 from verify.checks.installed import advisories
-from verify.checks.installed.advisories import CHECK, CRITICAL, OTHER, affects, evaluate
+from verify.checks.installed.advisories import CRITICAL, ID, OTHER, affects, evaluate, run
 from verify.host import metrics
 from verify.records import CheckContext
 
@@ -92,10 +92,10 @@ def test_a_driver_is_compared_within_its_branch(version: str, expected: bool) ->
 
 
 def test_without_advisories_the_check_is_skipped_and_its_fault_is_found() -> None:
-    assert CHECK.run(CheckContext()).status == "skip"
-    assert CHECK.run(CheckContext(expect={"advisories": []})).status == "ok"
+    assert run(CheckContext()).status == "skip"
+    assert run(CheckContext(expect={"advisories": []})).status == "ok"
     injected = CheckContext(expect={"advisories": []}, faults=frozenset({"stale-library"}))
-    assert CHECK.run(injected).status == "warn"
+    assert run(injected).status == "warn"
 
 
 def test_the_request_has_what_applies_to_the_host() -> None:
@@ -121,7 +121,7 @@ def test_the_toolkit_of_a_host_without_one_has_no_version(monkeypatch: pytest.Mo
 
 def test_the_exporter_counts_what_the_last_verification_found() -> None:
     result = evaluate([HOLE, LESSER], {"vllm": "0.13.0"})
-    (family,) = metrics._advisories({"checks": [{"id": CHECK.id, **result.as_json()}]})
+    (family,) = metrics._advisories({"checks": [{"id": ID, **result.as_json()}]})
     assert metrics.render([family]).splitlines()[2:] == [
         'firstlight_advisories_open{severity="critical"} 1',
         'firstlight_advisories_open{severity="other"} 1',

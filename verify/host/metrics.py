@@ -261,7 +261,7 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
 
 def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
     """Yield how many advisories the last verification found open."""
-    records = [record for record in last.get("checks") or () if record.get("id") == advisories.CHECK.id]
+    records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
     figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
     labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}
     values = [({"severity": label}, figures[name]) for label, name in labels.items() if name in figures]

@@ -10,8 +10,9 @@ from typing import Any
 
 from verify.binaries.distributions import installed, normalised
 from verify.host.views import kernel_driver
-from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure
 
+ID = "installed.advisories"
 DRIVER, TOOLKIT = "nvidia-driver", "nvidia-container-toolkit"
 TOOLKIT_VERSION = ("nvidia-ctk", "--version")
 LIMIT_S = 10.0
@@ -21,7 +22,7 @@ CRITICAL, OTHER = "open advisories of CVSS 9 or more", "open advisories below CV
 ACCEPT = "firstlight_accept_advisories names those whose risk you take"
 
 
-def _run(context: CheckContext) -> CheckResult:
+def run(context: CheckContext) -> CheckResult:
     rows = context.expect.get("advisories")
     if rows is None:
         return CheckResult("skip", "no advisories were passed", remedy="check from the controller: ./firstlight verify")
@@ -100,11 +101,3 @@ def _order(version: str) -> tuple[tuple[int, ...], int]:
         numbers.pop()
     rest = public[found.end() :].lstrip(".-_") if found else ""
     return tuple(numbers), 1 if rest.startswith("post") else -1 if rest[:1].isalpha() else 0
-
-
-CHECK = Check(
-    id="installed.advisories",
-    description="No security advisory of CVSS 9 or more, whose condition holds on this host, is open in the environment, the driver or the container toolkit, unless the settings accept it.",
-    run=_run,
-    faults=("stale-library",),
-)
