@@ -87,6 +87,7 @@ class CheckContext:
     """Levels of checks that run at another level than the rest, by id."""
     expect: Mapping[str, Any] = field(default_factory=dict)
     """`stack`: the planned Stack. `gpus`: the expected number of GPUs, or an object with `count`, `pci` and `source`.
+    `advisories`: the security advisories whose conditions hold on this host, accepted ones marked.
     `serve_follows`: whether the service is restarted after the checks.
     """
     faults: frozenset[str] = frozenset()

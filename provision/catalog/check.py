@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -35,6 +36,7 @@ def check(catalog: Catalog) -> list[str]:
         *_cards(catalog),
         *_attention(catalog),
         *_drivers(catalog),
+        *_advisories(catalog),
         *_flash_attn(catalog),
         *_packages(catalog),
         *_families(catalog),
@@ -59,6 +61,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
         "vLLM releases": (row.version for row in catalog.releases),
         "builds": ((row.version, row.variant, row.provider) for row in catalog.builds),
         "torch releases": (row.version for row in catalog.torches),
+        "advisories": ((row.id, row.product, row.since) for row in catalog.advisories),
         "toolkits": (row.version for row in catalog.toolkits),
         "driver branches": (row.branch for row in catalog.branches),
         "PCI ids of NVIDIA GPUs": (identity for row in catalog.nvidia_cards for identity in row.ids),
@@ -192,6 +195,24 @@ def _drivers(catalog: Catalog) -> Iterator[str]:
     for compiler in catalog.host_compilers:
         if compiler.cuda not in toolkits:
             yield f"host compiler of CUDA {compiler.cuda}: that toolkit has no row"
+
+
+def _advisories(catalog: Catalog) -> Iterator[str]:
+    newest = {row.branch: row.newest for row in catalog.branches}
+    for row in catalog.advisories:
+        what = f"advisory {row.id} of {row.product}"
+        if numbers(row.since) >= numbers(row.fixed):
+            yield f"{what}: {row.fixed} does not follow {row.since}"
+        ours = newest.get(numbers(row.fixed)[0]) if row.product == "nvidia-driver" else None
+        if ours and numbers(ours) < numbers(row.fixed):
+            yield f"{what}: {ours}, the newest of its branch, is below {row.fixed}"
+        floor = (catalog.package_components["container-toolkit"].oldest or {}).get(row.product)
+        if floor and numbers(floor) < numbers(row.fixed):
+            yield f"{what}: the component allows {floor}, which is below {row.fixed}"
+        try:
+            re.compile(row.architecture or "")
+        except re.error as error:
+            yield f"{what}: `{row.architecture}` is not a pattern: {error}"
 
 
 def _flash_attn(catalog: Catalog) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from provision.catalog import overlay
 from provision.catalog.overlay import Overlay
 from provision.catalog.rows import Row
+from provision.catalog.rows import advisories as advisories_rows
 from provision.catalog.rows import attention as attention_rows
 from provision.catalog.rows import builds as builds_rows
 from provision.catalog.rows import hardware as hardware_rows
@@ -59,6 +60,7 @@ class Catalog:
     driver_faults = _rows("cuda", "driver_fault", hardware_rows.DriverFault)
     host_compilers = _rows("cuda", "host_compiler", hardware_rows.HostCompiler)
     driver_offer = _row("cuda", "offer", hardware_rows.DriverOffer)
+    advisories = _rows("advisories", "advisory", advisories_rows.Advisory)
     nvidia_cards = _rows("gpus", "nvidia", hardware_rows.NvidiaCard)
     architectures = _rows("gpus", "architecture", hardware_rows.Architecture)
     amd_cards = _rows("gpus", "amd", hardware_rows.AmdCard)

@@ -20,7 +20,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.planned_change import Part, PlannedChange
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
-from provision.phases.install.drivers import driver_work
+from provision.phases.install.drivers import driver_work, older_container_toolkit
 from provision.phases.plan import rocm
 from provision.phases.serve.unit import UNIT
 from provision.phases.stage import builds_of
@@ -266,7 +266,9 @@ def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChang
     if work.cuda_toolkit:
         yield PlannedChange(part="driver", sign="+", text=f"CUDA toolkit {work.cuda_toolkit['version']}")
     if work.container_toolkit:
-        yield PlannedChange(part="driver", sign="+", text="NVIDIA container toolkit")
+        older = older_container_toolkit(facts)
+        text = f"NVIDIA container toolkit{f' {older}, replaced by a release with the fixes' if older else ''}"
+        yield PlannedChange(part="driver", sign="~" if older else "+", text=text)
 
 
 def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChange]:

@@ -12,6 +12,7 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
+from provision.phases.verify.expected_advisories import expected_advisories
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
@@ -228,12 +229,16 @@ def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[st
 def expected(
     context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the checks of each host compare with: its Stack, where this run has one, and its expected GPUs."""
-    found: dict[str, dict[str, Any]] = {
-        host.name: {"stack": desired[host.name].stack} for host in hosts if host.name in desired
-    }
+    """Return what the checks of each host compare with: its Stack, where this run has one, advisories, and its expected GPUs."""
+    found: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        stack = desired[host.name].stack if host.name in desired else None
+        asked = {"advisories": expected_advisories(host.settings, stack)}
+        found[host.name] = {"stack": stack, **asked} if stack else asked
     with_cards = {host.name for host in hosts if (facts := probed.facts.get(host.name)) and facts.pci_gpus}
-    with_cards |= {name for name, expect in found.items() if expect["stack"]["torch"]["variant"] != "cpu"}
+    with_cards |= {
+        name for name, expect in found.items() if "stack" in expect and expect["stack"]["torch"]["variant"] != "cpu"
+    }
     before = last_green(context.run.folder.parent, context.run.name, with_cards) if with_cards else {}
     for name in with_cards & probed.facts.keys():
         then, expect = before.get(name), found.setdefault(name, {})

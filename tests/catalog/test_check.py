@@ -52,13 +52,13 @@ def test_the_products_own_tables_are_consistent() -> None:
         ),
         (
             "cuda",
-            'version = "580.173.02"',
+            'version = "580.178.04"',
             'version = "565.57.01"',
             "the offered driver 565.57.01: CUDA 13 needs 580.65.06",
         ),
-        ("cuda", 'version = "580.173.02"', 'version = "700.1.1"', "its branch has no row"),
+        ("cuda", 'version = "580.178.04"', 'version = "700.1.1"', "its branch has no row"),
         ("cuda", 'kind = "lts"\nend_of_life = "2028-06"', 'kind = "new-feature"', "gets fixes only for some months"),
-        ("cuda", 'newest = "580.173.02"', 'newest = "580.180.01"', "580.180.01 is the newest of its branch"),
+        ("cuda", 'newest = "580.178.04"', 'newest = "580.180.01"', "580.180.01 is the newest of its branch"),
         ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "that toolkit has no row"),
         ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
         (
@@ -74,6 +74,20 @@ def test_the_products_own_tables_are_consistent() -> None:
             'repository = "nvidia"',
             "component driver-open: no repository `nvidia` for apt",
         ),
+        (
+            "cuda",
+            'newest = "595.91.07"',
+            'newest = "595.71.05"',
+            "advisory NVIDIA-5861 of nvidia-driver: 595.71.05, the newest of its branch, is below 595.91.07",
+        ),
+        (
+            "packages",
+            'nvidia-container-toolkit = "1.19.1"',
+            'nvidia-container-toolkit = "1.19.0"',
+            "the component allows 1.19.0, which is below 1.19.1",
+        ),
+        ("advisories", 'since = "0.8.3"', 'since = "0.14.1"', "CVE-2026-22778 of vllm: 0.14.1 does not follow 0.14.1"),
+        ("advisories", '"Idefics3|SmolVLM"', '"Idefics3|(SmolVLM"', "`Idefics3|(SmolVLM` is not a pattern"),
         ("needs", 'family = "rocm"', 'family = "cuda"', "needs: a rocm build has no row"),
         (
             "rocm",

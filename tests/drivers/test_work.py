@@ -27,7 +27,7 @@ from provision.phases.install.drivers import DriverWork, driver_work
 from provision.phases.plan import rocm as planned_rocm
 from provision.pipeline.drivers import unproven
 
-NEW = "580.173.02"
+NEW = "580.178.04"
 INSTALL = DriverPlan(action="install", version=NEW, module="open")
 KEEP = DriverPlan(action="keep", version=NEW, module="open")
 H100 = PciGpu(address="0000:19:00.0", vendor_id="10de", device_id="2330", class_id="030200")
@@ -230,8 +230,16 @@ def test_the_container_toolkit_is_installed_only_if_it_is_requested_and_missing(
     wanted = work(facts(), stack(), container_toolkit=True).container_toolkit
     assert wanted is not None
     assert wanted["repository"]["name"] == "nvidia-container-toolkit"
-    there = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk"),))
-    assert not work(there, stack(), container_toolkit=True).needed
+    assert wanted["oldest"] == {"nvidia-container-toolkit": "1.19.1"}
+    for version in (None, "1.19.1", "1.20.0"):
+        there = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk", version=version),))
+        assert not work(there, stack(), container_toolkit=True).needed
+
+
+def test_a_container_toolkit_below_the_fixed_release_is_upgraded_if_it_is_requested() -> None:
+    old = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk", version="1.17.8"),))
+    assert work(old, stack(), container_toolkit=True).container_toolkit
+    assert not work(old, stack()).needed
 
 
 INSTALL_ROCM = RocmPlan(action="install", version="7.2.2")

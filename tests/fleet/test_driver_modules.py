@@ -14,7 +14,7 @@ from tests.fleet.package_roots import ENVIRONMENT, Root
 from tests.fleet.root import bare_root
 from tests.install.scripts import ROLES
 
-VERSION = "580.173.02"
+VERSION = "580.178.04"
 RUNS = os.uname().release
 
 

@@ -147,7 +147,7 @@ def test_nothing_is_installed_without_a_valid_signature(root: DnfRoot) -> None:
 
 
 def test_the_planned_version_is_installed_and_nothing_newer(root: DnfRoot) -> None:
-    assert "nvidia-open=3:580.173.02-1.el9" in root.packages("look")[1]
+    assert "nvidia-open=3:580.178.04-1.el9" in root.packages("look")[1]
     assert root.versions() == {}
     status, output = root.packages()
     assert status == 0, output

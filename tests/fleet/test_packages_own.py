@@ -65,7 +65,7 @@ def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
     along = part(fabric=True)["packages"]
     output = root.module("firstlight_packages", "make", part(choose=True, along=along))[1]
     assert output.splitlines()[-1] == "version: 580.159.03"
-    assert "note: the sources of ubuntu has no 580.173.02 of all packages" in output
+    assert "note: the sources of ubuntu has no 580.178.04 of all packages" in output
     output = root.module("firstlight_packages", "make", part(choose=True))[1]
     assert output == f"version: {NEW}\n"
 
@@ -95,4 +95,4 @@ def test_packages_with_their_own_versions_are_not_removed(root: AptRoot) -> None
     family = {**part()["family"], "apart": ["nvidia-utils-*"]}
     kept = [name for name in part()["packages"] if "utils" not in name]
     assert root.module("firstlight_packages", "look", part(family=family, packages=kept)) == (0, "")
-    assert "nvidia-utils-580-server=580.173.02" in root.module("firstlight_packages", "look", part(packages=kept))[1]
+    assert "nvidia-utils-580-server=580.178.04" in root.module("firstlight_packages", "look", part(packages=kept))[1]

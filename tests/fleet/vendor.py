@@ -22,7 +22,7 @@ from tests.fleet.commands import command
 from tests.fleet.hosts import FleetHost
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded/h100-sxm8.txt"
-OLD, NEW = "570.211.01", "580.173.02"
+OLD, NEW = "570.211.01", "580.178.04"
 PLACE = "/srv/mirror"
 """The folder of the repository on a host."""
 

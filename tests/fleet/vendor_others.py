@@ -13,7 +13,7 @@ touch /dev/kfd && chgrp render /dev/kfd
 """A substitute for the kernel, which has no such card: the effect of loading the driver."""
 NVIDIA_CTK = """#!/bin/sh
 if [ "$1" = --version ]; then
-    echo "NVIDIA Container Toolkit CLI version 1.18.0"
+    echo "NVIDIA Container Toolkit CLI version 1.19.1"
 else
     mkdir -p /etc/docker
     echo '{"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}' >/etc/docker/daemon.json
@@ -27,7 +27,7 @@ def ubuntu_packages() -> Iterator[Package]:
         yield from _ubuntu_driver(version)
     yield Package("dkms", "3.0.11-1ubuntu13")
     libraries = {"usr/local/cuda-13.0/compat/libcuda.so.1": "nothing\n"}
-    yield Package("cuda-compat-13-0", "580.173.02-0ubuntu1", files=libraries)
+    yield Package("cuda-compat-13-0", "580.178.04-0ubuntu1", files=libraries)
 
 
 def _ubuntu_driver(version: str) -> Iterator[Package]:
@@ -51,8 +51,8 @@ def _ubuntu_driver(version: str) -> Iterator[Package]:
 
 def container_packages() -> Iterator[Package]:
     """The container toolkit's repository."""
-    yield Package("nvidia-container-toolkit-base", "1.18.0-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
-    yield Package("nvidia-container-toolkit", "1.18.0-1", "nvidia-container-toolkit-base (= 1.18.0-1)")
+    yield Package("nvidia-container-toolkit-base", "1.19.1-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
+    yield Package("nvidia-container-toolkit", "1.19.1-1", "nvidia-container-toolkit-base (= 1.18.0-1)")
 
 
 def amdgpu_packages(version: str = "1:6.16.13.30300300-2278356.24.04") -> Iterator[Package]:

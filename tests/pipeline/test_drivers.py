@@ -8,7 +8,7 @@ from provision.core.models.facts import Amd, HostFacts, Nvidia
 from provision.phases.install.drivers import DriverWork
 from provision.pipeline.drivers import unproven
 
-NEW = "580.173.02"
+NEW = "580.178.04"
 WORK = DriverWork(driver={"version": NEW, "module": "open"}, fabric_manager={"version": NEW})
 
 

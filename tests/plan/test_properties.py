@@ -161,7 +161,7 @@ def drives(driver: str, cards: str) -> bool:
 
 def test_a_branch_without_support_for_the_card_runs_nothing() -> None:
     described = "gpu=V100x1 driver={} glibc=2.35 arch=x86_64 python=3.10"
-    assert builds(parse_what_if(described.format("580.173.02")), Settings())
+    assert builds(parse_what_if(described.format("580.178.04")), Settings())
     assert not builds(parse_what_if(described.format("595.71.05")), Settings())
 
 

@@ -78,6 +78,11 @@ def test_the_key_opens_a_route_and_nothing_else_does(path: str) -> None:
     assert asked(path, headers=both)[0]["status"] == 401
 
 
+@pytest.mark.parametrize("name", ["x/health?", "x/health#", "x/health/..", "localhost"])
+def test_a_host_header_opens_no_route(name: str) -> None:
+    assert asked("/v1/completions", method="POST", headers={"host": name})[0]["status"] == 401
+
+
 def test_only_a_preflight_request_of_a_browser_passes_without_the_key() -> None:
     preflight = {"Origin": "https://a", "Access-Control-Request-Method": "POST"}
     assert asked("/v1/completions", method="OPTIONS", headers=preflight)[0]["status"] == 200

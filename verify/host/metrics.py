@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verify.checks.devices.xid import events, meaning
+from verify.checks.installed import advisories
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import NvmlError
@@ -253,8 +254,19 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
         "Start of the newest verification in which no check failed; 0: there is none.",
         [({}, max(begun, default=0.0))],
     )
+    yield from _advisories(last)
     status = str(last.get("status"))
     yield Family("firstlight_verify_status", "gauge", "How the last verification ended.", [({"status": status}, 1)])
+
+
+def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
+    """Yield how many advisories the last verification found open."""
+    records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
+    figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
+    labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}
+    values = [({"severity": label}, figures[name]) for label, name in labels.items() if name in figures]
+    text = "Security advisories open in what is installed; critical: of CVSS 9 or more, not accepted."
+    yield Family("firstlight_advisories_open", "gauge", text, values)
 
 
 def _read_service(prefix: Path) -> Iterator[Family]:

@@ -18,6 +18,7 @@ from verify.tables import table
 FAMILIES = {
     "devices": "The devices are present, and every layer of the system sees the same ones.",
     "libraries": "The loaded libraries are the locked ones, complete, and from this environment.",
+    "installed": "What is installed has no known security hole that applies to this host.",
     "kernels": "Basic computations give correct results.",
     "attention": "Each attention provider matches the float64 reference, and its own kernel ran.",
     "operators": "The operators that models run between matrix products match Python's arithmetic.",

@@ -124,6 +124,11 @@ class Settings(Record):
         "vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not.",
         allowed="latest, newest, none, X or ==X such as 0.33.0, or >=X",
     )
+    accept_advisories: tuple[Word, ...] = setting(
+        (),
+        "Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected release.",
+        allowed="a list of ids such as [CVE-2026-22778, NVIDIA-5861]",
+    )
     driver: DriverPolicy = setting(
         "keep",
         "NVIDIA driver. keep: a working driver stays, and GPUs without one get one; install: a driver that does not answer is also installed again; upgrade: a driver that is too old for the chosen versions is also replaced; or the required version or branch.",
@@ -159,7 +164,7 @@ class Settings(Record):
     )
     container_toolkit: bool = setting(
         False,  # the setting's default
-        "Whether to install the NVIDIA container toolkit.",
+        "Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed release.",
         allowed="true or false",
     )
     flash_attn: FlashAttnPolicy = setting(

@@ -152,11 +152,17 @@ class Interpreter(Record):
     """The host's own torch that the environment uses (`2.7.0+cu126`); None where torch is installed."""
 
 
+Input = Literal["media", "audio"]
+"""What a model takes besides text: images or video, or sound."""
+
+
 class ModelPlan(Record):
     """Memory layout of a model on a host. Device sizes are those of the fullest device; None where not computed."""
 
     name: str
     architecture: str
+    inputs: tuple[Input, ...] = ()
+    """What it takes besides text."""
     weights_bytes: int
     """Total size of the model."""
     tensor_parallel: int

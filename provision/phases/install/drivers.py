@@ -19,6 +19,7 @@ from provision.catalog.packages import (
     repository_of_distribution,
 )
 from provision.catalog.rows.packages import DistributionDriver
+from provision.catalog.versions import numbers
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
@@ -27,6 +28,7 @@ from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan import fabric, rocm
 
 FAMILY = "nvidia-driver"
+CONTAINER_TOOLKIT, TOOLKIT_PROGRAM = "container-toolkit", "nvidia-ctk"
 
 
 class DriverWork(Record):
@@ -199,12 +201,25 @@ def has_compat(facts: HostFacts, folder: str) -> bool:
     return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
 
 
+def has_container_toolkit(facts: HostFacts) -> bool:
+    return any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
+
+
+def older_container_toolkit(facts: HostFacts) -> str | None:
+    """Return the version of a container toolkit that is below the vendor's fixed release; None if there is no such one."""
+    fixed = max((catalog().package_components[CONTAINER_TOOLKIT].oldest or {}).values(), key=numbers)
+    found = [program.version for program in facts.programs if program.name == TOOLKIT_PROGRAM and program.version]
+    return next((version for version in found if numbers(version) < numbers(fixed)), None)
+
+
 def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
-    if not host.settings.container_toolkit or any(program.name == "nvidia-ctk" for program in facts.programs):
+    oldest = catalog().package_components[CONTAINER_TOOLKIT].oldest
+    if not host.settings.container_toolkit or (has_container_toolkit(facts) and not older_container_toolkit(facts)):
         return None
     return {
-        "packages": list(packages_of_component("container-toolkit")),
-        **_source(host, facts, "container-toolkit", mirror=False),
+        "packages": list(packages_of_component(CONTAINER_TOOLKIT)),
+        "oldest": oldest,
+        **_source(host, facts, CONTAINER_TOOLKIT, mirror=False),
     }
 
 

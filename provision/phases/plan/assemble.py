@@ -65,6 +65,7 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     return ModelPlan(
         name=served.model,
         architecture=served.shape.architecture,
+        inputs=served.shape.inputs,
         weights_bytes=served.shape.weights.total,
         tensor_parallel=found.tensor,
         pipeline_parallel=request.pipeline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -11,6 +11,7 @@ from provision.catalog.rows.hardware import Architecture
 from provision.catalog.versions import cuda_of, numbers
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import attention, driver_supply, torch_pair
+from provision.phases.plan.advisories import advisories_of
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_supply import DriverRequest, Supply
 from provision.phases.plan.gpu_code import Coverage, coverage
@@ -53,11 +54,27 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
     short = profile.driver is None or too_old(option, profile, profile.driver) is not None
     if profile.policy.driver == "pinned":
         return _installed("upgrade", option, profile) if short or not is_pinned(profile) else profile.kept_driver
-    if profile.driver and short:
-        plan = _installed("upgrade", option, profile)
+    fixed = _fixed(profile)
+    if profile.driver and (short or fixed):
+        plan = _installed("upgrade", option, profile, wanted="0" if short else fixed)
         if numbers(plan.version or "") > numbers(profile.driver):
             return plan
     return profile.kept_driver
+
+
+def _fixed(profile: HostProfile) -> str:
+    """Return the vendor's fixed release of the driver's branch, if the driver is below it and may be replaced; else an empty text."""
+    guest = any(card.virtual for card in profile.cards)
+    if profile.policy.driver != "upgrade" or profile.escalates is False or guest or not profile.driver:
+        return ""
+    return max((row.fixed for row in advisories_of("nvidia-driver", profile.driver)), key=numbers, default="")
+
+
+def replacement(profile: HostProfile) -> str | None:
+    """Return the release that `--driver upgrade` would install; None if the present one is as new."""
+    request = replace(profile.driver_request, version=None, branch=None, replaced=profile.driver)
+    version = driver_supply.choose(request, "0").version
+    return version if numbers(version) > numbers(profile.driver or "") else None
 
 
 def is_pinned(profile: HostProfile) -> bool:
@@ -73,15 +90,25 @@ def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
     return driver_supply.choose(profile.driver_request, least_version(option, profile.launch))
 
 
-def _installed(action: Action, option: BuildOption, profile: HostProfile) -> DriverPlan:
-    return _plan(action, profile.driver_request, least_version(option, profile.launch), module_for(profile))
+def _installed(action: Action, option: BuildOption, profile: HostProfile, wanted: str = "0") -> DriverPlan:
+    least = least_version(option, profile.launch)
+    return _plan(action, profile.driver_request, least, wanted, module_for(profile))
 
 
 @cache
-def _plan(action: Action, request: DriverRequest, least: str, module: Module | None) -> DriverPlan:
-    """Return the plan for a driver within one branch, or of the requested version. `least` is the lowest version that suffices."""
+def _plan(action: Action, request: DriverRequest, least: str, wanted: str, module: Module | None) -> DriverPlan:
+    """Return the plan for a driver within one branch, or of the requested version.
+
+    Args:
+        action: What is done.
+        request: What decides on the source and the version.
+        least: The lowest version that suffices for the candidate.
+        wanted: The lowest version for which the driver is replaced, where its source has that.
+        module: The kernel module.
+    """
     found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]
+    least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
     return DriverPlan(
         action=action,
         version=found.version,

@@ -42,8 +42,8 @@ class DriverRequest:
     branch: str | None
     source: Literal["auto", "vendor", "distribution"]
     mirror: bool
-    broken: str | None
-    """The version to reinstall, if no other is requested."""
+    replaced: str | None
+    """The version that is reinstalled or upgraded, if no other is requested: the new one is of no older branch."""
     os_id: str | None
     os_version: str | None
     machine: str | None
@@ -56,8 +56,8 @@ class DriverRequest:
 def choose(request: DriverRequest, least: str) -> Supply:
     """Return the driver for a request. `least` is the lowest version that the candidate needs."""
     wanted = request.version or wanted_version(request.branch)
-    if request.broken:
-        wanted = max(wanted, wanted_version(request.broken.partition(".")[0]), key=numbers)
+    if request.replaced:
+        wanted = max(wanted, wanted_version(request.replaced.partition(".")[0]), key=numbers)
     if request.source == "vendor" or request.mirror:
         return Supply("vendor", wanted, "the settings name a mirror" if request.mirror else "as requested")
     pinned = request.version or request.branch

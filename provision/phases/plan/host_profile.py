@@ -203,7 +203,9 @@ class HostProfile:
             branch=policy.driver_branch,
             source=policy.driver_source,
             mirror=policy.driver_mirror,
-            broken=self.driver if self.driver_reinstalled and policy.driver != "pinned" else None,
+            replaced=self.driver
+            if (self.driver_reinstalled and policy.driver != "pinned") or policy.driver == "upgrade"
+            else None,
             os_id=self.os_id,
             os_version=self.os_version,
             machine=self.machine,

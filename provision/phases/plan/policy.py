@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 from provision.catalog import catalog
@@ -54,6 +55,10 @@ class Policy:
     """The requested pipeline parallel size of a span."""
     executor: Literal["mp", "ray"] = "mp"
     """What starts the processes of a span."""
+    accepted: frozenset[str] = frozenset()
+    """The advisories whose risk the user takes."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`."""
 
     @property
     def driver_setting(self) -> str:
@@ -64,6 +69,11 @@ class Policy:
     @property
     def wants_vllm(self) -> bool:
         return self.vllm != "none"
+
+    @property
+    def names_vllm(self) -> bool:
+        """Return whether the settings name one vLLM release."""
+        return self.vllm.startswith("==") and not {"*", ","} & set(self.vllm)
 
     def wants_release(self, version: str) -> bool:
         """Return whether a vLLM release is in the requested range."""
@@ -109,6 +119,8 @@ def policy_of(settings: Settings) -> Policy:
         span=settings.span,
         pipeline=settings.pipeline_parallel if settings.span > 1 else None,
         executor=settings.executor,
+        accepted=_known_advisories(settings.accept_advisories),
+        arguments=settings.vllm_args,
     )
     _check_vllm(policy.vllm)
     if policy.driver_source == "distribution" and policy.driver_mirror:
@@ -135,6 +147,19 @@ def policy_of(settings: Settings) -> Policy:
             "--set dtype=float32", f"--attention {policy.attention}", "flash kernels support float16 and bfloat16"
         )
     return policy
+
+
+def _known_advisories(ids: tuple[str, ...]) -> frozenset[str]:
+    """Return the accepted advisories; a misspelt one would silently accept nothing."""
+    known = {row.id for row in catalog().advisories}
+    for name in ids:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), n=3)
+            raise UsageError(
+                f"`firstlight_accept_advisories`: the catalog has no advisory `{name}`",
+                hint=f"similar are {', '.join(near)}" if near else "write ids as the plan prints them",
+            )
+    return frozenset(ids)
 
 
 def _flash(value: str) -> tuple[FlashAttn, str | None]:

@@ -22,6 +22,7 @@ from provision.phases.plan.fit import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
+from provision.phases.plan.rules.advisories import evaluate as advisories
 
 Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
 """A change as text, the settings that make it (empty if settings cannot), and the changed profile."""
@@ -107,6 +108,7 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
         yield _setting(profile, "vllm", LATEST, replace(profile.policy, vllm=LATEST))
     yield from _more_memory(profile)
     yield from _other_cards(profile)
+    yield from _named_release(profile)
     if any(card.mig for card in profile.cards):
         yield "with MIG off", {}, replace(profile, cards=_without_mig(profile.cards))
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
@@ -197,6 +199,20 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
         for change in alternatives(served.shape, served.request, profile.budget):
             smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
             yield change.text, change.policy, replace(profile, served_model=smaller)
+
+
+def _named_release(profile: HostProfile) -> Iterator[Change]:
+    """Yield the newest release that only its advisories exclude from `latest` or a range, by its name."""
+    policy = profile.policy
+    if not policy.wants_vllm or policy.names_vllm or not evaluate_host(profile).accepted:
+        return
+    for option in options(profile):
+        if option.release is None or all(verdict.kind != "reject" for verdict in advisories.evaluate(option, profile)):
+            continue
+        named = replace(policy, vllm=f"=={option.release.version}")
+        if evaluate(option, replace(profile, policy=named)).accepted:
+            yield _setting(profile, "vllm", named.vllm, named)
+            return
 
 
 def _packages(profile: HostProfile) -> Iterator[Change]:

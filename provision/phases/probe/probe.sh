@@ -299,8 +299,8 @@ program() {
 }
 
 programs() {
-    for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk; do program "$name"; done
-    for name in gcc g++ clang nvcc hipcc; do program "$name" versioned; done
+    for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl; do program "$name"; done
+    for name in gcc g++ clang nvcc hipcc nvidia-ctk; do program "$name" versioned; done
     # Usually other names of gcc and g++.
     if has gcc; then program cc; else program cc versioned; fi
     if has g++; then program c++; else program c++ versioned; fi

@@ -68,7 +68,7 @@ def verify(
         environment: Digest of an environment that is not live yet; None for the live one.
         level: Level of the checks.
         devices: Number of devices, on which the time limit depends.
-        expect: `stack` and `gpus`; the Stack defaults to the environment's own.
+        expect: `stack`, `gpus` and `advisories`; the Stack defaults to the environment's own.
         root: Whether the checks run as root.
         drain: Whether the service is stopped for the checks.
         soak_minutes: Put load on service and kernels for this time instead.

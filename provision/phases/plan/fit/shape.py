@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.core.errors import ModelError
+from provision.core.models.stack import Input
 from provision.phases.plan.family.match import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.tables import Architecture, architectures, keys
@@ -52,6 +53,8 @@ class Shape:
     tied: bool = False
     kind: Literal["usual", "latent", "sparse"] = "usual"
     """What the layers attend to: keys and values, a compressed vector (MLA), or its tokens that an index selects."""
+    inputs: tuple[Input, ...] = ()
+    """What the model takes besides text."""
     sinks: bool = False
     """Whether the layers have attention sinks, which some attention back ends do not support."""
     not_computed: str | None = None
@@ -120,6 +123,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
         kind=_kind(text, row),
+        inputs=tuple(name for name, words in tables.inputs().items() if _has_key(config, words)),
         sinks=bool(row and row.sinks),
         not_computed=odd,
         match=match(config, model),
@@ -130,6 +134,15 @@ def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual",
     if row is None or row.attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
         return "usual"
     return "sparse" if _size(text, "index_topk") else "latent"
+
+
+def _has_key(config: Mapping[str, Any], words: Sequence[str]) -> bool:
+    """Return whether a key with a value contains one of the words, at any depth."""
+    return any(
+        (bool(value) and any(word in key.lower() for word in words))
+        or (isinstance(value, Mapping) and _has_key(value, words))
+        for key, value in config.items()
+    )
 
 
 def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision.catalog.rows import Row
+from provision.core.models.stack import Input
 from provision.core.tables import own_table, rows_of
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
@@ -84,6 +85,12 @@ class CpuCache(Row):
 def keys() -> dict[str, list[str]]:
     """Return the spellings of each value in config.json; the first present one applies."""
     return {name: spellings for name, spellings in own_table(_ARCHITECTURES)["keys"].items() if name != "source"}
+
+
+@cache
+def inputs() -> dict[Input, list[str]]:
+    """Return the words in keys of config.json that tell what a model takes besides text."""
+    return {name: words for name, words in own_table(_ARCHITECTURES)["inputs"].items() if name != "source"}
 
 
 @cache

@@ -1,0 +1,103 @@
+"""installed.advisories: security advisories that apply to what is installed, as the controller's catalog has them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verify.binaries.distributions import installed, normalised
+from verify.host.views import kernel_driver
+from verify.records import CheckContext, CheckResult, Figure
+
+ID = "installed.advisories"
+DRIVER, TOOLKIT = "nvidia-driver", "nvidia-container-toolkit"
+TOOLKIT_VERSION = ("nvidia-ctk", "--version")
+LIMIT_S = 10.0
+SHOWN = 3
+CRITICAL, OTHER = "open advisories of CVSS 9 or more", "open advisories below CVSS 9"
+"""Names of the figures."""
+ACCEPT = "firstlight_accept_advisories names those whose risk you take"
+
+
+def run(context: CheckContext) -> CheckResult:
+    rows = context.expect.get("advisories")
+    if rows is None:
+        return CheckResult("skip", "no advisories were passed", remedy="check from the controller: ./firstlight verify")
+    found = {name: distributions[0].version for name, distributions in installed().items()}
+    if (own := (context.stack.get("vllm") or {}).get("distribution")) and normalised(own) in found:
+        found["vllm"] = found[normalised(own)]
+    found |= {name: version for name, version in ((DRIVER, kernel_driver.release()), (TOOLKIT, _toolkit())) if version}
+    if "stale-library" in context.faults:
+        row = {"id": "injected", "product": "vllm", "severity": 10.0, "critical": True, "since": "0", "fixed": "1"}
+        rows, found = [*rows, {**row, "allows": "An injected fault.", "accepted": False}], {**found, "vllm": "0"}
+    return evaluate(rows, found)
+
+
+def _toolkit() -> str | None:
+    """Return the version of the container toolkit; None if the host has none, or it does not tell."""
+    if not shutil.which(TOOLKIT_VERSION[0]):
+        return None
+    try:
+        done = subprocess.run(TOOLKIT_VERSION, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    said = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)
+    return said[1] if said else None
+
+
+def evaluate(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> CheckResult:
+    """Compare installed versions with the ranges of advisories whose conditions hold on this host.
+
+    Args:
+        rows: The advisories: `id`, `product`, `severity`, `critical`, `since`, `fixed`, `allows`, `accepted`.
+        versions: Installed versions by product.
+    """
+    known = [row for row in rows if row["product"] in versions and affects(row, versions[row["product"]])]
+    open_ = [row for row in known if not row["accepted"]]
+    critical = [row for row in open_ if row["critical"]]
+    lesser = [row for row in open_ if not row["critical"]]
+    figures = (Figure(CRITICAL, len(critical), "count"), Figure(OTHER, len(lesser), "count"))
+    products = sorted({row["product"] for row in rows} & versions.keys())
+    evidence = {
+        "versions": {product: versions[product] for product in products},
+        "open": [row["id"] for row in open_],
+        "accepted": [row["id"] for row in known if row["accepted"]],
+    }
+    if critical:
+        worst = max(critical, key=lambda row: float(row["severity"]))
+        more = f"; {len(open_) - 1} more apply" if len(open_) > 1 else ""
+        remedy = f"upgrade {worst['product']} to {worst['fixed']} or newer; {ACCEPT}"
+        return CheckResult("warn", f"{_described(worst, versions)}{more}", figures, evidence, remedy)
+    text = f"no open advisory of CVSS 9 or more in {', '.join(products) or 'what is installed'}"
+    if lesser:
+        names = ", ".join(f"{row['id']} of {row['product']}" for row in lesser[:SHOWN])
+        text += f"; below that: {names}{f' and {len(lesser) - SHOWN} more' if len(lesser) > SHOWN else ''}"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def _described(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    allows = row["allows"][:1].lower() + row["allows"][1:].rstrip(".")
+    what = f"{row['product']} {versions[row['product']]} has {row['id']} (CVSS {row['severity']:g})"
+    return f"{what}, fixed in {row['fixed']}: {allows}"
+
+
+def affects(row: Mapping[str, Any], version: str) -> bool:
+    """Return whether a version is in the range of an advisory."""
+    return _order(row["since"]) <= _order(version) < _order(row["fixed"])
+
+
+def _order(version: str) -> tuple[tuple[int, ...], int]:
+    """Return a sortable form: the numbers, and whether it is before (-1) or after (1) the release of these numbers.
+
+    The host's Python may lack `packaging`.
+    """
+    public = version.strip().lower().removeprefix("v").partition("+")[0]
+    found = re.match(r"\d+(?:\.\d+)*", public)
+    numbers = [int(part) for part in found[0].split(".")] if found else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    rest = public[found.end() :].lstrip(".-_") if found else ""
+    return tuple(numbers), 1 if rest.startswith("post") else -1 if rest[:1].isalpha() else 0
