@@ -50,7 +50,7 @@ AFTERWARDS = (
 )
 FAULT = """
 import os, sys
-from provision.pipeline import probe
+from provision.phases.probe import step as probe
 def broken(context, *rest, **options):
     hosts = context.inventory.hosts
     words = {name: value for name, value in os.environ.items() if "PROXY" in name or "INDEX" in name or "KEY" in name}

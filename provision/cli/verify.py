@@ -72,8 +72,8 @@ def check(
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """
     from provision.phases.verify.selection import Picked
+    from provision.phases.verify.step import CheckOptions
     from provision.pipeline import operations
-    from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     level = level or "standard"
@@ -100,8 +100,8 @@ def soak(
     **options: Any,
 ) -> None:
     """Send requests and run kernels for some minutes; errors and growing memory are failures."""
+    from provision.phases.verify.step import CheckOptions
     from provision.pipeline import operations
-    from provision.pipeline.verify import CheckOptions
 
     request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     wanted = CheckOptions("quick", soak_minutes=minutes)

@@ -3,7 +3,7 @@
 | module | what it does |
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
-| `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/pipeline/step.py`) |
+| `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/run/step.py`) |
 | `hooks.py` | functions that the core calls at certain places |
 
 | hook | what it is for |
@@ -14,13 +14,13 @@
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
 | `span_member(span, settings, name, agreed, prefix, devices)` | returns a host's part in a span (`provision/phases/serve/command_line.py`) |
 | `needs_full_probe(context)` | returns whether systemd's state and the listening ports of hosts are needed |
-| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/pipeline/left_out.py`) |
+| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/left_out.py`) |
 | `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
 | `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/firewall.py`) |
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
-| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/pipeline/starts.py`) |
+| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/run/starts.py`) |
 | `planned(hosts)` | returns lines on what a run sets up around the hosts of an inventory |
 | `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
 | `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |

@@ -23,8 +23,8 @@ from provision.phases import serve as serve_phase
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary
 from provision.pipeline.phases import PROBE
-from provision.pipeline.rollback import readiness_of
 from provision.pipeline.runner import execute, read_inventory
+from provision.run.rollback import readiness_of
 
 PROGRAM = Path(serve_phase.__file__).parent / "onhost/chat/main.py"
 ANSWER_S = 330.0

@@ -29,7 +29,6 @@ from provision.phases.plan.why_not import render as render_answers
 from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
-from provision.pipeline.host_changes import changes_of
 from provision.pipeline.phases import (
     CHANGES,
     DRIVERS,
@@ -38,12 +37,13 @@ from provision.pipeline.phases import (
     PROBE_IN_FULL,
     steps_until,
 )
-from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, execute
-from provision.pipeline.step import Step
 from provision.report.history.pruning import prune_quietly
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
+from provision.run.host_changes import changes_of
+from provision.run.results import PlannedHosts
+from provision.run.step import Step
 from verify.printable import unguarded
 
 if TYPE_CHECKING:

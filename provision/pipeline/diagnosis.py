@@ -20,12 +20,12 @@ from provision.core.run_folder import RunFolder
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
-from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE_IN_FULL
-from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, read_inventory
-from provision.pipeline.step import Step
 from provision.report.run_files import results_of
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.step import Step
 from verify.doctor import render
 from verify.doctor.cli import FOUND
 from verify.doctor.engine import NO_KNOWN_CAUSE, Diagnosis, diagnose_texts

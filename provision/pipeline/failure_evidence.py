@@ -11,8 +11,8 @@ from provision.core.models.inventory import Host
 from provision.core.redaction import redact
 from provision.fleet.ssh import Task, fan_out
 from provision.phases.probe.failure_evidence import Source, collect
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 DEADLINE_S = 120.0
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from provision.core.models.records import PhaseResult
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import failure_evidence
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
 from provision.report.diagnosis import diagnose as causes_of
 from provision.report.diagnosis import named
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 ON_HOST = frozenset({"install", "verify", "serve"})
 """Phases that work on the host: its logs show more than the phase's result."""

@@ -10,10 +10,10 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
 from provision.report.endpoint import chat_commands, key_file
 from provision.report.last_verify import verified_line
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 
 @dataclass(frozen=True)

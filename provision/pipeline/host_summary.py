@@ -10,8 +10,8 @@ from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
 from provision.core.models.records import HostSummary, Summary
 from provision.fleet.ssh import Session, Task, fan_out
-from provision.pipeline.context import RunContext
 from provision.report import on_host
+from provision.run.context import RunContext
 
 NAME = "logs/summary.txt"
 RECORDS = ("current/stack.json", "verify/ready.json", "verify/last.json")

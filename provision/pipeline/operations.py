@@ -21,21 +21,22 @@ from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.fleet.ssh import Session
+from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
-from provision.pipeline import CommandRequest, host_status, playbooks
-from provision.pipeline import serve as phase_serve
+from provision.phases.verify.step import CheckOptions, verify_live
+from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.context import RunContext
 from provision.pipeline.controller_remains import controller_remains
-from provision.pipeline.left_out import left_out
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
-from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
-from provision.pipeline.rollback import require_digest, roll_back
 from provision.pipeline.runner import execute
-from provision.pipeline.step import Scope, Step
-from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.checks_table import checks_table
 from provision.report.shell import command
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.left_out import left_out
+from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.run.rollback import require_digest, roll_back
+from provision.run.step import Scope, Step
 from verify.records import EXIT_CODES, Level, worst_status
 from verify.runner.junit import junit
 

@@ -8,18 +8,15 @@ from functools import partial
 
 from provision.core import features
 from provision.core.models.phase_names import PHASES, PhaseName
-from provision.pipeline import (
-    background_packages,
-    background_upload,
-    drivers,
-    install,
-    plan,
-    probe,
-    serve,
-    stage,
-    verify,
-)
-from provision.pipeline.step import BackgroundStep, FeatureStep, Step
+from provision.phases.drivers import step as drivers
+from provision.phases.install import step as install
+from provision.phases.plan import step as plan
+from provision.phases.probe import step as probe
+from provision.phases.serve import step as serve
+from provision.phases.stage import step as stage
+from provision.phases.verify import step as verify
+from provision.run import background_packages, background_upload
+from provision.run.step import BackgroundStep, FeatureStep, Step
 
 PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))

@@ -16,12 +16,13 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.package_sources import package_sources_answer
 from provision.phases.stage.debs import fetch_debs
-from provision.pipeline import CommandRequest, playbooks
-from provision.pipeline.context import RunContext
+from provision.pipeline import CommandRequest
 from provision.pipeline.phases import PROBE
-from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
-from provision.pipeline.step import Step
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.step import Step
 from verify.doctor.cause import Cause, Fix
 from verify.doctor.scoring import LIKELY_AT, Finding
 

@@ -23,21 +23,21 @@ from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
-from provision.pipeline.context import RunContext
 from provision.pipeline.failures import diagnose
 from provision.pipeline.host_summary import write_on_hosts
-from provision.pipeline.options import RunOptions
 from provision.pipeline.phases import background_of
-from provision.pipeline.playbooks import write_inventory
-from provision.pipeline.results import PlannedHosts, ProbedHosts, combined
 from provision.pipeline.signals import as_interrupt
-from provision.pipeline.step import Step
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.pruning import prune_quietly
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import document
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.options import RunOptions
+from provision.run.playbooks import write_inventory
+from provision.run.results import PlannedHosts, ProbedHosts, combined
+from provision.run.step import Step
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings

@@ -20,11 +20,11 @@ from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.phases.serve.readiness import load
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import PROBE
-from provision.pipeline.rollback import readiness_of
 from provision.pipeline.runner import execute
 from provision.pipeline.signals import as_interrupt
 from provision.report.devices import describe_devices
 from provision.report.watch import Reading, Watched, table
+from provision.run.rollback import readiness_of
 
 EVERY_S = 2.0
 OBSERVED_S = 30.0

@@ -13,7 +13,7 @@ from provision.core.models.settings import Settings
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.builds.build_cache import BuildCache
-from provision.pipeline.desired_state import desired_state_of
+from provision.run.desired_state import desired_state_of
 from tests.builds.conftest import Site, sample_key
 from tests.stage.stacks import FACTS, resolve_to
 

@@ -23,9 +23,9 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
+from provision.phases.drivers.step import unproven
 from provision.phases.install.drivers import DriverWork, driver_work
 from provision.phases.plan import rocm as planned_rocm
-from provision.pipeline.drivers import unproven
 
 NEW = "580.178.04"
 INSTALL = DriverPlan(action="install", version=NEW, module="open")

@@ -31,10 +31,10 @@ from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh import Session, open_session
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.upload import list_remote
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sent_bytes import SentBytes
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged

@@ -12,7 +12,8 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.inventory import load
 from provision.fleet.inventory.machines import require_distinct, shared_machines
-from provision.pipeline import CommandRequest, operations, probe
+from provision.phases.probe import step as probe
+from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import plan
 from tests.inventory.conftest import Make
 

@@ -9,8 +9,8 @@ from typing import Any
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.pipeline.context import RunContext
 from provision.report.live import open_progress
+from provision.run.context import RunContext
 
 
 def local_context(folder: Path, names: str, *, together: str = "", **fields: Any) -> RunContext:

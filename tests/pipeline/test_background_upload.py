@@ -18,10 +18,10 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
-from provision.pipeline.background_upload import DISK_FACTOR, BackgroundUpload
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
 from provision.report.live import open_progress
+from provision.run.background_upload import DISK_FACTOR, BackgroundUpload
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
 
 GIB = 1 << 30
 TOTAL = 1 * GIB
@@ -79,7 +79,7 @@ def facts(host: str, free: int) -> HostFacts:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     made = Sessions()
-    monkeypatch.setattr("provision.pipeline.host_sessions.open_session", made.open)
+    monkeypatch.setattr("provision.run.host_sessions.open_session", made.open)
     return made
 
 

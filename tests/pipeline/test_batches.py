@@ -18,10 +18,10 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Amount, Batching
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.pipeline.runner import RunOutcome, execute
-from provision.pipeline.step import Step
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts, ProbedHosts, StagedHosts
+from provision.run.step import Step
 
 
 class Fleet:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from provision.core.models.facts import Amd, HostFacts, Nvidia
+from provision.phases.drivers.step import unproven
 from provision.phases.install.drivers import DriverWork
-from provision.pipeline.drivers import unproven
 
 NEW = "580.178.04"
 WORK = DriverWork(driver={"version": NEW, "module": "open"}, fabric_manager={"version": NEW})

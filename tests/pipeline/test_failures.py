@@ -15,12 +15,13 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.phases.plan import step as plan
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe.failure_evidence import Source
-from provision.pipeline import failure_evidence, failures, plan
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.pipeline import failure_evidence, failures
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 from verify.doctor.catalog import load_causes
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"

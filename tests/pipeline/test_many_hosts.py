@@ -15,10 +15,11 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.pipeline import host_sessions, host_summary
-from provision.pipeline.context import RunContext
-from provision.pipeline.host_sessions import IDLE_AT_MOST
+from provision.pipeline import host_summary
 from provision.report.live import PlainProgress
+from provision.run import host_sessions
+from provision.run.context import RunContext
+from provision.run.host_sessions import IDLE_AT_MOST
 
 CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
 

@@ -11,8 +11,8 @@ from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import MASK
 from provision.core.run_folder import RunFolder
-from provision.pipeline import phase_results
-from provision.pipeline.phase_results import PhaseResultsFile
+from provision.run import phase_results
+from provision.run.phase_results import PhaseResultsFile
 
 
 def test_phases_json_has_the_newest_result_of_each_phase_without_secrets(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ from provision.core.models.records import PhaseResult
 from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
-from provision.pipeline.context import RunContext
 from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
-from provision.pipeline.playbooks import Played
-from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, unfinished
-from provision.pipeline.step import Step
 from provision.report.history import pruning, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
 from provision.report.history.show import summary_text
+from provision.run.context import RunContext
+from provision.run.playbooks import Played
+from provision.run.results import ProbedHosts
+from provision.run.step import Step
 
 
 def probe(context: RunContext, probed: ProbedHosts) -> ProbedHosts:

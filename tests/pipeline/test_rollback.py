@@ -16,13 +16,13 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.pipeline import playbooks, proof
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.rollback import may_return, prune, require_digest, return_refused, roll_back
 from provision.report.live import open_progress
 from provision.report.run_files import read
 from provision.report.summary_builder import build
+from provision.run import playbooks, proof
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.rollback import may_return, prune, require_digest, return_refused, roll_back
 
 OLD, NEW = "0" * 16, "1" * 16
 

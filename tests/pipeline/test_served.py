@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from provision.pipeline.served import Served, served_of
+from provision.run.served import Served, served_of
 
 
 def test_a_host_reports_its_model() -> None:

@@ -12,9 +12,9 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import ServeRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.pipeline import spans
-from provision.pipeline.context import RunContext
 from provision.report.live import open_progress
+from provision.run import spans
+from provision.run.context import RunContext
 
 PAIR = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
 

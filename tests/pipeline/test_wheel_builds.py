@@ -12,9 +12,9 @@ from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, S
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.pipeline.context import RunContext
-from provision.pipeline.wheel_builds import wheel_builder_of
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.wheel_builds import wheel_builder_of
 from tests.builds.keys import make_key
 from tests.stage.stacks import make_stack, resolve_to
 

@@ -14,10 +14,10 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
 from provision.pipeline import CommandRequest
-from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import open_run
-from provision.pipeline.sending import Sending
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run.results import PlannedHosts
+from provision.run.sending import Sending
+from provision.run.sent_bytes import SentBytes
 from tests.pipeline.local_context import local_context
 
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=1000, kind="wheel")
@@ -39,7 +39,7 @@ class Session:
 
 
 def test_the_controller_sends_what_a_host_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provision.pipeline.host_sessions.open_session", lambda _: Session())
+    monkeypatch.setattr("provision.run.host_sessions.open_session", lambda _: Session())
     paths = InstallPaths(prefix="/opt/firstlight", incoming="/var/tmp/in", owner="firstlight", root=True)
     context = local_context(tmp_path, "a")
     sending = Sending(context, PlannedHosts(install_paths={"a": paths}), {"a": [FILE]})

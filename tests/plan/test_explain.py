@@ -10,7 +10,7 @@ from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
-from provision.pipeline.host_changes import changes_of
+from provision.run.host_changes import changes_of
 from tests.plan.cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}

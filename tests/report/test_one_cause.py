@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from provision.core.models.records import CheckRecord, Finding
 from provision.phases.probe.assemble import parse
-from provision.pipeline.verify import worst_result
+from provision.phases.verify.step import worst_result
 from provision.report.diagnosis import diagnose
 from provision.report.run_files import read
 from provision.report.summary_builder import build

@@ -15,15 +15,15 @@ from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import HostSummary, Summary
+from provision.phases.verify.step import CheckOptions
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
-from provision.pipeline.results import CheckedHosts, ProbedHosts
 from provision.pipeline.runner import RunOutcome
-from provision.pipeline.verify import CheckOptions
 from provision.report import summarise, wording, write
 from provision.report.layout import COLUMNS
 from provision.report.screen import LINES, RULE, first_screen_of
 from provision.report.text import render
+from provision.run.results import CheckedHosts, ProbedHosts
 from tests.report.sample import CPU_STACK, GPU_STACK, SECONDS, Folder, check, facts, host, result, served
 from verify.records import inapplicable
 from verify.tables import table

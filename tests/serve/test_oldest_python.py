@@ -11,7 +11,7 @@ import pytest
 
 from provision.phases.plan.interpreter import OWN_FLOOR
 from provision.phases.verify.tool import build_zipapp
-from provision.pipeline.stage import host_tools
+from provision.run.desired_state import host_tools
 
 pytestmark = pytest.mark.slow
 

@@ -110,6 +110,12 @@ class Host(Record):
         return "controller" if self.connection.kind == "local" else self.settings.source_of(kind)
 
     @property
+    def model_key(self) -> tuple[str | None, ...]:
+        """Return what the files of its model depend on: hosts of a class with equal ones get the same files."""
+        settings = self.settings
+        return (settings.model, settings.model_on_host, self.source_of("model"), settings.chat_template)
+
+    @property
     def head(self) -> str:
         """Return the host that answers requests to its model: itself, or the head of its span."""
         return self.span.head if self.span else self.name

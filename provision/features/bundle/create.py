@@ -22,16 +22,17 @@ from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
-from provision.pipeline import CommandRequest, background_packages
+from provision.phases.stage.step import stage as stage_hosts
+from provision.pipeline import CommandRequest
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
-from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.progress import report_progress
-from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import execute
-from provision.pipeline.stage import stage as stage_hosts
-from provision.pipeline.step import Step
-from provision.pipeline.wheel_builds import make_wheel_builder
+from provision.run import background_packages
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts, StagedHosts
+from provision.run.step import Step
+from provision.run.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:
     from minisign import SecretKey

@@ -34,12 +34,12 @@ from provision.features.firewall.rules import (
     ssh_ports_of,
 )
 from provision.fleet.inventory.addresses import address_from
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.served import Served, ask_served
-from provision.pipeline.unit_sets import differing_sets, play_differing, play_removal
 from provision.report.layout import fold_names
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import Served, ask_served
+from provision.run.unit_sets import differing_sets, play_differing, play_removal
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 

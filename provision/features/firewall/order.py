@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from provision.features.firewall.firewall import apply, wants_rules
-from provision.pipeline.context import RunContext
-from provision.pipeline.step import FeatureStep, Step
+from provision.run.context import RunContext
+from provision.run.step import FeatureStep, Step
 
 
 def _has_rules(context: RunContext) -> bool:

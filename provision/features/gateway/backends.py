@@ -21,7 +21,7 @@ from provision.fleet.inventory.addresses import (
     metrics_bind,
     own_address,
 )
-from provision.pipeline.served import Served
+from provision.run.served import Served
 
 RUN_FOLDER = "/run/firstlight-gateway"
 

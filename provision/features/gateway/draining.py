@@ -24,8 +24,8 @@ from provision.features.gateway.traffic import (
     sessions_of,
 )
 from provision.fleet.ssh import Session, Task, fan_out
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 ASK_DEADLINE_S = 60.0
 POLL_S = 1.0

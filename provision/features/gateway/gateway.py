@@ -43,11 +43,11 @@ from provision.features.gateway.haproxy import (
 from provision.features.gateway.records import Gateway
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.served import Served, ask_served
-from provision.pipeline.unit_sets import has, sums_command
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import Served, ask_served
+from provision.run.unit_sets import has, sums_command
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0

@@ -13,11 +13,11 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.tools import SHARED, zipapp
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.served import Served
-from provision.pipeline.unit_sets import has, sums_command
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import Served
+from provision.run.unit_sets import has, sums_command
 
 UNIT = "firstlight-health-agent.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"

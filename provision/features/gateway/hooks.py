@@ -12,10 +12,10 @@ from provision.features.gateway.haproxy import CLIENTS
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
-from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import StatusPart
-from provision.pipeline.results import PlannedHosts, ProbedHosts, VerifiedHosts
 from provision.report.layout import count, fold_names
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts, ProbedHosts, VerifiedHosts
 
 
 def planned(hosts: Sequence[Host]) -> list[str]:

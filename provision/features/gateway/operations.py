@@ -19,7 +19,7 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
-from provision.pipeline.step import Step
+from provision.run.step import Step
 
 
 def set_up(request: CommandRequest, *, as_json: bool) -> int:

@@ -10,8 +10,8 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
 from provision.features.gateway.traffic import Traffic, sessions_of, waves
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
 
 UP_DEADLINE_S = 90.0
 """Seconds in which gateways notice that a host answers: they ask twice a second, and for a token every two seconds."""

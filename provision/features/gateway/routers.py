@@ -19,11 +19,11 @@ from provision.features.gateway.router import NAME, UNIT, WHEELS, Wheel, router_
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.sent_bytes import SentBytes
-from provision.pipeline.unit_sets import play_differing, play_removal
 from provision.report.layout import fold_names
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.sent_bytes import SentBytes
+from provision.run.unit_sets import play_differing, play_removal
 
 LOCK = product_path("requirements/router.txt")
 DISTRIBUTION = "vllm-router"

@@ -13,9 +13,9 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
 from provision.fleet.inventory.addresses import is_ip
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.unit_sets import play_differing
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.unit_sets import play_differing
 
 NAME = "gateway-address"
 UNIT = "firstlight-gateway-address.service"

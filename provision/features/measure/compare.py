@@ -14,14 +14,15 @@ from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.fleet.ssh import Session
 from provision.phases.verify.run_checks import DRAIN_S, run_tool
-from provision.pipeline import CommandRequest, playbooks
+from provision.phases.verify.step import resume_services
+from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
-from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE
-from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
-from provision.pipeline.step import Step
-from provision.pipeline.verify import resume_services
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.step import Step
 from verify.records import EXIT_CODES
 
 STATUSES: dict[int, Any] = {0: "ok", 1: "warn"}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned_floors import with_records
 from provision.features.measure.page import comparisons
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
 from provision.report.page.section import Section
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 if TYPE_CHECKING:
+    from provision.phases.verify.step import CheckOptions
     from provision.phases.verify.tool_output import Verified
-    from provision.pipeline.verify import CheckOptions
 
 PAGE = Path(__file__).with_name("page.html")
 

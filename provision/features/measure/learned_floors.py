@@ -13,8 +13,8 @@ from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 
 class LearnedStore:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import own_address, with_port
-from provision.pipeline.context import RunContext
 from provision.pipeline.host_status import StatusPart
-from provision.pipeline.results import ProbedHosts
 from provision.report.layout import fold_names
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 
 def planned(hosts: Sequence[Host]) -> list[str]:

@@ -18,11 +18,11 @@ from provision.features.monitoring.card_exporters import find_command, known_exp
 from provision.features.monitoring.targets import JOBS, Found, Target, find_targets, parse_targets
 from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, server_set
 from provision.fleet.inventory.addresses import own_address, with_port
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.served import ask_served
-from provision.pipeline.unit_sets import play_differing
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import ask_served
+from provision.run.unit_sets import play_differing
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0

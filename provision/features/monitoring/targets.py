@@ -10,7 +10,7 @@ from typing import Literal
 
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
-from provision.pipeline.served import Served
+from provision.run.served import Served
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
 JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")

@@ -9,7 +9,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.phase_names import PhaseName
 from provision.features.firewall.rules import READ_DEADLINE_S, Opening, source_command, sources_of, ssh_ports_of
 from provision.features.multinode.ports import chosen_command, chosen_of, span_openings, taken_ports
-from provision.pipeline.context import RunContext
+from provision.run.context import RunContext
 
 
 class SpanAddresses:

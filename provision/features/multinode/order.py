@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from provision.features.multinode.start import prepare
-from provision.pipeline.context import RunContext
-from provision.pipeline.step import FeatureStep, Step
+from provision.run.context import RunContext
+from provision.run.step import FeatureStep, Step
 
 
 def _has_span(context: RunContext) -> bool:

@@ -18,11 +18,11 @@ from provision.features.firewall.rules import (
 )
 from provision.features.multinode.addresses import SpanAddresses
 from provision.features.multinode.trial import try_together
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.install import changing
-from provision.pipeline.results import VerifiedHosts
-from provision.pipeline.unit_sets import play_differing, play_removal
+from provision.phases.install.step import changing
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import VerifiedHosts
+from provision.run.unit_sets import play_differing, play_removal
 
 
 def prepare(context: RunContext, verified: VerifiedHosts) -> VerifiedHosts:

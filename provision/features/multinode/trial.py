@@ -10,9 +10,9 @@ from provision.core.models.inventory import Host
 from provision.features.multinode.coordinator import meet
 from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.run_checks import tool_command
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
+from provision.run.results import ProbedHosts
 
 
 def try_together(

@@ -23,10 +23,10 @@ from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sending import Sending, Sent
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sending import Sending, Sent
+from provision.run.sent_bytes import SentBytes
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from provision.core.models.staged import StagedFile
 from provision.features.peers.choice import choose
 from provision.features.peers.distribution import Distribution
 from provision.features.peers.relay import FIRST
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sending import in_order
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sending import in_order
+from provision.run.sent_bytes import SentBytes
 
 
 def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:

@@ -40,8 +40,8 @@ def check(
         check_hosts(**options)
         return
     from provision.features.quarantine.returns import return_to_service
+    from provision.phases.verify.step import CheckOptions
     from provision.pipeline import operations
-    from provision.pipeline.verify import CheckOptions
 
     require_full(hosts or (), options)
     asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass")}

@@ -13,13 +13,13 @@ from provision.core.run_folder import utc_now
 from provision.features.quarantine.hardware import hardware_failure
 from provision.features.quarantine.marks import Quarantine, QuarantineStore, mark_in_force
 from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
-from provision.pipeline.context import RunContext
-from provision.pipeline.left_out import LeftOut
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.left_out import LeftOut
+from provision.run.results import ProbedHosts
 
 if TYPE_CHECKING:
+    from provision.phases.verify.step import CheckOptions
     from provision.phases.verify.tool_output import Verified
-    from provision.pipeline.verify import CheckOptions
 
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None) -> LeftOut | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.features.quarantine.quarantine import leave_out
-from provision.pipeline.step import FeatureStep, Step
+from provision.run.step import FeatureStep, Step
 
 QUARANTINE = Step("quarantine", leave_out, "plan", "all")
 STEPS = (FeatureStep(QUARANTINE, after="probe"),)

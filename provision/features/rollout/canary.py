@@ -10,8 +10,8 @@ from provision.core.errors import ServeError
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import ask
 from provision.features.gateway.traffic import Traffic
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from provision.features.rollout.targets import targets_text
 from provision.features.rollout.text import described
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.left_out import left_out
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
-from provision.pipeline.results import StagedHosts
-from provision.pipeline.rollback import roll_back
 from provision.pipeline.runner import RunOutcome, execute
-from provision.pipeline.step import Step
 from provision.report.layout import count
+from provision.run.left_out import left_out
+from provision.run.results import StagedHosts
+from provision.run.rollback import roll_back
+from provision.run.step import Step
 
 ALL = 100
 HOOK_S = 600.0

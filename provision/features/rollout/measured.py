@@ -17,9 +17,9 @@ from provision.features.rollout.answers import Comparison, compare
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.rollback import live_states, readiness_of
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.rollback import live_states, readiness_of
 
 SAMPLE_DEADLINE_S = 600.0
 PAUSE_S = 5.0

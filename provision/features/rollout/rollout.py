@@ -20,14 +20,14 @@ from provision.features.rollout.model import Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING, assign, parse_steps, require_capacity
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import described
+from provision.phases.install.step import install
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
-from provision.pipeline.context import RunContext
-from provision.pipeline.install import install
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
-from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
-from provision.pipeline.step import Step
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts, StagedHosts
+from provision.run.step import Step
 
 
 @dataclass(frozen=True)

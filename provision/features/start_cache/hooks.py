@@ -8,8 +8,8 @@ from pathlib import Path
 from provision.core.models.inventory import Host
 from provision.features.start_cache.host_cache import PROGRAM
 from provision.features.start_cache.sharing import StartCaches
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import VerifiedHosts
+from provision.run.context import RunContext
+from provision.run.results import VerifiedHosts
 
 
 def host_programs(folder: Path) -> dict[str, Path]:

@@ -18,9 +18,9 @@ from provision.core.models.staged import StagedFile
 from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
 from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import VerifiedHosts
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run.context import RunContext
+from provision.run.results import VerifiedHosts
+from provision.run.sent_bytes import SentBytes
 
 T = TypeVar("T")
 

@@ -23,11 +23,11 @@ from provision.features.firewall import firewall
 from provision.features.firewall.rules import FIREWALL, RULES, START, RuleSet, loaded_command
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.options import RunOptions
-from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.options import RunOptions
+from provision.run.results import ProbedHosts
 
 STATE = {"readiness": {"served_name": "m", "host": "0.0.0.0", "port": 8000, "supervisor": "systemd", "unit": "u"}}
 

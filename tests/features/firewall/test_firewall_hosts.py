@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.records import PhaseResult
-from provision.pipeline.context import RunContext
+from provision.run.context import RunContext
 from tests.features.firewall.fake_firewalls import FakeHost, Fleet, fleet
 
 __all__ = ["fleet"]

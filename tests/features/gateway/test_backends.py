@@ -14,7 +14,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.gateway import backends
 from provision.fleet.inventory.addresses import gateway_endpoint
-from provision.pipeline.served import Served
+from provision.run.served import Served
 
 
 def host(name: str, *groups: str, address: str = "192.0.2.1", **settings: Any) -> Host:

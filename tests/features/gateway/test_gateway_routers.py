@@ -22,9 +22,9 @@ from provision.core.run_folder import RunFolder
 from provision.core.unit_set import UnitSet
 from provision.features.gateway import routers as gateway_routers
 from provision.features.gateway.records import Backend, Gateway, Limits
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 WHEEL = b"the wheel"
 BACKENDS = (Backend("gpu-1", "m", "10.0.0.5", 8000, None), Backend("gpu-2", "m", "10.0.0.6", 8000, None))

@@ -22,7 +22,7 @@ from provision.features.gateway import health_agent
 from provision.features.gateway.onhost.health.evaluation import Evaluator, Look
 from provision.phases.serve.onhost.shared.engine import metrics, processes
 from provision.phases.serve.tools import SHARED
-from provision.pipeline.served import Served
+from provision.run.served import Served
 from tests.features.gateway.running import KEY, Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
 from tests.verify.conftest import vllm_python

@@ -18,14 +18,15 @@ from provision.core.models.settings import Settings
 from provision.features.gateway import restarts
 from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
-from provision.pipeline import CommandRequest, playbooks, rollback
-from provision.pipeline import serve as phase
-from provision.pipeline.context import RunContext
-from provision.pipeline.options import RunOptions
-from provision.pipeline.results import VerifiedHosts
+from provision.phases.serve import step as phase
+from provision.pipeline import CommandRequest
 from provision.pipeline.runner import open_run
 from provision.report.run_files import read
 from provision.report.summary_builder import build
+from provision.run import playbooks, rollback
+from provision.run.context import RunContext
+from provision.run.options import RunOptions
+from provision.run.results import VerifiedHosts
 from tests.pipeline.local_context import local_context
 
 READY = {"served_name": "m", "host": "10.0.0.1", "port": 8000}

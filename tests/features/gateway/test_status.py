@@ -19,9 +19,9 @@ from provision.features.gateway import hooks
 from provision.features.gateway.draining import Answers, NotSetUpError
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.pipeline import CommandRequest, operations
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.step import Step
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.step import Step
 
 INSTALLED: dict[str, Any] = {
     "state": {"release": "1" * 16},

@@ -12,7 +12,8 @@ from provision.core.errors import RemoteCommandError, UsageError
 from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
 from provision.core.models.inventory import Host
 from provision.features.host_comparison.drift import DriftOptions, drift
-from provision.pipeline import CommandRequest, probe
+from provision.phases.probe import step as probe
+from provision.pipeline import CommandRequest
 
 H100 = PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="2330", class_id="0302")
 

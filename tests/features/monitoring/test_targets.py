@@ -8,7 +8,7 @@ import pytest
 
 from provision.features.monitoring.targets import Target, find_targets, parse_targets, render_targets
 from provision.fleet.inventory.addresses import metrics_bind
-from provision.pipeline.served import Served
+from provision.run.served import Served
 from tests.features.monitoring.hosts import MONITOR, host
 
 GPU = host("gpu-1", address="192.0.2.11", bind="0.0.0.0", expose=True)

@@ -25,10 +25,10 @@ from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.upload import Upload
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sent_bytes import SentBytes
 from tests.ssh.files import bytes_of, staged
 
 HERE = Connection(kind="local")
@@ -54,7 +54,7 @@ def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[
     paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
     planned = PlannedHosts(facts={host.name: facts}, install_paths={host.name: paths})
     with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("provision.pipeline.host_sessions.open_session", lambda one: Process(one.name, HERE))
+        patch.setattr("provision.run.host_sessions.open_session", lambda one: Process(one.name, HERE))
         context = RunContext(
             run=RunFolder.create(folder / "logs", command="test"),
             inventory=Inventory(hosts=(host,), source="test"),

@@ -27,12 +27,12 @@ from provision.features.peers.hooks import sent_early
 from provision.features.peers.relay import FIRST
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
-from provision.pipeline.context import RunContext
-from provision.pipeline.options import RunOptions
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sent_bytes import SentBytes
 from provision.report.live import open_progress
 from provision.report.text import describe_transfers
+from provision.run.context import RunContext
+from provision.run.options import RunOptions
+from provision.run.results import PlannedHosts
+from provision.run.sent_bytes import SentBytes
 
 SIZE = 1000
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=SIZE, kind="wheel")
@@ -100,7 +100,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
         progress(SIZE)
         return SIZE
 
-    monkeypatch.setattr("provision.pipeline.host_sessions.open_session", lambda one: Session(one.name, made))
+    monkeypatch.setattr("provision.run.host_sessions.open_session", lambda one: Session(one.name, made))
     monkeypatch.setattr(access, "fetch", fetch)
     monkeypatch.setattr(access, "grant", lambda session, *_: Grant(session.host, made))
     return made

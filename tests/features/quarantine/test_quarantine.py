@@ -23,14 +23,15 @@ from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
 from provision.features.quarantine.order import QUARANTINE
 from provision.features.quarantine.returns import return_to_service
+from provision.phases.verify import step as verify
+from provision.phases.verify.step import CheckOptions, verify_live
 from provision.phases.verify.tool_output import Verified
-from provision.pipeline import CommandRequest, operations, verify
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.pipeline import CommandRequest, operations
 from provision.pipeline.runner import RunOutcome, execute
-from provision.pipeline.served import Served
-from provision.pipeline.step import Step
-from provision.pipeline.verify import CheckOptions, verify_live
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import Served
+from provision.run.step import Step
 from tests.fleet.command_runner import CommandRunner
 from verify.records import CheckResult, as_record
 
@@ -311,7 +312,7 @@ def test_the_newer_of_two_marks_counts() -> None:
 
 def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Served("m", "10.0.0.1", 8000, None)
-    monkeypatch.setattr("provision.pipeline.served._read_served", lambda *_, **__: known)
+    monkeypatch.setattr("provision.run.served._read_served", lambda *_, **__: known)
     found: list[set[str]] = []
 
     def set_up(context: RunContext, probed: Any) -> ProbedHosts:

@@ -22,9 +22,9 @@ from provision.features.rollout.measured import GateResult
 from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest, operations
-from provision.pipeline.results import StagedHosts
 from provision.pipeline.runner import RunOutcome
-from provision.pipeline.step import Step
+from provision.run.results import StagedHosts
+from provision.run.step import Step
 
 OLD, NEW = "0" * 16, "1" * 16
 OPTIONS = rollout.RolloutOptions("25,50,100", 0, 0.0, None, None)

@@ -18,7 +18,7 @@ from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.rollout.canary import set_shares, shares, without_shares
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
-from provision.pipeline.step import Step
+from provision.run.step import Step
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_drain import inventory
 from tests.features.gateway.test_haproxy import installed

@@ -22,10 +22,10 @@ from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.rollout import measured as rollout_gate
 from provision.features.rollout.gate import Verdict
 from provision.features.rollout.model import Decision
-from provision.pipeline.context import RunContext
-from provision.pipeline.options import RunOptions
-from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
+from provision.run.context import RunContext
+from provision.run.options import RunOptions
+from provision.run.results import ProbedHosts
 
 Answers = Callable[[str, int], dict[str, Any] | None]
 """The answer of a host in a round; None if it is unreachable."""

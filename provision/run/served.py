@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from provision.core.redaction import register_secret
 from provision.fleet.ssh import Session
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 READ_DEADLINE_S = 60.0
 

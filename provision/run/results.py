@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
     from provision.core.models.stack import Stack
     from provision.core.models.staged import Staged
-    from provision.pipeline.desired_state import Desired
+    from provision.run.desired_state import Desired
 
 
 HostsT = TypeVar("HostsT", bound="ProbedHosts")

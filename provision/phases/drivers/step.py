@@ -13,9 +13,11 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.phases.plan import rocm
-from provision.pipeline import plan, playbooks, probe
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
+from provision.phases.plan import step as plan
+from provision.phases.probe import step as probe
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
 
 
 def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = False) -> PlannedHosts:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from provision.core import features
-from provision.core.damage import damaged_model_files
 from provision.core.errors import DamagedSourceError, FirstlightError, InstallError
 from provision.core.formatting import format_bytes
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.staged import StagedFile
 from provision.phases.stage import Store, disk_needed
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
-from provision.pipeline.results import InstalledHosts, StagedHosts
-from provision.pipeline.sending import Sending, in_order
-from provision.pipeline.sent_bytes import SentBytes
 from provision.report.run_files import TRANSFERS_FILE
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
+from provision.run.host_changes import missing_files
+from provision.run.results import InstalledHosts, StagedHosts
+from provision.run.sending import Sending, in_order
+from provision.run.sent_bytes import SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
 
@@ -133,19 +131,6 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         sending.close()
         # of this step and, with batches, of those before
         context.run.write(TRANSFERS_FILE, context.state(SentBytes).transfers)
-
-
-def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """Return the files to send: none of an environment that the host has, and of a model that it was sent the damaged ones."""
-    installed = facts.installed
-    there = installed is not None and desired.environment in installed.environments
-    state = (installed.state if installed else None) or {}
-    model = {file.name for file in files if file.kind == "model" and desired.model_on_host is None}
-    if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
-        folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
-        model = damaged_model_files(installed, folder, model)
-    unneeded = {"wheel", "interpreter", "tool"} if there else set()
-    return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
 
 
 def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:

@@ -14,9 +14,9 @@ from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
 from provision.phases.install.host_results import install, write_hosts_file
 from provision.phases.install.target import Target
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts, StagedHosts
 from provision.report.history.runs import document, names
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts, StagedHosts
 
 LOCK_DEADLINE_S = 60.0
 INSTALLING = frozenset({"drivers", "install", "serve"})

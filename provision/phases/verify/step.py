@@ -12,18 +12,18 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
+from provision.phases.install.step import building
+from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_advisories import expected_advisories
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.install import building
-from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
-from provision.pipeline.stage import recompute_desired
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
 from verify.runner.last_run import failed_levels
@@ -31,7 +31,7 @@ from verify.runner.last_run import failed_levels
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
     from provision.phases.verify.tool_output import Verified
-    from provision.pipeline.desired_state import Desired
+    from provision.run.desired_state import Desired
 
 ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""

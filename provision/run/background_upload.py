@@ -16,10 +16,10 @@ from provision.core.models.facts import Installed
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sent_bytes import SentBytes
 
 DISK_FACTOR = 8
 """A host gets files before their installed size is known only when its disks have this many times their packed size free.

@@ -12,8 +12,8 @@ from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import probe as probe_host
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 if TYPE_CHECKING:
     from provision.core.models.facts import HostFacts

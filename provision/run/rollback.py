@@ -13,9 +13,9 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
 from provision.fleet.ssh import Session
-from provision.pipeline import playbooks, proof, spans
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run import playbooks, proof, spans
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 READ_DEADLINE_S = 60.0
 DIGEST_LENGTH = 16

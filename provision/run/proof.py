@@ -10,9 +10,9 @@ from provision.core.errors import Exit
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.phases.serve.readiness import prove as prove_service
-from provision.pipeline import spans
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run import spans
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 PROVE_DEADLINE_S = 3600.0
 

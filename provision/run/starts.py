@@ -7,8 +7,8 @@ from typing import Protocol
 
 from provision.core import features
 from provision.core.models.inventory import Host
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import VerifiedHosts
+from provision.run.context import RunContext
+from provision.run.results import VerifiedHosts
 
 
 class StartPart(Protocol):

@@ -7,14 +7,14 @@ from collections.abc import Collection
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult, ReleaseRecord, ServeRecord
-from provision.pipeline import playbooks, rollback, spans
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
-from provision.pipeline.install import changing
-from provision.pipeline.proof import prove
-from provision.pipeline.results import ServedHosts, StagedHosts, VerifiedHosts
-from provision.pipeline.starts import Starts
-from provision.pipeline.verify import check_again
+from provision.phases.install.step import changing
+from provision.phases.verify.step import check_again
+from provision.run import playbooks, rollback, spans
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
+from provision.run.proof import prove
+from provision.run.results import ServedHosts, StagedHosts, VerifiedHosts
+from provision.run.starts import Starts
 
 
 def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> ServedHosts:

@@ -19,14 +19,13 @@ from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
-from provision.pipeline import spans
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import desired_state_of
-from provision.pipeline.host_changes import changes_of, named_builds
-from provision.pipeline.results import PlannedHosts, ProbedHosts
-from provision.pipeline.stage import host_tools, model_key
 from provision.report.planned_changes import change_lines
 from provision.report.run_files import CHANGES_FILE
+from provision.run import spans
+from provision.run.context import RunContext
+from provision.run.desired_state import desired_state_of, host_tools
+from provision.run.host_changes import changes_of, named_builds
+from provision.run.results import PlannedHosts, ProbedHosts
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
@@ -91,7 +90,7 @@ def _host_changes(
     store = context.wheelhouse()
     assert resolution.stack is not None
     try:
-        key = (resolution.hosts, *model_key(host))
+        key = (resolution.hosts, *host.model_key)
         if key not in known:
             settings = host.settings.model_copy(update={"source": host.source_of("model")})
             refreshed = context.options.refresh and context.options.client is None

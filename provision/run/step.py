@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from provision.core.models.phase_names import PhaseName
 
 if TYPE_CHECKING:
-    from provision.pipeline.background import BackgroundTask
-    from provision.pipeline.context import RunContext
-    from provision.pipeline.results import ProbedHosts
+    from provision.run.background import BackgroundTask
+    from provision.run.context import RunContext
+    from provision.run.results import ProbedHosts
 
     PhaseFunction = Callable[..., ProbedHosts]
     """Takes the RunContext and the result of the phase before; returns the phase's own result."""

@@ -10,7 +10,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import ServeRecord
 from provision.core.models.stack import Stack
-from provision.pipeline.context import RunContext
+from provision.run.context import RunContext
 
 
 def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = False) -> None:

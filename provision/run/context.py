@@ -18,18 +18,18 @@ from provision.core.models.records import PhaseResult
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.phases.stage import Store
-from provision.pipeline.background import Background, BackgroundTask
-from provision.pipeline.host_sessions import HostSessions
-from provision.pipeline.options import RunOptions
-from provision.pipeline.outcomes import Outcomes
-from provision.pipeline.phase_results import PhaseResultsFile
-from provision.pipeline.results import ProbedHosts
-from provision.pipeline.step import Scope
 from provision.report.live import Progress
+from provision.run.background import Background, BackgroundTask
+from provision.run.host_sessions import HostSessions
+from provision.run.options import RunOptions
+from provision.run.outcomes import Outcomes
+from provision.run.phase_results import PhaseResultsFile
+from provision.run.results import ProbedHosts
+from provision.run.step import Scope
 
 if TYPE_CHECKING:
     from provision.core.models.phase_names import PhaseName
-    from provision.pipeline.left_out import LeftOut
+    from provision.run.left_out import LeftOut
 
 T = TypeVar("T")
 StateT = TypeVar("StateT")

@@ -5,12 +5,13 @@ The plan, the dry run and the run itself decide by these functions whether a hos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.versions import platform_of
+from provision.core.damage import damaged_model_files
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.formatting import GIB, format_bytes
@@ -19,13 +20,12 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Host
 from provision.core.models.planned_change import Part, PlannedChange
 from provision.core.models.stack import Stack
-from provision.core.models.staged import Staged
+from provision.core.models.staged import Staged, StagedFile
 from provision.phases.install.drivers import driver_work, older_container_toolkit
 from provision.phases.plan import rocm
 from provision.phases.serve.unit import UNIT
 from provision.phases.stage import builds_of
-from provision.pipeline.desired_state import Desired, packages_of
-from provision.pipeline.install import missing_files
+from provision.run.desired_state import Desired, packages_of
 
 SHOWN_FILES = 3
 """Changed files that are named; the others are counted."""
@@ -111,6 +111,19 @@ def state_changes(
         *found.service(),
         *found.checks(),
     ]
+
+
+def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
+    """Return the files to send: none of an environment that the host has, and of a model that it was sent the damaged ones."""
+    installed = facts.installed
+    there = installed is not None and desired.environment in installed.environments
+    state = (installed.state if installed else None) or {}
+    model = {file.name for file in files if file.kind == "model" and desired.model_on_host is None}
+    if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
+        folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
+        model = damaged_model_files(installed, folder, model)
+    unneeded = {"wheel", "interpreter", "tool"} if there else set()
+    return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
 
 
 def named_builds(builds: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.catalog.system import os_packages
+from provision.core import features
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError
 from provision.core.files import files_below
@@ -29,7 +30,9 @@ from provision.core.models.staged import Staged, StagedFile
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
+from provision.phases.serve.tools import serve_tools
 from provision.phases.serve.unit import Service, render_service
+from provision.phases.verify.tool import build_zipapp
 
 STATE_FORMAT = 1
 RELEASE_FORMAT = 1
@@ -261,6 +264,12 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
         raise FirstlightError(f"model `{staged.model}` has no config.json")
     heads = json.loads(Path(config.path).read_text(encoding="utf-8")).get("num_attention_heads")
     return ServedModel(kind="files", name=staged.model, attention_heads=heads if isinstance(heads, int) else None)
+
+
+def host_tools(folder: Path) -> Mapping[str, Path]:
+    """Return the programs for PREFIX/bin by name: those of the service and of features, and the checks."""
+    added = {name: path for programs in features.hooks("host_programs") for name, path in programs(folder).items()}
+    return {**serve_tools(folder), **added, "verify.pyz": build_zipapp(folder / "verify.pyz")}
 
 
 @cache

@@ -11,9 +11,9 @@ from provision.core.models.records import PhaseResult
 from provision.fleet.package_sources import package_sources_answer
 from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
-from provision.pipeline import desired_state, playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
+from provision.run import desired_state, playbooks
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
 
 SOURCES_DEADLINE_S = 90.0
 

@@ -18,7 +18,7 @@ from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.platforms import Target
-from provision.pipeline.context import RunContext
+from provision.run.context import RunContext
 
 
 def wheel_builder_of(context: RunContext, plan: Plan) -> WheelBuilder:

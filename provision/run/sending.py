@@ -10,9 +10,9 @@ from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Progress
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import PlannedHosts
-from provision.pipeline.sent_bytes import SentBytes
+from provision.run.context import RunContext
+from provision.run.results import PlannedHosts
+from provision.run.sent_bytes import SentBytes
 
 
 def in_order(context: RunContext, hosts: Sequence[Host]) -> list[Host]:

@@ -10,9 +10,9 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
 from provision.fleet.ssh import Session
-from provision.pipeline import playbooks
-from provision.pipeline.context import RunContext
-from provision.pipeline.results import ProbedHosts
+from provision.run import playbooks
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 
 SEND_DEADLINE_S = 120.0
 FOLDER = "/etc/systemd/system"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
@@ -16,16 +14,14 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
-from provision.phases.serve.tools import serve_tools
 from provision.phases.stage import stage as lock_and_fetch
-from provision.phases.verify.tool import build_zipapp
-from provision.pipeline import desired_state, spans
-from provision.pipeline.background_packages import package_sources
-from provision.pipeline.context import RunContext
-from provision.pipeline.desired_state import Desired
-from provision.pipeline.host_changes import is_restart_only, is_up_to_date
-from provision.pipeline.results import PlannedHosts, StagedHosts
-from provision.pipeline.wheel_builds import wheel_builder_of
+from provision.run import desired_state, spans
+from provision.run.background_packages import package_sources
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired, host_tools
+from provision.run.host_changes import is_restart_only, is_up_to_date
+from provision.run.results import PlannedHosts, StagedHosts
+from provision.run.wheel_builds import wheel_builder_of
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
@@ -42,18 +38,12 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
             if name in hosts and not context.has_failed(name):
                 # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
-                groups.setdefault((*model_key(hosts[name]), alone), []).append(hosts[name])
+                groups.setdefault((*hosts[name].model_key, alone), []).append(hosts[name])
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
             staged |= {member.name: files for member in members if files}
     context.run.write("wheelhouse.json", context.wheelhouse().usage())
     return _with_desired_states(context, planned, staged)
-
-
-def model_key(host: Host) -> tuple[str | None, ...]:
-    """Return what the files of a host's model depend on: hosts of a class with equal ones get the same files."""
-    settings = host.settings
-    return (settings.model, settings.model_on_host, host.source_of("model"), settings.chat_template)
 
 
 def _stage_group(
@@ -151,12 +141,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
 
 
 @cache
-def host_tools(folder: Path) -> Mapping[str, Path]:
-    """Return the programs for PREFIX/bin by name: those of the service and of features, and the checks."""
-    added = {name: path for programs in features.hooks("host_programs") for name, path in programs(folder).items()}
-    return {**serve_tools(folder), **added, "verify.pyz": build_zipapp(folder / "verify.pyz")}
-
-
 def _dpkg_status(context: RunContext, host: Host) -> str:
     """Read the list of installed OS packages of a host."""
     return context.session(host).read("/var/lib/dpkg/status").decode(errors="replace")
