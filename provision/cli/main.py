@@ -22,8 +22,10 @@ from provision.cli.options import (
     YesOption,
     asked,
     refuse_with,
+    with_drivers,
     with_hosts,
     with_planning,
+    with_service,
     with_staging,
 )
 from provision.core import features
@@ -171,9 +173,12 @@ def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = Fals
 
 
 @app.command()
-@with_planning
+@with_drivers
 def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
-    """Install the planned drivers, and check that they run; nothing else is installed."""
+    """Install the planned drivers, and check that they run; nothing else is installed.
+
+    The model and the versions that you name decide which driver is planned. They change nothing else.
+    """
     from provision.pipeline import commands
 
     request = asked("drivers", ask_become_pass=ask_become_pass, **options)
@@ -181,9 +186,14 @@ def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = Fals
 
 
 @app.command()
-@with_planning
+@with_service
 def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
-    """Start the installed service, optionally with another model or attention back end, and check its answers."""
+    """Start the installed service, and check its answers.
+
+    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the present
+    settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
+    built-in one. --driver counts only for the plan.
+    """
     from provision.pipeline import operations
 
     request = asked("serve", ask_become_pass=ask_become_pass, **options)
@@ -239,7 +249,7 @@ def rollback(
         typer.Option(
             "--to",
             metavar="DIGEST",
-            help="Release to return to. Default: the previous one. ./firstlight status names those of a host.",
+            help="Digest of the release to return to, 16 hexadecimal digits. `./firstlight status` lists the digests on each host. Default: the previous release.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,
@@ -262,7 +272,11 @@ def uninstall(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Remove everything of Firstlight from the hosts, and list what remains."""
+    """Remove the service and all files of Firstlight from the hosts.
+
+    OS packages that were installed, and drivers, stay on the hosts. Logs and downloaded files stay on this machine. The command lists
+    what stays.
+    """
     from provision.pipeline import operations
 
     request = asked("uninstall", ask_become_pass=ask_become_pass, **options)

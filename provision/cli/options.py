@@ -36,7 +36,7 @@ InventoryOption = Annotated[
         "-i",
         parser=_inventory,
         metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine.",
+        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
     ),
 ]
 LimitOption = Annotated[
@@ -62,7 +62,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name.",
+        help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: that of the inventory, else builtin, even if the host serves another model now.",
     ),
 ]
 VllmOption = Annotated[
@@ -70,7 +70,7 @@ VllmOption = Annotated[
     typer.Option(
         "--vllm",
         metavar="VERSION",
-        help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'.",
+        help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'. Default: latest.",
     ),
 ]
 DriverOption = Annotated[
@@ -78,7 +78,7 @@ DriverOption = Annotated[
     typer.Option(
         "--driver",
         metavar="VERSION",
-        help="keep (a working driver stays), install, upgrade, a version, or a branch such as 580.",
+        help="keep (a working driver stays, GPUs without one get one), install (also installs a driver again that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
     ),
 ]
 RebootOption = Annotated[
@@ -92,7 +92,7 @@ FlashAttnOption = Annotated[
     typer.Option(
         "--flash-attn",
         metavar="VERSION",
-        help="Flash kernels: auto, bundled (those in vLLM), package (flash-attn), both, none, or a version of the package.",
+        help="Flash kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
     ),
 ]
 FlashWheelsOption = Annotated[
@@ -100,7 +100,7 @@ FlashWheelsOption = Annotated[
     typer.Option(
         "--flash-attn-wheels",
         metavar="SOURCE",
-        help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too).",
+        help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too). Default: official.",
     ),
 ]
 RefreshOption = Annotated[
@@ -120,7 +120,7 @@ TrustOption = Annotated[
     typer.Option(
         "--trust",
         metavar="KEY",
-        help="Public key that must have signed the bundle: a file, or the key itself. Default: your own key.",
+        help="Accept only a bundle that was signed with the private key of this public key. Give a file or the key itself. Default: ~/.config/firstlight/bundle.pub, which `bundle create` makes.",
     ),
 ]
 OlderBundleOption = Annotated[
@@ -139,7 +139,7 @@ MaxFailOption = Annotated[
     typer.Option(
         "--max-fail",
         metavar="N|N%",
-        help="With --batch: failed hosts that are allowed before no further batch starts. Default: 0.",
+        help="With --batch: start no further batch when more than this many hosts have failed. Default: 0.",
     ),
 ]
 AttentionOption = Annotated[
@@ -147,15 +147,22 @@ AttentionOption = Annotated[
     typer.Option(
         "--attention",
         metavar="BACKEND",
-        help="Attention back end of vLLM: auto, flash (flash kernels or an error), or a name such as TRITON_ATTN.",
+        help="Attention back end of vLLM: auto (flash kernels if possible), flash (flash kernels or an error), or a name such as TRITON_ATTN. Default: auto.",
     ),
 ]
 HostOption = Annotated[
     str | None,
-    typer.Option("--host", metavar="ADDRESS", help="Address that the service listens on. Default: 127.0.0.1."),
+    typer.Option(
+        "--host",
+        metavar="ADDRESS",
+        help="Address that the service listens on (setting firstlight_bind). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
+    ),
 ]
 PortOption = Annotated[
-    str | None, typer.Option("--port", metavar="PORT", help="Port that the service listens on. Default: 8000.")
+    str | None,
+    typer.Option(
+        "--port", metavar="PORT", help="Port that the service listens on (setting firstlight_port). Default: 8000."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -179,12 +186,17 @@ def _planning(
     flash_attn: FlashAttnOption = None,
     flash_attn_wheels: FlashWheelsOption = None,
     attention: AttentionOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
     assignments: SetOption = None,
-    reboot: RebootOption = None,
 ) -> None:
     """Declare the options of every command that plans."""
+
+
+def _listening(*, host: HostOption = None, port: PortOption = None) -> None:
+    """Declare where the service listens."""
+
+
+def _restarting(*, reboot: RebootOption = None) -> None:
+    """Declare the option of commands that install drivers, or plan that."""
 
 
 def _staging(
@@ -204,12 +216,22 @@ def with_hosts(command: Command) -> Command:
 
 def with_planning(command: Command) -> Command:
     """Let a command take the options of hosts and of planning in place of its `**options`."""
-    return with_options(command, _hosts, _planning)
+    return with_options(command, _hosts, _planning, _listening, _restarting)
+
+
+def with_drivers(command: Command) -> Command:
+    """Let a command that only installs drivers take the options that affect them in place of its `**options`."""
+    return with_options(command, _hosts, _planning, _restarting)
+
+
+def with_service(command: Command) -> Command:
+    """Let a command that only starts the service take the options that affect it in place of its `**options`."""
+    return with_options(command, _hosts, _planning, _listening)
 
 
 def with_staging(command: Command) -> Command:
     """Let a command take the options of hosts, of planning and of staging in place of its `**options`."""
-    return with_options(command, _hosts, _planning, _staging)
+    return with_options(command, _hosts, _planning, _listening, _restarting, _staging)
 
 
 def with_options(command: Command, *shared: Callable[..., None]) -> Command:

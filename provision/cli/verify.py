@@ -37,7 +37,11 @@ def check(
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
     ] = None,
     drain: Annotated[
-        bool, typer.Option("--drain", help="Stop the service for the checks, then start and check it again.")
+        bool,
+        typer.Option(
+            "--drain",
+            help="Stop the service first, run the checks, then start and check the service again. Clients get no answers meanwhile.",
+        ),
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -63,7 +67,10 @@ def check(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Check that kernels run and compute correctly; without an inventory, on this machine."""
+    """Check that kernels run and compute correctly; without an inventory, on this machine.
+
+    The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
+    """
     from provision.phases.verify.selection import Picked
     from provision.pipeline import operations
     from provision.pipeline.verify import CheckOptions

@@ -105,7 +105,7 @@ def test_a_value_of_the_wrong_type_is_named_when_it_is_loaded(
     ("environ", "place"),
     [
         ({"XDG_CONFIG_HOME": "/c", "HOME": "/h"}, "/c/firstlight/catalog"),
-        ({"HOME": "/h"}, "/h/.config/firstlight/catalog"),
+        ({}, str(Path.home() / ".config/firstlight/catalog")),
         ({"FIRSTLIGHT_CATALOG": "/f", "XDG_CONFIG_HOME": "/c"}, "/f"),
     ],
 )

@@ -247,7 +247,7 @@ def test_an_interruption_before_the_run_is_a_document(
 
 
 def test_every_command_with_a_result_has_json() -> None:
-    """The other commands print a script, a path, an answer of a model, or the files that they wrote and removed."""
+    """The other commands print a script, a path, an answer of a model, differences, or the files that they wrote and removed."""
     without = {
         command
         for command, options in _commands(get_command(app), ())
@@ -257,6 +257,8 @@ def test_every_command_with_a_result_has_json() -> None:
         ("completion",),
         ("help",),
         ("chat",),
+        ("init",),
+        ("self-check",),
         ("logs", "open"),
         ("logs", "prune"),
         ("logs", "archive"),

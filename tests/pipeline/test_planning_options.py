@@ -17,7 +17,9 @@ from provision.fleet.inventory import load
 
 PARSER: Any = typer.main.get_command(app)
 PLANNING = {*OPTIONS.values(), "--set", "--inventory", "--limit"} - {"--prefix"}
-PLANS = ("provision", "plan", "stage", "install", "drivers", "serve", "rollout start", "bundle create")
+PLANS = ("provision", "plan", "stage", "install", "rollout start", "bundle create")
+PARTS = {"drivers": {"--host", "--port"}, "serve": {"--reboot"}}
+"""Commands for a part of a plan, and the options that have no effect on that part."""
 
 
 def options_of(name: str) -> set[str]:
@@ -30,6 +32,11 @@ def options_of(name: str) -> set[str]:
 @pytest.mark.parametrize("name", PLANS)
 def test_every_command_that_plans_has_the_same_options(name: str) -> None:
     assert options_of(name) >= PLANNING
+
+
+@pytest.mark.parametrize(("name", "without"), PARTS.items())
+def test_a_command_for_a_part_has_no_option_without_effect(name: str, without: set[str]) -> None:
+    assert options_of(name) & PLANNING == PLANNING - without
 
 
 def test_each_setting_with_an_option_is_a_setting() -> None:

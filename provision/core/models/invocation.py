@@ -13,7 +13,8 @@ from provision.core.models.base import Record
 SET = "--set"
 POLICY = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
 """Options that say what is to be served."""
-_PLANNING = (*POLICY, SET, "--host", "--port", "--reboot")
+_LISTENING = ("--host", "--port")
+_PLANNING = (*POLICY, SET, *_LISTENING, "--reboot")
 _STAGING = (*_PLANNING, "--refresh", "--bundle", "--trust", "--older-bundle")
 TAKES: dict[str, tuple[str, ...]] = {
     "provision": (*_STAGING, "-K", "--batch", "--max-fail"),
@@ -22,8 +23,8 @@ TAKES: dict[str, tuple[str, ...]] = {
     "plan": _PLANNING,
     "stage": _STAGING,
     "install": (*_STAGING, "-K"),
-    "drivers": (*_PLANNING, "-K"),
-    "serve": (*_PLANNING, "-K"),
+    "drivers": (*POLICY, SET, "--reboot", "-K"),
+    "serve": (*POLICY, SET, *_LISTENING, "-K"),
     "verify": ("--prefix", "-K"),
     "verify compare": ("--prefix", "-K"),
     "verify soak": ("--prefix", "-K"),

@@ -62,22 +62,22 @@ class Settings(Record):
     )
     model: Word = setting(
         "builtin",
-        "Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
+        "Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id. The default replaces another model that a host serves now.",
         allowed="builtin, a folder, or a hub id such as org/name or org/name@revision",
     )
     model_on_host: Prefix | None = setting(
         None,
-        "Folder on the host that has the model's files, such as a share of all hosts: they are checked and linked there, and not sent.",
+        "Folder on the host that has the model's files, such as a share of all hosts. They are compared with `firstlight_model` and linked there, and not sent.",
         allowed="an absolute path without blanks, not the root folder",
     )
     source: Source | dict[SourceKind, Source] = setting(
         "auto",
-        "Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), a package index or hub of the host (host), or a folder on the host (path). auto: peers where that is faster, else the controller.",
+        "Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), a package index or model hub of the host (host), or a folder on the host (path). auto: peers where that is faster, else the controller.",
         allowed="auto, controller, peers, host or path; or a mapping of wheels, interpreter and model to these, such as {wheels: host, model: path}",
     )
     source_index: tuple[Address, ...] = setting(
         (),
-        "Package indexes of a host with source `host`. Default: those of the host's uv or pip settings.",
+        "Package index, or several, of a host with source `host`. Default: those of the host's uv or pip settings.",
         allowed="a list of addresses that begin with https://, http:// or file:///",
     )
     source_hub: Address | None = setting(
@@ -115,7 +115,7 @@ class Settings(Record):
     )
     hf_token_file: str | None = setting(
         None,
-        "File on the controller with the hub token; never the token itself.",
+        "File on the controller with the token for the model hub; never the token itself.",
         allowed="path of a file on the controller",
     )
 
@@ -131,7 +131,7 @@ class Settings(Record):
     )
     driver: DriverPolicy = setting(
         "keep",
-        "Whether a working NVIDIA driver may be replaced, or its required version or branch. GPUs without a driver get one.",
+        "NVIDIA driver. keep: a working driver stays, and GPUs without one get one; install: a driver that does not answer is also installed again; upgrade: a driver that is too old for the chosen versions is also replaced; or the required version or branch.",
         allowed="keep, install, upgrade, X or ==X such as 580.95.05, or a branch such as 580 or ==580.*",
     )
     driver_source: Literal["auto", "vendor", "distribution"] = setting(
@@ -169,7 +169,7 @@ class Settings(Record):
     )
     flash_attn: FlashAttnPolicy = setting(
         "auto",
-        "Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none.",
+        "Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits.",
         allowed="auto, bundled, package, both, none, or X or ==X such as 2.8.3",
     )
     builder: Word | None = setting(
@@ -200,12 +200,12 @@ class Settings(Record):
 
     gpus: tuple[GpuIndex, ...] | Literal["all"] = setting(
         "all",
-        "GPUs to use, by index in PCI order. all: all GPUs of the kind with the most total memory.",
+        "GPUs to use, by index in PCI order. all: all GPUs of one model, the one with the largest sum of memory on the host.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: Whole | None = setting(
         None,
-        "GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over.",
+        "GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over, after `firstlight_data_parallel` and `firstlight_pipeline_parallel`.",
         allowed="a whole number from 1",
         ge=1,
     )
@@ -215,7 +215,7 @@ class Settings(Record):
         allowed="a whole number from 1",
         ge=1,
     )
-    data_parallel: Whole = setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
+    data_parallel: Whole = setting(1, "Copies of the model on a host.", allowed="a whole number from 1", ge=1)
     span: Whole = setting(
         1,
         "Number of hosts that serve one copy of the model together, taken from an inventory group in its order. The first of them answers requests.",
@@ -265,7 +265,11 @@ class Settings(Record):
         (), "Additional arguments of `vllm serve`, passed on unchanged.", allowed="a list of arguments"
     )
 
-    bind: Word = setting("127.0.0.1", "Address that the server listens on.", allowed="an IP address or localhost")
+    bind: Word = setting(
+        "127.0.0.1",
+        "Address that the server listens on. An address that other machines can reach also needs `firstlight_expose: true`.",
+        allowed="an IP address or localhost",
+    )
     port: Whole = port_setting(8000, "Port that the server listens on.")
     expose: bool = setting(
         False,  # the setting's default
@@ -278,7 +282,7 @@ class Settings(Record):
     )
     start_caches: Literal["share", "off"] = setting(
         "share",
-        "Kernels that vLLM compiles at its first start. share: one of several equal hosts starts first, and the others receive its kernels; off: each host compiles its own.",
+        "Kernels that vLLM compiles at its first start. share: one of several hosts that compile the same code starts first, and the others receive its kernels; off: each host compiles its own.",
         allowed="share or off",
     )
     on_failure: Literal["rollback", "leave"] = setting(

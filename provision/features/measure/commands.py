@@ -70,7 +70,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the attention of your own model on this machine, and compare it with the original."""
+    """Replace the attention code of your own PyTorch model by flash attention, and compare results and speed; the service is not changed."""
     from provision.features.measure.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

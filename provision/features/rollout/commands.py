@@ -24,7 +24,9 @@ def start(
     steps: Annotated[
         str,
         typer.Option(
-            "--steps", metavar="N,N,...", help="Percentage of the hosts that serve the new release after each step."
+            "--steps",
+            metavar="N,N,...",
+            help="Percentage of the changing hosts that serve the new release after each step.",
         ),
     ] = "10,25,50,100",
     min_serving: Annotated[
@@ -53,7 +55,7 @@ def start(
         typer.Option(
             "--targets",
             metavar="FILE",
-            help="Write the hosts that take requests to this file, and keep it current. The format is that of Prometheus' file-based discovery.",
+            help="Keep a list of the hosts that currently take requests in this file, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
     ask_become_pass: BecomeOption = False,
