@@ -24,15 +24,15 @@ ACCEPT = "firstlight_accept_advisories names those whose risk you take"
 
 def run(context: CheckContext) -> CheckResult:
     rows = context.expect.get("advisories")
+    if "stale-library" in context.faults:
+        hole = {"id": "injected", "product": "vllm", "severity": 10.0, "critical": True, "since": "0", "fixed": "1"}
+        return evaluate([{**hole, "allows": "An injected fault.", "accepted": False}], {"vllm": "0"})
     if rows is None:
         return CheckResult("skip", "no advisories were passed", remedy="check from the controller: ./firstlight verify")
     found = {name: distributions[0].version for name, distributions in installed().items()}
     if (own := (context.stack.get("vllm") or {}).get("distribution")) and normalised(own) in found:
         found["vllm"] = found[normalised(own)]
     found |= {name: version for name, version in ((DRIVER, kernel_driver.release()), (TOOLKIT, _toolkit())) if version}
-    if "stale-library" in context.faults:
-        row = {"id": "injected", "product": "vllm", "severity": 10.0, "critical": True, "since": "0", "fixed": "1"}
-        rows, found = [*rows, {**row, "allows": "An injected fault.", "accepted": False}], {**found, "vllm": "0"}
     return evaluate(rows, found)
 
 
