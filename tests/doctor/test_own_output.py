@@ -36,6 +36,7 @@ NAMED = {
     "glibc-too-old": "is older than any that packages are solved for",
     "model-files-corrupt": "is not a safetensors file",
     "platform-no-wheel": "no wheels can be chosen for platform",
+    "tp-gt-gpus": "parallel needs",
     "triton-gcc-missing": "has no C++ compiler",
 }
 """Causes that error texts describe, by a part of the text."""
