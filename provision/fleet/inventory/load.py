@@ -66,7 +66,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
         raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    raw = _hosts(path, limit)
+    raw, kept_as = _hosts(path, limit)
     if not raw:
         of = f" within --limit {limit!r}" if limit else ""
         raise InventoryError(
@@ -94,6 +94,8 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             )
     problems.raise_any(lambda variable: _positions_of(path, variable))
     require_distinct(hosts)
+    # Only now: what is refused because of a secret in it must not lie in the cache.
+    _keep(kept_as, raw, path)
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
@@ -145,20 +147,28 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
     return connection.model_copy(update=changes) if changes else connection
 
 
-def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
-    """Return every host with connection, raw settings and groups, from the cache where nothing changed."""
+def _hosts(path: Path, limit: str | None) -> tuple[list[dict[str, Any]], str | None]:
+    """Return every host with connection, raw settings and groups, from the cache where nothing changed.
+
+    Returns:
+        The hosts, and the name that they are to be kept by in the cache; None where they are from it or must not be in it.
+    """
     name = cache.key(path, limit)
     kept = _restore(cache.get(name)) if name is not None else None
     if kept is not None:
-        return kept
+        return kept, None
     check(path)
     with _report_waiting(f"reading the inventory {path} ...") as go_on:
         answer = _read(path, limit)
         go_on(f"hosts: {len(answer['hosts'])}; asking OpenSSH how each is reached ...")
         hosts = _resolved(answer, path if path.is_dir() else path.parent)
-    if name is not None and (entry := _without_secrets(hosts, path)) is not None:
+    return hosts, name
+
+
+def _keep(name: str | None, hosts: list[dict[str, Any]], source: Path) -> None:
+    """Put hosts into the cache under a name, unless that is None or a password is in no inventory file."""
+    if name is not None and (entry := _without_secrets(hosts, source)) is not None:
         cache.put(name, entry)
-    return hosts
 
 
 def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
