@@ -52,7 +52,7 @@ def _ubuntu_driver(version: str) -> Iterator[Package]:
 def container_packages() -> Iterator[Package]:
     """The container toolkit's repository."""
     yield Package("nvidia-container-toolkit-base", "1.19.1-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
-    yield Package("nvidia-container-toolkit", "1.19.1-1", "nvidia-container-toolkit-base (= 1.18.0-1)")
+    yield Package("nvidia-container-toolkit", "1.19.1-1", "nvidia-container-toolkit-base (= 1.19.1-1)")
 
 
 def amdgpu_packages(version: str = "1:6.16.13.30300300-2278356.24.04") -> Iterator[Package]:
