@@ -28,6 +28,9 @@ BYTES_EVERY_S = 10.0
 class Progress(Protocol):
     """Receiver of progress reports from the pipeline and the phases; called from any thread."""
 
+    shows_current: bool
+    """Whether `current` is shown: what nobody sees need not be asked of hosts."""
+
     def phase(self, host: str, phase: PhaseName) -> None:
         """A host enters a phase."""
 
@@ -89,6 +92,8 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 class PlainProgress:
     """Plain lines: when the first host enters a phase, when a host leaves it, and periodically for bytes."""
+
+    shows_current = False
 
     def __init__(self, stream: TextIO, titles: Mapping[PhaseName, str] | None = None, *, verbose: bool = False) -> None:
         self._stream = stream

@@ -60,6 +60,8 @@ class Row:
 class LiveProgress:
     """Keeps the rows under one lock; a separate thread imports rich and draws."""
 
+    shows_current = True
+
     def __init__(self, hosts: Sequence[str], stream: TextIO, titles: Mapping[PhaseName, str]) -> None:
         self._steps = {phase: f"{at}/{len(titles)} {title}" for at, (phase, title) in enumerate(titles.items(), 1)}
         self._rows = {host: Row(host) for host in hosts}

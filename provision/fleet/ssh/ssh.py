@@ -100,6 +100,9 @@ class SshSession(ShellSession):
                     raise
                 raise self._broken(error) from None
             except (OSError, EOFError, paramiko.SSHException) as error:
+                if isinstance(error, paramiko.ChannelException) and self._users > 1:
+                    # sshd's MaxSessions may allow no second command: the first one goes on.
+                    raise broken_error(self.host, self.connection, error) from None
                 raise self._broken(error) from None
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:

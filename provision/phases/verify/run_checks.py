@@ -39,6 +39,8 @@ PROGRESS = "verify/progress"
 """Path of the file that says which check runs, below the prefix."""
 FOLLOW_S = 3.0
 """Seconds between two looks at it."""
+ANSWER_S = 60.0
+"""Seconds for one look: a host whose cores all compute answers late, and its connection must not count as broken."""
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
 
@@ -92,7 +94,7 @@ def verify(
     asked = json.dumps(dict(expect)) if expect else None
     limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     try:
-        with _followed(session, f"{prefix}/{PROGRESS}", progress, root=root):
+        with _followed(session, f"{prefix}/{PROGRESS}", progress if soak_minutes is None else None, root=root):
             done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
@@ -105,11 +107,11 @@ def _followed(session: Session, file: str, progress: Callable[[str], None] | Non
     ended = Event()
 
     def follow(report: Callable[[str], None]) -> None:
-        while not ended.wait(FOLLOW_S):
-            # The block itself fails where the host is lost.
-            with contextlib.suppress(FirstlightError):
-                text = session.run(f"cat {shlex.quote(file)} 2>/dev/null", timeout_s=FOLLOW_S, root=root).stdout.strip()
-                if text and not ended.is_set():
+        # The block itself fails where the host is lost; a host that does not answer here is not asked again.
+        with contextlib.suppress(FirstlightError):
+            while not ended.wait(FOLLOW_S):
+                done = session.run(f"cat {shlex.quote(file)} 2>/dev/null", timeout_s=ANSWER_S, root=root)
+                if (text := done.stdout.strip()) and not ended.is_set():
                     report(text)
 
     if progress is not None:

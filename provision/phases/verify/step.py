@@ -151,7 +151,7 @@ def check(
             soak_minutes=options.soak_minutes,
             picked=options.selection,
             refute=options.refute,
-            progress=partial(context.progress.current, host.name),
+            progress=partial(context.progress.current, host.name) if context.progress.shows_current else None,
         )
         # At once: what it says must be kept even if the run ends while other hosts are still at work.
         features.call("host_checked", context, probed, host, verified.document)
