@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuild_reason
@@ -140,7 +139,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     return wheel_builder_of(context, planned.plan)
 
 
-@cache
 def _dpkg_status(context: RunContext, host: Host) -> str:
     """Read the list of installed OS packages of a host."""
     return context.session(host).read("/var/lib/dpkg/status").decode(errors="replace")
