@@ -18,7 +18,7 @@ from verify.tables import table
 FAMILIES = {
     "devices": "The devices are present, and every layer of the system sees the same ones.",
     "libraries": "The loaded libraries are the locked ones, complete, and from this environment.",
-    "installed": "What is installed has no known security hole that applies to this host.",
+    "installed": "What is installed is what was recorded, and has no known security hole that applies to this host.",
     "kernels": "Basic computations give correct results.",
     "attention": "Each attention provider matches the float64 reference, and its own kernel ran.",
     "operators": "The operators that models run between matrix products match Python's arithmetic.",
@@ -26,7 +26,7 @@ FAMILIES = {
     "speed": "The device is as fast as its type allows and as equal devices of the host. On CPUs speeds are recorded without a threshold.",
     "collectives": "Processes receive exactly the numbers that were sent.",
     "engine": "vLLM and its flash attention are the planned versions, and load.",
-    "serving": "The running service matches the plan (unit, process, access, model, answers), and answers under load.",
+    "serving": "The running service matches the plan (unit, process, access, model, answers), answers under load, and can be started again; nothing on the host stops it or lets others in.",
 }
 """Description of each family, in the order of the output."""
 

@@ -6,7 +6,7 @@ The recording is in playbooks/library/firstlight_state.py. All functions are pur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -79,11 +79,21 @@ def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
     ], forbidden
 
 
-def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[str]]:
+def summed(lines: Iterable[str]) -> frozenset[str]:
+    """Return the files whose content sha256sum compared, whether it was the same or not."""
+    return frozenset(found[1] for line in lines if (found := re.fullmatch(r"(/.*): (?:OK|FAILED)", line)))
+
+
+def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -> tuple[list[Drift], list[str]]:
     """Return missing files, files with changed permissions or content, and paths without access permission.
 
     A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path.
     A field of `-` is not compared.
+
+    Args:
+        sealed: Recorded lines.
+        now: Output of `stat`.
+        compared: Files whose content was compared: their sizes and times do not matter.
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
@@ -100,7 +110,7 @@ def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[
         if other & {"mode", "uid", "gid"}:
             text = f"has mode {_owned(seen)}, sealed with {_owned(fields)}"
             found.append(Drift(kind="permissions", path=path, text=text))
-        if other & {"size", "mtime"} or other == {"ctime"}:
+        if (other & {"size", "mtime"} or other == {"ctime"}) and path not in compared:
             text = f"was written to: {_written(seen)}, sealed with {_written(fields)}"
             found.append(Drift(kind="file", path=path, text=text))
     return found, sorted(forbidden)
@@ -115,6 +125,15 @@ def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
     sealed = {line.rpartition(": ")[0] for line in sums}
     text = "runs at each start of Python, and was not there"
     return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
+
+
+def exposed(lines: Iterable[str]) -> list[Drift]:
+    """Return files and folders of environments that others may write to, or own. A line holds mode, uid, gid and path."""
+    parts = (line.split(" ", 3) for line in lines)
+    return [
+        Drift(kind="permissions", path=path, text=f"has mode {_owned((mode, uid, gid))}: others may change it")
+        for mode, uid, gid, path in parts
+    ]
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:
