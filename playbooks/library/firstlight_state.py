@@ -124,7 +124,8 @@ def installed_paths(prefix):
         for above, folders, names in os.walk(os.path.join(prefix, folder)):
             folders[:] = sorted(name for name in folders if name != "set-aside")
             yield above
-            for name in sorted(names):
+            links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+            for name in sorted([*links, *names]):
                 if not any(fnmatchcase(name, each) for each in LATER):
                     yield os.path.join(above, name)
 
@@ -136,7 +137,7 @@ def stat_lines(prefix, live):
         yield stat_line(path, times=False)
     for path in (os.path.join(environment, "manifest.txt"), *installed_paths(prefix)):
         if os.path.lexists(path) and "\n" not in path:
-            yield stat_line(path, times=not os.path.isdir(path))
+            yield stat_line(path, times=not os.path.isdir(path) or os.path.islink(path))
 
 
 def stat_line(path, *, times):
