@@ -29,7 +29,14 @@ def prefix(tmp_path: Path) -> Path:
     (prefix / "releases/r/environment").symlink_to("../../envs/e")
     (prefix / "state.json").write_text("{}")
     rows, sums = [], {"sha256": list[str](), "secrets": list[str]()}
-    paths = [prefix, *(path for name in ("bin", "etc", "models", "releases") for path in ((prefix / name), *(prefix / name).rglob("*")))]
+    paths = [
+        prefix,
+        *(
+            path
+            for name in ("bin", "etc", "models", "releases")
+            for path in ((prefix / name), *(prefix / name).rglob("*"))
+        ),
+    ]
     for path in paths:
         found = path.lstat()
         times = "- - -" if path.is_dir() and not path.is_symlink() else f"{found.st_size} 1 1"

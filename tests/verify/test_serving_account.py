@@ -41,7 +41,10 @@ def test_an_account_for_nothing_but_its_service_passes() -> None:
         ({"groups": ("firstlight", "docker", "sudo")}, "firstlight is in group docker, sudo"),
         ({"password": "$y$j9T$abc"}, "firstlight has a password"),
         ({"password": ""}, "firstlight needs no password"),
-        ({"keys": ("/p/home/.ssh/authorized_keys",)}, "firstlight may log in with the keys of /p/home/.ssh/authorized_keys"),
+        (
+            {"keys": ("/p/home/.ssh/authorized_keys",)},
+            "firstlight may log in with the keys of /p/home/.ssh/authorized_keys",
+        ),
         ({"others": ("guest",)}, "guest is the same account by another name"),
     ],
 )

@@ -14,7 +14,10 @@ from verify.records import CheckContext
 from verify.serving.processes import ListeningSocket, Process, all_listeners
 from verify.serving.scheduled_stops import units
 
-SSHD = (22, ListeningSocket("0.0.0.0", "1", (Process(38, 1, argv=("/usr/sbin/sshd", "-D"), executable="/usr/sbin/sshd"),)))
+SSHD = (
+    22,
+    ListeningSocket("0.0.0.0", "1", (Process(38, 1, argv=("/usr/sbin/sshd", "-D"), executable="/usr/sbin/sshd"),)),
+)
 SOUND = RelayFacts(listeners=(SSHD,))
 NGINX = "server {\n  listen 80;\n  location / { proxy_pass http://localhost:8000; }\n}\n"
 SOCKET = """Id=relay.socket
@@ -93,7 +96,9 @@ def test_a_socket_of_systemd_that_starts_a_relay_is_named() -> None:
     ],
 )
 def test_a_rule_of_the_kernel_that_redirects_to_it_is_named(rule: str, *, is_relay: bool) -> None:
-    assert relays(rules=(rule,)) == ([f"a rule of the kernel forwards to port 8000: `{rule.strip()}`"] if is_relay else [])
+    assert relays(rules=(rule,)) == (
+        [f"a rule of the kernel forwards to port 8000: `{rule.strip()}`"] if is_relay else []
+    )
 
 
 def test_an_endpoint_on_every_address_needs_no_relay() -> None:

@@ -58,7 +58,9 @@ ActiveState=inactive
 """
 UNIT = "firstlight-vllm.service"
 PLAN = ServicePlan("systemd", UNIT, "[Service]\nUser=firstlight\n\n[Install]\nWantedBy=multi-user.target\n")
-CRON = {"/etc/cron.d/e2scrub_all": "# restart firstlight-vllm\n30 3 * * 0 root test -e /run/systemd/system || /usr/sbin/e2scrub_all -C\n"}
+CRON = {
+    "/etc/cron.d/e2scrub_all": "# restart firstlight-vllm\n30 3 * * 0 root test -e /run/systemd/system || /usr/sbin/e2scrub_all -C\n"
+}
 SOUND = ScheduleFacts(units(SHOWN), "graphical.target", CRON)
 
 
@@ -108,7 +110,9 @@ def test_timers_of_this_product_are_its_own() -> None:
 
 def test_a_script_that_a_command_names_is_searched(tmp_path: Path) -> None:
     script = tmp_path / "nightly"
-    script.write_text("#!/bin/sh\n# systemctl stop firstlight-vllm\nreboot-notify\nsystemctl stop firstlight-vllm.service\n")
+    script.write_text(
+        "#!/bin/sh\n# systemctl stop firstlight-vllm\nreboot-notify\nsystemctl stop firstlight-vllm.service\n"
+    )
     cron = {"/etc/cron.daily/nightly": str(script), "/etc/crontab": "0 4 * * * root /sbin/reboot\n"}
     assert evaluate(PLAN, replace(SOUND, cron=cron)).evidence["stops"] == [
         f"/etc/cron.daily/nightly runs `{script}: systemctl stop firstlight-vllm.service`",

@@ -113,18 +113,17 @@ def unknown(prefix: Path, known: Iterable[str]) -> Iterator[str]:
 
 
 def exposed(prefix: Path) -> Iterator[str]:
-    """Yield what others than the owner of the installation may change, outside the folders of the service's account."""
-    owner, service = prefix.stat(), table("installed")["files"]["service"]
-    for above, folders, files in os.walk(prefix):
-        if above == str(prefix):
-            folders[:] = [name for name in folders if name not in service]
-        for name in (*folders, *files):
-            found = os.lstat(path := f"{above}/{name}")
-            if stat.S_ISLNK(found.st_mode):
-                continue
-            others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != owner.st_gid)
-            if others or found.st_uid not in (0, owner.st_uid):
-                yield f"{path} may be changed by others (mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid})"
+    """Yield what others than the owner of the installation may change, among what decides what is served."""
+    owner = prefix.stat()
+    for folder in table("installed")["files"]["protected"]:
+        for above, folders, files in os.walk(prefix / folder):
+            for name in (*folders, *files):
+                found = os.lstat(path := f"{above}/{name}")
+                if stat.S_ISLNK(found.st_mode):
+                    continue
+                others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != owner.st_gid)
+                if others or found.st_uid not in (0, owner.st_uid):
+                    yield f"{path} may be changed by others (mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid})"
 
 
 def copies(prefix: Path, key: str) -> Iterator[str]:
