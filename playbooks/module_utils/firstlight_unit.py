@@ -90,9 +90,10 @@ def unit_properties(service):
 
 
 def comparable(lines):
-    """Return properties as they are compared: without those that need no restart, and expanded lists reduced to a boolean."""
+    """Return properties as they are compared: without those that need no restart, words in order, and expanded lists reduced to a boolean."""
     parts = sorted(line.partition("=")[::2] for line in lines)
-    return [(name, bool(value) if name in EXPANDED else value) for name, value in parts if name not in WITHOUT_RESTART]
+    values = [(name, value if value.startswith("{ path=") else sorted(value.split())) for name, value in parts]
+    return [(name, bool(value) if name in EXPANDED else value) for name, value in values if name not in WITHOUT_RESTART]
 
 
 def record_unit(prefix, path):

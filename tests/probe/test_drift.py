@@ -21,6 +21,7 @@ ProtectSystem=strict
 DeviceAllow=char-nvidia rwm
 DeviceAllow=char-drm rw
 SystemCallFilter=read write
+Requires=system.slice sysinit.target
 RuntimeMaxUSec=infinity
 ExecStartPost="""
 
@@ -39,6 +40,7 @@ def test_an_unchanged_unit_did_not_drift() -> None:
     assert unit() == []
     assert unit(last_run=" ; start_time=[Sat 2026-11-21 11:06:05 UTC] ; stop_time=[n/a] ; pid=71 ; status=0/0 }") == []
     assert unit(("=read write", "=read write landlock_restrict_self")) == []
+    assert unit(("Requires=system.slice sysinit.target", "Requires=sysinit.target system.slice")) == []
     assert drift.unit({}, drift.properties(SEALED.split("\n"))) == []
     assert drift.unit(drift.properties(SEALED.split("\n")), {}) == []
 
@@ -119,6 +121,15 @@ def test_what_others_may_write_to_below_an_environment_is_drift() -> None:
     assert (found.kind, found.sentence) == (
         "permissions", "/p/envs/1/lib/a b has mode 0777 of 0:0: others may change it"
     )  # fmt: skip
+
+
+def test_a_login_shell_of_the_services_account_is_drift() -> None:
+    entry = "firstlight:x:999:997:Firstlight inference service:/opt/firstlight/home:"
+    assert drift.account([f"{entry}/usr/sbin/nologin", f"{entry}/bin/false"]) == []
+    assert [each.sentence for each in drift.account([f"{entry}/bin/bash", entry])] == [
+        "/etc/passwd gives firstlight the login shell /bin/bash",
+        "/etc/passwd gives firstlight the login shell /bin/sh",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ def shown_units(service: Service, names: Iterable[str]) -> str:
     Raises:
         ControlError: systemd does not answer.
     """
-    command = [*_systemctl(service), "show", "default.target", "*", f"--property={','.join(names)}"]
+    # Without --all the pattern stands for active units alone.
+    command = [*_systemctl(service), "show", "--all", "default.target", "*", f"--property={','.join(names)}"]
     return _run(command, limit_s=SHOW_S).stdout
 
 

@@ -52,8 +52,15 @@ def recorded(text: str) -> dict[str, str]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return recorded and effective value of each property that differs, except those that this systemd does not show."""
-    return {name: (was, now[name]) for name, was in before.items() if now.get(name, was) != was}
+    """Return recorded and effective value of each property that differs, except those that this systemd does not show.
+
+    The order of words does not matter: systemd prints sets in any order.
+    """
+    return {
+        name: (was, now[name])
+        for name, was in before.items()
+        if sorted(now.get(name, was).split()) != sorted(was.split())
+    }
 
 
 def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -585,6 +585,7 @@ installed() {
 # secret ones, and files that Python imports at each start. The parser compares the recorded unit with section
 # `service`.
 drift() {
+    account=''
     list=$FL_PREFIX/state.sha256
     if [ -e "$list" ] && [ ! -r "$list" ]; then
         printf 'no permission to read %s\n' "$list" >&2
@@ -600,6 +601,8 @@ drift() {
         printf '@@%s sealed unit\n' "$FL_NONCE"
         unit=$(cat "$FL_PREFIX/state.unit")
         printf '%s\n' "$unit"
+        user=$(sed -n 's/^User=//p' "$FL_PREFIX/state.unit")
+        [ -z "$user" ] || account=$(grep "^$user:" /etc/passwd)
     fi
     list=$FL_PREFIX/state.files
     [ -r "$list" ] || return 0
@@ -625,6 +628,7 @@ drift() {
     read -r _ owner _ <"$list"
     limit find "$FL_PREFIX/envs" ! -type l \( -perm -0002 -o ! -user "$owner" \) -exec stat -c 'exposed=%a %u %g %n' {} + >"${FL_FILES}exposed"
     head -n 20 "${FL_FILES}exposed"
+    [ -z "$account" ] || say account "$account"
     return 0
 }
 

@@ -24,6 +24,7 @@ _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permi
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
 _EXPANDED = frozenset({"SystemCallFilter"})
 """Lists that some systemd releases expand: only whether they are empty is compared."""
+_NO_LOGIN = ("nologin", "false")
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
@@ -136,6 +137,16 @@ def exposed(lines: Iterable[str]) -> list[Drift]:
     ]
 
 
+def account(lines: Iterable[str]) -> list[Drift]:
+    """Return whether somebody can log in as the service's account. A line is that of passwd(5)."""
+    fields = (line.split(":") for line in lines)
+    return [
+        Drift(kind="permissions", path="/etc/passwd", text=f"gives {name} the login shell {shell or '/bin/sh'}")
+        for name, *_, shell in fields
+        if shell.rpartition("/")[2] not in _NO_LOGIN
+    ]
+
+
 def unit(sealed: Values, now: Values) -> list[Drift]:
     """Compare the unit that systemd would start with the recorded one.
 
@@ -163,7 +174,7 @@ def unit(sealed: Values, now: Values) -> list[Drift]:
 def _differing(sealed: Values, now: Values) -> Iterator[str]:
     for name, values in sealed.items():
         seen = list(now.get(name, ()))
-        if name == "DropInPaths" or seen == list(values):
+        if name == "DropInPaths" or _alike(seen, values):
             continue
         if name in _EXPANDED and bool("".join(seen)) == bool("".join(values)):
             continue
@@ -173,6 +184,13 @@ def _differing(sealed: Values, now: Values) -> Iterator[str]:
             yield f"{name}={_commands(seen) or 'none'}"
         else:
             yield f"{name}={' '.join(seen)[:200]}, sealed with {' '.join(values)[:200] or 'nothing'}"
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether values are the same; systemd prints sets in any order, and those of commands are no set."""
+    if "{ path=" in " ".join(one):
+        return list(one) == list(other)
+    return sorted(" ".join(one).split()) == sorted(" ".join(other).split())
 
 
 def _commands(values: Sequence[str]) -> str:

@@ -92,7 +92,8 @@ def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drif
     files, hidden = drift.files(parts.files, parts.now, drift.summed(parts.sums))
     hooks = drift.imported(section.values("imported"), parts.sums)
     found = list({(each.kind, each.path): each for each in (*files, *sums)}.values()) + hooks
-    found += drift.exposed(section.values("exposed")) + drift.unit(parts.unit, service.unit)
+    found += drift.exposed(section.values("exposed")) + drift.account(section.values("account"))
+    found += drift.unit(parts.unit, service.unit)
     unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
     return found, unread if section.ok else section.failure
 
