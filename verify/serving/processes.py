@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,12 +94,12 @@ def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...
     return tuple(ListeningSocket(address, inode, held[inode]) for address, inode in found)
 
 
-def all_listeners() -> tuple[tuple[int, ListeningSocket], ...]:
-    """Return port and socket of every listener of the host, with the processes that have it open."""
+def all_listeners(*, but: Container[int]) -> tuple[tuple[int, ListeningSocket], ...]:
+    """Return port and socket of every listener of the host, with the processes that have it open, except those of some PIDs."""
     found = [each for name in ("tcp", "tcp6") for each in _listening(_text(Path("/proc/net") / name))]
     wanted = {inode for _, _, inode in found}
     pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    holders = read_all(pid for pid in pids if wanted & _sockets(Path(f"/proc/{pid}")))
+    holders = read_all(pid for pid in pids if pid not in but and wanted & _sockets(Path(f"/proc/{pid}")))
     return tuple(
         (port, ListeningSocket(address, inode, tuple(one for one in holders if inode in one.sockets)))
         for address, port, inode in found
