@@ -103,7 +103,7 @@ def hash_lines(prefix, live, *, secret):
         os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
     ]
     paths += find_hooks(environment)[0]
-    paths += [path for path in service_paths(live) if path]
+    paths += service_paths(live)
     paths += sorted(path for path in installed_paths(prefix) if not os.path.islink(path))
     for path in paths:
         if os.path.isfile(path) and "\n" not in path:
@@ -131,10 +131,11 @@ def installed_paths(prefix):
 
 
 def stat_lines(prefix, live):
-    """Yield the lines of state.files: all columns of files, only mode and owner of folders and of what another line has the content of."""
+    """Yield the lines of state.files: all columns of files, only mode and owner of folders and of the unit."""
     environment = os.path.join(prefix, "envs", live["environment"])
     for path in (prefix, os.path.join(prefix, "envs"), environment, *service_paths(live)):
-        yield stat_line(path, times=False)
+        if os.path.exists(path):
+            yield stat_line(path, times=False)
     for path in (os.path.join(environment, "manifest.txt"), *installed_paths(prefix)):
         if os.path.lexists(path) and "\n" not in path:
             yield stat_line(path, times=not os.path.isdir(path) or os.path.islink(path))

@@ -12,6 +12,7 @@ import pytest
 from verify.checks.installed import files
 from verify.records import CheckContext
 from verify.serving.service import Service
+from verify.tables import table
 
 KEY = "the-key-itself"
 
@@ -83,7 +84,7 @@ def test_each_kind_of_change_is_named(prefix: Path, change: Callable[[Path], obj
 def test_a_readable_copy_of_the_key_is_named_wherever_it_lies(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = prefix.parent / "tmp"
     outside.mkdir()
-    monkeypatch.setitem(files.table("installed")["files"], "copies", [str(outside)])
+    monkeypatch.setitem(table("installed")["files"], "copies", [str(outside)])
     for copy in (outside / "service.env", prefix / "logs/service.env"):
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((prefix / "etc/service.env").read_bytes())

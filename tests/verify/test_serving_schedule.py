@@ -138,7 +138,8 @@ def test_a_boot_into_another_target_does_not_start_the_service() -> None:
 
 
 def test_a_users_manager_that_does_not_linger_does_not_start_at_boot() -> None:
-    assert evaluate(PLAN, replace(SOUND, lingers=False)).remedy.endswith("loginctl enable-linger")
+    remedy = evaluate(PLAN, replace(SOUND, lingers=False)).remedy
+    assert remedy == "let the account's manager start at boot: loginctl enable-linger"
 
 
 def test_an_injected_fault_is_noticed() -> None:
