@@ -10,12 +10,22 @@ from typing import Any
 
 import pytest
 
-from verify.doctor.catalog import load_causes, pack, parse_causes
-from verify.doctor.cause import NEEDS, CatalogError, Cause, Counter, FactRule, Override, Sample, Signature
+from verify.doctor.catalog import (
+    NEEDS,
+    CatalogError,
+    Cause,
+    Counter,
+    FactRule,
+    Override,
+    Sample,
+    Signature,
+    load_causes,
+    pack,
+    parse_causes,
+)
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
-from verify.doctor.patterns import bound_repeats
+from verify.doctor.patterns import EVERY_LINE, PatternIndex, bound_repeats
 from verify.doctor.scanner import scan_text
-from verify.doctor.search_patterns import EVERY_LINE, PatternIndex
 
 CAUSES = {cause.id: cause for cause in load_causes()}
 SHORT = 3
@@ -58,7 +68,7 @@ def expected(cause: Cause, sample: Sample) -> list[str]:
 def test_a_sample_has_its_expected_cause(cause: Cause) -> None:
     wrong = {}
     for sample in cause.samples:
-        named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}, sample.facts).findings]
+        named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}).findings]
         if named[:1] != expected(cause, sample):
             wrong[sample.text] = named
     assert not wrong

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.patterns import bound_repeats, depends_on_digits, required_literals
+from verify.doctor.patterns import PatternIndex, SearchPattern, bound_repeats, depends_on_digits, required_literals
 from verify.doctor.scanner import Hit, scan, scan_text
-from verify.doctor.search_patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import LINE_BYTES
 
 PATTERNS = (

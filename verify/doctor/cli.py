@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.doctor import render
-from verify.doctor.cause import CatalogError
+from verify.doctor.catalog import CatalogError
 from verify.doctor.engine import Diagnosis, doctor
 from verify.doctor.text_decoding import open_log
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from verify.doctor.search_patterns import PatternIndex, SearchPattern
+from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import (
     BLOCK_BYTES,
     JSON_BYTES,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from verify.doctor.cause import SYMPTOM_WEIGHT, Cause, Counter, FactRule, Role, Signature
-from verify.doctor.fact_rules import holds
+from verify.doctor.catalog import SYMPTOM_WEIGHT, Cause, Counter, FactRule, Role, Signature
+from verify.doctor.facts import holds
 from verify.doctor.failure_detection import Severity, severity_of
 from verify.doctor.scanner import Hit
 
