@@ -11,10 +11,11 @@ import pytest
 from tests.verify.nvml_stand_in import library
 from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pcie
 from verify.host import card_health
-from verify.host.views import kernel_driver, numa, nvml, pci
+from verify.host.cpu import nodes
+from verify.host.views import kernel_driver, nvml, pci
 from verify.host.views.nvml import NvmlError
 from verify.host.views.nvml_health import Fabric, Health, read_health
-from verify.host.views.pcie import Link, link
+from verify.host.views.pci import Link, link
 from verify.records import CheckContext, CheckResult
 
 ONE = Health(
@@ -304,10 +305,10 @@ def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str)
 
 
 def test_numa_nodes_are_read_from_the_kernels_lists(tmp_path: Path) -> None:
-    assert numa.nodes(tmp_path) == ()
+    assert nodes(tmp_path) == ()
     for number, cpus, memory in ((0, "0-3,8-11", 16384), (1, "4-7", 0), (2, "", 8192)):
         sysfs(tmp_path / f"node{number}", cpulist=cpus, meminfo=f"Node {number} MemTotal:       {memory} kB")
-    found = numa.nodes(tmp_path)
+    found = nodes(tmp_path)
     assert [(node.number, len(node.cpus), node.memory) for node in found] == [
         (0, 8, 16 << 20),
         (1, 4, 0),

@@ -1,12 +1,14 @@
-"""Times of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
+"""Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +16,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from verify.attention import reference
-from verify.host.devices import free_bytes
+from verify.attention.cases import Case
+from verify.attention.providers import sdpa
+from verify.host.devices import free_bytes, list_devices, skip_if_busy
 from verify.inputs import compute_in_input_precision, normal
-from verify.records import Level
+from verify.operators.speed import FIXED_POINT
+from verify.records import CheckContext, Level
 from verify.tables import table
 from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
 
@@ -32,6 +37,9 @@ SHARE = 0.25
 """Share of the free memory that one measurement may need."""
 GROWTH = 4
 """Twice the length takes four times the work."""
+MIB = 1 << 20
+PROFILES = 3
+"""torch's profiler may return no allocation of a short piece of work (seen once in three runs of the tests, torch 2.13.0): then it is done again."""
 
 Point = Sequence[int]
 """Batch, length, heads, head dimension."""
@@ -153,3 +161,58 @@ def operations(point: Point) -> float:
     """Return the operations of a forward pass without mask: two products of length x length x dim per head, with additions."""
     batch, length, heads, dim = point
     return 4.0 * batch * heads * length * length * dim
+
+
+def peak(work: Callable[[], object], device: str) -> int:
+    """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
+    gc.collect()  # garbage of before, freed during the work, would count against what the work allocates
+    if device != "cpu":
+        work()  # allocations made once for all calls do not count
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        kept = work()
+        torch.cuda.synchronize(device)
+        del kept
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    for _ in range(PROFILES):
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
+            kept = work()
+        del kept
+        now = highest = 0
+        for event in profile.kineto_results.events():
+            if event.name() == "[memory]":
+                now += event.nbytes()
+                highest = max(highest, now)
+        if highest:
+            break
+    return int(highest)
+
+
+def measure_gain(context: CheckContext) -> dict[str, Any]:
+    """Measure both paths. Touches the device, so call it in a child process.
+
+    Args:
+        context: Names the Stack, whose cards count.
+
+    Returns:
+        `device`, `dtype` and `point`; `before` (standard) and `after` (flash) with `attention_time` in milliseconds and
+        `attention_memory` in MiB. If nothing could be measured, `problem` alone.
+    """
+    devices, problem = list_devices(context)
+    if problem is not None:
+        return {"problem": problem}
+    device = devices[0]
+    if (busy := skip_if_busy(replace(context, device=device))) is not None:
+        return {"problem": busy.reason}
+    batch, length, heads, dim = FIXED_POINT
+    case = Case("fixed point", heads, heads, ((length, length),) * batch, dim)
+    inputs = case.inputs(dtype_of(device)).to(device)
+    sides: dict[str, dict[str, float]] = {"standard": {}, "flash": {}}
+    for name, seconds in measure(FIXED_POINT, device).items():
+        sides[name]["attention_time"] = 1000 * seconds
+    for name, provider in (("standard", sdpa.MATH), ("flash", sdpa.FLASH)):
+        with torch.inference_mode(), compute_in_input_precision(device):
+            sides[name]["attention_memory"] = peak(partial(provider.compute, case, inputs), device) / MIB
+    about = {"device": device, "dtype": dtype_of(device), "point": FIXED_POINT}
+    return {**about, "before": sides["standard"], "after": sides["flash"]}

@@ -96,7 +96,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
 def _attention_gain() -> dict[str, Any]:
     """Return what `measure_gain` does; it imports torch, and touches the device: both in a child process."""
     context = CheckContext(expect={"stack": read_json(Path(sys.prefix) / "stack.json")})
-    ending = run_one(lambda: resolve_name("verify.attention.gain:measure_gain")(context), deadline_s=ATTENTION_S)
+    ending = run_one(lambda: resolve_name("verify.attention.speed:measure_gain")(context), deadline_s=ATTENTION_S)
     found: dict[str, Any] = {"problem": ending.problem} if ending.problem else ending.value
     return found
 

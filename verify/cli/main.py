@@ -32,8 +32,7 @@ from verify.records import (
     worst_status,
 )
 from verify.runner.dependencies import with_dependencies
-from verify.runner.execution import Injection, run
-from verify.runner.faults import FAULTS
+from verify.runner.execution import FAULTS, Injection, run
 from verify.runner.junit import junit
 from verify.runner.last_run import (
     failed_levels,

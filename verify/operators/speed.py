@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.host.views.pcie import Link
+from verify.host.views.pci import Link
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +22,11 @@ from verify.host.views import torch_view
 from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
 from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
-from verify.runner.faults import ANY_CHECK, inject
+from verify.tables import table
 
 OVERHEAD_S = 120.0
 """Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
+FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
 DEVICES = "devices.torch"
 """The check that reports whether the devices are known."""
 
@@ -36,7 +39,7 @@ class Injection(NamedTuple):
 
     def hits(self, check: Check) -> bool:
         """Return whether a check receives this fault."""
-        known = self.fault in check.faults or self.fault in ANY_CHECK
+        known = self.fault in check.faults or "any_check" in FAULTS[self.fault]
         return known and self.target in (None, check.id, check.family)
 
 
@@ -240,7 +243,7 @@ def _import_torch() -> tuple[str | None, str | None]:
 
 def _call(check: Check, context: CheckContext) -> Any:
     def call() -> dict[str, Any]:
-        inject(context.faults)
+        _inject(context.faults)
         return (_busy(check, context) or check.run(context)).as_json()
 
     return call
@@ -283,3 +286,13 @@ def environment_name(prefix: Path | None) -> str | None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _inject(faults: frozenset[str]) -> None:
+    """Crash or hang this process if that was injected."""
+    if "crash" in faults:
+        faulthandler.disable()  # an intended crash needs no dump
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "hang" in faults:
+        while True:
+            time.sleep(60)

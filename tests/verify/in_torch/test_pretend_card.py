@@ -22,8 +22,7 @@ from verify.checks.kernels import determinism, memory_pattern
 from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import copies, gemm, memory
-from verify.host import numa_binding
-from verify.host.views import numa
+from verify.host import cpu as host_cpu
 from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
@@ -181,14 +180,14 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
         (folder / "cpulist").write_text(cpus)
         (folder / "meminfo").write_text(f"Node {number} MemTotal:       1024 kB\n")
     bound: list[Any] = []
-    monkeypatch.setattr(numa_binding, "near", partial(numa.near, devices=tmp_path / "devices"))
-    monkeypatch.setattr(numa_binding, "nodes", partial(numa.nodes, tmp_path / "nodes"))
+    monkeypatch.setattr(host_cpu, "near", partial(host_cpu.near, devices=tmp_path / "devices"))
+    monkeypatch.setattr(host_cpu, "nodes", partial(host_cpu.nodes, tmp_path / "nodes"))
 
     def prefer(number: int) -> bool:
         bound.append(number)
         return True
 
-    monkeypatch.setattr(numa_binding, "_prefer_memory", prefer)
+    monkeypatch.setattr(host_cpu, "_prefer_memory", prefer)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 6})
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(cpus))
     pinned = torch.randint
@@ -205,8 +204,8 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_bound_process_prefers_memory_of_that_node() -> None:
     """Read from the kernel (get_mempolicy), if it lets a process choose."""
     program = (
-        "import ctypes, platform; from verify.host import numa_binding\n"
-        "print(numa_binding._prefer_memory(0))\n"
+        "import ctypes, platform; from verify.host import cpu\n"
+        "print(cpu._prefer_memory(0))\n"
         "mode = ctypes.c_int(); call = {'x86_64': 239, 'aarch64': 236}[platform.machine()]\n"
         "print(ctypes.CDLL(None).syscall(call, ctypes.byref(mode), None, 0, None, 0), mode.value)"
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Broken
-from verify.attention.providers.layout import cache, page_table
+from verify.attention.providers import cache, page_table
 from verify.attention.reference import attention, bottom_right, packed_attention
 
 

@@ -15,8 +15,7 @@ from verify.attention.check import ErrorComparison, check_kernel_trace, measure,
 from verify.attention.providers import sdpa
 from verify.checks.operators import vllm_rotary
 from verify.inputs import DTYPES, corrupt, normal
-from verify.operators.products import error_share
-from verify.operators.reference import share
+from verify.operators.reference import error_share, share
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

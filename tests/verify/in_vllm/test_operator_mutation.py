@@ -13,7 +13,7 @@ import torch
 
 from verify.binaries.vllm_kernels import truncated_types
 from verify.checks.operators import vllm_norm, vllm_products, vllm_quantised, vllm_rotary
-from verify.host.views.cpu import largest_int8_weight
+from verify.host.cpu import largest_int8_weight
 from verify.operators.vllm import load
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
-from verify.attention.providers import Provider
-from verify.attention.providers.layout import page_table, sequence_starts, slots
+from verify.attention.providers import Provider, page_table, sequence_starts, slots
 from verify.binaries.vllm_kernels import truncated_types
 from verify.operators.vllm import load
 

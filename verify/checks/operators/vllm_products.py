@@ -7,8 +7,7 @@ from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import product, summed
-from verify.operators.vllm import MissingError, operator
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 
 ROWS, DEPTH, COLUMNS = 3, 1101, 1307
 COPIES = 345

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import rotate, steps
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 POSITIONS = (0, 1, 7, 127, 199, 200, 201, 1023, 1024, 4097, 8190, 8191)
 """Positions of each copy of the tokens; the last is the last row of the table."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from verify.inputs import normal
 from verify.operators.reference import softmax, steps
 from verify.operators.sampling import chi_square_share
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 TOKENS, DRAWS = 307, 8192
 ROWS, WIDE = 24, 32003

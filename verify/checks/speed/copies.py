@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from verify.host.numa_binding import bind
+from verify.host.cpu import bind
 from verify.host.views import torch_view
-from verify.host.views.pcie import link
+from verify.host.views.pci import link
 from verify.inputs import synchronize
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
