@@ -266,13 +266,13 @@ AMD_SMI_LIST = """[
 
 
 def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    cards = amd_smi.parse_gpus(AMD_SMI_LIST)
+    cards = amd_smi.GPUS.parse(AMD_SMI_LIST)
     assert [gpu.pci for gpu in cards] == list(ADDRESSES)
-    monkeypatch.setattr(amd_smi, "gpus", lambda: cards)
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: cards)
     for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
         monkeypatch.setattr(kernel_driver, "amd_gpus", lambda found=driver: found)
         views, parts = gpus.amd_views()
         outcome = gpus.evaluate({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
         assert (outcome.status, parts) == (seen, split), outcome
-    monkeypatch.setattr(amd_smi, "gpus", lambda: None)
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
     assert "amd-smi" not in gpus.amd_views()[0]

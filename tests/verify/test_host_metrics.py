@@ -80,7 +80,7 @@ def test_a_card_that_left_its_fabric_is_not_registered() -> None:
 
 
 def test_all_that_amd_smi_says_of_a_card_becomes_a_metric() -> None:
-    lines = lines_of(*host_metrics.amd_families(amd_smi.parse_errors(ROCM_6), amd_smi.parse_metrics(METRICS)))
+    lines = lines_of(*host_metrics.amd_families(amd_smi.ERRORS.parse(ROCM_6), amd_smi.METRICS.parse(METRICS)))
     for line in (
         'firstlight_card_power_watts{card="0"} 142.0',
         'firstlight_card_slowed{card="0",reason="socket_thermal",status="warn"} 1',

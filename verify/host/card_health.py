@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from verify.host.views import pci
+from verify.host.views.amd_smi import Query
 from verify.host.views.nvml_health import Health, read_health
 from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Status
 
@@ -41,7 +42,7 @@ def check_nvidia_cards(
 
 def check_amd_cards(
     context: CheckContext,
-    look: Callable[[], tuple[Card, ...] | None],
+    query: Query[Card],
     evaluate: Callable[[Sequence[Card]], CheckResult],
     sick: Sequence[Card],
 ) -> CheckResult:
@@ -49,7 +50,7 @@ def check_amd_cards(
 
     Args:
         context: The context of the check.
-        look: Calls amd-smi; returns None if it is not installed.
+        query: What amd-smi is asked.
         evaluate: Returns the result for all cards.
         sick: Report that the fault `sick-gpu` puts in place of the real one.
     """
@@ -57,7 +58,7 @@ def check_amd_cards(
         return evaluate(sick)
     if skipped := skip_without_cards(context, "amd"):
         return skipped
-    found = look()
+    found = query.ask()
     if found is None:
         return CheckResult("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
     return evaluate(found)

@@ -16,7 +16,7 @@ RESET = "stop the processes that use the GPU and reset it: amd-smi reset --gpure
 
 def run(context: CheckContext) -> CheckResult:
     return check_amd_cards(
-        context, amd_smi.errors, evaluate, [EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0)]
+        context, amd_smi.ERRORS, evaluate, [EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0)]
     )
 
 
@@ -27,7 +27,7 @@ def evaluate(cards: Sequence[EccErrors]) -> CheckResult:
         return CheckResult("skip", "these GPUs do not count memory errors")
     total = sum(card.uncorrected or 0 for card in counting)
     figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=SOURCE),)
-    evidence = {"command": " ".join(amd_smi.ERRORS), "cards": [asdict(card) for card in cards]}
+    evidence = {"command": " ".join(amd_smi.ERRORS.command), "cards": [asdict(card) for card in cards]}
     observations = [entry for card in counting for entry in _of_card(card)]
     return combine(observations, f"no uncorrected memory error on any GPU ({len(counting)} checked)", figures, evidence)
 

@@ -17,7 +17,7 @@ SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink
 
 
 def run(context: CheckContext) -> CheckResult:
-    return check_amd_cards(context, amd_smi.gpu_links, evaluate, SICK)
+    return check_amd_cards(context, amd_smi.LINKS, evaluate, SICK)
 
 
 def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
@@ -28,7 +28,7 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     others = [link for link in joints if link.kind != XGMI]
     figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=len(joints), source=SOURCE),)
     evidence = {
-        "command": " ".join(amd_smi.TOPOLOGY),
+        "command": " ".join(amd_smi.LINKS.command),
         "joints": {f"{link.gpu} -> {link.other}": link.kind for link in joints},
     }
     observations = []

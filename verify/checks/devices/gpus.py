@@ -47,7 +47,7 @@ def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
     Raises:
         AmdSmiError: amd-smi is installed and fails.
     """
-    driver, tool = kernel_driver.amd_gpus(), amd_smi.gpus()
+    driver, tool = kernel_driver.amd_gpus(), amd_smi.GPUS.ask()
     views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
     return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
 

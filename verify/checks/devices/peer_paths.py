@@ -34,7 +34,7 @@ def _joined(vendor: str, count: int) -> bool:
     try:
         if vendor == "nvidia":
             return joined(nvml.nvlinked(), count)
-        return joined([joint.kind == "XGMI" for joint in amd_smi.gpu_links() or ()], count)
+        return joined([joint.kind == "XGMI" for joint in amd_smi.LINKS.ask() or ()], count)
     except (nvml.NvmlError, amd_smi.AmdSmiError):
         return False
 
