@@ -156,6 +156,15 @@ class Check:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
 
+    def compare_devices(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> CheckResult | None:
+        """Compare the records of this check, each given with the name of its device; None with fewer than two measurements."""
+        answers = {
+            name: record
+            for name, record in records
+            if record["id"] == self.id and record["device"] and record["status"] in ("ok", "warn")
+        }
+        return self.aggregate(answers) if self.aggregate and len(answers) > 1 else None
+
 
 def first_few(texts: Sequence[str], count: int, *, separator: str = "; ", more: str = " and") -> str:
     """Join the first `count` texts, followed by how many more there are: `a; b and 3 more`."""

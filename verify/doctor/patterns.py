@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -26,8 +26,6 @@ MIN_LENGTH, MIN_WORDLESS = 2, 3
 """Minimum length of a literal with a word of two letters or more in it, and of one without: shorter text is in every log."""
 MAX_ALTERNATIVES = 48
 MAX_GROUPS = 4
-MAX_SPELLINGS = 12
-"""Of one literal: `sm_1[02]0` has two."""
 COMMON_WORDS = frozenset(
     (
         *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info"),
@@ -78,63 +76,34 @@ def depends_on_digits(pattern: str) -> bool:
 def _groups(parsed: Iterable[Any]) -> list[frozenset[str]]:
     """Return the groups of a sequence; a match contains a literal of each."""
     groups: list[frozenset[str]] = []
-    run = [""]
+    run = ""
+    for name, value in _flat(parsed):
+        if name == "LITERAL" and value < 128:  # the case of other letters is not folded alike
+            run += chr(value)
+        else:
+            groups += [*_piece(run), *_nested(name, value)]
+            run = ""
+    return groups + _piece(run)
+
+
+def _flat(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a sequence and of the groups in it that occur once."""
     for operation, value in parsed:
-        name = str(operation)
-        texts, whole = _beginnings(name, value)
-        if texts and len(run) * len(texts) <= MAX_SPELLINGS:
-            run = [text + more for text in run for more in texts]
-            if whole:
-                continue
-        groups += _pieces(run)
-        run = [""]
-        groups += _nested(name, value)
-    return groups + _pieces(run)
+        if str(operation) == "SUBPATTERN":
+            yield from _flat(value[3])
+        else:
+            yield str(operation), value
 
 
-def _pieces(run: list[str]) -> list[frozenset[str]]:
-    """Return the longest useful piece of each spelling as one group; no group when a spelling has none."""
-    found = [[piece for piece in _PIECE.findall(text.lower()) if _is_useful(piece)] for text in run]
-    return [frozenset(max(pieces, key=len) for pieces in found)] if all(found) else []
-
-
-def _beginnings(name: str, value: Any) -> tuple[list[str], bool]:
-    """Return the literals that a part of a pattern can begin with, and whether they are the whole part."""
-    if name == "LITERAL":
-        return [chr(value) if value < 128 else "\n"], True  # the case of other letters is not folded alike
-    if name == "IN" and all(str(kind) == "LITERAL" for kind, _ in value):
-        return [chr(item) if item < 128 else "\n" for _, item in value], True
-    if name == "SUBPATTERN":
-        return _sequence(value[3])
-    if name in ("MAX_REPEAT", "MIN_REPEAT") and tuple(value[:2]) == (0, 1):
-        texts, whole = _sequence(value[2])
-        return (["", *texts], True) if whole else ([], False)
-    if name == "BRANCH":
-        branches = [_sequence(branch) for branch in value[1]]
-        texts = [text for texts, _ in branches for text in texts]
-        known = all(texts and all(texts) for texts, _ in branches)
-        return (texts, all(whole for _, whole in branches)) if known else ([], False)
-    return [], False
-
-
-def _sequence(parsed: Iterable[Any]) -> tuple[list[str], bool]:
-    run = [""]
-    for operation, value in parsed:
-        texts, whole = _beginnings(str(operation), value)
-        if not texts or len(run) * len(texts) > MAX_SPELLINGS:
-            return run, False
-        run = [text + more for text in run for more in texts]
-        if not whole:
-            return run, False
-    return run, True
+def _piece(run: str) -> list[frozenset[str]]:
+    """Return the longest useful piece of a text as a group; no group when there is none."""
+    pieces = [piece for piece in _PIECE.findall(run.lower()) if _is_useful(piece)]
+    return [frozenset({max(pieces, key=len)})] if pieces else []
 
 
 def _nested(name: str, value: Any) -> list[frozenset[str]]:
-    if name in ("SUBPATTERN", "MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        optional = name != "SUBPATTERN" and value[0] == 0
-        return [] if optional else _groups(value[-1])
-    if name == "ATOMIC_GROUP":
-        return _groups(value)
+    if name in ("MAX_REPEAT", "MIN_REPEAT"):
+        return _groups(value[-1]) if value[0] else []
     if name == "ASSERT":
         return _groups(value[1])
     if name == "BRANCH":

@@ -167,7 +167,7 @@ class _Run:
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
                 pass
         for check in checks:
-            if (outcome := _aggregate(check, self._records)) is not None:
+            if (outcome := check.compare_devices((record["device"], record) for record in self._records)) is not None:
                 self._add_record(check, None, outcome)
         return {fault for check in concerned for fault in self._faults[check.id]}
 
@@ -218,16 +218,6 @@ class _Run:
 
 def _limit_s(check: Check, deadline_s: float | None) -> float:
     return min(check.deadline_s, deadline_s or check.deadline_s)
-
-
-def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResult | None:
-    """Return the comparison of all devices; None with fewer than two measurements."""
-    answers = {
-        record["device"]: record
-        for record in records
-        if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
-    }
-    return check.aggregate(answers) if check.aggregate and len(answers) > 1 else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, amd_check, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import Metrics
-from verify.records import CheckContext, CheckResult
+from verify.records import CheckResult
 from verify.tables import table
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_amd_cards(context, amd_smi.METRICS, evaluate, [Metrics(0, {"prochot": True, "hbm_thermal": False})])
 
 
 def evaluate(cards: Sequence[Metrics]) -> CheckResult:
@@ -34,3 +30,6 @@ def _of_card(card: Metrics) -> Iterator[Observation]:
     for row in table("devices")["amd_limit"]:
         if card.throttling.get(row["reason"]):
             yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+
+
+run = amd_check(amd_smi.METRICS, evaluate, Metrics(0, {"prochot": True, "hbm_thermal": False}))

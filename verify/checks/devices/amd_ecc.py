@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, amd_check, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import EccErrors
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 
 SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
 RESET = "stop the processes that use the GPU and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_amd_cards(
-        context, amd_smi.ERRORS, evaluate, [EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0)]
-    )
 
 
 def evaluate(cards: Sequence[EccErrors]) -> CheckResult:
@@ -38,3 +32,6 @@ def _of_card(card: EccErrors) -> Iterator[Observation]:
         yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
     if card.deferred:
         yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
+
+
+run = amd_check(amd_smi.ERRORS, evaluate, EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0))

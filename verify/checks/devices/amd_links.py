@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verify.host.card_health import Observation, check_amd_cards, combine
+from verify.host.card_health import Observation, amd_check, combine
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import GpuLink
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckResult, Figure, first_few
 
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each GPU with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
 REMEDY = "the kernel log names the link (dmesg | grep -i xgmi); reset all GPUs of the board at once, then reseat it"
 LISTED = 4
 SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_amd_cards(context, amd_smi.LINKS, evaluate, SICK)
 
 
 def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
@@ -42,3 +38,6 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
             )
         )
     return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
+
+
+run = amd_check(amd_smi.LINKS, evaluate, *SICK)

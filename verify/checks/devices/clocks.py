@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, combine, nvidia_check
 from verify.host.views.nvml_health import Health
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 from verify.tables import table
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_nvidia_cards(context, lambda card: replace(card, clock_reasons=0x48), evaluate)
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
@@ -45,3 +40,6 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if limit is not None and usual is not None and limit < usual:
         text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
         yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
+
+
+run = nvidia_check(evaluate, clock_reasons=0x48)

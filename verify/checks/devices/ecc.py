@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, combine, nvidia_check
 from verify.host.views.nvml_health import Health
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 from verify.tables import table
 
 RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
 REPLACE = "the GPU has no spare rows left: have it replaced"
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_nvidia_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), evaluate)
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
@@ -63,3 +59,6 @@ def _of_card(card: Health, limit: int) -> Iterator[Observation]:
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
         yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
+
+
+run = nvidia_check(evaluate, ecc=(True, True), uncorrected=(1, 1))

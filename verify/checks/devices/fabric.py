@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, combine, nvidia_check
 from verify.host.views.nvml_health import Fabric, Health
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 from verify.tables import table
 
 START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_nvidia_cards(
-        context, lambda card: replace(card, fabric=Fabric(state=3, status=999, health=0)), evaluate
-    )
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
@@ -51,3 +44,6 @@ def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterat
             yield Observation(
                 row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
             )
+
+
+run = nvidia_check(evaluate, fabric=Fabric(state=3, status=999, health=0))

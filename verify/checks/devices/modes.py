@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
-from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, combine, nvidia_check
 from verify.host.views.nvml_health import Health
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 from verify.tables import table
 
 PROHIBITED = "prohibited"
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_nvidia_cards(context, lambda card: replace(card, compute_mode=2), evaluate)
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
@@ -47,3 +42,6 @@ def _of_card(card: Health) -> Iterator[Observation]:
     if card.mig and card.mig[0] != card.mig[1]:
         text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
         yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
+
+
+run = nvidia_check(evaluate, compute_mode=2)

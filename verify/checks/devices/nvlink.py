@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
-from verify.host.card_health import Observation, check_nvidia_cards, combine
+from verify.host.card_health import Observation, combine, nvidia_check
 from verify.host.views.nvml_health import Health
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckResult, Figure
 from verify.tables import table
 
 REMEDY = (
@@ -19,12 +18,6 @@ REMEDY = (
 
 SEVERE = ("recovery", "replay")
 """Counters that DCGM's NVLink health watch evaluates from the first error on."""
-
-
-def run(context: CheckContext) -> CheckResult:
-    return check_nvidia_cards(
-        context, lambda card: replace(card, name="NVIDIA H200", links=(True,) * 17 + (False,)), evaluate
-    )
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
@@ -84,3 +77,6 @@ def _errors(cards: Sequence[Health]) -> Iterator[Observation]:
 def _down(card: Health) -> str:
     down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
     return f" (down: {', '.join(down)})" if down and any(card.links) else ""
+
+
+run = nvidia_check(evaluate, name="NVIDIA H200", links=(True,) * 17 + (False,))
