@@ -1,7 +1,5 @@
 """Check, its context, its result, and the records of a run."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

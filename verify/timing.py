@@ -1,7 +1,5 @@
 """Timing of work: warmed up, with inputs that no cache holds; the median counts."""
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import time

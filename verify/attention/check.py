@@ -1,7 +1,5 @@
 """Check of one attention provider: its results, its gradients, and that its own kernel ran."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Collection, Mapping

@@ -9,8 +9,6 @@ Parameters, their names, hooks, optimizers and the identity of modules stay: onl
 repository and verify.pyz (on PYTHONPATH) provide this module. It requires torch.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -6,8 +6,6 @@ gradients of the reference come from torch's autograd, in float64 as well. The e
 `operators.exp` checks torch's own.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

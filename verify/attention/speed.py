@@ -1,7 +1,5 @@
 """Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence

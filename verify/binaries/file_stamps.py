@@ -1,7 +1,5 @@
 """Size, times and inode of files whose content was verified; unchanged files are not read again soon."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Command `verify compare --backend A --backend B`: measure the service with two choices."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

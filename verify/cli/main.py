@@ -1,7 +1,5 @@
 """Command line: data on stdout, everything else on stderr, exit code from the worst check."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

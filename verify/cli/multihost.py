@@ -4,8 +4,6 @@ It first describes itself, then answers the requests `reach` (connect to other h
 one of two processes), and ends on `quit` or at the end of its input.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import secrets

@@ -1,7 +1,5 @@
 """The catalog of causes, the lines that show each of them, and its fixes: a TOML file for each in the repository, one JSON file in the zipapp."""
 
-from __future__ import annotations
-
 import json
 import pkgutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The command `doctor FILE...`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -4,8 +4,6 @@ The paths are those of docs/reference/facts.md. In addition there is `packages.N
 unknown fact has no effect.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ A pattern has groups of literals; every matching line contains at least one of e
 contain no character that a log's format may escape.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence

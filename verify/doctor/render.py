@@ -1,7 +1,5 @@
 """A diagnosis as plain text, at most 100 columns wide, and as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ differ in numbers alone, which are of one kind, most patterns see the first. Wit
 a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Confidence and order of causes, from the lines that matched. The same hits and facts give the same findings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Helpers of the checks of card health: which cards to check, and one result for all observations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 

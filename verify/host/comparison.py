@@ -1,7 +1,5 @@
 """Comparison of the hosts of a fleet: which of them differs from the others."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """CPUs of this host: their instructions, the NUMA nodes with their memory, and binding of this process to one node."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

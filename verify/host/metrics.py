@@ -1,7 +1,5 @@
 """Metrics of this host for Prometheus: health of its cards, its release, its last verification. Rendering is pure."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections import Counter

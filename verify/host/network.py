@@ -3,8 +3,6 @@
 Interfaces are read from the kernel, because minimal systems have no `ip`.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import ipaddress

@@ -1,7 +1,5 @@
 """Collectives between processes of one host, compared exactly: gloo on CPUs, NCCL on GPUs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

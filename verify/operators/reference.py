@@ -6,8 +6,6 @@ slow, so a reference has a few thousand values. The operator gets them many time
 compares every copy.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Evaluation of speeds against the card's floor and against equal devices."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

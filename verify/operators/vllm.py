@@ -1,7 +1,5 @@
 """vLLM's operators, loaded without importing vLLM and called by position if their schema is known, and their checks."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Execution of checks, and the document of a run."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import os

@@ -4,8 +4,6 @@ The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`.
 missing or broken: a module is imported when its check runs, in the process of the check.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pkgutil import resolve_name

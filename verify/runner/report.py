@@ -1,7 +1,5 @@
 """Results as plain text of at most 100 columns."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Attention providers: vLLM's kernels, the flash-attn packages, torch's own paths."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import importlib.util

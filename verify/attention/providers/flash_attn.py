@@ -1,7 +1,5 @@
 """Flash attention kernels with flash-attn's functions: the packages' own (generations 2 to 4), vLLM's and AITER's."""
 
-from __future__ import annotations
-
 import atexit
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Attention in Triton that reads pages of keys: vLLM's, AITER's with the same arguments, and vLLM's own on AMD cards."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import math

@@ -1,7 +1,5 @@
 """vLLM's attention on CPUs, called as its back end does: on a paged cache, with a schedule computed before."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """collectives.gloo: gloo collectives between two processes, as vLLM uses them on CPUs."""
 
-from __future__ import annotations
-
 import torch.distributed as dist
 
 from verify.operators.collectives import LOOPBACK, evaluate, run_collectives

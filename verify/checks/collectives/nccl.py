@@ -1,7 +1,5 @@
 """collectives.nccl: NCCL collectives (RCCL on AMD cards) between the GPUs, their results and speed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace

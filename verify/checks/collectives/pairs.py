@@ -1,7 +1,5 @@
 """collectives.pairs: copy speed between every two GPUs."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from itertools import permutations

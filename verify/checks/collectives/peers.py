@@ -1,7 +1,5 @@
 """collectives.peers: writes of one GPU's kernels into another GPU's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import permutations
 from typing import Any

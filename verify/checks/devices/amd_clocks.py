@@ -1,7 +1,5 @@
 """devices.amd_clocks: heat or power limits of AMD GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from verify.host.card_health import Observation, amd_check, combine

@@ -1,7 +1,5 @@
 """devices.amd_ecc: uncorrected memory errors of AMD GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """devices.amd_links: xGMI links between AMD GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verify.host.card_health import Observation, amd_check, combine

@@ -1,7 +1,5 @@
 """devices.clocks: heat, power and power caps of NVIDIA GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """devices.cpu: vector instructions and threads that torch uses on the CPU."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """devices.ecc: uncorrected memory errors and row remapping of NVIDIA GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """devices.fabric: registration of GPUs with the NVSwitch fabric."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

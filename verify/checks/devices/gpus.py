@@ -1,7 +1,5 @@
 """devices.gpus: agreement of all layers on the GPUs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """devices.modes: compute mode, MIG mode and persistence of NVIDIA GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from verify.host.card_health import Observation, combine, nvidia_check

@@ -1,7 +1,5 @@
 """devices.nvlink: NVLinks between the GPUs."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

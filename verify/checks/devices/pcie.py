@@ -1,7 +1,5 @@
 """devices.pcie: width and speed of the card's PCIe link."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """devices.peer_paths: IOMMU and ACS on the path between cards."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """kernels.gemm: matrix products in every precision that models use."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """kernels.gemm_batched: batches of small products, as in attention from single operators."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

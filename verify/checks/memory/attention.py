@@ -1,7 +1,5 @@
 """memory.attention: growth of attention's memory with the sequence length."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """operators.activation: SiLU, gated SiLU and GELU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

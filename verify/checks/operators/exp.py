@@ -1,7 +1,5 @@
 """operators.exp: the exponential function, a part of every softmax and SiLU."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """operators.norm: layer norm and RMS norm, including values for which epsilon dominates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

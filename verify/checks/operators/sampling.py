@@ -1,7 +1,5 @@
 """operators.sampling: frequencies of sampled tokens, and top-k and top-p filters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """operators.softmax: softmax of short rows, vocabulary-sized rows, and masked ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

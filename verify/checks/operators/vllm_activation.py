@@ -1,7 +1,5 @@
 """operators.vllm_activation: vLLM's activations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

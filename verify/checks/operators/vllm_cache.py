@@ -1,7 +1,5 @@
 """operators.vllm_cache: keys and values written to the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

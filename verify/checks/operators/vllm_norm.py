@@ -1,7 +1,5 @@
 """operators.vllm_norm: vLLM's RMS norms."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """operators.vllm_products: matrix products of vLLM's own CPU kernels."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

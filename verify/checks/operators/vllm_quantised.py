@@ -1,7 +1,5 @@
 """operators.vllm_quantised: vLLM's rounding to 8 bits, and products of quantised numbers."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """operators.vllm_rotary: vLLM's rotary embedding."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

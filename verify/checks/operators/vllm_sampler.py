@@ -1,7 +1,5 @@
 """operators.vllm_sampler: vLLM's sampling, argmax and repetition penalty."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """speed.attention: speed of flash attention compared with standard attention."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, reference_blocks, sweep

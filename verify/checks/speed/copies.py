@@ -1,7 +1,5 @@
 """speed.copies: copies between host and device."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

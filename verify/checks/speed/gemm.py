@@ -1,7 +1,5 @@
 """speed.gemm: speed of matrix products."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

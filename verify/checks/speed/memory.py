@@ -1,7 +1,5 @@
 """speed.memory: memory bandwidth of the device."""
 
-from __future__ import annotations
-
 import torch
 
 from verify.inputs import synchronize

@@ -1,7 +1,5 @@
 """AMD GPUs as amd-smi reports them: memory errors, throttling, temperature, power, and links."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """GPUs as the loaded kernel modules list them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """NVIDIA GPUs as NVML lists them, through ctypes; nvidia-smi uses the same library."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager

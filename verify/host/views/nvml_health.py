@@ -3,8 +3,6 @@
 nvidia-smi uses the same library, but needs seconds and renames its output in every release.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field

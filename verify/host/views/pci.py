@@ -1,7 +1,5 @@
 """GPUs on the PCI bus, their links and the paths between them, as the kernel shows them: without a driver or its tools."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
