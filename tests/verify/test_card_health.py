@@ -13,8 +13,7 @@ from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pc
 from verify.host import card_health
 from verify.host.cpu import nodes
 from verify.host.views import kernel_driver, nvml, pci
-from verify.host.views.nvml import NvmlError
-from verify.host.views.nvml_health import Fabric, Health, read_health
+from verify.host.views.nvml import Fabric, Health, NvmlError, read_health
 from verify.host.views.pci import Link, link
 from verify.records import CheckContext, CheckResult
 

@@ -18,7 +18,7 @@ from verify.cli import main as cli
 from verify.host import metrics as host_metrics
 from verify.host.views import amd_smi, pci
 from verify.host.views.kernel_log import Line
-from verify.host.views.nvml_health import Fabric, Health
+from verify.host.views.nvml import Fabric, Health
 
 CARD = Health(
     "0000:1b:00.0",

@@ -10,7 +10,7 @@ import pytest
 from tests.verify.nvml_stand_in import library
 from verify.checks.devices import peer_paths as peer_path_check
 from verify.host.views import Gpu, nvml, pci
-from verify.host.views.nvml_health import read_health
+from verify.host.views.nvml import read_health
 from verify.host.views.pci import PeerPath
 from verify.records import CheckContext
 

@@ -1,4 +1,4 @@
-"""Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
+"""Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision."""
 
 import gc
 import time
@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from verify.attention import reference
 from verify.attention.cases import Case
 from verify.attention.providers import sdpa
 from verify.host.devices import free_bytes, list_devices, skip_if_busy
-from verify.inputs import compute_in_input_precision, normal
+from verify.inputs import compute_in_input_precision
 from verify.operators.speed import FIXED_POINT
 from verify.records import CheckContext, Level
 from verify.tables import table
@@ -138,21 +137,6 @@ def sweep(device: str, level: Level) -> Iterator[SweepRow]:
             work += sum(row.values())
             yield SweepRow(point, causal, backward, row["flash"], row.get("standard"))
         spent = time.perf_counter() - started
-
-
-def reference_blocks() -> tuple[dict[int, float], float]:
-    """Return the seconds of our float64 reference by block size, and the largest difference between two block sizes."""
-    rule = table("speed")["reference"]
-    batch, length, heads, dim = rule["point"]
-    parts = [normal(batch, heads, length, dim, seed=seed, dtype="float32") for seed in range(3)]
-    results: dict[int, Tensor] = {}
-
-    def compute(block: int, _: int) -> None:
-        results[block] = reference.attention(*parts, block=block)
-
-    seconds = {block: timed(partial(compute, block), "cpu", budget_s=SWEEP_BUDGET_S).median for block in rule["blocks"]}
-    first, *others = results.values()
-    return seconds, max(float((first - other).abs().max()) for other in others)
 
 
 def operations(point: Point) -> float:

@@ -106,9 +106,9 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
     return found
 
 
-def scan_text(text: str, index: PatternIndex, *, name: str, source: int = 0) -> ScanResult:
+def scan_text(text: str, index: PatternIndex, *, name: str) -> ScanResult:
     """Search a string for all patterns of an index, see `scan`."""
-    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name, source=source)
+    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from verify.host.views import pci
 from verify.host.views.amd_smi import Query
-from verify.host.views.nvml_health import Health, read_health
+from verify.host.views.nvml import Health, read_health
 from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Status
 
 Card = TypeVar("Card")

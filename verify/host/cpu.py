@@ -1,8 +1,6 @@
 """CPUs of this host: their instructions, the NUMA nodes with their memory, and binding of this process to one node."""
 
-import ctypes
 import os
-import platform
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -54,15 +52,8 @@ def cpu_list(text: str) -> frozenset[int]:
     return frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))
 
 
-SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
-"""System call number (Linux, asm/unistd_64.h and asm-generic/unistd.h): libc has no wrapper for it."""
-MPOL_PREFERRED = 1
-"""linux/mempolicy.h: pages come from the node while it has free ones."""
-MASK_BITS = 1024
-
-
 def bind(address: str | None) -> dict[str, Any]:
-    """Bind this process to the NUMA node of a card.
+    """Bind this process to the CPUs of a card's NUMA node, and so to its memory: Linux allocates on the node that asks.
 
     Args:
         address: PCI address, as `0000:1b:00.0`.
@@ -78,19 +69,7 @@ def bind(address: str | None) -> dict[str, Any]:
     if not allowed:
         return {"NUMA node": number, "bound": "this process may use none of its CPUs"}
     os.sched_setaffinity(0, allowed)
-    return {
-        "NUMA node": number,
-        "bound": f"{len(allowed)} CPUs" + (" and memory" if _prefer_memory(node.number) else ""),
-    }
-
-
-def _prefer_memory(number: int) -> bool:
-    """Prefer the memory of a node from now on; return False where a container forbids it."""
-    call = SET_MEMPOLICY.get(platform.machine())
-    size = 8 * ctypes.sizeof(ctypes.c_ulong)
-    mask = (ctypes.c_ulong * (MASK_BITS // size))()
-    mask[number // size] = 1 << number % size
-    return call is not None and ctypes.CDLL(None).syscall(call, MPOL_PREFERRED, mask, MASK_BITS) == 0
+    return {"NUMA node": number, "bound": f"{len(allowed)} CPUs"}
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -13,8 +13,7 @@ from verify.checks.devices.xid import events, meaning
 from verify.checks.installed import advisories
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
-from verify.host.views.nvml import NvmlError
-from verify.host.views.nvml_health import Health, read_health
+from verify.host.views.nvml import Health, NvmlError, read_health
 from verify.runner.last_run import read_last_run
 from verify.tables import table
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from verify.host.card_health import Observation, combine, nvidia_check
-from verify.host.views.nvml_health import Health
+from verify.host.views.nvml import Health
 from verify.records import CheckResult, Figure
 from verify.tables import table
 

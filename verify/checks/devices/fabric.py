@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from verify.host.card_health import Observation, combine, nvidia_check
-from verify.host.views.nvml_health import Fabric, Health
+from verify.host.views.nvml import Fabric, Health
 from verify.records import CheckResult, Figure
 from verify.tables import table
 
