@@ -41,7 +41,7 @@ from verify.runner.last_run import (
     runs_by_level,
 )
 from verify.runner.registry import all_checks, select
-from verify.runner.report import render, render_list, render_times
+from verify.runner.report import render, render_list
 from verify.serving import service as own_service
 from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
@@ -84,8 +84,7 @@ def main(arguments: list[str]) -> int:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
     # Print before writing: if a file cannot be written, the results must not be lost.
-    times = render_times(document["checks"], {check.id: check.level for check in checks}) if options.times else ""
-    sys.stdout.write(text if options.json else render(document) + times)
+    sys.stdout.write(text if options.json else render(document))
     sys.stdout.flush()
     kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
     return EXIT_CODES[document["status"] if all(kept) else "error"]
@@ -123,11 +122,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--list", action="store_true", help="list the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
-    parser.add_argument(
-        "--times",
-        action="store_true",
-        help="print the seconds of each check after the results, slowest first (--json has them)",
-    )
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file, atomically")
     parser.add_argument(
         "--progress", metavar="FILE", type=Path, help="keep the number and name of the running check in this file"

@@ -35,11 +35,6 @@ class Provider:
         row: Mapping[str, Any] = table("attention")["provider"][self.name]
         return row
 
-    @property
-    def title(self) -> str:
-        """Its name for messages."""
-        return str(self.row["title"])
-
     def dtypes(self, kind: str, device: str | None = None) -> tuple[str, ...]:
         """Return the precisions that it supports on a kind of device, or on one device of that kind."""
         names = tuple(self.row["dtypes"].get(kind, ()))
