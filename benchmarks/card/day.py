@@ -176,7 +176,7 @@ def unfit(name: str, about: dict[str, Any]) -> str | None:
 def upgrade(day: Day, limit_s: float) -> Any:
     """Compare a model before and after the upgrade of its attention."""
     dtype = () if day.about["device"] == "cpu" else ("--dtype", "bfloat16")
-    words = ("upgrade", "benchmarks.card.model:encoder", "--discard-weights", *dtype, "--json")
+    words = ("upgrade", "benchmarks.card.model:encoder", *dtype, "--json")
     return day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
 
 
