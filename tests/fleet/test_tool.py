@@ -22,7 +22,8 @@ def test_a_bare_host_serves_by_the_installed_tool(fleet: Fleet, tmp_path: Path) 
     wheel, source = build(tmp_path / "wheel"), build(tmp_path / "source", "sdist")
     shutil.copy(wheel, root)
     shutil.copy(source, root)
-    shutil.copy(find_uv_bin(), host.machine.root / "usr/local/bin/uv")
+    for program in ("uv", "uvx"):
+        shutil.copy(Path(find_uv_bin()).with_name(program), host.machine.root / "usr/local/bin")
     # Debian's own pipx is not on the host; uv runs the one of the package index.
     planned = log_in(host, f"uvx -q --from /root/{wheel.name} firstlight plan --what-if 8xH100 2>&1", timeout_s=120)
     assert "vLLM" in planned, planned

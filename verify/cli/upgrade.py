@@ -127,7 +127,10 @@ def _parser() -> Parser:
         help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
     parser.add_argument(
-        "--save", metavar="FILE", type=Path, help="save the upgraded model with torch.save if its results are the same and flash kernels compute it"
+        "--save",
+        metavar="FILE",
+        type=Path,
+        help="save the upgraded model with torch.save if its results are the same and flash kernels compute it",
     )
     parser.add_argument(
         "--diff", action="store_true", help="print the change to the module's source that upgrades the model"
