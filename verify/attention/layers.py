@@ -9,6 +9,8 @@ Parameters, their names, hooks, optimizers and the identity of modules stay: onl
 repository and verify.pyz (on PYTHONPATH) provide this module. It requires torch.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
@@ -35,6 +37,13 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         _enter(self)
+
+    @classmethod
+    def without_weights(cls, *arguments: Any, **options: Any) -> FlashMultiheadAttention:
+        """Build one with `discard_weights`, from the arguments of torch.nn.MultiheadAttention."""
+        made = cls(*arguments, **options)
+        made.discard_weights = True
+        return made
 
     def forward(  # noqa: PLR0917 - torch's own signature
         self,

@@ -3,22 +3,18 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from verify.attention.cases import Case
-from verify.attention.providers import sdpa
-from verify.host.devices import free_bytes, list_devices, skip_if_busy
+from verify.host.devices import free_bytes
 from verify.inputs import compute_in_input_precision
-from verify.operators.speed import FIXED_POINT
-from verify.records import CheckContext, Level
+from verify.records import Level
 from verify.tables import table
 from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
 
@@ -34,7 +30,6 @@ SHARE = 0.25
 """Share of the free memory that one measurement may need."""
 GROWTH = 4
 """Twice the length takes four times the work."""
-MIB = 1 << 20
 PROFILES = 3
 """torch's profiler may return no allocation of a short piece of work (seen once in three runs of the tests, torch 2.13.0): then it is done again."""
 
@@ -169,32 +164,3 @@ def peak(work: Callable[[], object], device: str) -> int:
         if highest:
             break
     return int(highest)
-
-
-def measure_gain(context: CheckContext) -> dict[str, Any]:
-    """Measure both paths. Touches the device, so call it in a child process.
-
-    Args:
-        context: Names the Stack, whose cards count.
-
-    Returns:
-        `device`, `dtype` and `point`; `before` (standard) and `after` (flash) with `attention_time` in milliseconds and
-        `attention_memory` in MiB. If nothing could be measured, `problem` alone.
-    """
-    devices, problem = list_devices(context)
-    if problem is not None:
-        return {"problem": problem}
-    device = devices[0]
-    if (busy := skip_if_busy(replace(context, device=device))) is not None:
-        return {"problem": busy.reason}
-    batch, length, heads, dim = FIXED_POINT
-    case = Case("fixed point", heads, heads, ((length, length),) * batch, dim)
-    inputs = case.inputs(dtype_of(device)).to(device)
-    sides: dict[str, dict[str, float]] = {"standard": {}, "flash": {}}
-    for name, seconds in measure(FIXED_POINT, device).items():
-        sides[name]["attention_time"] = 1000 * seconds
-    for name, provider in (("standard", sdpa.MATH), ("flash", sdpa.FLASH)):
-        with torch.inference_mode(), compute_in_input_precision(device):
-            sides[name]["attention_memory"] = peak(partial(provider.compute, case, inputs), device) / MIB
-    about = {"device": device, "dtype": dtype_of(device), "point": FIXED_POINT}
-    return {**about, "before": sides["standard"], "after": sides["flash"]}
