@@ -15,7 +15,6 @@ from verify.doctor.catalog import (
     SYMPTOM_WEIGHT,
     CatalogError,
     Cause,
-    Counter,
     FactRule,
     Override,
     Sample,
@@ -46,13 +45,12 @@ def test_an_entry_is_complete(cause: Cause) -> None:
     assert cause.check.expect.strip()
     assert any(signature.role == "cause" for signature in cause.signatures)
     assert {signature.role for signature in cause.signatures} <= {"cause", "symptom"}
-    weights = [item.weight for item in cause.signatures] + [item.weight for item in cause.counters]
-    assert all(0 < weight <= 1 for weight in weights)
+    assert all(0 < item.weight <= 1 for item in [*cause.signatures, *cause.counters])
     assert all(item.weight <= SYMPTOM_WEIGHT for item in cause.signatures if item.role == "symptom")
     assert {rule.test for rule in cause.facts} <= {"below", "at_least", "equals", "contains", "is_null", "not_null"}
     assert all(-1 <= rule.effect <= 1 for rule in cause.facts)
     assert cause.fixes
-    reasons: list[Signature | Counter | FactRule | Override] = [*cause.signatures, *cause.counters, *cause.facts]
+    reasons: list[Signature | FactRule | Override] = [*cause.signatures, *cause.counters, *cause.facts]
     assert all(item.why.strip() for item in [*reasons, *cause.overrides])
     assert all(fix.text.strip() for fix in cause.fixes)
     assert not [fix.text for fix in cause.fixes if fix.safe and "reboot" in fix.needs]
@@ -100,7 +98,7 @@ def repeats(parsed: Any, *, inside: bool = False) -> Iterator[str]:
 
 
 def patterns(cause: Cause) -> list[str]:
-    items: list[Signature | Counter] = [*cause.signatures, *cause.counters]
+    items = [*cause.signatures, *cause.counters]
     return [item.pattern for item in items] + [item.near for item in items if item.near]
 
 

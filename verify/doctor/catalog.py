@@ -32,16 +32,6 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Counter:
-    """A line that speaks against a cause: it multiplies the confidence by 1 - weight."""
-
-    pattern: str
-    weight: float
-    why: str
-    near: str | None = None
-
-
-@dataclass(frozen=True)
 class FactRule:
     """A fact that raises (effect above 0) or lowers (below 0) the confidence."""
 
@@ -98,7 +88,8 @@ class Cause:
     explanation: str
     references: tuple[str, ...]
     signatures: tuple[Signature, ...]
-    counters: tuple[Counter, ...]
+    counters: tuple[Signature, ...]
+    """Lines that speak against it: each multiplies the confidence by 1 - weight. Their role does not count."""
     facts: tuple[FactRule, ...]
     overrides: tuple[Override, ...]
     fixes: tuple[Fix, ...]
@@ -118,7 +109,7 @@ NOT_PACKED = ("sample", "references", "printed")
 """Keys that only tests and documentation need."""
 ENTRIES: dict[str, tuple[str, type[Any]]] = {
     "signature": ("signatures", Signature),
-    "counter": ("counters", Counter),
+    "counter": ("counters", Signature),
     "fact": ("facts", FactRule),
     "overrides": ("overrides", Override),
     "fix": ("fixes", Fix),

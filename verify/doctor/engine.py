@@ -73,8 +73,7 @@ class Doctor:
         for cause in self.causes:
             begin = len(patterns)
             self.signatures |= {begin + number: (cause, each) for number, each in enumerate(cause.signatures)}
-            patterns += [SearchPattern(signature.pattern, signature.near) for signature in cause.signatures]
-            patterns += [SearchPattern(counter.pattern, counter.near) for counter in cause.counters]
+            patterns += [SearchPattern(each.pattern, each.near) for each in (*cause.signatures, *cause.counters)]
             self._of_cause[cause.id] = slice(begin, len(patterns))
         self.index = PatternIndex(patterns)
 
