@@ -107,10 +107,13 @@ def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, An
     if ending.problem:
         ended = {(record["id"], record["device"]) for record in records}
         cut = CheckResult("error", f"did not finish: {ending.problem}")
-        records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
+        records += [
+            as_record(id_, platform.node(), device, cut, 0.0) for id_, device in begun if (id_, device) not in ended
+        ]
         known = {record["id"] for record in records}
-        records += [_record(check.id, None, skipped_because(FRAME), 0.0) for check in checks if check.id not in known]
-        records.append(_record(FRAME, None, _problem(ending), ending.seconds))
+        left = (check.id for check in checks if check.id not in known)
+        records += [as_record(id_, platform.node(), None, skipped_because(FRAME), 0.0) for id_ in left]
+        records.append(as_record(FRAME, platform.node(), None, _problem(ending), ending.seconds))
     order = {check.id: place for place, check in enumerate(checks)}
     return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
 
@@ -132,7 +135,7 @@ def _run_here(
     met = _Run(context, injections, deadline_s, send).run(checks)
     for fault in sorted({injection.fault for injection in injections} - met):
         outcome = CheckResult("error", f"the injected fault `{fault}` reached no check that runs here")
-        send({"record": _record(FRAME, None, outcome, 0.0)})
+        send({"record": as_record(FRAME, platform.node(), None, outcome, 0.0)})
 
 
 class _Run:
@@ -210,7 +213,7 @@ class _Run:
     def _add_record(
         self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
     ) -> None:
-        self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
+        self._records.append(as_record(check.id, platform.node(), device, answer, seconds, level=self._level(check)))
         self._send({"record": self._records[-1]})
 
 
@@ -254,17 +257,6 @@ def _outcome(ending: ChildResult) -> dict[str, Any]:
 
 def _problem(ending: ChildResult) -> CheckResult:
     return CheckResult("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
-
-
-def _record(
-    id_: str,
-    device: str | None,
-    answer: CheckResult | Mapping[str, Any],
-    seconds: float,
-    *,
-    level: Level | None = None,
-) -> dict[str, Any]:
-    return as_record(id_, platform.node(), device, answer, seconds, level=level)
 
 
 def environment_name(prefix: Path | None) -> str | None:
