@@ -20,13 +20,12 @@ class Rule:
     Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal from the top left, see
     `bottom_right`) and if `keep`, which broadcasts to (batch, heads, queries, keys), is true. A score s becomes
     cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope per
-    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added. `scale` defaults to 1 / sqrt(dim).
+    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added.
     """
 
     diagonal: int | None = None
     first: int | None = None
     keep: Tensor | None = None
-    scale: float | None = None
     softcap: float = 0.0
     slopes: Tensor | None = None
     bias: Tensor | None = None
@@ -77,8 +76,8 @@ def attention(
 ) -> Tensor:
     """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
-    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). The other
-    arguments are those of `Rule`. A query that sees no key gives zeros.
+    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). `scale`
+    defaults to 1 / sqrt(dim). The other arguments are those of `Rule`. A query that sees no key gives zeros.
 
     Raises:
         ValueError: The number of query heads is not a multiple of the key heads.
@@ -93,7 +92,7 @@ def attention(
         keep = keep.expand(batch, heads, queries, keys)
     if bias is not None:
         bias = bias.double().expand(batch, heads, queries, keys)
-    rule = Rule(diagonal, first, keep, scale, softcap, slopes, bias)
+    rule = Rule(diagonal, first, keep, softcap, slopes, bias)
     tiles = [slice(top, min(top + block, queries)) for top in range(0, queries, block)]
     return torch.cat([_rows(scaled, key, value, rows=rows, rule=rule, block=block) for rows in tiles], dim=2)
 

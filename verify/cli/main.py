@@ -132,9 +132,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
     parser.add_argument(
-        "--expect",
-        metavar="FILE",
-        help="JSON with the planned `stack` and the expected `gpus`; - reads stdin",
+        "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
     parser.add_argument(
@@ -156,10 +154,7 @@ def _parser() -> Parser:
 
 
 def _checked(
-    checks: list[Check],
-    context: CheckContext,
-    injections: list[Injection],
-    options: argparse.Namespace,
+    checks: list[Check], context: CheckContext, injections: list[Injection], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Run the checks and return the document; with --drain it has a record of the stopped service.
 

@@ -160,7 +160,7 @@ class Doctor:
         cause = next(cause for cause in self.causes if cause.id == guess.cause)
         known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
         evidence = Evidence(cause, (*known, SignatureMatch(signature, hits)), (), ())
-        first = Finding(evidence, guess.confidence, GUESSED, is_guess=True)
+        first = Finding(evidence, guess.confidence, GUESSED)
         return (first, *(finding for finding in findings if finding.cause is not cause))
 
     def _is_consequence(self, line: str) -> bool:

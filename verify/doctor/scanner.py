@@ -54,7 +54,6 @@ class ScanResult:
     """The hits in one text by pattern, and what is known about the text."""
 
     hits: list[list[Hit]]
-    lines: int = 0
     size: int = 0
     name: str = ""
     start: bytes = b""
@@ -102,7 +101,6 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         keep = _context_start(buffer, end)
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
-    found.lines = number - 1 + buffer.count(b"\n") + (not buffer.endswith(b"\n") and bool(buffer))
     return found
 
 

@@ -88,8 +88,6 @@ class Finding:
     evidence: Evidence
     confidence: float
     why: str
-    is_guess: bool = False
-    """Only the text classifier suggests it."""
 
     @property
     def cause(self) -> Cause:

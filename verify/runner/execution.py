@@ -142,11 +142,7 @@ class _Run:
     """Scheduler of a run: starts each check after the checks that it requires."""
 
     def __init__(
-        self,
-        context: CheckContext,
-        injections: Sequence[Injection],
-        deadline_s: float | None,
-        send: SendMessage,
+        self, context: CheckContext, injections: Sequence[Injection], deadline_s: float | None, send: SendMessage
     ) -> None:
         self._context, self._injections, self._deadline_s, self._send = context, injections, deadline_s, send
         self._records: list[dict[str, Any]] = []

@@ -30,9 +30,7 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
         pairs = [f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others]
         observations.append(
             Observation(
-                "warn",
-                f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}",
-                REMEDY,
+                "warn", f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}", REMEDY
             )
         )
     return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
