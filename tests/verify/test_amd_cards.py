@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from verify.checks.devices import amd_clocks, amd_ecc, amd_links
+from verify.checks.devices.amd import evaluate_clocks, evaluate_ecc, evaluate_links
 from verify.host.views import amd_smi
 
 ROCM_6 = """[
@@ -28,10 +28,10 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
 
 
 def test_uncorrected_errors_of_amd_cards_fail() -> None:
-    assert amd_ecc.evaluate(amd_smi.ERRORS.parse(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
+    assert evaluate_ecc(amd_smi.ERRORS.parse(ROCM_6)).status == "ok"
+    assert evaluate_ecc([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
+    assert evaluate_ecc([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
+    assert evaluate_ecc([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
 
 METRICS = """[
@@ -83,15 +83,15 @@ def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
 
 
 def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
-    hot = amd_clocks.evaluate(amd_smi.METRICS.parse(METRICS))
+    hot = evaluate_clocks(amd_smi.METRICS.parse(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
         "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
-    assert amd_clocks.evaluate([amd_smi.Metrics(0, {"ppt": True, "prochot": False})]).status == "ok"
-    assert amd_clocks.evaluate([amd_smi.Metrics(0, {"prochot": True})]).status == "fail"
-    assert amd_clocks.evaluate([amd_smi.Metrics(0)]).status == "skip"
+    assert evaluate_clocks([amd_smi.Metrics(0, {"ppt": True, "prochot": False})]).status == "ok"
+    assert evaluate_clocks([amd_smi.Metrics(0, {"prochot": True})]).status == "fail"
+    assert evaluate_clocks([amd_smi.Metrics(0)]).status == "skip"
 
 
 def topology(*kinds: str) -> str:
@@ -112,12 +112,12 @@ def topology(*kinds: str) -> str:
 
 
 def test_a_pair_of_amd_cards_with_another_link_than_the_others_is_named() -> None:
-    whole = amd_links.evaluate(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "XGMI")))
+    whole = evaluate_links(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "XGMI")))
     assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD GPUs are connected by xGMI")
-    odd = amd_links.evaluate(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "PCIE")))
+    odd = evaluate_links(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
         "not connected by xGMI like the other GPUs: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
     )
-    assert amd_links.evaluate(amd_smi.LINKS.parse(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
-    assert amd_links.evaluate(()).status == "skip"
+    assert evaluate_links(amd_smi.LINKS.parse(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
+    assert evaluate_links(()).status == "skip"

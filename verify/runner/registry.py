@@ -1,6 +1,6 @@
 """Registry of checks: the rows of data/checks.toml, and a check for each attention provider.
 
-The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`. Most of these modules import torch, which may be
+The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`, or `NAME` of the module that its row names. Most of these modules import torch, which may be
 missing or broken: a module is imported when its check runs, in the process of the check.
 """
 
@@ -34,7 +34,10 @@ def _declared(id_: str, row: Mapping[str, Any]) -> Check:
     values["preconditions"] = tuple(getattr(preconditions, name) for name in row.get("preconditions", ()))
     if "aggregate" in row:
         values["aggregate"] = getattr(equal_devices, row["aggregate"])
-    return Check(id=id_, run=_imported(f"verify.checks.{id_}:run"), **values)
+    family, _, name = id_.partition(".")
+    module = values.pop("module", None)
+    run = f"verify.checks.{family}.{module}:{name}" if module else f"verify.checks.{id_}:run"
+    return Check(id=id_, run=_imported(run), **values)
 
 
 def _of_attention() -> Iterator[Check]:
