@@ -21,7 +21,7 @@ from verify import timing
 from verify.checks.kernels import determinism, memory_pattern
 from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
-from verify.checks.speed import copies, gemm, memory
+from verify.checks.speed import throughput
 from verify.host import cpu as host_cpu
 from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
@@ -37,9 +37,9 @@ ON_CARD = CheckContext(level="standard", device="cuda:0", devices=("cuda:0",))
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small problems instead of the large ones of a card."""
     for module, name, size in (
-        (gemm, "GPU_SIZE", 64),
-        (memory, "GPU_BYTES", 1 << 16),
-        (copies, "BYTES", 1 << 16),
+        (throughput, "GPU_SIZE", 64),
+        (throughput, "GPU_BYTES", 1 << 16),
+        (throughput, "COPIED_BYTES", 1 << 16),
         (memory_pattern, "WORDS", 1 << 10),
         (memory_pattern, "RETENTION_S", 0.0),
         (gemm_right, "GPU_LARGE", 256),

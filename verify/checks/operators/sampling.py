@@ -43,7 +43,7 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
-    share = sampling_statistics.chi_square_share(Counter(drawn.tolist()), shares)
+    share = sampling_statistics.chi_square_share(Counter(drawn.cpu().tolist()), shares)
     return Comparison(f"how often tokens come: {what}", torch.tensor(share), torch.zeros(()), lost=1.0)
 
 
