@@ -1,4 +1,6 @@
-"""Required literals of regular expressions: text that every matching line contains, and that is found far faster.
+"""Patterns that a text is searched for, and the index that finds the few lines which each of them must see.
+
+The index holds required literals: text that every matching line contains, and that is found far faster than an expression matches.
 
 A pattern has groups of literals; every matching line contains at least one of each group. Literals are lower case and
 contain no character that a log's format may escape.
@@ -42,6 +44,17 @@ _LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
 """Maximum number of repeats, by the atom that is repeated."""
 OTHER_LIMIT = 200
 _WORD = re.compile("[a-z_]{2,}")
+Groups = tuple[tuple[bytes, ...], ...]
+"""The literals that a matching line contains: one of each group (`required_literals`)."""
+DIGITS = b"0123456789"
+MIN_WITHOUT_DIGITS = 2
+"""Minimum length of a literal once its digits are removed."""
+_HEX = b"abcdef"
+_IN_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
+"""Text that is in most hexadecimal identifiers once their digits are removed."""
+_WORD_BYTES = bytes(code if chr(code) in "_abcdefghijklmnopqrstuvwxyz" else 32 for code in range(256))
+EVERY_LINE: Groups = ((b"",),)
+"""The groups of a pattern without literals: it is matched against every line, which is slow."""
 
 
 def required_literals(pattern: str) -> tuple[tuple[str, ...], ...]:
@@ -131,19 +144,6 @@ def _selectivity(text: str) -> int:
     if len(bare) < 3:
         return len(bare) - 10
     return len(text) + max(map(len, _WORD.findall(text)), default=0)
-
-
-Groups = tuple[tuple[bytes, ...], ...]
-"""The literals that a matching line contains: one of each group (`patterns.required_literals`)."""
-DIGITS = b"0123456789"
-MIN_WITHOUT_DIGITS = 2
-"""Minimum length of a literal once its digits are removed."""
-_HEX = b"abcdef"
-_IN_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
-"""Text that is in most hexadecimal identifiers once their digits are removed."""
-_WORD_BYTES = bytes(code if chr(code) in "_abcdefghijklmnopqrstuvwxyz" else 32 for code in range(256))
-EVERY_LINE: Groups = ((b"",),)
-"""The groups of a pattern without literals: it is matched against every line, which is slow."""
 
 
 @dataclass(frozen=True)

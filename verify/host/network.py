@@ -22,6 +22,7 @@ UP, LOOPBACK = 0x1, 0x8
 """IFF_UP and IFF_LOOPBACK of linux/if.h."""
 GLOBAL = "00"
 """Scope of addresses in /proc/net/if_inet6 that other hosts can use."""
+AT_ONCE = 64
 
 
 def interfaces() -> list[dict[str, Any]]:
@@ -90,9 +91,6 @@ def _number(name: str, what: str) -> int | None:
     except (OSError, ValueError):
         return None
     return number if number > 0 else None
-
-
-AT_ONCE = 64
 
 
 class Listener:

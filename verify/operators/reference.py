@@ -16,6 +16,8 @@ from verify.tables import table
 
 UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one float32 operation."""
+HALF = 1 << 20
+"""Random factors of the test of a whole product are between -HALF and HALF."""
 
 
 def map_elements(function: Callable[[float], float], values: Tensor) -> Tensor:
@@ -154,10 +156,6 @@ def _log_softmax(row: Sequence[float]) -> list[float]:
     highest = max(row)
     total = math.log(math.fsum(math.exp(value - highest) for value in row))
     return [value - highest - total for value in row]
-
-
-HALF = 1 << 20
-"""Random factors of the test of a whole product are between -HALF and HALF."""
 
 
 def whole_numbers(*shape: int, seed: int, dtype: str) -> Tensor:

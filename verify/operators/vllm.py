@@ -16,6 +16,8 @@ from verify.operators.check import Comparison
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
+Call = Callable[..., Any]
+
 
 class MissingError(Exception):
     """An operator cannot be called here; the message is the reason."""
@@ -68,9 +70,6 @@ def _release() -> str:
         with suppress(importlib.metadata.PackageNotFoundError):
             return f"vLLM {importlib.metadata.version(name)}"
     return "this vLLM"
-
-
-Call = Callable[..., Any]
 
 
 @dataclass(frozen=True)

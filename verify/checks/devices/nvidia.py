@@ -18,8 +18,6 @@ PROHIBITED = "prohibited"
 RESEAT = (
     "the kernel log shows the reason (devices.xid); reset the GPU, then reseat it or its bridge: nvidia-smi nvlink -e"
 )
-
-
 SEVERE = ("recovery", "replay")
 """Counters that DCGM's NVLink health watch evaluates from the first error on."""
 

@@ -18,7 +18,6 @@ P2P_BY_NVLINK, P2P_OK = 2, 0
 """NVML_P2P_CAPS_INDEX_NVLINK of nvmlGpuP2PCapsIndex_t, NVML_P2P_STATUS_OK of nvmlGpuP2PStatus_t."""
 UNKNOWN_TO_IT = frozenset({2, 3, 4, 13, 25})
 """NVML_ERROR_INVALID_ARGUMENT, _NOT_SUPPORTED, _NO_PERMISSION, _FUNCTION_NOT_FOUND, _ARGUMENT_VERSION_MISMATCH (nvml.h)."""
-
 VOLATILE, AGGREGATE = 0, 1
 """Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
 UNCORRECTED = 1

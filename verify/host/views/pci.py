@@ -10,6 +10,11 @@ from verify.tables import table
 DEVICES = Path("/sys/bus/pci/devices")
 NODES = Path("/dev")
 CPU = Path("/proc/cpuinfo")
+_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_EXTENDED, _ACS, _CONTROL = 0x100, 0x000D, 6
+"""PCI Express base specification: start of extended capabilities, number of ACS, its control register."""
+_REDIRECT = 0b1100
+"""P2P Request Redirect and P2P Completion Redirect: such writes go to the root instead of across the switch."""
 
 
 def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
@@ -68,13 +73,6 @@ def _least(*files: Path) -> float | None:
 
 def _lanes(number: float | None) -> int | None:
     return None if number is None else int(number)
-
-
-_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_EXTENDED, _ACS, _CONTROL = 0x100, 0x000D, 6
-"""PCI Express base specification: start of extended capabilities, number of ACS, its control register."""
-_REDIRECT = 0b1100
-"""P2P Request Redirect and P2P Completion Redirect: such writes go to the root instead of across the switch."""
 
 
 @dataclass(frozen=True)
