@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.options import options
-from verify.checks.collectives import nccl, pairs
+from verify.checks.collectives import pairs
+from verify.checks.collectives import processes as gpu_processes
 from verify.records import CheckContext
 from verify.runner.last_run import lasting_warnings
 
@@ -109,19 +110,19 @@ def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
     ],
 )
 def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...], floor: Any) -> None:
-    assert nccl.bus_floor(cards)[0] == floor
+    assert gpu_processes.bus_floor(cards)[0] == floor
 
 
 @pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn")])
 def test_a_bus_below_its_floor_is_a_warning(bus: float, status: str) -> None:
-    seconds = 2 * 7 / 8 * nccl.LARGE_BYTES / bus
-    outcome = nccl.evaluate_speed(processes(8, seconds), (H100,) * 8, nccl.LARGE_BYTES, frozenset())
+    seconds = 2 * 7 / 8 * gpu_processes.LARGE_BYTES / bus
+    outcome = gpu_processes.evaluate_speed(processes(8, seconds), (H100,) * 8, gpu_processes.LARGE_BYTES, frozenset())
     assert outcome.status == status
     assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
 
 
 def test_cards_without_a_floor_are_recorded() -> None:
-    outcome = nccl.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
     assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
 
 
@@ -130,13 +131,13 @@ def test_a_process_without_an_answer_is_named() -> None:
         0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
         1: {"problem": "killed after 45 s", "output": ""},
     }
-    outcome = nccl.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
     assert (outcome.status, outcome.reason) == (
         "fail",
         "the processes could not communicate: process 1: killed after 45 s",
     )
 
 
-@pytest.mark.parametrize("run", [nccl.run, pairs.pairs, pairs.peers])
+@pytest.mark.parametrize("run", [gpu_processes.nccl, pairs.pairs, pairs.peers])
 def test_checks_of_pairs_are_skipped_for_a_single_card(run: Any) -> None:
     assert run(CheckContext(devices=("cuda:0",))).status == "skip"
