@@ -40,9 +40,14 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     for row in catalog().package_systems:
         if row.id == os_id and is_of(version_id or "", row.version_id):
             return row
+    if os_id is None:
+        raise UsageError(
+            "the packages depend on the operating system, which is unknown",
+            hint="name it in --what-if, such as os=ubuntu-24.04",
+        )
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     raise UsageError(
-        f"the catalog has no driver packages for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
+        f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
         hint=f"install the driver as its vendor describes, then run the same command again; the catalog has: {known}",
     )
 

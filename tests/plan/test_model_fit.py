@@ -178,6 +178,6 @@ def test_the_fit_is_explained() -> None:
 def test_sizes_that_nobody_confirmed_are_an_assumption() -> None:
     shape = llama_8b()
     known = replace(shape, weights=replace(shape.weights, source=KNOWN))
-    sentence = "has the sizes that Firstlight knows of it; its hub does not answer"
+    sentence = "are those in Firstlight's catalog; the model hub does not answer"
     assert any(sentence in text for text in resolve("gpu=L4x1 ram=64", known).assumptions)
     assert not any(sentence in text for text in resolve("gpu=L4x1 ram=64", shape).assumptions)

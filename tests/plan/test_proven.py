@@ -33,7 +33,7 @@ def test_latest_is_the_newest_set_that_was_tried() -> None:
     assert not warned(found)
     newest = resolution(f"{HOPPER} driver=570.172.08 arch=x86_64", "newest")
     assert chosen(newest) == "vllm-0.31.0-cu129" not in tried
-    assert warned(newest) == ["this combination is untested on x86_64: it was neither locked nor loaded"]
+    assert warned(newest) == ["this combination is untested on x86_64: it was never installed there"]
 
 
 @pytest.mark.parametrize(
