@@ -92,7 +92,7 @@ FlashAttnOption = Annotated[
     typer.Option(
         "--flash-attn",
         metavar="VERSION",
-        help="FlashAttention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+        help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
     ),
 ]
 FlashWheelsOption = Annotated[
@@ -147,7 +147,7 @@ AttentionOption = Annotated[
     typer.Option(
         "--attention",
         metavar="BACKEND",
-        help="Attention back end of vLLM: auto (FlashAttention if possible), flash (FlashAttention or an error), or a name such as TRITON_ATTN. Default: auto.",
+        help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
     ),
 ]
 HostOption = Annotated[

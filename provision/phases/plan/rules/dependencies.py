@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
-    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest releases take current ones.",
+    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones.",
     reads=(),
     order=130,
 )
