@@ -104,7 +104,8 @@ FlashWheelsOption = Annotated[
     ),
 ]
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs.")
+    bool,
+    typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs."),
 ]
 BundleOption = Annotated[
     Path | None,

@@ -119,7 +119,9 @@ def _model(plan: ModelPlan) -> str:
         f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
     )
     length = (
-        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens"
+        if plan.max_model_len
+        else ""
     )
     flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
     return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"

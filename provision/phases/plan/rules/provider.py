@@ -9,7 +9,9 @@ from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
-    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.", reads=(), order=10
+    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.",
+    reads=(),
+    order=10,
 )
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
     return _evaluate(option)
