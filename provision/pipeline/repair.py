@@ -23,7 +23,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
-from verify.doctor.cause import Cause, Fix
+from verify.doctor.catalog import Cause, Fix
 from verify.doctor.scoring import LIKELY_AT, Finding
 
 PLAYBOOK = "repair"

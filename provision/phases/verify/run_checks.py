@@ -17,7 +17,7 @@ from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import zipapp
 from provision.phases.verify.tool_output import NO_ENVIRONMENT, Verified, broken, read
 from verify.records import Level
-from verify.runner.time_limits import run_limit_s
+from verify.runner.registry import run_limit_s
 
 GRACE_S = 30.0
 """Added to the time limit of the checks, for hosts that start slowly."""

@@ -32,7 +32,6 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
         for length, causal, backward in product((128, 256), (False, True), (False, True))
     ]
     monkeypatch.setattr(speed, "sweep", lambda *_: lengths)
-    monkeypatch.setattr(speed, "reference_blocks", lambda: ({16: 0.02, 128: 0.005}, 1e-16))
     for name in ("clocks", "synchronize"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {

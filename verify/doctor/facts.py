@@ -1,14 +1,38 @@
-"""Facts by dotted path, and the tests of a cause on them. An unknown fact has no effect."""
+"""Facts by dotted path, as the probe reports them or a text holds them, and the tests of a cause on them.
 
-from __future__ import annotations
+The paths are those of docs/reference/facts.md. In addition there is `packages.NAME`, the version of a distribution. An
+unknown fact has no effect.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify.doctor.cause import FactRule
+from verify.doctor.catalog import FactRule
+from verify.doctor.patterns import SearchPattern
+from verify.doctor.scanner import Hit
+from verify.tables import table
 
 _NUMBERS = re.compile(r"\d+")
+
+
+def fact_patterns() -> tuple[SearchPattern, ...]:
+    """Return the patterns of lines that hold a fact."""
+    return tuple(SearchPattern(row["pattern"], limit=1) for row in table("log_facts")["fact"])
+
+
+def extract_facts(hits: Sequence[Sequence[Hit]]) -> dict[str, Any]:
+    """Return the facts in the hits of `fact_patterns`; the first line with a fact wins."""
+    found: dict[str, Any] = {}
+    for row, lines in zip(table("log_facts")["fact"], hits, strict=True):
+        for hit in lines:
+            if match := re.search(row["pattern"], hit.text):
+                *outer, last = row["path"].split(".")
+                place = found
+                for key in outer:
+                    place = place.setdefault(key, {})
+                place.setdefault(last, row.get("value", match[1].strip()))
+    return found
 
 
 def values_at(facts: Mapping[str, Any], path: str) -> list[Any]:
@@ -40,8 +64,6 @@ def _step(value: Any, key: str) -> list[Any]:
     if isinstance(value, Mapping):
         return [value[key]] if key in value else []
     if isinstance(value, (list, tuple)):
-        if key.isdigit():
-            return [value[int(key)]] if int(key) < len(value) else []
         return [item for element in value for item in _step(element, key)]
     return []
 
@@ -51,17 +73,11 @@ def _passes(rule: FactRule, value: Any) -> bool:
         return value is None
     if value is None:
         return False
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    expected = rule.value
+    text, expected = str(value).lower(), rule.value.lower()
     if rule.test in ("below", "at_least"):
         actual, bound = _version(text), _version(expected)
         return bool(actual and bound) and (actual < bound) == (rule.test == "below")
-    return {
-        "not_null": True,
-        "equals": text.lower() == expected.lower(),
-        "contains": expected.lower() in text.lower(),
-        "matches": rule.test == "matches" and re.search(expected, text) is not None,
-    }[rule.test]
+    return {"not_null": True, "equals": text == expected, "contains": expected in text}[rule.test]
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,7 +1,5 @@
 """One of two processes on two hosts that run an all-reduce: correctness, latency and bandwidth."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from typing import Any

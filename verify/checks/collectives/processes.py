@@ -1,9 +1,9 @@
-"""Collectives between processes of one host, compared exactly: gloo on CPUs, NCCL on GPUs."""
-
-from __future__ import annotations
+"""collectives.gloo and nccl: collectives between processes of this host, compared exactly; gloo on CPUs, NCCL (RCCL on AMD cards) on GPUs."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,22 +13,83 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from verify.host.views.torch_view import names
 from verify.inputs import corrupt, count_differences, rank_values
-from verify.records import CheckResult, Figure
+from verify.operators.speed import SLOWED
+from verify.records import CheckContext, CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
+from verify.tables import table
 from verify.timing import median_s, reduce_sum
 
 LENGTH = 100_003
 """Numbers per process; not a power of two, so that pieces differ in size."""
 LOOPBACK = "lo"
+LARGE_BYTES = 1 << 30
+"""Size of the timed array: large enough that links dominate, not kernel launches."""
 RENDEZVOUS_S, DEADLINE_S = 45.0, 75.0
 """Eight cards that are used for the first time since boot need tens of seconds to start NCCL."""
 WARM_UP, RUNS = 3, 9
 """Of the timed reduction. Every process takes part equally often, so no time budget can end it."""
 
 
+def gloo(context: CheckContext) -> CheckResult:
+    if not dist.is_available() or not dist.is_gloo_available():
+        return CheckResult("skip", "this torch is built without gloo")
+    answers = run_collectives(["cpu"] * 2, backend="gloo", faults=context.faults)
+    remedy = f"check that the loopback interface is up: ip address show {LOOPBACK}; a firewall must allow it"
+    return evaluate(answers, {"backend": "gloo", "interface": LOOPBACK}, remedy)
+
+
+def nccl(context: CheckContext) -> CheckResult:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return CheckResult("skip", "there are fewer than two GPUs")
+        # Without GPUs an injected fault is proven on two CPU processes.
+        answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
+        return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
+    answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
+
+
+def evaluate_speed(
+    answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
+) -> CheckResult:
+    """Evaluate results and speed of the processes. A bus bandwidth below the floor of the `cards` is a warning."""
+    remedy = "see NCCL's log: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
+    outcome = evaluate(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
+    if outcome.status != "ok":
+        return outcome
+    count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
+    # In a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
+    speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
+    least, source = bus_floor(cards)
+    if "slow" in faults:
+        least = least or speed
+        speed *= SLOWED
+    bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
+    outcome = replace(outcome, figures=(*outcome.figures, bus))
+    if least is not None and not speed >= least:
+        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per GPU, the floor is {least:.3g}"
+        links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        return replace(outcome, status="warn", reason=text, remedy=links)
+    return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
+
+
+def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
+    """Return the minimum bus bandwidth of an all-reduce in GB/s and its source; None if unknown.
+
+    A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
+    """
+    rows = table("speed")
+    for row in rows["all_reduce"]:
+        if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
+            return row["bus"] * rows["share"]["all_reduce"], row["source"]
+    return None, None
+
+
 def run_collectives(
-    devices: Sequence[str], *, backend: str, faults: frozenset[str], interface: str = LOOPBACK, large_bytes: int = 0
+    devices: Sequence[str], *, backend: str, faults: frozenset[str], large_bytes: int = 0
 ) -> dict[int, dict[str, Any]]:
     """Run the collectives with one process per device.
 
@@ -36,7 +97,6 @@ def run_collectives(
         devices: Devices, one per process.
         backend: `gloo` or `nccl`.
         faults: Injected faults.
-        interface: Network interface to use.
         large_bytes: Size of a timed all-reduce; 0 for none.
 
     Returns:
@@ -49,7 +109,6 @@ def run_collectives(
             devices=devices,
             store_path=Path(folder) / "store",
             backend=backend,
-            interface=interface,
             large_bytes=large_bytes,
             spoiled="wrong-result" in faults,
         )
@@ -89,12 +148,11 @@ def _run_rank(
     devices: Sequence[str],
     store_path: Path,
     backend: str,
-    interface: str,
     large_bytes: int,
     spoiled: bool,
 ) -> dict[str, Any]:
     """Run one process, and compare what it received with what all processes sent."""
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = LOOPBACK
     world, device = len(devices), devices[rank]
     if device != "cpu":
         torch.cuda.set_device(device)
