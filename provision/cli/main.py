@@ -11,7 +11,6 @@ from typer.completion import completion_init, get_completion_script  # type: ign
 
 from provision import __version__
 from provision.cli import catalog, chat, exit_status, logs, tool, verify, wheels
-from provision.cli.consent import consent, require_consent
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     BatchOption,
@@ -21,7 +20,9 @@ from provision.cli.options import (
     MaxFailOption,
     YesOption,
     asked,
+    consent,
     refuse_with,
+    require_consent,
     with_drivers,
     with_hosts,
     with_planning,

@@ -20,25 +20,6 @@ from provision.pipeline.batches import Batching
 
 Command = TypeVar("Command", bound=Callable[..., None])
 LOGS = logs_folder()
-
-
-def _inventory(text: str) -> Path:
-    """Return the path of an inventory; an empty one would mean the working folder, and is refused."""
-    if not text:
-        raise typer.BadParameter("it is empty: give a file or a folder, or leave it out for this machine")
-    return Path(text)
-
-
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--inventory",
-        "-i",
-        parser=_inventory,
-        metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
-    ),
-]
 LimitOption = Annotated[
     str | None,
     typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
@@ -49,12 +30,6 @@ BecomeOption = Annotated[
 VerboseOption = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Print every detail on standard error, line by line, instead of a table."),
-]
-YesOption = Annotated[
-    bool,
-    typer.Option(
-        "--yes", "-y", help="Do not ask for confirmation. Without a terminal nothing is asked, and the command runs."
-    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 ModelOption = Annotated[
@@ -170,6 +145,33 @@ SetOption = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Any setting of the inventory, without its prefix: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
+    ),
+]
+
+
+def _inventory(text: str) -> Path:
+    """Return the path of an inventory; an empty one would mean the working folder, and is refused."""
+    if not text:
+        raise typer.BadParameter("it is empty: give a file or a folder, or leave it out for this machine")
+    return Path(text)
+
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        parser=_inventory,
+        metavar="PATH",
+        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
+    ),
+]
+
+
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Do not ask for confirmation. Without a terminal nothing is asked, and the command runs."
     ),
 ]
 
@@ -377,3 +379,43 @@ def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     for name, value in options.items():
         if value is not None:
             yield name, None if value is True else str(value)
+
+
+def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
+    """Ask whether a command may change its hosts; without a terminal there is nobody to ask, and it goes on.
+
+    Args:
+        request: The command.
+        change: What it does, up to the names of the hosts.
+        yes: Whether `--yes` was given.
+
+    Raises:
+        typer.Exit: The answer is no.
+    """
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    from provision.pipeline.runner import read_inventory
+    from provision.report.layout import fold_names
+
+    names = fold_names([host.name for host in read_inventory(request).hosts])
+    if not consent(f"{change} {names}?"):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+def consent(what: str) -> bool:
+    """Ask on standard error, and return whether the answer is yes; the end of standard input means no.
+
+    Raises:
+        KeyboardInterrupt: The person pressed Ctrl-C.
+    """
+    sys.stderr.write(f"{what} [y/N]: ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except BaseException:
+        sys.stderr.write("\n")
+        raise
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")

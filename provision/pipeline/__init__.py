@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.models.invocation import Invocation
-
-if TYPE_CHECKING:
-    from provision.pipeline.batches import Batching
+from provision.pipeline.batches import Batching
 
 
 @dataclass(frozen=True)

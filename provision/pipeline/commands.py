@@ -9,19 +9,25 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core import features
 from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.planned_change import PlannedChange
+from provision.core.models.records import Summary
 from provision.core.models.settings import Settings
+from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
 from provision.phases.plan.document import to_json
 from provision.phases.plan.explain import render as render_plans
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.recorded_facts import read_facts
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
@@ -38,21 +44,13 @@ from provision.pipeline.phases import (
     steps_until,
 )
 from provision.pipeline.runner import RunOutcome, execute
-from provision.report.history.pruning import prune_quietly
+from provision.report.history.retention import prune_quietly
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from provision.run.host_changes import changes_of
 from provision.run.results import PlannedHosts
 from provision.run.step import Step
 from verify.printable import unguarded
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.phase_names import PhaseName
-    from provision.core.models.planned_change import PlannedChange
-    from provision.core.models.records import Summary
-    from provision.core.models.stack import Plan
-    from provision.phases.plan.fit import Shape
 
 
 def write_stdout(text: str, *, drawn: bool = False) -> None:

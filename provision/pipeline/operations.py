@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from provision.catalog import overlay
 from provision.core import features
 from provision.core.errors import Exit, ServeError
 from provision.core.files import write_atomically
+from provision.core.folder_size import folder_bytes
+from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
+from provision.core.formatting import format_bytes
 from provision.core.install_paths import InstallPaths
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
@@ -23,13 +28,14 @@ from provision.core.run_folder import require_writable
 from provision.fleet.ssh import Session
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
+from provision.phases.verify.selection import Picked
 from provision.phases.verify.step import CheckOptions, verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.controller_remains import controller_remains
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
-from provision.report.checks_table import checks_table
+from provision.report.group import SEVERITY, merge_equal_records
+from provision.report.headlines import families
 from provision.report.shell import command
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -37,15 +43,14 @@ from provision.run.left_out import left_out
 from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
+from verify.printable import printable
 from verify.records import EXIT_CODES, Level, worst_status
 from verify.runner.junit import junit
-
-if TYPE_CHECKING:
-    from provision.phases.verify.selection import Picked
 
 READ_DEADLINE_S = 60.0
 UNFOLDED = 10_000
 """Columns of a table for a program or a file: no row is wider."""
+COLOURS = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
 
 
 def verify(
@@ -136,6 +141,31 @@ def print_checks(records: list[CheckRecord]) -> None:
     with console.capture() as taken:
         console.print(checks_table(records))
     write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
+
+
+def checks_table(checks: Sequence[CheckRecord]) -> Table:
+    """Return failures and warnings with their remedies, the worst first, then counts and figures of each family."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("status", "check"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("where", overflow="fold", max_width=30)
+    table.add_column("result", overflow="fold")
+    wrong = merge_equal_records([check for check in checks if check.status in ("warn", "fail", "error")])
+    rows: list[tuple[str, str, str, str]] = [
+        (
+            check.status,
+            check.id,
+            " ".join(filter(None, (check.host, check.device))),
+            f"{check.reason}\nremedy: {check.remedy}" if check.remedy else check.reason,
+        )
+        for check in sorted(wrong, key=lambda check: SEVERITY[check.status])
+    ]
+    rows += [(ended.split()[1].rstrip(","), family, ended, shown) for family, ended, shown in families(checks)]
+    for row in rows:
+        status, *cells = map(Text, map(printable, row))  # text from a host is neither markup nor a terminal command
+        status.stylize(COLOURS[row[0]])
+        table.add_row(status, *cells)
+    return table
 
 
 def serve(request: CommandRequest, *, as_json: bool = False) -> int:
@@ -291,3 +321,27 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     features.call("rolled_back", request.logs, outcome)
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
+
+
+def controller_remains(logs: Path) -> str:
+    """Return the folders of this product on this machine as text: each with its size, and the command that removes it.
+
+    Args:
+        logs: The folder of the runs.
+    """
+    lines = [
+        f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}"
+        for path, what in _folders(logs)
+        if (size := folder_bytes(path))
+    ]
+    return "\n".join(["this machine, from which the hosts were reached: nothing is removed", *lines])
+
+
+def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
+    yield cache_folder().absolute(), "wheels, interpreters and models"
+    yield logs.absolute(), "records of the runs"
+    yield config_folder().absolute(), "keys of bundles, and rows of your package index"
+    if not overlay.folder().is_relative_to(config_folder()):
+        yield overlay.folder().absolute(), "rows of your package index"
+    if not IS_INSTALLED and sys.prefix != sys.base_prefix:
+        yield Path(sys.prefix), "the environment of ./firstlight"

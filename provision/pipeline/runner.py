@@ -5,44 +5,39 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
+from provision.catalog.index.settings import ClientSettings
 from provision.core import features
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseResult, Summary
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
-from provision.pipeline.failures import diagnose
+from provision.pipeline.batches import Batching
+from provision.pipeline.failure_evidence import diagnose
 from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.phases import background_of
-from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
-from provision.report.history.pruning import prune_quietly
-from provision.report.history.retention import KEEP_QUERIES
+from provision.report.history.retention import KEEP_QUERIES, prune_quietly
 from provision.report.history.runs import document
 from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.playbooks import write_inventory
 from provision.run.results import PlannedHosts, ProbedHosts, combined
 from provision.run.step import Step
-
-if TYPE_CHECKING:
-    from provision.catalog.index.settings import ClientSettings
-    from provision.core.models.records import Summary
-    from provision.pipeline.batches import Batching
 
 
 def read_inventory(request: CommandRequest) -> Inventory:
@@ -274,3 +269,18 @@ def failed_hosts(run: Path) -> frozenset[str]:
         for host, by_phase in document(run / "phases.json").items()
         if isinstance(by_phase, dict) and "serve" not in by_phase
     )
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,17 +9,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
-from provision.core.formatting import format_bytes
+from provision.core.formatting import GIB, format_bytes
 from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.records import PhaseResult
+from provision.core.redaction import redact
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
-from provision.report.live_words import ending, printable_line
 from verify.printable import printable, unguarded
-
-if TYPE_CHECKING:
-    from provision.core.models.records import PhaseResult
 
 BYTES_EVERY_S = 10.0
 """Minimum interval between two plain lines about one transfer."""
@@ -165,3 +163,23 @@ class PlainProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+
+def report_progress(what: str, done: int, total: int) -> None:
+    """Print the bytes done of all, over the line before."""
+    if sys.stderr.isatty() and total:
+        end = "\n" if done >= total else ""
+        stream = unguarded(sys.stderr)
+        stream.write(f"\r{printable(what)} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+        stream.flush()
+
+
+def ending(result: PhaseResult) -> str:
+    """Return how a phase ended: `ok, changed` or `failed: no space left`."""
+    word = f"{result.status}, changed" if result.changed else result.status
+    return f"{word}: {printable_line(result.text)}" if result.text and result.status != "ok" else word
+
+
+def printable_line(text: str) -> str:
+    """Return any text as one redacted, printable line."""
+    return redact(clean(text))

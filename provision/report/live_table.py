@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,11 +22,8 @@ from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
-from provision.report.live_words import printable_line
+from provision.report.live import printable_line
 from verify.printable import printable
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0

@@ -19,7 +19,7 @@ from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 DISK_FACTOR = 8
 """A host gets files before their installed size is known only when its disks have this many times their packed size free.

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import Exit, FirstlightError, TransportError
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
+from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out
@@ -21,18 +24,52 @@ from provision.phases.stage import Store
 from provision.report.live import Progress
 from provision.run.background import Background, BackgroundTask
 from provision.run.host_sessions import HostSessions
-from provision.run.options import RunOptions
-from provision.run.outcomes import Outcomes
+from provision.run.left_out import LeftOut
 from provision.run.phase_results import PhaseResultsFile
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
 
-if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
-    from provision.run.left_out import LeftOut
-
 T = TypeVar("T")
 StateT = TypeVar("StateT")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a command that its phases read."""
+
+    command: str = ""
+    """What the person typed after `./firstlight`."""
+    limited: bool = False
+    """Whether `--limit` may have left hosts of the inventory out."""
+    find_gateways: Callable[[], Sequence[Host]] = tuple
+    """Returns the gateways of the inventory, also those that `--limit` left out."""
+    first: frozenset[str] = frozenset()
+    """Hosts that failed in the run before: they start first, since they decide when this run ends."""
+    refresh: bool = False
+    """Whether `stage` asks for newer releases."""
+    client: ClientSettings | None = None
+    """Index settings that `stage` uses instead of the user's."""
+
+
+@dataclass
+class Outcomes:
+    """Mappings by host name, which phases add to."""
+
+    results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
+    facts: dict[str, HostFacts] = field(default_factory=dict)
+    """The newest facts of each host, as the run's folder has them."""
+    checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The newest check document of each host."""
+    removed: set[str] = field(default_factory=set)
+    """Hosts that this run removed the product from."""
+    entered: dict[PhaseName, float] = field(default_factory=dict)
+    """Seconds from the start of the run to the start of a phase."""
+    failures: set[Exit] = field(default_factory=set)
+    """Exit codes of what failed so far."""
+
+    def has_failed(self, name: str) -> bool:
+        """Return whether a phase failed for a host."""
+        return any(result.has_failed for result in self.results.get(name, {}).values())
 
 
 @dataclass

@@ -6,16 +6,14 @@ part of its results is new, and at the end of each phase. events.jsonl has every
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.json_text import indented
+from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
-    from provision.core.models.records import PhaseResult
 
 ALWAYS = 32
 """Up to this number of results the file is written with each."""

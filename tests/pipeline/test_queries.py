@@ -13,7 +13,7 @@ from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
 from provision.pipeline.runner import execute, unfinished
-from provision.report.history import pruning, run_list
+from provision.report.history import retention, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
 from provision.report.history.show import summary_text
@@ -93,7 +93,7 @@ def test_every_run_has_the_inventory_of_the_installation(request_: CommandReques
 
 
 def test_only_the_newest_queries_stay(request_: CommandRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "SLACK", 1)
+    monkeypatch.setattr(retention, "SLACK", 1)
     for number in range(KEEP_QUERIES):
         folder = RunFolder(request_.logs / QUERIES / f"20250101T0000{number:02}Z")
         folder.write("run.json", {"pid": 0, "pid_start": 1})

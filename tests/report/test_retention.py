@@ -14,9 +14,18 @@ from typer.testing import CliRunner
 from provision.cli.logs import app
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
-from provision.report.history import pruning
-from provision.report.history.pruning import prune, prune_quietly, render
-from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, PastRun, decide, green_hosts
+from provision.report.history import retention
+from provision.report.history.retention import (
+    GREEN_FILE,
+    KEEP_MIB,
+    KEEP_RUNS,
+    PastRun,
+    decide,
+    green_hosts,
+    prune,
+    prune_quietly,
+    render,
+)
 from provision.report.history.runs import document, names
 from tests.report.sample import CPU_STACK, Folder, check, host
 
@@ -148,7 +157,7 @@ def test_a_folder_that_cannot_be_removed_is_reported_and_stops_nothing(
 
 
 def test_the_automatic_removal_waits_until_there_are_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "KEEP_RUNS", 10)
+    monkeypatch.setattr(retention, "KEEP_RUNS", 10)
     for number in range(11):
         RunFolder(_made(tmp_path, number)).write("run.json", {})
     prune_quietly(tmp_path)

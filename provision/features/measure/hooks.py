@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned_floors import with_records
 from provision.features.measure.page import comparisons
-from provision.report.page.section import Section
+from provision.report.page.view import Section
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 

@@ -12,8 +12,7 @@ from provision.features.peers.distribution import Distribution
 from provision.features.peers.relay import FIRST
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sending import in_order
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes, in_order
 
 
 def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:

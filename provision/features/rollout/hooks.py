@@ -13,7 +13,7 @@ from provision.features.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline.diagnosis import EarlierRun, failed_result, source_of_run
 from provision.pipeline.runner import RunOutcome
-from provision.report.page.section import Section
+from provision.report.page.view import Section
 from provision.report.run_files import results_of
 
 PAGE = Path(__file__).with_name("page.html")

@@ -17,8 +17,7 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.host_changes import missing_files
 from provision.run.results import InstalledHosts, StagedHosts
-from provision.run.sending import Sending, in_order
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, SentBytes, in_order
 
 SEND_DEADLINE_S = 4 * 3600.0
 

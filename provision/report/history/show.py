@@ -7,7 +7,7 @@ from pathlib import Path
 from provision.core.errors import UsageError
 from provision.core.json_text import parse_object
 from provision.core.run_folder import RunFolder
-from provision.report import json_form, summarise, text
+from provision.report import summarise, text
 from provision.report.history.runs import document, find, run_status
 from provision.report.screen import first_screen_of
 
@@ -23,7 +23,7 @@ def summary_text(logs: Path, run: str | None = None, *, full: bool = False, as_j
     if shown is None:
         require_end(folder)
         summary = summarise(RunFolder(folder), interrupted=run_status(folder) == "killed")
-        shown = json_form.render(summary) if as_json else text.render(summary)
+        shown = summary.model_dump_json(indent=2) if as_json else text.render(summary)
     return (shown if full or as_json else first_screen_of(shown, run)).rstrip("\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from provision.core.models.records import HostDifference, Summary
@@ -11,18 +12,21 @@ from provision.report import wording
 from provision.report.group import group_endpoints, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
+from provision.report.page.charts import series_charts, startup
 from provision.report.page.classes import HostsClass, classes
-from provision.report.page.figures import FigureRow, figure_rows
+from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, load_rows
 from provision.report.page.gpus import GpuTable, gpu_table
 from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
-from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
-from provision.report.page.load import CHECK as LOAD_CHECK
-from provision.report.page.load import COLUMNS, load_rows
+from provision.report.page.hosts import (
+    HostLine,
+    StateCount,
+    Tone,
+    checks_in_words,
+    host_lines,
+    read_clock,
+    state_counts,
+)
 from provision.report.page.plot import Chart
-from provision.report.page.section import Section
-from provision.report.page.series import series_charts
-from provision.report.page.startup import startup
-from provision.report.page.timeline import read_clock
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
@@ -30,6 +34,29 @@ MAP_FROM = 12
 BEYOND = "Figures beyond their bounds"
 GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
+TITLES = {
+    "failed": "What failed",
+    "endpoint": "Endpoint",
+    "warnings": "Warnings",
+    "next": "Next",
+    "hosts": "Hosts",
+    "gpus": "GPUs",
+    "serving": "Serving",
+    "changes": "Since the last green run",
+    "measured": "Measured",
+    "checks": "Checks",
+    "stack": "Versions",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A template of the feature, and its values."""
+
+    id: str
+    title: str
+    template: Path
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +88,7 @@ class Page:
     measure: str | None
     """The command that measures the load."""
 
-    LOAD_COLUMNS = tuple(COLUMNS.values())
+    LOAD_COLUMNS = tuple(LOAD_COLUMNS.values())
     GPUS_SHOWN = GPUS_SHOWN
     BEYOND = BEYOND
     MAP_FROM = MAP_FROM
@@ -114,21 +141,6 @@ class Page:
             ("Figures within their bounds", tuple(row for row in self.figures if row.bound and not row.beyond)),
             ("Figures without a bound", tuple(row for row in self.figures if not row.bound)),
         )
-
-
-TITLES = {
-    "failed": "What failed",
-    "endpoint": "Endpoint",
-    "warnings": "Warnings",
-    "next": "Next",
-    "hosts": "Hosts",
-    "gpus": "GPUs",
-    "serving": "Serving",
-    "changes": "Since the last green run",
-    "measured": "Measured",
-    "checks": "Checks",
-    "stack": "Versions",
-}
 
 
 def view(

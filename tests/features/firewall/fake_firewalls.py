@@ -25,8 +25,7 @@ from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed
 from provision.report.live import open_progress
 from provision.run import playbooks
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
 STATE = {"readiness": {"served_name": "m", "host": "0.0.0.0", "port": 8000, "supervisor": "systemd", "unit": "u"}}

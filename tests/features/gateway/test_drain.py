@@ -27,8 +27,7 @@ from provision.features.gateway import operations, restarts
 from provision.features.gateway.restarts import Restarts
 from provision.pipeline import CommandRequest
 from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
 from tests.fleet.command_runner import CommandRunner

@@ -29,10 +29,9 @@ from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
 from provision.report.live import open_progress
 from provision.report.text import describe_transfers
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 SIZE = 1000
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=SIZE, kind="wheel")

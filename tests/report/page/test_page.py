@@ -7,8 +7,8 @@ from pathlib import Path
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
+from provision.report.page import render_page
 from provision.report.page.highlights import warnings
-from provision.report.page.template import render
 from provision.report.page.view import Page, view
 from tests.report.page import fleets
 from tests.report.sample import GPU_STACK, Folder, check, document, host, result
@@ -55,7 +55,7 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
     first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {reason}")
-    assert reason in render(page=view(summary, []))
+    assert reason in render_page(page=view(summary, []))
 
 
 def test_hosts_that_cannot_communicate_are_not_reported_as_different(content: Page) -> None:
