@@ -33,6 +33,8 @@ class CommandRequest:
     """How hosts are changed batch by batch; all at once when None."""
     verbose: bool = False
     """Whether every detail is printed."""
+    as_json: bool = False
+    """Whether the command prints one JSON document."""
     arguments: tuple[str, ...] = ()
     invocation: Invocation = field(default_factory=Invocation)
     """What a suggested command has to repeat."""

@@ -75,7 +75,6 @@ def diagnose_host(
     request: CommandRequest,
     *,
     top: int,
-    as_json: bool,
     apply: bool,
     agree: Callable[[str], bool],
     exit_code: bool = False,
@@ -85,7 +84,6 @@ def diagnose_host(
     Args:
         request: The command.
         top: How many findings are printed at most.
-        as_json: Whether one JSON document is printed.
         apply: Whether the first cause is removed, where that is safe.
         agree: Asks for consent to a change.
         exit_code: Whether a finding that stays is an exit code of its own.
@@ -101,14 +99,14 @@ def diagnose_host(
     outcome = execute(request, (PROBE_IN_FULL, step))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     [first] = found
     sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
-    if not as_json:
+    if not request.as_json:
         write_stdout(request.invocation.complete(first.text(top=top)))
     done = repair.repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
-    if as_json:
+    if request.as_json:
         document = first.document(top=top)
         write_stdout(json.dumps([{**document, "applied": done.document()} if done else document], indent=2))
     elif done:

@@ -28,7 +28,6 @@ from provision.core.run_folder import require_writable
 from provision.fleet.ssh import Session
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
-from provision.phases.verify.selection import Picked
 from provision.phases.verify.step import CheckOptions, verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
@@ -44,7 +43,7 @@ from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, Serve
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
 from verify.printable import printable
-from verify.records import EXIT_CODES, Level, worst_status
+from verify.records import EXIT_CODES, worst_status
 from verify.runner.junit import junit
 
 READ_DEADLINE_S = 60.0
@@ -57,7 +56,6 @@ def verify(
     request: CommandRequest,
     options: CheckOptions,
     *,
-    as_json: bool,
     junit_file: Path | None = None,
     check_hosts: Callable[[RunContext, ProbedHosts, CheckOptions], CheckedHosts] = verify_live,
 ) -> int:
@@ -66,7 +64,6 @@ def verify(
     Args:
         request: The command.
         options: Which checks run.
-        as_json: Whether one JSON document is printed.
         junit_file: Where a JUnit report is written too.
         check_hosts: Checks the hosts, or some of them.
 
@@ -84,7 +81,7 @@ def verify(
         request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
     )
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
@@ -95,7 +92,7 @@ def verify(
     conclusion = outcome.result.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in outcome.result.left_out]
     unreached = len(documents) < len(asked)
-    if as_json:
+    if request.as_json:
         others = {host.name for host in outcome.hosts} - {host.name for host in asked}
         missing = without_answer(outcome.summary, documents.keys() | others)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
@@ -119,16 +116,6 @@ def verify(
 
 def _is_green(records: list[CheckRecord]) -> bool:
     return all(record.status in ("ok", "skip") for record in records)
-
-
-def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
-    """Print the checks of a level with their descriptions. No host is asked.
-
-    Raises:
-        UsageError: A check is unknown.
-    """
-    write_stdout(picked.listed(level, as_json=as_json))
-    return Exit.OK
 
 
 def print_checks(records: list[CheckRecord]) -> None:
@@ -168,10 +155,10 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
     return table
 
 
-def serve(request: CommandRequest, *, as_json: bool = False) -> int:
+def serve(request: CommandRequest) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
     outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
-    print_summary(outcome, as_json=as_json)
+    print_summary(outcome)
     return outcome.exit_code
 
 
@@ -190,7 +177,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
     return phase_serve.serve(context, verified, again=staged.up_to_date)
 
 
-def status(request: CommandRequest, *, as_json: bool) -> int:
+def status(request: CommandRequest) -> int:
     """Print what is installed and serving, as the probe and features say."""
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
@@ -200,7 +187,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
     }
-    if as_json:
+    if request.as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
@@ -228,25 +215,25 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def stop(request: CommandRequest, *, as_json: bool = False) -> int:
+def stop(request: CommandRequest) -> int:
     """Stop the service on every host; print a line a host, or the summary as JSON."""
-    return _run_and_report(request, "stop", "serve", as_json=as_json)
+    return _run_and_report(request, "stop", "serve")
 
 
-def uninstall(request: CommandRequest, *, as_json: bool = False) -> int:
+def uninstall(request: CommandRequest) -> int:
     """Remove everything of this product from every host; print what remains there and here, or the summary as JSON."""
-    code = _run_and_report(request, "uninstall", "install", as_json=as_json)
-    if not as_json:
+    code = _run_and_report(request, "uninstall", "install")
+    if not request.as_json:
         write_stdout(controller_remains(request.logs))
     return code
 
 
-def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
+def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) -> int:
     scope: Scope = "all" if playbook == "uninstall" else "provisioned"
     step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
     outcome = execute(request, (PROBE, step))
-    if as_json:
-        print_summary(outcome, as_json=True)
+    if request.as_json:
+        print_summary(outcome)
         return outcome.exit_code
     results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
     for host in outcome.summary.hosts:
@@ -302,13 +289,12 @@ def _line(result: PhaseResult, playbook: str) -> str:
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
-def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = False) -> int:
+def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     """Switch to an earlier release, restart, and prove it; print the summary.
 
     Args:
         request: The command.
         to: Digest of the release; None for the one before.
-        as_json: Whether the summary is printed as one JSON document.
 
     Returns:
         The exit code.
@@ -319,7 +305,7 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
     features.call("rolled_back", request.logs, outcome)
-    print_summary(outcome, as_json=as_json)
+    print_summary(outcome)
     return outcome.exit_code
 
 

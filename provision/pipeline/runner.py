@@ -141,6 +141,8 @@ class RunOutcome:
     hosts: tuple[Host, ...]
     texts: Mapping[str, str]
     """The summary by the name of its file in the run's folder."""
+    as_json: bool = False
+    """Whether one JSON document is printed."""
 
 
 def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
@@ -167,7 +169,8 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         hosts = tuple(context.inventory.hosts)
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
-    return RunOutcome(summary, exit_code(summary, context.outcomes.failures), context.result, hosts, texts)
+    code = exit_code(summary, context.outcomes.failures)
+    return RunOutcome(summary, code, context.result, hosts, texts, request.as_json)
 
 
 def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:

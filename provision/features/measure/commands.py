@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.cli.options import CHANGED, HOSTS, JsonOption, asked, takes
 from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
 
@@ -20,7 +20,7 @@ class Mode(StrEnum):
     COMPILED = "compiled"
 
 
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def compare(
     *,
     backend: Annotated[
@@ -40,8 +40,6 @@ def compare(
         ),
     ] = None,
     prefix: PrefixOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
@@ -56,8 +54,7 @@ def compare(
     option = "--backend" if backend else "--mode"
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
-    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
+    raise typer.Exit(compare_choices(asked("verify", prefix=prefix, **options), words=words))
 
 
 def upgrade(
