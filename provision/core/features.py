@@ -9,7 +9,7 @@
 | hook | what it is for |
 |---|---|
 | `open_bundle(request)` | verifies a bundle and returns the index settings and overrides that it gives a run |
-| `sent_early(context, planned, hosts)` | returns the hosts that get files while others are still staged |
+| `sent_early(planned, hosts)` | returns the hosts that get files while others are still staged |
 | `sending(context, planned, files)` | returns how files reach the hosts of a run, in place of the controller's own sending |
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
 | `span_member(span, settings, name, agreed, prefix, devices)` | returns a host's part in a span (`provision/phases/serve/command_line.py`) |

@@ -94,7 +94,6 @@ def open_run(
                 command=command,
                 limited=request.limit is not None,
                 find_gateways=partial(_gateways, request, inventory),
-                first=failed_hosts(request.logs / before) if before else frozenset(),
                 refresh=request.refresh,
                 client=client,
             ),
@@ -263,15 +262,6 @@ def unfinished(logs: Path) -> str | None:
     if not header or (latest / "summary.json").exists() or is_running(header):
         return None
     return str(header.get("run"))
-
-
-def failed_hosts(run: Path) -> frozenset[str]:
-    """Return the hosts of an earlier run that did not reach its last phase."""
-    return frozenset(
-        host
-        for host, by_phase in document(run / "phases.json").items()
-        if isinstance(by_phase, dict) and "serve" not in by_phase
-    )
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

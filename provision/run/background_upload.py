@@ -42,7 +42,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
     if not bare:
         return None
     for hook in features.hooks("sent_early"):
-        bare = hook(context, planned, bare)
+        bare = hook(planned, bare)
     context.background.file_listener = upload = BackgroundUpload(context, planned, bare)
     return upload
 

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -43,8 +43,6 @@ class RunOptions:
     """Whether `--limit` may have left hosts of the inventory out."""
     find_gateways: Callable[[], Sequence[Host]] = tuple
     """Returns the gateways of the inventory, also those that `--limit` left out."""
-    first: frozenset[str] = frozenset()
-    """Hosts that failed in the run before: they start first, since they decide when this run ends."""
     refresh: bool = False
     """Whether `stage` asks for newer releases."""
     client: ClientSettings | None = None
@@ -222,7 +220,6 @@ class RunContext:
                 host=host.name,
                 call=partial(call_and_rest, host),
                 deadline_s=deadline_s,
-                priority=int(host.name in self.options.first),
                 cancel=partial(cancel, host) if cancel else self.session(host).close,
             )
             for host in hosts
@@ -231,8 +228,6 @@ class RunContext:
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
                 self.fail(name, phase, outcome.error, time.monotonic() - started)
-        if phase == "probe":
-            self.run.write("dispatch.json", asdict(done.stats))
         return done.values
 
     @contextmanager

@@ -80,11 +80,6 @@ class SentBytes:
             self.transfers = seen.model_copy(update={**sums, **lists})
 
 
-def in_order(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
-    """Return hosts in the order in which their transfers begin: those that failed in the run before come first."""
-    return sorted(hosts, key=lambda host: host.name not in context.options.first)
-
-
 @dataclass(frozen=True)
 class Sent:
     """How the files of a host came to it."""

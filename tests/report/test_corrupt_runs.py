@@ -63,7 +63,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
-    "the next run": lambda logs: (runner.unfinished(logs), runner.failed_hosts(logs / DAMAGED)),
+    "the next run": runner.unfinished,
     "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
     "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
@@ -101,7 +101,7 @@ def copied(sound: Path) -> Iterator[Path]:
 
 FILES = (
     "run.json", "events.jsonl", "phases.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
-    "serve/a.json", "compare/a.json", "findings/a.json", "host_comparison.json", "dispatch.json", "summary.json", "summary.txt",
+    "serve/a.json", "compare/a.json", "findings/a.json", "host_comparison.json", "summary.json", "summary.txt",
 )  # fmt: skip
 CONTENTS = {
     "no UTF-8": b'{"kind": "\xff\xfe"}\n',

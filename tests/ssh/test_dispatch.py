@@ -36,8 +36,8 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-5, 5), max_size=30), st.integers(1, 8))
-def test_every_task_has_its_outcome_and_the_limit_holds(priorities: list[int], limit: int) -> None:
+@given(st.integers(0, 30), st.integers(1, 8))
+def test_every_task_has_its_outcome_and_the_limit_holds(number_of_tasks: int, limit: int) -> None:
     lock = threading.Lock()
     now, most = 0, 0
 
@@ -53,7 +53,7 @@ def test_every_task_has_its_outcome_and_the_limit_holds(priorities: list[int], l
             raise ValueError(number)
         return number
 
-    tasks = [Task(str(number), partial(call, number), priority) for number, priority in enumerate(priorities)]
+    tasks = [Task(str(number), partial(call, number)) for number in range(number_of_tasks)]
     done = fan_out(tasks, limit=limit)
     assert list(done.outcomes) == [task.host for task in tasks]
     assert most <= limit
@@ -61,16 +61,12 @@ def test_every_task_has_its_outcome_and_the_limit_holds(priorities: list[int], l
     assert {host: str(error) for host, error in done.errors.items()} == {
         str(n): str(n) for n in range(0, len(tasks), 3)
     }
-    assert done.stats.tasks == len(tasks)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-5, 5), max_size=20))
-def test_higher_priorities_go_first_and_equal_ones_in_order(priorities: list[int]) -> None:
+def test_tasks_begin_in_the_order_given() -> None:
     order: list[int] = []
-    tasks = [Task(str(number), partial(order.append, number), priority) for number, priority in enumerate(priorities)]
-    fan_out(tasks, limit=1)
-    assert order == sorted(range(len(priorities)), key=lambda number: (-priorities[number], number))
+    fan_out([Task(str(number), partial(order.append, number)) for number in range(20)], limit=1)
+    assert order == list(range(20))
 
 
 def test_a_failed_connection_is_tried_again_before_all_other_tasks() -> None:
@@ -88,17 +84,6 @@ def test_a_failed_connection_is_tried_again_before_all_other_tasks() -> None:
     assert done.outcomes["flaky"].tries == 2
     # Its back-off ended while the next task ran, so it did not queue behind the rest.
     assert order.index("flaky", 1) <= 3
-    assert (done.stats.tasks, done.stats.retries) == (8, 1)
-
-
-def test_the_time_in_the_queue_counts_the_tasks_before() -> None:
-    calls = {"first": lambda: time.sleep(0.05), "second": lambda: None}
-    done = fan_out([Task(name, call) for name, call in calls.items()], limit=1)
-    first, second = done.outcomes["first"], done.outcomes["second"]
-    assert second.queued_s >= first.run_s
-    assert second.wait_s <= second.queued_s
-    assert done.stats.queued_p99_ms == second.queued_s * 1000
-    assert done.stats.wait_p99_ms <= done.stats.queued_p99_ms
 
 
 def test_retries_end() -> None:
@@ -137,7 +122,7 @@ def test_a_call_that_does_not_end_keeps_no_other_host_waiting() -> None:
 
 def test_without_tasks_nothing_happens() -> None:
     done: FanOut[None] = fan_out([])
-    assert (done.outcomes, done.stats.tasks, done.stats.wait_p99_ms) == ({}, 0, 0.0)
+    assert done.outcomes == {}
 
 
 def test_a_host_given_twice_is_an_error() -> None:

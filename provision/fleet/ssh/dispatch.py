@@ -1,4 +1,4 @@
-"""Parallel work on many hosts: concurrency limit, priorities, deadlines, and retries of broken connections.
+"""Parallel work on many hosts: concurrency limit, deadlines, and retries of broken connections.
 
 Each task has a thread of its own. A pool's threads would not do: what no longer answers after its deadline must neither keep
 another host waiting nor the program from ending. A task whose connection failed keeps its slot for the next attempt, because
@@ -15,10 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.quantile import quantile
 from provision.fleet.ssh.errors import AuthenticationError
 
 T = TypeVar("T")
@@ -35,11 +34,10 @@ TICK_S = 0.25
 
 @dataclass(frozen=True)
 class Task(Generic[T]):
-    """Work on one host. Higher priorities go first; equal ones in the order given."""
+    """Work on one host."""
 
     host: str
     call: Callable[[], T]
-    priority: int = 0
     deadline_s: float = 600.0
     """Deadline of one attempt in seconds, from its dispatch."""
     retries: int = 2
@@ -50,17 +48,12 @@ class Task(Generic[T]):
 
 @dataclass(frozen=True)
 class TaskOutcome(Generic[T]):
-    """Result of a task: a value or an error. Times in seconds."""
+    """Result of a task: a value or an error."""
 
     host: str
     value: T | None = None
     error: BaseException | None = None
     tries: int = 0
-    wait_s: float = 0.0
-    """Time that the last attempt was ready while its slot was free."""
-    run_s: float = 0.0
-    queued_s: float = 0.0
-    """Time from when the last attempt was ready until it was dispatched, with the tasks before it in the queue."""
 
     def result(self) -> T:
         """Return the value, or raise the error."""
@@ -70,30 +63,10 @@ class TaskOutcome(Generic[T]):
 
 
 @dataclass(frozen=True)
-class FanOutStats:
-    """Figures over all attempts."""
-
-    tasks: int
-    retries: int
-    """Attempts after the first one of a task."""
-    seconds: float
-    wait_p50_ms: float
-    """Of the time that a ready attempt waited while its slot was free."""
-    wait_p99_ms: float
-    queued_p50_ms: float
-    """Of the time from ready until dispatched, with the tasks before it in the queue."""
-    queued_p99_ms: float
-    run_p50_ms: float
-    run_p99_ms: float
-    tasks_per_s: float
-
-
-@dataclass(frozen=True)
 class FanOut(Generic[T]):
-    """All results, by host in the order given, and the figures."""
+    """All results, by host in the order given."""
 
     outcomes: Mapping[str, TaskOutcome[T]]
-    stats: FanOutStats
 
     @property
     def values(self) -> dict[str, T]:
@@ -131,10 +104,9 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
-    started = time.monotonic()
     ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
     jobs = [_Job(task, ended) for task in tasks]
-    waiting = deque(sorted(jobs, key=lambda job: -job.task.priority))
+    waiting = deque(jobs)
     running: set[_Job[T]] = set()
     try:
         while waiting or running:
@@ -150,16 +122,8 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         until = time.monotonic() + GRACE_S
         while any(job.is_running for job in jobs) and time.monotonic() < until:
             time.sleep(0.05)
-        raise FanOutInterrupted(_fan_out(jobs, time.monotonic() - started)) from None
-    return _fan_out(jobs, time.monotonic() - started)
-
-
-class _Attempt(NamedTuple):
-    """Times of one attempt in seconds, as in TaskOutcome."""
-
-    wait_s: float
-    run_s: float
-    queued_s: float
+        raise FanOutInterrupted(_fan_out(jobs)) from None
+    return _fan_out(jobs)
 
 
 class _Job(Generic[T]):
@@ -168,16 +132,14 @@ class _Job(Generic[T]):
     def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
         self.task = task
         self.outcome = TaskOutcome[T](task.host, error=Cancelled(f"host {task.host}: interrupted"))
-        self.attempts: list[_Attempt] = []
+        self._tries = 0
         self._ended = ended
-        self._ready_at = self._slot_at = time.monotonic()
         self._started_at: float | None = None
         self._lock = threading.Lock()
         self._is_cancelled = threading.Event()
 
     def start(self) -> None:
         """Work on the task in a thread, which gives the job to the queue of ended ones."""
-        self._slot_at = time.monotonic()
         threading.Thread(target=self._work, daemon=True, name="firstlight-fan-out").start()
 
     def _work(self) -> None:
@@ -187,10 +149,8 @@ class _Job(Generic[T]):
             self._started_at = time.monotonic()
             value, error = _attempt(self.task.call)
             self._record(value, error)
-            tries = len(self.attempts)
-            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-            self._ready_at = self._slot_at = time.monotonic() + pause
-            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
+            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self._tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+            is_done = not _is_retryable(error) or self._tries > self.task.retries or self._is_cancelled.wait(pause)
         self._ended.put(self)
 
     def _record(self, value: T | None, error: BaseException | None) -> None:
@@ -198,10 +158,9 @@ class _Job(Generic[T]):
         with self._lock:
             if self._started_at is None:
                 return
-            started_at, self._started_at = self._started_at, None
-            times = _Attempt(started_at - self._slot_at, time.monotonic() - started_at, started_at - self._ready_at)
-            self.attempts.append(times)
-            self.outcome = TaskOutcome(self.task.host, value, error, len(self.attempts), **times._asdict())
+            self._started_at = None
+            self._tries += 1
+            self.outcome = TaskOutcome(self.task.host, value, error, self._tries)
 
     @property
     def is_running(self) -> bool:
@@ -245,26 +204,6 @@ def _is_retryable(error: BaseException | None) -> bool:
     return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
-def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:
-    """Return results in the order of the tasks, and the figures."""
-    attempts = [attempt for job in jobs for attempt in job.attempts]
-
-    def ms(times: Sequence[float], share: float) -> float:
-        return quantile(sorted(times), share) * 1000
-
-    waits, runs, queued = ([attempt[place] for attempt in attempts] for place in range(3))
-    return FanOut(
-        {job.task.host: job.outcome for job in jobs},
-        FanOutStats(
-            tasks=len(attempts),
-            retries=sum(max(0, len(job.attempts) - 1) for job in jobs),
-            seconds=seconds,
-            wait_p50_ms=ms(waits, 0.5),
-            wait_p99_ms=ms(waits, 0.99),
-            queued_p50_ms=ms(queued, 0.5),
-            queued_p99_ms=ms(queued, 0.99),
-            run_p50_ms=ms(runs, 0.5),
-            run_p99_ms=ms(runs, 0.99),
-            tasks_per_s=len(attempts) / seconds if seconds else 0.0,
-        ),
-    )
+def _fan_out(jobs: Sequence[_Job[T]]) -> FanOut[T]:
+    """Return results in the order of the tasks."""
+    return FanOut({job.task.host: job.outcome for job in jobs})
