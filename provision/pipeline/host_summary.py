@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
+from provision.core.models.base import Record
 from provision.core.models.records import AttentionProof, HostSummary, ServeRecord, Summary
 from provision.core.models.stack import Stack
 from provision.core.redaction import scrub
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.report import text
-from provision.report.run_files import Verification, verification
+from provision.report.run_files import own_verification
 from provision.report.summary_builder import verdict
 from provision.run.context import RunContext
+
+R = TypeVar("R", bound=Record)
 
 NAME = "logs/summary.txt"
 RECORDS = ("current/stack.json", "verify/ready.json", "verify/last.json")
@@ -108,7 +111,11 @@ def with_records(
         proof: The newest proof of its service, which holds for the release that it proved.
         checks: The document of its newest checks.
     """
-    found, served, verified = _stack(scrub(stack)), _proof(scrub(proof)), _checks(scrub(checks))
+    found, served, verified = (
+        _valid(Stack, scrub(stack)),
+        _valid(ServeRecord, scrub(proof.get("record"))),
+        own_verification(scrub(checks)),
+    )
     update: dict[str, Any] = {"stack": found}
     if host.serve is None and found is not None and found.vllm is not None:
         is_stopped = host.state == "stopped"
@@ -120,22 +127,8 @@ def with_records(
     return host.model_copy(update=update)
 
 
-def _stack(document: Any) -> Stack | None:
+def _valid(kind: type[R], document: Any) -> R | None:
     try:
-        return Stack.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError:
         return None
-
-
-def _proof(document: Any) -> ServeRecord | None:
-    try:
-        return ServeRecord.model_validate(document.get("record"))
-    except ValidationError:
-        return None
-
-
-def _checks(document: Any) -> Verification:
-    try:
-        return verification(document)
-    except (ValueError, AttributeError, TypeError):
-        return Verification()

@@ -12,7 +12,7 @@ from provision.core.run_folder import RunFolder
 from provision.report import markdown, run_files, summary_builder, text
 from provision.report.difference import since_green
 from provision.report.group import group_hosts
-from provision.report.history.retention import GREEN_FILE, green_hosts
+from provision.report.history.runs import GREEN_FILE
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
@@ -52,6 +52,5 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.
         write_atomically(run.path(name), as_typed(content), durable=name == "summary.json")
-    hosts = [{**vars(host), "checks": [vars(check) for check in host.checks]} for host in summary.hosts]
-    run.write(GREEN_FILE, sorted(green_hosts({"hosts": hosts})))
+    run.write(GREEN_FILE, sorted(host.name for host in summary.hosts if summary_builder.is_green(host)))
     return texts

@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from provision.core.models.records import GREEN_STATES, HostDifference
+from provision.core.models.records import HostDifference
 from provision.report.difference import rules
 from provision.report.difference.compare import differences
 from provision.report.difference.records import FigureKey, HostRecords, read_records
 from provision.report.difference.rules import Span
-from provision.report.history.runs import document, find, names, order
+from provision.report.history.runs import find, green_hosts, names, order
 
 
 def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
@@ -26,10 +26,9 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
         wanted = {host for host in hosts if len(found.get(host, ())) < rules.green_runs()}
         if not wanted:
             break
-        if order(name) >= order(run) or not _promises(logs / name, wanted):
-            continue
-        for host, entry in read_records(logs / name).hosts.items():
-            if host in wanted and entry.is_green:
+        green = wanted & green_hosts(logs / name) if order(name) < order(run) else ()
+        for host, entry in read_records(logs / name).hosts.items() if green else ():
+            if host in green:
                 found.setdefault(host, []).append(entry)
     return {host: replace(entries[0], spans=spans(entries)) for host, entries in found.items()}
 
@@ -42,15 +41,6 @@ def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
             low, high = found.get(key, (value, value))
             found[key] = (min(low, value), max(high, value))
     return found
-
-
-def _promises(folder: Path, wanted: Collection[str]) -> bool:
-    """Return whether a run's summary shows one of the hosts as green, so that its records are worth reading."""
-    try:
-        hosts = document(folder / "summary.json").get("hosts") or ()
-        return any(host["name"] in wanted and host["state"] in GREEN_STATES for host in hosts)
-    except (KeyError, TypeError):
-        return False
 
 
 def compare_runs(logs: Path, before: str | None = None, after: str | None = None) -> tuple[HostDifference, ...]:

@@ -6,26 +6,23 @@ A run needed for a later comparison always stays. One that is removed disappears
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from provision.core.folder_size import folder_bytes
 from provision.core.formatting import format_bytes
-from provision.core.json_text import parse
-from provision.core.models.records import GREEN_STATES
-from provision.report.history.runs import RunStatus, document, names, run_status
+from provision.report.history.runs import RunStatus, green_hosts, names, run_status
 from provision.report.layout import count, fold_names, table
 
 KEEP_RUNS = 100
 """Default number of runs: weeks of daily use."""
 KEEP_QUERIES = 30
 """Number of queries that are kept: the last ones, for a look at what they printed."""
-GREEN_FILE = "green.json"
-"""The green hosts of a run. Its summary has them too, and takes 0.05 s to read for fifty hosts."""
 KEEP_MIB = 2048
 """Default total size; a run contains text only."""
+SLACK = 1.1
+"""Factor by which the number of runs may exceed the limit before `prune_quietly` reads all of them."""
 MIB = 2**20
 _LEAVING = ".leaving-"
 """Prefix of a run that is being removed; no command lists it."""
@@ -91,24 +88,6 @@ def _protected(past: PastRun, first_green: list[str], *, is_newest: bool) -> str
     return "the newest run" if is_newest else None
 
 
-def green_hosts(summary: Mapping[str, Any]) -> frozenset[str]:
-    """Return the hosts that a summary.json of any release shows as green."""
-    try:
-        return frozenset(str(host["name"]) for host in summary.get("hosts") or () if _is_green(host))
-    except (KeyError, TypeError, AttributeError):
-        return frozenset()
-
-
-def _is_green(host: Mapping[str, Any]) -> bool:
-    concerns = (*(host.get("warnings") or ()), *(host.get("deviations") or ()))
-    checks = {check["status"] for check in host.get("checks") or ()}
-    return host["state"] in GREEN_STATES and bool(host.get("stack")) and not concerns and checks <= {"ok", "skip"}
-
-
-SLACK = 1.1
-"""Factor by which the number of runs may exceed the limit before `prune_quietly` reads all of them."""
-
-
 @dataclass(frozen=True)
 class Pruned:
     """Decisions, and problems while carrying them out."""
@@ -138,17 +117,7 @@ def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
 
 
 def _past(folder: Path) -> PastRun:
-    return PastRun(folder.name, run_status(folder), folder_bytes(folder), _green(folder))
-
-
-def _green(folder: Path) -> frozenset[str]:
-    try:
-        found = parse((folder / GREEN_FILE).read_bytes())
-        if isinstance(found, list):
-            return frozenset(map(str, found))
-    except (OSError, ValueError):  # a run of an earlier release, or without a summary
-        pass
-    return green_hosts(document(folder / "summary.json"))
+    return PastRun(folder.name, run_status(folder), folder_bytes(folder), green_hosts(folder))
 
 
 def _remove(logs: Path, run: str) -> str | None:
