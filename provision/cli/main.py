@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +13,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import catalog, chat, exit_status, logs, tool, verify, wheels
+from provision.cli import catalog, exit_status, logs, verify, wheels
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     CHANGED,
@@ -34,7 +37,9 @@ from provision.cli.options import (
     takes,
 )
 from provision.core import features
-from provision.core.errors import UsageError
+from provision.core.errors import Exit, UsageError
+from provision.core.folders import as_typed, product_path
+from provision.core.own_environment import differences
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -79,9 +84,69 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
-app.command()(chat.chat)
-app.command()(tool.init)
-app.command("self-check")(tool.self_check)
+
+
+@app.command()
+def chat(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="HOST", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
+        ),
+    ] = None,
+    inventory: InventoryOption = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="The longest answer, in tokens.")
+    ] = 256,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """Send a prompt to the model of a host, and print the answer as it is generated."""
+    from provision.pipeline import chat as pipeline
+
+    request = asked("chat", inventory=inventory, ask_become_pass=ask_become_pass)
+    raise typer.Exit(pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
+
+
+def _read() -> str | None:
+    """Return the next line of standard input; None at its end."""
+    is_typed = sys.stdin.isatty()
+    try:
+        return input("> " if is_typed else "")
+    except EOFError:
+        sys.stderr.write("\n" if is_typed else "")
+        return None
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is written; an existing file is kept.")],
+) -> None:
+    """Write a commented inventory of an example fleet, to be edited."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"`{folder}` exists already", hint="name a new folder, or an empty one")
+    shutil.copytree(product_path("inventory/example"), folder, dirs_exist_ok=True)
+    typer.echo(f"{folder}/ is written: enter your hosts in hosts.yml")
+    typer.echo(as_typed(f"./firstlight plan -i {shlex.quote(str(folder))}"))
+
+
+@app.command("self-check")
+def self_check() -> None:
+    """Compare the Python packages that this tool runs with against those that it was tested with."""
+    found = differences(product_path("requirements/run.txt").read_text(encoding="utf-8"))
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise typer.Exit(Exit.RED)
+    typer.echo("all packages are those that this release was tested with")
+
+
 for feature in features.modules("commands"):
     feature.add_to(app)
 
