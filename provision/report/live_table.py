@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
@@ -22,7 +21,7 @@ from provision.core.formatting import format_bytes
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.report.layout import clean, count, duration
-from provision.report.live import printable_line
+from provision.report.live import Progress, printable_line
 from verify.printable import printable
 
 APPEARS_AFTER_S = 0.4
@@ -54,7 +53,7 @@ class Row:
         return 2
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """Keeps the rows under one lock; a separate thread imports rich and draws."""
 
     shows_current = True
@@ -90,9 +89,6 @@ class LiveProgress:
         with self._lock:
             self._lines += [printable(line) for line in lines]
 
-    def detail(self, host: str, text: str) -> None:
-        """Show nothing: a table has no room for logs."""
-
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             row = self._row(host)
@@ -106,9 +102,7 @@ class LiveProgress:
         self._drawer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._drawer.join()
 

@@ -113,14 +113,7 @@ def verdict(
     quarantined = [host.state == "quarantined" for host in hosts]
     if quarantined and all(quarantined):
         return "red"
-    doubtful = (
-        unreadable
-        or any(quarantined)
-        or "warn" in compared
-        or any(
-            host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
-        )
-    )
+    doubtful = unreadable or "warn" in compared or any(quarantined) or any(host.has_warnings for host in hosts)
     return "amber" if doubtful else "green"
 
 

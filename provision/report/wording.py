@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from provision.catalog.versions import cuda_of
-from provision.core.models.records import CheckRecord, GatewayRecord, HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, Summary
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
@@ -94,7 +94,7 @@ def _short_states(summary: Summary, *, most_names: int) -> list[str]:
 
 def _some(state: str, names: list[str], *, most: int) -> str:
     """Return names of failed hosts, at most `most`."""
-    if not most or not is_bad(state):
+    if not most or state not in ENDED_BADLY:
         return ""
     return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
 
@@ -125,11 +125,6 @@ def _rest(summary: Summary) -> list[str]:
 def details(run: str | None = None) -> str:
     """Return the command that prints all of a summary: the newest run's, or that of a query or a run by its name."""
     return f"./firstlight logs show {run} --full" if run else "./firstlight logs show --full"
-
-
-def is_bad(state: str) -> bool:
-    """Return whether this state means failure."""
-    return state in ("unreachable", "failed", "interrupted")
 
 
 def facts_of_run(summary: Summary) -> str:
@@ -188,7 +183,7 @@ def proof(host: HostSummary) -> Iterable[str]:
 
 def wrong_groups(groups: Iterable[Group]) -> list[Group]:
     """Return groups of failed hosts."""
-    return [group for group in groups if is_bad(group.first.state)]
+    return [group for group in groups if group.first.state in ENDED_BADLY]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:

@@ -26,10 +26,13 @@ from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder, account
 from provision.report import summarise
 from provision.report.difference import since_green
+from provision.report.difference.text import sentence
 from provision.report.history.runs import find
 from provision.report.history.show import require_end
 from provision.report.layout import number
+from provision.report.page.hosts import evidence_lines
 from provision.report.page.view import Page, view
+from provision.report.wording import failures
 from verify.printable import printable
 
 NAME = "summary.html"
@@ -100,9 +103,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["number"] = number
-    made.filters["words"] = _words
-    made.filters["web"] = _web
+    own = {"failures": failures, "sentence": sentence, "evidence_lines": evidence_lines, "number": number}
+    made.filters |= own | {"words": _words, "web": _web}
     return made
 
 
