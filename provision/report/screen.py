@@ -14,7 +14,7 @@ from provision.report.failures import INDENT, failure_lines, failures, short_nam
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
-from provision.report.shell import command, rows
+from provision.report.shell import command, purposes_and_commands, rows
 from provision.report.summary_builder import describe_build
 
 LINES = 25
@@ -231,16 +231,12 @@ def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Scr
 
 def _next(summary: Summary, most: int, screen: Screen) -> list[str]:
     """What to type next, whole commands only: a cut one does not run."""
-    names = [purpose(entry) for entry in summary.next_commands]
-    widest = max(map(width, names), default=0)
     lines: list[str] = []
-    for name, entry in zip(names, summary.next_commands, strict=True):
-        # What follows the first line is indented already, or goes on in the first column, as the shell needs it.
-        first, *rest = command(entry, indent=" " * (LABEL + widest + 2))
+    for first, *rest in purposes_and_commands(summary.next_commands, LABEL):
         if rows([*lines, first, *rest]) > most:
             screen.cut.add("Next")
             break
-        lines += [f"{'' if lines else 'Next':<{LABEL}}{name.ljust(widest + 2)}{first.lstrip()}", *rest]
-    if names and not lines:
-        return _labelled("Next", [f"{names[0]}: the details have the command, which is long"])
+        lines += [f"{'' if lines else 'Next':<{LABEL}}{first}", *rest]
+    if summary.next_commands and not lines:
+        return _labelled("Next", [f"{purpose(summary.next_commands[0])}: the details have the command, which is long"])
     return lines
