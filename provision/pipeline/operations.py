@@ -260,8 +260,7 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         for host in context.hosts()
         if not there[host.name]
     }
-    playbooks.acquire_locks(context, probed, phase, present)
-    locked = [host for host in present if host.name in context.sessions.locks]
+    locked = playbooks.acquire_locks(context, probed, phase, present)
     ended = playbooks.run_playbook(
         context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
     )

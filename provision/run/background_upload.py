@@ -37,8 +37,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         and host.source_of("wheels") not in ("host", "path")
         and _is_bare(planned.facts[host.name].installed)
     ]
-    playbooks.acquire_locks(context, planned, "install", bare)
-    bare = [host for host in bare if host.name in context.sessions.locks]
+    bare = playbooks.acquire_locks(context, planned, "install", bare)
     if not bare:
         return None
     for hook in features.hooks("sent_early"):

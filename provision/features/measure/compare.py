@@ -69,8 +69,7 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         paths = probed.install_paths[host.name]
         return _measure(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
 
-    playbooks.acquire_locks(context, probed, "verify", context.hosts())
-    hosts = context.hosts()
+    hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
         documents = context.run_on_hosts("verify", hosts, call, deadline_s=COMPARE_S)
     except KeyboardInterrupt:

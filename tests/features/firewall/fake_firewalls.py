@@ -179,8 +179,9 @@ class Fleet:
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     one = Fleet(tmp_path)
 
-    def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> None:
+    def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> list[Host]:
         context.sessions.locks |= {host.name: Mock(spec=HostLock) for host in hosts}
+        return [*hosts]
 
     monkeypatch.setattr(RunContext, "session", lambda _, host: one.hosts[host.name])
     monkeypatch.setattr(playbooks, "run_playbook", one.run_playbook)
