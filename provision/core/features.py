@@ -14,7 +14,7 @@
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
 | `span_member(span, settings, name, agreed, prefix, devices)` | returns a host's part in a span (`provision/phases/serve/command_line.py`) |
 | `needs_full_probe(context)` | returns whether systemd's state and the listening ports of hosts are needed |
-| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/left_out.py`) |
+| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/context.py`) |
 | `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |

@@ -37,8 +37,7 @@ from provision.report.group import SEVERITY, merge_equal_records
 from provision.report.headlines import families
 from provision.report.shell import command
 from provision.run import playbooks
-from provision.run.context import RunContext
-from provision.run.left_out import left_out
+from provision.run.context import RunContext, left_out
 from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step

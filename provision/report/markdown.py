@@ -10,7 +10,7 @@ from provision.report.difference.text import grouped, sentence
 from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
-from provision.report.service_start import slowest_start
+from provision.report.wording import slowest_start
 from verify.records import inapplicable
 
 MOST_EVIDENCE = 4

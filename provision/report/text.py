@@ -23,8 +23,8 @@ from provision.report.group import (
 from provision.report.headlines import families
 from provision.report.layout import count, duration, fold_names, table, wrap
 from provision.report.screen import RULE, first_screen
-from provision.report.service_start import slowest_start
 from provision.report.shell import command, purposes_and_commands
+from provision.report.wording import slowest_start
 from verify.records import NEEDS, inapplicable
 
 MOST_REFUSALS = 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from provision.catalog.versions import cuda_of
 from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, Summary
@@ -14,7 +14,6 @@ from verify.records import NEEDS, NETWORK
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
 """Short forms for headlines that are too long; other states are short already."""
-
 STATE_WORDS = {
     "unreachable": "could not be reached",
     "failed": "failed",
@@ -29,17 +28,16 @@ STATE_WORDS = {
     "probed": "probed, nothing changed",
 }
 """In headline order."""
-
 ROLES = {"gateway": "gateway", "monitoring": "monitoring host"}
 """What hosts are that serve no model themselves; they are counted apart."""
-
 SPEED = "speed.attention"
-
 SUPERVISORS = {
     "systemd": "systemd",
     "systemd-user": "systemd, in the user's own session",
     "supervisor": "supervisor; the service will not survive a reboot",
 }
+LENGTHS = frozenset({"first_answer"})
+"""Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
 
 
 def headline(summary: Summary) -> str:
@@ -308,3 +306,38 @@ def gateway_facts(gateway: GatewayRecord) -> Iterable[str]:
     if gateway.fingerprint:
         signed = "self-signed certificate" if gateway.self_signed else "certificate"
         yield f"{signed}, SHA-256 {gateway.fingerprint}"
+
+
+def start_points(phases: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds from the start to the end of each phase, in order of time."""
+    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
+    return dict(sorted(known.items(), key=lambda item: item[1]))
+
+
+def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
+    """Return the duration of each phase, from `start_points`."""
+    before = 0.0
+    found = {}
+    for phase, seconds in ends.items():
+        found[phase] = seconds - before
+        before = seconds
+    return found
+
+
+def start_phase_words(phase: str) -> str:
+    """Return the displayed name of a phase."""
+    return "verified" if phase == "proven" else phase.replace("_", " ")
+
+
+def slowest_start(summary: Summary) -> str | None:
+    """Describe the slowest start phase by phase; None without any start."""
+    seen = {host.name: start_points(host.serve.startup_s) for host in summary.hosts if host.serve}
+    seen = {name: each for name, each in seen.items() if each}
+    if not seen:
+        return None
+    name = max(seen, key=lambda host: max(seen[host].values()))
+    whose = f" on {name}, the slowest of {len(seen)}" if len(seen) > 1 else ""
+    shown = ", ".join(
+        f"{start_phase_words(phase)} {duration(seconds)}" for phase, seconds in start_lengths(seen[name]).items()
+    )
+    return f"start of the service{whose}: {shown}; in all {duration(max(seen[name].values()))}"

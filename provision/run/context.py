@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from provision.catalog.index.settings import ClientSettings
+from provision.core import features
 from provision.core.errors import Exit, FirstlightError, TransportError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
+from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.phases.stage import Store
 from provision.report.live import Progress
-from provision.run.background import Background, BackgroundTask
 from provision.run.host_sessions import HostSessions
-from provision.run.left_out import LeftOut
 from provision.run.phase_results import PhaseResultsFile
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
@@ -65,9 +65,53 @@ class Outcomes:
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
 
-    def has_failed(self, name: str) -> bool:
-        """Return whether a phase failed for a host."""
-        return any(result.has_failed for result in self.results.get(name, {}).values())
+
+class BackgroundTask(Protocol):
+    """Work on hosts that overlaps phases."""
+
+    def wait(self) -> None:
+        """Wait for its end, and record what failed."""
+
+    def stop(self) -> None:
+        """End it in order; do nothing when it has ended."""
+
+
+class FileListener(Protocol):
+    """Receives each file as soon as `stage` has it."""
+
+    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
+        """Return what to call with a file for these hosts, and the bytes of all files; None where nobody waits for them."""
+
+
+@dataclass
+class Background:
+    """The background tasks of a run, or of one batch of it."""
+
+    tasks: dict[str, BackgroundTask] = field(default_factory=dict)
+    file_listener: FileListener | None = None
+    package_sources: dict[str, bool | None] | None = None
+    """By host that lacks OS packages: whether its package sources answer, None where that is unknown. None before it was asked."""
+
+    def wait_for(self, name: str) -> None:
+        """Wait for a task, where it was started."""
+        if name in self.tasks:
+            self.tasks[name].wait()
+
+    def stop(self) -> None:
+        """End all tasks, so that sessions are free."""
+        for task in reversed(self.tasks.values()):
+            task.stop()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why runs leave a host out."""
+
+    reason: str
+    hint: str
+    """What brings it back."""
+    record: Mapping[str, Any]
+    """What is kept of it, as `status --json` prints it."""
 
 
 @dataclass
@@ -141,7 +185,7 @@ class RunContext:
 
     def has_failed(self, name: str) -> bool:
         """Return whether a phase failed for a host."""
-        return self.outcomes.has_failed(name)
+        return any(result.has_failed for result in self.outcomes.results.get(name, {}).values())
 
     def session(self, host: Host) -> Session:
         """Return the session of a host; it is opened at first use and closed with the run."""
@@ -247,3 +291,15 @@ class RunContext:
 
 def _trace(error: BaseException) -> list[str]:
     return traceback.format_exception(error)
+
+
+def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
+    """Return why runs leave a host out; None where they do not.
+
+    Args:
+        logs: Folder of the runs, with what this controller keeps of hosts.
+        host: The host.
+        facts: What the probe found there; without them, only what this controller keeps counts.
+    """
+    found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
+    return next(filter(None, found), None)

@@ -30,7 +30,7 @@ from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
-from provision.run.left_out import left_out
+from provision.run.context import left_out
 from provision.run.results import StagedHosts
 from provision.run.rollback import roll_back
 from provision.run.step import Step

@@ -13,10 +13,10 @@ from typing import Any
 
 from provision.core.models.records import HostSummary
 from provision.core.tables import rows_of
-from provision.report import service_start as phases_of
 from provision.report.layout import duration, number
 from provision.report.page.classes import HostsClass
 from provision.report.page.plot import Chart, Words, lines, stacked
+from provision.report.wording import start_lengths, start_phase_words, start_points
 
 TABLE = Path(__file__).with_name("charts.toml")
 _Readings = Mapping[str, Mapping[str, list[float]]]
@@ -122,15 +122,15 @@ def _bytes(value: float) -> str:
 
 def startup(hosts: Iterable[HostSummary]) -> Chart | None:
     """Draw start times of all verified services, the slowest at the top; None without any."""
-    points = {host.name: phases_of.points(host.serve.startup_s) for host in hosts if host.serve}
+    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
     points = {name: each for name, each in points.items() if each}
     if not points:
         return None
     order = sorted(points, key=lambda name: -max(points[name].values()))
     phases = tuple(dict.fromkeys(phase for name in order for phase in points[name]))
     drawn = order[:MOST_DRAWN]
-    lengths = [phases_of.lengths(points[name]) for name in drawn]
-    series = {phases_of.words(phase): [each.get(phase, 0.0) for each in lengths] for phase in phases}
+    lengths = [start_lengths(points[name]) for name in drawn]
+    series = {start_phase_words(phase): [each.get(phase, 0.0) for each in lengths] for phase in phases}
     if len(series) > COLOURS:
         kept = sorted(series, key=lambda name: -sum(series[name]))[: COLOURS - 1]
         rest = [values for name, values in series.items() if name not in kept]
@@ -144,7 +144,7 @@ def startup(hosts: Iterable[HostSummary]) -> Chart | None:
         form="bars",
         drawing=stacked(drawn, series, x_title="seconds"),
         legend=tuple(series),
-        headers=("host", *(f"{phases_of.words(phase)} after" for phase in phases)),
+        headers=("host", *(f"{start_phase_words(phase)} after" for phase in phases)),
         rows=tuple(
             (name, *(duration(points[name][phase]) if phase in points[name] else "" for phase in phases))
             for name in order
