@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from provision.catalog.index.settings import ClientSettings
@@ -21,7 +20,7 @@ from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import PhaseResult, Summary
 from provision.core.redaction import register_secret
-from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
+from provision.core.run_folder import QUERIES, RunFolder, is_query
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
@@ -32,7 +31,6 @@ from provision.pipeline.phases import background_of
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.retention import KEEP_QUERIES, prune_quietly
-from provision.report.history.runs import document
 from provision.report.live import open_progress
 from provision.run.context import RunContext, RunOptions
 from provision.run.playbooks import write_inventory
@@ -77,7 +75,6 @@ def open_run(
     remove_left_folders()
     client, overrides = _from_bundle(request)
     inventory = read_inventory(replace(request, overrides={**request.overrides, **overrides}))
-    before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
@@ -99,8 +96,6 @@ def open_run(
             ),
             stack=stack,
         )
-        if before is not None:
-            run.event("took-up", text=f"run {before} ended without a summary")
         yield context
 
 
@@ -253,15 +248,6 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
     if summary.verdict != "red":
         return Exit.OK
     return next(iter(reasons)) if len(reasons) == 1 else Exit.RED
-
-
-def unfinished(logs: Path) -> str | None:
-    """Return the name of the newest run when its process is gone and it left no summary."""
-    latest = logs / "latest"
-    header = document(latest / "run.json")
-    if not header or (latest / "summary.json").exists() or is_running(header):
-        return None
-    return str(header.get("run"))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

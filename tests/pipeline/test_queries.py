@@ -12,7 +12,7 @@ from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.target import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
-from provision.pipeline.runner import execute, unfinished
+from provision.pipeline.runner import execute
 from provision.report.history import retention, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
@@ -62,13 +62,6 @@ def test_a_query_is_shown_by_its_name(request_: CommandRequest) -> None:
     shown = summary_text(request_.logs, query)
     assert "it is off" in shown
     assert shown.endswith(f"./firstlight logs show {query} --full")
-
-
-def test_after_a_query_the_next_run_still_knows_of_a_killed_one(request_: CommandRequest) -> None:
-    killed = RunFolder.create(request_.logs, command="provision")
-    killed.write("run.json", {"run": killed.name, "pid": 0, "pid_start": 1})
-    execute(request_, (READ,))
-    assert unfinished(request_.logs) == killed.name
 
 
 def installing(context: RunContext, probed: ProbedHosts) -> ProbedHosts:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from provision.core.errors import Exit, FirstlightError
 from provision.core.models.records import Finding
 from provision.core.run_folder import RunFolder
-from provision.pipeline import diagnosis, runner
+from provision.pipeline import diagnosis
 from provision.report import page, summarise, write
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
@@ -63,7 +63,6 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
-    "the next run": runner.unfinished,
     "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
     "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
