@@ -15,19 +15,26 @@ from typing import Any, Literal, Protocol, TypeVar
 from provision.catalog.index.settings import ClientSettings
 from provision.core import features
 from provision.core.errors import Exit, FirstlightError, TransportError
+from provision.core.files import write_atomically
+from provision.core.json_text import indented
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
 from provision.core.models.phase_names import PhaseName
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
+from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.phases.stage import Store
 from provision.report.live import Progress
 from provision.run.host_sessions import HostSessions
-from provision.run.phase_results import PhaseResultsFile
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
+
+FEW_HOSTS = 16
+"""Up to this number of hosts phases.json is written with each result."""
+WRITE_EVERY_S = 1.0
+"""Of more hosts, the least time between two writes within a phase: thousands of results are written as a whole."""
 
 T = TypeVar("T")
 StateT = TypeVar("StateT")
@@ -138,10 +145,9 @@ class RunContext:
     _states: dict[type, Any] = field(default_factory=dict)
     _store: Store | None = None
     _lock: RLock = field(default_factory=RLock)
-    _results_file: PhaseResultsFile = field(init=False)
+    _written_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self._results_file = PhaseResultsFile(self.run)
         self.sessions = HostSessions(self.run, hosts=len(self.inventory.hosts))
         self.stack.callback(self.sessions.close)
 
@@ -200,14 +206,22 @@ class RunContext:
         """Record how a phase ended for a host."""
         with self._lock:
             self.outcomes.results.setdefault(result.host, {})[result.phase] = result
-            self._results_file.put(result)
             self.run.event("result", host=result.host, phase=result.phase, status=result.status, text=result.text)
+            if len(self.outcomes.results) <= FEW_HOSTS or time.monotonic() - self._written_at >= WRITE_EVERY_S:
+                self.write_results()
         self.progress.finish(result.host, result)
 
     def write_results(self) -> None:
-        """Write what was recorded to the run's folder, where it is not there yet."""
+        """Write how each phase ended for each host to phases.json; events.jsonl has every result at once."""
         with self._lock:
-            self._results_file.write()
+            # Of a whole document, the name of a host would be taken for a key that may name a secret.
+            shown = {
+                redact(host): {phase: scrub(result.model_dump(mode="json")) for phase, result in by_phase.items()}
+                for host, by_phase in self.outcomes.results.items()
+            }
+            if shown:
+                write_atomically(self.run.path("phases.json"), indented(shown) + "\n", durable=False)
+            self._written_at = time.monotonic()
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
