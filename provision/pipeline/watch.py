@@ -168,11 +168,6 @@ class Watched:
     problem: str = ""
     """Why nothing is read."""
 
-    @property
-    def is_bad(self) -> bool:
-        """Whether the host could not be read."""
-        return bool(self.problem)
-
 
 def cells(one: Watched) -> tuple[str, ...]:
     """Return the texts of a row. Rates and times are those of the observed time; `-` where there is nothing to measure."""
@@ -236,10 +231,10 @@ def table(hosts: Sequence[Watched], *, height: int, seconds: float) -> Table:
     drawn = Table(box=None, pad_edge=False, caption_justify="left")
     for title in TITLES:
         drawn.add_column(title, no_wrap=True, overflow="ellipsis")
-    rows = sorted(hosts, key=lambda one: not one.is_bad)
+    rows = sorted(hosts, key=lambda one: not one.problem)
     shown = rows[: max(1, height - LINES_BESIDE)]
     for one in shown:
-        drawn.add_row(*(Text(cell) for cell in cells(one)), style="red" if one.is_bad else "")
+        drawn.add_row(*(Text(cell) for cell in cells(one)), style="red" if one.problem else "")
     if len(rows) > len(shown):
         drawn.add_row(Text(f"and {count(len(rows) - len(shown), 'more host')}"))
     drawn.caption = f"rates and times of the last {seconds:.0f} s; Ctrl-C ends"

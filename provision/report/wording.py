@@ -12,8 +12,6 @@ from provision.report.run_files import seconds_between
 from verify.operators.speed import FIXED_POINT
 from verify.records import NEEDS, NETWORK
 
-SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
-"""Short forms for headlines that are too long; other states are short already."""
 STATE_WORDS = {
     "unreachable": "could not be reached",
     "failed": "failed",
@@ -84,7 +82,7 @@ def _states(summary: Summary) -> Iterable[str]:
 
 def _short_states(summary: Summary, *, most_names: int) -> list[str]:
     message = [
-        f"{len(names)} {SHORT_WORDS.get(each, each)}{_some(each, names, most=most_names)}"
+        f"{len(names)} {'not finished' if each == 'interrupted' else each}{_some(each, names, most=most_names)}"
         for each, names in _by_kind(summary)
     ]
     return [f"{count(len(summary.hosts), 'host')}: {', '.join(message)}"]

@@ -65,10 +65,10 @@ class RunRecords:
     hosts: Mapping[str, HostRecords]
 
 
-def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
+def read_records(folder: Path) -> RunRecords:
     """Read the records of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
     files = read(RunFolder(folder))
-    summary = build(files, interrupted=interrupted)
+    summary = build(files)
     connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
     hosts: dict[str, HostRecords] = {}
     for host in summary.hosts:
