@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -297,6 +297,7 @@ def asked(
     flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
     named = {"--bundle": bundle, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {OPTIONS[name]: value for name, value in given.items()} | named
+    typed = {name: None if value is True else str(value) for name, value in options.items() if value is not None}
     return CommandRequest(
         command=command,
         inventory=inventory or default_inventory(),
@@ -315,7 +316,7 @@ def asked(
         invocation=Invocation(
             inventory=None if inventory is None else str(inventory),
             limit=limit,
-            options=dict(_typed(options)) | {name: None for name, is_on in flags.items() if is_on},
+            options=typed | {name: None for name, is_on in flags.items() if is_on},
             settings=tuple(assignments or ()),
         ),
     )
@@ -368,13 +369,6 @@ def refuse_with(option: str, **others: Any) -> None:
             f"{' and '.join(given)} selects hosts of an inventory, and {option} uses no inventory",
             hint=f"leave out {' and '.join(given)}, or {option}",
         )
-
-
-def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield the options that were given."""
-    for name, value in options.items():
-        if value is not None:
-            yield name, None if value is True else str(value)
 
 
 def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -181,7 +181,7 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     if newest is None:
         return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
     run, results = newest
-    failed = failed_result(results)
+    failed = failure_evidence.failed_results(results)
     if failed:
         return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
@@ -196,10 +196,6 @@ def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseRes
         results = results_of(RunFolder(run)).get(host, {})
         if {"install", "serve", "stage"} & set(results):
             yield run, results
-
-
-def failed_result(results: Mapping[str, PhaseResult]) -> list[PhaseResult]:
-    return [result for result in results.values() if result.status == "failed"]
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
@@ -62,7 +63,7 @@ def keep(context: RunContext, host: str, source: Source) -> Source:
 
 def diagnose(context: RunContext, probed: ProbedHosts) -> None:
     """Match the logs of failed hosts against known causes, and write the findings to the run's folder."""
-    failed = {name: _failed(results.values()) for name, results in context.outcomes.results.items()}
+    failed = {name: failed_results(results) for name, results in context.outcomes.results.items()}
     # Log lines from before the failed phase belong to an earlier start of the service.
     begun = {
         name: min(context.outcomes.entered.get(result.phase, 0.0) for result in results if result.phase in ON_HOST)
@@ -85,5 +86,6 @@ def diagnose(context: RunContext, probed: ProbedHosts) -> None:
             context.run.write(f"findings/{name}.json", [finding.model_dump() for finding in (*known, *findings)])
 
 
-def _failed(results: Iterable[PhaseResult]) -> list[PhaseResult]:
-    return [result for result in results if result.status == "failed"]
+def failed_results(results: Mapping[Any, PhaseResult]) -> list[PhaseResult]:
+    """Return the results of phases that failed."""
+    return [result for result in results.values() if result.status == "failed"]

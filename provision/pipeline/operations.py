@@ -108,13 +108,10 @@ def verify(
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    if unreached or (conclusion and not conclusion.is_green and _is_green(records)):
+    is_green = all(record.status in ("ok", "skip") for record in records)
+    if unreached or (conclusion and not conclusion.is_green and is_green):
         return EXIT_CODES["error"]
     return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
-
-
-def _is_green(records: list[CheckRecord]) -> bool:
-    return all(record.status in ("ok", "skip") for record in records)
 
 
 def print_checks(records: list[CheckRecord]) -> None:
