@@ -1,4 +1,4 @@
-"""Options that several commands share, and the request that they make."""
+"""Options that several commands share, the request that they make, and the question before hosts are changed."""
 
 from __future__ import annotations
 

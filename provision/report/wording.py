@@ -1,4 +1,4 @@
-"""Sentences shared by all renderings: verdict, failures, warnings, Stack."""
+"""Sentences shared by all renderings: verdict, failures, warnings, Stack, the start of services."""
 
 from __future__ import annotations
 
