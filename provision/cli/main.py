@@ -128,7 +128,7 @@ def _read() -> str | None:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is written; an existing file is kept.")],
 ) -> None:
-    """Write a commented inventory of an example fleet, to be edited."""
+    """Write an example inventory with comments, for you to edit."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"`{folder}` exists already", hint="name a new folder, or an empty one")
     shutil.copytree(product_path("inventory/example"), folder, dirs_exist_ok=True)
@@ -249,9 +249,9 @@ def drivers(**options: Any) -> None:
 def serve(**options: Any) -> None:
     """Start the installed service, and check its answers.
 
-    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the present
+    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the current
     settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
-    built-in one. --driver counts only for the plan.
+    built-in one. --driver affects only the plan.
     """
     from provision.pipeline import operations
 

@@ -35,7 +35,7 @@ WhatIfOption = Annotated[
     typer.Option(
         "--what-if",
         metavar="DESCRIPTION",
-        help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
+        help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04'.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -60,7 +60,7 @@ DriverOption = Annotated[
     typer.Option(
         "--driver",
         metavar="VERSION",
-        help="keep (a working driver stays, GPUs without one get one), install (also installs a driver again that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
+        help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
     ),
 ]
 RebootOption = Annotated[
@@ -74,7 +74,7 @@ FlashAttnOption = Annotated[
     typer.Option(
         "--flash-attn",
         metavar="VERSION",
-        help="Flash kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+        help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
     ),
 ]
 FlashWheelsOption = Annotated[
@@ -86,7 +86,8 @@ FlashWheelsOption = Annotated[
     ),
 ]
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Solve the dependencies again. Without it, earlier locks are reused.")
+    bool,
+    typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs."),
 ]
 BundleOption = Annotated[
     Path | None,
@@ -129,7 +130,7 @@ AttentionOption = Annotated[
     typer.Option(
         "--attention",
         metavar="BACKEND",
-        help="Attention back end of vLLM: auto (flash kernels if possible), flash (flash kernels or an error), or a name such as TRITON_ATTN. Default: auto.",
+        help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
     ),
 ]
 HostOption = Annotated[
@@ -170,7 +171,7 @@ InventoryOption = Annotated[
         "-i",
         parser=_inventory,
         metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
+        help="Ansible inventory, a file or a folder. Default: this machine; for an installed tool, ~/.config/firstlight/inventory if it exists.",
     ),
 ]
 

@@ -169,7 +169,7 @@ class Settings(Record):
     )
     flash_attn: FlashAttnPolicy = setting(
         "auto",
-        "Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits.",
+        "Flash attention kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits.",
         allowed="auto, bundled, package, both, none, or X or ==X such as 2.8.3",
     )
     builder: Word | None = setting(
@@ -194,7 +194,7 @@ class Settings(Record):
     )
     attention: Backend = setting(
         "auto",
-        "Attention back end: flash kernels if possible (auto), flash kernels or an error (flash), or a back end by name.",
+        "Attention back end: flash attention if possible (auto), flash attention or an error (flash), or a back end by name.",
         allowed="auto, flash, or a back end's name such as FLASH_ATTN, TRITON_ATTN, CPU_ATTN",
     )
 

@@ -60,7 +60,7 @@ def start(
     ] = None,
     **planned: Any,
 ) -> None:
-    """Start a rollout: change and check hosts step by step; if a step is bad, roll all changed hosts back."""
+    """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
     from provision.features.rollout import rollout
 
     request = asked("rollout", **planned)

@@ -81,9 +81,9 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
         pairs.append(("vLLM", "none, as `--vllm none` requests"))
-    note = " of the default index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
+    note = " from the package index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
     pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
-    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed in the prefix"
+    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed by Firstlight"
     pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
@@ -119,7 +119,9 @@ def _model(plan: ModelPlan) -> str:
         f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
     )
     length = (
-        f"; context {plan.max_model_len}{limit} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens"
+        if plan.max_model_len
+        else ""
     )
     flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
     return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"

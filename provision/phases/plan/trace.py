@@ -47,7 +47,7 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += [f"      ? {text}" for text in resolution.assumptions]
     later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
     if later:
-        lines += ["", f"    Next, if its lock fails: {', '.join(later)}"]
+        lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
     if resolution.nearest:
         lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
     return [*lines, *sources.lines()]
@@ -83,4 +83,4 @@ def _names(names: Sequence[str]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    return "not found" if value is None else str(value)
+    return "-" if value is None else str(value)

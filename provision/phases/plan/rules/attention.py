@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 
 @rule(
-    "Flash kernels serve if every GPU and the release support them, else the best other back end.",
+    "Flash attention serves if every GPU and the release support them, else the best other back end.",
     reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
     order=160,
 )

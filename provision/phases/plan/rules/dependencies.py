@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
-    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest releases take current ones.",
+    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones.",
     reads=(),
     order=130,
 )
@@ -25,13 +25,13 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     plan, table = found.plan, catalog().horizon
     if plan.until is None:
         text = (
-            f"the release is at most {table.current_days} days older than the newest: its dependencies may be today's"
+            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
             if found.released
-            else "the release date is unknown: its dependencies may be today's"
+            else "the release date is unknown: the newest dependencies are allowed"
         )
     else:
         text = (
-            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the index has "
+            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the package index has "
             f"them, else by {len(plan.bounds)} version bounds"
         )
     yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)

@@ -21,9 +21,9 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
     needed = kept + arriving if profile.one_mount else kept
     if profile.disk_gib is None:
-        yield assume(f"at least {needed:.1f} GiB free under the prefix")
+        yield assume(f"at least {needed:.1f} GiB free in the installation folder")
     elif profile.disk_gib < needed:
-        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and its files need {needed:.1f} GiB"
+        text = f"{profile.disk_gib} GiB are free in the installation folder; the environment and its files need {needed:.1f} GiB"
         yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
@@ -33,5 +33,5 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
         return
     if profile.disk_gib is not None:
-        text = f"the environment and its files need {needed:.1f} GiB, which are free under the prefix"
+        text = f"the environment and its files need {needed:.1f} GiB, which are free in the installation folder"
         yield accept(text, source=need.source, needed_gib=round(needed, 1))

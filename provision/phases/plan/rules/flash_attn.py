@@ -19,4 +19,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if choice.refused:
         yield reject(choice.refused, source=choice.source, requested=requested)
     elif profile.platform == "cuda":
-        yield accept(f"flash kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested)
+        yield accept(
+            f"flash attention kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested
+        )

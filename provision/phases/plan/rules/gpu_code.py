@@ -54,7 +54,7 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
     elif found is Coverage.NATIVE:
         if not _exact(part.codes, capability):
             yield assume(
-                f"the native code in {part.name} for an earlier GPU of its family also runs on {name} ({capability})"
+                f"{name} ({capability}) also runs the native code that {part.name} has for an earlier GPU of its family"
             )
         yield accept(
             f"{part.name} has native code for {name} ({capability})", source=part.source, compute_capability=capability

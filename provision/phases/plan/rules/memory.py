@@ -11,7 +11,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     need = catalog().needs[profile.platform]
     if profile.ram_gib is None:
-        yield assume(f"at least {need.memory:g} GiB of memory")
+        yield assume(f"at least {need.memory:g} GiB of host memory")
     elif profile.ram_gib < need.memory:
         text = (
             f"the host has {profile.ram_gib} GiB of memory (cgroup limit included); serving needs {need.memory:g} GiB"

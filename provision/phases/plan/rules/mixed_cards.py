@@ -10,7 +10,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, warn
 
 
 @host_rule(
-    "Only GPUs of one model serve: of the models that the newest release supports, the one with the largest sum of memory on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
+    "Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
     reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
     order=70,
 )

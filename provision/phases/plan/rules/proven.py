@@ -7,8 +7,8 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 HOW = {
-    "loaded": "it was locked, installed from its wheels, and every extension module loaded on {on}",
-    "served": "it served a verified token on {on}",
+    "loaded": "tested: it was installed from its wheels, and every extension module loaded, on {on}",
+    "served": "tested: it served a verified token on {on}",
 }
 
 
@@ -18,6 +18,6 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     row = proof(option, profile.machine)
     if row is None:
-        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was neither locked nor loaded")
+        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
     else:
         yield accept(HOW[row.how].format(on=row.on), source=row.source)

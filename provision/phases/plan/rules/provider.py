@@ -9,7 +9,9 @@ from provision.phases.plan.rule import Verdict, accept, rule
 
 
 @rule(
-    "The vLLM project's build ranks before a community build, and the plan names a community build.", reads=(), order=10
+    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.",
+    reads=(),
+    order=10,
 )
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
     return _evaluate(option)
@@ -26,8 +28,8 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
         )
         if option.torch_variant != build.variant == "cpu":
             row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
-            text = f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}) that computes on the CPU"
+            text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
             yield accept(text, source=row.source)
     else:
-        where = f" from {build.index}" if build.index else ", the wheel on the default package index"
+        where = f" from {build.index}" if build.index else " from the package index (PyPI or your mirror)"
         yield accept(f"the vLLM project's build{where}", source=build.source)

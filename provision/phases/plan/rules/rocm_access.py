@@ -1,4 +1,4 @@
-"""The groups whose members may open AMD cards."""
+"""The groups whose members have access to AMD GPUs."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 
 
 @host_rule(
-    "The service may open the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
+    "The service has access to the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
 )
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
@@ -20,9 +20,9 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.escalates:
         yield accept(f"the service's user becomes a member of {names}", source=source, groups=needed)
     elif profile.environment.groups is None:
-        yield assume(f"the login is in the groups {names}, which may open AMD GPUs")
+        yield assume(f"the user is in the groups {names}, which have access to AMD GPUs")
     elif missing:
-        text = f"this login is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
+        text = f"this user is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
         yield reject(text, source=source, missing=missing)
     else:
-        yield accept(f"the login is in {names}", source=source, groups=needed)
+        yield accept(f"the user is in {names}", source=source, groups=needed)

@@ -14,7 +14,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     row = rocm.userspace(option)
     if profile.rocm is None:
-        yield assume(f"the host has a ROCm for {option.variant} builds")
+        yield assume(f"the host's ROCm suits {option.variant} builds")
     elif row is not None:
         text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"
         fits = rocm.fits(row, profile.rocm)

@@ -15,7 +15,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 )
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     for name in profile.unsure:
-        yield assume(f"the host has {name}")
+        yield assume(f"{name} is installed on the host")
     if not profile.lacking:
         return
     names = ", ".join(profile.lacking)
