@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import header, parser, publish
+from provision.core.quantile import quantile
 from provision.features.gateway.router import SERVER, address_of_router
 from provision.features.gateway.routers import DISTRIBUTION, LOCK
 from provision.phases.stage.locked_wheel import locked_hashes
@@ -90,9 +91,7 @@ def measure_latency(site: Site, context: ssl.SSLContext) -> dict[str, Any]:
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:
-    """Return median and 99th percentile of ascending values."""
-    shares = {"p50_ms": 0.5, "p99_ms": 0.99}
-    return {name: round(values[int(share * len(values))], 3) for name, share in shares.items()}
+    return {"p50_ms": round(quantile(values, 0.5), 3), "p99_ms": round(quantile(values, 0.99), 3)}
 
 
 def measure_reloads(site: Site, context: ssl.SSLContext, requests: int) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class RunFiles:
     host_comparison: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    dispatch: dict[str, float] = field(default_factory=dict)
+    wheelhouse: dict[str, float] = field(default_factory=dict)
     transfers: Transfers | None = None
     unreadable: list[str] = field(default_factory=list)
 
@@ -153,8 +155,15 @@ def _read_folder(files: RunFiles, run: RunFolder, folder: str, kind: type[M]) ->
     return {path.stem: record for path in paths if (record := _record(files, path, kind))}
 
 
+def _figures(files: RunFiles, path: Path) -> dict[str, float]:
+    found = _json(files, path)
+    return {key: _number(value, 0.0) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def _read_times(files: RunFiles, run: RunFolder) -> None:
-    """Read the seconds of each phase, and the figures of transfers."""
+    """Read the seconds of each phase, and the figures of dispatch, wheelhouse and transfers."""
+    files.dispatch = _figures(files, run.path("dispatch.json"))
+    files.wheelhouse = _figures(files, run.path("wheelhouse.json"))
     files.transfers = _record(files, run.path(TRANSFERS_FILE), Transfers)
     last = files.started_at
     for event in run.events():

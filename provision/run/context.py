@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -286,6 +286,8 @@ class RunContext:
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
                 self.fail(name, phase, outcome.error, time.monotonic() - started)
+        if phase == "probe":
+            self.run.write("dispatch.json", asdict(done.stats))
         return done.values
 
     @contextmanager

@@ -52,6 +52,16 @@ def fleet(tmp_path: Path, count: int = 3) -> Folder:
         }
         each = [check("kernel.matmul", device=f"cuda:{card}", figures=[rate]) for card in range(8)]
         folder.green(name, gpus=8, records=each)
+    dispatch = {
+        "tasks": 4,
+        "retries": 1,
+        "wait_p50_ms": 1.24,
+        "wait_p99_ms": 7.9,
+        "queued_p50_ms": 2.5,
+        "queued_p99_ms": 31,
+    }
+    folder.run.write("dispatch.json", dispatch | {"tasks_per_s": 71.2})
+    folder.run.write("wheelhouse.json", {"lookups": 8, "hits": 6, "lookup_p50_ms": 0.031, "lookup_p99_ms": 0.4})
     return folder
 
 

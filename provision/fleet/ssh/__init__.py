@@ -4,7 +4,7 @@ Sessions read from a host and upload files; Ansible makes all other changes. Fab
 OpenSSH transfers bulk data, because it is several times faster.
 """
 
-from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, Task, TaskOutcome, fan_out
+from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, FanOutStats, Task, TaskOutcome, fan_out
 from provision.fleet.ssh.errors import AuthenticationError
 from provision.fleet.ssh.openssh import ansible_variables, ssh_command
 from provision.fleet.ssh.session import Completed, SendReport, Session
@@ -15,6 +15,7 @@ __all__ = [
     "Completed",
     "FanOut",
     "FanOutInterrupted",
+    "FanOutStats",
     "SendReport",
     "Session",
     "Task",

@@ -15,9 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
+from provision.core.quantile import quantile
 from provision.fleet.ssh.errors import AuthenticationError
 
 T = TypeVar("T")
@@ -48,12 +49,17 @@ class Task(Generic[T]):
 
 @dataclass(frozen=True)
 class TaskOutcome(Generic[T]):
-    """Result of a task: a value or an error."""
+    """Result of a task: a value or an error. Times in seconds."""
 
     host: str
     value: T | None = None
     error: BaseException | None = None
     tries: int = 0
+    wait_s: float = 0.0
+    """Time that the last attempt was ready while its slot was free."""
+    run_s: float = 0.0
+    queued_s: float = 0.0
+    """Time from when the last attempt was ready until it was dispatched, with the tasks before it in the queue."""
 
     def result(self) -> T:
         """Return the value, or raise the error."""
@@ -63,10 +69,30 @@ class TaskOutcome(Generic[T]):
 
 
 @dataclass(frozen=True)
+class FanOutStats:
+    """Figures over all attempts."""
+
+    tasks: int
+    retries: int
+    """Attempts after the first one of a task."""
+    seconds: float
+    wait_p50_ms: float
+    """Of the time that a ready attempt waited while its slot was free."""
+    wait_p99_ms: float
+    queued_p50_ms: float
+    """Of the time from ready until dispatched, with the tasks before it in the queue."""
+    queued_p99_ms: float
+    run_p50_ms: float
+    run_p99_ms: float
+    tasks_per_s: float
+
+
+@dataclass(frozen=True)
 class FanOut(Generic[T]):
-    """All results, by host in the order given."""
+    """All results, by host in the order given, and the figures."""
 
     outcomes: Mapping[str, TaskOutcome[T]]
+    stats: FanOutStats
 
     @property
     def values(self) -> dict[str, T]:
@@ -104,6 +130,7 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
+    started = time.monotonic()
     ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
     jobs = [_Job(task, ended) for task in tasks]
     waiting = deque(jobs)
@@ -122,8 +149,16 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         until = time.monotonic() + GRACE_S
         while any(job.is_running for job in jobs) and time.monotonic() < until:
             time.sleep(0.05)
-        raise FanOutInterrupted(_fan_out(jobs)) from None
-    return _fan_out(jobs)
+        raise FanOutInterrupted(_fan_out(jobs, time.monotonic() - started)) from None
+    return _fan_out(jobs, time.monotonic() - started)
+
+
+class _Attempt(NamedTuple):
+    """Times of one attempt in seconds, as in TaskOutcome."""
+
+    wait_s: float
+    run_s: float
+    queued_s: float
 
 
 class _Job(Generic[T]):
@@ -132,14 +167,16 @@ class _Job(Generic[T]):
     def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
         self.task = task
         self.outcome = TaskOutcome[T](task.host, error=Cancelled(f"host {task.host}: interrupted"))
-        self._tries = 0
+        self.attempts: list[_Attempt] = []
         self._ended = ended
+        self._ready_at = self._slot_at = time.monotonic()
         self._started_at: float | None = None
         self._lock = threading.Lock()
         self._is_cancelled = threading.Event()
 
     def start(self) -> None:
         """Work on the task in a thread, which gives the job to the queue of ended ones."""
+        self._slot_at = time.monotonic()
         threading.Thread(target=self._work, daemon=True, name="firstlight-fan-out").start()
 
     def _work(self) -> None:
@@ -149,8 +186,10 @@ class _Job(Generic[T]):
             self._started_at = time.monotonic()
             value, error = _attempt(self.task.call)
             self._record(value, error)
-            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self._tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-            is_done = not _is_retryable(error) or self._tries > self.task.retries or self._is_cancelled.wait(pause)
+            tries = len(self.attempts)
+            pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+            self._ready_at = self._slot_at = time.monotonic() + pause
+            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
         self._ended.put(self)
 
     def _record(self, value: T | None, error: BaseException | None) -> None:
@@ -158,9 +197,10 @@ class _Job(Generic[T]):
         with self._lock:
             if self._started_at is None:
                 return
-            self._started_at = None
-            self._tries += 1
-            self.outcome = TaskOutcome(self.task.host, value, error, self._tries)
+            started_at, self._started_at = self._started_at, None
+            times = _Attempt(started_at - self._slot_at, time.monotonic() - started_at, started_at - self._ready_at)
+            self.attempts.append(times)
+            self.outcome = TaskOutcome(self.task.host, value, error, len(self.attempts), **times._asdict())
 
     @property
     def is_running(self) -> bool:
@@ -204,6 +244,26 @@ def _is_retryable(error: BaseException | None) -> bool:
     return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
-def _fan_out(jobs: Sequence[_Job[T]]) -> FanOut[T]:
-    """Return results in the order of the tasks."""
-    return FanOut({job.task.host: job.outcome for job in jobs})
+def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:
+    """Return results in the order of the tasks, and the figures."""
+    attempts = [attempt for job in jobs for attempt in job.attempts]
+
+    def ms(times: Sequence[float], share: float) -> float:
+        return quantile(sorted(times), share) * 1000
+
+    waits, runs, queued = ([attempt[place] for attempt in attempts] for place in range(3))
+    return FanOut(
+        {job.task.host: job.outcome for job in jobs},
+        FanOutStats(
+            tasks=len(attempts),
+            retries=sum(max(0, len(job.attempts) - 1) for job in jobs),
+            seconds=seconds,
+            wait_p50_ms=ms(waits, 0.5),
+            wait_p99_ms=ms(waits, 0.99),
+            queued_p50_ms=ms(queued, 0.5),
+            queued_p99_ms=ms(queued, 0.99),
+            run_p50_ms=ms(runs, 0.5),
+            run_p99_ms=ms(runs, 0.99),
+            tasks_per_s=len(attempts) / seconds if seconds else 0.0,
+        ),
+    )
