@@ -33,7 +33,7 @@ from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.signals import as_interrupt
+from provision.pipeline.runner import as_interrupt
 from provision.run.wheel_builds import make_wheel_builder
 
 _STEPS, _STEP = 10, 100_000_000

@@ -52,8 +52,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | No
     """Let hosts whose package sources answer install the OS packages that they lack; None when there is no such host."""
     answers = package_sources(context, planned)
     hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
-    playbooks.acquire_locks(context, planned, "install", hosts)
-    hosts = [host for host in hosts if host.name in context.sessions.locks]
+    hosts = playbooks.acquire_locks(context, planned, "install", hosts)
     return BackgroundPackages(context, planned, hosts) if hosts else None
 
 

@@ -30,14 +30,14 @@ class Played:
     targets: dict[str, Target] = field(default_factory=dict)
 
 
-def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> None:
-    """Lock hosts until the run ends; a host that another run has locked fails.
+def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
+    """Lock hosts until the run ends, and return those that are locked; a host that another run has locked fails.
 
     Args:
         context: The run.
         probed: Where the lock file is on each host.
         phase: The phase that a failure is recorded under.
-        hosts: The hosts to lock; those that the run has locked already are left out.
+        hosts: The hosts to lock; those that the run has locked already are not locked again.
     """
 
     def call(host: Host) -> HostLock:
@@ -49,6 +49,7 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
         context.sessions.locks[name] = lock
+    return [host for host in hosts if host.name in context.sessions.locks]
 
 
 def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:

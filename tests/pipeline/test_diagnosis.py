@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.cli.consent import consent
+from provision.cli.options import consent
 from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.phase_names import PhaseName

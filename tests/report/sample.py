@@ -203,6 +203,5 @@ class Folder:
 
     def json(self, **options: Any) -> Any:
         from provision.report import summarise
-        from provision.report.json_form import render
 
-        return json.loads(render(summarise(self.run, **options)))
+        return json.loads(summarise(self.run, **options).model_dump_json())

@@ -219,6 +219,11 @@ class HostSummary(Record):
     since_green: HostDifference | None = None
     """For a failed host: what changed since its last green run."""
 
+    @property
+    def has_warnings(self) -> bool:
+        """Whether the host makes its run amber."""
+        return bool(self.deviations or self.warnings or any(check.status == "warn" for check in self.checks))
+
 
 class Summary(Record):
     schema_version: Literal[2] = 2

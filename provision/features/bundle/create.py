@@ -26,8 +26,8 @@ from provision.phases.stage.step import stage as stage_hosts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
-from provision.pipeline.progress import report_progress
 from provision.pipeline.runner import execute
+from provision.report.live import report_progress
 from provision.run import background_packages
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, StagedHosts

@@ -98,8 +98,8 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
                 hint="log in as root, or set ansible_become: true",
             )
             context.fail(host.name, "serve", error)
-    playbooks.acquire_locks(context, probed, "serve", [host for host in gateways if not context.has_failed(host.name)])
-    gateways = [host for host in gateways if host.name in context.sessions.locks]
+    sound = [host for host in gateways if not context.has_failed(host.name)]
+    gateways = playbooks.acquire_locks(context, probed, "serve", sound)
     interfaces = shared_address.require_possible(context, gateways)
     gateways = [host for host in gateways if not context.has_failed(host.name)]
     before = context.run_on_hosts(

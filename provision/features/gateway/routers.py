@@ -22,7 +22,7 @@ from provision.phases.stage.wheelhouse import Store
 from provision.report.layout import fold_names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 from provision.run.unit_sets import play_differing, play_removal
 
 LOCK = product_path("requirements/router.txt")

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import JsonOption, asked, with_hosts
+from provision.cli.options import HOSTS, PRINTED, asked, takes
 from provision.core.errors import UsageError
 
 
-@with_hosts
+@takes(*HOSTS, after=PRINTED)
 def drift(
     *,
     against: Annotated[
@@ -30,18 +30,17 @@ def drift(
             help="Write the numbers here in Prometheus' text; - prints them.",
         ),
     ] = None,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Compare hosts that should be equal: GPUs, driver, firmware, kernel, settings, packages."""
     from provision.features.host_comparison import drift as pipeline
 
-    if prometheus == pipeline.STDOUT and as_json:
+    request = asked("drift", **options)
+    if prometheus == pipeline.STDOUT and request.as_json:
         raise UsageError(
             "`--json` and `--prometheus -` both print a document", hint="write one of them: --prometheus FILE"
         )
-    request = asked("drift", **options)
-    raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))
+    raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus)))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -37,7 +37,7 @@ class DriftOptions:
     """File for Prometheus' text; `-` prints it."""
 
 
-def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> int:
+def drift(request: CommandRequest, options: DriftOptions) -> int:
     """Compare hosts, and print what differs.
 
     Returns:
@@ -56,7 +56,7 @@ def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> i
     asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == options.against]
     facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}
     if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and options.against not in (None, *facts)):
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     golden = recorded or (facts[options.against] if options.against else None)
     classes = compared_classes(facts, golden, options.against)
@@ -67,7 +67,7 @@ def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> i
             write_stdout(text)
         else:
             write_atomically(Path(options.metrics), text)
-    if as_json:
+    if request.as_json:
         answered = facts.keys() | (names - set(asked))
         found = document(classes) | {"missing": without_answer(outcome.summary, answered)}
         write_stdout(json.dumps(scrub(found), indent=2))

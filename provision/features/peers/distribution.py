@@ -25,8 +25,7 @@ from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sending import Sending, Sent
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, Sent, SentBytes
 
 
 @contextmanager

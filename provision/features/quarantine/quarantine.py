@@ -11,8 +11,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, mark_in_force
-from provision.run.context import RunContext
-from provision.run.left_out import LeftOut
+from provision.run.context import LeftOut, RunContext
 from provision.run.results import ProbedHosts
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)

@@ -30,7 +30,7 @@ from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
-from provision.run.left_out import left_out
+from provision.run.context import left_out
 from provision.run.results import StagedHosts
 from provision.run.rollback import roll_back
 from provision.run.step import Step
@@ -48,10 +48,8 @@ class StoppedError(FirstlightError):
 class RolloutDriver:
     """Drives one rollout; the caller has locked its store."""
 
-    def __init__(
-        self, request: CommandRequest, store: RolloutStore, rollout: Rollout, inventory: Inventory, *, as_json: bool
-    ) -> None:
-        self._request, self._store, self._as_json = request, store, as_json
+    def __init__(self, request: CommandRequest, store: RolloutStore, rollout: Rollout, inventory: Inventory) -> None:
+        self._request, self._store = request, store
         self.rollout = rollout
         self._hosts = {host.name: host for host in inventory.hosts}
         gone = [host.name for host in rollout.hosts if host.name not in self._hosts]
@@ -345,13 +343,13 @@ class RolloutDriver:
             self._announce(out=())
         except StoppedError as stop:
             self._say(stop.text)
-        print_rollout(self.rollout, as_json=self._as_json)
+        print_rollout(self._request, self.rollout)
         return Exit.OK if self.rollout.state == "done" else Exit.RED
 
 
-def print_rollout(rollout: Rollout, text: str | None = None, *, as_json: bool) -> None:
+def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = None) -> None:
     """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
-    if as_json:
+    if request.as_json:
         write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
     else:
         write_stdout(text or "\n".join(described(rollout, driven=True)))

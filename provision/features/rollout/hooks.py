@@ -11,9 +11,10 @@ from provision.features.rollout.page import rollout_of
 from provision.features.rollout.returns import Move, with_moves
 from provision.features.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
-from provision.pipeline.diagnosis import EarlierRun, failed_result, source_of_run
+from provision.pipeline.diagnosis import EarlierRun, source_of_run
+from provision.pipeline.failure_evidence import failed_results
 from provision.pipeline.runner import RunOutcome
-from provision.report.page.section import Section
+from provision.report.page.view import Section
 from provision.report.run_files import results_of
 
 PAGE = Path(__file__).with_name("page.html")
@@ -45,7 +46,7 @@ def earlier_failure(logs: Path, host: str, newest: str) -> EarlierRun | None:
     why = f"the newest that worked on it, {newest}, did not fail, and belongs to rollout {rollout.name}, which is not done"
     for name in reversed(rollout.runs):
         run = logs / name
-        if failed := failed_result(results_of(RunFolder(run)).get(host, {})):
+        if failed := failed_results(results_of(RunFolder(run)).get(host, {})):
             return EarlierRun(source_of_run(run, failed), f"run {name}, in which it failed: {why}")
     refused = next((one for one in reversed(rollout.decisions) if one.verdict == "roll back"), None)
     if refused is None or not any(one.name == host and one.after for one in rollout.hosts):

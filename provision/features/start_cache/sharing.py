@@ -20,7 +20,7 @@ from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 T = TypeVar("T")
 

@@ -17,8 +17,7 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.host_changes import missing_files
 from provision.run.results import InstalledHosts, StagedHosts
-from provision.run.sending import Sending, in_order
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
 
@@ -96,7 +95,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
-    hosts = in_order(context, building(context, staged))
+    hosts = building(context, staged)
     if not hosts:
         return
     files = {

@@ -92,8 +92,7 @@ def verify_live(
     if not options.drain:
         documents, aggregate = check(context, probed, hosts, options)
         return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
-    playbooks.acquire_locks(context, probed, "verify", hosts)
-    hosts = [host for host in hosts if host.name in context.sessions.locks]
+    hosts = playbooks.acquire_locks(context, probed, "verify", hosts)
     try:
         documents, aggregate = check(context, probed, hosts, options)
     except KeyboardInterrupt:

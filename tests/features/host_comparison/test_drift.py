@@ -47,8 +47,8 @@ class Site:
         local = {"ansible_connection": "local"}
         groups = {"gpus": {"hosts": dict.fromkeys(self.kernels, local)}}
         inventory.write_text(json.dumps({"all": {"children": groups}}))
-        request = CommandRequest("drift", inventory, None, {}, self.folder / "logs")
-        return drift(request, DriftOptions(against, metrics), as_json=as_json)
+        request = CommandRequest("drift", inventory, None, {}, self.folder / "logs", as_json=as_json)
+        return drift(request, DriftOptions(against, metrics))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from provision.core.models.records import HostSummary
-from provision.report.page.series import rules
+from provision.report.page.charts import rules
 from tests.report.page.test_series import drawn
 from tests.report.sample import check
 from verify.attention.speed import SweepRow

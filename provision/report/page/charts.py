@@ -1,4 +1,4 @@
-"""Charts of check results over several positions, as declared in charts.toml; one for each class of hosts."""
+"""Charts: check results over several positions for each class of hosts, as charts.toml declares them, and the starts of services."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from provision.core.models.records import HostSummary
 from provision.core.tables import rows_of
-from provision.report.layout import number
+from provision.report.layout import duration, number
 from provision.report.page.classes import HostsClass
-from provision.report.page.plot import Chart, Words, lines
+from provision.report.page.plot import Chart, Words, lines, stacked
+from provision.report.wording import start_lengths, start_phase_words, start_points
 
 TABLE = Path(__file__).with_name("charts.toml")
+_Readings = Mapping[str, Mapping[str, list[float]]]
+MOST_DRAWN = 16
+"""Hosts drawn, the slowest ones; the table has all."""
+COLOURS = 6
+"""Colours of the page; the shortest phases share the last one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,6 @@ def series_charts(classes: Iterable[HostsClass], table: Iterable[Rule] | None = 
         found = [(each, readings) for each in groups if (readings := _readings(rule, each))]
         for each, readings in found:
             yield _chart(rule, each, readings, is_alone=len(found) == 1)
-
-
-_Readings = Mapping[str, Mapping[str, list[float]]]
 
 
 def _readings(rule: Rule, group: HostsClass) -> _Readings:
@@ -114,3 +118,35 @@ def _bytes(value: float) -> str:
         if value >= factor:
             return f"{number(value / factor)} {unit}"
     return f"{number(value)} B"
+
+
+def startup(hosts: Iterable[HostSummary]) -> Chart | None:
+    """Draw start times of all verified services, the slowest at the top; None without any."""
+    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
+    points = {name: each for name, each in points.items() if each}
+    if not points:
+        return None
+    order = sorted(points, key=lambda name: -max(points[name].values()))
+    phases = tuple(dict.fromkeys(phase for name in order for phase in points[name]))
+    drawn = order[:MOST_DRAWN]
+    lengths = [start_lengths(points[name]) for name in drawn]
+    series = {start_phase_words(phase): [each.get(phase, 0.0) for each in lengths] for phase in phases}
+    if len(series) > COLOURS:
+        kept = sorted(series, key=lambda name: -sum(series[name]))[: COLOURS - 1]
+        rest = [values for name, values in series.items() if name not in kept]
+        series = {name: values for name, values in series.items() if name in kept}
+        series["other"] = [sum(values) for values in zip(*rest, strict=True)]
+    left_out = f" The slowest {len(drawn)} of {len(order)} hosts are drawn." if len(drawn) < len(order) else ""
+    return Chart(
+        id="startup",
+        title="Start of the service",
+        note=f"From the start of its process, phase by phase.{left_out}",
+        form="bars",
+        drawing=stacked(drawn, series, x_title="seconds"),
+        legend=tuple(series),
+        headers=("host", *(f"{start_phase_words(phase)} after" for phase in phases)),
+        rows=tuple(
+            (name, *(duration(points[name][phase]) if phase in points[name] else "" for phase in phases))
+            for name in order
+        ),
+    )
