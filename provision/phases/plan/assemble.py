@@ -13,7 +13,7 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.fit import fit
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.glibc import floor
+from provision.phases.plan.rules.system import glibc_floor
 
 TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 """What flash-attn's kernels in Triton need where they run, by the README of its sdist."""
@@ -44,7 +44,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         gpus=tuple(card.index for card in profile.serving),
         python=minor(python.interpreter.version),
         interpreter=python.interpreter,
-        platform=platform(machine, profile.glibc or floor(option)[0]),
+        platform=platform(machine, profile.glibc or glibc_floor(option)[0]),
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,

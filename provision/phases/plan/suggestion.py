@@ -22,7 +22,7 @@ from provision.phases.plan.fit import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
-from provision.phases.plan.rules.advisories import evaluate as advisories
+from provision.phases.plan.rules.versions import advisories
 
 Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
 """A change as text, the settings that make it (empty if settings cannot), and the changed profile."""
