@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,6 @@ _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
 _NEEDS = Path(__file__).with_name("needs.toml")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
     """Model classes with the same kind of attention; architectures.toml explains the values."""
 
@@ -26,7 +24,6 @@ class Architecture(Row):
     defaults: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(Row):
     """vLLM's default batch, by the memory of the card."""
 
@@ -35,7 +32,6 @@ class Batch(Row):
     sequences: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Platform(Row):
     """Sizes in GiB on a device: context, buffers between peers, captured graphs. `block` is in tokens, `overlap` in batches."""
 
@@ -50,14 +46,12 @@ class Platform(Row):
     graphs: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Row):
     logit_copies: int
     hidden_copies: int
     inner_copies: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Length(Row):
     """Limits of a chosen context, in tokens."""
 
@@ -65,7 +59,6 @@ class Length(Row):
     step: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Fp8Cache(Row):
     """Where flash kernels read an 8-bit cache: compute capabilities, or CPU levels."""
 
@@ -73,7 +66,6 @@ class Fp8Cache(Row):
     on: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class CpuCache(Row):
     """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
 
