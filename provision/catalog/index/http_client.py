@@ -16,8 +16,6 @@ from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
 CONNECT_S = 3.0

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.phases.plan.choose import choose
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.profile_builder import profile_of
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 
 def plan(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
@@ -16,6 +15,7 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
@@ -26,9 +26,6 @@ from provision.run.context import RunContext
 from provision.run.desired_state import desired_state_of, host_tools
 from provision.run.host_changes import changes_of, named_builds
 from provision.run.results import PlannedHosts, ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:

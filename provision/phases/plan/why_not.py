@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import release
@@ -18,15 +18,13 @@ from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose
 from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.host_classes import classes
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
 from provision.phases.plan.trace import Sources, verdicts
 from provision.report.layout import count
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 _GRAMMAR = re.compile(r"vllm==(\S+)")
 
