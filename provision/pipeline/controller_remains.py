@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provision.catalog import overlay
-from provision.core.folder_size import folder_bytes
+from provision.core.files import folder_bytes
 from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
 

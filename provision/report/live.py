@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.records import PHASES, PhaseName
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line

@@ -28,7 +28,7 @@ from provision.run.results import ProbedHosts
 from provision.run.step import Scope
 
 if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
+    from provision.core.models.records import PhaseName
     from provision.run.left_out import LeftOut
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ from typing import Any
 
 from provision.core.errors import Exit
 from provision.core.models.facts import HostFacts
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 
 
 @dataclass

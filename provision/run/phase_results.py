@@ -14,8 +14,7 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
-    from provision.core.models.records import PhaseResult
+    from provision.core.models.records import PhaseName, PhaseResult
 
 ALWAYS = 32
 """Up to this number of results the file is written with each."""

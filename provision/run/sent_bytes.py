@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import Lock
 
-from provision.core.models.transfers import Transfers
+from provision.core.models.records import Transfers
 
 ENOUGH_BYTES = 8 << 20
 """Shorter transfers say nothing about the bandwidth: connections and checks take most of their time."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import MASK
 from provision.core.run_folder import RunFolder
 from provision.run import phase_results

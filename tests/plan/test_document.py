@@ -9,8 +9,7 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
-from provision.phases.plan.document import to_json
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
 

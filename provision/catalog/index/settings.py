@@ -24,13 +24,15 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.core.errors import StageError
-from provision.core.models.inventory import Host
-from provision.core.models.stack import Stack
 from provision.core.user_path import expand_user
+
+if TYPE_CHECKING:  # the launcher loads this module before anything is installed
+    from provision.core.models.inventory import Host
+    from provision.core.models.stack import Stack
 
 NO_INDEX = "UV_NO_INDEX"
 """Named as uv's own variables, but uv 0.13 has only the option: `run_uv` and the launcher give it."""

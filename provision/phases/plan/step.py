@@ -9,8 +9,7 @@ from dataclasses import replace
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
 from provision.core.models.inventory import Host
-from provision.core.models.planned_change import PlannedChange
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseResult, PlannedChange
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query

@@ -16,14 +16,13 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
-from provision.phases.plan.choose import choose
+from provision.phases.plan.choose import choose, classes
 from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
+from provision.phases.plan.explain import Sources, verdicts
 from provision.phases.plan.fit import Shape
-from provision.phases.plan.host_classes import classes
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
-from provision.phases.plan.trace import Sources, verdicts
 from provision.report.layout import count
 
 _GRAMMAR = re.compile(r"vllm==(\S+)")

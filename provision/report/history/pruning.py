@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.core.folder_size import folder_bytes
+from provision.core.files import folder_bytes
 from provision.core.formatting import format_bytes
 from provision.core.json_text import parse
 from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision.core.models.phase_names import PHASES
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PHASES, PhaseResult
 from provision.report.layout import duration
 from provision.report.run_files import seconds_between
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.catalog.system import install_command, os_packages
+from provision.catalog.packages import install_command, os_packages
 from provision.catalog.versions import numbers
 from provision.phases.plan import interpreter, torch_pair
 from provision.phases.plan.build_option import BuildOption

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from provision.core.models.facts import Amd, AmdGpu, GpuProcess
@@ -197,33 +197,23 @@ def merge(*views: tuple[Card, ...]) -> tuple[Card, ...]:
 
 def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     """Return the AMD facts; None for a host without AMD accelerators."""
-    kfd, agents, smi = output["kfd"], output["rocminfo_agents"], output["amd_smi"]
+    kfd, rocminfo, smi = output["kfd"], output["rocminfo_agents"], output["amd_smi"]
     answer = amd_smi(smi)
-    cards = merge(topology(kfd), agents(agents), answer.cards)
+    cards = merge(topology(kfd), agents(rocminfo), answer.cards)
     version = rocm_version(output["rocm"])
     if not (bus.of(AMD) or cards or version):
         return None
-    for name, section in (("rocminfo", agents), ("amd-smi", smi)):
+    for name, section in (("rocminfo", rocminfo), ("amd-smi", smi)):
         if not section.ok and not section.absent:
             unknown[f"amd.{name}"] = section.failure
     if not cards:
         unknown["amd.gpus"] = (
-            "; ".join(section.failure for section in (kfd, agents, smi) if not section.ok) or "no tool shows a GPU"
+            "; ".join(section.failure for section in (kfd, rocminfo, smi) if not section.ok) or "no tool shows a GPU"
         )
     return Amd(
         driver_version=known(output["modules"].value("amdgpu_version")) or answer.driver_version,
         rocm_version=version,
-        gpus=tuple(
-            AmdGpu(
-                index=index,
-                name=card.name,
-                gfx=card.gfx,
-                uuid=card.uuid,
-                pci_address=card.pci_address,
-                memory_total=card.memory_total,
-            )
-            for index, card in enumerate(cards)
-        ),
+        gpus=tuple(AmdGpu(index=index, **asdict(card)) for index, card in enumerate(cards)),
     )
 
 
@@ -234,10 +224,4 @@ def _place(cards: list[Card], card: Card) -> int | None:
 
 
 def _joined(first: Card, second: Card) -> Card:
-    return Card(
-        pci_address=first.pci_address or second.pci_address,
-        name=first.name or second.name,
-        gfx=first.gfx or second.gfx,
-        uuid=first.uuid or second.uuid,
-        memory_total=first.memory_total or second.memory_total,
-    )
+    return Card(*(one or other for one, other in zip(astuple(first), astuple(second), strict=True)))
