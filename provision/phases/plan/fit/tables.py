@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from provision.catalog.rows import Row
 from provision.core.models.stack import Input
@@ -73,6 +74,10 @@ class CpuCache(Row):
     cpu_least: float
 
 
+R = TypeVar("R", bound=Row)
+F = TypeVar("F", Platform, Fp8Cache)
+
+
 @cache
 def keys() -> dict[str, list[str]]:
     """Return the spellings of each value in config.json; the first present one applies."""
@@ -98,31 +103,17 @@ def architectures() -> dict[str, Architecture]:
     return {name: row for row in rows_of(_ARCHITECTURES, "architecture", Architecture) for name in row.names}
 
 
-@cache
-def platforms() -> dict[str, Platform]:
-    return {row.family: row for row in rows_of(_NEEDS, "platform", Platform)}
+def _row(table: str, kind: type[R]) -> Callable[[], R]:
+    return cache(lambda: rows_of(_NEEDS, table, kind)[0])
 
 
-@cache
-def batches() -> tuple[Batch, ...]:
-    return rows_of(_NEEDS, "batch", Batch)
+def _by_family(table: str, kind: type[F]) -> Callable[[], dict[str, F]]:
+    return cache(lambda: {row.family: row for row in rows_of(_NEEDS, table, kind)})
 
 
-@cache
-def fp8_caches() -> dict[str, Fp8Cache]:
-    return {row.family: row for row in rows_of(_NEEDS, "fp8_cache", Fp8Cache)}
-
-
-@cache
-def activation() -> Activation:
-    return rows_of(_NEEDS, "activation", Activation)[0]
-
-
-@cache
-def length() -> Length:
-    return rows_of(_NEEDS, "length", Length)[0]
-
-
-@cache
-def cpu_cache() -> CpuCache:
-    return rows_of(_NEEDS, "cache", CpuCache)[0]
+platforms = _by_family("platform", Platform)
+fp8_caches = _by_family("fp8_cache", Fp8Cache)
+batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
+activation = _row("activation", Activation)
+length = _row("length", Length)
+cpu_cache = _row("cache", CpuCache)

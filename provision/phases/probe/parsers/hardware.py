@@ -41,8 +41,7 @@ def count_range(text: str) -> int | None:
 
 
 def cpu(section: Section, unknown: dict[str, str]) -> Cpu:
-    if not section.ok:
-        unknown["cpu"] = section.failure
+    section.note_failure(unknown, "cpu")
     described = dict(re.findall(r"^([A-Za-z][A-Za-z ]*?)[ \t]*:[ \t]*(.*?)[ \t]*$", section.text, re.MULTILINE))
     flags = frozenset((described.get("flags") or described.get("Features") or "").split())
     if section.ok and not flags:
@@ -80,8 +79,7 @@ def disks(section: Section, unknown: dict[str, str]) -> tuple[Disk, ...]:
             found.setdefault(path, Disk(path=path))
         elif path is not None and (row := _DF_ROW.search(line)):
             found[path] = Disk(path=path, total=int(row[1]) << 10, free=max(0, int(row[2])) << 10, mount=row[3].strip())
-    if not section.ok:
-        unknown["disks"] = section.failure
+    section.note_failure(unknown, "disks")
     return tuple(found.values())
 
 

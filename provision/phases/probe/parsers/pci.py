@@ -64,8 +64,7 @@ def bus(section: Section, unknown: dict[str, str]) -> Bus:
 
 
 def kernel_modules(section: Section, unknown: dict[str, str]) -> tuple[str, ...]:
-    if not section.ok:
-        unknown["kernel_modules"] = section.failure
+    section.note_failure(unknown, "kernel_modules")
     return tuple(section.values("module"))
 
 

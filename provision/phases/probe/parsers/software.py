@@ -14,8 +14,7 @@ _CUDA_RELEASE = re.compile(r"release [0-9.]+, V([0-9.]+)")
 
 
 def pythons(section: Section, unknown: dict[str, str]) -> tuple[Python, ...]:
-    if not section.ok:
-        unknown["pythons"] = section.failure
+    section.note_failure(unknown, "pythons")
     found = []
     for line in section.values("python"):
         fields = line.split("|")
@@ -29,8 +28,7 @@ def pythons(section: Section, unknown: dict[str, str]) -> tuple[Python, ...]:
 
 
 def programs(section: Section, unknown: dict[str, str]) -> tuple[Program, ...]:
-    if not section.ok:
-        unknown["programs"] = section.failure
+    section.note_failure(unknown, "programs")
     found = []
     for block in re.split(r"^program=", section.text, flags=re.MULTILINE)[1:]:
         name, _, rest = block.partition("|")
@@ -43,8 +41,7 @@ def programs(section: Section, unknown: dict[str, str]) -> tuple[Program, ...]:
 
 def libraries(section: Section, unknown: dict[str, str]) -> dict[str, str | None]:
     """Return each requested library with its path or None."""
-    if not section.ok:
-        unknown["libraries"] = section.failure
+    section.note_failure(unknown, "libraries")
     paths: dict[str, str] = {}
     for path in section.values("found"):
         paths.setdefault(path.rpartition("/")[2], path)
@@ -53,8 +50,7 @@ def libraries(section: Section, unknown: dict[str, str]) -> dict[str, str | None
 
 def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dict[str, str]) -> tuple[CudaToolkit, ...]:
     """Return the toolkits under /usr/local; without any, that of an nvcc which a distribution installed elsewhere."""
-    if not section.ok:
-        unknown["cuda_toolkits"] = section.failure
+    section.note_failure(unknown, "cuda_toolkits")
     found: dict[str, CudaToolkit] = {}
     for block in re.split(r"^toolkit=", section.text, flags=re.MULTILINE)[1:]:
         path, _, said = block.partition("\n")
@@ -73,8 +69,7 @@ def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dic
 
 
 def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineProcess, ...]:
-    if not section.ok:
-        unknown["engine_processes"] = section.failure
+    section.note_failure(unknown, "engine_processes")
     status: dict[int, dict[str, str]] = {}
     for line in section.lines():
         match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|State|PPid|Uid):\s*(.*?)\s*", line)

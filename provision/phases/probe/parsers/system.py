@@ -45,8 +45,7 @@ def operating_system(output: Output, unknown: dict[str, str]) -> OperatingSystem
     if not release:
         unknown["os.id"] = output["os_release"].failure
     system = output["system"]
-    if not system.ok:
-        unknown["os.kernel"] = system.failure
+    system.note_failure(unknown, "os.kernel")
     uname = (system.value("uname") or "").split()
     kind, version = libc(output["libc"])
     if kind is None:
@@ -74,10 +73,8 @@ def operating_system(output: Output, unknown: dict[str, str]) -> OperatingSystem
 
 def user(output: Output, unknown: dict[str, str]) -> User:
     system, sudo = output["system"], output["sudo_rights"]
-    if not system.ok:
-        unknown["user.name"] = system.failure
-    if not sudo.ok:
-        unknown["user.passwordless_sudo"] = sudo.failure
+    system.note_failure(unknown, "user.name")
+    sudo.note_failure(unknown, "user.passwordless_sudo")
     return User(
         name=system.value("user"),
         uid=integer(system.value("uid")),
