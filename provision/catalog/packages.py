@@ -1,7 +1,5 @@
 """The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system; the distribution's names of system packages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

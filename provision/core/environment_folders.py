@@ -1,7 +1,5 @@
 """Environments on a host: the names of their folders below PREFIX/envs (the digest, plus a number where it was rebuilt), and damaged files that a run replaces."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Listing of folders and their sizes, and files that are written as a whole."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Installation paths on a host, known once it was probed."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

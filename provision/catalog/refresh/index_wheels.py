@@ -1,7 +1,5 @@
 """Wheels on the user's indexes and small files inside them: from metadata files where served, else by range requests."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 import zlib

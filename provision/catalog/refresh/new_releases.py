@@ -1,7 +1,5 @@
 """New releases on the user's index as rows of a dated overlay. Values that metadata lacks are carried over and marked."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, replace

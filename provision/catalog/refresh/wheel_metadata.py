@@ -1,7 +1,5 @@
 """Metadata of the wheels of one release: METADATA, file names, and the file with the CUDA release."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 GPU code: "80" is native code for compute capability 8.0; "p80" is PTX, which a driver compiles for 8.0 and newer cards.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import dataclass_transform
 

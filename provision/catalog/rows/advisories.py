@@ -1,7 +1,5 @@
 """Rows about published security advisories."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

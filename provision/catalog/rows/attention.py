@@ -1,7 +1,5 @@
 """Rows about attention back ends, generations of FlashAttention, and packages with attention kernels."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

@@ -1,7 +1,5 @@
 """Rows about builds of vLLM and torch, and about vLLM's dependencies."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

@@ -1,7 +1,5 @@
 """Rows about cards, processors, drivers, CUDA and ROCm."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

@@ -1,7 +1,5 @@
 """Rows about driver packages and the repositories that carry them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

@@ -1,7 +1,5 @@
 """Rows about the host's system: space, memory, packages of the distribution, Python."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from provision.catalog.rows import Row

@@ -1,7 +1,5 @@
 """Results of phases, and the summary made from them (docs/reference/summary.md)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 Every inventory variable is `firstlight_` plus a field's name of `Settings`; docs/reference/inventory.md lists them.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,6 @@
 """Reader program: reads an inventory with Ansible's libraries and prints it as JSON."""
 
 # mypy: disable-error-code="import-untyped"
-from __future__ import annotations
-
 import difflib
 import functools
 import json

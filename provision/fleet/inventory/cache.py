@@ -5,8 +5,6 @@ this package. Inventories with other inputs (lookups, dynamic sources, vaults, `
 not stored: an entry has their position in the inventory files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

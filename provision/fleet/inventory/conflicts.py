@@ -1,7 +1,5 @@
 """Conflicts between settings that are valid on their own, and harmful settings."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence

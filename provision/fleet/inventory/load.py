@@ -1,7 +1,5 @@
 """Loader of inventories: path, limit and command-line options in, validated hosts out."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Which names of an inventory mean one machine. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 

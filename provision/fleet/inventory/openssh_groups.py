@@ -1,7 +1,5 @@
 """The files of the user's ssh configuration, and shared `ssh -G` answers for hosts that it does not distinguish: one call costs 10 ms."""
 
-from __future__ import annotations
-
 import fnmatch
 import glob
 import os

@@ -1,7 +1,5 @@
 """Validation of settings: one message with every problem of every host, with variable, value and allowed values."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Mapping

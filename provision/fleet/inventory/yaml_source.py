@@ -1,7 +1,5 @@
 """The files that an inventory is made of, and checks of them for what Ansible ignores: syntax, unknown keys, duplicate keys."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The Stack of an accepted candidate."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Literal
 

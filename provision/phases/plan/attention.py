@@ -1,7 +1,5 @@
 """The attention back end of a candidate, its spelling in the release, and the FlashAttention generation."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The plan of all hosts. Hosts with equal profiles form one class, which gets the best Stack with its reasons, or the refusal with the nearest change."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from functools import cache
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Documents in JSON: the plan as `plan --json` prints it, and recorded facts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The evaluation of a class and its candidates by the rules."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

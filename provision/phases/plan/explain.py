@@ -1,7 +1,5 @@
 """The plan as text: the Stack of each class, the refusals, the changes, and with `--explain` the trace: the verdicts on the host, on refused candidates, and on the chosen one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType

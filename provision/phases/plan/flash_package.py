@@ -1,7 +1,5 @@
 """The separate flash-attn package for a candidate: a published wheel with its exact key, a third-party one, or a build from source."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal

@@ -4,8 +4,6 @@ Hosts with equal profiles form one class. Sizes are whole GiB, rounded down and 
 so that a megabyte more or less does not create another class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal

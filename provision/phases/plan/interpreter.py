@@ -1,7 +1,5 @@
 """The Python of an environment: the host's if it is in range, else a managed one."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """The host profile from facts and settings."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The interface of a rule: an id, the statement that must hold, what it reads, and a function that evaluates it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """The phase `plan`: a Stack for each class of hosts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

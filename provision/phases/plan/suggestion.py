@@ -1,7 +1,5 @@
 """The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A hypothetical host from one line of text: `RTX5090`, or `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Why a release was not chosen: every verdict on each of its builds, and a change that makes one of them possible."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace

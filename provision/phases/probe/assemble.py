@@ -1,7 +1,5 @@
 """Conversion of the probe's output to host facts: pure functions that accept any text."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from provision.core.models.facts import HostFacts

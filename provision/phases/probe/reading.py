@@ -1,7 +1,5 @@
 """The probe of a host: send the script and receive facts in one round trip."""
 
-from __future__ import annotations
-
 import secrets
 import shlex
 import time

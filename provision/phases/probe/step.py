@@ -1,7 +1,5 @@
 """The phase `probe`: facts of each host."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """How a model is served: the choices of its family for one release, and what the user's settings change in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches

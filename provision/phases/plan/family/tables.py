@@ -1,7 +1,5 @@
 """The tables of this package: families of models, vLLM's parsers by release, and quantisations."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property

@@ -1,7 +1,5 @@
 """The result of a fit: the split of a model, its memory on a device, and the longest context."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal

@@ -1,7 +1,5 @@
 """The tables of this package: the architectures of models, and the memory needs of an engine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

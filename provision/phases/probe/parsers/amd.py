@@ -1,7 +1,5 @@
 """AMD facts of a host: cards from the amdgpu driver's topology, rocminfo and amd-smi, each enough alone, merged by PCI address."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, astuple, dataclass
 from typing import Any

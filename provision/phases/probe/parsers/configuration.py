@@ -1,7 +1,5 @@
 """What an administrator chose: packages, settings of kernel, driver and firmware, enabled services."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Processor, memory, control group limits and disks."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 

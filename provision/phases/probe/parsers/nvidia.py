@@ -1,7 +1,5 @@
 """NVIDIA facts of a host, from nvidia-smi, bus, kernel module and fabric manager."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Devices on the PCI bus, which are visible without a driver, their topology, and the loaded kernel modules."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Installation of this product on a host: state, environments, service, lock and drift."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

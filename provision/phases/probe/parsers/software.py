@@ -1,7 +1,5 @@
 """Interpreters, programs and shared libraries for installing and serving; vLLM's processes; TCP listeners."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 

@@ -1,7 +1,5 @@
 """Operating system, C library and user; container, virtual machine, WSL and Secure Boot."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from typing import Literal
