@@ -23,7 +23,7 @@ class Branch(Row):
     """A driver branch."""
 
     branch: int
-    cuda: str
+    cuda: str | None = None
     kind: str | None = None
     """`lts`, `production` or `new-feature`."""
     end_of_life: str | None = None
