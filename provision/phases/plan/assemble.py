@@ -19,7 +19,7 @@ TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     """Return the Stack of a candidate that every rule accepts for a class."""
-    python = interpreter.choose(option, profile)
+    python = interpreter.choose(option, profile.interpreters)
     assert python.interpreter is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)

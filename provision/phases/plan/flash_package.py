@@ -28,7 +28,7 @@ class PackageChoice:
 
 def find(option: BuildOption, profile: HostProfile) -> PackageChoice:
     """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
-    found = interpreter.choose(option, profile).interpreter
+    found = interpreter.choose(option, profile.interpreters).interpreter
     cuda = cuda_of(option.torch_variant) is not None
     known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
     policy = profile.policy

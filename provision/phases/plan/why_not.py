@@ -15,7 +15,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose, classes
-from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
+from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, reason
 from provision.phases.plan.explain import Sources, verdicts
 from provision.phases.plan.fit import Shape
 from provision.phases.plan.host_profile import HostProfile
@@ -79,7 +79,7 @@ def render(answers: list[WhyNot]) -> str:
 def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNot:
     pinned = replace(profile, policy=replace(profile.policy, vllm=f"=={version}"))
     host = evaluate_host(pinned)
-    evaluations = [evaluate_every_rule(option, pinned) for option in options(pinned)]
+    evaluations = [evaluate(option, pinned, every_rule=True) for option in options(pinned)]
     possible = host.accepted and any(result.accepted for result in evaluations)
     chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
     return WhyNot(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.phases.plan import flash
-from provision.phases.plan.attention import choose_backend
+from provision.phases.plan.attention import choose as choose_attention
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.flashinfer import choose as choose_flashinfer
 from provision.phases.plan.flashinfer import compiler, newest_gcc, of_major
@@ -20,7 +20,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, wa
 def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None:
         return
-    choice = choose_backend(option.release.version, profile.launch)
+    choice = choose_attention(option, profile)
     facts: dict[str, Any] = {
         "requested": profile.policy.attention,
         "compute_capability": sorted({capability or "unknown" for _, capability in profile.kinds}),

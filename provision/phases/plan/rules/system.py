@@ -87,7 +87,7 @@ def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     cause="python-version-unsupported",
 )
 def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    choice = interpreter.choose(option, profile)
+    choice = interpreter.choose(option, profile.interpreters)
     source = option.release.source if option.release else option.torch.source
     seen = [python.version for python in profile.interpreters.pythons]
     if choice.interpreter is None:
