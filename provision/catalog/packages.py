@@ -34,15 +34,25 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     """Return the row of a distribution's release.
 
     Raises:
-        UsageError: The catalog has no driver packages for it.
+        UsageError: The catalog has no driver packages for it, or it is unknown.
     """
     for row in catalog().package_systems:
         if row.id == os_id and is_of(version_id or "", row.version_id):
             return row
+    if os_id is None:
+        raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     raise UsageError(
-        f"the catalog has no driver packages for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
+        f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
         hint=f"install the driver as its vendor describes, then run the same command again; the catalog has: {known}",
+    )
+
+
+def _unknown(fact: str, example: str) -> UsageError:
+    """Return the error for a fact that decides which packages are used; only a described host lacks it."""
+    return UsageError(
+        f"driver packages depend on the {fact}, which is unknown; --what-if takes it as {example}",
+        hint=f"add {example} to --what-if",
     )
 
 
@@ -123,6 +133,8 @@ def repository_of_component(
         UsageError: The vendor has no repository for this system.
     """
     system = package_system(os_id, version_id)
+    if machine is None:
+        raise _unknown("processor architecture", "arch=x86_64")
     wanted = catalog().package_components[name].repository
     row = next(
         (

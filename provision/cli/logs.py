@@ -106,7 +106,7 @@ def prune(
 
 
 @app.command()
-@app.command("bundle", hidden=True)
+@app.command("bundle", hidden=True, help="The former name of `logs archive`.")
 def archive(
     *,
     run: RunArgument = None,

@@ -121,7 +121,7 @@ def plan(
         typer.Option(
             "--what-if",
             metavar="DESCRIPTION",
-            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
+            help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04'.",
         ),
     ] = None,
     facts: Annotated[
@@ -190,9 +190,9 @@ def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = Fals
 def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
     """Start the installed service, and check its answers.
 
-    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the present
+    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the current
     settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
-    built-in one. --driver counts only for the plan.
+    built-in one. --driver affects only the plan.
     """
     from provision.pipeline import operations
 

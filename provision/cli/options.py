@@ -36,7 +36,7 @@ InventoryOption = Annotated[
         "-i",
         parser=_inventory,
         metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
+        help="Ansible inventory, a file or a folder. Default: this machine; for an installed tool, ~/.config/firstlight/inventory if it exists.",
     ),
 ]
 LimitOption = Annotated[
@@ -78,7 +78,7 @@ DriverOption = Annotated[
     typer.Option(
         "--driver",
         metavar="VERSION",
-        help="keep (a working driver stays, GPUs without one get one), install (also installs a driver again that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
+        help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
     ),
 ]
 RebootOption = Annotated[
@@ -92,7 +92,7 @@ FlashAttnOption = Annotated[
     typer.Option(
         "--flash-attn",
         metavar="VERSION",
-        help="Flash kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+        help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
     ),
 ]
 FlashWheelsOption = Annotated[
@@ -104,7 +104,8 @@ FlashWheelsOption = Annotated[
     ),
 ]
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Solve the dependencies again. Without it, earlier locks are reused.")
+    bool,
+    typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs."),
 ]
 BundleOption = Annotated[
     Path | None,
@@ -147,7 +148,7 @@ AttentionOption = Annotated[
     typer.Option(
         "--attention",
         metavar="BACKEND",
-        help="Attention back end of vLLM: auto (flash kernels if possible), flash (flash kernels or an error), or a name such as TRITON_ATTN. Default: auto.",
+        help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
     ),
 ]
 HostOption = Annotated[

@@ -17,7 +17,7 @@ from provision.core.own_environment import differences
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is written; an existing file is kept.")],
 ) -> None:
-    """Write a commented inventory of an example fleet, to be edited."""
+    """Write an example inventory with comments, for you to edit."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"`{folder}` exists already", hint="name a new folder, or an empty one")
     shutil.copytree(product_path("inventory/example"), folder, dirs_exist_ok=True)

@@ -12,7 +12,7 @@ from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Check that kernels run and compute correctly: `verify` alone runs `verify check`.",
+    help="Check GPUs and libraries, and that compute kernels give correct results: `verify` alone runs `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -67,7 +67,7 @@ def check(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Check that kernels run and compute correctly; without an inventory, on this machine.
+    """Check GPUs and libraries, and that compute kernels give correct results.
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """

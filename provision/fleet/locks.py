@@ -148,5 +148,5 @@ class HostLock:
         if answer != "locked":
             raise RemoteCommandError(
                 f"host `{self._session.host}`: the lock in `{self._prefix}` could not be taken: {answer or channel.error_text()}",
-                hint="check that the prefix can be written and that `flock` (util-linux) is installed there",
+                hint="check that this folder can be written and that `flock` (util-linux) is installed there",
             )

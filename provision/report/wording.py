@@ -220,7 +220,7 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
     else:
         yield "vLLM", "none"
-    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    beside = " from the package index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
     yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
     yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
     yield _platform(stack.torch.variant)
@@ -252,7 +252,7 @@ def _platform(variant: str) -> tuple[str, str]:
 
 
 def _interpreter(origin: str) -> str:
-    return "the host's own" if origin == "host" else "managed, under the prefix"
+    return "the host's own" if origin == "host" else "installed by Firstlight"
 
 
 def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:

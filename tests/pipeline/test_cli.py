@@ -43,7 +43,7 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("stop", "--limit", ""), 2, "the limit names no host"),
         (("provision", "--batch", "0"), 2, "`--batch 0` is not between 1 and all hosts"),
         (("status", "--watch"), 2, "standard output is no terminal"),
-        (("provision", "--max-fail", "5%"), 2, "there is no `--batch`"),
+        (("provision", "--max-fail", "5%"), 2, "needs `--batch`"),
         (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
         (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
         (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--python", "3"), 2, "`--python 3`"),

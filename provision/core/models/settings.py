@@ -177,7 +177,7 @@ class Settings(Record):
     container_toolkit: bool = False
     """Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed release."""
     flash_attn: FlashAttnPolicy = "auto"
-    """Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits."""
+    """Flash attention kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits."""
     builder: Annotated[Word, Allowed("controller, or the name of a host")] | None = None
     """Machine that builds the flash-attn package from source if no published wheel fits. Default: none, nothing is built."""
     flash_attn_wheels: Literal["official", "community"] = "official"
@@ -187,7 +187,7 @@ class Settings(Record):
     python: Annotated[Prefix, Allowed("an absolute path without blanks")] | None = None
     """The only interpreter of the host to use; may be in a virtual environment. Default: any on PATH or in the usual folders."""
     attention: Backend = "auto"
-    """Attention back end: flash kernels if possible (auto), flash kernels or an error (flash), or a back end by name."""
+    """Attention back end: flash attention if possible (auto), flash attention or an error (flash), or a back end by name."""
 
     gpus: Annotated[tuple[GpuIndex, ...] | Literal["all"], Allowed("all, or a list of indexes such as [0, 1]")] = "all"
     """GPUs to use, by index in PCI order. all: all GPUs of one model, the one with the largest sum of memory on the host."""

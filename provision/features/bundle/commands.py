@@ -28,7 +28,7 @@ def create(
         typer.Option(
             "--what-if",
             metavar="DESCRIPTION",
-            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
+            help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04'.",
         ),
     ] = None,
     refresh: RefreshOption = False,

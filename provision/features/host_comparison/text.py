@@ -45,7 +45,7 @@ def _lines(compared: ComparedClass) -> Iterator[tuple[str, str]]:
     """Yield indent and text of each line."""
     hosts = compared.comparison.hosts
     if compared.is_alone:
-        yield "", f"{compared.label}: {hosts[0]} is the only host with these GPUs: nothing to compare with"
+        yield "", f"{compared.label}: {hosts[0]} is the only such host: there is nothing to compare it with"
         return
     yield "", f"{compared.label}: {count(len(hosts), 'host')}, compared with {compared.against}"
     for oddity in compared.comparison.oddities:

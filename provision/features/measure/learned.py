@@ -305,7 +305,7 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
         text = "; ".join(_sentence(*one) for one in missed[:MOST_SHOWN])
         remedy = "compare clocks, power, temperature and links of the host with those of its equals: ./firstlight drift"
         figures = tuple(_figure(reading, floor, source) for reading, floor in missed)
-        outcome = CheckResult("warn", f"worse than its equals: {text}{more}; {source}", figures, None, remedy)
+        outcome = CheckResult("warn", f"worse than equal hosts: {text}{more}; {source}", figures, None, remedy)
     return as_record(LEARNED, document["host"], None, outcome, 0.0, level=document.get("level"))
 
 

@@ -62,7 +62,7 @@ def start(
     as_json: JsonOption = False,
     **planned: Any,
 ) -> None:
-    """Start a rollout: change and check hosts step by step; if a step is bad, roll all changed hosts back."""
+    """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
     from provision.features.rollout import rollout
 
     request = asked("rollout", ask_become_pass=ask_become_pass, **planned)

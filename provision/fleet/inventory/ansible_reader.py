@@ -152,7 +152,7 @@ def _of_file(inventory: InventoryManager, file: str) -> list[str]:
             found += _selected(inventory, line.strip(), line)
         except Refused:
             raise Refused(
-                f"--limit: line {number} of {file!r} is no host, group or pattern that matches one in this inventory",
+                f"--limit: line {number} of {file!r} matches no host or group of this inventory",
                 _FILE_HINT,
             ) from None
     if not found:
@@ -219,7 +219,7 @@ def _unknown(inventory: InventoryManager, pattern: str) -> Refused:
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
     shown = ", ".join(near or names[:8])
     return Refused(
-        f"--limit: {pattern!r} is no host, group or pattern that matches one in this inventory",
+        f"{pattern!r} matches no host or group of this inventory",
         f"{'nearest' if near else 'there are'}: {shown}",
     )
 

@@ -47,7 +47,7 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += [f"      ? {text}" for text in resolution.assumptions]
     later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
     if later:
-        lines += ["", f"    Next, if its lock fails: {', '.join(later)}"]
+        lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
     if resolution.nearest:
         lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
     return [*lines, *sources.lines()]
@@ -83,7 +83,7 @@ def _names(names: Sequence[str]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    return "not found" if value is None else str(value)
+    return "-" if value is None else str(value)
 
 
 LISTED = 6
@@ -155,9 +155,9 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
         pairs.append(("vLLM", "none, as `--vllm none` requests"))
-    note = " of the default index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
+    note = " from the package index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
     pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
-    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed in the prefix"
+    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed by Firstlight"
     pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
@@ -193,7 +193,9 @@ def _model(plan: ModelPlan) -> str:
         f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
     )
     length = (
-        f"; context {plan.max_model_len}{limit} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens"
+        if plan.max_model_len
+        else ""
     )
     flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
     return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"

@@ -101,8 +101,8 @@ def _why_managed(
     option: BuildOption, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
 ) -> str:
     if fitting:
-        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Python {version} is installed in the prefix"
+        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Firstlight installs Python {version}"
     if pythons is None:
-        return f"the host's Pythons are unknown: Python {version} is installed in the prefix"
+        return f"the host's Pythons are unknown: Firstlight installs Python {version}"
     seen = ", ".join(python.version for python in pythons) or "none"
-    return f"no Python of the host ({seen}) is in {wanted(option)}: Python {version} is installed in the prefix"
+    return f"no Python of the host ({seen}) is in {wanted(option)}: Firstlight installs Python {version}"

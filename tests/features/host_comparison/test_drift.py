@@ -70,7 +70,7 @@ def test_an_odd_host_is_code_1_and_named(site: Site, capsys: pytest.CaptureFixtu
 def test_hosts_with_other_cards_are_not_equals(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.kernels["b"], site.cards["b"] = "6.2", ()
     assert site.drift() == 0
-    assert "no GPU: b is the only host with these GPUs: nothing to compare with" in capsys.readouterr().out
+    assert "no GPU: b is the only such host: there is nothing to compare it with" in capsys.readouterr().out
 
 
 def test_a_golden_host_is_right_against_the_majority(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

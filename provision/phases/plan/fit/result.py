@@ -138,9 +138,9 @@ def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -
     whole = f"the weights of this model ({shape.name}) need {_gib(shape.weights.total)}"
     if budget.platform == "cpu":
         return f"{whole}, and the overhead of the engine is {_gib(found.overhead * processes)}; the host has {_gib(budget.device_bytes)} of memory"
-    cards = f"{processes} GPU{'s' if processes > 1 else ''}"
+    each = f", {_gib(found.weights)} on each of {processes} GPUs" if processes > 1 else ""
     return (
-        f"{whole}: on {cards} {_gib(found.weights)} each, and the overhead of the engine is {_gib(found.overhead)}; "
+        f"{whole}{each}, and the overhead of the engine is {_gib(found.overhead)}; "
         f"vLLM may use {_gib(found.memory)} of each GPU's {_gib(budget.device_bytes)}"
     )
 

@@ -28,7 +28,7 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
 
 
 @host_rule(
-    "Only GPUs of one model serve: of the models that the newest release supports, the one with the largest sum of memory on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
+    "Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
     reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
     order=70,
 )
@@ -117,7 +117,9 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
         yield reject(text, source=part.source, compute_capability=capability, codes=list(part.codes))
     elif found is Coverage.NATIVE:
         if not _exact(part.codes, capability):
-            text = f"the native code in {part.name} for an earlier GPU of its family also runs on {name} ({capability})"
+            text = (
+                f"{name} ({capability}) also runs the native code that {part.name} has for an earlier GPU of its family"
+            )
             yield assume(text)
         text = f"{part.name} has native code for {name} ({capability})"
         yield accept(text, source=part.source, compute_capability=capability)
@@ -147,7 +149,7 @@ def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @host_rule(
-    "The service may open the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
+    "The service has access to the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
 )
 def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
@@ -159,12 +161,12 @@ def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
     if profile.escalates:
         yield accept(f"the service's user becomes a member of {names}", source=source, groups=needed)
     elif profile.environment.groups is None:
-        yield assume(f"the login is in the groups {names}, which may open AMD GPUs")
+        yield assume(f"the user is in the groups {names}, which have access to AMD GPUs")
     elif missing:
-        text = f"this login is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
+        text = f"this user is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
         yield reject(text, source=source, missing=missing)
     else:
-        yield accept(f"the login is in {names}", source=source, groups=needed)
+        yield accept(f"the user is in {names}", source=source, groups=needed)
 
 
 @rule("The build contains code for every AMD GPU.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
@@ -193,7 +195,7 @@ def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
         return
     row = rocm.userspace(option)
     if profile.rocm is None:
-        yield assume(f"the host has a ROCm for {option.variant} builds")
+        yield assume(f"the host's ROCm suits {option.variant} builds")
     elif row is not None:
         text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"
         fits = rocm.fits(row, profile.rocm)

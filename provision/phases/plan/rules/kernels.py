@@ -13,7 +13,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, wa
 
 
 @rule(
-    "Flash kernels serve if every GPU and the release support them, else the best other back end.",
+    "Flash attention serves if every GPU and the release support them, else the best other back end.",
     reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
     order=160,
 )
@@ -43,7 +43,9 @@ def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if choice.refused:
         yield reject(choice.refused, source=choice.source, requested=requested)
     elif profile.platform == "cuda":
-        yield accept(f"flash kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested)
+        yield accept(
+            f"flash attention kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested
+        )
 
 
 @rule(

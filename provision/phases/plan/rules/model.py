@@ -42,14 +42,14 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
 
 def _assumptions(served: ServedModel) -> Iterator[Verdict]:
     if served.shape.weights.source == KNOWN:
-        yield assume(f"`{served.model}` has the sizes that Firstlight knows of it; its hub does not answer")
+        yield assume(f"the sizes of `{served.model}` are those in Firstlight's catalog; the model hub does not answer")
     if served.shape.not_computed:
-        yield assume(f"the cache of `{served.model}` fits; it cannot be computed: {served.shape.not_computed}")
+        yield assume(f"the KV cache of `{served.model}` fits; it cannot be computed: {served.shape.not_computed}")
     elif served.request.drafts:
-        yield assume(f"the cache and the draft model of `{served.model}` fit; they are not computed")
+        yield assume(f"the KV cache and the draft model of `{served.model}` fit; they are not computed")
     elif not served.shape.known:
         yield assume(
-            f"all layers of `{served.model}` keep keys and values alike ({served.shape.architecture} is not in the table)"
+            f"all layers of `{served.model}` have equal KV caches ({served.shape.architecture} is not in the table)"
         )
 
 
@@ -59,7 +59,7 @@ def _describe(found: Fit, served: ServedModel) -> str:
         return weights
     whole = found.length >= served.shape.usual_length
     length = f"a context of {found.length} tokens" + ("" if whole else f", of the model's {served.shape.usual_length}")
-    return f"{weights} with {length}; the cache holds {found.tokens} tokens"
+    return f"{weights} with {length}; the KV cache holds {found.tokens} tokens"
 
 
 REMOTE_CODE_SOURCE = "vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0"

@@ -311,7 +311,7 @@ def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     elif row.end_of_life == "ended":
         yield warn(f"driver branch {row.branch} gets no more fixes", source=row.source, driver=plan.version)
     elif row.end_of_life and row.end_of_life < catalog().driver_offer.as_of:
-        text = f"driver branch {row.branch} has been without fixes since {row.end_of_life}"
+        text = f"driver branch {row.branch} has received no fixes since {row.end_of_life}"
         yield warn(text, source=row.source, driver=plan.version)
     elif row.end_of_life:
         text = f"driver branch {row.branch} gets fixes until {row.end_of_life}"

@@ -142,7 +142,7 @@ def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
 def memory(profile: HostProfile) -> Iterator[Verdict]:
     need = catalog().needs[profile.platform]
     if profile.ram_gib is None:
-        yield assume(f"at least {need.memory:g} GiB of memory")
+        yield assume(f"at least {need.memory:g} GiB of host memory")
     elif profile.ram_gib < need.memory:
         text = (
             f"the host has {profile.ram_gib} GiB of memory (cgroup limit included); serving needs {need.memory:g} GiB"
@@ -170,9 +170,9 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
     arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
     needed = kept + arriving if profile.one_mount else kept
     if profile.disk_gib is None:
-        yield assume(f"at least {needed:.1f} GiB free under the prefix")
+        yield assume(f"at least {needed:.1f} GiB free in the installation folder")
     elif profile.disk_gib < needed:
-        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and its files need {needed:.1f} GiB"
+        text = f"{profile.disk_gib} GiB are free in the installation folder; the environment and its files need {needed:.1f} GiB"
         yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
@@ -182,7 +182,7 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
         return
     if profile.disk_gib is not None:
-        text = f"the environment and its files need {needed:.1f} GiB, which are free under the prefix"
+        text = f"the environment and its files need {needed:.1f} GiB, which are free in the installation folder"
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
@@ -193,7 +193,7 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
 )
 def system_packages(profile: HostProfile) -> Iterator[Verdict]:
     for name in profile.unsure:
-        yield assume(f"the host has {name}")
+        yield assume(f"{name} is installed on the host")
     if not profile.lacking:
         return
     names = ", ".join(profile.lacking)

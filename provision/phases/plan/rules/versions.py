@@ -15,7 +15,9 @@ from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
 @rule(
-    "The vLLM project's build ranks before a community build, and the plan names a community build.", reads=(), order=10
+    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.",
+    reads=(),
+    order=10,
 )
 def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     build = option.build
@@ -26,10 +28,10 @@ def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=build.source)
         if option.torch_variant != build.variant == "cpu":
             row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
-            text = f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}) that computes on the CPU"
+            text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
             yield accept(text, source=row.source)
     else:
-        where = f" from {build.index}" if build.index else ", the wheel on the default package index"
+        where = f" from {build.index}" if build.index else " from the package index (PyPI or your mirror)"
         yield accept(f"the vLLM project's build{where}", source=build.source)
 
 
@@ -82,7 +84,7 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest releases take current ones.",
+    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones.",
     reads=(),
     order=130,
 )
@@ -93,13 +95,13 @@ def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     plan, table = found.plan, catalog().horizon
     if plan.until is None:
         text = (
-            f"the release is at most {table.current_days} days older than the newest: its dependencies may be today's"
+            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
             if found.released
-            else "the release date is unknown: its dependencies may be today's"
+            else "the release date is unknown: the newest dependencies are allowed"
         )
     else:
         text = (
-            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the index has "
+            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the package index has "
             f"them, else by {len(plan.bounds)} version bounds"
         )
     yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
@@ -114,8 +116,8 @@ def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
 
 
 HOW = {
-    "loaded": "it was locked, installed from its wheels, and every extension module loaded on {on}",
-    "served": "it served a verified token on {on}",
+    "loaded": "tested: it was installed from its wheels, and every extension module loaded, on {on}",
+    "served": "tested: it served a verified token on {on}",
 }
 
 
@@ -125,7 +127,7 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     row = proof(option, profile.machine)
     if row is None:
-        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was neither locked nor loaded")
+        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
     else:
         yield accept(HOW[row.how].format(on=row.on), source=row.source)
 
