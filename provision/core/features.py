@@ -32,8 +32,6 @@
 The core imports no feature: a copy of the product without the folder of one works.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

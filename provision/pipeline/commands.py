@@ -16,19 +16,16 @@ from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.planned_change import PlannedChange
-from provision.core.models.records import Summary
+from provision.core.models.records import PhaseName, PlannedChange, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
-from provision.phases.plan.document import to_json
+from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit import Shape
-from provision.phases.plan.recorded_facts import read_facts
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers

@@ -16,13 +16,11 @@ from rich.text import Text
 from provision.catalog import overlay
 from provision.core import features
 from provision.core.errors import Exit, ServeError
-from provision.core.files import write_atomically
-from provision.core.folder_size import folder_bytes
+from provision.core.files import folder_bytes, write_atomically
 from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
 from provision.core.install_paths import InstallPaths
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
+from provision.core.models.records import CheckRecord, HostSummary, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.fleet.ssh import Session

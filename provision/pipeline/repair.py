@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from provision.catalog.load import catalog
-from provision.catalog.system import os_packages
+from provision.catalog.packages import os_packages
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult

@@ -17,8 +17,7 @@ from provision.core import features
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import PhaseResult, Summary
+from provision.core.models.records import PHASES, PhaseName, PhaseResult, Summary
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query
 from provision.core.scratch import remove_left_folders

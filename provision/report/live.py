@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self, TextIO
 
 from provision.core.formatting import GIB, format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PHASES, PhaseName, PhaseResult
 from provision.core.redaction import redact
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration

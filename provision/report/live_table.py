@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live import Progress, printable_line
 from verify.printable import printable

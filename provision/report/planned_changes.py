@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
-from provision.core.models.planned_change import PlannedChange
+from provision.core.models.records import PlannedChange
 from provision.report.history.runs import document, names, objects
 from provision.report.layout import clean, count, duration, fold_names
 

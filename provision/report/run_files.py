@@ -24,10 +24,10 @@ from provision.core.models.records import (
     PhaseResult,
     ReleaseRecord,
     ServeRecord,
+    Transfers,
 )
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
-from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 
 M = TypeVar("M", bound=BaseModel)

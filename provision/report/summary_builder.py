@@ -8,14 +8,15 @@ from typing import Literal
 from provision.core.errors import index_access_hint
 from provision.core.models.facts import Installed
 from provision.core.models.invocation import Invocation
-from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import (
     ENDED_BADLY,
     GREEN_STATES,
+    PHASES,
     AttentionProof,
     CheckRecord,
     HostState,
     HostSummary,
+    PhaseName,
     PhaseResult,
     ReleaseRecord,
     ServeRecord,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import HostSummary, Summary
-from provision.core.models.transfers import Transfers
+from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary, Transfers
 from provision.report import wording
 from provision.report.difference.text import changes, grouped
 from provision.report.failures import INDENT

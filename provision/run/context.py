@@ -19,8 +19,7 @@ from provision.core.files import write_atomically
 from provision.core.json_text import indented
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder

@@ -8,8 +8,7 @@ from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
 from provision.phases.install.host_results import install, write_hosts_file

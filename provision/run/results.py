@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
-from provision.core.models.planned_change import PlannedChange
-from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
+from provision.core.models.records import CheckRecord, PhaseResult, PlannedChange, ServeRecord
 from provision.core.models.stack import Plan, Stack
 from provision.core.models.staged import Staged
 from provision.run.desired_state import Desired

@@ -9,8 +9,8 @@ from threading import Lock
 
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
+from provision.core.models.records import Transfers
 from provision.core.models.staged import StagedFile
-from provision.core.models.transfers import Transfers
 from provision.fleet.ssh.session import Progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseName
 
 if TYPE_CHECKING:
     from provision.run.context import BackgroundTask, RunContext

@@ -20,8 +20,8 @@ from provision.fleet.inventory import load, yaml_source
 from provision.fleet.inventory.conflicts import conflicts
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.load import MOST_NAME
-from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import Problems, settings_of
+from provision.fleet.inventory.yaml_source import MOST_HOSTS, hosts_of_ranges
 from tests.inventory.conftest import Make
 from tests.strange import JSON, TEXT
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from provision.core.errors import Exit, UsageError
 from provision.core.models.inventory import Connection, Host, Span
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import MASK
 from provision.run import context as run_context
 from provision.run.context import RunContext

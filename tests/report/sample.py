@@ -10,8 +10,7 @@ from typing import Any
 from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.invocation import Invocation
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import AttentionProof, PhaseResult, ServeRecord
+from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,

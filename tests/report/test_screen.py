@@ -14,8 +14,7 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import HostSummary, Summary
+from provision.core.models.records import HostSummary, PhaseName, Summary
 from provision.phases.verify.step import CheckOptions
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary

@@ -18,7 +18,7 @@ from provision.core.run_folder import require_writable
 from provision.features.host_comparison.compare import compare
 from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
 from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.document import read_facts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import PROBE

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
-from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseName
 from provision.features.firewall.rules import READ_DEADLINE_S, Opening, source_command, sources_of, ssh_ports_of
 from provision.features.multinode.ports import chosen_command, chosen_of, span_openings, taken_ports
 from provision.run.context import RunContext

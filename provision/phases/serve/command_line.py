@@ -16,8 +16,7 @@ from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
-from provision.core.models.setting_types import CHAT_TEMPLATE
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHAT_TEMPLATE, Settings
 from provision.core.models.stack import AttentionPlan, FlashInferPlan, ModelPlan, Stack
 from provision.phases.serve import peer_access, start_cache
 from provision.phases.serve.devices import Devices, choose_devices

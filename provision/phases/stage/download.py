@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error
-from provision.catalog.index.local_path import local_path
 from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
+from provision.core.user_path import local_path
 from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
 
 if TYPE_CHECKING:

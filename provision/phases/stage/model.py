@@ -13,8 +13,7 @@ from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.models.setting_types import CHAT_TEMPLATE
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHAT_TEMPLATE, Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress

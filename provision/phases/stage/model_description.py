@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class KnownModel(Row):
     """A model whose sizes the product has; known_models.toml explains the values."""
 

@@ -12,12 +12,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.local_path import local_path
 from provision.catalog.index.project_page import IndexFile, IndexLocation, ProjectPage
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
+from provision.core.user_path import local_path
 from provision.phases.stage.download import OnStored, Progress, fetch_all
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
 from provision.phases.stage.lock_file import LockedWheel

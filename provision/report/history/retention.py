@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.core.folder_size import folder_bytes
+from provision.core.files import folder_bytes
 from provision.core.formatting import format_bytes
 from provision.report.history.runs import RunStatus, green_hosts, names, run_status
 from provision.report.layout import count, fold_names, table

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from provision.core.models.phase_names import PHASES
-from provision.core.models.records import ENDED_BADLY, CheckRecord, HostSummary, PhaseResult, Summary
+from provision.core.models.records import ENDED_BADLY, PHASES, CheckRecord, HostSummary, PhaseResult, Summary
 from provision.report import wording
 from provision.report.group import named_endpoint
 from provision.report.layout import count, duration, fold_names

@@ -15,10 +15,10 @@ from provision.core.errors import SourceError, TransportError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.records import Transfers
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.core.models.staged import StagedFile
-from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 from provision.features.peers import access
 from provision.features.peers.choice import ENOUGH_HOSTS, choose

@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error, open_client
-from provision.catalog.index.local_path import local_path
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.core.scratch import scratch_folder
+from provision.core.user_path import local_path
 from provision.phases.stage.builds.extension import Extension, read_extension
 from provision.phases.stage.builds.github_releases import HINT, find_released
 from provision.phases.stage.wheelhouse import Store, sha256_of
