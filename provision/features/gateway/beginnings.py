@@ -1,4 +1,4 @@
-"""The choice of hosts by prefixes: lines of HAProxy's configuration by which requests with one beginning reach one host. Pure.
+"""The choice of hosts by prefixes: requests with one beginning reach one host. Pure.
 
 Where each request goes is computed from its beginning by consistent hashing with bounded loads (arXiv 1608.01350), so nothing has to
 be remembered: a reload, a restart and a second gateway choose alike. A host whose load is at its bound is left out, and so is one that is
@@ -8,7 +8,7 @@ drained or down; their requests go to the next hosts on the ring.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,36 +36,9 @@ class Text:
     """Path of a role: the text counts only if that is one of instructions."""
 
 
-def reading_rules() -> Iterator[str]:
-    """Yield the rules that read a request's beginning into `txn.beginning`.
-
-    The json_query of HAProxy 2.6 finds an empty text where there is a list, so lengths decide.
-
-    A request without one, such as for an embedding, gets a random value. So does one whose text goes beyond what HAProxy keeps of a request.
-    """
-    texts = rows_of(Path(__file__).with_name("beginnings.toml"), "text", Text)
-    names = [f"txn.text{number}" for number in range(len(texts))]
-    for name, text in zip(names, texts, strict=True):
-        only = (
-            f" {{ req.body,json_query('{text.behind_instructions}') -m str system developer }}"
-            if text.behind_instructions
-            else ""
-        )
-        for path in text.paths:
-            yield (
-                f"    http-request set-var({name}) req.body,json_query('{path}'),bytes(0,{COMPARED}) "
-                f"if {{ path {text.route} }} !{{ var({name}) -m len gt 0 }}{only}"
-            )
-    whole = "".join(f"%[var({name})]" for name in names)
-    yield f"    http-request set-var-fmt(txn.beginning) '{whole}'"
-    yield "    http-request set-var(txn.beginning) rand(1000000000) unless { var(txn.beginning) -m len gt 0 }"
-
-
-def balance_rules() -> Iterator[str]:
-    """Yield the lines of a back end that choose a host by the beginning of a request."""
-    yield "    balance hash var(txn.beginning)"
-    yield "    hash-type consistent sdbm avalanche"
-    yield f"    hash-balance-factor {BOUND_PERCENT}"
+def texts() -> tuple[Text, ...]:
+    """Return the texts of beginnings.toml, in the order of the prompt."""
+    return rows_of(Path(__file__).with_name("beginnings.toml"), "text", Text)
 
 
 def ring_ids(servers: Iterable[str]) -> dict[str, int]:

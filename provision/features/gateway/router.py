@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -25,8 +25,6 @@ from provision.features.gateway.records import Gateway
 NAME = "gateway-router"
 UNIT = "firstlight-gateway-router.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
-SERVER = ":router"
-"""Name of the router among the servers of a model; no host has it."""
 KEY, ROUTES, ASKED, HOSTS = "router.map", "routed.lst", "asked.lst", "routed.map"
 WHEELS = "wheels"
 """Folder next to the unit's files, for the wheel and what it holds."""
@@ -42,7 +40,8 @@ class Wheel:
     sha256: str
 
 
-def _table() -> Mapping[str, Any]:
+def table() -> Mapping[str, Any]:
+    """Return router.toml."""
     return own_table(Path(__file__).with_name("router.toml"))
 
 
@@ -78,82 +77,10 @@ def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
     """
     return {
         KEY: f"router {gateway.router_key}\n",
-        ROUTES: "".join(f"{route}\n" for route in _table()["routes"]),
-        ASKED: "".join(f"{route}\n" for route in _table()["asked"]),
-        HOSTS: "".join(f"{address} {_routed(server)}\n" for server, address in addresses_of_hosts(servers).items()),
+        ROUTES: "".join(f"{route}\n" for route in table()["routes"]),
+        ASKED: "".join(f"{route}\n" for route in table()["asked"]),
+        HOSTS: "".join(f"{address} routed-{server}\n" for server, address in addresses_of_hosts(servers).items()),
     }
-
-
-def passing_rules() -> Iterator[str]:
-    """Yield the rules by which a request gets the key that routers hand on."""
-    yield f"    http-request set-header authorization 'Bearer %[str(router),map_str({KEY})]'"
-
-
-def choosing_rules(number: int, port: int, most: int) -> Iterator[str]:
-    """Yield the lines of a model that pass requests to its router, behind those that choose canaries.
-
-    Args:
-        number: The number of the model.
-        port: Port of its router.
-        most: Requests that it works on at a time.
-    """
-    words = " ".join(f"'{word}'" for word in _table()["unread"])
-    yield f"    acl routed var(txn.route) -m str -f {ROUTES}"
-    yield f"    acl unread req.body -m sub {words}"
-    yield f"    use-server {SERVER} if routed !unread"
-    # Its streams go on when it does not answer any more: it listens no longer when it is to end.
-    yield f"    server {SERVER} {address_of_router(number)}:{port} track routers/router-{number} weight 0 maxconn {most}"
-
-
-def routed_lines(
-    port: int, most: int, servers: Mapping[str, str], backends: Mapping[str, int], socket: str
-) -> Iterator[str]:
-    """Yield the sections that know whether routers answer, and that stand for hosts behind them.
-
-    Args:
-        port: Port of the listeners.
-        most: Requests that one host works on at a time.
-        servers: The model of each server, by HAProxy's name of it.
-        backends: The number of each model.
-        socket: The socket of the second pass.
-    """
-    addresses = addresses_of_hosts(servers)
-    yield ""
-    yield "backend routers"
-    yield "    # Its /health says 503 as soon as one of its hosts is out."
-    yield "    option httpchk GET /readiness"
-    yield "    timeout check 1s"
-    yield "    default-server inter 500ms fastinter 100ms fall 2 rise 2"
-    yield from (f"    server router-{number} {address_of_router(number)}:{port} check" for number in backends.values())
-    yield ""
-    yield "frontend routed"
-    yield from (f"    bind {address}:{port}" for address in addresses.values())
-    yield "    option idle-close-on-response"
-    yield "    no log"
-    yield f"    http-request set-var(txn.key) str(router),map_str({KEY})"
-    yield "    http-request set-var(txn.given) http_auth_bearer"
-    yield "    http-request return status 403 unless { path /health } || { var(txn.given),strcmp(txn.key) eq 0 }"
-    yield "    http-request set-var-fmt(txn.route) '%[method] %[path]'"
-    yield f"    http-request return status 404 unless {{ path /health }} || {{ var(txn.route) -m str -f {ROUTES} -f {ASKED} }}"
-    yield f"    http-request set-var(txn.backend) dst,map_str({HOSTS})"
-    yield "    use_backend %[var(txn.backend)]"
-    for server, model in servers.items():
-        yield ""
-        yield f"backend {_routed(server)}"
-        yield "    retries 0"
-        yield "    option abortonclose"
-        yield "    # The router asks another host then."
-        yield "    timeout queue 1s"
-        yield "    http-request return status 503 if { nbsrv eq 0 }"
-        yield "    http-request return status 200 content-type text/plain string ready if { path /health }"
-        yield "    http-send-name-header x-firstlight-host"
-        yield "    # Down or drained as its model's server is."
-        tracked = f"track model-{backends[model]}/{server} on-marked-down shutdown-sessions"
-        yield f"    server {server} unix@{socket} {tracked} maxconn {most}"
-
-
-def _routed(server: str) -> str:
-    return f"routed-{server}"
 
 
 def router_set(
@@ -178,7 +105,7 @@ def router_set(
     addresses, port = addresses_of_hosts(servers), gateway.router_port
     routers = [
         {
-            **_table()["arguments"],
+            **table()["arguments"],
             "host": address_of_router(number),
             "port": port,
             "prometheus_host": address_of_router(number),
