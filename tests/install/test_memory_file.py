@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import render_secrets
-from provision.phases.install.memory_file import memory_file, remove_left_passwords
+from provision.phases.install.memory_file import memory_file
 from provision.phases.install.target import Target
 from tests.install.conftest import Site
 from tests.install.test_host_results import host
@@ -155,17 +155,3 @@ def below(pid: int) -> Iterator[int]:
             for child in map(int, (task / "children").read_text().split()):
                 yield child
                 yield from below(child)
-
-
-def test_password_files_of_killed_runs_of_earlier_releases_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, other = tmp_path / "firstlight-ab12" / "secrets.yml", tmp_path / "else" / "secrets.yml"
-    for path in (left, other):
-        path.parent.mkdir()
-        path.write_text("ansible_become_password: x")
-    (tmp_path / "firstlight-link").symlink_to(other.parent)
-    remove_left_passwords()
-    assert not left.exists()
-    assert other.exists()

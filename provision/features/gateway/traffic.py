@@ -124,8 +124,7 @@ def parse(gateway: str, answer: str) -> Traffic:
     for is_new, row in rows:
         if is_new and row["pxname"].startswith("model-") and _is_up(row):
             weights[row["pxname"]] += _number(row["weight"])
-    shares = document.get("canary", {})  # a gateway of an earlier version has none
-    hosts = [_host(name, rows, weights, document | {"canary": shares}) for name in document["servers"]]
+    hosts = [_host(name, rows, weights, document) for name in document["servers"]]
     return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from provision.core.errors import ServeError
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import ask
 from provision.features.gateway.traffic import Traffic
@@ -63,23 +62,8 @@ def set_shares(
         context.run.event("canary", shares=wanted)
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
         text = ", ".join(given) or "no host has a share of its own"
-        errors = answers.errors | without_shares(answers.traffics.values(), wanted)
-    else:
-        errors = answers.errors
-    for name, error in errors.items():
+    for name, error in answers.errors.items():
         context.fail(name, "serve", error)
-    for name in answers.traffics.keys() - errors.keys():
+    for name in answers.traffics:
         context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text))
-    return CanaryHosts(**vars(probed), error="; ".join(map(str, errors.values())) or None)
-
-
-def without_shares(traffics: Iterable[Traffic], wanted: Iterable[str]) -> dict[str, BaseException]:
-    """Return the error of each gateway that gives a canary all of its share: one of a version without canaries."""
-    wanted = set(wanted)
-    return {
-        traffic.gateway: ServeError(
-            f"gateway `{traffic.gateway}` was set up by a version that gives no shares", hint="./firstlight gateway"
-        )
-        for traffic in traffics
-        if any(one.host in wanted and one.state == "up" for one in traffic.hosts)
-    }
+    return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

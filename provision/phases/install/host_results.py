@@ -16,7 +16,7 @@ from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.host_outcome import HostOutcome
 from provision.phases.install.hosts_file import render, render_secrets
-from provision.phases.install.memory_file import memory_file, remove_left_passwords
+from provision.phases.install.memory_file import memory_file
 from provision.phases.install.playbook import Cancellation, run_playbook
 from provision.phases.install.signals import remembered_signals
 from provision.phases.install.target import Progress, Target
@@ -66,7 +66,6 @@ def install(
     path = write_hosts_file(run, targets, f"install/{playbook}.yml")
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
-    remove_left_passwords()
     with (
         scratch_folder() as folder,
         _passwords(targets) as passwords,

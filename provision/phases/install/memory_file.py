@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-LEFT = "firstlight-*/secrets.yml"
-"""Where earlier releases kept passwords while a playbook ran; a killed run left them."""
 
 
 @contextmanager
@@ -22,11 +17,3 @@ def memory_file(text: str) -> Iterator[Path]:
         file.write(text)
         file.flush()
         yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-
-
-def remove_left_passwords() -> None:
-    """Remove this user's password files that killed runs of an earlier release left."""
-    for path in Path(tempfile.gettempdir()).glob(LEFT):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_uid == path.parent.lstat().st_uid == os.getuid() and not path.parent.is_symlink():
-                path.unlink()
