@@ -27,7 +27,6 @@ def signing_key(named: Path | None) -> SecretKey:
 
     Raises:
         BundleError: The file is no secret key, or needs a password.
-
     """
     from minisign import SecretKey
 
@@ -77,7 +76,6 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
 
     Raises:
         BundleError: There is no trusted key, another key signed, or the content was changed.
-
     """
     from minisign import Error, Signature, VerifyError
 

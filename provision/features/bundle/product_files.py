@@ -67,7 +67,6 @@ def require_product(manifest: Manifest, root: Path | None = None) -> None:
 
     Raises:
         BundleError: A file was changed, added or removed.
-
     """
     signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
     if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
@@ -111,7 +110,6 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
 
     Raises:
         StageError: A wheel cannot be had, or its hash is not in the lock.
-
     """
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))

@@ -52,7 +52,6 @@ def open_bundle(
 
     Raises:
         BundleError: The file, its signature or a member is wrong. Nothing of such a bundle is used.
-
     """
     with _reading(path) as tar:
         text = _whole(tar, MANIFEST, path)

@@ -31,19 +31,17 @@ class LocalSession(ShellSession):
             self._running = None
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        """See Session.open_channel."""
         argv, first = wrapped(self.connection, command, root=root)
         return ProcessChannel(LocalProcess(argv), first)
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """See Session.send. Files are hard links where the file system allows it."""
+        """Files are hard links where the file system allows it."""
         return LocalUpload(self, files, folder, progress).send()
 
     def rest(self) -> None:
-        """See Session.rest. There is no connection."""
+        """There is no connection."""
 
     def close(self) -> None:
-        """See Session.close."""
         process = self._running
         if process is not None:
             process.kill()

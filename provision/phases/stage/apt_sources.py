@@ -21,7 +21,6 @@ def release_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
     Args:
         codename: Code name of the release, such as `bookworm`; `bookworm-updates` is one of its pockets.
         etc_apt: Folder with `sources.list` and `sources.list.d`.
-
     """
     files = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
     stanzas = [stanza for path in files if path.is_file() for stanza in _stanzas(path)]

@@ -118,7 +118,6 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
 
     Raises:
         StageError: No candidate can be locked, or a wheel cannot be had.
-
     """
     attempts: list[_Attempt] = []
     refused: list[Reason] = []
@@ -241,7 +240,6 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
 
     Raises:
         StageError: A wheel cannot be had.
-
     """
     extra = job.packager.requires(attempt.package) if attempt.package else ()
     refused: tuple[WrongPlatformWheel, ...] = ()

@@ -49,7 +49,6 @@ def fetch_debs(
 
     Raises:
         StageError: This machine has no apt or is of another release than the host, or apt refuses.
-
     """
     names = sorted(set(packages))
     architecture = _ARCHITECTURES.get(host.machine or "")

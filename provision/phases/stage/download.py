@@ -97,7 +97,6 @@ def fetch_all(
 
     Raises:
         StageError: A file does not exist, cannot be reached, or has another hash. Partial files are kept for the next run.
-
     """
     found: dict[str, Path] = {}
     missing: dict[str, RemoteFile] = {}

@@ -32,7 +32,6 @@ class Packager(Protocol):
 
         Raises:
             StageError: The wheel cannot be had, or does not fit the Stack.
-
         """
 
 
@@ -56,7 +55,6 @@ class NoPackager:
 
         Raises:
             StageError: Always.
-
         """
         del stack, wheels, sources, progress
         raise StageError(f"flash-attn {package.version} has no provider here")

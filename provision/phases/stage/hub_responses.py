@@ -40,7 +40,6 @@ def parse_revision(answer: Mapping[str, Any]) -> HubRevision:
 
     Raises:
         ValueError: The answer is no listing.
-
     """
     commit, rows = answer.get("sha"), answer.get("siblings")
     if not isinstance(commit, str) or not isinstance(rows, list):
@@ -56,7 +55,6 @@ def parse_hub_model(kept: Mapping[str, Any]) -> HubModel:
 
     Raises:
         ValueError: The value is not of this form.
-
     """
     config, total = kept.get("config"), _count(kept.get("bytes"))
     if not isinstance(config, dict) or total is None:

@@ -23,7 +23,6 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
 
     Raises:
         StageError: The file has none.
-
     """
     found = re.search(
         rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
@@ -42,7 +41,6 @@ def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock:
 
     Raises:
         StageError: The file has no such hash.
-
     """
     for wheel in wheels:
         if wheel.sha256 not in hashes:
@@ -73,7 +71,6 @@ def fetch_locked_wheel(
 
     Raises:
         StageError: It cannot be had, or its hash is not in the file.
-
     """
     version, hashes = locked_hashes(lock, distribution)
     sources = find_sources(settings)

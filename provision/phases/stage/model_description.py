@@ -41,7 +41,6 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     Raises:
         StageError: The hub does not answer.
         ModelError: The files are not those of a language model.
-
     """
     if settings.model == "builtin":
         return None

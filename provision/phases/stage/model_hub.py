@@ -79,7 +79,6 @@ def stage_hub_model(
 
     Raises:
         StageError: The hub does not answer or does not have the model, wants a token, or serves a wrong file.
-
     """
     key = model_key(model)
     known = None if refresh else store.get("models", key)
@@ -111,7 +110,6 @@ def fetch_hub_model(model: str, token_file: str | None, settings: ClientSettings
 
     Raises:
         StageError: The hub does not answer or does not have the model, wants a token, or sends an invalid answer.
-
     """
     with _clients(token_file, settings)() as opened:
         return _Hub(opened, endpoint(), model).description()

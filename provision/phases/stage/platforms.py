@@ -37,7 +37,6 @@ class Target:
 
         Raises:
             StageError: No wheel can be chosen for this platform.
-
         """
         found = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
         if not found:

@@ -35,7 +35,6 @@ def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[st
 
     Raises:
         StageError: As `solve` does.
-
     """
     if request.until:
         try:

@@ -19,7 +19,6 @@ def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
 
     Raises:
         StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
-
     """
     with scratch_folder() as folder:
         (folder / "pyproject.toml").write_text(_project(request), encoding="utf-8")

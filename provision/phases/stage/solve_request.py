@@ -108,7 +108,6 @@ def locate_builds(
     Raises:
         StageError: No location has the build.
         IndexUnreachableError: A location that may have it did not answer.
-
     """
     tags = target.tags()
     chosen: dict[str, LocatedBuild] = {}
@@ -150,7 +149,6 @@ def make_request(
     Args:
         companions: For each companion, whether torch's index has a build that fits.
         extra: Further requirements.
-
     """
     pins = {name: source.location.url for name, source in sources.items() if not source.location.flat}
     table = _companions(stack.variant)

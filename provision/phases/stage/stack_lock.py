@@ -72,7 +72,6 @@ def lock_stack(
 
     Raises:
         StageError: A build cannot be found, uv refuses, or no wheel fits.
-
     """
     target = target_of(stack)
     found = _place_builds(builds_of(stack), sources, target)
@@ -117,7 +116,6 @@ def fetch_wheels(
 
     Raises:
         StageError: A file cannot be had, or is not the one that was locked.
-
     """
     remote = [wheel for wheel in locked if wheel.url]
     return fetch_all(store, remote, lambda: open_client(settings, indexes), progress=progress, on_stored=on_stored)

@@ -69,7 +69,6 @@ def stage(
 
     Raises:
         StageError: No candidate can be locked, or a file cannot be had.
-
     """
     client = client or read_settings()
     job = StageJob(
@@ -217,7 +216,6 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
 
     Raises:
         StageError: There is none.
-
     """
     ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
     found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]

@@ -22,7 +22,6 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
 
     Raises:
         StageError: A distribution has no wheel that fits, or one without a sha256.
-
     """
     local = {canonicalize_name(name) for name in own}
     try:

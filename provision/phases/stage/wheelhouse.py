@@ -49,7 +49,6 @@ def default_limit(environ: Mapping[str, str] | None = None) -> int:
 
     Raises:
         StageError: The variable is not a positive number.
-
     """
     text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
     try:
@@ -98,7 +97,6 @@ class Slot:
 
         Raises:
             StageError: `digest` is not the expected hash; the partial file is then removed.
-
         """
         if digest != self.sha256:
             self.part.unlink(missing_ok=True)
@@ -128,7 +126,6 @@ class Store:
 
         Raises:
             StageError: The hash is invalid. Hashes come from indexes and hubs, and become paths.
-
         """
         if not _SHA256.fullmatch(sha256):
             raise StageError(f"`{sha256[:80]}` is not a sha256", hint=_HOSTILE)
@@ -139,7 +136,6 @@ class Store:
 
         Raises:
             StageError: The name is not a file name in that folder.
-
         """
         if not is_safe_path(name) or "/" in name or name in {_STAMP, _LOCK}:
             raise StageError(f"`{name[:80]}` is not a safe file name", hint=_HOSTILE)
@@ -208,7 +204,6 @@ class Store:
 
         Raises:
             StageError: The file has another hash, or cannot be read.
-
         """
         name = name or source.name
         try:
@@ -247,7 +242,6 @@ class Store:
 
         Raises:
             StageError: The disk is too full.
-
         """
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
@@ -262,7 +256,6 @@ class Store:
 
         Returns:
             The number of removed bytes.
-
         """
         needed = self.references.needed()
         entries: list[tuple[float, int, Path]] = []
@@ -286,7 +279,6 @@ def _lock(folder: Path) -> IO[str]:
 
     Raises:
         OSError: The folder cannot be written.
-
     """
     for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)

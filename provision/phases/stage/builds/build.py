@@ -63,7 +63,6 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
     Raises:
         StageError: The build host lacks a requirement, the build fails, or the wheel does not match its key.
         TransportError: The connection to the build host broke.
-
     """
     recipe = recipe_for(job.key)
     facts = build_host.read_facts(job.key.built_for.python, job.cuda)

@@ -59,7 +59,6 @@ def fetch_build_inputs(
 
     Raises:
         StageError: The index has no sdist, uv refuses, or a file cannot be had.
-
     """
     sdist = find_sdist(requirement, target, sources)
     path = _fetch([sdist], sources, store, progress)[sdist.sha256]
@@ -81,7 +80,6 @@ def find_sdist(requirement: str, target: Target, sources: IndexSources) -> Locke
 
     Raises:
         StageError: There is none, or none with a sha256.
-
     """
     name = Requirement(requirement).name
     pylock = solve(SolveRequest(target, (requirement,), sources=(name,)), sources.variables)
@@ -107,7 +105,6 @@ def build_requirements(sdist: Path) -> list[str]:
 
     Raises:
         StageError: The sdist is no gzipped tar (PEP 625), or its pyproject.toml is invalid.
-
     """
     try:
         with tarfile.open(sdist) as packed:

@@ -17,7 +17,6 @@ def require_builder(key: BuildKey, cuda: str, builder: str, facts: BuilderFacts)
 
     Raises:
         StageError: The build host lacks a requirement.
-
     """
     recipe, wants = recipe_for(key), key.built_for.machine
     if facts.machine != wants:

@@ -64,7 +64,6 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
 
     Raises:
         StageError: The file is no valid wheel, or one of its libraries cannot be read.
-
     """
     file = published_as or wheel.name
     try:

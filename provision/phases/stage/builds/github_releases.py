@@ -28,7 +28,6 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
 
     Raises:
         StageError: No release has it, or the host does not answer.
-
     """
     import httpx
 

@@ -27,7 +27,6 @@ def fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Sto
 
     Raises:
         StageError: The wheel cannot be had, or differs from the first download.
-
     """
     known = store.get(_KIND, package.file)
     if known and (path := store.find(known["sha256"], known["name"])):

@@ -85,7 +85,6 @@ def recipe_for(key: BuildKey) -> Recipe:
 
     Raises:
         StageError: There is none; the hint has the supported capabilities.
-
     """
     rows = [recipe for recipe in _table()[0] if recipe.platform == key.platform]
     rows = [row for row in rows if row.name == key.name] or [row for row in rows if row.name == ANY]

@@ -29,7 +29,6 @@ def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, 
     Args:
         torch: The wheel of the Stack's torch, whose exports must have the extension's symbols.
         compiled: Whether the package must have a compiled extension.
-
     """
     found = [*_metadata(extension, key)]
     if not extension.libraries:

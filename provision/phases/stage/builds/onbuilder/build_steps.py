@@ -39,7 +39,6 @@ def build(folder: Path) -> None:
     Raises:
         FailedError: A step failed.
         CancelledError: The controller is gone.
-
     """
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with _turn(folder), (folder / "build.log").open("ab") as log:
