@@ -16,6 +16,7 @@ from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
 from provision.features.bundle.keys import public_text, signing_key
+from provision.features.bundle.manifest import Manifest
 from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
 from provision.features.bundle.recording_store import RecordingStore
 from provision.features.bundle.writer import BundleContents, write_bundle
@@ -36,8 +37,6 @@ from provision.run.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:
     from minisign import SecretKey
-
-    from provision.features.bundle.manifest import Manifest
 
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:

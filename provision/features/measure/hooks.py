@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned_floors import with_records
 from provision.features.measure.page import comparisons
+from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.tool_output import Verified
 from provision.report.page.section import Section
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.phases.verify.step import CheckOptions
-    from provision.phases.verify.tool_output import Verified
 
 PAGE = Path(__file__).with_name("page.html")
 

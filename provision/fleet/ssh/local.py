@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from provision.core.models.inventory import Connection
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.process import LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import ShellSession
 from provision.fleet.ssh.upload import LocalUpload
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 
 class LocalSession(ShellSession):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport, Session
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 
 class Record(Protocol):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 READ_BYTES = 64 << 20
 """What a file that is read may hold, unless the caller expects more: the list of 755 installed OS packages takes 0.7 MiB."""

@@ -6,12 +6,12 @@ import contextlib
 import shlex
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import paramiko
 
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.errors import broken_error, transfer_error
@@ -20,9 +20,6 @@ from provision.fleet.ssh.process import PIECE, LocalProcess, Process, Raw, conve
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
 from provision.fleet.ssh.upload import Upload
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 _CHANNEL_S = 20.0
 _ALIVE_S = 5.0

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import find_sources
+from provision.catalog.index.sources import IndexSources, find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
@@ -34,14 +34,9 @@ from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import locked_hashes
 from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve_request import executor_requirements
-from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
-from provision.phases.stage.variants import find_wrong_contents
+from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_contents
 from provision.phases.stage.wheelhouse import Store
-
-if TYPE_CHECKING:
-    from provision.catalog.index.sources import IndexSources
-    from provision.phases.stage.stack_lock import Solved
-    from provision.phases.stage.variants import WrongPlatformWheel
 
 FORMAT = 2
 """Format of the cache. A new number invalidates all entries."""

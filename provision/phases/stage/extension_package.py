@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Stack
 from provision.phases.stage.download import Progress
 from provision.phases.stage.lock_file import LockedWheel
-
-if TYPE_CHECKING:
-    from provision.catalog.index.sources import IndexSources
 
 
 class Packager(Protocol):

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from provision.catalog.index.project_page import IndexLocation, ProjectPage
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.core.tables import own_table
 from provision.phases.stage.platforms import Target
-
-if TYPE_CHECKING:
-    from provision.catalog.index.project_page import IndexLocation, ProjectPage
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core import features
 from provision.core.models.facts import HostFacts
@@ -18,20 +18,18 @@ from provision.phases.verify.expected_advisories import expected_advisories
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
+from provision.phases.verify.selection import Picked
+from provision.phases.verify.tool_output import Verified
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.desired_state import Desired
 from provision.run.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
 from verify.runner.last_run import failed_levels
-
-if TYPE_CHECKING:
-    from provision.phases.verify.selection import Picked
-    from provision.phases.verify.tool_output import Verified
-    from provision.run.desired_state import Desired
 
 ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""
