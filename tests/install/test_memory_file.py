@@ -18,9 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from provision.phases.install.host_results import install
-from provision.phases.install.hosts_file import render_secrets
-from provision.phases.install.memory_file import memory_file
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target, memory_file, render_secrets
 from tests.install.conftest import Site
 from tests.install.test_host_results import host
 
@@ -33,7 +31,7 @@ import json, sys
 from pathlib import Path
 from pydantic import SecretStr
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder

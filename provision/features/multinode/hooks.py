@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from provision.features.multinode.addresses import SpanAddresses
+from provision.features.multinode.coordinator import try_together
 from provision.features.multinode.member import PROGRAM, span_member
 from provision.features.multinode.spans import with_spans
-from provision.features.multinode.trial import try_together
 from provision.phases.serve.tools import SHARED, built
 
 __all__ = ["host_programs", "neighbours", "span_member", "try_together", "with_spans"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from provision.core.errors import HostLockedError, UsageError
 from provision.core.run_folder import RunFolder
+from provision.features.rollout.model import Move, with_moves
 from provision.features.rollout.page import rollout_of
-from provision.features.rollout.returns import Move, with_moves
 from provision.features.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline.diagnosis import EarlierRun, failed_result, source_of_run

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provision.core.models.inventory import Connection
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.process import LocalProcess, Raw, converse
-from provision.fleet.ssh.session import Progress, SendReport
+from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.shell import ShellSession
 from provision.fleet.ssh.upload import LocalUpload
 
@@ -42,3 +42,12 @@ class LocalSession(ShellSession):
         process = self._running
         if process is not None:
             process.kill()
+
+
+def open_session(host: Host) -> Session:
+    """Return a session for a host; it connects on first use."""
+    if host.connection.kind == "local":
+        return LocalSession(host.name, host.connection)
+    from provision.fleet.ssh.ssh import SshSession  # Fabric takes 0.1 s, and a command on this machine needs none
+
+    return SshSession(host.name, host.connection)

@@ -15,11 +15,8 @@ from provision.core.run_folder import RunFolder, utc_now
 from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.host_outcome import HostOutcome
-from provision.phases.install.hosts_file import render, render_secrets
-from provision.phases.install.memory_file import memory_file
-from provision.phases.install.playbook import Cancellation, run_playbook
-from provision.phases.install.signals import remembered_signals
-from provision.phases.install.target import Progress, Target
+from provision.phases.install.hosts_file import Progress, Target, memory_file, render, render_secrets
+from provision.phases.install.playbook import Cancellation, remembered_signals, run_playbook
 from provision.phases.install.task_evidence import describe_change
 
 TASKS_FILE = "install/tasks.jsonl"

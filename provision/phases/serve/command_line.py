@@ -19,10 +19,10 @@ from provision.core.models.inventory import Span
 from provision.core.models.setting_types import CHAT_TEMPLATE
 from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashInferPlan, ModelPlan, Stack
-from provision.phases.serve import peer_access, start_cache
+from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
-from provision.phases.serve.options import has, options
+from provision.phases.serve.options import has, options, peer_write_switches, without_peer_writes
 
 PLUGIN = "firstlight_attention"
 KEY_GUARD = f"{PLUGIN}.access.RequireKey"
@@ -117,8 +117,8 @@ def serve_command(
     ]
     given, switches = settings.vllm_args, {}
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
-        given = peer_access.words(stack.vllm.version, given)
-        switches = peer_access.switches(stack.vllm.version)
+        given = without_peer_writes(stack.vllm.version, given)
+        switches = peer_write_switches(stack.vllm.version)
     variables = partial(_environment, stack, settings, facts, prefix=prefix, model=model, devices=devices)
     key = start_cache.key_of(
         facts,

@@ -11,10 +11,9 @@ from provision.catalog.index.sources import find_sources
 from provision.core.errors import StageError
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.stack_lock import fetch_wheels
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 

@@ -14,8 +14,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
 from provision.phases.stage.step import recompute_desired
-from provision.phases.verify.expected_advisories import expected_advisories
-from provision.phases.verify.expected_gpus import expected_gpus
+from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.phases.verify.selection import Picked
