@@ -45,10 +45,6 @@ class Bundled:
     def accept(self, host: Host, logs: Path) -> None:
         """Keep this bundle as the last one of a host whose environment changes.
 
-        Args:
-            host: The host.
-            logs: The folder of the runs.
-
         Raises:
             BundleError: The bundle is older than the last one of the host, and the user does not accept that.
         """

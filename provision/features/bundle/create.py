@@ -44,9 +44,6 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
     """Make a bundle for the hosts of an inventory, or for a described host.
 
     Args:
-        request: The command.
-        what_if: The description of a host; the inventory is used when None.
-        output: The file to write.
         key: The file of the signing key; the user's default key when None.
 
     Returns:

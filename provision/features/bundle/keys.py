@@ -72,7 +72,6 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
 
     Args:
         trusted: The public key or its file; None for the user's own key.
-        where: The bundle, for messages.
 
     Raises:
         BundleError: There is no trusted key, another key signed, or the content was changed.

@@ -44,8 +44,6 @@ def open_bundle(
     """Check a bundle and put its files into the wheelhouse. Files that are present are not read again.
 
     Args:
-        path: The file.
-        store: The wheelhouse.
         trust: The public key or its file; None for the user's own key.
         accepts_older: Whether the user accepts a bundle that is older than the last one of a host.
         progress: Called with the bytes done and the bytes in all.

@@ -74,11 +74,9 @@ def ask(
     """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
 
     Args:
-        context: The run, which has the sessions.
         gateways: The gateways to ask.
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
-        by: Who wants it.
         canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
     request = request_text(drain=drain, ready=ready, by=by, canary=canary)
@@ -146,9 +144,7 @@ def change(
 
     Args:
         context: A run over the gateways.
-        probed: The result of the step before.
         action: What is done.
-        names: The hosts.
         known: All hosts of the inventory, for messages.
         within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.

@@ -72,7 +72,6 @@ def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
     """Return the files that HAProxy's lines for the router refer to.
 
     Args:
-        gateway: The gateway.
         servers: The model of each server, by HAProxy's name of it.
     """
     return {
@@ -95,12 +94,8 @@ def router_set(
     """Return the unit that runs the routers of a gateway, and its files.
 
     Args:
-        gateway: The gateway.
         servers: The model of each server, by HAProxy's name of it.
         backends: The number of each model.
-        wheel: The wheel that it runs.
-        python: The gateway's Python.
-        prefix: Folder of the installation on the host.
     """
     addresses, port = addresses_of_hosts(servers), gateway.router_port
     routers = [
@@ -139,8 +134,6 @@ def tokens_command(python: str, prefix: str, port: int) -> str:
     """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt.
 
     Args:
-        python: The gateway's Python.
-        prefix: Folder of the installation on the gateway.
         port: Port of the listeners.
     """
     return shlex.join([python, "-I", f"{prefix}/{NAME}/current/{_TOKENS}", f"{prefix}/gateway/current", str(port)])

@@ -48,9 +48,6 @@ def set_up(
     """Run the routers of gateways that run, and remove those of gateways that choose otherwise now.
 
     Args:
-        context: The run.
-        probed: Facts and installation paths of its hosts.
-        gateways: Its gateways that did not fail.
         made: What each gateway knows, by the name of its host.
         before: Whether each of them has the unit.
 
@@ -136,8 +133,6 @@ def stage_router(machine: str, settings: ClientSettings, store: Store) -> Staged
 
     Args:
         machine: One of `MACHINES`.
-        settings: The user's index.
-        store: The wheelhouse.
 
     Raises:
         StageError: The wheel cannot be had, or its hash is not in the lock.

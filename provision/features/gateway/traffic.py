@@ -79,7 +79,6 @@ def request_text(
     Args:
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
-        by: Who wants it.
         canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
     """
     return json.dumps(
@@ -91,7 +90,6 @@ def command_of(python: str, folder: str, request: str) -> str:
     """Return the command that asks a gateway.
 
     Args:
-        python: The gateway's Python.
         folder: The folder that it keeps its files in.
         request: Result of `request_text`.
     """
@@ -183,8 +181,6 @@ def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[s
     """Return why hosts cannot be drained or taken back: a name is unknown, or its host is behind no gateway.
 
     Args:
-        traffics: The gateways.
-        names: The hosts that were named.
         known: All hosts of the inventory.
     """
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
@@ -229,7 +225,6 @@ def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) 
 
     Args:
         restarting: The hosts to restart, in inventory order.
-        traffics: The gateways.
         at_once: Hosts of one model that may restart together.
 
     Returns:

@@ -84,7 +84,6 @@ def compared_classes(
     """Compare hosts with one reference, or those with the same cards with their majority.
 
     Args:
-        facts: The facts of the hosts, by name.
         golden: The reference.
         against: How a person named it.
     """

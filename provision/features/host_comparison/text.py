@@ -140,7 +140,6 @@ def prometheus(classes: Sequence[ComparedClass], *, missing: Sequence[str], at_u
     """Return Prometheus' text format: differences by host and part, zeros included, so that an alert can end.
 
     Args:
-        classes: The comparisons.
         missing: Hosts that gave no answer.
         at_unix_s: The time of the comparison.
     """

@@ -57,7 +57,6 @@ def read_alertmanager(path: str | None, host: str) -> str | None:
 
     Args:
         path: The file; None where none was given.
-        host: Name of the monitoring host, for messages.
 
     Raises:
         InventoryError: The file cannot be read.

@@ -29,7 +29,6 @@ class SpanAddresses:
         """Ask the hosts.
 
         Args:
-            context: The run.
             phase: The phase that a failure to answer is recorded under.
             hosts: The hosts; those without a span are left out.
         """
@@ -60,7 +59,6 @@ class SpanAddresses:
         """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer.
 
         Args:
-            host: The host.
             listening: Its ports, as they were probed.
 
         Raises:
@@ -101,7 +99,6 @@ def span_openings(
     """Return the ports at which the other hosts of a span connect to one, in order: of all its addresses where a program listens at all.
 
     Args:
-        host: The host.
         sources: Addresses from which the others connect.
         chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
         taken: Ports of other services there; those among the chosen ones stay as they are.
@@ -134,7 +131,6 @@ def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
     """Return the ports of a host on which other services listen where those of its span do.
 
     Args:
-        host: The host.
         listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
     """
     own = host.address_in_span

@@ -22,11 +22,7 @@ def span_member(
     """Return a host's part in its span.
 
     Args:
-        span: The hosts.
-        settings: Settings of the host.
-        name: The host.
         agreed: What all hosts of the span have to have in common.
-        prefix: Folder of the installation.
         devices: The devices that the host serves on.
     """
     rank = span.members.index(name)

@@ -42,8 +42,6 @@ class Distribution(Sending):
     """Transfers to all hosts of a step; `close` takes back all access.
 
     Args:
-        context: The run.
-        planned: Facts and paths of the hosts.
         files: The files that each host needs.
         choice: The hosts that hand files on.
     """

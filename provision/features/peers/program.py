@@ -62,7 +62,6 @@ def follow(
     """Let a program move files; return the bytes. The channel is closed at the end.
 
     Args:
-        session: The host.
         channel: The running program.
         request: What it is to do.
         progress: Called with the bytes that came since the last call.

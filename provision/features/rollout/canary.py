@@ -28,7 +28,6 @@ def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[
     take the other requests.
 
     Args:
-        traffics: The gateways.
         names: Hosts that serve the new release.
         joining: Hosts that are about to; their share is 0.
         percent: Of the requests of each model, for all its hosts in `names`.
@@ -49,7 +48,6 @@ def set_shares(
 
     Args:
         context: A run over the gateways.
-        probed: The result of the step before.
         names: Hosts that serve the new release.
         joining: Hosts that are about to.
         percent: Share of all hosts in `names`.

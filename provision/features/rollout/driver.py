@@ -212,7 +212,6 @@ class RolloutDriver:
         """Return all changed hosts to the releases that they served before, and print how that ended.
 
         Args:
-            reason: Why.
             wanted: Whether this is what the command is for, so that it is no failure.
         """
         self._keep(state="returning", text=reason)

@@ -52,8 +52,6 @@ def gate(
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
-        context: The run.
-        probed: The hosts.
         new: Hosts that serve the new release.
         old: A host that still serves the old one; None where there is none.
         step: Index of the step in the rollout.
@@ -234,7 +232,6 @@ class BrokenStreams:
 
     Args:
         context: The run; gateways that were not set up yet count nothing.
-        names: The hosts.
     """
 
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:

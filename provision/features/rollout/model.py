@@ -122,9 +122,7 @@ def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout
     nothing else has changed it in between.
 
     Args:
-        rollout: The rollout.
         moves: What the run did, by host; only hosts on which it succeeded.
-        run: The run.
     """
     for host in rollout.hosts:
         move = moves.get(host.name)

@@ -56,7 +56,6 @@ def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_b
     """Give a command its whole input, and return its output and exit status.
 
     Args:
-        process: The command.
         stdin: Its input in pieces; it may end without reading all of them.
         timeout_s: Seconds until it is ended.
         limit_bytes: What it may print, to each of both outputs.

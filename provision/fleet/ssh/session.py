@@ -71,8 +71,6 @@ class Session(Protocol):
         """Return the content of a file.
 
         Args:
-            path: The file.
-            root: Whether to read it as root.
             timeout_s: Seconds until it is given up.
             limit_bytes: The longest content; it is held in memory.
 

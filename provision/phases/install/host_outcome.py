@@ -57,7 +57,6 @@ class HostOutcome:
         """Return the result of the phase.
 
         Args:
-            interrupted: Whether the playbook was interrupted.
             playbook_end: How ansible-playbook ended; reported where it gave no statistics of the host.
         """
         if self.failure is not None:

@@ -45,7 +45,6 @@ def install(
 
     Args:
         run: The run that records it.
-        targets: Hosts and their variables.
         playbook: Name of a file in playbooks/, without its suffix.
         tags: Only tasks with one of these tags are run; all tasks where empty.
         progress: Called with host and task whenever a task starts.

@@ -137,7 +137,6 @@ def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, pre
     """Check that the disks of a host can hold what is to be installed.
 
     Args:
-        facts: The host.
         desired: Its desired state.
         incoming: Bytes that are sent.
         prefix: Bytes that are installed.

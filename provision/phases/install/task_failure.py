@@ -73,8 +73,6 @@ def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskRep
     """Describe the failure of a task on a host.
 
     Args:
-        task: Name of the task.
-        host: Name of the host.
         result: The task's result. Our own modules return `hint` next to `msg`.
 
     Returns:

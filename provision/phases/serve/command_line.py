@@ -74,7 +74,6 @@ def serve_command(
     """Return the `vllm serve` command for one host.
 
     Args:
-        prefix: Folder of the installation.
         peer_writes: Whether GPUs may write to one another's memory.
         span: The hosts that the model is spread over.
         content: What the hosts of a span have in common beside the command: digest of the environment.

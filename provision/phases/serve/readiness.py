@@ -96,9 +96,6 @@ def load(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any
     """Read the load of the live service from its metrics, on its host.
 
     Args:
-        session: The host.
-        prefix: Folder of the installation.
-        root: Whether it belongs to root.
         request: Result of `readiness_request`.
 
     Returns:

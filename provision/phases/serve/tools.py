@@ -42,7 +42,6 @@ def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -
     """Return a package of programs as one file, which is made where it is missing or older than its sources.
 
     Args:
-        target: The file.
         package: See `zipapp`, as of `main` and `shared`.
         main: What runs.
         shared: Other packages.

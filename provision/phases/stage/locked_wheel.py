@@ -61,10 +61,6 @@ def fetch_locked_wheel(
     """Return the wheel of a distribution for a platform, in the wheelhouse.
 
     Args:
-        distribution: Its name.
-        target: The platform and Python.
-        settings: The user's index.
-        store: The wheelhouse.
         lock: A requirements file with its version and the hashes of all its wheels.
         excluded: Distributions that it asks for and does without.
 

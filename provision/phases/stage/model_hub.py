@@ -68,12 +68,7 @@ def stage_hub_model(
     """Fetch the files of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
 
     Args:
-        model: The hub id.
-        token_file: File with the hub's token.
-        settings: Index settings.
-        store: The wheelhouse.
         weights: Whether weights are fetched too; without them, their paths are empty.
-        progress: Called with the step, the bytes done and the bytes in all.
         refresh: Whether to query the hub again.
 
     Raises:

@@ -61,7 +61,6 @@ def stage(
     Args:
         client: Index settings; None for the user's own.
         packager: Provides the separately installed package of a Stack.
-        progress: Called with the step, the bytes done and the bytes in all.
         dpkg_status: Text of the host's /var/lib/dpkg/status; required with `deb_packages`.
         deb_packages: OS packages that the host lacks and cannot fetch itself.
         refresh: Whether to ignore cached locks.
@@ -127,9 +126,6 @@ def staged_before(
     """Return what `stage` would give, without a network: the result of an earlier call for the same candidates and settings.
 
     Args:
-        resolution: The class of hosts.
-        settings: Their settings.
-        store: The wheelhouse.
         client: Index settings; None for the user's own.
 
     Returns:

@@ -146,9 +146,6 @@ def recompute_desired(context: RunContext, staged: StagedHosts, name: str, docum
     """Recompute the desired state when check results changed.
 
     Args:
-        context: The run.
-        staged: The hosts as they were staged.
-        name: The host.
         document: The document of its newest checks.
 
     Raises:

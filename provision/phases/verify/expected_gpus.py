@@ -21,8 +21,6 @@ def expected_gpus(
     """Return the `gpus` of `verify --expect`: `count`, the known PCI addresses, and the source.
 
     Args:
-        facts: Facts of the host.
-        settings: Its settings.
         variant: The planned torch build (`cu130`).
         before: What the probe found in `run`.
         run: The run in which the host was last green.
@@ -59,7 +57,6 @@ def expected_advisories(settings: Settings, stack: Mapping[str, Any] | None) -> 
     """Return the `advisories` of `verify --expect`: those whose conditions hold on a host, of any version.
 
     Args:
-        settings: The settings of the host.
         stack: Its Stack as JSON; None if this run has none, so that everything is assumed of a user's model.
     """
     exposure = exposure_of(settings, stack)

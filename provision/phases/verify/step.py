@@ -114,10 +114,6 @@ def check(
     """Run the checks on all hosts in parallel, and compare the hosts.
 
     Args:
-        context: The run.
-        probed: The facts of the hosts.
-        hosts: The hosts to check.
-        options: Which checks run.
         desired: The desired states whose environments are checked; without them, and with `refute`, what is live is checked.
 
     Returns:
@@ -197,8 +193,6 @@ def failed_checks(
     """Return the checks that failed last on a host, each with its deepest level.
 
     Args:
-        probed: The facts of the hosts.
-        name: The host.
         documents: Checks of this run, which replace those that the probe found.
     """
     facts = probed.facts.get(name)
