@@ -30,12 +30,6 @@ def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
     """
     with scratch_folder() as folder:
         (folder / "pyproject.toml").write_text(_project(request), encoding="utf-8")
-        excludes = folder / "excludes.txt"
-        excludes.write_text("".join(f"{name}\n" for name in request.excluded), encoding="utf-8")
-        constraints = folder / "constraints.txt"
-        constraints.write_text("".join(f"{text}\n" for text in request.constraints), encoding="utf-8")
-        overrides = folder / "overrides.txt"
-        overrides.write_text("".join(f"{text}\n" for text in request.overrides), encoding="utf-8")
         output = folder / "pylock.toml"
         command = [
             "pip",
@@ -54,17 +48,12 @@ def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
             command += ["--exclude-newer", f"{request.until}T23:59:59Z"]
             undated = sorted({*request.undated, *(name for name, _ in request.pins)})
             command += [option for name in undated for option in ("--exclude-newer-package", f"{name}=false")]
-        command += [
-            "--excludes",
-            str(excludes),
-            "--constraints",
-            str(constraints),
-            "--overrides",
-            str(overrides),
-            "--output-file",
-            str(output),
-            str(folder / "pyproject.toml"),
-        ]
+        listed = {"excludes": request.excluded, "constraints": request.constraints, "overrides": request.overrides}
+        for option, lines in listed.items():
+            path = folder / f"{option}.txt"
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            command += [f"--{option}", str(path)]
+        command += ["--output-file", str(output), str(folder / "pyproject.toml")]
         run_uv(command, folder, variables)
         return output.read_text(encoding="utf-8")
 

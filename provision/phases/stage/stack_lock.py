@@ -19,11 +19,10 @@ from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
-from provision.phases.stage.download import OnStored, Progress, fetch_all
+from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_all
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import (
     LocatedBuild,
@@ -77,7 +76,7 @@ def lock_stack(
     found = _place_builds(builds_of(stack), sources, target)
     companions = _place_companions(stack, found["torch"].location if "torch" in found else None, sources, target)
     if prefetch:
-        prefetch.begin(lambda: _files_of(builds_of(stack), found, sources, target))
+        prefetch(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build_local_wheel(source, store), own))
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]

@@ -14,7 +14,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage as lock_and_fetch
-from provision.phases.stage.extension_package import Packager
+from provision.phases.stage.candidate_lock import Packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
 from provision.run.context import RunContext
