@@ -13,11 +13,11 @@ import ipaddress
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from provision.core.models.staged import StagedFile
 from provision.core.tables import own_table
 from provision.core.unit_set import UnitSet
 from provision.features.gateway.records import Gateway
@@ -30,14 +30,6 @@ WHEELS = "wheels"
 """Folder next to the unit's files, for the wheel and what it holds."""
 _CONFIG, _PROGRAM, _TOKENS = "routers.json", "router.py", "tokens.py"
 _ROUTERS, _LISTENERS = ipaddress.IPv4Address("127.86.0.0"), ipaddress.IPv4Address("127.96.0.0")
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """The wheel of vllm-router for a gateway."""
-
-    name: str
-    sha256: str
 
 
 def table() -> Mapping[str, Any]:
@@ -87,7 +79,7 @@ def router_set(
     servers: Mapping[str, str],
     backends: Mapping[str, int],
     *,
-    wheel: Wheel,
+    wheel: StagedFile,
     python: str,
     prefix: str,
 ) -> UnitSet:

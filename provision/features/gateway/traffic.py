@@ -67,33 +67,25 @@ class Traffic:
         return {one.host for one in self.hosts if one.model == model and one.state == "up"}
 
 
-def request_text(
+def command_of(
+    python: str,
+    folder: str,
     *,
     drain: Sequence[str] = (),
     ready: Sequence[str] = (),
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> str:
-    """Return what `onhost/traffic.py change` is asked; without hosts it only answers.
+    """Return the command that asks a gateway; without hosts it only answers.
 
     Args:
+        folder: The folder that the gateway keeps its files in.
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
         canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
     """
-    return json.dumps(
-        {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
-    )
-
-
-def command_of(python: str, folder: str, request: str) -> str:
-    """Return the command that asks a gateway.
-
-    Args:
-        folder: The folder that it keeps its files in.
-        request: Result of `request_text`.
-    """
-    return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", request])
+    request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
+    return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 
 
 def parse(gateway: str, answer: str) -> Traffic:

@@ -11,7 +11,6 @@ from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.features.peers import program
 from provision.fleet.ssh.session import Session
-from provision.fleet.ssh.upload import check_space, list_remote, part_name
 
 PROGRAM = Path(__file__).parent / "onhost" / "source.py"
 Lacks = Callable[[str, str], None]
@@ -46,38 +45,21 @@ class OwnFiles:
             StageError: The disk is too small, or the incoming folder cannot be used.
             TransportError: The connection broke.
         """
-        self._get(
-            "host",
-            {
-                "indexes": settings.source_index,
-                "default_indexes": defaults.indexes,
-                "hub": settings.source_hub,
-                "default_hub": defaults.hub,
-            },
-        )
+        own = {"indexes": settings.source_index, "hub": settings.source_hub}
+        self._get("host", {**own, "default_indexes": defaults.indexes, "default_hub": defaults.hub})
 
     def copy(self, folder: str, sample: frozenset[str]) -> None:
         """Let the host copy them from a folder that it has; those of the sample, by hash, are checked there first, as far as it has them. Raises as `fetch`."""
         self._get("path", {"folder": folder, "sample": sorted(sample)})
 
     def _get(self, word: str, request: dict[str, Any]) -> None:
-        remote = list_remote(self.session, self.incoming)
-        wanted = [(file, remote.part(file)) for file in self.files if not remote.has(file)]
-        wanted = [(file, offset) for file, offset in wanted if offset < file.size]
-        if wanted:
-            need = sum(file.size - offset for file, offset in wanted)
-            check_space(f"host {self.session.host}", self.incoming, need, remote.free)
-            files = [_row(file, offset) for file, offset in wanted]
-            channel = program.start(self.session, self.incoming, PROGRAM, word)
-            program.follow(self.session, channel, {**request, "files": files}, self.progress, self.lacks)
-
-
-def _row(file: StagedFile, offset: int) -> dict[str, Any]:
-    return {
-        "name": file.name,
-        "sha256": file.sha256,
-        "size": file.size,
-        "hub_path": file.hub_path,
-        "offset": offset,
-        "part": part_name(file),
-    }
+        program.get_files(
+            self.session,
+            self.incoming,
+            self.files,
+            program=PROGRAM,
+            word=word,
+            request=request,
+            progress=self.progress,
+            lacks=self.lacks,
+        )

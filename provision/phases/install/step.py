@@ -86,13 +86,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
     for host in building(context, staged):
         try:
             need = disk_needed(staged.staged[host.name])
-            require_disk_space(
-                staged.facts[host.name],
-                staged.desired[host.name],
-                incoming=need.incoming,
-                prefix=need.prefix,
-                moved=need.moved,
-            )
+            require_disk_space(staged.facts[host.name], staged.desired[host.name], **need.model_dump())
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
