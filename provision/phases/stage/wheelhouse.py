@@ -22,17 +22,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from provision.core.errors import StageError
 from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
-from provision.phases.stage.references import References
 
 BLOCK = 1 << 20
 _STAMP = "verified"
@@ -317,3 +317,49 @@ def _signature(path: Path) -> str:
 def _copy(source: Path, part: Path) -> str:
     shutil.copyfile(source, part)
     return sha256_of(part)
+
+
+class References:
+    """The references of one wheelhouse."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def environments(self, host: str) -> dict[str, list[str]]:
+        """Return the recorded environments of a host; empty when the record is absent or damaged."""
+        return _read(self._path(host))
+
+    def add(self, host: str, environment: str, sha256s: Iterable[str]) -> None:
+        """Record that an environment of the host needs these files. The record is written only when it changes."""
+        noted, wanted = self.environments(host), sorted(set(sha256s))
+        if noted.get(environment) != wanted:
+            self._write(host, {**noted, environment: wanted})
+
+    def keep_only(self, host: str, environments: Collection[str]) -> None:
+        """Drop all other environments of the host."""
+        noted = self.environments(host)
+        kept = {environment: files for environment, files in noted.items() if environment in environments}
+        if kept != noted:
+            self._write(host, kept)
+
+    def forget(self, host: str) -> None:
+        """Drop all references of a host that was uninstalled or removed from the inventory."""
+        self._path(host).unlink(missing_ok=True)
+
+    def needed(self) -> set[str]:
+        """Return the hashes of all files that any environment of any host needs."""
+        return {sha256 for path in self._folder.glob("*.json") for files in _read(path).values() for sha256 in files}
+
+    def _path(self, host: str) -> Path:
+        return self._folder / f"{quote(host, safe='')}.json"
+
+    def _write(self, host: str, environments: dict[str, list[str]]) -> None:
+        write_atomically(self._path(host), json.dumps(environments))
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
