@@ -77,7 +77,6 @@ class HostLock:
         session: Connection to the host; it must stay open for as long as the lock is needed.
         prefix: Installation prefix on the host.
         run: Name of this run, shown to other runs.
-        root: Whether the prefix belongs to root.
 
     Raises:
         HostLockedError: Another run has the lock.

@@ -10,7 +10,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.package_sources import package_sources_answer
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.run import desired_state, playbooks
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts

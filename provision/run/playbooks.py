@@ -12,7 +12,7 @@ from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
 from provision.phases.install.host_results import install, write_hosts_file
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.report.history.runs import document, names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts, StagedHosts

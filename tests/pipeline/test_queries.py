@@ -9,7 +9,7 @@ import pytest
 
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import QUERIES, RunFolder
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
 from provision.pipeline.runner import execute

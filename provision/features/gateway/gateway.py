@@ -119,7 +119,12 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         try:
             router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
             made[host.name] = _files(
-                context, host, served, clients, folder=gateway_folder(probed, host), router_key=router_key
+                context,
+                host,
+                served,
+                clients,
+                folder=f"{probed.install_paths[host.name].prefix}/gateway",
+                router_key=router_key,
             )
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
@@ -181,11 +186,6 @@ def _together(
         changes |= {"status": "warn", "hint": warnings[0].hint}
     text = "; ".join((", ".join(parts), *(str(one.text) for one in warnings)))
     return played.model_copy(update=changes), text
-
-
-def gateway_folder(probed: ProbedHosts, host: Host) -> str:
-    """Return the folder that a gateway keeps its files in."""
-    return f"{probed.install_paths[host.name].prefix}/gateway"
 
 
 def _read_before(session: Session, prefix: str) -> Before:

@@ -69,8 +69,6 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
     """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code.
 
     Args:
-        request: The command.
-        names: The hosts.
         within_s: Seconds that requests get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.
 

@@ -41,7 +41,6 @@ def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
     """Measure each host's service with two choices, and print the tables.
 
     Args:
-        request: The command.
         words: The arguments of `verify.pyz compare`.
 
     Returns:

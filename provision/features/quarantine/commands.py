@@ -58,10 +58,6 @@ def check(
 def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
     """Check the options of a return to service.
 
-    Args:
-        hosts: The hosts that were named.
-        options: The options of `verify check`.
-
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import Inventory
+from provision.core.models.inventory import Host, Inventory
 from provision.core.models.records import HostSummary
 from provision.core.process import run_program
 from provision.core.redaction import redact
@@ -23,8 +24,8 @@ from provision.features.rollout.measured import GateResult, gate
 from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.targets import targets_text
 from provision.features.rollout.text import described
+from provision.fleet.inventory.addresses import with_port
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
@@ -209,7 +210,6 @@ class RolloutDriver:
         """Return all changed hosts to the releases that they served before, and print how that ended.
 
         Args:
-            reason: Why.
             wanted: Whether this is what the command is for, so that it is no failure.
         """
         self._keep(state="returning", text=reason)
@@ -359,3 +359,28 @@ def _failure(host: HostSummary) -> str | None:
     """Return why a host failed in a run; None where it did not."""
     bad = [result for result in host.phases.values() if result.has_failed]
     return (bad[0].text or bad[0].status) if bad else None
+
+
+def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation.
+
+    Args:
+        hosts: All hosts of the inventory.
+        out: Names of the hosts that get no requests.
+    """
+    entries = [
+        {"targets": [_endpoint(host)], "labels": {"host": host.name}}
+        for host in hosts
+        if host.is_serving and host.name == host.head and host.name not in out
+    ]
+    return json.dumps(entries, indent=1) + "\n"
+
+
+def _endpoint(host: Host) -> str:
+    """Return address and port as other machines reach them."""
+    bind = host.settings.bind.strip("[]")
+    if bind != "localhost" and not (ip := ipaddress.ip_address(bind)).is_loopback and not ip.is_unspecified:
+        address = bind
+    else:
+        address = host.connection.address or host.name
+    return with_port(address, host.settings.port)

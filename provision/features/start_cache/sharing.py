@@ -34,9 +34,6 @@ class StartCaches:
     """The start caches of the hosts that a run starts.
 
     Args:
-        context: The run.
-        verified: The hosts, with their desired states.
-        hosts: Those that are to start.
         still: Those of them that will not.
     """
 

@@ -85,13 +85,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
     for host in building(context, staged):
         try:
             need = disk_needed(staged.staged[host.name])
-            require_disk_space(
-                staged.facts[host.name],
-                staged.desired[host.name],
-                incoming=need.incoming,
-                prefix=need.prefix,
-                moved=need.moved,
-            )
+            require_disk_space(staged.facts[host.name], staged.desired[host.name], **need.model_dump())
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
@@ -136,7 +130,6 @@ def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, pre
     """Check that the disks of a host can hold what is to be installed.
 
     Args:
-        facts: The host.
         desired: Its desired state.
         incoming: Bytes that are sent.
         prefix: Bytes that are installed.

@@ -33,7 +33,6 @@ def stage_model(
 
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
-
     """
     text = settings.model
     folder = expand_user(text)
@@ -117,7 +116,6 @@ def require_complete(model: str, files: dict[str, Path]) -> None:
 
     Raises:
         StageError: A file is missing.
-
     """
     missing = [] if "config.json" in files else ["config.json"]
     for name, path in files.items():

@@ -43,6 +43,9 @@ def answer(
         "first_token_s": [seconds] * (sent - failed),
         "inter_token_s": [between] * (sent - failed),
         "reasons": reasons,
+        "answers": [],
+        "left_out": {},
+        "counters_before": {},
         "counters": {} if finished is None else {"finished": finished, "failed": 0.0},
     }
 

@@ -392,7 +392,8 @@ def test_a_paused_rollout_goes_on_without_a_host_that_was_taken_back(make: Calla
 
 
 def test_requests_of_clients_and_broken_streams_count_in_addition_to_synthetic_ones() -> None:
-    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "counters": {"finished": 1300.0, "failed": 7.0}}
+    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "inter_token_s": [], "counters_before": {}}
+    answer |= {"counters": {"finished": 1300.0, "failed": 7.0}}
     first = observed(answer, None)
     assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"
     during = observed({**answer, "counters_before": {"finished": 1200.0, "failed": 4.0}}, None)
