@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.cli.options import CHANGED, HOSTS, JsonOption, asked, takes
 from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
 
@@ -20,7 +20,7 @@ class Mode(StrEnum):
     COMPILED = "compiled"
 
 
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def compare(
     *,
     backend: Annotated[
@@ -35,13 +35,20 @@ def compare(
         list[str] | None,
         typer.Option(
             "--target",
-            metavar="MEASURE=PERCENT",
-            help="The change that a measure must reach, in percent: first_token=-40.",
+            metavar="MEASURE=VALUE",
+            help="What a measure must reach with the second choice, as a change or in its unit: ttft=-40%, ttft=30ms, output=1400.",
         ),
     ] = None,
+    input_tokens: Annotated[
+        int | None, typer.Option("--input-tokens", metavar="N", min=1, help="Length of the prompts. Default: 128.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option("--output-tokens", metavar="N", min=1, help="Length of the answers. Default: 16.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
+    ] = None,
     prefix: PrefixOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
@@ -56,8 +63,9 @@ def compare(
     option = "--backend" if backend else "--mode"
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
-    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
+    load = {"--input-tokens": input_tokens, "--output-tokens": output_tokens, "--concurrency": concurrency}
+    words += [word for name, value in load.items() if value is not None for word in (name, str(value))]
+    raise typer.Exit(compare_choices(asked("verify", prefix=prefix, **options), words=words))
 
 
 def upgrade(

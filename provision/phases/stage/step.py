@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
+from provision.core.folders import tools_folder
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage as lock_and_fetch
+from provision.phases.stage.candidate_lock import Packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
 from provision.run.context import RunContext
@@ -21,9 +23,6 @@ from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date
 from provision.run.results import PlannedHosts, StagedHosts
 from provision.run.wheel_builds import wheel_builder_of
-
-if TYPE_CHECKING:
-    from provision.phases.stage.extension_package import Packager
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -87,7 +86,7 @@ def _stage_group(
 
 
 def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Mapping[str, Staged]) -> StagedHosts:
-    tools = host_tools(context.cache / "tools")
+    tools = host_tools(tools_folder(context.cache))
     desired: dict[str, Desired] = {}
     for name, files in staged.items():
         facts = planned.facts[name]
@@ -148,9 +147,6 @@ def recompute_desired(context: RunContext, staged: StagedHosts, name: str, docum
     """Recompute the desired state when check results changed.
 
     Args:
-        context: The run.
-        staged: The hosts as they were staged.
-        name: The host.
         document: The document of its newest checks.
 
     Raises:
@@ -164,6 +160,6 @@ def recompute_desired(context: RunContext, staged: StagedHosts, name: str, docum
         context.host(name),
         facts,
         staged.staged[name],
-        tools=host_tools(context.cache / "tools"),
+        tools=host_tools(tools_folder(context.cache)),
         verified=document,
     )
