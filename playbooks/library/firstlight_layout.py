@@ -131,7 +131,8 @@ class Layout:
             for path in [above, *(os.path.join(above, name) for name in names)]:
                 there = os.lstat(path)
                 mode = stat.S_IMODE(there.st_mode)
-                wanted = mode & ~stat.S_IWOTH & (~0 if there.st_gid == ids[1] else ~stat.S_IWGRP)
+                is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
+                wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
                 found = f"{path} {mode:o} {there.st_uid}"
                 if not stat.S_ISLNK(there.st_mode) and self._differs(path, found, f"{path} {wanted:o} {ids[0]}"):
                     os.chown(path, *ids)

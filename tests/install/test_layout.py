@@ -60,5 +60,5 @@ def test_the_right_to_change_what_is_served_is_taken_from_others(tmp_path: Path)
         path.chmod(mode)
     result = lay_out(tmp_path)
     assert result["paths"] == [str(package), str(package / "__init__.py")]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (package, package / "__init__.py")] == [0o775, 0o644]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (package, package / "__init__.py")] == [0o755, 0o644]
     assert lay_out(tmp_path)["changed"] is False
