@@ -18,6 +18,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def small_text(path: str | Path, *, limit: int = 1 << 16) -> str:
+    """Return the text of a file; empty for one that is no text, has more bytes than `limit`, or cannot be read."""
+    try:
+        if not os.path.isfile(path):  # noqa: PTH113 - a pipe would wait for its writer
+            return ""
+        with open(path, "rb") as file:  # noqa: PTH123 - most are programs: only their beginning is read
+            content = file.read(limit + 1)
+    except OSError:
+        return ""
+    return "" if len(content) > limit or b"\0" in content else content.decode(errors="replace")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a world-readable file atomically; create its folder if needed.
 

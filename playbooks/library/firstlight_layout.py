@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: firstlight_layout
 short_description: Create the folders and write the tools of an installation
 description:
-  - Creates every folder of an installation with its mode and owner, and writes the tools that run on the host.
+  - Creates every folder of an installation with its mode and owner, takes the right to change what is in them from other accounts,
+    and writes the tools that run on the host.
   - One round trip for all of them. A task each would cost a second or two per host.
 options:
   prefix:
@@ -81,6 +82,8 @@ ARGUMENTS = {
     },
     "tools": {"type": "dict", "default": {}},
 }
+PROTECTED = ("bin", "envs", "etc", "models", "python", "releases")
+"""Folders below the prefix: whoever may write to something there decides what is served."""
 
 
 def ids_of(owner):
@@ -121,6 +124,20 @@ class Layout:
             os.chown(path, *ids)
             os.chmod(path, mode)
 
+    def protect(self, folder):
+        """Take files and folders from other owners, and the right to change them from others; links have no rights of their own."""
+        ids = ids_of("")
+        for above, _, names in os.walk(folder):
+            for path in [above, *(os.path.join(above, name) for name in names)]:
+                there = os.lstat(path)
+                mode = stat.S_IMODE(there.st_mode)
+                is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
+                wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
+                found = f"{path} {mode:o} {there.st_uid}"
+                if not stat.S_ISLNK(there.st_mode) and self._differs(path, found, f"{path} {wanted:o} {ids[0]}"):
+                    os.chown(path, *ids)
+                    os.chmod(path, wanted)
+
     def tool(self, path, content):
         found = ""
         if os.path.exists(path):
@@ -140,6 +157,8 @@ def main():
     for folder in module.params["folders"]:
         path = os.path.join(prefix, folder["name"]).rstrip("/")
         layout.folder(path, int(folder["mode"], 8), ids_of(folder["owner"]))
+    for name in PROTECTED:
+        layout.protect(os.path.join(prefix, name))
     for name, text in module.params["tools"].items():
         layout.tool(os.path.join(prefix, "bin", name), base64.b64decode(text))
     diff = [list_diff("folders and tools", layout.before, layout.after)]

@@ -9,9 +9,9 @@ short_description: Record the state that a host reached, and remove what it no l
 description:
   - Writes, in this order, C(etc/started) (what the running service was started from), the files that the next probe
     compares, and C(state.json). A host has the desired state only when C(state.json) says so.
-  - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.files) (secrets,
-    tools and large files; columns are mode, uid, gid, size, time of modification, time of change, path; C(-) is not compared),
-    and C(state.unit) (the unit as systemd would start it).
+  - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.secrets) (the same for
+    files that only their owner may read), C(state.files) (every file and folder but those of environments; columns are mode, uid, gid,
+    size, time of modification, time of change, path; C(-) is not compared), and C(state.unit) (the unit as systemd would start it).
   - Removes releases other than C(current), C(previous), and both ends of a switch that is not proven yet; then environments,
     models, start caches and interpreters that none of these needs, and units of earlier releases.
 options:
@@ -40,12 +40,11 @@ import hashlib
 import json
 import os
 import shutil
+from fnmatch import fnmatchcase
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_releases import (
-    RECORD,
-    folder_of,
     known,
     linked,
     load,
@@ -57,8 +56,12 @@ from ansible.module_utils.firstlight_service_files import start_record
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
-FOLDERS = ("", "bin", "envs", "etc", "models", "releases")
+FOLDERS = ("bin", "etc", "models", "releases")
 """Below the prefix: whoever may write there may change what is served."""
+LATER = ("started", "units", "stopped.json", "reference-*", "switch.json")
+"""Names of files that this module or a later step writes."""
+SMALL = 1 << 20
+"""Size in bytes up to which content is hashed at each probe."""
 
 
 class Changes:
@@ -93,44 +96,49 @@ def sha256(path):
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def hash_lines(prefix, live):
-    """Yield the lines of state.sha256."""
+def hash_lines(prefix, live, *, secret):
+    """Yield the lines of state.sha256, or with `secret` those of state.secrets."""
     environment = os.path.join(prefix, "envs", live["environment"])
     paths = [
         os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
     ]
     paths += find_hooks(environment)[0]
-    if live["record"]["service"].get("unit"):
-        paths.append(live["record"]["service"]["unit_path"])
-    if live["record"]["service"].get("config"):
-        paths.append(os.path.join(prefix, "etc", "supervisord.conf"))
+    paths += service_paths(live)
+    paths += sorted(path for path in installed_paths(prefix) if not os.path.islink(path))
     for path in paths:
-        if os.path.isfile(path):
-            yield f"{sha256(path)}  {path}\n"
+        if os.path.isfile(path) and "\n" not in path:
+            found = os.stat(path)
+            if found.st_size <= SMALL and secret is not bool(found.st_mode & 0o004):
+                yield f"{sha256(path)}  {path}\n"
+
+
+def service_paths(live):
+    """Return the unit's path where there is one."""
+    service = live["record"]["service"]
+    return [service["unit_path"]] if service.get("unit") else []
+
+
+def installed_paths(prefix):
+    """Yield the files and folders of an installation, without its environments and what is written later."""
+    for folder in FOLDERS:
+        for above, folders, names in os.walk(os.path.join(prefix, folder)):
+            folders[:] = sorted(name for name in folders if name != "set-aside")
+            yield above
+            links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+            for name in sorted([*links, *names]):
+                if not any(fnmatchcase(name, each) for each in LATER):
+                    yield os.path.join(above, name)
 
 
 def stat_lines(prefix, live):
-    """Yield the lines of state.files: all columns of secrets, of tools and of the model, else only mode and owner."""
+    """Yield the lines of state.files: all columns of files, only mode and owner of folders and of the unit."""
     environment = os.path.join(prefix, "envs", live["environment"])
-    for path in [*(os.path.join(prefix, name).rstrip("/") for name in FOLDERS), environment]:
-        yield stat_line(path, times=False)
-    for path in (live["record"]["service"].get("unit_path"), os.path.join(prefix, "etc", "supervisord.conf")):
-        if path and os.path.exists(path):
+    for path in (prefix, os.path.join(prefix, "envs"), environment, *service_paths(live)):
+        if os.path.exists(path):
             yield stat_line(path, times=False)
-    paths = [os.path.join(prefix, "etc", "service.env")]
-    paths += [os.path.join(folder_of(prefix, live["digest"]), RECORD), os.path.join(environment, "manifest.txt")]
-    tools = sorted(os.listdir(os.path.join(prefix, "bin")))
-    paths += [os.path.join(prefix, "bin", name) for name in tools if name != "uv"]
-    model = (live["state"].get("readiness") or {}).get("model_folder")
-    if model and os.path.isdir(model):
-        paths.append(f"{model}.manifest.txt")
-        for folder, names, files in os.walk(model):
-            names.sort()
-            # The reference answer is computed later, in the same folder.
-            paths += [os.path.join(folder, name) for name in sorted(files) if not name.startswith("reference-")]
-    for path in paths:
+    for path in (os.path.join(environment, "manifest.txt"), *installed_paths(prefix)):
         if os.path.lexists(path) and "\n" not in path:
-            yield stat_line(path, times=True)
+            yield stat_line(path, times=not os.path.isdir(path) or os.path.islink(path))
 
 
 def stat_line(path, *, times):
@@ -209,9 +217,10 @@ def record_state(prefix, live, changes):
     """Write the records, state.json last."""
     variables = read(os.path.join(prefix, "etc", "service.env"))
     changes.write(os.path.join(prefix, "etc", "started"), start_record(live, variables), mode=0o600)
-    changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, live)))
     prune_units(prefix, live, changes)
     prune_folders(prefix, changes)
+    changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, live, secret=False)))
+    changes.write(os.path.join(prefix, "state.secrets"), "".join(hash_lines(prefix, live, secret=True)), mode=0o600)
     unit, service = os.path.join(prefix, "state.unit"), service_of(live)
     if service["supervisor"] in ("systemd", "systemd-user"):
         changes.write(unit, "".join(f"{line}\n" for line in unit_properties(service)))

@@ -10,31 +10,42 @@ import os
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatchcase
 
 from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read, write
 
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
-PROPERTIES = """
-    FragmentPath DropInPaths NeedDaemonReload UnitFileState Type Restart KillMode
-    ExecCondition ExecStartPre ExecStart ExecStartPost ExecReload ExecStop ExecStopPost
-    User Group DynamicUser SupplementaryGroups PAMName WorkingDirectory RootDirectory RootImage UMask
-    Environment EnvironmentFiles PassEnvironment UnsetEnvironment
-    LimitNOFILE LimitMEMLOCK LimitAS LimitDATA LimitSTACK TasksMax MemoryMax MemoryHigh MemorySwapMax
-    CPUQuotaPerSecUSec AllowedCPUs CPUAffinity AllowedMemoryNodes Nice CPUSchedulingPolicy OOMScoreAdjust
-    ProtectSystem ProtectHome ReadWritePaths ReadOnlyPaths InaccessiblePaths ExecPaths NoExecPaths
-    BindPaths BindReadOnlyPaths TemporaryFileSystem PrivateTmp PrivateDevices PrivateNetwork PrivateUsers
-    NetworkNamespacePath NoNewPrivileges CapabilityBoundingSet AmbientCapabilities SecureBits
-    ProtectProc ProcSubset ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups
-    ProtectHostname ProtectClock LockPersonality MemoryDenyWriteExecute RestrictRealtime RestrictSUIDSGID
-    RestrictNamespaces RemoveIPC RestrictAddressFamilies SystemCallArchitectures SystemCallFilter SystemCallErrorNumber
-    DevicePolicy DeviceAllow IPAddressAllow IPAddressDeny StandardOutput StandardError
-"""
-"""What decides what is started, as whom, with which variables and limits, and what it may touch. systemctl prints no
-property that its release does not know."""
+NOT_SETTINGS = (
+    # What a unit does now, or did.
+    *(
+        "*Timestamp",
+        "*TimestampMonotonic",
+        "ExecMain*",
+        "*PID",
+        "*Result",
+        "Result",
+        "Status*",
+        "NRestarts",
+        "InvocationID",
+    ),
+    *("ActiveState", "SubState", "FreezerState", "Job", "Can*", "UID", "GID", "Refs", "Markers", "ActivationDetails"),
+    *("ControlGroup*", "Effective*", "*Current", "*Available", "*Peak", "CPUUsageNSec", "NFileDescriptorStore"),
+    *("IPIngressBytes", "IPIngressPackets", "IPEgressBytes", "IPEgressPackets", "IORead*", "IOWrite*"),
+    # Its place among other units, which come and go; those that can stop it are named by `serving.schedule`.
+    *("After", "Before", "Wants", "*By", "*Of", "Triggers", "UnitFilePreset"),
+    # Follows the size of the host's memory.
+    *("LimitNPROC*", "LimitSIGPENDING*"),
+    # The same commands as in the properties without `Ex`.
+    "Exec*Ex",
+)
+"""Patterns of properties that are not recorded: all others decide what is started, as whom, with which variables and limits, what it may
+touch, and what ends it."""
 EXPANDED = ("SystemCallFilter",)
 """Lists that systemd expands differently in each release: only whether there is one is compared."""
+WITHOUT_RESTART = ("DropInPaths", "UnitFileState")
+"""Properties that do not change what runs: a unit is enabled while it runs."""
 
 HOOKS = ("*.pth", "sitecustomize*", "usercustomize*")
 """Files and folders of site-packages that Python runs at each start."""
@@ -72,18 +83,17 @@ def systemctl(service, *arguments):
 
 
 def unit_properties(service):
-    """Return the properties of a unit as lines, each at least once, without the times of its last run."""
-    wanted = PROPERTIES.split()
-    shown = systemctl(service, "show", "--property=" + ",".join(wanted), service["name"]) or ""
+    """Return all settings of a unit as lines, each at least once, without the times of its last run."""
+    shown = systemctl(service, "show", "--all", service["name"]) or ""
     lines = [re.sub(r" ; start_time=.*", "", line) for line in shown.splitlines() if "=" in line]
-    names = {line.partition("=")[0] for line in lines}
-    return lines + [f"{name}=" for name in wanted if name not in names]
+    return [line for line in lines if not any(fnmatchcase(line.partition("=")[0], each) for each in NOT_SETTINGS)]
 
 
 def comparable(lines):
-    """Return properties as they are compared: without drop-ins, and expanded lists reduced to a boolean."""
+    """Return properties as they are compared: without those that need no restart, words in order, and expanded lists reduced to a boolean."""
     parts = sorted(line.partition("=")[::2] for line in lines)
-    return [(name, bool(value) if name in EXPANDED else value) for name, value in parts if name != "DropInPaths"]
+    values = [(name, value if value.startswith("{ path=") else sorted(value.split())) for name, value in parts]
+    return [(name, bool(value) if name in EXPANDED else value) for name, value in values if name not in WITHOUT_RESTART]
 
 
 def record_unit(prefix, path):
@@ -112,7 +122,11 @@ def unit_overrides(service):
         folders = [*first, f"{home}/.config/systemd/user", f"{run}/user", f"{home}/.local/share/systemd/user"]
     else:
         return []
-    found = [path for folder in folders for path in sorted(glob.glob(f"{folder}/{service['name']}.d/*.conf"))]
+    names = [
+        service["name"],
+        f"{service['name'].partition('-')[0]}-.service",
+    ]  # the second one is for all units of this product
+    found = [path for folder in folders for name in names for path in sorted(glob.glob(f"{folder}/{name}.d/*.conf"))]
     return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
 
 

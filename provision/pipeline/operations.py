@@ -172,7 +172,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
 
 
 def status(request: CommandRequest) -> int:
-    """Print what is installed and serving, as the probe and features say."""
+    """Print what is installed and serving, as the probe and features say. What changed on a host since its last run makes it red."""
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
@@ -181,6 +181,8 @@ def status(request: CommandRequest) -> int:
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
     }
+    drifted = any(facts.installed and facts.installed.drift for facts in found.values())
+    code = outcome.exit_code or (Exit.RED if drifted else Exit.OK)
     if request.as_json:
         installed = {
             name: {
@@ -194,7 +196,7 @@ def status(request: CommandRequest) -> int:
             for name, facts in found.items()
         }
         write_stdout(json.dumps(scrub(installed), indent=2))
-        return outcome.exit_code
+        return code
     summaries = {host.name: host for host in outcome.summary.hosts}
     for host in outcome.hosts:
         failed = _failed_phase(summaries[host.name])
@@ -206,7 +208,7 @@ def status(request: CommandRequest) -> int:
         write_stdout(redact(f"{host.name}: {line}{reason}"))
     for entry in next((one["call"] for one in serving.values() if one), ()):
         write_stdout("\n".join(command(entry)))
-    return outcome.exit_code
+    return code
 
 
 def stop(request: CommandRequest) -> int:

@@ -75,14 +75,19 @@ def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
 
 
 def is_restart_only(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether only the start of a running service changes: its port, its key, an argument of vLLM.
+    """Return whether only the start of a running service changes: its port, its key, an argument of vLLM, a setting of its unit on the host.
 
     The last checks of its environment hold then; another attention backend or another number of processes has them run again.
     """
     installed = facts.installed
-    if {change.part for change in state_changes(desired, facts)} != {"service"}:
+    if installed is None:
         return False
-    assert installed is not None, "without an installation more than the service changes"
+    unit_alone = "installed.drift" not in facts.unknown and all(
+        one.kind in ("unit", "drop_in") for one in installed.drift
+    )
+    parts = {change.part for change in state_changes(desired, facts)}
+    if not parts or not parts <= ({"service", "files"} if unit_alone else {"service"}):
+        return False
     before, planned = (installed.state or {}).get("readiness") or {}, desired.state["readiness"] or {}
     checked = (installed.last_verify or {}).get("environment") == desired.environment
     return (

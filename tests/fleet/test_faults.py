@@ -20,7 +20,22 @@ import pytest
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.bigrams import write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
-from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE, RUNNING, SECRETS, STOPPED, UNIT, Fault
+from tests.fleet.faults import (
+    EXPOSED,
+    FILES,
+    FROZEN,
+    INJECTED,
+    INSTEAD,
+    LATER,
+    MODEL,
+    NEXT_START,
+    PREAMBLE,
+    RUNNING,
+    SECRETS,
+    STOPPED,
+    UNIT,
+    Fault,
+)
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.listing import differences, listing
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
@@ -122,7 +137,11 @@ def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, 
     assert_found(fault, records)
 
 
-@pytest.mark.parametrize("fault", [*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, FROZEN], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START, FROZEN],
+    ids=lambda fault: fault.name,
+)
 def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> None:
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)

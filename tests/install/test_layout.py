@@ -48,3 +48,17 @@ def test_an_owner_that_does_not_exist_yet_is_a_difference(tmp_path: Path) -> Non
     folders = [{"name": "", "mode": "755", "owner": "nobody-has-this-name"}]
     result = run_module("firstlight_layout", prefix=str(tmp_path), folders=folders, check=True)
     assert result["paths"] == [str(tmp_path)]
+
+
+def test_the_right_to_change_what_is_served_is_taken_from_others(tmp_path: Path) -> None:
+    package = tmp_path / "envs/one/lib/vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "link").symlink_to("/etc/passwd")
+    lay_out(tmp_path)
+    for path, mode in ((package, 0o777), (package / "__init__.py", 0o646)):
+        path.chmod(mode)
+    result = lay_out(tmp_path)
+    assert result["paths"] == [str(package), str(package / "__init__.py")]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (package, package / "__init__.py")] == [0o755, 0o644]
+    assert lay_out(tmp_path)["changed"] is False

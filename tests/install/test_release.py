@@ -111,7 +111,7 @@ def test_a_release_is_activated_and_recorded_once(prefix: Path) -> None:
     assert (prefix / "current").resolve() == prefix / "envs" / "one"
     assert not (prefix / "previous").is_symlink()
     assert [Path(path).name for path in record(prefix)["paths"]] == [
-        "started", "state.sha256", "state.files", "state.json",
+        "started", "state.sha256", "state.secrets", "state.files", "state.json",
     ]  # fmt: skip
     assert json.loads((prefix / "state.json").read_text())["release"] == result["release"]
     again = activate(prefix)

@@ -139,6 +139,7 @@ def test_a_changed_service_is_another_state(desired: Desired) -> None:
 
 
 CHECKED = {"status": "ok", "environment": "e1"}
+DISABLED = Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service", text="UnitFileState=disabled")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ CHECKED = {"status": "ok", "environment": "e1"}
         ({"port": 9000}, {"last_verify": {**CHECKED, "environment": "e0"}}, False),
         ({"port": 9000}, {"last_verify": {**CHECKED, "status": "fail"}}, False),
         ({"port": 9000}, {"drift": (Drift(kind="file", path="/opt/firstlight/bin/uv", text="is gone"),)}, False),
+        ({"port": 9000}, {"drift": (DISABLED,)}, True),
     ],
 )
 def test_checks_hold_where_only_the_start_of_a_service_changes(
@@ -167,6 +169,14 @@ def test_checks_hold_where_only_the_start_of_a_service_changes(
     facts = host_facts(installed(desired, **{"state": before, "release": "r0", "last_verify": CHECKED, **change}))
     assert not is_up_to_date(desired, facts)
     assert is_restart_only(desired, facts) is alone
+
+
+def test_a_unit_that_is_only_disabled_needs_neither_installation_nor_checks(desired: Desired) -> None:
+    facts = host_facts(installed(desired, last_verify=CHECKED, drift=(DISABLED,)))
+    assert not is_up_to_date(desired, facts)
+    assert is_restart_only(desired, facts)
+    unknown = facts.model_copy(update={"unknown": {"installed.drift": "no permission to read /x"}})
+    assert not is_restart_only(desired, unknown)
 
 
 def test_a_change_is_named_with_both_values(desired: Desired) -> None:

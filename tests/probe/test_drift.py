@@ -21,6 +21,8 @@ ProtectSystem=strict
 DeviceAllow=char-nvidia rwm
 DeviceAllow=char-drm rw
 SystemCallFilter=read write
+Requires=system.slice sysinit.target
+RuntimeMaxUSec=infinity
 ExecStartPost="""
 
 
@@ -38,6 +40,7 @@ def test_an_unchanged_unit_did_not_drift() -> None:
     assert unit() == []
     assert unit(last_run=" ; start_time=[Sat 2026-11-21 11:06:05 UTC] ; stop_time=[n/a] ; pid=71 ; status=0/0 }") == []
     assert unit(("=read write", "=read write landlock_restrict_self")) == []
+    assert unit(("Requires=system.slice sysinit.target", "Requires=sysinit.target system.slice")) == []
     assert drift.unit({}, drift.properties(SEALED.split("\n"))) == []
     assert drift.unit(drift.properties(SEALED.split("\n")), {}) == []
 
@@ -67,6 +70,7 @@ def test_a_drop_in_for_all_services_is_drift_only_if_it_changes_our_unit() -> No
         ("UnitFileState=enabled", "UnitFileState=disabled", "UnitFileState=disabled, sealed with enabled"),
         ("DeviceAllow=char-drm rw\n", "", "DeviceAllow=char-nvidia rwm, sealed with char-nvidia rwm char-drm rw"),
         ("SystemCallFilter=read write", "SystemCallFilter=", "SystemCallFilter=, sealed with read write"),
+        ("RuntimeMaxUSec=infinity", "RuntimeMaxUSec=1h", "RuntimeMaxUSec=1h, sealed with infinity"),
         ("ExecStartPost=", "ExecStartPost={ path=/x ; argv[]=/x --now ; ignore_errors=no", "ExecStartPost=/x --now"),
     ],
 )
@@ -90,23 +94,49 @@ def test_settings_that_only_systemd_has_are_drift_of_the_unit(before: str, after
     ],
 )
 def test_a_secret_is_sealed_with_mode_owner_size_and_times(now: str, kinds: list[str]) -> None:
-    found, forbidden = drift.files(["600 0 0 483 100 200 /p/etc/a b"], [now])
+    found, forbidden = drift.files(["600 0 0 483 100 200 /p/etc/a b"], [now], ())
     assert ([each.kind for each in found], forbidden) == (kinds, [])
     assert all(each.path == "/p/etc/a b" for each in found)
 
 
 def test_of_a_folder_only_the_write_permissions_are_compared() -> None:
     sealed = ["755 0 0 - - - /p/etc"]
-    assert drift.files(sealed, ["755 0 0 4096 7 8 /p/etc"]) == ([], [])
-    [found] = drift.files(sealed, ["777 0 0 4096 7 8 /p/etc"])[0]
+    assert drift.files(sealed, ["755 0 0 4096 7 8 /p/etc"], ()) == ([], [])
+    [found] = drift.files(sealed, ["777 0 0 4096 7 8 /p/etc"], ())[0]
     assert found.sentence == "/p/etc has mode 0777 of 0:0, sealed with 0755 of 0:0"
+
+
+def test_a_file_that_was_put_back_with_the_same_content_is_no_drift() -> None:
+    later = ["600 0 0 483 300 300 /p/etc/a b"]
+    for said, kinds in (("OK", []), ("FAILED", []), ("FAILED open or read", ["file"])):
+        compared = drift.summed([f"/p/etc/a b: {said}", "sha256sum: WARNING: 1 computed checksum did NOT match"])
+        found, _ = drift.files(["600 0 0 483 100 200 /p/etc/a b"], later, compared)
+        assert [each.kind for each in found] == kinds, "other content is drift by its checksum"
+    [other] = drift.files(["600 0 0 483 100 200 /p/a"], ["644 0 0 483 100 300 /p/a"], {"/p/a"})[0]
+    assert other.kind == "permissions"
+
+
+def test_what_others_may_write_to_below_an_environment_is_drift() -> None:
+    [found] = drift.exposed(["777 0 0 /p/envs/1/lib/a b"])
+    assert (found.kind, found.sentence) == (
+        "permissions", "/p/envs/1/lib/a b has mode 0777 of 0:0: others may change it"
+    )  # fmt: skip
+
+
+def test_a_login_shell_of_the_services_account_is_drift() -> None:
+    entry = "firstlight:x:999:997:Firstlight inference service:/opt/firstlight/home:"
+    assert drift.account([f"{entry}/usr/sbin/nologin", f"{entry}/bin/false"]) == []
+    assert [each.sentence for each in drift.account([f"{entry}/bin/bash", entry])] == [
+        "/etc/passwd gives firstlight the login shell /bin/bash",
+        "/etc/passwd gives firstlight the login shell /bin/sh",
+    ]
 
 
 @pytest.mark.parametrize(
     "difference", ["stat: cannot statx '/p/x': Permission denied", "stat: can't stat '/p/x': Permission denied"]
 )
 def test_an_unreadable_file_is_unknown_and_no_drift(difference: str) -> None:
-    assert drift.files(["600 0 0 1 2 3 /p/x"], [difference]) == ([], ["/p/x"])
+    assert drift.files(["600 0 0 1 2 3 /p/x"], [difference], ()) == ([], ["/p/x"])
 
 
 def engine(pid: int, parent: int, state: str) -> EngineProcess:

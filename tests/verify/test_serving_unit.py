@@ -12,7 +12,7 @@ from verify.records import CheckContext
 from verify.serving.service import Service
 from verify.serving.service_plan import ServicePlan, directives
 from verify.serving.service_state import ServiceState, stopped_by
-from verify.serving.unit_differences import differences
+from verify.serving.unit_differences import changed, differences, recorded
 
 SHOWN = {
     **dict.fromkeys(("Environment", "PassEnvironment", "AmbientCapabilities", "CapabilityBoundingSet"), ""),
@@ -115,6 +115,43 @@ def test_every_kind_of_field_that_differs_is_named(directive: str, values: dict[
     assert set(differences(directives(UNIT), {**SHOWN, **values})) == {directive}
     outcome = evaluate(PLAN, shown(**values))
     assert (outcome.status, outcome.reason) == ("fail", f"systemd has other values than planned: {directive}")
+
+
+RECORD = """Requires=system.slice sysinit.target
+RuntimeMaxUSec=infinity
+OOMScoreAdjust=0
+DeviceAllow=char-rtc r
+NeedDaemonReload=no
+MemoryKSM=no
+"""
+"""Lines of PREFIX/state.unit."""
+
+
+def test_a_property_that_the_plan_does_not_decide_is_compared_with_its_record() -> None:
+    before = recorded(RECORD)
+    assert before == {"Requires": "system.slice sysinit.target", "OOMScoreAdjust": "0", "MemoryKSM": "no"}
+    assert changed(before, {"Requires": "sysinit.target system.slice", "OOMScoreAdjust": "0"}) == {}
+    found = changed(before, {"Requires": "x.service sysinit.target system.slice", "OOMScoreAdjust": "900"})
+    assert found["OOMScoreAdjust"] == ("0", "900")
+    outcome = evaluate(PLAN, replace(SOUND, changed=found))
+    assert (outcome.status, outcome.reason) == (
+        "fail", "systemd has other values than planned: Requires, OOMScoreAdjust"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [{"RuntimeMaxUSec": "12h"}, {"Conflicts": "shutdown.target x.service"}])
+def test_a_drop_in_for_all_services_that_ends_this_one_is_named(values: dict[str, str]) -> None:
+    path = "/etc/systemd/system/service.d/50-x.conf"
+    outcome = evaluate(PLAN, replace(shown(**values), drop_ins={path: "[Service]\n"}))
+    assert (outcome.status, outcome.reason.partition(" change ")[0]) == ("fail", f"drop-ins of all services ({path})")
+    assert evaluate(PLAN, shown(RuntimeMaxUSec="infinity", Conflicts="shutdown.target")).status == "ok"
+
+
+def test_lines_that_end_as_on_windows_are_named() -> None:
+    outcome = evaluate(PLAN, replace(SOUND, environment=ENVIRONMENT.replace("\n", "\r\n")))
+    assert (outcome.status, outcome.reason) == (
+        "fail", "etc/service.env has carriage returns at the ends of its lines"
+    )  # fmt: skip
 
 
 def test_a_field_that_an_older_systemd_lacks_is_not_compared() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,15 +94,30 @@ def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...
     return tuple(ListeningSocket(address, inode, held[inode]) for address, inode in found)
 
 
+def all_listeners(*, but: Container[int]) -> tuple[tuple[int, ListeningSocket], ...]:
+    """Return port and socket of every listener of the host, with the processes that have it open, except those of some PIDs."""
+    found = [each for name in ("tcp", "tcp6") for each in _listening(_text(Path("/proc/net") / name))]
+    wanted = {inode for _, _, inode in found}
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    holders = read_all(pid for pid in pids if pid not in but and wanted & _sockets(Path(f"/proc/{pid}")))
+    return tuple(
+        (port, ListeningSocket(address, inode, tuple(one for one in holders if inode in one.sockets)))
+        for address, port, inode in found
+    )
+
+
 def listening(table: str, port: int) -> list[tuple[str, str]]:
     """Return address and inode of each socket of a /proc/net/tcp or tcp6 that listens on a port."""
-    found = []
+    return [(address, inode) for address, number, inode in _listening(table) if number == port]
+
+
+def _listening(table: str) -> Iterator[tuple[str, int, str]]:
+    """Yield address, port and inode of each listening socket."""
     for line in table.splitlines()[1:]:
         fields = line.split()
         address, _, number = fields[1].partition(":")
-        if fields[3] == LISTENS and int(number, 16) == port:
-            found.append((_address(address), fields[9]))
-    return found
+        if fields[3] == LISTENS:
+            yield _address(address), int(number, 16), fields[9]
 
 
 def mapped_code(maps: str) -> frozenset[str]:

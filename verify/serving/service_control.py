@@ -89,6 +89,36 @@ def shown(service: Service, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def shown_units(service: Service, names: Iterable[str]) -> str:
+    """Return properties of all loaded units from `systemctl show`, and of the target of the next boot.
+
+    Raises:
+        ControlError: systemd does not answer.
+    """
+    # Without --all the pattern stands for active units alone.
+    command = [*_systemctl(service), "show", "--all", "default.target", "*", f"--property={','.join(names)}"]
+    return _run(command, limit_s=SHOW_S).stdout
+
+
+def default_target(service: Service) -> str:
+    """Return the name of the target of the next boot.
+
+    Raises:
+        ControlError: systemd does not answer.
+    """
+    return _run([*_systemctl(service), "get-default"], limit_s=SHOW_S).stdout.strip() or "default.target"
+
+
+def manager_environment(service: Service) -> dict[str, str]:
+    """Return the variables that the service's manager gives to what it starts.
+
+    Raises:
+        ControlError: systemd does not answer.
+    """
+    shown = _run([*_systemctl(service), "show-environment"], limit_s=SHOW_S).stdout
+    return dict(line.partition("=")[::2] for line in shown.splitlines() if "=" in line)
+
+
 def program(service: Service) -> Mapping[str, Any]:
     """Return supervisord's `getProcessInfo` of the program.
 

@@ -41,6 +41,28 @@ def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> d
     return found
 
 
+def recorded(text: str) -> dict[str, str]:
+    """Return the recorded properties that the plan does not decide (PREFIX/state.unit); repeated ones are joined by a blank."""
+    apart, found = {*table("unit")["recorded"]["apart"], *properties()}, dict[str, str]()
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name not in apart:
+            found[name] = f"{found[name]} {value}" if name in found else value
+    return found
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return recorded and effective value of each property that differs, except those that this systemd does not show.
+
+    The order of words does not matter: systemd prints sets in any order.
+    """
+    return {
+        name: (was, now[name])
+        for name, was in before.items()
+        if sorted(now.get(name, was).split()) != sorted(was.split())
+    }
+
+
 def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split drop-ins into those of our unit and those of all services."""
     listed = list(paths)

@@ -585,19 +585,24 @@ installed() {
 # secret ones, and files that Python imports at each start. The parser compares the recorded unit with section
 # `service`.
 drift() {
+    account=''
     list=$FL_PREFIX/state.sha256
     if [ -e "$list" ] && [ ! -r "$list" ]; then
         printf 'no permission to read %s\n' "$list" >&2
         return 1
     fi
     [ -r "$list" ] || absent "$list is not there" || return
+    set -- "$list"
+    [ ! -r "$FL_PREFIX/state.secrets" ] || set -- "$@" "$FL_PREFIX/state.secrets"
     # sha256sum exits with 1 when a file differs: its lines are the answer. It names unreadable files on stderr.
-    limit sha256sum -c "$list" 2>&1
+    limit sha256sum -c "$@" 2>&1
     [ "$status" -eq 124 ] && return 124
     if [ -r "$FL_PREFIX/state.unit" ]; then
         printf '@@%s sealed unit\n' "$FL_NONCE"
         unit=$(cat "$FL_PREFIX/state.unit")
         printf '%s\n' "$unit"
+        user=$(sed -n 's/^User=//p' "$FL_PREFIX/state.unit")
+        [ -z "$user" ] || account=$(grep "^$user:" /etc/passwd)
     fi
     list=$FL_PREFIX/state.files
     [ -r "$list" ] || return 0
@@ -619,6 +624,11 @@ drift() {
             esac
         done
     done
+    # Below the environments only what others may write to, or own: reading all modes and owners takes a moment, hashing all content minutes.
+    read -r _ owner _ <"$list"
+    limit find "$FL_PREFIX/envs" ! -type l \( -perm -0002 -o ! -user "$owner" \) -exec stat -c 'exposed=%a %u %g %n' {} + >"${FL_FILES}exposed"
+    head -n 20 "${FL_FILES}exposed"
+    [ -z "$account" ] || say account "$account"
     return 0
 }
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure
-from verify.serving import service_plan
+from verify.serving import service_control, service_plan
 from verify.serving.service import KEY, Service
 from verify.serving.service_control import ControlError
 from verify.serving.service_plan import ServicePlan
 from verify.serving.service_state import ServiceState, observe, stopped_by
-from verify.serving.unit_differences import differences, drop_ins
+from verify.serving.unit_differences import changed, differences, drop_ins, recorded
 from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"
@@ -35,6 +35,8 @@ class UnitFacts:
     drop_ins: Mapping[str, str] | None = None
     environment: str | None = None
     """Text of service.env."""
+    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Recorded and effective values of properties that the plan does not decide."""
 
 
 STAND_IN = (
@@ -69,7 +71,7 @@ def run(context: CheckContext) -> CheckResult:
 
 def collect(service: Service, planned: ServicePlan) -> UnitFacts:
     """Ask the supervisor and read the files. Raises ControlError, and PermissionError for service.env."""
-    state = observe(service)
+    state, before = observe(service), recorded(_text(service.prefix / "state.unit") or "") if planned.unit else {}
     path = planned.unit_path if planned.unit else str(service.prefix / "etc" / "supervisord.conf")
     return UnitFacts(
         state,
@@ -77,6 +79,7 @@ def collect(service: Service, planned: ServicePlan) -> UnitFacts:
         _text(state.shown.get("FragmentPath") or path),
         {name: _text(name) or "" for name in _drop_ins(planned, state)},
         _text(service.prefix / "etc" / "service.env"),
+        changed(before, service_control.shown(service, before)) if before else {},
     )
 
 
@@ -85,14 +88,17 @@ def _drop_ins(planned: ServicePlan, state: ServiceState) -> list[str]:
     if planned.unit is None:
         return []
     folders = table("unit")["folders"]["user" if planned.supervisor == "systemd-user" else "system"]
-    lying = (path for folder in folders for path in Path(folder).expanduser().glob(f"{planned.name}.d/*.conf"))
+    names = (planned.name, f"{planned.name.partition('-')[0]}-.service")
+    lying = (
+        path for folder in folders for name in names for path in Path(folder).expanduser().glob(f"{name}.d/*.conf")
+    )
     by_file = {path.resolve(): str(path) for path in (*lying, *map(Path, state.shown.get("DropInPaths", "").split()))}
     return sorted(by_file.values())
 
 
 def _text(path: str | Path | None) -> str | None:
     try:
-        return Path(path).read_text(errors="replace") if path else None
+        return Path(path).read_bytes().decode(errors="replace") if path else None
     except FileNotFoundError:
         return None
 
@@ -125,7 +131,7 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
             found.append(("supervisord's configuration is not the planned one", REMEDY))
         return found
     own, of_all = drop_ins(facts.drop_ins or {})
-    differing = differences(planned.directives(), shown)
+    differing = {**differences(planned.directives(), shown), **facts.changed}
     evidence["differences"] = {name: {"planned": was, "effective": now} for name, (was, now) in differing.items()}
     for path in own:
         fields = ", ".join(service_plan.directives((facts.drop_ins or {})[path])) or "nothing"
@@ -162,7 +168,7 @@ def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
     there = service_plan.assignments(text)
     wanted = set(planned.environment)
     key = KEY.rstrip("=")
-    found = []
+    found = ["etc/service.env has carriage returns at the ends of its lines"] if "\r" in text else []
     if planned.api_key and not there.get(key):
         found.append("etc/service.env has no API key, and one is planned")
     ours = {key} if planned.api_key else set()

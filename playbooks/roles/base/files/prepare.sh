@@ -191,6 +191,11 @@ report_account() {
         echo "firstlight-account: differs"
         return
     fi
+    # An account of a service needs no shell, so one that has a shell can be used by somebody.
+    case $(grep "^$FIRSTLIGHT_OWNER:" /etc/passwd) in
+        "" | root:* | *nologin | */false) ;;
+        *) echo "firstlight-account: differs" ;;
+    esac
     for group in $(device_groups); do
         case " $(id -nG "$FIRSTLIGHT_OWNER") " in
             *" $group "*) ;;

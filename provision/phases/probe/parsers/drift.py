@@ -4,7 +4,7 @@ The recording is in playbooks/library/firstlight_state.py. All functions are pur
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -22,6 +22,7 @@ _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permi
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
 _EXPANDED = frozenset({"SystemCallFilter"})
 """Lists that some systemd releases expand: only whether they are empty is compared."""
+_NO_LOGIN = ("nologin", "false")
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
@@ -77,11 +78,21 @@ def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
     ], forbidden
 
 
-def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[str]]:
+def summed(lines: Iterable[str]) -> frozenset[str]:
+    """Return the files whose content sha256sum compared, whether it was the same or not."""
+    return frozenset(found[1] for line in lines if (found := re.fullmatch(r"(/.*): (?:OK|FAILED)", line)))
+
+
+def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -> tuple[list[Drift], list[str]]:
     """Return missing files, files with changed permissions or content, and paths without access permission.
 
     A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path.
     A field of `-` is not compared.
+
+    Args:
+        sealed: Recorded lines.
+        now: Output of `stat`.
+        compared: Files whose content was compared: their sizes and times do not matter.
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
@@ -98,7 +109,7 @@ def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[
         if other & {"mode", "uid", "gid"}:
             text = f"has mode {_owned(seen)}, sealed with {_owned(fields)}"
             found.append(Drift(kind="permissions", path=path, text=text))
-        if other & {"size", "mtime"} or other == {"ctime"}:
+        if (other & {"size", "mtime"} or other == {"ctime"}) and path not in compared:
             text = f"was written to: {_written(seen)}, sealed with {_written(fields)}"
             found.append(Drift(kind="file", path=path, text=text))
     return found, sorted(forbidden)
@@ -113,6 +124,25 @@ def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
     sealed = {line.rpartition(": ")[0] for line in sums}
     text = "runs at each start of Python, and was not there"
     return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
+
+
+def exposed(lines: Iterable[str]) -> list[Drift]:
+    """Return files and folders of environments that others may write to, or own. A line holds mode, uid, gid and path."""
+    parts = (line.split(" ", 3) for line in lines)
+    return [
+        Drift(kind="permissions", path=path, text=f"has mode {_owned((mode, uid, gid))}: others may change it")
+        for mode, uid, gid, path in parts
+    ]
+
+
+def account(lines: Iterable[str]) -> list[Drift]:
+    """Return whether somebody can log in as the service's account. A line is that of passwd(5)."""
+    fields = (line.split(":") for line in lines)
+    return [
+        Drift(kind="permissions", path="/etc/passwd", text=f"gives {name} the login shell {shell or '/bin/sh'}")
+        for name, *_, shell in fields
+        if shell.rpartition("/")[2] not in _NO_LOGIN
+    ]
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:
@@ -142,7 +172,7 @@ def unit(sealed: Values, now: Values) -> list[Drift]:
 def _differing(sealed: Values, now: Values) -> Iterator[str]:
     for name, values in sealed.items():
         seen = list(now.get(name, ()))
-        if name == "DropInPaths" or seen == list(values):
+        if name == "DropInPaths" or _alike(seen, values):
             continue
         if name in _EXPANDED and bool("".join(seen)) == bool("".join(values)):
             continue
@@ -152,6 +182,13 @@ def _differing(sealed: Values, now: Values) -> Iterator[str]:
             yield f"{name}={_commands(seen) or 'none'}"
         else:
             yield f"{name}={' '.join(seen)[:200]}, sealed with {' '.join(values)[:200] or 'nothing'}"
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether values are the same; systemd prints sets in any order, and those of commands are no set."""
+    if "{ path=" in " ".join(one):
+        return list(one) == list(other)
+    return sorted(" ".join(one).split()) == sorted(" ".join(other).split())
 
 
 def _commands(values: Sequence[str]) -> str:

@@ -85,9 +85,11 @@ def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drif
         return [], None
     parts = drift.parts(section, nonce)
     sums, forbidden = drift.sums(parts.sums)
-    files, hidden = drift.files(parts.files, parts.now)
+    files, hidden = drift.files(parts.files, parts.now, drift.summed(parts.sums))
     hooks = drift.imported(section.values("imported"), parts.sums)
-    found = sums + files + hooks + drift.unit(parts.unit, service.unit)
+    found = list({(each.kind, each.path): each for each in (*files, *sums)}.values()) + hooks
+    found += drift.exposed(section.values("exposed")) + drift.account(section.values("account"))
+    found += drift.unit(parts.unit, service.unit)
     unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
     return found, unread if section.ok else section.failure
 

@@ -1,0 +1,147 @@
+"""serving.relays: who else on the host forwards requests from outside to the endpoint."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from verify.files import small_text
+from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.serving import scheduled_stops, service_control
+from verify.serving.processes import ListeningSocket, Process, all_listeners
+from verify.serving.scheduled_stops import Units
+from verify.serving.service import EVERY_ADDRESS, Service
+from verify.serving.service_control import ControlError
+from verify.tables import table
+
+PROPERTIES = ("Id", "Names", "ActiveState", "Triggers", "Listen", "ExecStart")
+RULES_S = 5.0
+REMEDY = "stop it, or let it ask for the key and bind it to the addresses of clients; for clients of other hosts there are firstlight_bind and the gateway"
+
+
+@dataclass(frozen=True)
+class RelayFacts:
+    """Observations on the host."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    listeners: tuple[tuple[int, ListeningSocket], ...] = ()
+    """Port and socket of each listener that is not the service's or this product's."""
+    scripts: Mapping[int, str] = field(default_factory=dict)
+    """Texts of the scripts that a process runs, by its PID."""
+    configurations: Mapping[str, str] = field(default_factory=dict)
+    """Configurations of programs that forward requests."""
+    loaded: Units = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    """Lines of the kernel's rules for packets."""
+
+
+RELAY = Process(66, 1, argv=("socat", "TCP-LISTEN:9000,fork", "TCP:127.0.0.1:8000"))
+
+
+def run(context: CheckContext) -> CheckResult:
+    facts = RelayFacts()
+    if context.service is not None and not context.faults:
+        facts = collect(context.service)
+    if "changed-service" in context.faults:
+        facts = replace(facts, listeners=((9000, ListeningSocket("0.0.0.0", "9", (RELAY,))),))  # noqa: S104 - a stand-in
+    return evaluate(facts)
+
+
+def collect(service: Service) -> RelayFacts:
+    """Read all listeners of the host, what their processes run, and the kernel's rules."""
+    rows, own = table("relays"), set(small_text(service.prefix / "etc" / "units").split())
+    names, ours = {Path(path).name for path in own}, set(service.pids()) if service.main_pid else set()
+    listeners = []
+    for port, socket in all_listeners(but=ours):
+        holders = tuple(one for one in socket.holders if not names & _units(one.pid))
+        if holders and not ipaddress.ip_address(socket.address).is_loopback:
+            listeners.append((port, replace(socket, holders=holders)))
+    processes = {one.pid: one for _, socket in listeners for one in socket.holders}
+    try:
+        shown = service_control.shown_units(service, PROPERTIES) if service.readiness["supervisor"] == "systemd" else ""
+    except ControlError:
+        shown = ""
+    paths = (path for pattern in rows["files"] for path in Path("/").glob(pattern[1:]))
+    return RelayFacts(
+        str(service.readiness["host"]),
+        int(service.readiness["port"]),
+        tuple(listeners),
+        {
+            pid: "\n".join(small_text(Path(f"/proc/{pid}/cwd", word)) for word in one.argv[1:])
+            for pid, one in processes.items()
+        },
+        {str(path): text for path in paths if (text := small_text(path))},
+        {name: unit for name, unit in scheduled_stops.units(shown).items() if name not in names},
+        tuple(line for each in rows["rules"] for line in _answer(**each)),
+    )
+
+
+def _units(pid: int) -> set[str]:
+    """Return the names of the control groups that a process is in, among them its unit's."""
+    return {part for line in small_text(f"/proc/{pid}/cgroup").splitlines() for part in line.split("/")}
+
+
+def _answer(command: list[str], loaded: str = "") -> list[str]:
+    if loaded and command[-1] not in small_text(loaded).split():
+        return []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=RULES_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.splitlines()
+
+
+def evaluate(facts: RelayFacts) -> CheckResult:
+    """Warn of each relay: an administrator may have intended it."""
+    if facts.host in EVERY_ADDRESS:
+        return CheckResult("ok", f"the endpoint itself listens on every address ({facts.host})")
+    found = [*_processes(facts), *_sockets(facts), *_rules(facts)]
+    figures = (Figure("listeners for other hosts", len(facts.listeners), "count"),)
+    evidence = {"listeners": [f"{socket.address} port {port}" for port, socket in facts.listeners], "relays": found}
+    if found:
+        return CheckResult("warn", first_few(found, 3), figures, evidence, REMEDY)
+    text = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port}"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def _pattern(facts: RelayFacts, name: str) -> re.Pattern[str]:
+    return re.compile(table("relays")[name].replace("ADDRESS", re.escape(facts.host)).replace("PORT", str(facts.port)))
+
+
+def _named(facts: RelayFacts, text: str) -> bool:
+    return _pattern(facts, "named").search(text) is not None
+
+
+def _processes(facts: RelayFacts) -> Iterable[str]:
+    for port, socket in facts.listeners:
+        for one in socket.holders:
+            program = Path(one.executable).name.rstrip("0123456789.")
+            files = [
+                path
+                for path, text in facts.configurations.items()
+                if program and program in path and _named(facts, text)
+            ]
+            if _named(facts, " ".join(one.argv)) or _named(facts, facts.scripts.get(one.pid, "")) or files:
+                where = f", by {files[0]}" if files else ""
+                yield f"{one.title} listens on {socket.address} port {port} and forwards to port {facts.port}{where}"
+
+
+def _sockets(facts: RelayFacts) -> Iterable[str]:
+    """Yield sockets of systemd that start a program which names the endpoint."""
+    for name, unit in facts.loaded.items():
+        if name.endswith(".socket") and unit.get("ActiveState") == "active":
+            for started in unit.get("Triggers", "").split():
+                if _named(facts, facts.loaded.get(started, {}).get("ExecStart", "")):
+                    yield f"{name} listens on {unit.get('Listen', 'a socket')} and starts {started}, which forwards to port {facts.port}"
+
+
+def _rules(facts: RelayFacts) -> Iterable[str]:
+    pattern = _pattern(facts, "redirects")
+    for line in facts.rules:
+        if pattern.search(line):
+            yield f"a rule of the kernel forwards to port {facts.port}: `{line.strip()}`"
