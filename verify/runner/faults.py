@@ -19,6 +19,7 @@ FAULTS: Mapping[str, str] = {
     "wrong-lock": "the lock names another version than the installed one",
     "changed-service": "the running service differs from the plan: its unit, process, address or model",
     "failed-requests": "the endpoint does not answer a request",
+    "ignored-parameter": "the endpoint ignores a parameter of a request",
     "crash": "the check's process ends with a segmentation fault",
     "hang": "the check never ends",
 }
