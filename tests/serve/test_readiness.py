@@ -317,7 +317,10 @@ def test_long_texts_are_answered_as_in_the_last_green_run(proven: Prove, user_mo
     assert evidence[3].endswith("differ from the last green run by 0.0000 on average over 32 tokens")
     drifted = proven(request=user_model, long_logprobs=[-1.6] * 32)
     assert drifted["state"] == "failed"
-    assert "characters differ from the last green run by 0.1000 on average over 32 tokens; allowed 0.02" in drifted["record"]["text"]
+    assert (
+        "characters differ from the last green run by 0.1000 on average over 32 tokens; allowed 0.02"
+        in drifted["record"]["text"]
+    )
 
 
 def test_the_same_release_computes_the_same_and_another_build_may_round_differently(

@@ -123,13 +123,9 @@ def _builtin(
     reference = json.loads(Path(service.readiness["reference"]).read_text())
     answer = greedy(client, reference["prompt"], limits["tokens"], key)
     compared = {"the reference": against_reference(answer, reference, dtype)}
-    import torch  # noqa: PLC0415 - which the answers of other models do not need
+    from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
-    from verify.serving import small_llama  # noqa: PLC0415 - the same
-
-    # The model's products are small. On 2 cores with 15 busy programs a prompt of 700 tokens took 0.5 s of CPU time with one thread, 7.5 s with two,
-    # which wait for one another.
-    torch.set_num_threads(1)
+    small_llama.use_one_thread()
     try:
         model = small_llama.load(Path(service.readiness["model_folder"]))
     except (OSError, ValueError) as damage:
