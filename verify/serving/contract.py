@@ -172,7 +172,7 @@ def parsed(choice: Mapping[str, Any]) -> Choice:
         logprobs = [entry["logprob"] for entry in entries]
         top = [tuple(one["logprob"] for one in entry.get("top_logprobs") or ()) for entry in entries]
     else:
-        ids, logprobs = found.get("tokens") or (), found.get("token_logprobs") or ()
+        ids, logprobs = found.get("tokens") or [], found.get("token_logprobs") or []
         top = [tuple((one or {}).values()) for one in found.get("top_logprobs") or ()]
     return Choice(
         choice.get("text") or message.get("content") or "",
