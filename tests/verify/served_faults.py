@@ -26,7 +26,7 @@ class ServedFault:
 
 
 ALL = (
-    ServedFault("attention scale", "answers", "as by a model whose attention scale is +2."),
+    ServedFault("attention scale", "answers", "as by a model whose attention scale is +"),
     ServedFault("positions from 512 on", "answers", "log probabilities of a prompt of 700 tokens differ by "),
     ServedFault(
         "prefix cache without tokens", "answers", "with a common beginning, asked at once: log probabilities of "

@@ -20,7 +20,7 @@ from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service
 
 HERE = Path(__file__).parent
-START_S = 240.0
+START_S = 400.0
 
 
 @pytest.fixture(scope="module")
