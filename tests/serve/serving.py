@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
                 os.kill(os.getpid(), signal.SIGSTOP)
                 # This thread may run on for a moment.
                 time.sleep(60)
-            self.stream()
+            self.stream(body["prompt"])
 
     def forced(self, prompt: list[int] | str) -> None:
         ids = prompt if isinstance(prompt, list) else list(prompt.encode())
@@ -81,11 +81,12 @@ class Handler(BaseHTTPRequestHandler):
         entries = [{str(token): {"logprob": value, "rank": 1}} for token, value in zip(ids, values, strict=True)]
         self.reply(200, {"choices": [{"prompt_logprobs": [None, *entries[1:]]}]})
 
-    def stream(self) -> None:
+    def stream(self, prompt: list[int] | str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for token, logprob in zip(CONFIGURATION["tokens"], CONFIGURATION["logprobs"], strict=True):
+        logprobs = CONFIGURATION.get("long_logprobs", []) if len(prompt) > 1000 else []
+        for token, logprob in zip(CONFIGURATION["tokens"], logprobs or CONFIGURATION["logprobs"], strict=True):
             part = {"text": "", "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [logprob]}}
             self.wfile.write(f"data: {json.dumps({'choices': [part]})}\n\n".encode())
         if "breaks_off" in CONFIGURATION:

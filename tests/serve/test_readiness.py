@@ -310,6 +310,19 @@ def test_a_users_model_is_compared_with_its_last_green_run(proven: Prove, user_m
     assert proven(request=user_model)["state"] == "ready"
 
 
+def test_long_texts_are_answered_as_in_the_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
+    proven(request=user_model)
+    evidence = proven(request=user_model)["record"]["evidence"]
+    assert evidence[3].startswith("log probabilities after a text of ")
+    assert evidence[3].endswith("differ from the last green run by 0.0000 on average over 32 tokens")
+    drifted = proven(request=user_model, long_logprobs=[-1.6] * 32)
+    assert drifted["state"] == "failed"
+    assert (
+        "characters differ from the last green run by 0.1000 on average over 32 tokens; allowed 0.02"
+        in drifted["record"]["text"]
+    )
+
+
 def test_the_same_release_computes_the_same_and_another_build_may_round_differently(
     proven: Prove, user_model: dict[str, Any]
 ) -> None:

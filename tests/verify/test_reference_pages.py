@@ -11,6 +11,7 @@ import pytest
 
 from provision.phases.verify.run_checks import verify
 from tests.fleet import faults, wrong_numbers
+from tests.verify import served_faults
 from tests.verify.localhost import LOCALHOST
 from verify.cli.main import _parser
 from verify.records import LEVELS, CheckContext
@@ -55,8 +56,8 @@ def test_every_option_and_fault_is_on_the_page() -> None:
 
 
 def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
-    """The same faults are made on a real host in tests/fleet/test_faults.py."""
-    made = (*faults.ALL, *wrong_numbers.ALL)
+    """The same faults are made on a real host in tests/fleet/test_faults.py, and in a real server in tests/verify/in_vllm/test_served_api.py."""
+    made = (*faults.ALL, *wrong_numbers.ALL, *served_faults.ALL)
     levels = {check.id: LEVELS.index(check.level) for check in all_checks()}
     for fault in made:
         row = FAMILIES[fault.family]

@@ -20,9 +20,12 @@ from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
     against_last,
+    against_long,
     against_model,
+    against_prompt,
     against_reference,
     against_text,
+    fit,
     tokens_against_last,
     tokens_done,
 )
@@ -142,6 +145,10 @@ class Front(ThreadingHTTPServer):
     """How many requests it stops in; it answers those after them."""
     counts = False
     count = 0
+    room = 4096
+    """Positions of the model."""
+    alone: float | None = None
+    """Log probability of each of its tokens in a prompt; None: as in an answer."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -151,12 +158,24 @@ class Handler(BaseHTTPRequestHandler):
         self.server.count += self.server.counts
         self.send_response(200)
         self.end_headers()
+        if self.path == "/v1/models":
+            self.wfile.write(json.dumps({"data": [{"max_model_len": self.server.room}]}).encode())
+            return
         self.wfile.write(f"vllm:generation_tokens_total {self.server.count}\n".encode())
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.end_headers()
+        if self.path == "/tokenize":
+            self.wfile.write(json.dumps({"tokens": [*asked["prompt"].encode()]}).encode())
+            return
+        if "prompt_logprobs" in asked:
+            alone = [*REFERENCE["logprobs"]] if self.server.alone is None else [self.server.alone] * 4
+            values = [None, *[-1.0] * (len(asked["prompt"]) - 5), *alone]
+            entries = [value if value is None else {"1": {"logprob": value}} for value in values]
+            self.wfile.write(json.dumps({"choices": [{"prompt_logprobs": entries}]}).encode())
+            return
         self.server.stopping -= 1
         is_stopping = self.server.stopping >= 0
         for place, token in enumerate(self.server.tokens[: asked["max_tokens"]]):
@@ -230,6 +249,55 @@ def test_a_users_model_without_a_green_run_must_answer(service: Service) -> None
     assert "no green run kept answers to compare with" in outcome.reason
 
 
+def test_answers_to_requests_at_once_are_those_of_each_prompt_alone(service: Service, front: Front) -> None:
+    front.alone = -3.0
+    outcome = evaluate(collect(service))
+    assert outcome.status == "fail"
+    assert outcome.reason == (
+        "its answer differs from its answers to the same prompts alone: prompt 1 of 4 with a common beginning, asked at once:"
+        " log probabilities of its answer differ by 2.75 on average from those of the same text alone; allowed 0.2"
+    )
+    front.room = 200
+    assert evaluate(collect(service)).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("errors", "dtype", "words"),
+    [
+        ([0.02, -0.02], "bfloat16", None),
+        ([0.06, -0.06], "bfloat16", "log probabilities of a prompt of 5 tokens differ by 0.06 (root mean square)"),
+        ([0.00005, -0.00005], "float32", None),
+        ([0.0102, 0.0098], "bfloat16", "as by a model whose attention scale is +2.0% off; allowed 1%"),
+        ([-0.01, -0.01], "bfloat16", "as by a model whose attention scale is -2.0% off"),
+        ([math.nan, 0.0], "bfloat16", "differ by nan"),
+    ],
+)
+def test_each_token_of_a_long_prompt_is_compared_with_two_models(
+    errors: list[float], dtype: str, words: str | None
+) -> None:
+    exact = [-1.0, -2.0]
+    scaled = [value + 0.01 for value in exact]
+    found = against_prompt(fit([e + d for e, d in zip(exact, errors, strict=True)], exact, scaled), 5, dtype)
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer((5, 6), (-0.11, -0.2)), None),
+        (Answer((5, 6), (-0.2, -0.2)), "after a text of 6 characters differ from the last green run by 0.0500"),
+        (Answer((7, 6), (-0.3, -9.0)), None),  # a tie, after which the text is another one
+        (Answer((7, 6), (-0.5, -9.0)), "differ from the last green run by 0.4000 on average; allowed 0.3"),
+    ],
+)
+def test_the_answer_to_a_long_text_is_that_of_the_last_green_run(answer: Answer, words: str | None) -> None:
+    last = {"prompt": "a text", "tokens": [5, 6], "logprobs": [-0.1, -0.2]}
+    found = against_long(answer, last, 0.02, "bfloat16")
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
 def test_a_new_prompt_detects_canned_answers(
     service: Service, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +319,9 @@ def test_a_new_prompt_detects_canned_answers(
         def logprobs(self, tokens: list[int]) -> Rows:
             return Rows([-0.001 if token == 11 else -9.0 for token in range(16)] for _ in tokens)
 
-    monkeypatch.setitem(sys.modules, "verify.serving.small_llama", SimpleNamespace(load=lambda _: Model()))
+    monkeypatch.setitem(
+        sys.modules, "verify.serving.small_llama", SimpleNamespace(load=lambda _: Model(), use_one_thread=lambda: None)
+    )
     asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
     outcome = evaluate(collect(asked))
     assert outcome.status == "fail"
@@ -267,7 +337,9 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
     def load(_: Path) -> None:
         raise ValueError("the header of /m/model.safetensors names no tensor `lm_head.weight`")
 
-    monkeypatch.setitem(sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load))
+    monkeypatch.setitem(
+        sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load, use_one_thread=lambda: None)
+    )
     outcome = evaluate(collect(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
     assert outcome.status == "fail"
     assert outcome.reason == "the header of /m/model.safetensors names no tensor `lm_head.weight`"

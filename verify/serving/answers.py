@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from verify.serving.client import Client
 from verify.tables import table
+
+SENTENCES = (
+    "Plate {} was numbered before it was exposed.",
+    "Boil {} eggs in salted water.",
+    "The ship sailed with {} passengers and a cargo of tea.",
+    "Row {} of the garden has red roses.",
+)
+"""The first one begins the prompts with a common beginning, each other one ends some."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,15 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
             tokens += [int(token.removeprefix("token_id:")) for token in found.get("tokens", ())]
             logprobs += found.get("token_logprobs", ())
     return Answer(tuple(tokens), tuple(logprobs))
+
+
+def positions(client: Client, key: str | None) -> int:
+    """Return how many tokens a prompt and its answer may have.
+
+    Raises:
+        RequestError: The service does not answer.
+    """
+    return int(client.get("/v1/models", key)["data"][0]["max_model_len"])
 
 
 def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
@@ -121,6 +140,113 @@ def against_text(values: Sequence[float], exact: Sequence[float], dtype: str) ->
         if not abs(value - expected) <= bound:
             return f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {rounding(dtype)}"
     return None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the log probabilities of a prompt's tokens differ from the model's."""
+
+    off: float
+    """Root of the mean square, in nats."""
+    scale: float
+    """Change of the attention scale that explains most of the differences, as a share."""
+
+
+def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float] | None) -> Fit:
+    """Return how values differ from the model's.
+
+    Args:
+        values: The engine's log probabilities.
+        exact: The model's.
+        scaled: Those of the model with an attention scale larger by the step of the table; None where they are unknown.
+    """
+    errors = [here - there for here, there in zip(values, exact, strict=True)]
+    off = math.sqrt(sum(error * error for error in errors) / len(errors))
+    if scaled is None:
+        return Fit(off, 0.0)
+    changes = [here - there for here, there in zip(scaled, exact, strict=True)]
+    share = sum(map(math.prod, zip(errors, changes, strict=True))) / sum(change * change for change in changes)
+    return Fit(off, share * table("serving")["answer"]["scale"]["step"])
+
+
+def against_prompt(fitted: Fit, length: int, dtype: str) -> str | None:
+    """Return what is wrong with the log probabilities of a long prompt's tokens."""
+    limits = table("serving")["answer"]
+    bound = limits["spread"].get(dtype, limits["spread"]["float32"])
+    if not fitted.off <= bound:
+        return f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
+    if not abs(fitted.scale) <= limits["scale"]["allowed"]:
+        return f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {limits['scale']['allowed']:.0%}"
+    return None
+
+
+def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> list[list[int]]:
+    """Return prompts with a common beginning, the first one twice; no earlier request had this beginning.
+
+    Args:
+        shared: Tokens of the beginning.
+        ends: Tokens of each end.
+
+    Raises:
+        RequestError: The service does not answer.
+    """
+
+    def tokens(sentence: str, length: int, *, is_first: bool) -> list[int]:
+        numbers = (random.randrange(1000) for _ in range(length))  # noqa: S311 - no secret
+        text = " ".join(sentence.format(number) for number in numbers)
+        body = {"prompt": text, "add_special_tokens": is_first}
+        return [int(token) for token in client.post("/tokenize", body, key)["tokens"]][:length]
+
+    first, *others = SENTENCES
+    beginning = tokens(first, shared, is_first=True)
+    prompts = [beginning + tokens(sentence, ends, is_first=False) for sentence in others]
+    return [*prompts, prompts[0]]
+
+
+def mixed(client: Client, key: str | None) -> str | None:
+    """Ask prompts with a common beginning at once, and return what is wrong with an answer.
+
+    The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
+    A service with too few positions is not asked.
+
+    Raises:
+        RequestError: The service does not answer.
+    """
+    limits = table("serving")["answer"]
+    if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client, key):
+        return None
+    prompts = shared_prompts(client, key, limits["shared"], limits["ends"])
+    answers = [greedy(client, prompts[0], limits["tokens"], key)]  # fills the cache
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"], key), prompts[1:])
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
+        values = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
+        if wrong := against_alone(answer, values, limits["alone"]):
+            return f"prompt {number} of {len(prompts)} with a common beginning, asked at once: {wrong}"
+    return None
+
+
+def against_alone(answer: Answer, values: Sequence[float], allowed: float) -> str | None:
+    """Compare the log probabilities of an answer with those of the same tokens in a prompt, in nats."""
+    if not answer.tokens:
+        return "no token was returned"
+    off = sum(abs(here - there) for here, there in zip(answer.logprobs, values, strict=True)) / len(values)
+    if off <= allowed:
+        return None
+    return f"log probabilities of its answer differ by {off:.2f} on average from those of the same text alone; allowed {allowed}"
+
+
+def against_long(answer: Answer, last: Mapping[str, Any], allowed: float, dtype: str) -> str | None:
+    """Compare the answer to a long text with the last verified release's, up to the first different token."""
+    same = [here == there for here, there in zip(answer.tokens, last["tokens"], strict=True)]
+    length = same.index(False) if False in same else len(same)
+    off = [abs(here - there) for here, there in zip(answer.logprobs, last["logprobs"], strict=True)][: length + 1]
+    drift = sum(off) / len(off)
+    # At a near tie, two tokens are about equally likely.
+    bound = allowed if length == len(same) else max(allowed, rounding(dtype))
+    if drift <= bound:
+        return None
+    return f"log probabilities after a text of {len(last['prompt'])} characters differ from the last green run by {drift:.4f} on average; allowed {bound}"
 
 
 def against_last(values: Sequence[float], last: Mapping[str, Any], release: str) -> str | None:

@@ -17,6 +17,14 @@ class RequestError(Exception):
     """The service refused a request, broke off, or did not answer in time."""
 
 
+class RefusedError(RequestError):
+    """The service answered with an error; `status` is that of HTTP."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class NoAnswerError(RequestError):
     """The service sent nothing within the limit."""
 
@@ -106,7 +114,7 @@ class Client:
             raise self._failed(path, problem) from None
         if response.status != 200:
             message = response.read(300).decode(errors="replace").strip()
-            raise RequestError(f"{path}: status {response.status}: {message}")
+            raise RefusedError(f"{path}: status {response.status}: {message}", response.status)
         return response
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -25,7 +25,7 @@ CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "ev
 CONTRACT |= {"level", "found"}
 FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
-SERVING = ("serving.access", "serving.answer", "serving.model", "serving.process", "serving.unit")
+SERVING = ("serving.access", "serving.answer", "serving.contract", "serving.model", "serving.process", "serving.unit")
 
 
 @pytest.fixture(scope="session")

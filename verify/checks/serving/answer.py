@@ -15,12 +15,17 @@ from verify.serving import readiness_proof
 from verify.serving.answers import (
     Answer,
     against_last,
+    against_long,
     against_model,
+    against_prompt,
     against_reference,
     against_text,
     dtype_of,
+    fit,
     forced,
     greedy,
+    mixed,
+    positions,
     tokens_against_last,
     tokens_done,
 )
@@ -33,6 +38,8 @@ ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --host 
 FILES = "./firstlight provision creates or sends the model's files again"
 WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
 
+ALONE = "its answers to the same prompts alone"
+"""What answers to requests at once are compared with."""
 
 Compared = tuple[dict[str, str | None], str | None]
 """What the answers were compared with and the problems found; why the model itself cannot be computed."""
@@ -70,15 +77,15 @@ def run(context: CheckContext) -> CheckResult:
         service = context.service
         if not listeners(int(service.readiness["port"]), ()):
             return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-        return evaluate(collect(service))
+        return evaluate(collect(service, whole=context.includes("full")))
     reference, answer = STAND_IN
     if "wrong-result" in context.faults:
         answer = replace(answer, tokens=(5, 7))
     return evaluate(AnswerFacts(compared={"the reference": against_reference(answer, reference, "float32")}))
 
 
-def collect(service: Service) -> AnswerFacts:
-    """Request answers, unless a process of the service is stopped."""
+def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
+    """Request answers, with `whole` also to the longest prompt, unless a process of the service is stopped."""
     processes = read_all(service.pids()) if service.main_pid else ()
     stopped = tuple(process for process in processes if process.state in STOPPED)
     if stopped:
@@ -92,7 +99,7 @@ def collect(service: Service) -> AnswerFacts:
     for silence_s in (limits["silence_s"], limits["working_silence_s"]):
         client = Client(service, silence_s)
         try:
-            compared, unread = compare(service, client, key, dtype, evidence)
+            compared, unread = compare(service, client, key, dtype, evidence, whole=whole)
         except NoAnswerError as silence:
             works_for_others, cores = _watch(client, key)
             seconds = time.monotonic() - began
@@ -108,7 +115,9 @@ def collect(service: Service) -> AnswerFacts:
     return facts
 
 
-def _builtin(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
+def _builtin(
+    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any], *, whole: bool
+) -> Compared:
     """Compare with the stored reference, and with the model itself on a random prompt."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
@@ -116,6 +125,7 @@ def _builtin(service: Service, client: Client, key: str | None, dtype: str, evid
     compared = {"the reference": against_reference(answer, reference, dtype)}
     from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
+    small_llama.use_one_thread()
     try:
         model = small_llama.load(Path(service.readiness["model_folder"]))
     except (OSError, ValueError) as damage:
@@ -125,15 +135,37 @@ def _builtin(service: Service, client: Client, key: str | None, dtype: str, evid
     fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     tokens = [*prompt, *fresh.tokens]
-    exact = model.logprobs(tokens)[:-1].tolist()
-    wrong = against_model(fresh, exact[len(prompt) - 1 :], dtype)
-    if wrong is None:
-        given = [row[token] for row, token in zip(exact, tokens[1:], strict=True)]
-        wrong = against_text(forced(client, tokens, key), given, dtype)
-    return {**compared, "the model in float64": wrong}, None
+    wrong = against_model(fresh, model.logprobs(tokens)[len(prompt) - 1 : -1].tolist(), dtype)
+    wrong = wrong or against_text(forced(client, tokens, key), model.given(tokens), dtype)
+    wrong = wrong or _long(client, key, model, dtype, evidence, whole=whole)
+    return {**compared, "the model in float64": wrong, ALONE: mixed(client, key)}, None
 
 
-def _users(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
+def _long(
+    client: Client, key: str | None, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool
+) -> str | None:
+    """Compare each token of long random prompts with the model, if it is served with enough positions."""
+    limits = table("serving")["answer"]
+    room = positions(client, key)
+    for length in (limits["long_prompt"], limits["longest_prompt"])[: 2 if whole else 1]:
+        if length >= room:
+            evidence["positions"] = f"{room}, too few for a prompt of {length} tokens"
+            return None
+        prompt = [random.randrange(model.config["vocab_size"] // 2) for _ in range(length)]  # noqa: S311 - no secret
+        values = forced(client, prompt, key)
+        # The longest prompt takes the model several seconds, which is enough once.
+        others = () if length == limits["longest_prompt"] else (model.scaled(1 + limits["scale"]["step"]),)
+        exact, *scaled = (model_.given(prompt) for model_ in (model, *others))
+        found = fit(values, exact, scaled[0] if scaled else None)
+        evidence[f"prompt of {length} tokens"] = {"off": found.off, "attention scale": found.scale}
+        if wrong := against_prompt(found, length, dtype):
+            return wrong
+    return None
+
+
+def _users(
+    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any], *, whole: bool
+) -> Compared:
     """Compare with the last green run, if it kept answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
     try:
@@ -143,14 +175,21 @@ def _users(service: Service, client: Client, key: str | None, dtype: str, eviden
         last, text = None, "The telescope saw its first light."
     answer = greedy(client, text, table("serving")["answer"]["tokens"], key)
     evidence["tokens"] = answer.tokens
+    compared = {ALONE: mixed(client, key)}
     if last is None:
-        return {}, None
+        return compared, None
 
     def rival(tokens: Any) -> float:
         return forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
 
-    wrong = against_last(forced(client, text, key), last, str(service.readiness.get("release")))
-    return {"the last green run": wrong or tokens_against_last(answer, last, dtype, rival)}, None
+    release, bounds = str(service.readiness.get("release")), table("serving")["answer"]["text"]
+    wrong = against_last(forced(client, text, key), last, release)
+    wrong = wrong or tokens_against_last(answer, last, dtype, rival)
+    # Releases of this product kept no long texts at first.
+    for one in last.get("long", ())[: None if whole else 1]:
+        now = greedy(client, one["prompt"], len(one["tokens"]), key)
+        wrong = wrong or against_long(now, one, bounds["same" if last["release"] == release else "other"], dtype)
+    return {"the last green run": wrong, **compared}, None
 
 
 def _watch(client: Client, key: str | None) -> tuple[bool, float]:
@@ -193,7 +232,7 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
     if wrong or facts.unread:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
-    if not facts.compared:
+    if not set(facts.compared) - {ALONE}:
         return CheckResult(
             "ok",
             f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with",

@@ -8,13 +8,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .answer import ROUNDING, NotProvenError, Server
+from .answer import ROUNDING, NotProvenError, RefusedError, Server
 from .service import ReadinessRequest
 
 FIXED_TEXT = (
     "The telescope saw its first light on a clear night in March. Light from the star had travelled for 8,611 years, at"
     " 299,792,458 metres a second, before it fell on a mirror of 3.6 metres and was counted, photon by photon."
 )
+LONG_TEXTS = tuple(
+    " ".join(
+        f"Plate {number} shows {number * number % 97} stars, exposed for {number % 13} minutes."
+        for number in range(1, count)
+    )
+    for count in (40, 170)
+)
+"""Texts of about 700 and 3,000 tokens: several blocks of the cache, and more than is computed at once."""
+LONG_ANSWER = 8
+"""Number of greedy tokens after a long text."""
+LONG_S = 10.0
+"""Seconds for a long text after which no longer one is asked: a large model on a CPU."""
 CLAMPED_LOGPROB = -9999.0
 """vLLM's replacement for minus infinity, which JSON cannot represent."""
 BETTER_THAN_GUESSING = 1.0
@@ -44,6 +56,7 @@ def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[s
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
     tokens, logprobs, _ = server.greedy(FIXED_TEXT, LENGTH)
     key = {"model": fingerprint(Path(request.model_folder)), "dtype": dtype, "text": [token for token, _ in forced]}
+    long = long_answers(server)
     path = Path(request.prefix) / "verify" / f"logprobs-{Path(request.model_folder).name}.json"
     try:
         last = json.loads(path.read_text())
@@ -54,15 +67,49 @@ def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[s
         try:
             evidence.append(compare_log_probabilities(values, last, whose))
             evidence.append(compare_tokens((tokens, logprobs), last, dtype, whose, server))
+            # Earlier releases of this product kept no long texts.
+            evidence += [compare_long(*pair, dtype, whose) for pair in zip(long, last.get("long", ()), strict=False)]
         except NotProvenError as deviation:
             raise NotProvenError(f"{deviation}; if that is meant, remove {path}") from None
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     kept = {**key, "release": request.release, "at": at, "prompt": FIXED_TEXT, "logprobs": values, "tokens": tokens}
+    kept["long"] = long
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(kept) + "\n")
     temporary.replace(path)
     return evidence
+
+
+def long_answers(server: Server) -> list[dict[str, Any]]:
+    """Return the greedy answers to the long texts, as far as the model has positions for them."""
+    found = []
+    for text in LONG_TEXTS:
+        began = time.monotonic()
+        try:
+            tokens, logprobs, _ = server.greedy(text, LONG_ANSWER)
+        except RefusedError:
+            break
+        found.append({"prompt": text, "tokens": tokens, "logprobs": logprobs})
+        if time.monotonic() - began > LONG_S:
+            break
+    return found
+
+
+def compare_long(now: dict[str, Any], last: dict[str, Any], dtype: str, whose: str) -> str:
+    """Return evidence that the answer to a long text is that of the last green run, up to a near tie of two tokens."""
+    text = f"after a text of {len(now['prompt'])} characters"
+    if now["prompt"] != last["prompt"] or len(now["tokens"]) != len(last["tokens"]):
+        return f"{text}, the last green run was asked something else"
+    same = [here == there for here, there in zip(now["tokens"], last["tokens"], strict=True)]
+    place = same.index(False) if False in same else len(same)
+    off = [abs(here - there) for here, there in zip(now["logprobs"], last["logprobs"], strict=True)][: place + 1]
+    drift = sum(off) / len(off)
+    tie = ROUNDING.get(dtype, ROUNDING["float32"]) if place < len(same) else 0.0
+    text = f"log probabilities {text} differ from the last green run by {drift:.4f} on average over {len(off)} tokens"
+    if not drift <= max(ALLOWED[whose], tie):
+        raise NotProvenError(f"{text}; allowed {max(ALLOWED[whose], tie)}")
+    return text
 
 
 def check_plausibility(values: list[float], entries: int | None) -> str:

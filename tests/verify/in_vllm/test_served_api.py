@@ -1,0 +1,105 @@
+"""`serving.answer` and `serving.contract` with vLLM's own server on this CPU: they pass with a sound one, and notice each fault."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.phases.serve.onhost import builtin_model
+from tests.verify.served_faults import ALL, ServedFault
+from verify.checks.serving import answer
+from verify.serving.client import Client, RequestError
+from verify.serving.contract import Asker, ask_all
+from verify.serving.service import Service
+
+HERE = Path(__file__).parent
+START_S = 400.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The server, as the product starts it for the built-in model; file `fault` names what is wrong with it."""
+    prefix = tmp_path_factory.mktemp("served")
+    model, reference = prefix / "models/builtin-1", prefix / "reference.json"
+    builtin_model.make(model, reference, "none")
+    (prefix / "fault").write_text("")
+    (prefix / "etc").mkdir()
+    (prefix / "etc/service.env").write_text("VLLM_API_KEY=k\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    readiness = {"host": "127.0.0.1", "port": port, "served_name": "m", "unit": "u"}
+    variables = {
+        "FAULT_FILE": str(prefix / "fault"), "PYTHONPATH": str(HERE), "VLLM_API_KEY": "k", "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1", "VLLM_CACHE_ROOT": str(prefix / "cache"),
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m", "--host", "127.0.0.1",
+        "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager",
+    ]  # fmt: skip
+    with (
+        (prefix / "log").open("w") as log,
+        subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=prefix) as server,
+    ):
+        try:
+            started = Service(prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, None)
+            until = time.monotonic() + START_S
+            while not answers(started):
+                is_starting = server.poll() is None and time.monotonic() < until
+                assert is_starting, (prefix / "log").read_text()[-4000:]
+                time.sleep(0.5)
+            yield started
+        finally:
+            server.terminate()
+
+
+def answers(service: Service) -> bool:
+    try:
+        return Client(service, 5.0).status("GET", "/health", "k") == 200
+    except RequestError:
+        return False
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number type of the server, whose processes leave no notes here."""
+    monkeypatch.setattr(answer, "dtype_of", lambda _: "bfloat16")
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_answers_to_prompts_up_to_3000_tokens_are_the_models(service: Service) -> None:
+    (service.prefix / "fault").write_text("")
+    outcome = answer.evaluate(answer.collect(service, whole=True))
+    assert outcome.status == "ok", outcome.reason
+    assert abs(outcome.evidence["prompt of 700 tokens"]["attention scale"]) < 0.006
+
+
+@pytest.mark.usefixtures("bfloat16")
+@pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "answers"], ids=lambda fault: fault.name)
+def test_wrong_answers_to_long_and_shared_prompts_are_noticed(service: Service, fault: ServedFault) -> None:
+    (service.prefix / "fault").write_text(fault.name)
+    outcome = answer.evaluate(answer.collect(service))
+    assert outcome.status == "fail"
+    assert fault.words in outcome.reason
+
+
+def test_a_sound_server_keeps_the_contract(service: Service) -> None:
+    (service.prefix / "fault").write_text("")
+    found = ask_all(Asker(Client(service, 60.0), "k", is_builtin=True), has_tools=False)
+    assert found.deviations == ()
+    assert (found.refused, found.late) == ({}, ())
+
+
+@pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "API"], ids=lambda fault: fault.name)
+def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFault) -> None:
+    (service.prefix / "fault").write_text(fault.name)
+    found = ask_all(Asker(Client(service, 60.0), "k", is_builtin=True), has_tools=False)
+    assert [text for text in found.deviations if text.startswith(fault.words)], found.deviations

@@ -1,0 +1,41 @@
+"""Faults that tests make in vLLM's own server (`in_vllm/faulty_engine.py`), and what the checks say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["answers", "API"]
+CHECKS: dict[Family, tuple[str, ...]] = {"answers": ("serving.answer",), "API": ("serving.contract",)}
+
+
+@dataclass(frozen=True)
+class ServedFault:
+    """One fault of a running server."""
+
+    name: str
+    family: Family
+    words: str
+    """Part of the check's reason; of the API, its beginning."""
+    level: Literal["standard"] = "standard"
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Checks that find it."""
+        return CHECKS[self.family]
+
+
+ALL = (
+    ServedFault("attention scale", "answers", "as by a model whose attention scale is +"),
+    ServedFault("positions from 512 on", "answers", "log probabilities of a prompt of 700 tokens differ by "),
+    ServedFault(
+        "prefix cache without tokens", "answers", "with a common beginning, asked at once: log probabilities of "
+    ),
+    ServedFault("chat fails", "API", "chat: expected an answer, got /v1/chat/completions: status 500"),
+    ServedFault("wrong text", "API", "completion: expected the text of its token ids"),
+    ServedFault("no stop", "API", "stop: expected no text from `"),
+    ServedFault("no seed", "API", "seed: expected the same tokens for seed 7 again"),
+    ServedFault("no top_p", "API", "top_p 0.000001: expected 4 equal choices"),
+    ServedFault("no frequency_penalty", "API", "frequency_penalty: expected other tokens than without the penalty"),
+    ServedFault("one token more", "API", "max_tokens 1: expected 1 tokens (max_tokens), got 2"),
+)

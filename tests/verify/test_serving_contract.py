@@ -1,0 +1,88 @@
+"""The contract of the served API is kept by a sound engine, and each fault of an engine's API is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.verify.served import served
+from tests.verify.stub_api import FAULTS, Api, Handler
+from verify.checks.serving.contract import evaluate, run
+from verify.records import CheckContext
+from verify.serving.client import Client
+from verify.serving.contract import EXPECTATIONS, Answer, Asker, Choice, ask_all, deviations, stop_text
+from verify.serving.service import Service
+from verify.tables import table
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with served(Api(("127.0.0.1", 0), Handler)) as server:
+        yield server
+
+
+@pytest.fixture
+def asker(api: Api, tmp_path: Path) -> Asker:
+    readiness = {"host": "127.0.0.1", "port": api.server_port, "served_name": "m", "unit": "u"}
+    return Asker(Client(Service(tmp_path, readiness, None), 5.0), "k", is_builtin=True)
+
+
+def test_a_sound_engine_keeps_the_contract(asker: Asker) -> None:
+    found = ask_all(asker, has_tools=True)
+    assert found.deviations == ()
+    assert found.checked == tuple(case["name"] for case in table("contract")["case"])
+    outcome = evaluate(found, 1.5)
+    assert (outcome.status, outcome.reason) == ("ok", f"{len(found.checked)} kinds of requests are answered as asked")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_the_api_is_noticed(asker: Asker, api: Api, fault: str) -> None:
+    api.fault = fault
+    found = ask_all(asker, has_tools=True)
+    assert [text for text in found.deviations if text.startswith(FAULTS[fault])], found.deviations
+    assert evaluate(found, 1.0).status == "fail"
+
+
+def test_every_expectation_is_used_and_has_a_fault_that_shows_it() -> None:
+    cases = table("contract")["case"]
+    assert {name for case in cases for name in case["expects"]} == set(EXPECTATIONS)
+    shown = {text.partition(":")[0] for text in FAULTS.values()}
+    assert {case["name"] for case in cases} - shown == set()
+
+
+def test_a_model_without_a_chat_template_is_asked_no_chat(asker: Asker, api: Api) -> None:
+    api.has_template = False
+    found = ask_all(asker, has_tools=False)
+    assert found.deviations == ()
+    assert set(found.refused) == {case["name"] for case in table("contract")["case"] if case["route"] == "chat"} - {
+        "tool call"
+    }
+    assert "not offered for this model: chat, streamed chat" in evaluate(found, 1.0).reason
+
+
+def test_requests_end_when_their_time_is_over(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table("contract"), "budget_s", -1.0)
+    outcome = evaluate(ask_all(asker, has_tools=False), 0.0)
+    assert outcome.status == "warn"
+    assert "0 kinds of requests are answered as asked; not asked in time: completion" in outcome.reason
+
+
+def test_the_stop_text_is_part_of_a_text_that_any_tokenizer_can_split() -> None:
+    assert stop_text("nuew�hl�nnme") in "nuew�hl�nnme"
+    assert stop_text("nuew�hl�nnme").isascii()
+    assert stop_text("") == "."
+
+
+def test_a_near_tie_and_an_answer_that_a_limit_cuts_off_are_no_deviation() -> None:
+    tie = Choice("x", (1,), (-0.75,), ((-0.75, -0.7),), "length")
+    assert deviations({"expects": ["likeliest"]}, [Answer({"logprobs": 2}, (tie,), {})]) == []
+    schema = {"json_schema": {"schema": {"enum": ["yes"]}}}
+    cut = Choice('"y', finish_reason="length")
+    assert deviations({"expects": ["valid"]}, [Answer({"response_format": schema}, (cut,), {})]) == []
+
+
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
+    outcome = run(CheckContext(faults=frozenset({"ignored-parameter"})))
+    assert (outcome.status, outcome.reason) == ("fail", "expected no text from ` light` on, got `first light`")

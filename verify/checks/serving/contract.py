@@ -1,0 +1,64 @@
+"""serving.contract: what clients use of the served API does what it is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.serving import service_plan
+from verify.serving.client import Client, NoAnswerError
+from verify.serving.contract import Answer, Asker, Choice, Findings, ask_all, deviations
+from verify.serving.processes import listeners
+from verify.serving.service import Service
+from verify.tables import table
+
+REMEDY = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full; its log: ./firstlight doctor --host NAME"
+STAND_IN: Mapping[str, Any] = {"expects": ["stopped"]}
+"""A case, on whose answers an injected fault is proven."""
+
+
+def run(context: CheckContext) -> CheckResult:
+    if context.service is not None and not context.faults:
+        if not listeners(int(context.service.readiness["port"]), ()):
+            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
+        began = time.monotonic()
+        try:
+            found = collect(context.service)
+        except NoAnswerError as silence:
+            text = f"a request of another kind than those of serving.answer waited: {silence}"
+            return CheckResult("warn", text, remedy="check again when fewer requests wait: /metrics counts them")
+        return evaluate(found, time.monotonic() - began)
+    text = "first light" if "ignored-parameter" in context.faults else "first"
+    answers = [Answer({"stop": stop}, (Choice(text, finish_reason="stop"),), {}) for stop in (None, " light")]
+    return evaluate(Findings(tuple(deviations(STAND_IN, answers)), ("stop",)), 0.0)
+
+
+def collect(service: Service) -> Findings:
+    """Ask the service what applies to its model. Raises NoAnswerError."""
+    argv = service_plan.read(service).argv
+    asker = Asker(
+        Client(service, table("contract")["silence_s"]),
+        service.api_key(),
+        is_builtin=bool(service.readiness.get("reference")),
+        has_reasoning="--reasoning-parser" in argv,
+    )
+    return ask_all(asker, has_tools="--tool-call-parser" in argv)
+
+
+def evaluate(found: Findings, seconds: float) -> CheckResult:
+    """Fail on every deviation; what the server does not offer for this model is evidence alone."""
+    figures = (Figure("kinds of requests", len(found.checked), "count"), Figure("answers", seconds, "s"))
+    evidence = {
+        "kinds of requests": found.checked,
+        "deviations": found.deviations,
+        "not offered": dict(found.refused),
+        "not asked in time": found.late,
+    }
+    if found.deviations:
+        return CheckResult("fail", first_few(found.deviations, 3, more="; and"), figures, evidence, REMEDY)
+    others = {"not offered for this model": tuple(found.refused), "not asked in time": found.late}
+    rest = "".join(f"; {text}: {', '.join(names)}" for text, names in others.items() if names)
+    text = f"{len(found.checked)} kinds of requests are answered as asked{rest}"
+    return CheckResult("ok" if found.checked else "warn", text, figures, evidence)
