@@ -29,6 +29,7 @@ from provision.features.gateway.backends import (
     to_remember,
     variables,
 )
+from provision.features.gateway.draining import ask
 from provision.features.gateway.haproxy import (
     CERTIFICATE,
     CERTIFICATE_NAMES,
@@ -40,7 +41,9 @@ from provision.features.gateway.haproxy import (
     render,
     unit_text,
 )
+from provision.features.gateway.reconciliation import bring_back, left_shares
 from provision.features.gateway.records import Gateway
+from provision.features.gateway.traffic import Traffic
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
 from provision.run import playbooks
@@ -156,13 +159,42 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     routed = routers.set_up(context, probed, ready, gateway_records, has_router)
     ready = [host for host in ready if not context.has_failed(host.name)]
     shared = shared_address.set_up(context, probed, ready, interfaces)
-    for host in [host for host in ready if not context.has_failed(host.name)]:
-        added = [each[host.name] for each in (routed, shared) if host.name in each]
+    ready = [host for host in ready if not context.has_failed(host.name)]
+    traffics, ended = _reconcile(context, ready)
+    for host in ready:
+        added = [each[host.name] for each in (routed, shared, ended) if host.name in each]
+        traffic = traffics.get(host.name)
+        if traffic is not None:
+            added += _kept_out(context, host, traffic)
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
+        record = record.model_copy(update={"out": traffic.out() if traffic else {}})
         context.run.write(f"gateway/{host.name}.json", record)
         played, text = _together(host, record, results[host.name], added)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
+
+
+def _reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
+    """End shares that no open rollout has, but those of hosts that failed in this run; return the traffic, and what changed."""
+    before = ask(context, gateways).traffics
+    left = left_shares(context, before.values())
+    ended = [name for name in left if not context.has_failed(name)]
+    after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
+    text = f"the share of {', '.join(ended)} was ended: no rollout is open"
+    changed = {
+        name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after if ended
+    }
+    return before | after, changed
+
+
+def _kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[PhaseResult]:
+    """Return a warning where a gateway gives hosts no requests that did not fail in this run, and that no operator drained."""
+    names = [one.host for one in traffic.hosts if one.drained_by == "run" and not context.has_failed(one.host)]
+    if not names:
+        return []
+    hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
+    text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
+    return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
 
 
 def _together(
@@ -171,6 +203,7 @@ def _together(
     """Return the result of a gateway with those of what it runs besides HAProxy, and one sentence on what was set up."""
     count = len({name for names in record.models.values() for name in names})
     parts = [f"gateway to {count} host{'s' if count != 1 else ''}"]
+    parts += [f"{count - len(record.out)} of them in traffic"] if record.out else []
     if host.settings.gateway_balance == "router":
         parts.append("chosen by vllm-router")
     if host.settings.gateway_address is not None:
@@ -179,7 +212,8 @@ def _together(
     warnings = [one for one in added if one.status == "warn"]
     if warnings:
         changes |= {"status": "warn", "hint": warnings[0].hint}
-    text = "; ".join((", ".join(parts), *(str(one.text) for one in warnings)))
+    said = [one.text for one in added if one.text and (one.status == "warn" or one.changed)]
+    text = "; ".join((", ".join(parts), *said))
     return played.model_copy(update=changes), text
 
 

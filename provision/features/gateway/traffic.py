@@ -16,6 +16,7 @@ from provision.core.errors import FirstlightError, ServeError, UsageError
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
+_DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has proven it"}
 COUNTED = ("model-", "routed-")
 """How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
 COUNTERS = {"sessions": "scur", "requests": "stot", "errors_5xx": "hrsp_5xx", "broken": "eresp"}
@@ -40,6 +41,19 @@ class HostTraffic:
     errors_5xx: int
     broken: int
     """Answers that ended before they were whole, or never began."""
+    drained_by: By | None = None
+    """Who drained it; None where it is not drained, or HAProxy was told to by somebody else."""
+    canary: float | None = None
+    """Percent of the model's new requests that it has as a canary, also while it is down; None where it is none."""
+
+    @property
+    def why_out(self) -> str | None:
+        """Return why it gets no new requests; None where it gets some."""
+        if self.state == "drained":
+            return f"drained by {_DRAINED_BY[self.drained_by]}" if self.drained_by else "drained"
+        if self.state == "canary":
+            return None if self.share else "canary, 0 %"
+        return "down" if self.state == "down" else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,10 @@ class Traffic:
     def drained(self) -> set[str]:
         """Return the hosts that are drained."""
         return {one.host for one in self.hosts if one.state == "drained"}
+
+    def out(self) -> dict[str, str]:
+        """Return why hosts get no new requests, by their names."""
+        return {one.host: why for one in self.hosts if (why := one.why_out) is not None}
 
     def gets_requests(self, name: str) -> bool:
         """Return whether a host gets new requests, be it all of its share or as a canary."""
@@ -176,6 +194,8 @@ def _host(
         state=state,
         healthy=healthy,
         share=round(share, 2),
+        drained_by=drained.get(name),
+        canary=canary[name] / 100 if name in canary else None,
         **{field: sum(_number(row[column]) for _, row in own) for field, column in COUNTERS.items()},
     )
 

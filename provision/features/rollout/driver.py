@@ -136,15 +136,20 @@ class RolloutDriver:
     def _touched(self) -> list[str]:
         return [host.name for host in self.rollout.hosts if host.state in {"changing", "updated", "failed"}]
 
-    def _share(self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int) -> None:
+    def _share(
+        self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int, out: Sequence[str] = ()
+    ) -> None:
         """Let the gateways give hosts a share of requests; without names there are no canaries any more.
+
+        A rollout that ends leaves no share behind: hosts in `out` are drained until a run has proven them.
 
         Raises:
             StoppedError: A gateway does not have it.
         """
         if not self._gateways:
             return
-        step = Step("canary", partial(set_shares, names=names, joining=joining, percent=percent), "serve", "all")
+        shared = partial(set_shares, names=names, joining=joining, percent=percent, out=out)
+        step = Step("canary", shared, "serve", "all")
         outcome = self._execute(GATEWAY_GROUP, (step,))
         error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be asked"
         if error is not None:
@@ -233,7 +238,7 @@ class RolloutDriver:
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
                 self._announce(out=())
-            self._share(self._heads(self._touched()), percent=0)
+            self._share([], percent=0, out=self._heads(self._touched()))
         except StoppedError as stop:
             self._say(stop.text)
             return self._end()
