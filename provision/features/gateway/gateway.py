@@ -29,7 +29,6 @@ from provision.features.gateway.backends import (
     to_remember,
     variables,
 )
-from provision.features.gateway.draining import ask
 from provision.features.gateway.haproxy import (
     CERTIFICATE,
     CERTIFICATE_NAMES,
@@ -41,9 +40,8 @@ from provision.features.gateway.haproxy import (
     render,
     unit_text,
 )
-from provision.features.gateway.reconciliation import bring_back, left_shares
+from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
-from provision.features.gateway.traffic import Traffic
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
 from provision.run import playbooks
@@ -160,41 +158,18 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     ready = [host for host in ready if not context.has_failed(host.name)]
     shared = shared_address.set_up(context, probed, ready, interfaces)
     ready = [host for host in ready if not context.has_failed(host.name)]
-    traffics, ended = _reconcile(context, ready)
+    traffics, ended = reconcile(context, ready)
     for host in ready:
         added = [each[host.name] for each in (routed, shared, ended) if host.name in each]
         traffic = traffics.get(host.name)
         if traffic is not None:
-            added += _kept_out(context, host, traffic)
+            added += kept_out(context, host, traffic)
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
         record = record.model_copy(update={"out": traffic.out() if traffic else {}})
         context.run.write(f"gateway/{host.name}.json", record)
         played, text = _together(host, record, results[host.name], added)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
-
-
-def _reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
-    """End shares that no open rollout has, but those of hosts that failed in this run; return the traffic, and what changed."""
-    before = ask(context, gateways).traffics
-    left = left_shares(context, before.values())
-    ended = [name for name in left if not context.has_failed(name)]
-    after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
-    text = f"the share of {', '.join(ended)} was ended: no rollout is open"
-    changed = {
-        name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after if ended
-    }
-    return before | after, changed
-
-
-def _kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[PhaseResult]:
-    """Return a warning where a gateway gives hosts no requests that did not fail in this run, and that no operator drained."""
-    names = [one.host for one in traffic.hosts if one.drained_by == "run" and not context.has_failed(one.host)]
-    if not names:
-        return []
-    hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
-    text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
-    return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
 
 
 def _together(

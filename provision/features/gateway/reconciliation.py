@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from provision.core import features
 from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import Answers, ask
 from provision.features.gateway.traffic import Traffic
 from provision.run.context import RunContext
@@ -49,6 +50,37 @@ def bring_back(
     return (
         ask(context, gateways, ready=drained, by="run", canary=canary) if drained or canary is not None else Answers()
     )
+
+
+def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
+    """End shares that no open rollout has, but those of hosts that failed in this run.
+
+    Args:
+        context: The run.
+        gateways: Gateways that are set up.
+
+    Returns:
+        The traffic of each gateway that answers, and the result of each where a share was ended.
+    """
+    before = ask(context, gateways).traffics
+    left = left_shares(context, before.values())
+    ended = [name for name in left if not context.has_failed(name)]
+    after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
+    text = f"the share of {', '.join(ended)} was ended: no rollout is open"
+    changed = {
+        name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after if ended
+    }
+    return before | after, changed
+
+
+def kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[PhaseResult]:
+    """Return a warning where a gateway gives hosts no requests that did not fail in this run, and that no operator drained."""
+    names = [one.host for one in traffic.hosts if one.drained_by == "run" and not context.has_failed(one.host)]
+    if not names:
+        return []
+    hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
+    text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
+    return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
 
 
 def note(context: RunContext, name: str, text: str) -> None:

@@ -53,6 +53,8 @@ class Site:
         self.has_gateway = False
         self.canaries: dict[str, float] = {}
         """What the gateway got last: the percentage that hosts share, 0 for those that join."""
+        self.drained: set[str] = set()
+        """Hosts that the rollout left without requests."""
         self.quarantined: set[str] = set()
         self.silent: set[int] = set()
         """Runs, by their number, in which the gateway does not answer."""
@@ -86,6 +88,7 @@ class Site:
             self.before_run(len(self.runs))
             if len(self.runs) in self.silent:
                 return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
+            self.drained |= {*given["out"]}
             self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
             return self.outcome([], {}, CanaryHosts())
         self.runs.append(f"{last.name} {','.join(names)}")

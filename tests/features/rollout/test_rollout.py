@@ -77,12 +77,17 @@ def test_a_tripped_gate_ends_the_share_before_hosts_go_back(make: Callable[..., 
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
 
-def test_a_host_that_does_not_go_back_gets_no_share(make: Callable[..., Site]) -> None:
+def test_a_host_that_does_not_go_back_gets_no_requests_until_a_run_has_proven_it(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No share is left behind: only a rollout could end it, and this one is over."""
     site = make()
     site.serves["a"] = cast("str", None)
     site.has_gateway, site.bad = True, {"a"}
     assert site.start() == Exit.RED
-    assert (site.record().state, site.canaries) == ("failed", {"a": 0})
+    assert (site.record().state, site.canaries, site.drained) == ("failed", {}, {"a"})
+    left = "left: ./firstlight provision -i /site --limit a  # when a answers; it gets no requests until then"
+    assert left in capsys.readouterr().out.splitlines()
 
 
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(make: Callable[..., Site]) -> None:
