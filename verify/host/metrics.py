@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -280,12 +281,26 @@ def _read_service(prefix: Path) -> Iterator[Family]:
     except subprocess.TimeoutExpired:
         return
     said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    yield from _stream_errors(unit)
     active = int(said.get("ActiveState") == "active")
     yield Family("firstlight_service_active", "gauge", "Whether the unit of vLLM is active.", [({}, active)])
     if said.get("NRestarts", "").isdigit():
         restarts = int(said["NRestarts"])
         text = "Starts of the unit of vLLM after a failure, since it was started by hand or by a run."
         yield Family("firstlight_service_restarts_total", "counter", text, [({}, restarts)])
+
+
+def _stream_errors(unit: str) -> Iterator[Family]:
+    """Yield how many streams vLLM ended with an error lately, which its own metrics do not count."""
+    known = table("serving")["stream_error"]
+    words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=-{known['minutes']}min", f"--unit={unit}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=SYSTEMCTL_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    ended = len(re.findall(known["logged"], done.stdout))
+    text = f"Streams that vLLM ended with an error in the last {known['minutes']} minutes."
+    yield Family("firstlight_stream_errors", "gauge", text, [({}, ended)])
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

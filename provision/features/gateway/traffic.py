@@ -19,8 +19,12 @@ By = Literal["operator", "run"]
 _DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has proven it"}
 COUNTED = ("model-", "routed-")
 """How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
-COUNTERS = {"sessions": "scur", "requests": "stot", "errors_5xx": "hrsp_5xx", "broken": "eresp"}
-"""Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names."""
+COUNTERS = {"sessions": ("scur",), "requests": ("stot",), "errors_5xx": ("hrsp_5xx",), "broken": ("eresp", "srv_abrt")}
+"""Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names; the largest counts.
+
+HAProxy 2.6 counts a stream that its server broke off in both of the last two, and one that it ended itself, since it marked the
+server down, in `srv_abrt` alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,10 @@ def _host(
         share=round(share, 2),
         drained_by=drained.get(name),
         canary=canary[name] / 100 if name in canary else None,
-        **{field: sum(_number(row[column]) for _, row in own) for field, column in COUNTERS.items()},
+        **{
+            field: sum(max(_number(row.get(column)) for column in columns) for _, row in own)
+            for field, columns in COUNTERS.items()
+        },
     )
 
 

@@ -184,6 +184,7 @@ def test_a_stream_that_breaks_does_not_look_complete(site: Site) -> None:
         with pytest.raises(http.client.IncompleteRead) as broken:
             site.chat("org/b", stream=True)
         assert b'"1 "' in broken.value.partial or b'"0 "' in broken.value.partial
+        assert [one.broken for one in site.traffic().hosts if one.host == "b1"] == [1]
     finally:
         site.stubs["b1"].mode("ok")
 
