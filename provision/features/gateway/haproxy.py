@@ -29,6 +29,8 @@ CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models
 PROBES = "probes.map"
 TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 """What `onhost/traffic.py` has to know of these files, and that program."""
+TOO_LARGE = "too_large.lua"
+"""The answer to a request that is too large."""
 DRAINED_STATE = "drained.state"
 """Beside the folder of these files: the hosts that are drained when HAProxy starts."""
 CANARY_MAP = "canary.map"
@@ -44,12 +46,19 @@ _RETRIED = 256 * 1024
 """Bytes of the largest request that is sent to another host when the first refuses it, where nothing else needs it whole. HAProxy
 copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB, and keeps the copy until
 the stream ends (benchmarks/results/gateway-streams.json)."""
+_ARRIVES = 16
+"""Times the largest request that still arrives before it is refused; one that is larger is cut off."""
 _HOST_HEADER = "x-firstlight-host"
 
 
 def unit_text(prefix: str) -> str:
     """Return the text of the unit that runs HAProxy."""
-    return Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix)
+    return _own(UNIT).substitute(prefix=prefix)
+
+
+def _own(name: str) -> Template:
+    """Return a template of this folder."""
+    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def passed_routes() -> tuple[str, ...]:
@@ -85,6 +94,7 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
         ROUTES: _lines(passed_routes()),
+        TOO_LARGE: _own(TOO_LARGE).substitute(body=_body(_larger(gateway.limits.body_mib), "invalid_request_error")),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
@@ -143,8 +153,12 @@ def routed(gateway: Gateway) -> tuple[dict[str, str], dict[str, int]]:
 
 def _error(message: str, kind: str) -> str:
     """Return the words of a refusal that clients of OpenAI's API can read, quoted for HAProxy."""
-    body = json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
-    return f"content-type application/json string '{body}'"
+    return f"content-type application/json string '{_body(message, kind)}'"
+
+
+def _body(message: str, kind: str) -> str:
+    """Return the document of a refusal."""
+    return json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
 
 
 def _address(address: str, port: int) -> str:
@@ -169,6 +183,9 @@ def _global(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]
     yield "# Made by Firstlight; a change here is undone by the next run."
     yield "global"
     yield "    default-path config"
+    yield ".if feature(LUA)"
+    yield f"    lua-load {TOO_LARGE}"
+    yield ".endif"
     if gateway.account is not None:
         yield f"    user {gateway.account}"
         yield f"    group {gateway.account}"
@@ -239,8 +256,7 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
         )
     unsized = _error("the request has no Content-Length", "invalid_request_error")
     yield f"    http-request return status 411 {unsized} if METH_POST !{{ req.hdr(content-length) -m found }}"
-    large = _error(f"the request is larger than {limits.body_mib} MiB", "invalid_request_error")
-    yield f"    http-request return status 413 {large} if {{ req.hdr_val(content-length) gt {limits.body_mib * _MIB} }}"
+    yield from _too_large(limits.body_mib)
     for header in ("authorization", "x-api-key", _HOST_HEADER):
         yield f"    http-request del-header {header}"
     if gateway.balance == "prefixes":
@@ -255,6 +271,20 @@ def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str
     absent = _error("the request names no model that is served here; GET /v1/models lists them", "not_found_error")
     yield f"    http-request return status 404 {absent} unless {{ var(txn.backend) -m found }}"
     yield "    use_backend %[var(txn.backend)]"
+
+
+def _too_large(body_mib: int) -> Iterator[str]:
+    """Yield the rules that refuse a request which is too large: when it has arrived, where that is no abuse, else at once."""
+    size, most = "req.hdr_val(content-length)", body_mib * _MIB
+    yield ".if feature(LUA)"
+    yield f"    http-request use-service lua.too_large if {{ {size} gt {most} }} {{ {size} le {_ARRIVES * most} }}"
+    yield ".endif"
+    large = _error(_larger(body_mib), "invalid_request_error")
+    yield f"    http-request return status 413 {large} if {{ {size} gt {most} }}"
+
+
+def _larger(body_mib: int) -> str:
+    return f"the request is larger than {body_mib} MiB"
 
 
 def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
