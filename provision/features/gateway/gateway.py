@@ -19,6 +19,7 @@ from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.features.gateway import health_agent, router, routers, shared_address
 from provision.features.gateway.backends import (
+    PACKAGES,
     backends_of,
     certificate_names,
     gateway_of,
@@ -46,6 +47,7 @@ from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
 from provision.run.unit_sets import has, sums_command
@@ -83,7 +85,8 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
         for host in gateways:
             if not host.is_provisioned:
                 text = "left as it is: --limit names a part of the inventory, and a gateway has to know all of it"
-                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+                hint = "set it up: ./firstlight gateway"
+                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text, hint=hint))
         return earlier
     if gateways:
         started = time.monotonic()
@@ -133,14 +136,13 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
             made[host.name][1], units[host.name], shares=host.settings.gateway_address is not None
         )
     ]
+    changing = {host.name for host in new}
+    debs = send_missing(context, probed, {host.name: PACKAGES for host in new})
+    new = [host for host in new if host.name in debs]
     sent = context.run_on_hosts(
         "serve", new, lambda host: _send(context.session(host), made[host.name][1]), deadline_s=SEND_DEADLINE_S
     )
-    results = {
-        name: PhaseResult(host=name, phase="serve", status="ok")
-        for name in made
-        if name not in [host.name for host in new]
-    }
+    results = {name: PhaseResult(host=name, phase="serve", status="ok") for name in made if name not in changing}
     results |= playbooks.run_playbook(
         context,
         "gateway",
@@ -149,6 +151,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         lambda host: {
             **probed.install_paths[host.name].ansible_vars(),
             **variables(host, made[host.name][1].digest, SECRET, units[host.name], INCOMING),
+            "firstlight_debs": debs[host.name],
         },
     )
     ready = [host for host in gateways if host.name in results and not context.has_failed(host.name)]

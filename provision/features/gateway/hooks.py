@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from provision.core.models.inventory import Host
-from provision.features.gateway.backends import reached_at
+from provision.features.gateway import shared_address
+from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import Answers, ask, folder_of, python_of
 from provision.features.gateway.haproxy import CLIENTS
 from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
@@ -24,6 +25,15 @@ def planned(hosts: Sequence[Host]) -> list[str]:
     names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
     text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
     return [f"{fold_names(names)}: {text}"] if names else []
+
+
+def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:
+    """Return the OS packages of gateways, by host."""
+    return {
+        host.name: [*PACKAGES, *(shared_address.PACKAGES if host.settings.gateway_address else ())]
+        for host in hosts
+        if host.is_gateway
+    }
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:

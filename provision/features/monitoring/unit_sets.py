@@ -20,6 +20,7 @@ ACCOUNT = "prometheus"
 CONFIG, ALERTS, ALERTMANAGER, PROBES = "prometheus.yml", "alerts.yml", "alertmanager.yml", "blackbox.yml"
 SERVERS = ("prometheus", "alertmanager", "blackbox-exporter")
 PACKAGES = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
+EXPORTER_PACKAGES = ("prometheus-node-exporter",)
 PROBED = "probe"
 """The job of gateways that are asked from outside, which the configuration has itself."""
 KEY = "key-"
@@ -131,7 +132,7 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
         name=EXPORTER,
         files={},
         units={name: _unit(name, prefix=prefix, **values) for name, values in units.items()},
-        packages=("prometheus-node-exporter",),
+        packages=EXPORTER_PACKAGES,
         packaged=("prometheus-node-exporter.service",),
         account=ACCOUNT,
         ports=(port,),
