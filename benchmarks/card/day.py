@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from benchmarks.harness import RESULTS, ROOT, header, say
 
 WHOLE_S = 530.0
 """Limit of all steps together: nine minutes less the time that a machine needs to start and to end."""
+TARGETS = Path(__file__).with_name("targets.toml")
 CPU_PATIENCE = 6.0
 """Factor of the limits without a card: such a machine has no time limit, and it may do other work."""
 TAIL = 2000
@@ -176,8 +178,19 @@ def unfit(name: str, about: dict[str, Any]) -> str | None:
 def upgrade(day: Day, limit_s: float) -> Any:
     """Compare a model before and after the upgrade of its attention."""
     dtype = () if day.about["device"] == "cpu" else ("--dtype", "bfloat16")
-    words = ("upgrade", "benchmarks.card.model:encoder", "--discard-weights", *dtype, "--json")
-    return day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
+    words = ("upgrade", "benchmarks.card.model:encoder", *dtype, "--json")
+    found = day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
+    return {
+        **found,
+        "targets": [_judged(target, found["layers"]) for target in tomllib.loads(TARGETS.read_text())["attention"]],
+    }
+
+
+def _judged(target: dict[str, Any], layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a target with the largest share that an upgraded layer has of its original."""
+    shares = [layer[f"upgraded_{target['figure']}"] / layer[f"original_{target['figure']}"] for layer in layers]
+    share = max(shares, default=None)
+    return {**target, "share": share, "met": share is not None and share <= target["at_most"]}
 
 
 STEPS: dict[str, tuple[Callable[[Day, float], Any], float]] = {

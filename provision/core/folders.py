@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if named := environ.get("FIRSTLIGHT_CACHE"):
         return Path(named).expanduser()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
+
+
+def tools_folder(cache: Path) -> Path:
+    """Return the folder in the cache where programs for hosts are built.
+
+    Each checkout has its own: two of different states may run at the same time.
+    """
+    return cache / "tools" / sha256(str(product_path("verify")).encode()).hexdigest()[:12]
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> Path:

@@ -1,4 +1,4 @@
-"""The product as a tool on a bare host: `uv tool install` of its wheel, a first run, a question to the model."""
+"""The product as a tool on a bare host: `uvx`, `pipx` and `uv tool install`, a first run, a question to the model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from tests.fleet.hosts import Fleet
 from tests.fleet.test_newcomer import log_in
 from tests.house.test_wheel import build
 
-pytestmark = pytest.mark.long(seconds=150)
+pytestmark = pytest.mark.long(seconds=200)
 
 
 def test_a_bare_host_serves_by_the_installed_tool(fleet: Fleet, tmp_path: Path) -> None:
     [host] = fleet.boot(1, online=True)
     root = host.machine.root / "root"
-    wheel = build(tmp_path)
+    wheel, source = build(tmp_path / "wheel"), build(tmp_path / "source", "sdist")
     shutil.copy(wheel, root)
-    shutil.copy(find_uv_bin(), host.machine.root / "usr/local/bin/uv")
+    shutil.copy(source, root)
+    for program in ("uv", "uvx"):
+        shutil.copy(Path(find_uv_bin()).with_name(program), host.machine.root / "usr/local/bin")
+    # Debian's own pipx is not on the host; uv runs the one of the package index.
+    planned = log_in(host, f"uvx -q --from /root/{wheel.name} firstlight plan --what-if 8xH100 2>&1", timeout_s=120)
+    assert "vLLM" in planned, planned
+    log_in(host, f"uvx -q pipx install --quiet /root/{source.name} 2>&1", timeout_s=180)
+    assert "firstlight" in log_in(host, "/root/.local/bin/firstlight --version; uvx -q pipx uninstall firstlight 2>&1")
     log_in(host, f"uv tool install -q --python /usr/bin/python3 /root/{wheel.name}")
     installed = "export PATH=$PATH:/root/.local/bin"
     output = log_in(host, f"{installed}; cd / && firstlight provision 2>&1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,16 +16,22 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(folder: Path) -> Path:
-    """Build the wheel of this checkout with the tools of this environment."""
+def build(folder: Path, kind: str = "wheel", source: Path = ROOT) -> Path:
+    """Build a distribution with the tools of this environment.
+
+    Args:
+        folder: Where it goes.
+        kind: `wheel` or `sdist`.
+        source: The tree: this checkout, or an unpacked source distribution.
+    """
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)],
+        cwd=source,
         env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
         check=True,
         capture_output=True,
     )
-    return next(folder.glob("*.whl"))
+    return next(path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz")))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,13 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_builds_have_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
     assert build(tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = build(tmp_path / "source", "sdist")
+    shutil.unpack_archive(source, tmp_path)
+    tree = tmp_path / source.name.removesuffix(".tar.gz")
+    assert build(tmp_path / "wheel", source=tree).read_bytes() == wheel.read_bytes()
 
 
 def test_the_installed_program_plans_and_writes_to_its_users_folders(program: Path, tmp_path: Path) -> None:

@@ -14,8 +14,17 @@ from typing import Any
 import pytest
 
 from verify.cli import compare as compare_cli
-from verify.cli.compare import attention_line, table_of
-from verify.serving.comparison import Choice, at_once, backends, figures, promises, require_difference, side_by_side
+from verify.cli.compare import table_of
+from verify.serving.comparison import (
+    Choice,
+    Target,
+    at_once,
+    backends,
+    figures,
+    parse_target,
+    require_difference,
+    side_by_side,
+)
 from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
 from verify.serving.variant import Command, VariantError, running, serve_variant, with_backend, with_mode
@@ -183,93 +192,50 @@ def test_speeds_are_compared_at_the_largest_common_concurrency_and_work_up_to_it
 
 
 @pytest.mark.parametrize(
-    ("name", "after", "met"),
+    ("text", "after", "met"),
     [
-        ("first_token", 48.0, True),
-        ("first_token", 49.0, False),
-        ("p50", 480.0, True),
-        ("p50", 481.0, False),
-        ("p99", 600.0, True),
-        ("p99", 601.0, False),
-        ("output", 140.0, True),
-        ("output", 139.0, False),
-        ("memory", 2.2, True),
-        ("memory", 2.25, False),
-        ("cpu", 40.0, True),
-        ("cpu", 40.1, False),
-        ("failed", 0.001, True),
-        ("failed", 0.002, False),
+        ("first_token=-40%", 48.0, True),
+        ("first_token=-40", 49.0, False),
+        ("ttft=30ms", 30.0, True),
+        ("ttft=30", 30.1, False),
+        ("p99=-40%", 600.0, True),
+        ("output=+40%", 140.0, True),
+        ("output=+40", 139.0, False),
+        ("output=1400tokens/s", 1400.0, True),
+        ("output=1400", 1399.0, False),
+        ("memory=+10%", 2.25, False),
+        ("memory=2.5 GiB", 2.25, True),
+        ("failed=0.001", 0.001, True),
+        ("failed=0.001share", 0.002, False),
     ],
 )
-def test_each_measure_is_compared_with_its_target(name: str, after: float, met: bool) -> None:
-    rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after})}
+def test_a_measure_is_compared_with_its_target(text: str, after: float, met: bool) -> None:
+    name, target = parse_target(text)
+    rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after}, {name: target})}
     assert rows[name].met is met
     assert rows[name].verdict == ("met" if met else "not met")
     assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
 
 
-def test_a_target_of_the_user_replaces_ours() -> None:
-    after = {**BEFORE, "first_token": 72.0}
-    met = {row.name: row.met for row in side_by_side(BEFORE, after, {"first_token": -0.05})}
-    assert met["first_token"] is True
-    assert met["p99"] is False
+def test_a_measure_without_a_target_has_no_verdict() -> None:
+    assert {(row.target, row.met, row.verdict) for row in side_by_side(BEFORE, BEFORE)} == {("", None, "")}
 
 
 def test_a_measure_that_was_zero_has_no_change() -> None:
-    rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE)}
+    rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE, {"cpu": Target(0.0, True)})}
     assert (rows["cpu"].change, rows["cpu"].met, rows["cpu"].verdict) == (None, None, "not measured")
-
-
-ATTENTION: dict[str, Any] = {
-    "device": "cuda:0",
-    "dtype": "float16",
-    "point": [2, 512, 12, 64],
-    "before": {"attention_time": 0.12, "attention_memory": 60.0},
-    "after": {"attention_time": 0.04, "attention_memory": 15.0},
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "before", "after", "verdict"),
-    [
-        ("first_token", 100.0, 60.0, "met"),
-        ("first_token", 100.0, 61.0, "not met"),
-        ("output", 9000.0, 1400.0, "met"),
-        ("output", 1.0, 1399.0, "not met"),
-        ("attention_time", 0.12, 0.06, "met"),
-        ("attention_time", 0.12, 0.0601, "not met"),
-        ("attention_time", 0.12, 0.02, "met"),
-        ("attention_memory", 60.0, 30.0, "met"),
-        ("attention_memory", 60.0, 31.0, "not met"),
-    ],
-)
-def test_each_promise_to_the_first_users_has_a_verdict(name: str, before: float, after: float, verdict: str) -> None:
-    gain = {side: {**ATTENTION[side], name: value} for side, value in (("before", before), ("after", after))}
-    rows = {row.name: row for row in promises({**BEFORE, name: before}, {**BEFORE, name: after}, gain)}
-    assert rows[name].verdict == verdict
-    assert list(rows) == ["first_token", "output", "p50", "p99", "attention_time", "attention_memory"]
-    assert all(row.source for row in rows.values())
-
-
-def test_attention_that_could_not_be_measured_has_no_verdict_but_a_reason() -> None:
-    rows = {row.name: row for row in promises(BEFORE, BEFORE, {"problem": "other processes use the GPU"})}
-    assert (rows["attention_time"].verdict, rows["attention_time"].before) == ("not measured", None)
-    assert rows["first_token"].verdict == "not met"
-    assert attention_line({"problem": "other processes use the GPU"}) == (
-        "attention was not measured: other processes use the GPU"
-    )
 
 
 def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
     after = {**BEFORE, "first_token": 40.0, "output": 130.0, "memory": 2.1}
+    targets = dict(map(parse_target, ("ttft=30ms", "output=+20%", "failed=0.001")))
     lines = table_of(
         {
             "kind": "backend",
             "before": {"choice": "TRITON_ATTN", "used": ["TRITON_ATTN"]},
             "after": {"choice": "FLASH_ATTN", "used": ["FLASH_ATTN"], "at_once": 16},
-            "rows": [row.as_json() for row in side_by_side(BEFORE, after)],
-            "attention": ATTENTION,
-            "promises": [row.as_json() for row in promises(BEFORE, after, {**ATTENTION, "after": {}})],
+            "load": {"input_tokens": 128, "output_tokens": 16},
+            "rows": [row.as_json() for row in side_by_side(BEFORE, after, targets)],
             "service": {"reason": "firstlight-vllm.service was stopped, and answers correctly again after 90 s"},
         }
     )
@@ -285,6 +251,8 @@ def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
         (["--mode", "eager", "--mode", "compiled", "--backend", "A"], "pass either --backend or --mode"),
         (["--mode", "eager", "--mode", "compiled", "--target", "speed=3"], "no measure is named `speed`; there are"),
         (["--mode", "eager", "--mode", "compiled", "--target", "p99=fast"], "`p99=fast` is no target"),
+        (["--mode", "eager", "--mode", "compiled", "--target", "p99=3GiB"], "or a value in ms"),
+        (["--mode", "eager", "--mode", "compiled", "--concurrency", "0"], "invalid _positive value: '0'"),
     ],
 )
 def test_wrong_arguments_exit_with_64_and_name_the_error(

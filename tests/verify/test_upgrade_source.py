@@ -25,6 +25,13 @@ def test_calls_that_build_an_attention_build_the_upgraded_one(imported: str, cal
     )
 
 
+def test_calls_whose_weights_nobody_reads_build_one_without_weights() -> None:
+    text = "from torch import nn\n\nlayer = nn.MultiheadAttention(\n    8,  # width\n    2,\n)\n"
+    assert upgraded_source(text, discard_weights=True) == text.replace(
+        "nn.MultiheadAttention", "FlashMultiheadAttention.without_weights"
+    ).replace("nn\n", f"nn\n{IMPORT}", 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [

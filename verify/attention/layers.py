@@ -38,6 +38,13 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         _enter(self)
 
+    @classmethod
+    def without_weights(cls, *arguments: Any, **options: Any) -> FlashMultiheadAttention:
+        """Build one with `discard_weights`, from the arguments of torch.nn.MultiheadAttention."""
+        made = cls(*arguments, **options)
+        made.discard_weights = True
+        return made
+
     def forward(  # noqa: PLR0917 - torch's own signature
         self,
         query: Tensor,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from verify.cli.arguments import Parser
-from verify.files import read_json
-from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext
-from verify.runner.child_processes import run_one
-from verify.serving.comparison import Choice, at_once, figures, measure, promises, require_difference, side_by_side
+from verify.records import EXIT_CODES, INTERRUPTED_EXIT
+from verify.serving.comparison import (
+    Choice,
+    Target,
+    at_once,
+    figures,
+    measure,
+    parse_target,
+    require_difference,
+    side_by_side,
+)
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
 from verify.serving.service_control import ControlError
@@ -23,8 +30,8 @@ from verify.tables import table
 MODES = ("eager", "compiled")
 HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
 NOT_MEASURED = "-"
-ATTENTION_S = 240.0
-"""Deadline of the measurement of attention."""
+REQUESTS = 8
+"""Fewest requests that are measured with a concurrency of the user."""
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +46,7 @@ def main(arguments: list[str]) -> int:
             f"compare needs two different choices, {len(choices)} given: {', '.join(c.value for c in choices)}"
         )
     try:
-        targets = dict(_target(text) for text in options.target)
+        targets = dict(parse_target(text) for text in options.target)
     except ValueError as error:
         parser.error(str(error))
     service = find(options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent)
@@ -47,7 +54,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("error: no service runs from this environment\n\nhint: start it: ./firstlight serve\n")
         return EXIT_CODES["error"]
     try:
-        document = _compare(service, choices, targets)
+        document = _compare(service, choices, targets, _load(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except (ControlError, VariantError, OSError) as error:
@@ -57,16 +64,25 @@ def main(arguments: list[str]) -> int:
     return int(document["exit_code"])
 
 
-def _compare(service: Service, choices: list[Choice], targets: dict[str, float]) -> dict[str, Any]:
+def _load(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the load: that of serving.toml, with what the user named."""
+    load: dict[str, Any] = dict(table("serving")["load"])
+    load |= {name: value for name in ("input_tokens", "output_tokens") if (value := getattr(options, name)) is not None}
+    if options.concurrency is not None:
+        load |= {"concurrencies": [options.concurrency], "requests": [max(REQUESTS, 2 * options.concurrency)]}
+    return load
+
+
+def _compare(
+    service: Service, choices: list[Choice], targets: Mapping[str, Target], load: Mapping[str, Any]
+) -> dict[str, Any]:
     """Measure the choices; raises ControlError, VariantError and OSError after the service is back."""
     command = running(service)
     commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
     problem: VariantError | None = None
-    attention: dict[str, Any] = {}
     with drain_service(service) as drain:
         try:
-            measured = [measure(service, asked, label=label) for label, asked in commands.items()]
-            attention = _attention_gain()
+            measured = [measure(service, asked, label=label, load=load) for label, asked in commands.items()]
         except VariantError as error:
             problem = error
     assert drain.outcome is not None
@@ -81,48 +97,28 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
     document = {
         "schema_version": 1,
         "kind": choices[0].kind,
+        "load": {name: load[name] for name in ("input_tokens", "output_tokens", "concurrencies")},
         "before": {"choice": choices[0].value, **before},
         "after": {"choice": choices[1].value, **after},
         "rows": [row.as_json() for row in rows],
         "missed": missed,
-        "attention": attention,
-        "promises": [row.as_json() for row in promises(before, after, attention)],
         "service": drain.outcome.as_json(),
         "exit_code": code,
     }
     return {**document, "table": table_of(document)}
 
 
-def _attention_gain() -> dict[str, Any]:
-    """Return what `measure_gain` does; it imports torch, and touches the device: both in a child process."""
-    context = CheckContext(expect={"stack": read_json(Path(sys.prefix) / "stack.json")})
-    ending = run_one(lambda: resolve_name("verify.attention.gain:measure_gain")(context), deadline_s=ATTENTION_S)
-    found: dict[str, Any] = {"problem": ending.problem} if ending.problem else ending.value
-    return found
-
-
 def table_of(document: Mapping[str, Any]) -> list[str]:
-    """Return the lines of both tables: the measures with their targets, and what the first users were promised."""
-    sides = [document[side] for side in ("before", "after")]
+    """Return the lines that a person reads: the load, the measures with their targets, and what became of the service."""
+    load, sides = document["load"], [document[side] for side in ("before", "after")]
     details = " and ".join(f"{side['choice']} (layers use {', '.join(side['used']) or 'unknown'})" for side in sides)
     return [
-        f"{document['kind']}: {details}; speeds with {sides[1]['at_once']} at once",
+        f"{document['kind']}: {details}",
+        f"speeds with {sides[1]['at_once']} requests at once, prompts of {load['input_tokens']} tokens, answers of {load['output_tokens']}",
         *_lines(document["rows"]),
-        "",
-        f"promised to the first users; {attention_line(document['attention'])}",
-        *_lines(document["promises"]),
         "",
         document["service"]["reason"],
     ]
-
-
-def attention_line(attention: Mapping[str, Any]) -> str:
-    """Return what the rows on attention compare, or why it was not measured."""
-    if "problem" in attention:
-        return f"attention was not measured: {attention['problem']}"
-    batch, length, heads, dim = attention["point"]
-    point = f"b{batch} s{length} h{heads} d{dim}"
-    return f"attention: standard before, flash after, {point} in {attention['dtype']} on {attention['device']}"
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -131,21 +127,15 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         before, after = (NOT_MEASURED if row[side] is None else f"{row[side]:.4g}" for side in ("before", "after"))
         change = NOT_MEASURED if row["change"] is None else f"{row['change']:+.1%}"
         lines.append(
-            f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}"
+            f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}".rstrip()
         )
     return lines
 
 
-def _target(text: str) -> tuple[str, float]:
-    """Parse a target such as `first_token=-40`, in per cent; for a share without an answer, the share in per cent."""
-    name, _, value = text.partition("=")
-    known = [measure["name"] for measure in table("compare")["measure"]]
-    if name not in known:
-        raise ValueError(f"no measure is named `{name}`; there are {', '.join(known)}")
-    try:
-        return name, float(value.rstrip("%")) / 100
-    except ValueError:
-        raise ValueError(f"`{text}` is no target: write {name}=-40 for 40 % less") from None
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
 
 
 def _parser() -> Parser:
@@ -164,12 +154,19 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--target",
-        metavar="NAME=CHANGE",
+        metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="wanted change of a measure, in per cent: first_token=-40; repeatable "
-        f"({', '.join(measure['name'] for measure in table('compare')['measure'])})",
+        help="what a measure must reach with the second choice, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
+        f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
     )
+    load = table("serving")["load"]
+    for option, what, default in (
+        ("--input-tokens", "length of the prompts in tokens", load["input_tokens"]),
+        ("--output-tokens", "length of the answers in tokens", load["output_tokens"]),
+        ("--concurrency", "requests at once", "up to " + str(max(load["concurrencies"]))),
+    ):
+        parser.add_argument(option, metavar="N", type=_positive, help=f"{what} (default: {default})")
     parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
     parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     return parser

@@ -28,8 +28,6 @@ def main(arguments: list[str]) -> int:
     """Return 0: the upgrade is equal; 1: equal without a gain; 2: it differs and is not saved; 3: unknown."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.discard_weights and (options.write or options.diff):
-        parser.error("--discard-weights is a choice at run time, which no source holds: leave out --write and --diff")
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, would log every start
     try:
         from verify.models import upgrade  # noqa: PLC0415 - needs torch, and --help does not
@@ -46,7 +44,7 @@ def main(arguments: list[str]) -> int:
             if options.write and own.source and _is_other(beside(own.source), text):
                 return _refuse(f"{beside(own.source)} exists and holds something else", "rename or remove it")
         else:
-            flash, names = upgrade.upgraded(own, discard_weights=options.discard_weights, attention=options.attention)
+            flash, names = upgrade.upgraded(own, attention=options.attention)
         measured = upgrade.compare(own, flash)
         layers = upgrade.compare_layers(own, flash, names, device)
     except UnusableError as error:
@@ -56,13 +54,14 @@ def main(arguments: list[str]) -> int:
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
         return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
     compared = [*measured, *(layer.error for layer in layers)]
-    outcome = upgrade.evaluate(compared, upgrade.kernels_used(flash, names), same=upgrade.same_state(own, flash))
+    kernels = upgrade.kernels_used(flash, names)
+    outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
+    is_kept = outcome.status in ("ok", "warn") and not {*kernels.values()} <= {None, "torch"}
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
         outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
-        if failure := _keep(flash, options.save, own.source if options.write else None, text):
+        if is_kept and (failure := _keep(flash, options.save, own.source if options.write else None, text)):
             return _refuse(failure, "name another file with --save")
-    proven = outcome.status in ("ok", "warn")
     document = {
         "model": options.model,
         "device": device,
@@ -70,8 +69,8 @@ def main(arguments: list[str]) -> int:
         "layers": [layer.as_json() for layer in layers],
         **outcome.as_json(),
     }
-    document["saved"] = str(options.save) if options.save and proven else None
-    document["written"] = str(beside(own.source)) if options.write and proven and own.source else None
+    document["saved"] = str(options.save) if options.save and is_kept else None
+    document["written"] = str(beside(own.source)) if options.write and is_kept and own.source else None
     document["difference"] = difference(own.source, text) if text is not None and own.source else None
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render(document))
     return EXIT_CODES[outcome.status]
@@ -123,15 +122,15 @@ def _parser() -> Parser:
         "--dtype", choices=DTYPES, help="convert the model and its inputs to this type first (default: leave them)"
     )
     parser.add_argument(
-        "--discard-weights", action="store_true", help="return None where the model asks for attention weights"
-    )
-    parser.add_argument(
         "--attention",
         choices=NAMES,
         help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
     parser.add_argument(
-        "--save", metavar="FILE", type=Path, help="save the upgraded model with torch.save, unless its results differ"
+        "--save",
+        metavar="FILE",
+        type=Path,
+        help="save the upgraded model with torch.save if its results are the same and flash kernels compute it",
     )
     parser.add_argument(
         "--diff", action="store_true", help="print the change to the module's source that upgrades the model"
@@ -139,7 +138,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the upgraded module beside the original, as NAME_flash.py, unless its results differ",
+        help="write the upgraded module beside the original, as NAME_flash.py, under the same conditions as --save",
     )
     parser.add_argument("--json", action="store_true", help="print the whole document on standard output")
     return parser

@@ -18,13 +18,18 @@ class UnusableError(Exception):
     """The factory returned nothing that can be upgraded; the message says what is missing."""
 
 
-def upgraded_source(text: str) -> str:
+def upgraded_source(text: str, *, discard_weights: bool = False) -> str:
     """Return a module's source in which calls of torch.nn.MultiheadAttention build a FlashMultiheadAttention.
 
     Base classes stay, because a subclass may change the meaning. The text is returned as it is where nothing is to be replaced.
+
+    Args:
+        text: The source.
+        discard_weights: Whether the upgraded layers return None in place of attention weights.
     """
     tree = ast.parse(text)
     names = dict(_imported(tree))
+    built = f"{UPGRADED}.without_weights" if discard_weights else UPGRADED
     # Columns of the syntax tree count bytes.
     lines = text.encode().splitlines(keepends=True)
     found = [
@@ -33,7 +38,7 @@ def upgraded_source(text: str) -> str:
     for node in sorted(found, key=lambda node: (node.lineno, node.col_offset), reverse=True):
         if node.end_lineno == node.lineno:
             line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = line[: node.col_offset] + UPGRADED.encode() + line[node.end_col_offset :]
+            lines[node.lineno - 1] = line[: node.col_offset] + built.encode() + line[node.end_col_offset :]
     if not found:
         return text
     imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -27,6 +27,7 @@ from verify.inputs import synchronize
 from verify.models import transformers as upgrade_transformers
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
 from verify.models.transformers import Inputs
+from verify.models.unread_weights import layers_with_unread_weights
 from verify.records import CheckResult, Figure, first_few
 
 REPEATS = 10
@@ -158,7 +159,11 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
         raise UnusableError(f"`{name}` has no Python source that could be rewritten")
     original = path.read_text(encoding="utf-8")
     wanted = _wanted(subject.model, attention) if _by_name(subject.model) else None
-    text = upgraded_interface(original, wanted) if wanted else upgraded_source(original)
+    if wanted:
+        text = upgraded_interface(original, wanted)
+    else:
+        asked = [one for one, module in subject.model.named_modules() if type(module) is nn.MultiheadAttention]
+        text = upgraded_source(original, discard_weights=set(asked) == set(_unread(subject)))
     model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
     parameters = next(subject.model.parameters())
     model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
@@ -177,14 +182,13 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
     return UpgradeSubject(model, subject.arguments, subject.keywords, path), names, text
 
 
-def upgraded(
-    subject: UpgradeSubject, *, discard_weights: bool = False, attention: str | None = None
-) -> tuple[UpgradeSubject, list[str]]:
+def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[UpgradeSubject, list[str]]:
     """Return a copy with upgraded attention, and the names of the upgraded modules.
+
+    Attention weights that the model does not read are no longer computed.
 
     Args:
         subject: The original.
-        discard_weights: See `FlashMultiheadAttention`.
         attention: For a model of transformers the implementation; None chooses the best that it can use.
 
     Raises:
@@ -195,10 +199,19 @@ def upgraded(
         wanted = _wanted(other.model, attention)
         upgrade_transformers.switch(other.model, wanted)
         return _named(other, wanted, subject.model)
-    names = upgrade_attention(other.model, discard_weights=discard_weights)
+    unread = _unread(subject)
+    names = upgrade_attention(other.model)
+    for name in unread:
+        other.model.get_submodule(name).discard_weights = True
     if not names:
         raise UnusableError("the model holds no torch.nn.MultiheadAttention")
     return other, names
+
+
+def _unread(subject: UpgradeSubject) -> list[str]:
+    """Return the layers whose attention weights the model does not read, found on a copy: it may keep state."""
+    other = subject.to()
+    return layers_with_unread_weights(other.model, lambda: other.model(*other.arguments, **other.keywords))
 
 
 def _by_name(model: nn.Module) -> bool:
@@ -326,8 +339,8 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
     if idle:
         return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)
     if set(used.values()) == {"torch"}:
-        text = "the model asks every attention for its weights, which flash kernels cannot return: nothing is faster"
-        remedy = "if it does not use them, upgrade with --discard-weights"
+        text = "the model reads the weights of every attention, which flash kernels cannot return: nothing is faster"
+        remedy = "pass need_weights=False to the attention where the model can do without its weights"
         return CheckResult("warn", text, figures, evidence, remedy)
     counts = {
         "gradients": sum(one.gradient for one in measured),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from verify.files import read_json
@@ -35,6 +36,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a measure must reach with the second choice: a value in the measure's unit, or a relative change."""
+
+    value: float
+    is_change: bool
+
+    def met(self, after: float | None, change: float | None, *, less: bool) -> bool | None:
+        """Return whether it is reached; None where it was not measured."""
+        measured = change if self.is_change else after
+        if measured is None:
+            return None
+        return measured <= self.value if less else measured >= self.value
+
+
+@dataclass(frozen=True)
 class Row:
     """One measure before and after; None if it was not measured. `change` is relative; None if there was nothing before."""
 
@@ -44,21 +60,45 @@ class Row:
     before: float | None
     after: float | None
     change: float | None
-    target: str
-    source: str
-    """Where the target comes from."""
-    met: bool | None
+    target: str = ""
+    """Empty where the user named none."""
+    met: bool | None = None
 
     @property
     def verdict(self) -> str:
-        return {True: "met", False: "not met", None: "not measured"}[self.met]
+        return {True: "met", False: "not met", None: "not measured"}[self.met] if self.target else ""
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "verdict": self.verdict}
 
 
-def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]:
+def parse_target(text: str) -> tuple[str, Target]:
+    """Return the measure and the target of `first_token=-40%` (a change), or of `ttft=30ms` and `output=1400` (a value in its unit).
+
+    Raises:
+        ValueError: There is no such measure, or it has another unit.
+    """
+    name, _, value = text.partition("=")
+    known = {one: measure for measure in table("compare")["measure"] for one in (measure["name"], measure.get("short"))}
+    if name not in known:
+        raise ValueError(f"no measure is named `{name}`; there are {', '.join(filter(None, known))}")
+    measure = known[name]
+    number = re.fullmatch(r"([+-]?\d+(?:\.\d*)?) ?(\S*)", value)
+    if number is None or number[2] not in {"", "%", measure["unit"]}:
+        raise ValueError(f"`{text}` is no target: write a change such as {name}=-40%, or a value in {measure['unit']}")
+    # A signed number is a change too.
+    is_change = number[2] == "%" or (not number[2] and value[0] in "+-")
+    return measure["name"], Target(float(number[1]) / (100 if is_change else 1), is_change)
+
+
+def measure(service: Service, command: Command, *, label: str, load: Mapping[str, Any]) -> dict[str, Any]:
     """Measure a command under load.
+
+    Args:
+        service: The service.
+        command: The server's command.
+        label: What it is called in an error.
+        load: Lengths of prompts and answers in tokens, concurrencies and limits, as in serving.toml.
 
     Returns:
         `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
@@ -67,13 +107,12 @@ def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]
         VariantError: The server does not start or answer. The message begins with the label.
     """
     try:
-        return _measure(service, command)
+        return _measure(service, command, load)
     except VariantError as error:
         raise VariantError(f"{label}: {error}") from None
 
 
-def _measure(service: Service, command: Command) -> dict[str, Any]:
-    load = table("serving")["load"]
+def _measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict[str, Any]:
     with serve_variant(service, command) as server:
         used = backends(server)
         with peak(server) as most:
@@ -137,38 +176,28 @@ def backends(server: Service) -> list[str]:
 
 
 def side_by_side(
-    before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float] | None = None
+    before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, Target] | None = None
 ) -> list[Row]:
-    """Return a row per measure. `targets` are the user's, as relative changes; otherwise the table's bounds apply."""
-    return [_row(measure, before, after, targets or {}) for measure in table("compare")["measure"]]
-
-
-def promises(before: Mapping[str, Any], after: Mapping[str, Any], attention: Mapping[str, Any]) -> list[Row]:
-    """Return a row per promise to the first users.
+    """Return a row per measure.
 
     Args:
-        before: Measures of the first choice.
-        after: Measures of the second one.
-        attention: Result of `attention_gain`.
+        before: `figures` with the first choice.
+        after: `figures` with the second one.
+        targets: The user's, by measure.
     """
-    was, now = ({**side, **attention.get(name, {})} for name, side in (("before", before), ("after", after)))
-    return [_row(promise, was, now, {}) for promise in table("compare")["promise"]]
+    return [
+        _row(measure, before, after, (targets or {}).get(measure["name"])) for measure in table("compare")["measure"]
+    ]
 
 
-def _row(
-    measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float]
-) -> Row:
-    name = measure["name"]
-    was, now = before.get(name), after.get(name)
+def _row(measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], target: Target | None) -> Row:
+    was, now = before.get(measure["name"]), after.get(measure["name"])
     # 140 is exactly 40 % more than 100, despite floating point
     change = round(now / was - 1, 9) if was and now is not None else None
-    absolute, least = bool(measure.get("absolute")), "floor" in measure
-    bound = targets.get(name, measure["floor" if least else "ceiling"])
-    measured = now if absolute else change
-    met = None if measured is None else (measured >= bound if least else measured <= bound)
-    value = f"{bound:,g}" if absolute else f"{bound:+.0%}"
-    target = (
-        f"{value} to {measure['up_to']:+.0%}" if "up_to" in measure else f"at {'least' if least else 'most'} {value}"
-    )
-    source = "--target" if name in targets else measure["source"]
-    return Row(name, measure["title"], measure["unit"], was, now, change, target, source, met)
+    row = Row(measure["name"], measure["title"], measure["unit"], was, now, change)
+    if target is None:
+        return row
+    less = measure["wanted"] == "less"
+    value = f"{target.value:+.0%}" if target.is_change else f"{target.value:,g}"
+    text = f"at {'most' if less else 'least'} {value}"
+    return replace(row, target=text, met=target.met(now, change, less=less))

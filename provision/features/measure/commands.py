@@ -35,9 +35,18 @@ def compare(
         list[str] | None,
         typer.Option(
             "--target",
-            metavar="MEASURE=PERCENT",
-            help="The change that a measure must reach, in percent: first_token=-40.",
+            metavar="MEASURE=VALUE",
+            help="What a measure must reach with the second choice, as a change or in its unit: ttft=-40%, ttft=30ms, output=1400.",
         ),
+    ] = None,
+    input_tokens: Annotated[
+        int | None, typer.Option("--input-tokens", metavar="N", min=1, help="Length of the prompts. Default: 128.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option("--output-tokens", metavar="N", min=1, help="Length of the answers. Default: 16.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
     ] = None,
     prefix: PrefixOption = None,
     ask_become_pass: BecomeOption = False,
@@ -56,6 +65,8 @@ def compare(
     option = "--backend" if backend else "--mode"
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
+    load = {"--input-tokens": input_tokens, "--output-tokens": output_tokens, "--concurrency": concurrency}
+    words += [word for name, value in load.items() if value is not None for word in (name, str(value))]
     request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
     raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
 

@@ -84,7 +84,8 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         )
         status = STATUSES.get(document["exit_code"], "failed")
         missed = ", ".join(document["missed"])
-        text = f"targets missed: {missed}" if missed else "every target is met"
+        named = any(row["target"] for row in document["rows"])
+        text = f"targets missed: {missed}" if missed else "every target is met" if named else "measured"
         context.record(PhaseResult(host=name, phase="verify", status=status, text=text))
     return ComparedHosts(**vars(probed), documents=documents)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provision.core.errors import UsageError
-from provision.core.folders import cache_folder
+from provision.core.folders import cache_folder, tools_folder
 from provision.core.install_paths import default_prefix
 from provision.phases.verify.tool import build_zipapp
 
@@ -36,5 +36,5 @@ def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
             f"`{found}` does not exist or is no program: the upgrade needs a Python that has torch",
             hint="install one with ./firstlight provision, or name yours with --python",
         )
-    tool = build_zipapp(cache_folder() / "tools" / "verify.pyz")
+    tool = build_zipapp(tools_folder(cache_folder()) / "verify.pyz")
     return subprocess.run([found, str(tool), "upgrade", *arguments], check=False).returncode

@@ -25,7 +25,6 @@ class ComparedRow(BaseModel):
     after: float | None
     change: float | None
     target: str
-    source: str
     verdict: str
 
     @property

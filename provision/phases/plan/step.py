@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
+from provision.core.folders import tools_folder
 from provision.core.models.inventory import Host
 from provision.core.models.planned_change import PlannedChange
 from provision.core.models.records import PhaseResult
@@ -98,7 +99,7 @@ def _host_changes(
                 None if refreshed else staged_before(resolution, settings, store=store, client=context.options.client)
             )
         staged = known[key]
-        tools = host_tools(context.cache / "tools")
+        tools = host_tools(tools_folder(context.cache))
         desired = desired_state_of(host, facts, staged, tools=tools) if staged else None
     except FirstlightError as error:
         return (PlannedChange(part="environment", sign="?", text=error.text),)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
+from provision.core.folders import tools_folder
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -87,7 +88,7 @@ def _stage_group(
 
 
 def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Mapping[str, Staged]) -> StagedHosts:
-    tools = host_tools(context.cache / "tools")
+    tools = host_tools(tools_folder(context.cache))
     desired: dict[str, Desired] = {}
     for name, files in staged.items():
         facts = planned.facts[name]
@@ -164,6 +165,6 @@ def recompute_desired(context: RunContext, staged: StagedHosts, name: str, docum
         context.host(name),
         facts,
         staged.staged[name],
-        tools=host_tools(context.cache / "tools"),
+        tools=host_tools(tools_folder(context.cache)),
         verified=document,
     )

@@ -15,7 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from verify.attention import FlashMultiheadAttention, restore_attention, upgrade_attention
+from verify.attention import (
+    FlashAttention2Module,
+    FlashMultiheadAttention,
+    is_flash_attention_available,
+    restore_attention,
+    upgrade_attention,
+    upgrade_transformer_attention,
+)
 from verify.attention import kernels as attention_kernels
 from verify.attention.kernels import KERNELS, AttentionProblem, attend
 
@@ -306,3 +313,13 @@ def test_without_the_package_the_next_provider_computes() -> None:
     assert attention_kernels.package_problem() == "flash-attn is not installed"
     query = torch.randn(1, 2, 4, 8)
     assert attend(AttentionProblem(query, query, query), tuple(KERNELS))[1] == "sdpa"
+
+
+def test_the_names_of_the_first_description_upgrade_and_restore() -> None:
+    model = nn.TransformerEncoderLayer(32, 4, 64)
+    assert upgrade_transformer_attention(model) is model
+    assert type(model.self_attn) is FlashAttention2Module
+    upgrade_transformer_attention(model, use_flash_attention=False)
+    assert type(model.self_attn) is nn.MultiheadAttention
+    attention_kernels.package_problem.cache_clear()
+    assert not is_flash_attention_available()

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from verify.attention import gain as attention_gain
 from verify.attention import speed as attention_speed
-from verify.attention.gain import measure_gain
 from verify.attention.speed import SweepRow, measure, operations, reference_blocks, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.host import devices
-from verify.records import CheckContext, CheckResult
+from verify.records import CheckContext
 from verify.tables import table
 
 
@@ -49,26 +47,6 @@ def test_memory_is_measured_to_8192_at_standard() -> None:
     ]
     assert set(reached) <= set(peaks["standard"])
     assert peaks["standard"][1024] > peaks["flash"][1024]
-
-
-def test_what_flash_attention_gains_is_measured_at_the_fixed_point() -> None:
-    found = measure_gain(
-        CheckContext(expect={"stack": {"torch": {"version": "2.13.0", "variant": "cpu"}, "vllm": None}})
-    )
-    assert (found["device"], found["dtype"], found["point"]) == ("cpu", "float32", [2, 512, 12, 64])
-    before, after = found["before"], found["after"]
-    assert before.keys() == after.keys() == {"attention_time", "attention_memory"}
-    assert before["attention_memory"] > after["attention_memory"] > 0
-    assert after["attention_time"] > 0
-
-
-def test_what_attention_gains_is_asked_of_a_device_that_nothing_else_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_gain, "list_devices", lambda _: (("cuda:0",), None))
-    busy = CheckResult("skip", "other processes use 40% of the device's memory")
-    monkeypatch.setattr(attention_gain, "skip_if_busy", lambda context: busy if context.device == "cuda:0" else None)
-    assert measure_gain(CheckContext()) == {"problem": busy.reason}
-    monkeypatch.setattr(attention_gain, "list_devices", lambda _: ((), "torch sees no GPU"))
-    assert measure_gain(CheckContext()) == {"problem": "torch sees no GPU"}
 
 
 def test_the_exponent_describes_the_growth() -> None:

@@ -86,6 +86,61 @@ def curious():
     return Curious(), [torch.randn(2, 5, 32)]
 
 
+class Keeper(Curious):
+    def forward(self, inputs):
+        output, self.weights = super().forward(inputs)
+        return output
+
+
+def keeper():
+    return Keeper(), [torch.randn(2, 5, 32)]
+
+
+class Looker(Curious):
+    """Looks at its weights in training only, and hides an error."""
+
+    def forward(self, inputs):
+        output, weights = super().forward(inputs)
+        try:
+            return output * weights.mean() if self.training else output
+        except Exception:
+            return output
+
+
+def looker():
+    return Looker(), [torch.randn(2, 5, 32)]
+
+
+class HalfCurious(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.unread = nn.MultiheadAttention(32, 4)
+        self.read = nn.MultiheadAttention(32, 4)
+
+    def forward(self, inputs):
+        inputs, _ = self.unread(inputs, inputs, inputs)
+        inputs, weights = self.read(inputs, inputs, inputs)
+        return inputs * weights.max()
+
+
+def half_curious():
+    return HalfCurious(), [torch.randn(5, 2, 32)]
+
+
+class Dummy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(768, 12)
+
+    def forward(self, x):
+        attn_out, _ = self.attention(x, x, x)
+        return attn_out
+
+
+def dummy():
+    return Dummy(), (torch.randn(16, 2, 768),)
+
+
 def linear():
     return nn.Linear(3, 3), (torch.randn(1, 3),)
 
@@ -177,12 +232,30 @@ def test_layers_that_are_never_called_are_reported(capsys: pytest.CaptureFixture
     assert document["evidence"]["kernels"] == {"attention": "sdpa", "idle": None}
 
 
-def test_a_model_that_requests_weights_gains_nothing_unless_it_discards_them(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("model", ["curious", "keeper", "looker"])
+def test_a_model_that_reads_its_weights_gains_nothing_and_is_not_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
 ) -> None:
-    code, document = upgrade(capsys, "my_models:curious")
-    assert (code, document["remedy"]) == (1, "if it does not use them, upgrade with --discard-weights")
-    assert upgrade(capsys, "my_models:curious", "--discard-weights")[0] == 0
+    code, document = upgrade(capsys, f"my_models:{model}", "--write", "--save", "kept.pt")
+    assert (code, document["reason"]) == (
+        1, "the model reads the weights of every attention, which flash kernels cannot return: nothing is faster"
+    )  # fmt: skip
+    assert (document["saved"], document["written"]) == (None, None)
+    assert [path.name for path in tmp_path.glob("*.p*")] == ["my_models.py"]
+
+
+def test_one_command_upgrades_a_model_that_discards_its_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, document = upgrade(capsys, "my_models:dummy", "--write")
+    assert (code, document["evidence"]["kernels"]) == (0, {"attention": "sdpa"})
+    assert "FlashMultiheadAttention.without_weights(768, 12)" in (tmp_path / "my_models_flash.py").read_text()
+    assert upgrade(capsys, "my_models:dummy")[0] == 0
+
+
+def test_layers_whose_weights_are_read_keep_them(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = upgrade(capsys, "my_models:half_curious")
+    assert (code, document["evidence"]["kernels"]) == (0, {"read": "torch", "unread": "sdpa"})
 
 
 @pytest.mark.parametrize(
