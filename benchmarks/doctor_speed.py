@@ -58,7 +58,7 @@ def make_line(chance: random.Random, other: list[str]) -> str:
 
 def read(log: Path) -> dict[str, float]:
     """Return CPU seconds and peak memory of `doctor FILE`. Raises AssertionError if it does not find the failure."""
-    command = [sys.executable, "-m", "verify.doctor", "--json", str(log)]
+    command = [sys.executable, "-m", "verify", "doctor", "--json", str(log)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout
     output = process.stdout.read()

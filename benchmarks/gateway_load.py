@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.harness import header, parser, publish
 from provision.core.quantile import quantile
-from provision.features.gateway.router import SERVER, address_of_router
+from provision.features.gateway.router import address_of_router
 from provision.features.gateway.routers import DISTRIBUTION, LOCK
 from provision.phases.stage.locked_wheel import locked_hashes
 from tests.features.gateway.routers import routing
@@ -147,7 +147,7 @@ def measure(requests: int) -> dict[str, Any]:
         gateway(Path(folder), balance="router", router_port=port) as (site, context),
         routing(Path(folder), site.gateway),
     ):
-        site.wait(SERVER, "UP")
+        site.wait(":router", "UP")
         result["first_token_by_router"] = measure_latency(site, context)
     return result
 

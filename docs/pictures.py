@@ -29,8 +29,8 @@ from provision.features.monitoring.targets import Target
 from provision.pipeline import CommandRequest, watch
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
+from provision.pipeline.watch import table
 from provision.report import page as run_page
-from provision.report.watch import table
 from tests.features.monitoring.hosts import host
 from tests.features.monitoring.running import ADDRESS, offering, prometheus
 from tests.features.rollout import runs

@@ -1,7 +1,7 @@
 """Shell assignments for the launcher: the user's pip settings as uv's environment variables.
 
 Nothing is installed yet, so provision/catalog/index/settings.py is loaded by its path; it needs only the standard library and
-three modules of provision/core, errors.py, frozen.py and user_path.py. In addition, missing local folders are omitted (pip ignores them,
+two modules of provision/core, errors.py and user_path.py. In addition, missing local folders are omitted (pip ignores them,
 uv would stop), and a version may come from any index (the hashes in the lock reject other files).
 """
 

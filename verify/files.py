@@ -1,7 +1,5 @@
 """JSON documents, and atomic writes."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

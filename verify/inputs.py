@@ -1,7 +1,5 @@
 """Test data that is identical on every host and in every run; it is created on the CPU, so no device influences it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Check, its context, its result, and the records of a run."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
@@ -155,6 +153,15 @@ class Check:
     def family(self) -> str:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
+
+    def compare_devices(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> CheckResult | None:
+        """Compare the records of this check, each given with the name of its device; None with fewer than two measurements."""
+        answers = {
+            name: record
+            for name, record in records
+            if record["id"] == self.id and record["device"] and record["status"] in ("ok", "warn")
+        }
+        return self.aggregate(answers) if self.aggregate and len(answers) > 1 else None
 
 
 def first_few(texts: Sequence[str], count: int, *, separator: str = "; ", more: str = " and") -> str:

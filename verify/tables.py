@@ -1,7 +1,5 @@
 """Tables of external facts: TOML in the repository, JSON inside the zipapp."""
 
-from __future__ import annotations
-
 import json
 import pkgutil
 from functools import cache

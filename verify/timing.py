@@ -1,7 +1,5 @@
 """Timing of work: warmed up, with inputs that no cache holds; the median counts."""
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import time
@@ -27,8 +25,6 @@ class Timed:
     """Seconds of one piece of work."""
 
     median: float
-    least: float
-    greatest: float
     runs: int
 
 
@@ -55,7 +51,7 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Tim
         turn += 1
         if device == "cpu" and time.perf_counter() - begun > 2 * budget_s:
             break  # only recorded: a slow CPU does not need five runs
-    return Timed(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+    return Timed(statistics.median(seconds), len(seconds))
 
 
 def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:

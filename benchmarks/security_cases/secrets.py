@@ -40,7 +40,7 @@ COMMANDS = (
     ("plan", "--explain"),
     ("plan", "--json"),
     ("status", "--json"),
-    ("drift", "--prometheus", "-"),
+    ("drift", "--json"),
 )
 AFTERWARDS = (
     ("logs", "show", "--full"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from verify.doctor.catalog import load_causes
-from verify.doctor.cause import Cause, Fix, FixCheck
+from verify.doctor.catalog import Cause, Fix, FixCheck, load_causes
 from verify.doctor.scoring import SURE_AT
 
 TARGET = "docs/reference/causes.md"

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from verify.records import LEVELS
-from verify.runner.faults import ANY_CHECK, FAULTS
-from verify.runner.registry import FAMILIES, all_checks
+from verify.runner.execution import FAULTS
+from verify.runner.registry import all_checks
+from verify.tables import table
 
 TARGET = "docs/reference/checks.md"
 FAULT_FAMILIES = Path(__file__).parent / "fault_families.toml"
@@ -36,9 +37,9 @@ def generate() -> str:
 
 
 def _families() -> Iterator[str]:
-    for family, about in FAMILIES.items():
-        checks = [check for check in all_checks() if check.family == family]
-        yield f"## {family}\n\n{about}\n\n| check | level | description | devices | requires | faults |\n|---|---|---|---|---|---|"
+    for family in table("families")["family"]:
+        checks = [check for check in all_checks() if check.family == family["name"]]
+        yield f"## {family['name']}\n\n{family['about']}\n\n| check | level | description | devices | requires | faults |\n|---|---|---|---|---|---|"
         for check in checks:
             devices = "each" if check.each_device else "all together" if check.all_devices else "host"
             faults = ", ".join(f"`{fault}`" for fault in check.faults)
@@ -56,7 +57,7 @@ def _found() -> Iterator[str]:
 
 def _faults() -> Iterator[str]:
     yield f"## Faults that can be injected\n\nEach level includes the ones before it: {', '.join(LEVELS)}.\n\n| fault | changes | noticed by |\n|---|---|---|"
-    for fault, about in FAULTS.items():
+    for fault, row in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
-        noticed = "every check" if fault in ANY_CHECK else f"{count} check{'s' if count != 1 else ''}"
-        yield f"| `{fault}` | {about} | {noticed} |"
+        noticed = "every check" if row.get("any_check") else f"{count} check{'s' if count != 1 else ''}"
+        yield f"| `{fault}` | {row['about']} | {noticed} |"

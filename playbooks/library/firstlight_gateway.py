@@ -209,10 +209,7 @@ class Gateway(FileSet):
 
     def remember_drained(self, folder):
         """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""
-        program = os.path.join(folder, TRAFFIC)
-        if not os.path.exists(program):  # files of an earlier version
-            return
-        status, _, said = run(sys.executable, program, "remember")
+        status, _, said = run(sys.executable, os.path.join(folder, TRAFFIC), "remember")
         if status != 0:
             raise HostError(
                 f"which hosts are drained cannot be kept: {last_lines(said, 2)}",

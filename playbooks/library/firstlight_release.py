@@ -122,7 +122,6 @@ from ansible.module_utils.firstlight_releases import (
 )
 from ansible.module_utils.firstlight_service_files import service_files, start_record
 from ansible.module_utils.firstlight_switch import (
-    adopt,
     can_return,
     link_at,
     links_to_replace,
@@ -173,7 +172,6 @@ def write_release(prefix, target, switch, files):
         record_unit(prefix, service["unit_path"])
     for path in foreign_files(prefix, target):
         set_aside(prefix, path)
-    adopt(prefix)
     write_folder(prefix, target)
     if switch is not None:
         write(os.path.join(prefix, "releases", SWITCH), json.dumps(switch, sort_keys=True) + "\n")
@@ -188,24 +186,12 @@ def write_release(prefix, target, switch, files):
             write_state(prefix, os.path.basename(os.path.dirname(path)))
 
 
-def live_release(prefix, target):
-    """Return the active release, and its digest.
-
-    What an earlier version of this product started counts as the target where service and environment are the same.
-    """
-    live, digest = linked(prefix, "current"), linked_digest(prefix, "current")
-    if live and load(prefix, live["digest"]) is None:
-        pairs = [(found["record"]["service"]["digest"], found["environment"]) for found in (live, target)]
-        digest = target["digest"] if pairs[0] == pairs[1] else digest
-    return live, digest
-
-
 def activate(prefix, target, *, check):
     """Switch to a release; with `check` only report. Return the module's result and the entries of its diff."""
     if not check and not is_complete(prefix, target["environment"]):
         text = f"environment {target['environment']} is not complete in {prefix}/envs"
         raise HostError(text, "run ./firstlight provision")
-    before, live = live_release(prefix, target)
+    before, live = linked(prefix, "current"), linked_digest(prefix, "current")
     switch = next_switch(open_switch(prefix), live, linked_digest(prefix, "previous"), target["digest"])
     wanted = service_files(prefix, target)
     files = [file for file in wanted if differs(*file)]
@@ -257,8 +243,7 @@ def whole_release(prefix, digest):
     Raises:
         HostError: Its record, its environment or its model is gone.
     """
-    linked_ones = filter(None, (linked(prefix, name) for name in ("current", "previous")))
-    target = load(prefix, digest) or next((found for found in linked_ones if found["digest"] == digest), None)
+    target = load(prefix, digest)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:
         raise HostError(

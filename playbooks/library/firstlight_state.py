@@ -168,8 +168,6 @@ def prune_folders(prefix, changes):
     for entry in subfolders(prefix, "envs"):
         if entry.name not in environments:
             changes.remove(entry.path)
-        elif os.path.exists(former := os.path.join(entry.path, "service.json")):
-            changes.remove(former)  # of an earlier version of this product; the release has its content
     for entry in subfolders(prefix, "models"):
         # The list of its files is what tells a model of ours.
         if entry.name not in models and os.path.exists(listed := f"{entry.path}.manifest.txt"):

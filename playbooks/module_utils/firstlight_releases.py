@@ -16,7 +16,6 @@ import re
 
 from ansible.module_utils.firstlight_files import read
 
-FORMAT = 1
 RECORD, STATE, ENVIRONMENT, SWITCH = "release.json", "state.json", "environment", "switch.json"
 
 
@@ -65,31 +64,13 @@ def load_json(folder, name):
 
 
 def linked(prefix, name):
-    """Return the release that PREFIX/NAME leads to; None where there is none.
-
-    Installations of earlier versions have no releases: there the link leads to an environment, with `service.json` in it.
-    """
-    try:
-        target = os.readlink(os.path.join(prefix, name))
-    except OSError:
-        return None
-    if os.path.basename(target) == ENVIRONMENT:
-        return load(prefix, os.path.basename(os.path.dirname(target)))
-    request = load_json(os.path.join(prefix, target), "service.json")
-    if not request:
-        return None
-    environment, state = os.path.basename(target), request["state"]
-    model = {"folder": state["model"]} if state.get("model") else None
-    content = {"environment": environment.partition("-")[0], "model": model, "service": request["service"]}
-    record = {"format": FORMAT, **content}
-    return release(record, state, environment)
+    """Return the release that PREFIX/NAME leads to; None where there is none, or its folder is not whole."""
+    digest = linked_digest(prefix, name)
+    return load(prefix, digest) if digest else None
 
 
 def linked_digest(prefix, name):
     """Return the digest of the release that PREFIX/NAME leads to, also where its record is damaged."""
-    found = linked(prefix, name)
-    if found:
-        return found["digest"]
     try:
         folder, last = os.path.split(os.readlink(os.path.join(prefix, name)))
     except OSError:

@@ -13,7 +13,6 @@ from ansible.module_utils.firstlight_releases import (
     folder_of,
     known,
     link_of,
-    linked,
     linked_digest,
     load,
     load_json,
@@ -101,14 +100,6 @@ def write_folder(prefix, target):
     replace_link(os.path.join(folder, ENVIRONMENT), os.path.join("..", "..", "envs", target["environment"]))
     for path, text, mode in release_files(prefix, target):
         write(path, text, mode)
-
-
-def adopt(prefix):
-    """Give what an earlier version of this product activated a folder in releases."""
-    for name in ("current", "previous"):
-        found = linked(prefix, name)
-        if found and load(prefix, found["digest"]) is None:
-            write_folder(prefix, found)
 
 
 def origin_of(prefix):

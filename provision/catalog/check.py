@@ -1,7 +1,5 @@
 """The checks of the tables: every value has its type, every reference its row, every row its source."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator

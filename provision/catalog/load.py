@@ -1,7 +1,5 @@
 """The tables of the product with the user's overlays: each file is read when it is first used, once a process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path

@@ -4,8 +4,6 @@ An overlay has tables as the product's files do (`release`, `build`, `torch`). I
 is more exact than one from metadata, so a row with the same subject is ignored.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system."""
+"""The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system; the distribution's names of system packages."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from provision.catalog.load import catalog
@@ -35,15 +34,25 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     """Return the row of a distribution's release.
 
     Raises:
-        UsageError: The catalog has no driver packages for it.
+        UsageError: The catalog has no driver packages for it, or it is unknown.
     """
     for row in catalog().package_systems:
         if row.id == os_id and is_of(version_id or "", row.version_id):
             return row
+    if os_id is None:
+        raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     raise UsageError(
-        f"the catalog has no driver packages for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
+        f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
         hint=f"install the driver as its vendor describes, then run the same command again; the catalog has: {known}",
+    )
+
+
+def _unknown(fact: str, example: str) -> UsageError:
+    """Return the error for a fact that decides which packages are used; only a described host lacks it."""
+    return UsageError(
+        f"driver packages depend on the {fact}, which is unknown; --what-if takes it as {example}",
+        hint=f"add {example} to --what-if",
     )
 
 
@@ -124,6 +133,8 @@ def repository_of_component(
         UsageError: The vendor has no repository for this system.
     """
     system = package_system(os_id, version_id)
+    if machine is None:
+        raise _unknown("processor architecture", "arch=x86_64")
     wanted = catalog().package_components[name].repository
     row = next(
         (
@@ -164,3 +175,43 @@ def repository_of_component(
         origin=row.origin,
         priority=row.priority,
     )
+
+
+def os_packages(
+    names: Iterable[str], *, manager: str, python: str, os_id: str | None = None, os_version: str | None = None
+) -> tuple[str, ...]:
+    """Return a distribution's packages for neutral names, in the given order.
+
+    Args:
+        names: Neutral names.
+        manager: apt, dnf or zypper.
+        python: The version of the Stack's interpreter on the host.
+        os_id: The distribution (ID of os-release).
+        os_version: Its release (VERSION_ID of os-release).
+
+    Raises:
+        UsageError: The table has no names for the package manager.
+    """
+    if manager not in catalog().install_commands:
+        raise UsageError(
+            f"the catalog has no package names for `{manager}`",
+            hint=f"it has names for: {', '.join(catalog().install_commands)}",
+        )
+    needs = {need.name: need for need in catalog().system_needs}
+    found = []
+    for name in names:
+        package: str = getattr(needs[name], manager).format(python=minor(python))
+        found.append(_own_headers(minor(python), os_id, os_version) or package if name == "python-headers" else package)
+    return tuple(found)
+
+
+def install_command(packages: Iterable[str], *, manager: str) -> str:
+    """Return the command line that installs OS packages."""
+    return f"{catalog().install_commands[manager].install} {' '.join(packages)}"
+
+
+def _own_headers(python: str, os_id: str | None, os_version: str | None) -> str | None:
+    for row in catalog().python_packages:
+        if row.id == os_id and row.python == python and is_of(os_version or "", row.version_id):
+            return row.headers
+    return None

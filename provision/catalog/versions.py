@@ -1,7 +1,5 @@
 """Comparable forms of version strings."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import Literal

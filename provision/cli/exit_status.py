@@ -61,7 +61,7 @@ def run(command: Callable[[], None]) -> None:
             raise
         raise _end_of_usage(end, _code(end.code)) from None
     except Exception as error:  # noqa: BLE001 - any other exception is reported as our fault, with its trace
-        known = _known(error)
+        known = _expected(error)
         if known is None:
             raise _end_of_fault(error) from None
         if getattr(error, "filename", True) is None:
@@ -76,13 +76,6 @@ def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
     return SystemExit(code)
 
 
-def _known(error: Exception) -> FirstlightError | None:
-    """Return an error of the system as an expected failure; None for a fault of this program."""
-    if isinstance(error, OSError):
-        return _refused(error)
-    return _homeless(error) if isinstance(error, RuntimeError) else None
-
-
 def _end_of_fault(error: Exception) -> SystemExit:
     """Print the trace of a fault of this program, with `--json` also a document, and return the exit."""
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
@@ -94,12 +87,6 @@ def _end_of_fault(error: Exception) -> SystemExit:
         code,
     )
     return SystemExit(code)
-
-
-def _homeless(error: RuntimeError) -> FirstlightError | None:
-    if str(error) != HOMELESS:
-        return None
-    return UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
 
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
@@ -139,8 +126,12 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refused(error: OSError) -> FirstlightError | None:
-    """Return an error of this machine's files or disk as an expected failure; None for any other."""
+def _expected(error: Exception) -> FirstlightError | None:
+    """Return an error of this account, or of this machine's files or disk, as an expected failure; None for any other."""
+    if isinstance(error, RuntimeError) and str(error) == HOMELESS:
+        return UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
+    if not isinstance(error, OSError):
+        return None
     if error.filename is not None:
         path = os.fsdecode(error.filename)
         own = path.startswith(str(LOGS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,10 +64,12 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed on each host: settings, versions, lock, facts, checks, figures."""
-    from provision.report.history import difference
+    from provision.report.difference import compare_runs
+    from provision.report.difference.text import render
 
-    found = difference.compare(LOGS, before, after)
-    typer.echo(difference.render_json(found) if as_json else difference.render_text(found))
+    found = compare_runs(LOGS, before, after)
+    documents = [entry.model_dump(mode="json") for entry in found]
+    typer.echo(json.dumps(documents, indent=2) if as_json else render(found).rstrip("\n"))
 
 
 @app.command("open")
@@ -76,7 +79,7 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open a browser.")] = True,
 ) -> None:
     """Write the page of a run, a single HTML file, and open it in a browser."""
-    from provision.report.history.open_page import write_and_open
+    from provision.report.page import write_and_open
 
     path, hint = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
@@ -98,15 +101,15 @@ def prune(
     ] = None,
 ) -> None:
     """Remove old runs, except those in progress and the last green run of each host."""
-    from provision.report.history import pruning
+    from provision.report.history import retention
 
-    pruned = pruning.prune(LOGS, keep=keep, max_mib=max_size)
-    typer.echo(pruning.render(pruned))
+    pruned = retention.prune(LOGS, keep=keep, max_mib=max_size)
+    typer.echo(retention.render(pruned))
     raise typer.Exit(1 if pruned.problems else 0)
 
 
 @app.command()
-@app.command("bundle", hidden=True)
+@app.command("bundle", hidden=True, help="The former name of `logs archive`.")
 def archive(
     *,
     run: RunArgument = None,

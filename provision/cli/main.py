@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,26 +13,33 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import catalog, chat, exit_status, logs, tool, verify, wheels
-from provision.cli.consent import consent, require_consent
+from provision.cli import catalog, exit_status, logs, verify, wheels
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
+    CHANGED,
+    DRIVERS,
+    HOSTS,
+    PLANNING,
+    PRINTED,
+    SERVICE,
+    STAGING,
     BatchOption,
     BecomeOption,
     InventoryOption,
     JsonOption,
     MaxFailOption,
+    WhatIfOption,
     YesOption,
     asked,
+    consent,
     refuse_with,
-    with_drivers,
-    with_hosts,
-    with_planning,
-    with_service,
-    with_staging,
+    require_consent,
+    takes,
 )
 from provision.core import features
-from provision.core.errors import UsageError
+from provision.core.errors import Exit, UsageError
+from provision.core.folders import as_typed, product_path
+from provision.core.own_environment import differences
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -74,22 +84,81 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
-app.command()(chat.chat)
-app.command()(tool.init)
-app.command("self-check")(tool.self_check)
+
+
+@app.command()
+def chat(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="HOST", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
+        ),
+    ] = None,
+    inventory: InventoryOption = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="The longest answer, in tokens.")
+    ] = 256,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """Send a prompt to the model of a host, and print the answer as it is generated."""
+    from provision.pipeline import chat as pipeline
+
+    request = asked("chat", inventory=inventory, ask_become_pass=ask_become_pass)
+    raise typer.Exit(pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
+
+
+def _read() -> str | None:
+    """Return the next line of standard input; None at its end."""
+    is_typed = sys.stdin.isatty()
+    try:
+        return input("> " if is_typed else "")
+    except EOFError:
+        sys.stderr.write("\n" if is_typed else "")
+        return None
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is written; an existing file is kept.")],
+) -> None:
+    """Write an example inventory with comments, for you to edit."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"`{folder}` exists already", hint="name a new folder, or an empty one")
+    shutil.copytree(product_path("inventory/example"), folder, dirs_exist_ok=True)
+    typer.echo(f"{folder}/ is written: enter your hosts in hosts.yml")
+    typer.echo(as_typed(f"./firstlight plan -i {shlex.quote(str(folder))}"))
+
+
+@app.command("self-check")
+def self_check() -> None:
+    """Compare the Python packages that this tool runs with against those that it was tested with."""
+    found = differences(product_path("requirements/run.txt").read_text(encoding="utf-8"))
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise typer.Exit(Exit.RED)
+    typer.echo("all packages are those that this release was tested with")
+
+
 for feature in features.modules("commands"):
     feature.add_to(app)
 
 
 @app.command()
-@with_staging
+@takes(*STAGING, after=PRINTED)
 def provision(
     *,
     ask_become_pass: BecomeOption = False,
     batch: BatchOption = None,
     max_fail: MaxFailOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Install, check and start all that the hosts need to serve a model, up to a verified first token."""
@@ -99,31 +168,24 @@ def provision(
     if dry_run:
         if request.batching is not None:
             raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
-        raise typer.Exit(commands.plan(request, as_json=as_json, explain=False))
-    raise typer.Exit(commands.run(request, as_json=as_json))
+        raise typer.Exit(commands.plan(request, explain=False))
+    raise typer.Exit(commands.run(request))
 
 
 @app.command()
-@with_hosts
-def probe(*, as_json: JsonOption = False, **options: Any) -> None:
+@takes(*HOSTS, after=PRINTED)
+def probe(**options: Any) -> None:
     """Detect the hardware and software of each host; no host is changed."""
     from provision.pipeline import commands
 
-    raise typer.Exit(commands.probe(asked("probe", **options), as_json=as_json))
+    raise typer.Exit(commands.probe(asked("probe", **options)))
 
 
 @app.command()
-@with_planning
+@takes(*PLANNING, after=PRINTED)
 def plan(
     *,
-    what_if: Annotated[
-        str | None,
-        typer.Option(
-            "--what-if",
-            metavar="DESCRIPTION",
-            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
-        ),
-    ] = None,
+    what_if: WhatIfOption = None,
     facts: Annotated[
         list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
     ] = None,
@@ -136,7 +198,6 @@ def plan(
             "--why-not", metavar="RELEASE", help="Show why one release fits or does not, such as vllm==0.33.0."
         ),
     ] = None,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Choose the versions for each host, with the reasons; no host is changed."""
@@ -147,101 +208,91 @@ def plan(
         option = "--what-if" if what_if is not None else "--facts"
         refuse_with(option, inventory=options["inventory"], limit=options["limit"])
         code = commands.plan_recorded(
-            request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
+            request, what_if=what_if, files=tuple(facts or ()), explain=explain, why_not=why_not
         )
         raise typer.Exit(code)
-    raise typer.Exit(commands.plan(request, as_json=as_json, explain=explain, why_not=why_not))
+    raise typer.Exit(commands.plan(request, explain=explain, why_not=why_not))
 
 
 @app.command()
-@with_staging
-def stage(*, as_json: JsonOption = False, **options: Any) -> None:
+@takes(*STAGING, after=PRINTED)
+def stage(**options: Any) -> None:
     """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
     from provision.pipeline import commands
 
-    raise typer.Exit(commands.run(asked("stage", **options), last="stage", as_json=as_json))
+    raise typer.Exit(commands.run(asked("stage", **options), last="stage"))
 
 
 @app.command()
-@with_staging
-def install(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
+@takes(*STAGING, after=CHANGED)
+def install(**options: Any) -> None:
     """Install the planned versions on the hosts, without starting the service."""
     from provision.pipeline import commands
 
-    request = asked("install", ask_become_pass=ask_become_pass, **options)
-    raise typer.Exit(commands.run(request, last="install", as_json=as_json))
+    raise typer.Exit(commands.run(asked("install", **options), last="install"))
 
 
 @app.command()
-@with_drivers
-def drivers(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
+@takes(*DRIVERS, after=CHANGED)
+def drivers(**options: Any) -> None:
     """Install the planned drivers, and check that they run; nothing else is installed.
 
     The model and the versions that you name decide which driver is planned. They change nothing else.
     """
     from provision.pipeline import commands
 
-    request = asked("drivers", ask_become_pass=ask_become_pass, **options)
-    raise typer.Exit(commands.run_drivers(request, as_json=as_json))
+    raise typer.Exit(commands.run_drivers(asked("drivers", **options)))
 
 
 @app.command()
-@with_service
-def serve(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False, **options: Any) -> None:
+@takes(*SERVICE, after=CHANGED)
+def serve(**options: Any) -> None:
     """Start the installed service, and check its answers.
 
-    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the present
+    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the current
     settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
-    built-in one. --driver counts only for the plan.
+    built-in one. --driver affects only the plan.
     """
     from provision.pipeline import operations
 
-    request = asked("serve", ask_become_pass=ask_become_pass, **options)
-    raise typer.Exit(operations.serve(request, as_json=as_json))
+    raise typer.Exit(operations.serve(asked("serve", **options)))
 
 
 @app.command()
-@with_hosts
+@takes(*HOSTS, after=PRINTED)
 def status(
     *,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show a live table of requests, tokens and caches, until Ctrl-C.")
     ] = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Show what is installed and serving on the hosts."""
     request = asked("status", **options)
     if watch:
-        if as_json:
+        if request.as_json:
             raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
         from provision.pipeline.watch import watch as watch_hosts
 
         raise typer.Exit(watch_hosts(request))
     from provision.pipeline import operations
 
-    raise typer.Exit(operations.status(request, as_json=as_json))
+    raise typer.Exit(operations.status(request))
 
 
 @app.command()
-@with_hosts
-def stop(
-    *,
-    yes: YesOption = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-    **options: Any,
-) -> None:
+@takes(*HOSTS, after=CHANGED)
+def stop(*, yes: YesOption = False, **options: Any) -> None:
     """Stop the service, and disable its start at boot."""
     from provision.pipeline import operations
 
-    request = asked("stop", ask_become_pass=ask_become_pass, **options)
+    request = asked("stop", **options)
     require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
-    raise typer.Exit(operations.stop(request, as_json=as_json))
+    raise typer.Exit(operations.stop(request))
 
 
 @app.command()
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def rollback(
     *,
     to: Annotated[
@@ -252,26 +303,17 @@ def rollback(
             help="Digest of the release to return to, 16 hexadecimal digits. `./firstlight status` lists the digests on each host. Default: the previous release.",
         ),
     ] = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
     from provision.pipeline import operations
 
-    request = asked("rollback", ask_become_pass=ask_become_pass, **options)
-    raise typer.Exit(operations.rollback(request, to=to, as_json=as_json))
+    raise typer.Exit(operations.rollback(asked("rollback", **options), to=to))
 
 
 @app.command()
-@with_hosts
-def uninstall(
-    *,
-    yes: YesOption = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-    **options: Any,
-) -> None:
+@takes(*HOSTS, after=CHANGED)
+def uninstall(*, yes: YesOption = False, **options: Any) -> None:
     """Remove the service and all files of Firstlight from the hosts.
 
     OS packages that were installed, and drivers, stay on the hosts. Logs and downloaded files stay on this machine. The command lists
@@ -279,9 +321,9 @@ def uninstall(
     """
     from provision.pipeline import operations
 
-    request = asked("uninstall", ask_become_pass=ask_become_pass, **options)
+    request = asked("uninstall", **options)
     require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
-    raise typer.Exit(operations.uninstall(request, as_json=as_json))
+    raise typer.Exit(operations.uninstall(request))
 
 
 @app.command()
@@ -330,11 +372,10 @@ def doctor(
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
     from provision.pipeline import diagnosis
 
-    request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
+    request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass, as_json=as_json)
     code = diagnosis.diagnose_host(
         request,
         top=top,
-        as_json=as_json,
         apply=apply,
         agree=lambda what: yes or consent(what),
         exit_code=exit_code,

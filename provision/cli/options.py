@@ -1,13 +1,13 @@
-"""Options that several commands share, and the request that they make."""
+"""Options that several commands share, the request that they make, and the question before hosts are changed."""
 
 from __future__ import annotations
 
 import getpass
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -18,27 +18,7 @@ from provision.core.models.settings import OPTIONS
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Batching
 
-Command = TypeVar("Command", bound=Callable[..., None])
 LOGS = logs_folder()
-
-
-def _inventory(text: str) -> Path:
-    """Return the path of an inventory; an empty one would mean the working folder, and is refused."""
-    if not text:
-        raise typer.BadParameter("it is empty: give a file or a folder, or leave it out for this machine")
-    return Path(text)
-
-
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--inventory",
-        "-i",
-        parser=_inventory,
-        metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine; an installed tool takes ~/.config/firstlight/inventory where it exists.",
-    ),
-]
 LimitOption = Annotated[
     str | None,
     typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
@@ -50,10 +30,12 @@ VerboseOption = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Print every detail on standard error, line by line, instead of a table."),
 ]
-YesOption = Annotated[
-    bool,
+WhatIfOption = Annotated[
+    str | None,
     typer.Option(
-        "--yes", "-y", help="Do not ask for confirmation. Without a terminal nothing is asked, and the command runs."
+        "--what-if",
+        metavar="DESCRIPTION",
+        help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04'.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -78,7 +60,7 @@ DriverOption = Annotated[
     typer.Option(
         "--driver",
         metavar="VERSION",
-        help="keep (a working driver stays, GPUs without one get one), install (also installs a driver again that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
+        help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
     ),
 ]
 RebootOption = Annotated[
@@ -92,7 +74,7 @@ FlashAttnOption = Annotated[
     typer.Option(
         "--flash-attn",
         metavar="VERSION",
-        help="Flash kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+        help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
     ),
 ]
 FlashWheelsOption = Annotated[
@@ -104,7 +86,8 @@ FlashWheelsOption = Annotated[
     ),
 ]
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Solve the dependencies again. Without it, earlier locks are reused.")
+    bool,
+    typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs."),
 ]
 BundleOption = Annotated[
     Path | None,
@@ -147,7 +130,7 @@ AttentionOption = Annotated[
     typer.Option(
         "--attention",
         metavar="BACKEND",
-        help="Attention back end of vLLM: auto (flash kernels if possible), flash (flash kernels or an error), or a name such as TRITON_ATTN. Default: auto.",
+        help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
     ),
 ]
 HostOption = Annotated[
@@ -174,8 +157,34 @@ SetOption = Annotated[
 ]
 
 
-def _hosts(*, inventory: InventoryOption = None, limit: LimitOption = None, verbose: VerboseOption = False) -> None:
-    """Declare the options of every command that works on hosts."""
+def _inventory(text: str) -> Path:
+    """Return the path of an inventory; an empty one would mean the working folder, and is refused."""
+    if not text:
+        raise typer.BadParameter("it is empty: give a file or a folder, or leave it out for this machine")
+    return Path(text)
+
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        parser=_inventory,
+        metavar="PATH",
+        help="Ansible inventory, a file or a folder. Default: this machine; for an installed tool, ~/.config/firstlight/inventory if it exists.",
+    ),
+]
+
+
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Do not ask for confirmation. Without a terminal nothing is asked, and the command runs."
+    ),
+]
+
+
+def _hosts(*, inventory: InventoryOption = None, limit: LimitOption = None, verbose: VerboseOption = False) -> None: ...
 
 
 def _planning(
@@ -187,16 +196,13 @@ def _planning(
     flash_attn_wheels: FlashWheelsOption = None,
     attention: AttentionOption = None,
     assignments: SetOption = None,
-) -> None:
-    """Declare the options of every command that plans."""
+) -> None: ...
 
 
-def _listening(*, host: HostOption = None, port: PortOption = None) -> None:
-    """Declare where the service listens."""
+def _listening(*, host: HostOption = None, port: PortOption = None) -> None: ...
 
 
-def _restarting(*, reboot: RebootOption = None) -> None:
-    """Declare the option of commands that install drivers, or plan that."""
+def _restarting(*, reboot: RebootOption = None) -> None: ...
 
 
 def _staging(
@@ -205,42 +211,46 @@ def _staging(
     bundle: BundleOption = None,
     trust: TrustOption = None,
     older_bundle: OlderBundleOption = False,
-) -> None:
-    """Declare the options of commands that fetch what is planned."""
+) -> None: ...
 
 
-def with_hosts(command: Command) -> Command:
-    """Let a command take the options of hosts in place of its `**options`."""
-    return with_options(command, _hosts)
+def _changing(*, ask_become_pass: BecomeOption = False) -> None: ...
 
 
-def with_planning(command: Command) -> Command:
-    """Let a command take the options of hosts and of planning in place of its `**options`."""
-    return with_options(command, _hosts, _planning, _listening, _restarting)
+def _printing(*, as_json: JsonOption = False) -> None: ...
 
 
-def with_drivers(command: Command) -> Command:
-    """Let a command that only installs drivers take the options that affect them in place of its `**options`."""
-    return with_options(command, _hosts, _planning, _restarting)
+HOSTS = (_hosts,)
+"""Options of every command that works on hosts. Typer reads the options of these functions from their signatures."""
+PLANNING = (*HOSTS, _planning, _listening, _restarting)
+DRIVERS = (*HOSTS, _planning, _restarting)
+"""Those that affect drivers."""
+SERVICE = (*HOSTS, _planning, _listening)
+"""Those that affect the start of a service."""
+STAGING = (*PLANNING, _staging)
+"""Options of commands that plan, and fetch what is planned."""
+PRINTED = (_printing,)
+CHANGED = (_changing, _printing)
+"""Options of commands that may need sudo, and print a document."""
 
 
-def with_service(command: Command) -> Command:
-    """Let a command that only starts the service take the options that affect it in place of its `**options`."""
-    return with_options(command, _hosts, _planning, _listening)
+def takes(
+    *before: Callable[..., None], after: Sequence[Callable[..., None]] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options of other functions in place of its `**options`.
 
+    Args:
+        before: Whose options come before its own.
+        after: Whose options come after its own.
+    """
 
-def with_staging(command: Command) -> Command:
-    """Let a command take the options of hosts, of planning and of staging in place of its `**options`."""
-    return with_options(command, _hosts, _planning, _listening, _restarting, _staging)
+    def take(command: Callable[..., None]) -> Callable[..., None]:
+        signatures = [inspect.signature(one, eval_str=True) for one in (*before, command, *after)]
+        parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
 
-
-def with_options(command: Command, *shared: Callable[..., None]) -> Command:
-    """Let a command take the options of other functions in place of its `**options`: typer reads them from its signature."""
-    declared: list[Callable[..., None]] = [*shared, command]
-    signatures = [inspect.signature(one, eval_str=True) for one in declared]
-    parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
+    return take
 
 
 def asked(
@@ -250,6 +260,7 @@ def asked(
     limit: str | None = None,
     verbose: bool = False,
     ask_become_pass: bool = False,
+    as_json: bool = False,
     refresh: bool = False,
     bundle: Path | None = None,
     trust: str | None = None,
@@ -263,17 +274,7 @@ def asked(
     """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
 
     Args:
-        command: The name of the command.
-        inventory: The inventory; this machine's when None.
-        limit: Hosts or groups.
-        verbose: Whether every detail is printed.
-        ask_become_pass: Whether to ask for the sudo password.
-        refresh: Whether to lock again what is locked already.
-        bundle: The bundle that replaces all indexes.
-        trust: The key that must have signed the bundle.
-        older_bundle: Whether the bundle may be older than the last one of a host.
-        batch: Hosts that change at a time: a number or a percentage.
-        max_fail: Failed hosts with which the next batch still begins: a number or a percentage.
+        command: The name of the command. The options that follow are those above.
         assignments: Settings of hosts as `NAME=VALUE`.
         host: Address that the service listens on.
         **settings: Settings of hosts by name; those that are None are left out.
@@ -281,15 +282,12 @@ def asked(
     Raises:
         UsageError: The options contradict one another, or no password can be read.
     """
-    if trust is not None and bundle is None:
-        raise UsageError(
-            "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
-        )
-    if older_bundle and bundle is None:
-        raise UsageError(
-            "--older-bundle accepts a bundle, and there is no --bundle",
-            hint="add --bundle FILE, or leave --older-bundle out",
-        )
+    of_bundle = {"--trust": (trust, "is the key of a bundle"), "--older-bundle": (older_bundle, "accepts a bundle")}
+    for option, (value, use) in of_bundle.items():
+        if value and bundle is None:
+            raise UsageError(
+                f"{option} {use}, and there is no --bundle", hint=f"add --bundle FILE, or leave {option} out"
+            )
     given = {name: value for name, value in {**settings, "bind": host}.items() if value is not None}
     assigned = _assigned(assignments or ())
     if twice := sorted(given.keys() & assigned.keys()):
@@ -300,6 +298,7 @@ def asked(
     flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
     named = {"--bundle": bundle, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {OPTIONS[name]: value for name, value in given.items()} | named
+    typed = {name: None if value is True else str(value) for name, value in options.items() if value is not None}
     return CommandRequest(
         command=command,
         inventory=inventory or default_inventory(),
@@ -313,11 +312,12 @@ def asked(
         batching=Batching.parse(batch, max_fail),
         logs=LOGS,
         verbose=verbose,
+        as_json=as_json,
         arguments=tuple(sys.argv[1:]),
         invocation=Invocation(
             inventory=None if inventory is None else str(inventory),
             limit=limit,
-            options=dict(_typed(options)) | {name: None for name, is_on in flags.items() if is_on},
+            options=typed | {name: None for name, is_on in flags.items() if is_on},
             settings=tuple(assignments or ()),
         ),
     )
@@ -372,8 +372,41 @@ def refuse_with(option: str, **others: Any) -> None:
         )
 
 
-def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield the options that were given."""
-    for name, value in options.items():
-        if value is not None:
-            yield name, None if value is True else str(value)
+def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
+    """Ask whether a command may change its hosts; without a terminal there is nobody to ask, and it goes on.
+
+    Args:
+        request: The command.
+        change: What it does, up to the names of the hosts.
+        yes: Whether `--yes` was given.
+
+    Raises:
+        typer.Exit: The answer is no.
+    """
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    from provision.pipeline.runner import read_inventory
+    from provision.report.layout import fold_names
+
+    names = fold_names([host.name for host in read_inventory(request).hosts])
+    if not consent(f"{change} {names}?"):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+def consent(what: str) -> bool:
+    """Ask on standard error, and return whether the answer is yes; the end of standard input means no.
+
+    Raises:
+        KeyboardInterrupt: The person pressed Ctrl-C.
+    """
+    sys.stderr.write(f"{what} [y/N]: ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except BaseException:
+        sys.stderr.write("\n")
+        raise
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.cli.options import CHANGED, HOSTS, asked, takes
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Check that kernels run and compute correctly: `verify` alone runs `verify check`.",
+    help="Check GPUs and libraries, and that compute kernels give correct results: `verify` alone runs `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -22,10 +22,13 @@ PrefixOption = Annotated[
         "--prefix", metavar="FOLDER", help="Folder of the installation on the hosts, if it is not the default one."
     ),
 ]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
+]
 
 
 @app.command()
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def check(
     *,
     level: Annotated[
@@ -33,9 +36,7 @@ def check(
         typer.Option("--level", help="How many checks run, and how deep they go. Default: standard."),
     ] = None,
     prefix: PrefixOption = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
-    ] = None,
+    junit: JunitOption = None,
     drain: Annotated[
         bool,
         typer.Option(
@@ -63,46 +64,42 @@ def check(
             help="Falsify what the checks observe (with @NAME: what one check observes), to test that they notice it.",
         ),
     ] = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Check that kernels run and compute correctly; without an inventory, on this machine.
+    """Check GPUs and libraries, and that compute kernels give correct results.
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """
     from provision.phases.verify.selection import Picked
     from provision.phases.verify.step import CheckOptions
     from provision.pipeline import operations
+    from provision.pipeline.commands import write_stdout
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     level = level or "standard"
     if listed:
-        raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
+        write_stdout(picked.listed(level, as_json=options["as_json"]))
+        return
+    request = asked("verify", prefix=prefix, **options)
     selection = picked if picked.words else None
     is_together = level != "quick" and selection is None
     wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
-    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit))
+    raise typer.Exit(operations.verify(request, wanted, junit_file=junit))
 
 
 @app.command()
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def soak(
     *,
     minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0.1, help="Duration, in minutes.")],
     prefix: PrefixOption = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write the results to this file, as JUnit XML.")
-    ] = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
+    junit: JunitOption = None,
     **options: Any,
 ) -> None:
     """Send requests and run kernels for some minutes; errors and growing memory are failures."""
     from provision.phases.verify.step import CheckOptions
     from provision.pipeline import operations
 
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
+    request = asked("verify", prefix=prefix, **options)
     wanted = CheckOptions("quick", soak_minutes=minutes)
-    raise typer.Exit(operations.verify(request, wanted, as_json=as_json, junit_file=junit))
+    raise typer.Exit(operations.verify(request, wanted, junit_file=junit))

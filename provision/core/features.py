@@ -9,12 +9,12 @@
 | hook | what it is for |
 |---|---|
 | `open_bundle(request)` | verifies a bundle and returns the index settings and overrides that it gives a run |
-| `sent_early(context, planned, hosts)` | returns the hosts that get files while others are still staged |
+| `sent_early(planned, hosts)` | returns the hosts that get files while others are still staged |
 | `sending(context, planned, files)` | returns how files reach the hosts of a run, in place of the controller's own sending |
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
 | `span_member(span, settings, name, agreed, prefix, devices)` | returns a host's part in a span (`provision/phases/serve/command_line.py`) |
 | `needs_full_probe(context)` | returns whether systemd's state and the listening ports of hosts are needed |
-| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/left_out.py`) |
+| `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/context.py`) |
 | `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
@@ -34,8 +34,6 @@
 
 The core imports no feature: a copy of the product without the folder of one works.
 """
-
-from __future__ import annotations
 
 import importlib
 import importlib.util

@@ -4,8 +4,6 @@ In a checkout, playbooks, inventories and locks lie beside the packages, and rec
 Python package has the former inside the package `provision`, and writes the latter to the user's state folder.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from hashlib import sha256

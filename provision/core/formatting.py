@@ -1,7 +1,5 @@
 """Formatting of byte counts."""
 
-from __future__ import annotations
-
 GIB = 1 << 30
 
 

@@ -1,15 +1,11 @@
 """Installation paths on a host, known once it was probed."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
 
 SERVICE_USER = "firstlight"
 HOST_PYTHON = "/usr/bin/python3"

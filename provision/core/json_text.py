@@ -1,7 +1,5 @@
 """JSON parser for untrusted input: it only raises ValueError, and its result can be serialised again. And the form of the product's own files."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

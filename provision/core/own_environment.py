@@ -1,7 +1,5 @@
 """The distributions that this product itself runs with, against those that it was tested with."""
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,7 +1,5 @@
 """Programs on the controller, run to their end with captured output."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path

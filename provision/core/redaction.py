@@ -4,8 +4,6 @@ A secret is masked when its name or form shows it, or when this process has read
 secrets stay in memory only.
 """
 
-from __future__ import annotations
-
 import re
 from threading import Lock
 from typing import Any

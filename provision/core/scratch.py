@@ -1,7 +1,5 @@
 """Temporary folders that leave nothing behind: where a process was killed, the next run of the same account removes its folder."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -15,9 +15,7 @@ from provision.core.errors import FirstlightError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    R = TypeVar("R", bound=DataclassInstance)
-else:
-    R = TypeVar("R")
+R = TypeVar("R", bound="DataclassInstance")
 
 
 class TableError(FirstlightError):

@@ -1,7 +1,5 @@
 """Units of one purpose on a host, with the files that they run with."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

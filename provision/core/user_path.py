@@ -1,8 +1,9 @@
-"""Paths as people write them."""
+"""Paths as people write them, and as addresses of indexes name them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 
 def expand_user(text: str) -> Path:
@@ -11,3 +12,10 @@ def expand_user(text: str) -> Path:
         return Path(text).expanduser()
     except (RuntimeError, ValueError):
         return Path(text)
+
+
+def local_path(address: str) -> Path | None:
+    """Return the path on this machine that an address means; None for an address of a network."""
+    if "://" not in address:
+        return expand_user(address)
+    return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else None

@@ -1,7 +1,5 @@
 """Python zipapps for hosts; equal sources give equal bytes, so that a host sees no change."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

@@ -77,7 +77,6 @@ class HostLock:
         session: Connection to the host; it must stay open for as long as the lock is needed.
         prefix: Installation prefix on the host.
         run: Name of this run, shown to other runs.
-        root: Whether the prefix belongs to root.
 
     Raises:
         HostLockedError: Another run has the lock.
@@ -148,5 +147,5 @@ class HostLock:
         if answer != "locked":
             raise RemoteCommandError(
                 f"host `{self._session.host}`: the lock in `{self._prefix}` could not be taken: {answer or channel.error_text()}",
-                hint="check that the prefix can be written and that `flock` (util-linux) is installed there",
+                hint="check that this folder can be written and that `flock` (util-linux) is installed there",
             )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.models.invocation import Invocation
-
-if TYPE_CHECKING:
-    from provision.pipeline.batches import Batching
+from provision.pipeline.batches import Batching
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class CommandRequest:
     """How hosts are changed batch by batch; all at once when None."""
     verbose: bool = False
     """Whether every detail is printed."""
+    as_json: bool = False
+    """Whether the command prints one JSON document."""
     arguments: tuple[str, ...] = ()
     invocation: Invocation = field(default_factory=Invocation)
     """What a suggested command has to repeat."""

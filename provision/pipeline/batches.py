@@ -65,7 +65,7 @@ class Batching:
         if size is None:
             if max_fail is not None:
                 raise UsageError(
-                    f"`--max-fail {max_fail}` stops the batches that follow, and there is no `--batch`",
+                    f"`--max-fail {max_fail}` needs `--batch`",
                     hint="add --batch, such as --batch 25%",
                 )
             return None

@@ -9,20 +9,23 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core import features
 from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
+from provision.core.models.records import PhaseName, PlannedChange, Summary
 from provision.core.models.settings import Settings
+from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
-from provision.phases.plan.document import to_json
+from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers
@@ -40,7 +43,7 @@ from provision.pipeline.phases import (
     steps_until,
 )
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
-from provision.report.history.pruning import prune_quietly
+from provision.report.history.retention import prune_quietly
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from provision.run import deb_packages
@@ -48,14 +51,6 @@ from provision.run.host_changes import changes_of
 from provision.run.results import PlannedHosts
 from provision.run.step import Step
 from verify.printable import unguarded
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.phase_names import PhaseName
-    from provision.core.models.planned_change import PlannedChange
-    from provision.core.models.records import Summary
-    from provision.core.models.stack import Plan
-    from provision.phases.plan.fit import Shape
 
 
 def write_stdout(text: str, *, drawn: bool = False) -> None:
@@ -100,7 +95,7 @@ class PlannedFrom:
             write_stdout(json.dumps(scrub(answer) if self.is_masked else answer, indent=2))
 
 
-def run(request: CommandRequest, *, last: PhaseName = "serve", as_json: bool = False) -> int:
+def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
     """Run the phases up to one, print the summary, and return the exit code.
 
     Gateways and monitoring hosts have to know the whole inventory: a limit to them means that they are set up for it.
@@ -115,27 +110,27 @@ def run(request: CommandRequest, *, last: PhaseName = "serve", as_json: bool = F
             }
             steps = (*BEFORE_PLAN, *fleet_steps(*(name for name, wanted in around.items() if wanted), "firewall"))
             request = replace(request, limit=None)
-    return run_steps(request, steps, as_json=as_json)
+    return run_steps(request, steps)
 
 
-def run_drivers(request: CommandRequest, *, as_json: bool = False) -> int:
+def run_drivers(request: CommandRequest) -> int:
     """Install the planned drivers and nothing else, print the summary, and return the exit code."""
     drivers = Step("drivers", partial(DRIVERS.run, record_all=True), DRIVERS.phase)
-    return run_steps(request, (PROBE, PLAN, drivers), as_json=as_json)
+    return run_steps(request, (PROBE, PLAN, drivers))
 
 
-def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) -> int:
+def run_steps(request: CommandRequest, steps: Sequence[Step]) -> int:
     """Run steps, print the summary, remove old runs, and return the exit code."""
     outcome = execute(request, steps)
-    print_summary(outcome, as_json=as_json)
+    print_summary(outcome)
     # Here, since nothing before needs it.
     prune_quietly(request.logs)
     return outcome.exit_code
 
 
-def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
+def print_summary(outcome: RunOutcome) -> None:
     """Print the summary: its first screen on a terminal, all of it to a file or a pipe."""
-    if as_json:
+    if outcome.as_json:
         write_stdout(outcome.texts["summary.json"])
         return
     text, run = outcome.texts["summary.txt"], outcome.summary.run
@@ -151,10 +146,10 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
     ]
 
 
-def probe(request: CommandRequest, *, as_json: bool) -> int:
+def probe(request: CommandRequest) -> int:
     """Probe the hosts, and print their facts or the summary."""
     outcome = execute(request, (PROBE_IN_FULL,))
-    if as_json:
+    if request.as_json:
         facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
         write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))
     else:
@@ -162,7 +157,7 @@ def probe(request: CommandRequest, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str | None = None) -> int:
+def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) -> int:
     """Probe and plan; print the Stack of each class, why, and what would change. No host is changed.
 
     With `why_not` the answer to that question is printed instead.
@@ -170,7 +165,7 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     looking = Step("packages", deb_packages.look, "plan", "all", reads_only=True)
     outcome = execute(request, (PROBE, PLAN, CHANGES, looking))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
-    if not planned.plan.classes and not as_json:
+    if not planned.plan.classes and not request.as_json:
         print_summary(outcome)
         return outcome.exit_code
     settings = {host.name: host.settings for host in outcome.hosts}
@@ -190,10 +185,10 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
         is_masked=True,
     )
     if why_not is not None:
-        print_why_not(why_not, hosts, as_json=as_json)
+        print_why_not(request, why_not, hosts)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
     missing = without_answer(outcome.summary, facts.keys() | gateways)
-    print_plan(planned.plan, hosts, as_json=as_json, explain=explain, missing=missing)
+    print_plan(request, planned.plan, hosts, explain=explain, missing=missing)
     return outcome.exit_code
 
 
@@ -202,7 +197,6 @@ def plan_recorded(
     *,
     what_if: str | None,
     files: Sequence[Path],
-    as_json: bool,
     explain: bool,
     why_not: str | None = None,
 ) -> int:
@@ -220,12 +214,12 @@ def plan_recorded(
     wanted = described_settings(request.overrides, what_if)
     hosts = PlannedFrom(facts, dict.fromkeys(facts, wanted), shapes_of(wanted))
     if why_not is not None:
-        print_why_not(why_not, hosts, as_json=as_json)
+        print_why_not(request, why_not, hosts)
         return Exit.OK
     chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
     stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
     changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
-    print_plan(chosen, replace(hosts, changes=changes), as_json=as_json, explain=explain)
+    print_plan(request, chosen, replace(hosts, changes=changes), explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
 
@@ -274,17 +268,19 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def print_why_not(asked: str, hosts: PlannedFrom, *, as_json: bool) -> None:
+def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
     answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes)
-    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render_answers(answers))
+    hosts.write(
+        WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if request.as_json else render_answers(answers)
+    )
 
 
 def print_plan(
-    plan: Plan, hosts: PlannedFrom, *, as_json: bool, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
+    request: CommandRequest, plan: Plan, hosts: PlannedFrom, *, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Print the plan; `missing` are the hosts that could not be planned."""
-    if as_json:
+    if request.as_json:
         hosts.write(to_json(plan, hosts.changes) | ({"missing": list(missing)} if missing else {}))
     else:
         text = render_plans(plan, hosts.settings, changes=hosts.changes, explain=explain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,6 @@ def diagnose_host(
     request: CommandRequest,
     *,
     top: int,
-    as_json: bool,
     apply: bool,
     agree: Callable[[str], bool],
     exit_code: bool = False,
@@ -85,7 +84,6 @@ def diagnose_host(
     Args:
         request: The command.
         top: How many findings are printed at most.
-        as_json: Whether one JSON document is printed.
         apply: Whether the first cause is removed, where that is safe.
         agree: Asks for consent to a change.
         exit_code: Whether a finding that stays is an exit code of its own.
@@ -101,14 +99,14 @@ def diagnose_host(
     outcome = execute(request, (PROBE_IN_FULL, step))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     [first] = found
     sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
-    if not as_json:
+    if not request.as_json:
         write_stdout(request.invocation.complete(first.text(top=top)))
     done = repair.repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
-    if as_json:
+    if request.as_json:
         document = first.document(top=top)
         write_stdout(json.dumps([{**document, "applied": done.document()} if done else document], indent=2))
     elif done:
@@ -191,7 +189,7 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     if newest is None:
         return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
     run, results = newest
-    failed = failed_result(results)
+    failed = failure_evidence.failed_results(results)
     if failed:
         return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
@@ -206,10 +204,6 @@ def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseRes
         results = results_of(RunFolder(run)).get(host, {})
         if {"install", "serve", "stage"} & set(results):
             yield run, results
-
-
-def failed_result(results: Mapping[str, PhaseResult]) -> list[PhaseResult]:
-    return [result for result in results.values() if result.status == "failed"]
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
-from provision.core.models.records import HostSummary, Summary
+from provision.core.models.base import Record
+from provision.core.models.records import AttentionProof, HostSummary, ServeRecord, Summary
+from provision.core.models.stack import Stack
+from provision.core.redaction import scrub
 from provision.fleet.ssh import Session, Task, fan_out
-from provision.report import on_host
+from provision.report import text
+from provision.report.run_files import own_verification
+from provision.report.summary_builder import verdict
 from provision.run.context import RunContext
+
+R = TypeVar("R", bound=Record)
 
 NAME = "logs/summary.txt"
 RECORDS = ("current/stack.json", "verify/ready.json", "verify/last.json")
 """Files below the prefix: the Stack of the live environment, the newest proof of its service, and its newest checks."""
-
 WRITE_DEADLINE_S = 60.0
 
 
@@ -62,8 +71,8 @@ def write_on_host(session: Session, paths: InstallPaths, summary: Summary, host:
         RemoteCommandError: The file cannot be written.
     """
     if host.stack is None:
-        host = on_host.with_records(host, *(_record(session, paths, name) for name in RECORDS))
-    session.write(f"{paths.prefix}/{NAME}", on_host.render(summary, host).encode(), root=paths.root)
+        host = with_records(host, *(_record(session, paths, name) for name in RECORDS))
+    session.write(f"{paths.prefix}/{NAME}", render(summary, host).encode(), root=paths.root)
 
 
 def _record(session: Session, paths: InstallPaths, name: str) -> dict[str, object]:
@@ -72,3 +81,54 @@ def _record(session: Session, paths: InstallPaths, name: str) -> dict[str, objec
         return parse_object(session.read(f"{paths.prefix}/{name}", root=paths.root))
     except (FirstlightError, OSError, ValueError):
         return {}
+
+
+def render(summary: Summary, host: HostSummary) -> str:
+    """Return a run's text as far as it concerns one host.
+
+    Args:
+        summary: Summary of the run.
+        host: The host's part of it.
+    """
+    own = {
+        "hosts": (host,),
+        "changed": int(host.changed),
+        # those of a fleet are about other hosts
+        "next_commands": summary.next_commands if len(summary.hosts) == 1 else (),
+        "verdict": verdict((host,), host_comparison=summary.host_comparison, interrupted=summary.interrupted),
+    }
+    return text.render(summary.model_copy(update=own))
+
+
+def with_records(
+    host: HostSummary, stack: Mapping[str, Any], proof: Mapping[str, Any], checks: Mapping[str, Any]
+) -> HostSummary:
+    """Complete what a run left unknown by the host's own records; a malformed record counts as absent.
+
+    Args:
+        host: The host's part of a summary.
+        stack: The Stack of its live environment.
+        proof: The newest proof of its service, which holds for the release that it proved.
+        checks: The document of its newest checks.
+    """
+    found, served, verified = (
+        _valid(Stack, scrub(stack)),
+        _valid(ServeRecord, scrub(proof.get("record"))),
+        own_verification(scrub(checks)),
+    )
+    update: dict[str, Any] = {"stack": found}
+    if host.serve is None and found is not None and found.vllm is not None:
+        is_stopped = host.state == "stopped"
+        update["attention"] = AttentionProof(asked=found.attention.backend, used="none" if is_stopped else None)
+        if served is not None and not is_stopped and proof.get("release") == host.release:
+            update |= {"attention": served.attention, "serve": served}
+    if not host.checks:
+        update |= {"checks": verified.checks, "checks_at": verified.at}
+    return host.model_copy(update=update)
+
+
+def _valid(kind: type[R], document: Any) -> R | None:
+    try:
+        return kind.model_validate(document)
+    except ValidationError:
+        return None

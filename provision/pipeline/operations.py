@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from provision.catalog import overlay
 from provision.core import features
 from provision.core.errors import Exit, ServeError
-from provision.core.files import write_atomically
+from provision.core.files import folder_bytes, write_atomically
+from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
+from provision.core.formatting import format_bytes
 from provision.core.install_paths import InstallPaths
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import CheckRecord, HostSummary, PhaseResult
+from provision.core.models.records import CheckRecord, HostSummary, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.fleet.ssh import Session
@@ -26,33 +29,30 @@ from provision.phases.stage import Store
 from provision.phases.verify.step import CheckOptions, verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.controller_remains import controller_remains
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
-from provision.report.checks_table import checks_table
+from provision.report.group import SEVERITY, merge_equal_records
+from provision.report.headlines import families
 from provision.report.shell import command
 from provision.run import playbooks
-from provision.run.context import RunContext
-from provision.run.left_out import left_out
+from provision.run.context import RunContext, left_out
 from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
-from verify.records import EXIT_CODES, Level, worst_status
+from verify.printable import printable
+from verify.records import EXIT_CODES, worst_status
 from verify.runner.junit import junit
-
-if TYPE_CHECKING:
-    from provision.phases.verify.selection import Picked
 
 READ_DEADLINE_S = 60.0
 UNFOLDED = 10_000
 """Columns of a table for a program or a file: no row is wider."""
+COLOURS = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
 
 
 def verify(
     request: CommandRequest,
     options: CheckOptions,
     *,
-    as_json: bool,
     junit_file: Path | None = None,
     check_hosts: Callable[[RunContext, ProbedHosts, CheckOptions], CheckedHosts] = verify_live,
 ) -> int:
@@ -61,7 +61,6 @@ def verify(
     Args:
         request: The command.
         options: Which checks run.
-        as_json: Whether one JSON document is printed.
         junit_file: Where a JUnit report is written too.
         check_hosts: Checks the hosts, or some of them.
 
@@ -79,7 +78,7 @@ def verify(
         request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
     )
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
@@ -90,7 +89,7 @@ def verify(
     conclusion = outcome.result.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in outcome.result.left_out]
     unreached = len(documents) < len(asked)
-    if as_json:
+    if request.as_json:
         others = {host.name for host in outcome.hosts} - {host.name for host in asked}
         missing = without_answer(outcome.summary, documents.keys() | others)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
@@ -107,23 +106,10 @@ def verify(
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    if unreached or (conclusion and not conclusion.is_green and _is_green(records)):
+    is_green = all(record.status in ("ok", "skip") for record in records)
+    if unreached or (conclusion and not conclusion.is_green and is_green):
         return EXIT_CODES["error"]
     return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
-
-
-def _is_green(records: list[CheckRecord]) -> bool:
-    return all(record.status in ("ok", "skip") for record in records)
-
-
-def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
-    """Print the checks of a level with their descriptions. No host is asked.
-
-    Raises:
-        UsageError: A check is unknown.
-    """
-    write_stdout(picked.listed(level, as_json=as_json))
-    return Exit.OK
 
 
 def print_checks(records: list[CheckRecord]) -> None:
@@ -138,10 +124,35 @@ def print_checks(records: list[CheckRecord]) -> None:
     write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
-def serve(request: CommandRequest, *, as_json: bool = False) -> int:
+def checks_table(checks: Sequence[CheckRecord]) -> Table:
+    """Return failures and warnings with their remedies, the worst first, then counts and figures of each family."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("status", "check"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("where", overflow="fold", max_width=30)
+    table.add_column("result", overflow="fold")
+    wrong = merge_equal_records([check for check in checks if check.status in ("warn", "fail", "error")])
+    rows: list[tuple[str, str, str, str]] = [
+        (
+            check.status,
+            check.id,
+            " ".join(filter(None, (check.host, check.device))),
+            f"{check.reason}\nremedy: {check.remedy}" if check.remedy else check.reason,
+        )
+        for check in sorted(wrong, key=lambda check: SEVERITY[check.status])
+    ]
+    rows += [(ended.split()[1].rstrip(","), family, ended, shown) for family, ended, shown in families(checks)]
+    for row in rows:
+        status, *cells = map(Text, map(printable, row))  # text from a host is neither markup nor a terminal command
+        status.stylize(COLOURS[row[0]])
+        table.add_row(status, *cells)
+    return table
+
+
+def serve(request: CommandRequest) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
     outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
-    print_summary(outcome, as_json=as_json)
+    print_summary(outcome)
     return outcome.exit_code
 
 
@@ -160,7 +171,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
     return phase_serve.serve(context, verified, again=staged.up_to_date)
 
 
-def status(request: CommandRequest, *, as_json: bool) -> int:
+def status(request: CommandRequest) -> int:
     """Print what is installed and serving, as the probe and features say."""
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
@@ -170,7 +181,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
     }
-    if as_json:
+    if request.as_json:
         installed = {
             name: {
                 **facts.installed.model_dump(),
@@ -198,25 +209,25 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def stop(request: CommandRequest, *, as_json: bool = False) -> int:
+def stop(request: CommandRequest) -> int:
     """Stop the service on every host; print a line a host, or the summary as JSON."""
-    return _run_and_report(request, "stop", "serve", as_json=as_json)
+    return _run_and_report(request, "stop", "serve")
 
 
-def uninstall(request: CommandRequest, *, as_json: bool = False) -> int:
+def uninstall(request: CommandRequest) -> int:
     """Remove everything of this product from every host; print what remains there and here, or the summary as JSON."""
-    code = _run_and_report(request, "uninstall", "install", as_json=as_json)
-    if not as_json:
+    code = _run_and_report(request, "uninstall", "install")
+    if not request.as_json:
         write_stdout(controller_remains(request.logs))
     return code
 
 
-def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
+def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) -> int:
     scope: Scope = "all" if playbook == "uninstall" else "provisioned"
     step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
     outcome = execute(request, (PROBE, step))
-    if as_json:
-        print_summary(outcome, as_json=True)
+    if request.as_json:
+        print_summary(outcome)
         return outcome.exit_code
     results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
     for host in outcome.summary.hosts:
@@ -243,8 +254,7 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         for host in context.hosts()
         if not there[host.name]
     }
-    playbooks.acquire_locks(context, probed, phase, present)
-    locked = [host for host in present if host.name in context.sessions.locks]
+    locked = playbooks.acquire_locks(context, probed, phase, present)
     ended = playbooks.run_playbook(
         context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
     )
@@ -272,13 +282,12 @@ def _line(result: PhaseResult, playbook: str) -> str:
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
-def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = False) -> int:
+def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     """Switch to an earlier release, restart, and prove it; print the summary.
 
     Args:
         request: The command.
         to: Digest of the release; None for the one before.
-        as_json: Whether the summary is printed as one JSON document.
 
     Returns:
         The exit code.
@@ -289,5 +298,29 @@ def rollback(request: CommandRequest, *, to: str | None = None, as_json: bool = 
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
     features.call("rolled_back", request.logs, outcome)
-    print_summary(outcome, as_json=as_json)
+    print_summary(outcome)
     return outcome.exit_code
+
+
+def controller_remains(logs: Path) -> str:
+    """Return the folders of this product on this machine as text: each with its size, and the command that removes it.
+
+    Args:
+        logs: The folder of the runs.
+    """
+    lines = [
+        f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}"
+        for path, what in _folders(logs)
+        if (size := folder_bytes(path))
+    ]
+    return "\n".join(["this machine, from which the hosts were reached: nothing is removed", *lines])
+
+
+def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
+    yield cache_folder().absolute(), "wheels, interpreters and models"
+    yield logs.absolute(), "records of the runs"
+    yield config_folder().absolute(), "keys of bundles, and rows of your package index"
+    if not overlay.folder().is_relative_to(config_folder()):
+        yield overlay.folder().absolute(), "rows of your package index"
+    if not IS_INSTALLED and sys.prefix != sys.base_prefix:
+        yield Path(sys.prefix), "the environment of ./firstlight"

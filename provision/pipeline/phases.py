@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from provision.core import features
-from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.models.records import PHASES, PhaseName
 from provision.phases.drivers import step as drivers
 from provision.phases.install import step as install
 from provision.phases.plan import step as plan

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from provision.catalog.load import catalog
-from provision.catalog.system import os_packages
+from provision.catalog.packages import os_packages
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -22,7 +22,7 @@ from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
-from verify.doctor.cause import Cause, Fix
+from verify.doctor.catalog import Cause, Fix
 from verify.doctor.scoring import LIKELY_AT, Finding
 
 PLAYBOOK = "repair"

@@ -5,44 +5,36 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
+from provision.catalog.index.settings import ClientSettings
 from provision.core import features
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.folders import cache_folder
 from provision.core.models.inventory import GATEWAY, Host, Inventory
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PHASES, PhaseName, PhaseResult, Summary
 from provision.core.redaction import register_secret
-from provision.core.run_folder import QUERIES, RunFolder, is_query, is_running
+from provision.core.run_folder import QUERIES, RunFolder, is_query
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import CommandRequest
-from provision.pipeline.failures import diagnose
+from provision.pipeline.batches import Batching
+from provision.pipeline.failure_evidence import diagnose
 from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.phases import background_of
-from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
-from provision.report.history.pruning import prune_quietly
-from provision.report.history.retention import KEEP_QUERIES
-from provision.report.history.runs import document
+from provision.report.history.retention import KEEP_QUERIES, prune_quietly
 from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.playbooks import write_inventory
 from provision.run.results import PlannedHosts, ProbedHosts, combined
 from provision.run.step import Step
-
-if TYPE_CHECKING:
-    from provision.catalog.index.settings import ClientSettings
-    from provision.core.models.records import Summary
-    from provision.pipeline.batches import Batching
 
 
 def read_inventory(request: CommandRequest) -> Inventory:
@@ -82,7 +74,6 @@ def open_run(
     remove_left_folders()
     client, overrides = _from_bundle(request)
     inventory = read_inventory(replace(request, overrides={**request.overrides, **overrides}))
-    before = None if is_query else unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
@@ -99,14 +90,11 @@ def open_run(
                 command=command,
                 limited=request.limit is not None,
                 find_gateways=partial(_gateways, request, inventory),
-                first=failed_hosts(request.logs / before) if before else frozenset(),
                 refresh=request.refresh,
                 client=client,
             ),
             stack=stack,
         )
-        if before is not None:
-            run.event("took-up", text=f"run {before} ended without a summary")
         yield context
 
 
@@ -146,6 +134,8 @@ class RunOutcome:
     hosts: tuple[Host, ...]
     texts: Mapping[str, str]
     """The summary by the name of its file in the run's folder."""
+    as_json: bool = False
+    """Whether one JSON document is printed."""
 
 
 def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
@@ -172,7 +162,8 @@ def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         hosts = tuple(context.inventory.hosts)
     if query:
         prune_quietly(request.logs / QUERIES, keep=KEEP_QUERIES)
-    return RunOutcome(summary, exit_code(summary, context.outcomes.failures), context.result, hosts, texts)
+    code = exit_code(summary, context.outcomes.failures)
+    return RunOutcome(summary, code, context.result, hosts, texts, request.as_json)
 
 
 def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
@@ -258,19 +249,16 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
     return next(iter(reasons)) if len(reasons) == 1 else Exit.RED
 
 
-def unfinished(logs: Path) -> str | None:
-    """Return the name of the newest run when its process is gone and it left no summary."""
-    latest = logs / "latest"
-    header = document(latest / "run.json")
-    if not header or (latest / "summary.json").exists() or is_running(header):
-        return None
-    return str(header.get("run"))
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
-def failed_hosts(run: Path) -> frozenset[str]:
-    """Return the hosts of an earlier run that did not reach its last phase."""
-    return frozenset(
-        host
-        for host, by_phase in document(run / "phases.json").items()
-        if isinstance(by_phase, dict) and "serve" not in by_phase
-    )
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

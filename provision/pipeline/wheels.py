@@ -24,16 +24,15 @@ from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPl
 from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
-from provision.phases.stage.builds.build import BuildJob
+from provision.phases.stage.builds.build import BuildJob, require_builder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.builds.build_host import BuilderFacts
 from provision.phases.stage.builds.build_key import FLASH_ATTN, BuildKey
-from provision.phases.stage.builds.builder_requirements import require_builder
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
-from provision.pipeline.signals import as_interrupt
+from provision.pipeline.runner import as_interrupt
 from provision.run.wheel_builds import make_wheel_builder
 
 _STEPS, _STEP = 10, 100_000_000

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from provision.core.files import write_atomically
 from provision.core.folders import as_typed
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder
-from provision.report import json_form, markdown, run_files, summary_builder, text
+from provision.report import markdown, run_files, summary_builder, text
 from provision.report.difference import since_green
 from provision.report.group import group_hosts
-from provision.report.history.retention import GREEN_FILE, green_hosts
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.records import Summary
+from provision.report.history.runs import GREEN_FILE
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
@@ -48,13 +45,12 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     """
     groups = group_hosts(summary.hosts)
     texts = {
-        "summary.json": json_form.render(summary),
+        "summary.json": summary.model_dump_json(indent=2) + "\n",
         "summary.md": markdown.render(summary, groups),
         "summary.txt": text.render(summary, groups),
     }
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.
         write_atomically(run.path(name), as_typed(content), durable=name == "summary.json")
-    hosts = [{**vars(host), "checks": [vars(check) for check in host.checks]} for host in summary.hosts]
-    run.write(GREEN_FILE, sorted(green_hosts({"hosts": hosts})))
+    run.write(GREEN_FILE, sorted(host.name for host in summary.hosts if summary_builder.is_green(host)))
     return texts

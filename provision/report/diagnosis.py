@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import Finding
 from verify.doctor import render
-from verify.doctor.catalog import load_causes
-from verify.doctor.cause import Cause
+from verify.doctor.catalog import Cause, load_causes
 from verify.doctor.engine import diagnose_texts
 from verify.doctor.scoring import LIKELY_AT
 from verify.doctor.scoring import Finding as Diagnosed

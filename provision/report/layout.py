@@ -10,6 +10,8 @@ from typing import TypeAlias
 from verify.printable import printable
 
 COLUMNS = 100
+WIDEST = 34
+"""Columns of a head cell of a table."""
 
 Text: TypeAlias = str | tuple[str, ...]
 """A sentence, or its pieces where lines may only break between pieces."""
@@ -91,9 +93,9 @@ def fitted(items: Sequence[str], most: int, *, columns: int = COLUMNS, rest: str
     return [f"{shortened(items[0], 1, columns=columns - width(more) - 2)[0]}; {more}"]
 
 
-def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ", widest: int = 34) -> list[str]:
-    """Return aligned rows: head cells cut at `widest`, and a last cell that wraps below itself."""
-    cells = [([_cut(clean(cell), widest) for cell in head], last) for head, last in rows]
+def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ") -> list[str]:
+    """Return aligned rows: head cells cut at `WIDEST`, and a last cell that wraps below itself."""
+    cells = [([_cut(clean(cell)) for cell in head], last) for head, last in rows]
     if not cells:
         return []
     widths = [max(width(head[column]) for head, _ in cells) for column in range(len(cells[0][0]))]
@@ -110,8 +112,8 @@ def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ", wid
     return lines
 
 
-def _cut(text: str, columns: int) -> str:
-    return text if width(text) <= columns else split_at(text, columns - 1)[0] + "…"
+def _cut(text: str) -> str:
+    return text if width(text) <= WIDEST else split_at(text, WIDEST - 1)[0] + "…"
 
 
 def fold_names(names: Sequence[str]) -> str:

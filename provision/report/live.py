@@ -8,27 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import Self, TextIO
 
-from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
+from provision.core.formatting import GIB, format_bytes
+from provision.core.models.records import PHASES, PhaseName, PhaseResult
+from provision.core.redaction import redact
 from provision.report.group import kind_of_hint
 from provision.report.layout import clean, duration
-from provision.report.live_words import ending, printable_line
 from verify.printable import printable, unguarded
-
-if TYPE_CHECKING:
-    from provision.core.models.records import PhaseResult
 
 BYTES_EVERY_S = 10.0
 """Minimum interval between two plain lines about one transfer."""
 
 
-class Progress(Protocol):
-    """Receiver of progress reports from the pipeline and the phases; called from any thread."""
+class Progress:
+    """Receives progress reports from the pipeline and the phases, from any thread. This one shows nothing."""
 
-    shows_current: bool
+    shows_current = False
     """Whether `current` is shown: what nobody sees need not be asked of hosts."""
 
     def phase(self, host: str, phase: PhaseName) -> None:
@@ -52,11 +48,11 @@ class Progress(Protocol):
     def finish(self, host: str, result: PhaseResult) -> None:
         """A host leaves a phase."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        """End the view."""
 
 
 def open_progress(
@@ -90,10 +86,8 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb") and not environment.get("CI")
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """Plain lines: when the first host enters a phase, when a host leaves it, and periodically for bytes."""
-
-    shows_current = False
 
     def __init__(self, stream: TextIO, titles: Mapping[PhaseName, str] | None = None, *, verbose: bool = False) -> None:
         self._stream = stream
@@ -127,9 +121,6 @@ class PlainProgress:
             for line in lines:
                 self._line(printable(line))
 
-    def current(self, host: str, text: str) -> None:
-        """Write nothing: there would be a line every few seconds."""
-
     def detail(self, host: str, text: str) -> None:
         if self._verbose:
             self.note(host, text)
@@ -158,10 +149,22 @@ class PlainProgress:
             self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
             self._stream.flush()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+def report_progress(what: str, done: int, total: int) -> None:
+    """Print the bytes done of all, over the line before."""
+    if sys.stderr.isatty() and total:
+        end = "\n" if done >= total else ""
+        stream = unguarded(sys.stderr)
+        stream.write(f"\r{printable(what)} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+        stream.flush()
+
+
+def ending(result: PhaseResult) -> str:
+    """Return how a phase ended: `ok, changed` or `failed: no space left`."""
+    word = f"{result.status}, changed" if result.changed else result.status
+    return f"{word}: {printable_line(result.text)}" if result.text and result.status != "ok" else word
+
+
+def printable_line(text: str) -> str:
+    """Return any text as one redacted, printable line."""
+    return redact(clean(text))

@@ -10,23 +10,18 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, count, duration
-from provision.report.live_words import printable_line
+from provision.report.live import Progress, printable_line
 from verify.printable import printable
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0
@@ -57,7 +52,7 @@ class Row:
         return 2
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """Keeps the rows under one lock; a separate thread imports rich and draws."""
 
     shows_current = True
@@ -93,9 +88,6 @@ class LiveProgress:
         with self._lock:
             self._lines += [printable(line) for line in lines]
 
-    def detail(self, host: str, text: str) -> None:
-        """Show nothing: a table has no room for logs."""
-
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             row = self._row(host)
@@ -109,9 +101,7 @@ class LiveProgress:
         self._drawer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._drawer.join()
 

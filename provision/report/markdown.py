@@ -10,7 +10,7 @@ from provision.report.difference.text import grouped, sentence
 from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
-from provision.report.service_start import slowest_start
+from provision.report.wording import slowest_start
 from verify.records import inapplicable
 
 MOST_EVIDENCE = 4
@@ -30,14 +30,16 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
     )
     parts += ["---"]
+    phases = (f"{phase} {duration(seconds)}" for phase, seconds in summary.phase_seconds.items())
+    compared = list(wording.host_comparison(summary))
     parts += _sections(
         ("Changed since green", _changed(summary)),
-        ("Host comparison", _host_comparison(summary)),
+        ("Host comparison", _table(("Status", "Check", "Result"), compared) if compared else ""),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(wording.device_facts(group.hosts))])),
         ("Versions", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
-        ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),
+        ("Seconds", _list([*phases, *filter(None, [slowest_start(summary)])])),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -77,11 +79,6 @@ def _host_row(group: Group) -> tuple[str, str, str, str]:
     first = group.first
     shown = ", ".join(f"{phase} {duration(result.seconds)}" for phase, result in first.phases.items())
     return group.names, wording.kind(first), "yes" if first.changed else "no", shown
-
-
-def _host_comparison(summary: Summary) -> str:
-    rows = list(wording.host_comparison(summary))
-    return _table(("Status", "Check", "Result"), rows) if rows else ""
 
 
 def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Iterable[str]]) -> str:
@@ -142,10 +139,6 @@ def _stack(group: Group) -> Iterator[str]:
     yield _table(("Part", "Build"), stack) if stack else ""
     reasons = group.first.reasons
     yield "\n".join(f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in reasons)
-
-
-def _phases(summary: Summary) -> Iterable[str]:
-    return (f"{phase} {duration(seconds)}" for phase, seconds in summary.phase_seconds.items())
 
 
 def _list(lines: Iterable[str]) -> str:

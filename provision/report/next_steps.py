@@ -112,7 +112,9 @@ def _mend(
     elif name == "rollback" and host.earlier_release is None:
         mend = invocation.suggest("status", hosts=limit)
     else:
-        mend = invocation.suggest("doctor", hosts=host.name) + (APPLY if _is_repairable(host) else "")
+        mend = invocation.suggest("doctor", hosts=host.name) + (
+            APPLY if any(map(is_repairable, host.findings[:1])) else ""
+        )
     return mend
 
 
@@ -137,13 +139,6 @@ def _again(invocation: Invocation, command: str, names: list[str] | None) -> Ite
         yield invocation.suggest(name, hosts=",".join(names) if names else None)
     elif names is None and command:
         yield f"./firstlight {command}"
-
-
-def _is_repairable(host: HostSummary) -> bool:
-    """Return whether the doctor may repair the first cause after consent."""
-    if not host.findings:
-        return False
-    return is_repairable(host.findings[0])
 
 
 PURPOSES = {

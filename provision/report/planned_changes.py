@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
-from provision.core.models.planned_change import PlannedChange
+from provision.core.models.records import PlannedChange
 from provision.report.history.runs import document, names, objects
 from provision.report.layout import clean, count, duration, fold_names
 
@@ -14,13 +14,8 @@ LOOKED_BACK = 20
 """Runs that are searched for one that changed a host."""
 
 
-def change_lines(changes: Mapping[str, Sequence[PlannedChange]], *, indent: str = "  ") -> list[str]:
-    """Return the changes of hosts as lines.
-
-    Args:
-        changes: By host; no change where the run would leave it as it is.
-        indent: What each line begins with.
-    """
+def change_lines(changes: Mapping[str, Sequence[PlannedChange]]) -> list[str]:
+    """Return the changes of hosts, which are by their names, as lines; no change where the run would leave a host as it is."""
     groups: dict[tuple[PlannedChange, ...], list[str]] = {}
     for host, found in changes.items():
         groups.setdefault(tuple(found), []).append(host)
@@ -28,11 +23,11 @@ def change_lines(changes: Mapping[str, Sequence[PlannedChange]], *, indent: str 
     for found, hosts in groups.items():
         where = f" on {fold_names(hosts)}" if len(groups) > 1 else ""
         if not found:
-            lines.append(f"{indent}no changes{where}")
+            lines.append(f"  no changes{where}")
             continue
         width = max(len(change.part) for change in found)
-        lines.append(f"{indent}changes{where}")
-        lines += [f"{indent}  {change.sign} {change.part:<{width}}  {_text(change)}" for change in found]
+        lines.append(f"  changes{where}")
+        lines += [f"    {change.sign} {change.part:<{width}}  {_text(change)}" for change in found]
     return lines
 
 

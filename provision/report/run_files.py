@@ -24,10 +24,10 @@ from provision.core.models.records import (
     PhaseResult,
     ReleaseRecord,
     ServeRecord,
+    Transfers,
 )
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
-from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 
 M = TypeVar("M", bound=BaseModel)
@@ -92,6 +92,14 @@ def verification(document: dict[str, Any]) -> Verification:
     return Verification(checks=checks, at=at if isinstance(at, str) else None)
 
 
+def own_verification(document: Any) -> Verification:
+    """Read a host's own record of its last checks; one that is missing or malformed has none."""
+    try:
+        return verification(document)
+    except (ValueError, AttributeError, TypeError):
+        return Verification()
+
+
 def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFiles:
     """Read everything that a run has written so far.
 
@@ -111,7 +119,10 @@ def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFil
     files.plan = _record(files, run.path("plan.json"), Plan)
     files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
     _read_hosts(files, run, facts or {})
-    _read_services(files, run)
+    files.served = _read_folder(files, run, "serve", ServeRecord)
+    files.releases = _read_folder(files, run, "release", ReleaseRecord)
+    files.gateways = _read_folder(files, run, "gateway", GatewayRecord)
+    files.monitors = _read_folder(files, run, "monitoring", MonitoringRecord)
     _read_times(files, run)
     return files
 
@@ -138,20 +149,10 @@ def _read_hosts(files: RunFiles, run: RunFolder, known: Mapping[str, HostFacts])
     files.host_comparison = host_comparison.checks if host_comparison else ()
 
 
-def _read_services(files: RunFiles, run: RunFolder) -> None:
-    """Read what serves, the gateways before it, and what monitors it."""
-    for path in sorted(run.folder.glob("serve/*.json")):
-        if served := _record(files, path, ServeRecord):
-            files.served[path.stem] = served
-    for path in sorted(run.folder.glob("release/*.json")):
-        if release := _record(files, path, ReleaseRecord):
-            files.releases[path.stem] = release
-    for path in sorted(run.folder.glob("gateway/*.json")):
-        if gateway := _record(files, path, GatewayRecord):
-            files.gateways[path.stem] = gateway
-    for path in sorted(run.folder.glob("monitoring/*.json")):
-        if monitoring := _record(files, path, MonitoringRecord):
-            files.monitors[path.stem] = monitoring
+def _read_folder(files: RunFiles, run: RunFolder, folder: str, kind: type[M]) -> dict[str, M]:
+    """Read the records of a folder, one a host, by its name."""
+    paths = sorted(run.folder.glob(f"{folder}/*.json"))
+    return {path.stem: record for path in paths if (record := _record(files, path, kind))}
 
 
 def _figures(files: RunFiles, path: Path) -> dict[str, float]:

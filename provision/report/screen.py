@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provision.core.models.records import HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
@@ -14,7 +14,7 @@ from provision.report.failures import INDENT, failure_lines, failures, short_nam
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
-from provision.report.shell import command, rows
+from provision.report.shell import command, purposes_and_commands, rows
 from provision.report.summary_builder import describe_build
 
 LINES = 25
@@ -149,7 +149,7 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
     alike: dict[tuple[int, int, str], list[str]] = {}
     states = [*wording.STATE_WORDS, *wording.ROLES]
     for group in groups:
-        warned = _warned(group.first)
+        warned = group.first.has_warnings
         words = _words(group.first) + (", with warnings" if warned and len(groups) > 1 else "")
         rank = (states.index(wording.kind(group.first)), 0 if warned else 1, words)
         alike.setdefault(rank, []).extend(host.name for host in group.hosts)
@@ -174,10 +174,6 @@ def _words(host: HostSummary) -> str:
     phase = next((name for name, result in host.phases.items() if result.status in ("failed", "interrupted")), None)
     state = f"{host.state} in {phase}" if phase else wording.kind(host)
     return state if state == changed else f"{state}, {changed}"
-
-
-def _warned(host: HostSummary) -> bool:
-    return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
 
 
 def _stacks(summary: Summary) -> list[str]:
@@ -216,7 +212,7 @@ def _ask(summary: Summary, most: int) -> list[str]:
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:
     """Return the attention back end in use on hosts that ended well, with the evidence."""
-    well = [group for group in groups if not wording.is_bad(group.first.state)]
+    well = [group for group in groups if group.first.state not in ENDED_BADLY]
     evidence = min(most - 1, 1)
 
     def body(group: Group) -> Iterator[str]:
@@ -235,16 +231,12 @@ def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Scr
 
 def _next(summary: Summary, most: int, screen: Screen) -> list[str]:
     """What to type next, whole commands only: a cut one does not run."""
-    names = [purpose(entry) for entry in summary.next_commands]
-    widest = max(map(width, names), default=0)
     lines: list[str] = []
-    for name, entry in zip(names, summary.next_commands, strict=True):
-        # What follows the first line is indented already, or goes on in the first column, as the shell needs it.
-        first, *rest = command(entry, indent=" " * (LABEL + widest + 2))
+    for first, *rest in purposes_and_commands(summary.next_commands, LABEL):
         if rows([*lines, first, *rest]) > most:
             screen.cut.add("Next")
             break
-        lines += [f"{'' if lines else 'Next':<{LABEL}}{name.ljust(widest + 2)}{first.lstrip()}", *rest]
-    if names and not lines:
-        return _labelled("Next", [f"{names[0]}: the details have the command, which is long"])
+        lines += [f"{'' if lines else 'Next':<{LABEL}}{first}", *rest]
+    if summary.next_commands and not lines:
+        return _labelled("Next", [f"{purpose(summary.next_commands[0])}: the details have the command, which is long"])
     return lines

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from provision.report.layout import COLUMNS, clean, width
+from provision.report.next_steps import purpose
 
 FLAG = re.compile(r"-\w|>")
 
@@ -33,6 +34,21 @@ def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[st
             lines.append(f"{line} \\")
             line = f"{indent}  {word}"
     return [*lines, line]
+
+
+def purposes_and_commands(commands: Iterable[str], indent: int) -> Iterator[list[str]]:
+    """Yield the lines of each command with its purpose before it, aligned.
+
+    Args:
+        commands: Suggested commands.
+        indent: Columns before the purposes, which the first line of a command does not have yet.
+    """
+    named = [(purpose(entry), entry) for entry in commands]
+    widest = max((width(name) for name, _ in named), default=0) + 2
+    for name, entry in named:
+        # What follows the first line is indented already, or goes on in the first column, as the shell needs it.
+        first, *rest = command(entry, indent=" " * (indent + widest))
+        yield [name.ljust(widest) + first.lstrip(), *rest]
 
 
 def rows(lines: Iterable[str], columns: int = COLUMNS) -> int:

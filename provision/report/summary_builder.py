@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from provision.core.errors import index_access_hint
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import Installed
 from provision.core.models.invocation import Invocation
-from provision.core.models.phase_names import PHASES, PhaseName
 from provision.core.models.records import (
     ENDED_BADLY,
+    GREEN_STATES,
+    PHASES,
     AttentionProof,
     CheckRecord,
     HostState,
     HostSummary,
+    PhaseName,
     PhaseResult,
     ReleaseRecord,
     ServeRecord,
@@ -26,7 +28,7 @@ from provision.core.redaction import scrub
 from provision.report.devices import describe_devices
 from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, ssh_words
 from provision.report.next_steps import next_commands
-from provision.report.run_files import RunFiles, Verification, verification
+from provision.report.run_files import RunFiles, Verification, own_verification
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that stop or remove, and the resulting host state."""
@@ -114,15 +116,13 @@ def verdict(
     quarantined = [host.state == "quarantined" for host in hosts]
     if quarantined and all(quarantined):
         return "red"
-    doubtful = (
-        unreadable
-        or any(quarantined)
-        or "warn" in compared
-        or any(
-            host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
-        )
-    )
+    doubtful = unreadable or "warn" in compared or any(quarantined) or any(host.has_warnings for host in hosts)
     return "amber" if doubtful else "green"
+
+
+def is_green(host: HostSummary) -> bool:
+    """Return whether a host was green in a run that planned it; `status` and `verify` do not plan."""
+    return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
 
 
 def _names(files: RunFiles) -> list[str]:
@@ -135,9 +135,12 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     results = files.phases.get(name, {})
     phases = {phase: results[phase] for phase in PHASES if phase in results}
     facts = files.facts.get(name)
+    installed = facts.installed if facts else None
     resolution = _resolution(files, name)
     staged = files.staged.get(name)
-    checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
+    checks = files.verified.get(name) or (
+        Verification() if _undone(files.command) else own_verification(installed.last_verify if installed else None)
+    )
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
     gateway, monitoring = files.gateways.get(name), files.monitors.get(name)
@@ -148,7 +151,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     prefix = prefix_of(host, facts)
     endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
     key = key_file(host, prefix) if endpoint else None
-    release = files.releases.get(name) or _found_release(facts)
+    release = files.releases.get(name) or ReleaseRecord(release=installed.release if installed else None)
     user = facts.user.name if facts else None
     call = chat_commands(serve, key, host, user) if serve and endpoint and host else ()
     if gateway and host and state not in ENDED_BADLY:
@@ -168,7 +171,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         prefix=prefix,
         release=None if state == "removed" else release.release,
         refused=release.refused,
-        earlier_release=_earlier_release(facts, release.release),
+        earlier_release=_earlier_release(installed, release.release),
         model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
         key_file=key,
@@ -181,7 +184,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(facts, repaired=not without_vllm and "serve" in results and results["serve"].status == "ok"),
+            *_drift(installed, repaired=not without_vllm and "serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
             *(note for result in phases.values() for note in result.notes),
@@ -189,22 +192,16 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     )
 
 
-def _found_release(facts: HostFacts | None) -> ReleaseRecord:
-    """Return what the probe found, for a host whose release this run did not change."""
-    return ReleaseRecord(release=facts.installed.release if facts and facts.installed else None)
-
-
-def _earlier_release(facts: HostFacts | None, release: str | None) -> str | None:
+def _earlier_release(installed: Installed | None, release: str | None) -> str | None:
     """Return the release before this one: the one that the probe found live, or the one before that."""
-    installed = facts.installed if facts else None
     if installed is None or release is None:
         return None
     return installed.previous_release if release == installed.release else installed.release
 
 
-def _drift(facts: HostFacts | None, *, repaired: bool) -> Iterable[str]:
+def _drift(installed: Installed | None, *, repaired: bool) -> Iterable[str]:
     """Describe changes on the host that this product did not make, and who made them."""
-    for drift in facts.installed.drift if facts and facts.installed else ():
+    for drift in installed.drift if installed else ():
         yield f"drift{', repaired' if repaired else ''}: {drift.sentence}"
 
 
@@ -235,17 +232,6 @@ def _resolution(files: RunFiles, name: str) -> Resolution | None:
 def _undone(command: str) -> HostState | None:
     """Return the state after a command that stops or removes; earlier checks do not matter then."""
     return UNDONE.get(command.partition(" ")[0])
-
-
-def _carried(facts: HostFacts | None) -> Verification:
-    """Return the host's own record of its last verification, for a host that this run did not check."""
-    last = facts.installed.last_verify if facts and facts.installed else None
-    if not last:
-        return Verification()
-    try:
-        return verification(last)
-    except (ValueError, AttributeError, TypeError):
-        return Verification()
 
 
 def _state(

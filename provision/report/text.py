@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import CheckRecord, HostSummary, Summary
-from provision.core.models.transfers import Transfers
+from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary, Transfers
 from provision.report import wording
 from provision.report.difference.text import changes, grouped
 from provision.report.failures import INDENT
@@ -21,11 +19,10 @@ from provision.report.group import (
     named_endpoint,
 )
 from provision.report.headlines import families
-from provision.report.layout import count, duration, fold_names, table, width, wrap
-from provision.report.next_steps import purpose
+from provision.report.layout import count, duration, fold_names, table, wrap
 from provision.report.screen import RULE, first_screen
-from provision.report.service_start import slowest_start
-from provision.report.shell import command
+from provision.report.shell import command, purposes_and_commands
+from provision.report.wording import slowest_start
 from verify.records import NEEDS, inapplicable
 
 MOST_REFUSALS = 6
@@ -37,14 +34,15 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
     """Return the whole text, ending in a newline; `groups` are those of its hosts, where the caller has them."""
     groups = group_hosts(summary.hosts) if groups is None else groups
     screen = first_screen(summary, groups)
+    named_groups = [(f"{group.names}: " if len(groups) > 1 else "", group) for group in groups]
     lines = [*screen.lines, "", RULE, "Details"]
     for title, section in (
         ("What failed", screen.failed if "What failed" in screen.cut else ()),
-        ("Warnings", _warnings(summary, groups) if "Warnings" in screen.cut else ()),
-        ("Next", _next(summary) if "Next" in screen.cut else ()),
+        ("Warnings", _wrapped(wording.warnings(summary, groups)) if "Warnings" in screen.cut else ()),
+        ("Next", _next(summary.next_commands) if "Next" in screen.cut else ()),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
-        ("Host comparison", _host_comparison(summary)),
+        ("Host comparison", table(((status, check), told) for status, check, told in wording.host_comparison(summary))),
         ("Gateway", _gateways(summary)),
         ("Endpoint", _endpoints(summary, groups)),
         ("Monitoring", _monitors(summary)),
@@ -52,7 +50,7 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
         ("Versions", _each(summary, groups, _stack)),
-        ("Notes", _notes(groups)),
+        ("Notes", _wrapped(f"{names}{note}" for names, group in named_groups for note in group.first.notes)),
         ("Seconds", _seconds(summary)),
     ):
         body = list(section)
@@ -61,13 +59,13 @@ def render(summary: Summary, groups: list[Group] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _next(summary: Summary) -> Iterable[str]:
-    names = [purpose(entry) for entry in summary.next_commands]
-    widest = max(map(width, names), default=0)
-    for name, entry in zip(names, summary.next_commands, strict=True):
-        first, *rest = command(entry, indent=INDENT + " " * (widest + 2))
-        yield INDENT + name.ljust(widest + 2) + first.lstrip()
-        yield from rest
+def _next(commands: Iterable[str]) -> Iterable[str]:
+    for first, *rest in purposes_and_commands(commands, len(INDENT)):
+        yield from (INDENT + first, *rest)
+
+
+def _wrapped(lines: Iterable[str], indent: str = INDENT) -> Iterable[str]:
+    return (row for line in lines for row in wrap(line, first=indent))
 
 
 def _changed(summary: Summary) -> Iterable[str]:
@@ -96,10 +94,6 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
     return table(rows)
 
 
-def _host_comparison(summary: Summary) -> Iterable[str]:
-    return table([((status, check), message) for status, check, message in wording.host_comparison(summary)])
-
-
 def _phase_status(group: Group, phase: PhaseName) -> str:
     """Return seconds of a successful phase (a range over the group), else its status."""
     results = [host.phases[phase] for host in group.hosts if phase in host.phases]
@@ -117,17 +111,6 @@ def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterabl
         if len(groups) > 1:
             yield from wrap(f"{names}:", first=INDENT)
         yield from lines
-
-
-def _notes(groups: list[Group]) -> Iterable[str]:
-    for group in groups:
-        for remark in group.first.notes:
-            yield from wrap(f"{group.names}: {remark}" if len(groups) > 1 else remark, first=INDENT)
-
-
-def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
-    for message in wording.warnings(summary, groups):
-        yield from wrap(message, first=INDENT)
 
 
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
@@ -152,8 +135,8 @@ def _gateways(summary: Summary) -> Iterable[str]:
             continue
         address, *facts = wording.gateway_facts(gateway)
         yield from wrap(f"{host.name}: {address}", first=INDENT)
-        for fact in (*(f"{model}: {fold_names(names)}" for model, names in gateway.models.items()), *facts):
-            yield from wrap(fact, first=INDENT * 2)
+        models = (f"{model}: {fold_names(names)}" for model, names in gateway.models.items())
+        yield from _wrapped((*models, *facts), INDENT * 2)
         for entry in host.call:
             yield from command(entry, indent=INDENT * 2)
 
@@ -168,21 +151,16 @@ def _monitors(summary: Summary) -> Iterable[str]:
             f"{host.name}: Prometheus at {monitoring.prometheus}, Alertmanager at {monitoring.alertmanager} on the host",
             first=INDENT,
         )
-        for kind, names in monitoring.targets.items():
-            if names:
-                yield from wrap(f"{kind}: {', '.join(names)}", first=INDENT * 2)
-        for name, why in monitoring.missing.items():
-            yield from wrap(f"missing: {name}: {why}", first=INDENT * 2)
+        read = (f"{kind}: {', '.join(names)}" for kind, names in monitoring.targets.items() if names)
+        missing = (f"missing: {name}: {why}" for name, why in monitoring.missing.items())
+        yield from _wrapped((*read, *missing), INDENT * 2)
 
 
 def _attention(group: Group) -> Iterable[str]:
-    facts = wording.attention_facts(group.first)
-    if facts:
+    if facts := wording.attention_facts(group.first):
         yield from wrap(facts, first=INDENT)
-        for line in group.first.attention.evidence[:MOST_EVIDENCE]:
-            yield from wrap(line, first=INDENT * 2)
-    for line in wording.proof(group.first):
-        yield from wrap(line, first=INDENT)
+        yield from _wrapped(group.first.attention.evidence[:MOST_EVIDENCE], INDENT * 2)
+    yield from _wrapped(wording.proof(group.first))
 
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:
@@ -196,15 +174,10 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     message = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = wording.verified_when(summary, group.first)
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
-    yield from table(
-        [((family, ended), shown) for family, ended, shown in families(_records(group))], indent=INDENT * 2
-    )
+    counts = families(check for host in group.hosts for check in host.checks)
+    yield from table((((family, ended), shown) for family, ended, shown in counts), indent=INDENT * 2)
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
-
-
-def _records(group: Group) -> Iterable[CheckRecord]:
-    return (check for host in group.hosts for check in host.checks)
 
 
 def _check_row(check: GroupedCheck) -> tuple[tuple[str, str], str]:
@@ -260,27 +233,22 @@ def _stack(group: Group) -> Iterable[str]:
 
 def _seconds(summary: Summary) -> Iterable[str]:
     phases = [f"{phase} {duration(seconds)}" for phase, seconds in summary.phase_seconds.items()]
-    if phases:
-        yield from wrap(", ".join(phases) + f"; in all {duration(summary.seconds)}", first=INDENT)
-    if started := slowest_start(summary):
-        yield from wrap(started, first=INDENT)
-    if sent := describe_transfers(summary.transfers):
-        yield from wrap(sent, first=INDENT)
+    lines = [", ".join(phases) + f"; in all {duration(summary.seconds)}"] if phases else []
+    return _wrapped([*lines, *filter(None, (slowest_start(summary), describe_transfers(summary.transfers)))])
 
 
 def describe_transfers(found: Transfers | None) -> str | None:
     """Return the bytes that hosts were sent or got, by source, and why."""
     if found is None or not found.controller + found.peers + found.host + found.path:
         return None
-    text = f"sent: {format_bytes(found.controller)} by the controller"
-    if found.from_peers:
-        text += f", {format_bytes(found.peers)} from host to host (to {fold_names(found.from_peers)})"
-    if found.host:
-        text += f", {format_bytes(found.host)} fetched by hosts from their index or hub"
-    if found.path:
-        text += f", {format_bytes(found.path)} copied by hosts from a folder"
-    if found.refused:
-        text += f"; no host could serve {fold_names(found.refused)}, so the controller sent them the rest"
-    if found.short:
-        text += f"; {fold_names(found.short)} did not get all from their local source, so the controller sent the rest"
-    return f"{text}; {found.reason}" if found.reason else text
+    parts = {
+        f", {format_bytes(found.peers)} from host to host (to {fold_names(found.from_peers)})": found.from_peers,
+        f", {format_bytes(found.host)} fetched by hosts from their index or hub": found.host,
+        f", {format_bytes(found.path)} copied by hosts from a folder": found.path,
+        f"; no host could serve {fold_names(found.refused)}, so the controller sent them the rest": found.refused,
+        f"; {fold_names(found.short)} did not get all from their local source, so the controller sent the rest": found.short,
+        f"; {found.reason}": found.reason,
+    }
+    return f"sent: {format_bytes(found.controller)} by the controller" + "".join(
+        text for text, is_so in parts.items() if is_so
+    )

@@ -1,19 +1,16 @@
-"""Sentences shared by all renderings: verdict, failures, warnings, Stack."""
+"""Sentences shared by all renderings: verdict, failures, warnings, Stack, the start of services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from provision.catalog.versions import cuda_of
-from provision.core.models.records import CheckRecord, GatewayRecord, HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, Summary
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
 from verify.operators.speed import FIXED_POINT
 from verify.records import NEEDS, NETWORK
-
-SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
-"""Short forms for headlines that are too long; other states are short already."""
 
 STATE_WORDS = {
     "unreachable": "could not be reached",
@@ -29,17 +26,16 @@ STATE_WORDS = {
     "probed": "probed, nothing changed",
 }
 """In headline order."""
-
 ROLES = {"gateway": "gateway", "monitoring": "monitoring host"}
 """What hosts are that serve no model themselves; they are counted apart."""
-
 SPEED = "speed.attention"
-
 SUPERVISORS = {
     "systemd": "systemd",
     "systemd-user": "systemd, in the user's own session",
     "supervisor": "supervisor; the service will not survive a reboot",
 }
+LENGTHS = frozenset({"first_answer"})
+"""Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
 
 
 def headline(summary: Summary) -> str:
@@ -86,7 +82,7 @@ def _states(summary: Summary) -> Iterable[str]:
 
 def _short_states(summary: Summary, *, most_names: int) -> list[str]:
     message = [
-        f"{len(names)} {SHORT_WORDS.get(each, each)}{_some(each, names, most=most_names)}"
+        f"{len(names)} {'not finished' if each == 'interrupted' else each}{_some(each, names, most=most_names)}"
         for each, names in _by_kind(summary)
     ]
     return [f"{count(len(summary.hosts), 'host')}: {', '.join(message)}"]
@@ -94,7 +90,7 @@ def _short_states(summary: Summary, *, most_names: int) -> list[str]:
 
 def _some(state: str, names: list[str], *, most: int) -> str:
     """Return names of failed hosts, at most `most`."""
-    if not most or not is_bad(state):
+    if not most or state not in ENDED_BADLY:
         return ""
     return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
 
@@ -125,11 +121,6 @@ def _rest(summary: Summary) -> list[str]:
 def details(run: str | None = None) -> str:
     """Return the command that prints all of a summary: the newest run's, or that of a query or a run by its name."""
     return f"./firstlight logs show {run} --full" if run else "./firstlight logs show --full"
-
-
-def is_bad(state: str) -> bool:
-    """Return whether this state means failure."""
-    return state in ("unreachable", "failed", "interrupted")
 
 
 def facts_of_run(summary: Summary) -> str:
@@ -188,7 +179,7 @@ def proof(host: HostSummary) -> Iterable[str]:
 
 def wrong_groups(groups: Iterable[Group]) -> list[Group]:
     """Return groups of failed hosts."""
-    return [group for group in groups if is_bad(group.first.state)]
+    return [group for group in groups if group.first.state in ENDED_BADLY]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:
@@ -220,7 +211,7 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
     else:
         yield "vLLM", "none"
-    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    beside = " from the package index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
     yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
     yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
     yield _platform(stack.torch.variant)
@@ -252,7 +243,7 @@ def _platform(variant: str) -> tuple[str, str]:
 
 
 def _interpreter(origin: str) -> str:
-    return "the host's own" if origin == "host" else "managed, under the prefix"
+    return "the host's own" if origin == "host" else "installed by Firstlight"
 
 
 def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:
@@ -321,3 +312,38 @@ def _in_traffic(names: Sequence[str], out: Mapping[str, str]) -> str:
     if not without:
         return count(len(names), "host")
     return f"{len(names) - len(without)} of {count(len(names), 'host')} in traffic; {', '.join(without)}"
+
+
+def start_points(phases: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds from the start to the end of each phase, in order of time."""
+    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
+    return dict(sorted(known.items(), key=lambda item: item[1]))
+
+
+def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
+    """Return the duration of each phase, from `start_points`."""
+    before = 0.0
+    found = {}
+    for phase, seconds in ends.items():
+        found[phase] = seconds - before
+        before = seconds
+    return found
+
+
+def start_phase_words(phase: str) -> str:
+    """Return the displayed name of a phase."""
+    return "verified" if phase == "proven" else phase.replace("_", " ")
+
+
+def slowest_start(summary: Summary) -> str | None:
+    """Describe the slowest start phase by phase; None without any start."""
+    seen = {host.name: start_points(host.serve.startup_s) for host in summary.hosts if host.serve}
+    seen = {name: each for name, each in seen.items() if each}
+    if not seen:
+        return None
+    name = max(seen, key=lambda host: max(seen[host].values()))
+    whose = f" on {name}, the slowest of {len(seen)}" if len(seen) > 1 else ""
+    shown = ", ".join(
+        f"{start_phase_words(phase)} {duration(seconds)}" for phase, seconds in start_lengths(seen[name]).items()
+    )
+    return f"start of the service{whose}: {shown}; in all {duration(max(seen[name].values()))}"

@@ -10,7 +10,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.package_sources import package_sources_answer
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.run import desired_state, playbooks
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
@@ -52,8 +52,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | No
     """Let hosts whose package sources answer install the OS packages that they lack; None when there is no such host."""
     answers = package_sources(context, planned)
     hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
-    playbooks.acquire_locks(context, planned, "install", hosts)
-    hosts = [host for host in hosts if host.name in context.sessions.locks]
+    hosts = playbooks.acquire_locks(context, planned, "install", hosts)
     return BackgroundPackages(context, planned, hosts) if hosts else None
 
 

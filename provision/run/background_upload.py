@@ -19,7 +19,7 @@ from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 DISK_FACTOR = 8
 """A host gets files before their installed size is known only when its disks have this many times their packed size free.
@@ -37,12 +37,11 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         and host.source_of("wheels") not in ("host", "path")
         and _is_bare(planned.facts[host.name].installed)
     ]
-    playbooks.acquire_locks(context, planned, "install", bare)
-    bare = [host for host in bare if host.name in context.sessions.locks]
+    bare = playbooks.acquire_locks(context, planned, "install", bare)
     if not bare:
         return None
     for hook in features.hooks("sent_early"):
-        bare = hook(context, planned, bare)
+        bare = hook(planned, bare)
     context.background.file_listener = upload = BackgroundUpload(context, planned, bare)
     return upload
 

@@ -4,35 +4,120 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
+from provision.catalog.index.settings import ClientSettings
+from provision.core import features
 from provision.core.errors import Exit, FirstlightError, TransportError
+from provision.core.files import write_atomically
+from provision.core.json_text import indented
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.staged import StagedFile
+from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out
 from provision.phases.stage import Store
 from provision.report.live import Progress
-from provision.run.background import Background, BackgroundTask
 from provision.run.host_sessions import HostSessions
-from provision.run.options import RunOptions
-from provision.run.outcomes import Outcomes
-from provision.run.phase_results import PhaseResultsFile
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
 
-if TYPE_CHECKING:
-    from provision.core.models.phase_names import PhaseName
-    from provision.run.left_out import LeftOut
+FEW_HOSTS = 16
+"""Up to this number of hosts phases.json is written with each result."""
+WRITE_EVERY_S = 1.0
+"""Of more hosts, the least time between two writes within a phase: thousands of results are written as a whole."""
 
 T = TypeVar("T")
 StateT = TypeVar("StateT")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a command that its phases read."""
+
+    command: str = ""
+    """What the person typed after `./firstlight`."""
+    limited: bool = False
+    """Whether `--limit` may have left hosts of the inventory out."""
+    find_gateways: Callable[[], Sequence[Host]] = tuple
+    """Returns the gateways of the inventory, also those that `--limit` left out."""
+    refresh: bool = False
+    """Whether `stage` asks for newer releases."""
+    client: ClientSettings | None = None
+    """Index settings that `stage` uses instead of the user's."""
+
+
+@dataclass
+class Outcomes:
+    """Mappings by host name, which phases add to."""
+
+    results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
+    facts: dict[str, HostFacts] = field(default_factory=dict)
+    """The newest facts of each host, as the run's folder has them."""
+    checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The newest check document of each host."""
+    removed: set[str] = field(default_factory=set)
+    """Hosts that this run removed the product from."""
+    entered: dict[PhaseName, float] = field(default_factory=dict)
+    """Seconds from the start of the run to the start of a phase."""
+    failures: set[Exit] = field(default_factory=set)
+    """Exit codes of what failed so far."""
+
+
+class BackgroundTask(Protocol):
+    """Work on hosts that overlaps phases."""
+
+    def wait(self) -> None:
+        """Wait for its end, and record what failed."""
+
+    def stop(self) -> None:
+        """End it in order; do nothing when it has ended."""
+
+
+class FileListener(Protocol):
+    """Receives each file as soon as `stage` has it."""
+
+    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
+        """Return what to call with a file for these hosts, and the bytes of all files; None where nobody waits for them."""
+
+
+@dataclass
+class Background:
+    """The background tasks of a run, or of one batch of it."""
+
+    tasks: dict[str, BackgroundTask] = field(default_factory=dict)
+    file_listener: FileListener | None = None
+    package_sources: dict[str, bool | None] | None = None
+    """By host that lacks OS packages: whether its package sources answer, None where that is unknown. None before it was asked."""
+
+    def wait_for(self, name: str) -> None:
+        """Wait for a task, where it was started."""
+        if name in self.tasks:
+            self.tasks[name].wait()
+
+    def stop(self) -> None:
+        """End all tasks, so that sessions are free."""
+        for task in reversed(self.tasks.values()):
+            task.stop()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why runs leave a host out."""
+
+    reason: str
+    hint: str
+    """What brings it back."""
+    record: Mapping[str, Any]
+    """What is kept of it, as `status --json` prints it."""
 
 
 @dataclass
@@ -59,10 +144,9 @@ class RunContext:
     _states: dict[type, Any] = field(default_factory=dict)
     _store: Store | None = None
     _lock: RLock = field(default_factory=RLock)
-    _results_file: PhaseResultsFile = field(init=False)
+    _written_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self._results_file = PhaseResultsFile(self.run)
         self.sessions = HostSessions(self.run, hosts=len(self.inventory.hosts))
         self.stack.callback(self.sessions.close)
 
@@ -106,7 +190,7 @@ class RunContext:
 
     def has_failed(self, name: str) -> bool:
         """Return whether a phase failed for a host."""
-        return self.outcomes.has_failed(name)
+        return any(result.has_failed for result in self.outcomes.results.get(name, {}).values())
 
     def session(self, host: Host) -> Session:
         """Return the session of a host; it is opened at first use and closed with the run."""
@@ -121,14 +205,22 @@ class RunContext:
         """Record how a phase ended for a host."""
         with self._lock:
             self.outcomes.results.setdefault(result.host, {})[result.phase] = result
-            self._results_file.put(result)
             self.run.event("result", host=result.host, phase=result.phase, status=result.status, text=result.text)
+            if len(self.outcomes.results) <= FEW_HOSTS or time.monotonic() - self._written_at >= WRITE_EVERY_S:
+                self.write_results()
         self.progress.finish(result.host, result)
 
     def write_results(self) -> None:
-        """Write what was recorded to the run's folder, where it is not there yet."""
+        """Write how each phase ended for each host to phases.json; events.jsonl has every result at once."""
         with self._lock:
-            self._results_file.write()
+            # Of a whole document, the name of a host would be taken for a key that may name a secret.
+            shown = {
+                redact(host): {phase: scrub(result.model_dump(mode="json")) for phase, result in by_phase.items()}
+                for host, by_phase in self.outcomes.results.items()
+            }
+            if shown:
+                write_atomically(self.run.path("phases.json"), indented(shown) + "\n", durable=False)
+            self._written_at = time.monotonic()
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
@@ -185,7 +277,6 @@ class RunContext:
                 host=host.name,
                 call=partial(call_and_rest, host),
                 deadline_s=deadline_s,
-                priority=int(host.name in self.options.first),
                 cancel=partial(cancel, host) if cancel else self.session(host).close,
             )
             for host in hosts
@@ -215,3 +306,15 @@ class RunContext:
 
 def _trace(error: BaseException) -> list[str]:
     return traceback.format_exception(error)
+
+
+def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
+    """Return why runs leave a host out; None where they do not.
+
+    Args:
+        logs: Folder of the runs, with what this controller keeps of hosts.
+        host: The host.
+        facts: What the probe found there; without them, only what this controller keeps counts.
+    """
+    found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
+    return next(filter(None, found), None)

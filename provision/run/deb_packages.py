@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseName
 from provision.fleet.package_sources import package_sources_answer
 from provision.fleet.ssh import Session
 from provision.phases.stage.debs import fetch_debs, why_not_fetched

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from provision.catalog.system import os_packages
+from provision.catalog.packages import os_packages
 from provision.core import features
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError

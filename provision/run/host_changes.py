@@ -11,14 +11,13 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.versions import platform_of
-from provision.core.damage import damaged_model_files
-from provision.core.environment_folders import rebuild_reason
+from provision.core.environment_folders import damaged_model_files, rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.formatting import GIB, format_bytes
 from provision.core.install_paths import SERVICE_USER, install_paths_of
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Host
-from provision.core.models.planned_change import Part, PlannedChange
+from provision.core.models.records import Part, PlannedChange
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.phases.install.drivers import driver_work, older_container_toolkit

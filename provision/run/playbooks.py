@@ -8,12 +8,11 @@ from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
 from provision.phases.install.host_results import install, write_hosts_file
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.report.history.runs import document, names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts, StagedHosts
@@ -30,14 +29,14 @@ class Played:
     targets: dict[str, Target] = field(default_factory=dict)
 
 
-def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> None:
-    """Lock hosts until the run ends; a host that another run has locked fails.
+def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
+    """Lock hosts until the run ends, and return those that are locked; a host that another run has locked fails.
 
     Args:
         context: The run.
         probed: Where the lock file is on each host.
         phase: The phase that a failure is recorded under.
-        hosts: The hosts to lock; those that the run has locked already are left out.
+        hosts: The hosts to lock; those that the run has locked already are not locked again.
     """
 
     def call(host: Host) -> HostLock:
@@ -49,6 +48,7 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
         context.sessions.locks[name] = lock
+    return [host for host in hosts if host.name in context.sessions.locks]
 
 
 def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:

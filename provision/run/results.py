@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from provision.core.models.stack import Plan
-
-if TYPE_CHECKING:
-    from provision.core.install_paths import InstallPaths
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.planned_change import PlannedChange
-    from provision.core.models.records import CheckRecord, PhaseResult, ServeRecord
-    from provision.core.models.stack import Stack
-    from provision.core.models.staged import Staged
-    from provision.run.desired_state import Desired
-
+from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import CheckRecord, PhaseResult, PlannedChange, ServeRecord
+from provision.core.models.stack import Plan, Stack
+from provision.core.models.staged import Staged
+from provision.run.desired_state import Desired
 
 HostsT = TypeVar("HostsT", bound="ProbedHosts")
 

@@ -15,8 +15,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
 from provision.fleet.ssh import Session
 from provision.run import playbooks, proof, spans
-from provision.run.context import RunContext
-from provision.run.left_out import left_out
+from provision.run.context import RunContext, left_out
 from provision.run.results import ProbedHosts
 
 READ_DEADLINE_S = 60.0
@@ -53,8 +52,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
         if digest is not None and (error := _missing(probed.facts[host.name], digest)):
             context.fail(host.name, "serve", error)
     spans.refuse_parts(context, "serve")
-    playbooks.acquire_locks(context, probed, "serve", context.hosts())
-    hosts = context.hosts()
+    hosts = playbooks.acquire_locks(context, probed, "serve", context.hosts())
     switched = playbooks.run_playbook(
         context,
         "rollback",
@@ -189,8 +187,7 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
     hosts = [
         host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
     ]
-    playbooks.acquire_locks(context, probed, "serve", hosts)
-    hosts = [host for host in hosts if not context.has_failed(host.name)]
+    hosts = playbooks.acquire_locks(context, probed, "serve", hosts)
     playbooks.run_playbook(
         context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars()
     )

@@ -7,8 +7,7 @@ from typing import Any
 
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.facts import HostFacts
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import ServeRecord
+from provision.core.models.records import PhaseName, ServeRecord
 from provision.core.models.stack import Stack
 from provision.run.context import RunContext
 

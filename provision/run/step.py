@@ -6,18 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from provision.core.models.phase_names import PhaseName
+from provision.core.models.records import PhaseName
 
 if TYPE_CHECKING:
-    from provision.run.background import BackgroundTask
-    from provision.run.context import RunContext
+    from provision.run.context import BackgroundTask, RunContext
     from provision.run.results import ProbedHosts
-
-    PhaseFunction = Callable[..., ProbedHosts]
-    """Takes the RunContext and the result of the phase before; returns the phase's own result."""
-    StartFunction = Callable[..., BackgroundTask | None]
-    """Takes the same; returns None where there is nothing to do."""
-    Condition = Callable[[RunContext], bool]
 
 Scope = Literal["all", "provisioned"]
 """Hosts of a step: all, or without those that are a gateway or monitor, and nothing else."""
@@ -28,11 +21,12 @@ class Step:
     """One entry of the order."""
 
     name: str
-    run: PhaseFunction
+    run: Callable[..., ProbedHosts]
+    """Takes the RunContext and the result of the phase before; returns the phase's own result."""
     phase: PhaseName
     """The phase that its results are recorded under: drivers are a part of `install`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
-    applies: Condition | None = None
+    applies: Callable[[RunContext], bool] | None = None
     """Whether the step has anything to do; always where this is None."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
@@ -60,6 +54,7 @@ class BackgroundStep:
     """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
 
     name: str
-    start: StartFunction
+    start: Callable[..., BackgroundTask | None]
+    """Takes the RunContext and the result so far; returns None where there is nothing to do."""
     before: str
     awaited_by: str

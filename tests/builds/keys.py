@@ -6,8 +6,7 @@ from typing import Any
 
 from provision.core.models.stack import FlashAttnKey
 from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.extension import Extension
-from provision.phases.stage.builds.shared_library import Library
+from provision.phases.stage.builds.extension import Extension, Library
 
 CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 CHECK_FAIL_OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"

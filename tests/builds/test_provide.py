@@ -17,7 +17,7 @@ from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds import github_releases as released_module
+from provision.phases.stage.builds import published_wheels as released_module
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store

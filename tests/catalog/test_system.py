@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.catalog.system import install_command, os_packages
+from provision.catalog.packages import install_command, os_packages
 from provision.core.errors import UsageError
 
 ALL = ("libnuma", "cxx-compiler", "python-headers")

@@ -96,7 +96,7 @@ def test_text_fits_a_terminal() -> None:
     samples = [(cause.id, sample) for cause in load_causes() for sample in cause.samples]
     assert samples
     for name, sample in samples:
-        shown = render_text("log", diagnose_texts({"log": sample.text}, sample.facts), top=3)
+        shown = render_text("log", diagnose_texts({"log": sample.text}), top=3)
         commands = {line for line in shown.splitlines() if line.lstrip().startswith(("$ ", "check  $ "))}
         assert not [line for line in shown.splitlines() if len(line) > WIDTH and line not in commands], name
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from verify.doctor import cli
-from verify.doctor.compression import decompress
+from verify.doctor.text_decoding import decompress
 
 LOG = (
     b"INFO starting\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB\n"

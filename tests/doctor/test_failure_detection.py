@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from provision.report.diagnosis import diagnose
 from verify.doctor.catalog import load_causes
 from verify.doctor.cli import READ, main
-from verify.doctor.engine import NOTHING_FAILED, diagnose_texts
+from verify.doctor.engine import GUESSED, NOTHING_FAILED, diagnose_texts
 from verify.doctor.failure_detection import Severity, assess, severity_of
 
 FOLDER = Path(__file__).parent / "healthy"
@@ -94,7 +94,7 @@ def test_a_guess_is_not_in_a_summary() -> None:
     asked = (
         "why do the ranks of both cards wait for data that never comes, does the hypervisor send these writes astray?"
     )
-    assert diagnose_texts({"note": asked}).findings[0].is_guess
+    assert diagnose_texts({"note": asked}).findings[0].why == GUESSED
     assert diagnose({"verify": asked}) == ()
     assert diagnose({"probe": HUNG_PROBE}) == ()
 

@@ -6,8 +6,7 @@ import tomllib
 
 import pytest
 
-from verify.doctor.catalog import load_causes
-from verify.doctor.cause import Cause
+from verify.doctor.catalog import Cause, load_causes
 from verify.doctor.engine import diagnose_texts
 from verify.doctor.scoring import SURE_AT
 from verify.doctor.text_classifier import HEALTHY_FILE

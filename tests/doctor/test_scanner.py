@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.patterns import bound_repeats, depends_on_digits, required_literals
+from verify.doctor.patterns import PatternIndex, SearchPattern, bound_repeats, depends_on_digits, required_literals
 from verify.doctor.scanner import Hit, scan, scan_text
-from verify.doctor.search_patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import LINE_BYTES
 
 PATTERNS = (
@@ -89,7 +88,7 @@ def test_the_form_of_the_text_does_not_matter(change: object) -> None:
     lines = [LINES[8]] * 3 + [LINES[0], LINES[8]]
     content = change("\n".join(lines) + "\n")  # type: ignore[operator]
     found = scan(io.BytesIO(content), INDEX, name="log")
-    assert (places(found.hits)[0], found.lines) == ([4], 5)
+    assert places(found.hits)[0] == [4]
 
 
 def test_json_records_are_unpacked() -> None:
@@ -115,7 +114,7 @@ def test_lines_are_counted_across_blocks() -> None:
         lines = [*quiet]
         lines[place] = LINES[0]
         found = scan_text("\n".join(lines), INDEX, name="log")
-        assert (places(found.hits)[0], found.lines) == ([place + 1], 90_000)
+        assert places(found.hits)[0] == [place + 1]
 
 
 def test_a_line_without_end_is_read_in_bounded_memory() -> None:
@@ -135,10 +134,10 @@ def test_a_line_without_end_is_read_in_bounded_memory() -> None:
     ("pattern", "groups"),
     [
         ("driver is too old", (("driver is too old",),)),
-        ("(?i)Error 80[23]", (("error 802", "error 803"),)),
+        ("(?i)Error 80[23]", (("error 80",),)),
         (r"foo\d+bar", (("bar",), ("foo",))),
-        (r"(?:first|second) word", (("first word", "second word"),)),
-        (r"x(?:abc)?yz\s+driver", (("driver",), ("xabcyz", "xyz"))),
+        (r"(?:first|second) word", (("first", "second"), (" word",))),
+        (r"x(?:abc)?yz\s+driver", (("driver",), ("yz",))),
         (r"(?:optional)*needed", (("needed",),)),
         (r"\d+", ()),
         (r"(?:plain|\d+)", ()),

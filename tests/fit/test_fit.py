@@ -49,7 +49,9 @@ def test_the_longest_context_is_chosen_if_the_models_own_does_not_fit() -> None:
 def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     found = fit(llama_70b(), ServingRequest(), cards(1, 79))
     assert found.problem == "memory"
-    assert "the weights of this model (LlamaForCausalLM) need 131.4 GiB: on 1 GPU 131.4 GiB each" in found.text
+    assert (
+        "the weights of this model (LlamaForCausalLM) need 131.4 GiB, and the overhead of the engine is" in found.text
+    )
     offered = [change.text for change in alternatives(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such GPUs"
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered

@@ -10,7 +10,7 @@ port, vLLM 0.32.0 takes them for those of one machine, whose memory they share (
 from __future__ import annotations
 
 from provision.cli.main import main
-from provision.phases.plan.rules.executor import WITHOUT_RAY
+from provision.phases.plan.rules.model import WITHOUT_RAY
 from tests.fleet.hosts import FleetHost
 
 FOLDER = "/srv/ray-on-cpu"

@@ -31,7 +31,7 @@ def test_the_newest_debian_serves_with_the_torch_of_the_main_index(
     assert (ended.code, found["state"]) == (0, "serving"), ended.output()
     assert (found["stack"]["vllm"]["variant"], found["stack"]["torch"]["variant"]) == ("cpu", "cu130")
     printed = " ".join(ended.out.split())
-    assert "torch 2.13.0 for cu130 of the default index: a CUDA build, computing on the CPU" in printed
+    assert "torch 2.13.0 for cu130 from the package index: a CUDA build, computing on the CPU" in printed
     assert found["attention"]["used"] == "CPU_ATTN"
     assert "32 of 32 greedy tokens equal the reference" in printed
     assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]

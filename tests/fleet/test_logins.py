@@ -19,7 +19,7 @@ from provision.core.run_folder import RunFolder
 from provision.fleet.inventory import load
 from provision.fleet.ssh import AuthenticationError, open_session
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 
 

@@ -34,7 +34,7 @@ from provision.fleet.ssh.upload import list_remote
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged

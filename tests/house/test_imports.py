@@ -132,7 +132,7 @@ SHARED_WITH_HOSTS = frozenset(
     {
         "verify.records",
         "verify.host.comparison",
-        "verify.runner.time_limits",
+        "verify.runner.registry",
         "verify.runner.junit",
         "verify.runner.last_run",
         "verify.binaries.elf",

@@ -18,7 +18,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from tests.install.wheels import build_wheel, lock_of
 
 BUILTIN_MODEL = """\

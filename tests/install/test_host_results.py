@@ -16,7 +16,7 @@ import pytest
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from tests.install.conftest import Site
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,7 @@ from pydantic import SecretStr
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.phases.install.hosts_file import Verbatim, host_variables, render, verbatim
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target, Verbatim, host_variables, render, verbatim
 
 NASTY = {
     "braces": "{{ lookup('pipe', 'touch /nonexistent/evil') }}",

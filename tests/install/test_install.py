@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.files import write_atomically
-from provision.phases.install.hosts_file import render
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target, render
 from tests.install.conftest import Site, newer_wheels
 from tests.install.wheels import build_wheel
 

@@ -18,9 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from provision.phases.install.host_results import install
-from provision.phases.install.hosts_file import render_secrets
-from provision.phases.install.memory_file import memory_file, remove_left_passwords
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target, memory_file, render_secrets
 from tests.install.conftest import Site
 from tests.install.test_host_results import host
 
@@ -33,7 +31,7 @@ import json, sys
 from pathlib import Path
 from pydantic import SecretStr
 from provision.phases.install.host_results import install
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
@@ -155,17 +153,3 @@ def below(pid: int) -> Iterator[int]:
             for child in map(int, (task / "children").read_text().split()):
                 yield child
                 yield from below(child)
-
-
-def test_password_files_of_killed_runs_of_earlier_releases_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, other = tmp_path / "firstlight-ab12" / "secrets.yml", tmp_path / "else" / "secrets.yml"
-    for path in (left, other):
-        path.parent.mkdir()
-        path.write_text("ansible_become_password: x")
-    (tmp_path / "firstlight-link").symlink_to(other.parent)
-    remove_left_passwords()
-    assert not left.exists()
-    assert other.exists()

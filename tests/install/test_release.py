@@ -339,46 +339,6 @@ def test_units_of_earlier_releases_are_removed_and_those_of_no_release_stay(pref
     assert listed.read_text().split() == [str(gateway), str(prefix / "units" / "firstlight-vllm.service")]
 
 
-def make_former_layout(prefix: Path, folder: str, name: str, unit: str) -> None:
-    """An environment and its service as versions without releases wrote them."""
-    make_environment(prefix, folder)
-    path = str(prefix / "units" / "firstlight-vllm.service")
-    files = {"unit": unit, "unit_path": path, "environment": {}, "api_key": True, "digest": f"of {unit}"}
-    service = {"supervisor": "test", "name": "firstlight-vllm.service", **files}
-    request = {"digest": folder, "service": service, "state": {"environment": folder, "model": None}}
-    (prefix / "envs" / folder / "service.json").write_text(json.dumps(request))
-    (prefix / name).symlink_to(f"envs/{folder}")
-
-
-def test_a_host_without_releases_gets_them_with_the_next_switch_and_can_be_rolled_back(prefix: Path) -> None:
-    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
-    make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
-    assert run_module("firstlight_release", prefix=str(prefix))["name"] == "firstlight-vllm.service"
-    served(prefix)
-    assert not (prefix / "envs" / "one" / "service.json").exists()
-    assert not (prefix / "envs" / "zero").exists()
-    assert rollback(prefix)["changed"] is True
-    assert unit_of(prefix) == "[Service]\nNice=2\n"
-
-
-def test_a_host_without_releases_can_be_rolled_back(prefix: Path) -> None:
-    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
-    make_former_layout(prefix, "one", "current", "[Service]\nNice=2\n")
-    rollback(prefix)
-    assert unit_of(prefix) == "[Service]\nNice=1\n"
-    assert (prefix / "current").resolve() == prefix / "envs" / "zero"
-    assert (prefix / "previous").resolve() == prefix / "envs" / "one"
-
-
-def test_an_equal_service_without_releases_keeps_its_previous_one(prefix: Path) -> None:
-    make_former_layout(prefix, "zero", "previous", "[Service]\nNice=1\n")
-    make_former_layout(prefix, "one", "current", "[Service]\n")
-    served(prefix)
-    assert (prefix / "previous").resolve() == prefix / "envs" / "zero"
-    assert rollback(prefix)["changed"] is True
-    assert unit_of(prefix) == "[Service]\nNice=1\n"
-
-
 def test_the_served_release_is_reported(prefix: Path) -> None:
     assert run_module("firstlight_release", prefix=str(prefix))["supervisor"] == "none"
     activate(prefix)

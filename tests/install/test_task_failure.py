@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.phases.install.host_outcome import HostOutcome
-from provision.phases.install.task_failure import describe_failure, describe_unreachable
+from provision.phases.install.host_outcome import HostOutcome, describe_failure, describe_unreachable
 
 UV_HASH = """\
 Resolved 147 packages in 12ms

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.install.task_failure import TaskReport, describe_failure
+from provision.phases.install.host_outcome import TaskReport, describe_failure
 from tests.install.scripts import ROLES
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ from provision.fleet.inventory import load, yaml_source
 from provision.fleet.inventory.conflicts import conflicts
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.load import MOST_NAME
-from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import Problems, settings_of
+from provision.fleet.inventory.yaml_source import MOST_HOSTS, hosts_of_ranges
 from tests.inventory.conftest import Make
 from tests.strange import JSON, TEXT
 
@@ -221,7 +221,7 @@ def test_yes_is_written_in_ansibles_forms(value: Any) -> None:
 
 @pytest.mark.parametrize("limit", ["[gpu-[1:2]", "a[b:2]"])
 def test_an_invalid_range_in_a_limit_is_refused(make: Make, limit: str) -> None:
-    with pytest.raises(InventoryError, match=r"is no host, group or pattern|a bracket has no partner"):
+    with pytest.raises(InventoryError, match=r"matches no host or group|a bracket has no partner"):
         load(make(ONE), limit=limit)
 
 

@@ -69,8 +69,8 @@ def test_a_machine_that_answers_under_two_names_is_not_planned(
         "all: {vars: {ansible_connection: local}, hosts: {a: {}, b: {firstlight_prefix: /p, firstlight_port: 8001}}}\n"
     )
     request = CommandRequest("plan", path, None, {}, tmp_path / "logs")
-    assert plan(request, as_json=False, explain=False) == Exit.USAGE
+    assert plan(request, explain=False) == Exit.USAGE
     said = "hosts `a` and `b` are one machine: both answer as `gpu-1` with boot id b00t"
     assert said in capsys.readouterr().out
-    assert operations.status(request, as_json=False) == Exit.USAGE
+    assert operations.status(request) == Exit.USAGE
     assert f"b: {said}\n" in capsys.readouterr().out

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from provision.core.errors import Exit, UsageError
 from provision.core.models.inventory import Connection, Host, Span
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import CommandRequest
@@ -156,7 +155,7 @@ def test_hosts_that_serve_one_model_are_in_one_batch() -> None:
         ("120%", None, "`--batch 120%` is not between 1 and 100%"),
         ("half", None, "`--batch half` is no whole number and no percentage"),
         ("2", "-1", "`--max-fail -1` is no whole number and no percentage"),
-        (None, "5%", "`--max-fail 5%` stops the batches that follow, and there is no `--batch`"),
+        (None, "5%", "`--max-fail 5%` needs `--batch`"),
     ],
 )
 def test_a_wrong_amount_is_refused(batch: str | None, max_fail: str | None, text: str) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.cli.consent import consent
+from provision.cli.options import consent
 from provision.core.models.facts import Drift, HostFacts, Installed, OperatingSystem, Python
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Settings
 from provision.features.rollout.model import Decision, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore

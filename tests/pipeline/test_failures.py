@@ -18,7 +18,7 @@ from provision.core.run_folder import RunFolder
 from provision.phases.plan import step as plan
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe.failure_evidence import Source
-from provision.pipeline import failure_evidence, failures
+from provision.pipeline import failure_evidence
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -42,7 +42,7 @@ def context(tmp_path: Path) -> RunContext:
 def diagnose(context: RunContext) -> None:
     path = str(context.cache)
     paths = InstallPaths(prefix=path, incoming=path, owner="root", root=False)
-    failures.diagnose(context, ProbedHosts(install_paths={"n1": paths}))
+    failure_evidence.diagnose(context, ProbedHosts(install_paths={"n1": paths}))
 
 
 def found(context: RunContext) -> list[str]:

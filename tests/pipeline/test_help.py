@@ -75,7 +75,7 @@ def test_help_is_a_command_with_the_exit_codes() -> None:
 
 @pytest.mark.parametrize(
     ("words", "hidden"),
-    [(("catalog",), "check  "), (("verify",), "--inject"), (("plan",), "--facts"), (("drift",), "--prometheus")],
+    [(("catalog",), "check  "), (("verify",), "--inject"), (("plan",), "--facts")],
 )
 def test_what_only_maintainers_need_is_shown_by_help_all(words: tuple[str, ...], hidden: str) -> None:
     assert hidden not in shown(*words)

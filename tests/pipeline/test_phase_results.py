@@ -1,59 +1,53 @@
-"""phases.json, which is written with every result."""
+"""phases.json, which has how each phase ended for each host."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import MASK
-from provision.core.run_folder import RunFolder
-from provision.run import phase_results
-from provision.run.phase_results import PhaseResultsFile
+from provision.run import context as run_context
+from provision.run.context import RunContext
+from tests.pipeline.local_context import local_context
+
+
+def results(context: RunContext) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(context.run.path("phases.json").read_bytes())
+    return found
 
 
 def test_phases_json_has_the_newest_result_of_each_phase_without_secrets(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, command="test")
-    phases = PhaseResultsFile(run)
+    context = local_context(tmp_path, "a")
     steps: list[tuple[str, PhaseName, str]] = [
         ("a", "probe", "first"),
         ('b "quoted"', "probe", "HF_TOKEN=hf_abcdefghijklmnop"),
+        ("token", "plan", "y"),
         ("a", "plan", "x"),
         ("a", "probe", "again"),
     ]
     for host, phase, text in steps:
-        phases.put(PhaseResult(host=host, phase=phase, status="ok", text=text))
-    kept = json.loads(run.path("phases.json").read_bytes())
+        context.record(PhaseResult(host=host, phase=phase, status="ok", text=text))
+    kept = results(context)
     texts = {host: {phase: entry["text"] for phase, entry in by_phase.items()} for host, by_phase in kept.items()}
-    assert texts == {"a": {"probe": "again", "plan": "x"}, 'b "quoted"': {"probe": f"HF_TOKEN={MASK}"}}
+    assert texts == {
+        "a": {"probe": "again", "plan": "x"},
+        'b "quoted"': {"probe": f"HF_TOKEN={MASK}"},
+        "token": {"plan": "y"},
+    }
     PhaseResult.model_validate(kept["a"]["plan"])
 
 
 def test_a_large_fleet_writes_few_times_and_is_complete_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[int] = []
-
-    def write(path: Path, text: str, *, durable: bool) -> None:
-        del durable
-        written.append(len(text))
-        path.write_text(text)
-
-    monkeypatch.setattr(phase_results, "write_atomically", write)
-    run = RunFolder.create(tmp_path, command="test")
-    phases = PhaseResultsFile(run)
-    names: tuple[PhaseName, ...] = ("probe", "plan", "stage", "install", "verify", "serve")
-    for phase in names:
-        for number in range(500):
-            phases.put(PhaseResult(host=f"gpu-{number}", phase=phase, status="ok"))
-    there = sum(map(len, json.loads(run.path("phases.json").read_bytes()).values()))
-    assert there >= 3000 * (1 - 1 / phase_results.NEW_SHARE)
-    phases.write()
-    assert {len(each) for each in json.loads(run.path("phases.json").read_bytes()).values()} == {6}
-    # As a whole for each result it would be 1,500 times the file.
-    assert sum(written) < 40 * run.path("phases.json").stat().st_size
-    phases.write()
-    assert len(written) < 350
+    monkeypatch.setattr(run_context, "WRITE_EVERY_S", 3600.0)
+    context = local_context(tmp_path, "a")
+    for number in range(100):
+        context.record(PhaseResult(host=f"gpu-{number}", phase="probe", status="ok"))
+    assert len(results(context)) == run_context.FEW_HOSTS
+    context.write_results()
+    assert len(results(context)) == 100

@@ -9,11 +9,11 @@ import pytest
 
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import QUERIES, RunFolder
-from provision.phases.install.target import Target
+from provision.phases.install.hosts_file import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
-from provision.pipeline.runner import execute, unfinished
-from provision.report.history import pruning, run_list
+from provision.pipeline.runner import execute
+from provision.report.history import retention, run_list
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
 from provision.report.history.show import summary_text
@@ -64,13 +64,6 @@ def test_a_query_is_shown_by_its_name(request_: CommandRequest) -> None:
     assert shown.endswith(f"./firstlight logs show {query} --full")
 
 
-def test_after_a_query_the_next_run_still_knows_of_a_killed_one(request_: CommandRequest) -> None:
-    killed = RunFolder.create(request_.logs, command="provision")
-    killed.write("run.json", {"run": killed.name, "pid": 0, "pid_start": 1})
-    execute(request_, (READ,))
-    assert unfinished(request_.logs) == killed.name
-
-
 def installing(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
     context.state(Played).targets = {host.name: Target(host, {"firstlight_prefix": "/p"}) for host in context.hosts()}
     return probed
@@ -93,7 +86,7 @@ def test_every_run_has_the_inventory_of_the_installation(request_: CommandReques
 
 
 def test_only_the_newest_queries_stay(request_: CommandRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "SLACK", 1)
+    monkeypatch.setattr(retention, "SLACK", 1)
     for number in range(KEEP_QUERIES):
         folder = RunFolder(request_.logs / QUERIES / f"20250101T0000{number:02}Z")
         folder.write("run.json", {"pid": 0, "pid_start": 1})

@@ -38,7 +38,7 @@ class Site:
         self.folder, self.playbooks = folder, list[str]()
         self.outcome, self.ready, self.answer = "ok", True, ServeRecord(ready=True)
         monkeypatch.setattr(playbooks, "run_playbook", self.run_playbook)
-        monkeypatch.setattr(playbooks, "acquire_locks", lambda *_: None)
+        monkeypatch.setattr(playbooks, "acquire_locks", lambda *asked: list(asked[-1]))
         monkeypatch.setattr(proof, "ask", lambda context, probed, requests: dict.fromkeys(requests, self.answer))
 
     def context(self, **settings: Any) -> RunContext:

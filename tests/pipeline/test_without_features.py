@@ -16,8 +16,7 @@ from provision.fleet.ssh.session import Progress
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import open_run
 from provision.run.results import PlannedHosts
-from provision.run.sending import Sending
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, SentBytes
 from tests.pipeline.local_context import local_context
 
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=1000, kind="wheel")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan, rules
-from provision.phases.plan.document import to_json
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan import plan
+from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
 
@@ -55,8 +53,3 @@ def test_malformed_facts_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_facts(text, where="facts.json")
     assert caught.value.text.startswith("facts.json: no host facts: ")
-
-
-def test_a_rule_has_the_name_of_its_module() -> None:
-    modules = {path.stem for path in Path(rules.__file__).parent.glob("[!_]*.py")}
-    assert modules == {rule.id.replace("-", "_") for rule in (*rules.HOST_RULES, *rules.RULES)}

@@ -87,8 +87,8 @@ def test_the_built_in_model_is_not_evaluated() -> None:
 @pytest.mark.parametrize(
     ("line", "shape", "settings", "text", "nearest"),
     [
-        (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB: on 1 GPU", "with 2 such GPUs"),
-        (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 GPUs", "with 16 such GPUs"),
+        (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB, and the overhead", "with 2 such GPUs"),
+        (HOST.format("H100x8"), deepseek_v3(), {}, "on each of 8 GPUs", "with 16 such GPUs"),
         (
             HOST.format("H100x4"),
             llama_8b(),
@@ -171,13 +171,13 @@ def test_the_fit_is_explained() -> None:
     text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), settings)
     line = next(line for line in text.splitlines() if line.strip().startswith("model"))
     assert "org/model, 15.0 GiB of weights; context" in line
-    assert "of 131072 tokens, cache" in line
+    assert "of 131072 tokens, KV cache" in line
     assert "--max-model-len" in line
 
 
 def test_sizes_that_nobody_confirmed_are_an_assumption() -> None:
     shape = llama_8b()
     known = replace(shape, weights=replace(shape.weights, source=KNOWN))
-    sentence = "has the sizes that Firstlight knows of it; its hub does not answer"
+    sentence = "are those in Firstlight's catalog; the model hub does not answer"
     assert any(sentence in text for text in resolve("gpu=L4x1 ram=64", known).assumptions)
     assert not any(sentence in text for text in resolve("gpu=L4x1 ram=64", shape).assumptions)

@@ -33,7 +33,7 @@ def test_latest_is_the_newest_set_that_was_tried() -> None:
     assert not warned(found)
     newest = resolution(f"{HOPPER} driver=570.172.08 arch=x86_64", "newest")
     assert chosen(newest) == "vllm-0.31.0-cu129" not in tried
-    assert warned(newest) == ["this combination is untested on x86_64: it was neither locked nor loaded"]
+    assert warned(newest) == ["this combination is untested on x86_64: it was never installed there"]
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> N
 def test_what_served_on_a_card_says_so() -> None:
     found = resolution(f"{HOPPER} driver=580.95.05 arch=x86_64", "==0.26.0")
     texts = [reason.text for reason in found.reasons if reason.rule == "proven"]
-    assert texts == ["it served a verified token on NVIDIA H100 80GB HBM3"]
+    assert texts == ["tested: it served a verified token on NVIDIA H100 80GB HBM3"]
     assert 'how = "served"' in generate()

@@ -15,7 +15,7 @@ from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.document import read_facts
 from provision.phases.plan.what_if import parse_what_if
 from tests.strange import JSON, TEXT, changed, paths
 

@@ -65,7 +65,14 @@ def test_cards_are_named_as_people_write_them(line: str, names: list[str]) -> No
 def test_an_unknown_card_is_answered_with_at_most_five_names() -> None:
     with pytest.raises(UsageError) as caught:
         parse_what_if("4090x1")
-    assert str(caught.value.hint).count("`") == 2 * 5
+    assert "did you mean one of `RTX4090`," in str(caught.value.hint)
+    assert str(caught.value.hint).count("`") <= 2 * 5
+
+
+def test_a_word_that_resembles_no_card_gets_no_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_what_if("Foo")
+    assert "did you mean" not in str(caught.value.hint)
 
 
 def test_names_are_accepted_in_any_case_and_form() -> None:

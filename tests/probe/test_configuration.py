@@ -7,7 +7,7 @@ from pathlib import Path
 
 from provision.core.models.facts import Configuration
 from provision.phases.probe.assemble import parse
-from provision.phases.probe.parsers import configuration, nvidia_smi
+from provision.phases.probe.parsers import configuration, nvidia
 from provision.phases.probe.reading import script
 from provision.phases.probe.sections import Section
 
@@ -51,9 +51,9 @@ def test_settings_of_the_driver_and_of_cards_are_read() -> None:
     text = '/proc/driver/nvidia/params:RegistryDwords: "a=/b"\n/sys/module/nvidia_uvm/parameters/uvm_disable_hmm:N\n'
     assert configuration.driver(section(text)) == {"RegistryDwords": '"a=/b"', "nvidia_uvm.uvm_disable_hmm": "N"}
     gpu = "<gpu><vbios_version>96.00</vbios_version><gpu_power_readings><current_power_limit>700.00 W</current_power_limit></gpu_power_readings></gpu>"
-    found = nvidia_smi.settings(section(f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"))
+    found = nvidia.settings(section(f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"))
     assert found == {"0.vbios_version": "96.00", "0.current_power_limit": "700.00 W"}
-    assert nvidia_smi.settings(section("")) == {}
+    assert nvidia.settings(section("")) == {}
 
 
 def test_enabled_units_are_read() -> None:

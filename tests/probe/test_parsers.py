@@ -11,17 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.phases.probe.assemble import parse
-from provision.phases.probe.parsers import (
-    cpu,
-    drift,
-    isolation,
-    memory,
-    network,
-    nvidia_smi,
-    operating_system,
-    rocm,
-    software,
-)
+from provision.phases.probe.parsers import amd, drift, hardware, nvidia, software, system
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
 from provision.phases.probe.sections import Output, Section, marked, split
 
@@ -45,12 +35,12 @@ def listing(text: str) -> Output:
     ],
 )
 def test_the_c_library_is_read(text: str, expected: tuple[str | None, str | None]) -> None:
-    assert operating_system.libc(section(text)) == expected
+    assert system.libc(section(text)) == expected
 
 
 def test_quotes_in_os_release_are_read() -> None:
     text = 'ID=\'rocky\'\nNAME="A \\"B\\" \\$C"\nVERSION_ID=9\n# ID=no\nBAD LINE\n'
-    assert operating_system.os_release(section(text)) == {"ID": "rocky", "NAME": 'A "B" $C', "VERSION_ID": "9"}
+    assert system.os_release(section(text)) == {"ID": "rocky", "NAME": 'A "B" $C', "VERSION_ID": "9"}
 
 
 @pytest.mark.parametrize(
@@ -67,14 +57,14 @@ def test_quotes_in_os_release_are_read() -> None:
     ],
 )
 def test_the_instruction_set_is_read(flags: str, level: str | None) -> None:
-    assert cpu.isa_level(frozenset(flags.split())) == level
+    assert hardware.isa_level(frozenset(flags.split())) == level
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("0", 1), ("0-63", 64), ("0-3,8-11,15", 9), ("", None), ("3-1", None), ("0-", None)]
 )
 def test_lists_of_cpus_are_read(text: str, count: int | None) -> None:
-    assert cpu.count_range(text) == count
+    assert hardware.count_range(text) == count
 
 
 @pytest.mark.parametrize(
@@ -82,7 +72,7 @@ def test_lists_of_cpus_are_read(text: str, count: int | None) -> None:
     [(90402, "gfx942"), (90010, "gfx90a"), (110000, "gfx1100"), (90006, "gfx906"), (120001, "gfx1201"), (0, None)],
 )
 def test_architectures_of_amd_cards_are_read(target: int, name: str | None) -> None:
-    assert rocm.gfx_name(target) == name
+    assert amd.gfx_name(target) == name
 
 
 @pytest.mark.parametrize(
@@ -132,13 +122,13 @@ def test_kernel_tables_list_listeners(address: ipaddress.IPv4Address | ipaddress
     words = [address.packed[at : at + 4][::-1].hex().upper() for at in range(0, len(address.packed), 4)]
     name = "tcp" if address.version == 4 else "tcp6"
     row = f"/proc/net/{name}:   0: {''.join(words)}:{number:04X} {'0' * len(''.join(words))}:0000 0A 00000000:00000000 00:00000000 00000000     0"
-    (port,) = network.ports(listing(row), {})
+    (port,) = software.ports(listing(row), {})
     assert (port.port, port.address, port.pid) == (number, str(address), None)
 
 
 def test_established_connections_are_no_listeners() -> None:
     row = "/proc/net/tcp:   0: 0100007F:1F40 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0"
-    assert network.ports(listing(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
+    assert software.ports(listing(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
 
 
 @pytest.mark.parametrize(
@@ -153,14 +143,14 @@ def test_established_connections_are_no_listeners() -> None:
 )
 def test_the_limit_of_the_cgroup_is_read(limits: tuple[str, ...], total: int | None, expected: int | None) -> None:
     text = "\n".join(f"/sys/fs/cgroup/{level}/memory.max:{limit}" for level, limit in enumerate(limits))
-    assert memory.cgroup_limit(section(text), total) == expected
+    assert hardware.cgroup_limit(section(text), total) == expected
 
 
 def test_full_disk_has_nothing_free() -> None:
     text = (
         "path=/\nFilesystem     1024-blocks      Used Available Capacity Mounted on\n/dev/sda1 1000 1010 -10 100% /\n"
     )
-    (disk,) = memory.disks(section(text), {})
+    (disk,) = hardware.disks(section(text), {})
     assert (disk.total, disk.free, disk.mount) == (1000 << 10, 0, "/")
 
 
@@ -179,7 +169,7 @@ def test_full_disk_has_nothing_free() -> None:
     ],
 )
 def test_a_container_is_detected(text: str, kind: str | None) -> None:
-    assert isolation.container(section(text), {}) == kind
+    assert system.container(section(text), {}) == kind
 
 
 @pytest.mark.parametrize(
@@ -204,7 +194,7 @@ def test_a_container_is_detected(text: str, kind: str | None) -> None:
 def test_virtual_machines_are_told_also_from_inside_a_container(
     text: str, flags: tuple[str, ...], kind: str | None
 ) -> None:
-    assert isolation.virtualization(section(text), flags) == kind
+    assert system.virtualization(section(text), flags) == kind
 
 
 @pytest.mark.parametrize(
@@ -223,7 +213,7 @@ def test_virtual_machines_are_told_also_from_inside_a_container(
 def test_secure_boot_is_read(text: str, expected: bool | None) -> None:
     output = split(f"@@0 start\n@@0 begin secure_boot\n{text}\n\n@@0 end secure_boot 0 \n@@0 over ALL\n")
     unknown: dict[str, str] = {}
-    assert isolation.secure_boot(output, unknown) is expected
+    assert system.secure_boot(output, unknown) is expected
     assert ("secure_boot" in unknown) == (expected is None)
 
 
@@ -271,7 +261,7 @@ def test_what_a_toolkit_lacks_for_kernels_compiled_at_run_time_is_listed() -> No
 
 def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
     rows = "/sys/class/kfd/kfd/proc/7/vram_51110:4096\n/sys/class/kfd/kfd/proc/7/vram_2:0\n/sys/class/kfd/kfd/proc/9/vram_2:12"
-    assert [(item.pid, item.memory, item.gpu) for item in rocm.compute_processes(section(rows))] == [
+    assert [(item.pid, item.memory, item.gpu) for item in amd.compute_processes(section(rows))] == [
         (7, 4096, "51110"),
         (9, 12, "2"),
     ]
@@ -295,7 +285,7 @@ def test_the_serial_number_of_a_board_is_read() -> None:
     document = (
         "<nvidia_smi_log><gpu><serial>1652522001234</serial></gpu><gpu><serial>N/A</serial></gpu></nvidia_smi_log>"
     )
-    answer = nvidia_smi.answer(section(document), section(""))
+    answer = nvidia.answer(section(document), section(""))
     assert [gpu.serial for gpu in answer.gpus] == ["1652522001234", None]
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.invocation import Invocation
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import AttentionProof, PhaseResult, ServeRecord
+from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,
@@ -203,6 +202,5 @@ class Folder:
 
     def json(self, **options: Any) -> Any:
         from provision.report import summarise
-        from provision.report.json_form import render
 
-        return json.loads(render(summarise(self.run, **options)))
+        return json.loads(summarise(self.run, **options).model_dump_json())

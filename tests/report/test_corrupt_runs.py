@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from provision.core.errors import Exit, FirstlightError
 from provision.core.models.records import Finding
 from provision.core.run_folder import RunFolder
-from provision.pipeline import diagnosis, runner
-from provision.report import json_form, summarise, write
-from provision.report.history import bundle, difference, open_page, pruning, run_list, show, tail
+from provision.pipeline import diagnosis
+from provision.report import page, summarise, write
+from provision.report.difference import compare_runs
+from provision.report.difference.text import render
+from provision.report.history import bundle, retention, run_list, show, tail
 from provision.report.history.runs import names
 from tests.report.sample import CPU_STACK, Folder, host, result
 from tests.strange import JSON, changed, paths
@@ -57,14 +59,13 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "show": lambda logs: show.summary_text(logs, DAMAGED),
     "show --json": lambda logs: json.loads(show.summary_text(logs, DAMAGED, as_json=True)),
     "show --follow": lambda logs: list(tail.follow(logs / DAMAGED)),
-    "diff": lambda logs: difference.render_text(difference.compare(logs)),
-    "diff A B": lambda logs: difference.render_text(difference.compare(logs, DAMAGED, NEWER)),
-    "open": lambda logs: open_page.write_and_open(logs, DAMAGED, browser=False),
+    "diff": lambda logs: render(compare_runs(logs)),
+    "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
+    "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
-    "the next run": lambda logs: (runner.unfinished(logs), runner.failed_hosts(logs / DAMAGED)),
-    "the end of a failing run": lambda logs: json_form.render(summarise(RunFolder(logs / DAMAGED))),
+    "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
     "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
-    "prune": lambda logs: pruning.render(pruning.prune(logs, keep=1)),
+    "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
 }
 
 
@@ -99,7 +100,7 @@ def copied(sound: Path) -> Iterator[Path]:
 
 FILES = (
     "run.json", "events.jsonl", "phases.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
-    "serve/a.json", "compare/a.json", "findings/a.json", "host_comparison.json", "dispatch.json", "summary.json", "summary.txt",
+    "serve/a.json", "compare/a.json", "findings/a.json", "host_comparison.json", "summary.json", "summary.txt",
 )  # fmt: skip
 CONTENTS = {
     "no UTF-8": b'{"kind": "\xff\xfe"}\n',

@@ -19,10 +19,10 @@ from provision.core.models.facts import (
 )
 from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
-from provision.report.difference import HostRecords, differences, last_green, read_records
-from provision.report.difference.records import pins
+from provision.report.difference import compare_runs, last_green
+from provision.report.difference.compare import differences
+from provision.report.difference.records import HostRecords, pins, read_records
 from provision.report.difference.text import render, sentence
-from provision.report.history.difference import compare
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 GIB = 2**30
@@ -160,7 +160,7 @@ def test_lock_settings_and_checks_are_compared(tmp_path: Path) -> None:
     measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
     newer = LOCK.format("a" * 64, "c" * 64).replace("2.13.0", "2.14.0") + "vllm==0.33.0 --hash=sha256:" + "d" * 64
     measured(run(tmp_path, "20261120T080000Z", port=8100, lock=newer), "warn", 1100.0)
-    [found] = compare(tmp_path, "20261119T080000Z", "20261120T080000Z")
+    [found] = compare_runs(tmp_path, "20261119T080000Z", "20261120T080000Z")
     assert [(change.part, change.name, change.before, change.after) for change in found.changes] == [
         ("settings", "port", 8000, 8100),
         ("lock", "numpy", "2.3.1 (sha256 bbbbbbbbbbbb)", "2.3.1 (sha256 cccccccccccc)"),
@@ -175,7 +175,7 @@ def test_lock_settings_and_checks_are_compared(tmp_path: Path) -> None:
 def test_a_figure_within_its_noise_is_no_difference(tmp_path: Path) -> None:
     measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
     measured(run(tmp_path, "20261120T080000Z"), "ok", 1430.0)
-    assert compare(tmp_path, "20261119T080000Z")[0].changes == ()
+    assert compare_runs(tmp_path, "20261119T080000Z")[0].changes == ()
 
 
 def test_a_host_whose_figures_always_vary_has_no_difference(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_a_host_whose_figures_always_vary_has_no_difference(tmp_path: Path) -> N
         measured(folder := run(tmp_path, f"2026111{number}T080000Z"), "ok", value)
         end(folder)
     measured(run(tmp_path, "20261120T080000Z"), "ok", 1100.0)
-    assert compare(tmp_path)[0].changes == ()
+    assert compare_runs(tmp_path)[0].changes == ()
     measured(run(tmp_path, "20261121T080000Z"), "ok", 600.0)
-    assert [(change.before, change.after) for change in compare(tmp_path)[0].changes] == [(1460.0, 600.0)]
+    assert [(change.before, change.after) for change in compare_runs(tmp_path)[0].changes] == [(1460.0, 600.0)]
 
 
 def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: 
         folder.run.write("verify/a.json", document(records))
         phases = {phase: seconds * factor for phase, seconds in served().startup_s.items()}
         folder.run.write("serve/a.json", served().model_copy(update={"startup_s": phases}))
-    [found] = compare(tmp_path, "20261119T080000Z")
+    [found] = compare_runs(tmp_path, "20261119T080000Z")
     assert [change.name for change in found.changes] == ["devices.xid: new events"], "the one with a bound"
 
 
@@ -228,7 +228,7 @@ def test_parts_that_a_run_did_not_reach_are_unknown_and_no_change(tmp_path: Path
     end(run(tmp_path, "20261119T080000Z"))
     folder = Folder(tmp_path / "20261120T080000Z", [host("a")])
     folder.results(result("a", "probe", "unreachable", text="no answer"))
-    [found] = compare(tmp_path)
+    [found] = compare_runs(tmp_path)
     assert [change.part for change in found.changes] == ["state"]
     assert found.unknown == ("stack, lock, facts, checks: not in run 20261120T080000Z",)
 

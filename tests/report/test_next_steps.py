@@ -13,8 +13,7 @@ import typer.main
 
 from provision.cli.main import app
 from provision.core.models.invocation import POLICY, Invocation
-from provision.core.models.phase_names import PHASES, PhaseName
-from provision.core.models.records import ENDED_BADLY, Finding, HostState, HostSummary, PhaseResult
+from provision.core.models.records import ENDED_BADLY, PHASES, Finding, HostState, HostSummary, PhaseName, PhaseResult
 from provision.report import wording
 from provision.report.next_steps import MOST, next_commands, purpose
 

@@ -11,7 +11,8 @@ import pytest
 from provision.core.models.facts import Nvidia, NvidiaGpu
 from provision.core.models.records import HostSummary, Summary
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, TorchBuild, VllmBuild
-from provision.report import on_host, summarise
+from provision.pipeline import host_summary
+from provision.report import summarise
 from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result, served
 
 RUN = "20261120T101500Z"
@@ -62,7 +63,7 @@ def cards(tmp_path: Path, *names: str, records: list[dict[str, Any]] | None = No
 def text_of(folder: Folder, name: str, **update: Any) -> str:
     summary = summarise(folder.run)
     entry = next(entry for entry in summary.hosts if entry.name == name)
-    return on_host.render(summary, entry.model_copy(update=update))
+    return host_summary.render(summary, entry.model_copy(update=update))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ CHECKS = {"started_at": "2026-11-20T08:00:00.000Z", "checks": [speed("cuda:0", 0
 
 
 def test_a_run_that_planned_nothing_takes_the_hosts_own_records() -> None:
-    running = on_host.with_records(stopped().model_copy(update={"state": "unchanged"}), STACK, PROOF, CHECKS)
+    running = host_summary.with_records(stopped().model_copy(update={"state": "unchanged"}), STACK, PROOF, CHECKS)
     assert running.stack == FIRST_USERS
     assert (running.attention.used, running.attention.generation) == ("FLASH_ATTN", 2)
     assert [entry.id for entry in running.checks] == ["speed.attention"]
@@ -155,14 +156,14 @@ def test_a_run_that_planned_nothing_takes_the_hosts_own_records() -> None:
         run=RUN, command="verify compare", started_at="2026-11-20T10:15:00.000Z", verdict="green", changed=1, seconds=9.0,
         hosts=(running,),
     )  # fmt: skip
-    shown = on_host.render(summary, running)
+    shown = host_summary.render(summary, running)
     assert "torch               2.7.0 for cu126" in shown
     assert "checked 2 h before this run" in shown
 
 
 def test_of_a_stopped_service_and_of_another_release_no_attention_is_in_use() -> None:
-    assert on_host.with_records(stopped(), STACK, PROOF, CHECKS).attention.used == "none"
-    older = on_host.with_records(
+    assert host_summary.with_records(stopped(), STACK, PROOF, CHECKS).attention.used == "none"
+    older = host_summary.with_records(
         stopped().model_copy(update={"state": "unchanged"}), STACK, {**PROOF, "release": "cd" * 8}, CHECKS
     )
     assert (older.attention.asked, older.attention.used) == ("FLASH_ATTN", None)
@@ -172,4 +173,4 @@ def test_of_a_stopped_service_and_of_another_release_no_attention_is_in_use() ->
     "record", [{}, {"vllm": 5}, {"record": 5, "checks": 5}, {"checks": [{"id": []}], "record": []}]
 )
 def test_records_that_cannot_be_read_are_left_out(record: dict[str, Any]) -> None:
-    assert on_host.with_records(stopped(), record, record, record) == stopped()
+    assert host_summary.with_records(stopped(), record, record, record) == stopped()

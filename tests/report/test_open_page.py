@@ -11,7 +11,7 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
-from provision.report.history.open_page import by_hand, has_display, write_and_open
+from provision.report.page import by_hand, has_display, write_and_open
 from tests.report.sample import CPU_STACK, Folder, host
 
 OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -14,10 +13,17 @@ from typer.testing import CliRunner
 from provision.cli.logs import app
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
-from provision.report.history import pruning
-from provision.report.history.pruning import prune, prune_quietly, render
-from provision.report.history.retention import GREEN_FILE, KEEP_MIB, KEEP_RUNS, PastRun, decide, green_hosts
-from provision.report.history.runs import document, names
+from provision.report.history import retention
+from provision.report.history.retention import (
+    KEEP_MIB,
+    KEEP_RUNS,
+    PastRun,
+    decide,
+    prune,
+    prune_quietly,
+    render,
+)
+from provision.report.history.runs import GREEN_FILE, green_hosts, names
 from tests.report.sample import CPU_STACK, Folder, check, host
 
 
@@ -87,21 +93,17 @@ def run(logs: Path, name: str, *, warned: bool = False) -> Folder:
 
 def test_only_a_host_without_warnings_is_green(tmp_path: Path) -> None:
     sure, doubtful = run(tmp_path, "20261118T080000Z"), run(tmp_path, "20261119T080000Z", warned=True)
-    assert green_hosts(document(sure.run.path("summary.json"))) == {"a"}
-    assert green_hosts(document(doubtful.run.path("summary.json"))) == frozenset()
-    assert green_hosts({"hosts": "nonsense"}) == frozenset()
+    assert green_hosts(sure.run.folder) == {"a"}
+    assert green_hosts(doubtful.run.folder) == frozenset()
 
 
-def test_the_green_hosts_of_a_run_are_noted_and_without_the_note_its_summary_tells(tmp_path: Path) -> None:
-    for number in range(1, 5):
-        folder = run(tmp_path, f"2026111{number}T080000Z", warned=number != 2).run.folder
-        noted = folder / GREEN_FILE
-        assert set(json.loads(noted.read_text(encoding="utf-8"))) == green_hosts(document(folder / "summary.json"))
-        noted.write_text("damaged" if number == 1 else "3", encoding="utf-8")
-        if number > 2:
-            noted.unlink()
-    prune(tmp_path, keep=1)
-    assert names(tmp_path) == ["20261114T080000Z", "20261112T080000Z"]
+@pytest.mark.parametrize("damaged", ["damaged", "3", None])
+def test_a_run_whose_note_of_green_hosts_is_damaged_has_none(tmp_path: Path, damaged: str | None) -> None:
+    folder = run(tmp_path, "20261118T080000Z").run.folder
+    (folder / GREEN_FILE).unlink()
+    if damaged is not None:
+        (folder / GREEN_FILE).write_text(damaged, encoding="utf-8")
+    assert green_hosts(folder) == frozenset()
 
 
 def test_folders_are_removed_completely_and_kept_runs_are_reported(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_folder_that_cannot_be_removed_is_reported_and_stops_nothing(
 
 
 def test_the_automatic_removal_waits_until_there_are_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "KEEP_RUNS", 10)
+    monkeypatch.setattr(retention, "KEEP_RUNS", 10)
     for number in range(11):
         RunFolder(_made(tmp_path, number)).write("run.json", {})
     prune_quietly(tmp_path)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import HostSummary
+from provision.core.models.records import HostSummary, PhaseName
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.endpoint import chat_commands

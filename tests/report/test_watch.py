@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from provision.report.watch import Reading, Watched, cells, quantile, table
+from provision.pipeline.watch import Reading, Watched, cells, quantile, table
 
 LIMITS = (0.001, 0.01, 0.1, 1.0, 10.0)
 ROUNDING = 1e-12

@@ -22,7 +22,7 @@ from provision.core.models.stack import (
     ServingPlan,
     Stack,
 )
-from provision.phases.serve import peer_access
+from provision.phases.serve import options
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
@@ -115,8 +115,8 @@ def test_cards_with_lost_writes_use_no_writes_between_cards(
     [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True), ("0.32.0", 3, True)],
 )
 def test_a_release_gets_only_options_that_it_has_for_such_writes(version: str, variables: int, fused: bool) -> None:
-    assert list(peer_access.switches(version)) == list(SWITCHES)[:variables]
-    assert (FUSED in peer_access.words(version, ())) is fused
+    assert list(options.peer_write_switches(version)) == list(SWITCHES)[:variables]
+    assert (FUSED in options.without_peer_writes(version, ())) is fused
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_release_gets_only_options_that_it_has_for_such_writes(version: str, v
 def test_disabling_the_fusion_keeps_the_users_compilation_settings(
     given: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    words = peer_access.words("0.32.0", given)
+    words = options.without_peer_writes("0.32.0", given)
     assert words[-len(expected) :] == expected
     assert sum("fuse_allreduce_rms" in word for word in words) == 1
 
@@ -146,7 +146,7 @@ def test_disabling_the_fusion_keeps_the_users_compilation_settings(
     ],
 )
 def test_a_users_own_setting_of_the_fusion_is_kept(given: tuple[str, ...]) -> None:
-    assert peer_access.words("0.32.0", given) == ("--disable-custom-all-reduce", *given)
+    assert options.without_peer_writes("0.32.0", given) == ("--disable-custom-all-reduce", *given)
 
 
 def test_a_users_own_setting_of_such_writes_is_kept(cuda_stack: Stack) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from provision.phases.serve.onhost.preflight import disk, orphans, processes
+from provision.phases.serve.onhost.preflight import main as preflight_main
+from provision.phases.serve.onhost.preflight import orphans, processes
 from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory, check_gpu_memory
-from provision.phases.serve.onhost.preflight.launch import read_environment
+from provision.phases.serve.onhost.preflight.main import read_environment
 from provision.phases.serve.onhost.preflight.report import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
 
@@ -271,7 +272,7 @@ def test_the_shared_memory_for_communication_of_cards_is_checked(
     found = os.statvfs_result((4096, 4096, free << 8, free << 8, free << 8, 0, 0, 0, 0, 255))
     monkeypatch.setattr("os.statvfs", lambda _: found)
     report = Report()
-    disk.check_shared_memory(cards, report, tmp_path)
+    preflight_main.check_shared_memory(cards, report, tmp_path)
     lines = {"problems": report.problems, "notes": report.notes}
     assert [name for name in lines if lines[name]] == [message] * bool(message)
     assert all("--shm-size=1g" in line for line in (*report.problems, *report.notes))
@@ -283,8 +284,8 @@ def test_a_missing_cache_is_named(prefix: Path, free_port: int) -> None:
 
 
 def test_a_full_disk_is_reported_with_both_figures(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "LEAST_FREE_CACHE_BYTES", 1 << 60)
-    message = disk.cache_problem(prefix)
+    monkeypatch.setattr(preflight_main, "LEAST_FREE_CACHE_BYTES", 1 << 60)
+    message = preflight_main.cache_problem(prefix)
     assert message is not None
     assert f"the compile caches need {1 << 40} MiB" in message
 

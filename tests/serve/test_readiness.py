@@ -28,7 +28,7 @@ from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel, reference_path
 from provision.phases.serve.onhost.ready.service import causes, lines_of_start
 from provision.phases.serve.readiness import prove, readiness_request
-from provision.phases.serve.tools import READY, serve_zipapp
+from provision.phases.serve.tools import READY, serve_tools
 from provision.phases.serve.unit import render_service
 from provision.report.diagnosis import diagnose
 from tests.serve.conftest import card, facts, stack
@@ -66,7 +66,7 @@ def prefix(tmp_path: Path) -> Path:
     gaps[NEAR_TIE] = 0.1
     reference = {"prompt": [1, 2, 3], "tokens": TOKENS, "logprobs": LOGPROBS, "gaps": gaps, "runners_up": [7] * 32}
     Path(reference_path(str(tmp_path), "abc")).write_text(json.dumps(reference))
-    (tmp_path / "bin" / READY).write_bytes(serve_zipapp(READY))
+    serve_tools(tmp_path / "bin")
     (tmp_path / "state/journal").write_text("INFO 11-20 08:00:00 [api_server.py:1] starting\n")
     for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
         (tmp_path / "bin" / name).write_text(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.phases.serve.onhost.ready.phases import phases
-from provision.phases.serve.tools import READY, serve_zipapp
+from provision.phases.serve.tools import serve_tools
 
 GPU = """\
 preflight: start of /opt/firstlight/current/bin/vllm with pid 812
@@ -78,7 +78,7 @@ def test_text_of_others_in_the_log_is_no_phase() -> None:
 
 def test_the_table_on_a_host_needs_no_toml(tmp_path: Path) -> None:
     """Python reads TOML from 3.11 on, and environments may have an older one."""
-    (tmp_path / "ready.pyz").write_bytes(serve_zipapp(READY))
+    serve_tools(tmp_path)
     program = (
         "import sys; sys.modules['tomllib'] = None; sys.path.insert(0, 'ready.pyz')\n"
         "from ready.phases import phases; import json\n"

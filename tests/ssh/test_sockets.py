@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.sockets import connect_socket
+from provision.fleet.ssh.client import connect_socket
 
 
 def to(server: socket.socket, address: str = "127.0.0.1") -> Connection:

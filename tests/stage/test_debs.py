@@ -10,8 +10,7 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.facts import OperatingSystem
-from provision.phases.stage.apt_sources import read_release, release_sources
-from provision.phases.stage.debs import fetch_debs
+from provision.phases.stage.debs import fetch_debs, read_release, release_sources
 from provision.phases.stage.wheelhouse import Store
 
 HOST = OperatingSystem(id="debian", version_id="12", machine="x86_64")

@@ -127,10 +127,3 @@ def test_a_requested_package_that_cannot_be_provided_is_a_refusal(
     assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc failed")]
     with pytest.raises(StageError, match=re.escape("candidate-1: nvcc failed")):
         stage(resolve_to(stack), Settings(flash_attn=policy), FACTS, store=store, packager=provider, refresh=True)
-
-
-def test_without_a_provider_the_package_is_omitted(stack: Stack, store: Store) -> None:
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    assert staged.notes == (
-        "flash-attn 2.8.3 was left out: flash-attn 2.8.3 has no provider here; --refresh tries again",
-    )

@@ -17,7 +17,7 @@ from provision.core.errors import FirstlightError, ModelError, StageError
 from provision.core.models.settings import Settings
 from provision.phases.plan.fit import shape_of
 from provision.phases.plan.fit.weights import counted
-from provision.phases.stage import download, hub_responses
+from provision.phases.stage import download, model_hub
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.model_hub import HubFile, model_key
@@ -158,7 +158,7 @@ def test_a_very_slow_large_file_is_abandoned(site: Site, store: Store, monkeypat
 @given(answer=st.dictionaries(st.sampled_from(["sha", "siblings", "safetensors", "x"]), JSON))
 def test_any_hub_listing_is_read_or_refused(answer: dict[str, Any]) -> None:
     try:
-        found = hub_responses.parse_revision(answer)
+        found = model_hub.parse_revision(answer)
     except ValueError:
         return
     assert len(found.files) == len(answer["siblings"])

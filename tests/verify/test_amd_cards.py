@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from verify.checks.devices import amd_clocks, amd_ecc, amd_links
+from verify.checks.devices.amd import evaluate_clocks, evaluate_ecc, evaluate_links
 from verify.host.views import amd_smi
 
 ROCM_6 = """[
@@ -18,20 +18,20 @@ ROCM_6 = """[
 
 
 def test_amd_smi_is_read_in_both_of_its_forms() -> None:
-    found = amd_smi.parse_errors(ROCM_6)
+    found = amd_smi.ERRORS.parse(ROCM_6)
     assert found == (amd_smi.EccErrors(0, 7, 0, 0), amd_smi.EccErrors(1, None, None, None))
-    assert amd_smi.parse_errors(f'{{"gpu_data": {ROCM_6}}}') == found
-    assert amd_smi.parse_errors('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.EccErrors(2, None, None, None),)
+    assert amd_smi.ERRORS.parse(f'{{"gpu_data": {ROCM_6}}}') == found
+    assert amd_smi.ERRORS.parse('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.EccErrors(2, None, None, None),)
     for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
         with pytest.raises(amd_smi.AmdSmiError):
-            amd_smi.parse_errors(broken)
+            amd_smi.ERRORS.parse(broken)
 
 
 def test_uncorrected_errors_of_amd_cards_fail() -> None:
-    assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
+    assert evaluate_ecc(amd_smi.ERRORS.parse(ROCM_6)).status == "ok"
+    assert evaluate_ecc([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
+    assert evaluate_ecc([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
+    assert evaluate_ecc([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
 
 METRICS = """[
@@ -48,16 +48,16 @@ METRICS = """[
 
 
 def test_reasons_for_slow_clocks_are_read_from_new_and_old_amd_cards() -> None:
-    found = amd_smi.parse_limits(METRICS)
-    assert [dict(card.active) for card in found] == [
+    found = amd_smi.METRICS.parse(METRICS)
+    assert [dict(card.throttling) for card in found] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},
         {"throttled": False},
         {"throttled": True},
         {},
     ]
-    assert amd_smi.parse_limits(f'{{"gpu_data": {METRICS}}}') == found
+    assert amd_smi.METRICS.parse(f'{{"gpu_data": {METRICS}}}') == found
     with pytest.raises(amd_smi.AmdSmiError):
-        amd_smi.parse_limits("{}")
+        amd_smi.METRICS.parse("{}")
 
 
 def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
@@ -70,28 +70,28 @@ def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
         {"gpu": 1, "temperature": {"edge": 41, "hotspot": "N/A"}, "power": {"average_socket_power": 90}},
         {"gpu": 2, "temperature": "N/A", "power": "N/A"},
     ]
-    found = amd_smi.parse_metrics(json.dumps(rows))
+    found = amd_smi.METRICS.parse(json.dumps(rows))
     assert [(card.gpu, card.temperature_c, card.power_w) for card in found] == [
         (0, 54, 142),
         (1, 41, 90),
         (2, None, None),
     ]
-    assert [dict(card.limits.active) for card in amd_smi.parse_metrics(METRICS)][:2] == [
+    assert [dict(card.throttling) for card in amd_smi.METRICS.parse(METRICS)][:2] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},
         {"throttled": False},
     ]
 
 
 def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
-    hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
+    hot = evaluate_clocks(amd_smi.METRICS.parse(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
         "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
-    assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
-    assert amd_clocks.evaluate([amd_smi.Limits(0, {"prochot": True})]).status == "fail"
-    assert amd_clocks.evaluate([amd_smi.Limits(0)]).status == "skip"
+    assert evaluate_clocks([amd_smi.Metrics(0, {"ppt": True, "prochot": False})]).status == "ok"
+    assert evaluate_clocks([amd_smi.Metrics(0, {"prochot": True})]).status == "fail"
+    assert evaluate_clocks([amd_smi.Metrics(0)]).status == "skip"
 
 
 def topology(*kinds: str) -> str:
@@ -112,12 +112,12 @@ def topology(*kinds: str) -> str:
 
 
 def test_a_pair_of_amd_cards_with_another_link_than_the_others_is_named() -> None:
-    whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
+    whole = evaluate_links(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "XGMI")))
     assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD GPUs are connected by xGMI")
-    odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
+    odd = evaluate_links(amd_smi.LINKS.parse(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
         "not connected by xGMI like the other GPUs: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
     )
-    assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
-    assert amd_links.evaluate(()).status == "skip"
+    assert evaluate_links(amd_smi.LINKS.parse(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
+    assert evaluate_links(()).status == "skip"

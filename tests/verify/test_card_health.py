@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify.checks.devices import clocks, driver, ecc, fabric, modes, nvlink, pcie
+from verify.checks.devices import driver, nvidia, pcie
 from verify.host import card_health
-from verify.host.views import kernel_driver, numa, nvml, pci
-from verify.host.views.nvml import NvmlError
-from verify.host.views.nvml_health import Fabric, Health, read_health
-from verify.host.views.pcie import Link, link
+from verify.host.cpu import nodes
+from verify.host.views import kernel_driver, nvml, pci
+from verify.host.views.nvml import Fabric, Health, NvmlError, read_health
+from verify.host.views.pci import Link, link
 from verify.records import CheckContext, CheckResult
 
 ONE = Health(
@@ -107,36 +107,54 @@ Evaluate = Callable[[Sequence[Health]], CheckResult]
 FAULTS: list[tuple[str, Evaluate, Health, str, str]] = [
     (
         "errors",
-        ecc.evaluate,
+        nvidia.evaluate_ecc,
         replace(ONE, uncorrected=(1, 3)),
         "fail",
         "1 uncorrected errors since the driver was loaded",
     ),
-    ("no spare row", ecc.evaluate, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
-    ("remap waits", ecc.evaluate, replace(ONE, remap_pending=True), "warn", "pending remapping"),
-    ("page waits", ecc.evaluate, replace(ONE, retirement_pending=True), "warn", "pending retirement"),
-    ("ECC off", ecc.evaluate, replace(ONE, ecc=(False, False)), "warn", "ECC is off, the default is on"),
-    ("ECC next", ecc.evaluate, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after the next reset"),
+    ("no spare row", nvidia.evaluate_ecc, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
+    ("remap waits", nvidia.evaluate_ecc, replace(ONE, remap_pending=True), "warn", "pending remapping"),
+    ("page waits", nvidia.evaluate_ecc, replace(ONE, retirement_pending=True), "warn", "pending retirement"),
+    ("ECC off", nvidia.evaluate_ecc, replace(ONE, ecc=(False, False)), "warn", "ECC is off, the default is on"),
+    ("ECC next", nvidia.evaluate_ecc, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after the next reset"),
     (
         "a link down",
-        nvlink.evaluate,
+        nvidia.evaluate_nvlink,
         replace(ONE, links=(True,) * 17 + (False,)),
         "fail",
         "17 of 18 NVLinks are up (down: 17)",
     ),
-    ("all links down", nvlink.evaluate, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
-    ("hot", clocks.evaluate, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
-    ("power brake", clocks.evaluate, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
-    ("warm", clocks.evaluate, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
-    ("capped", clocks.evaluate, replace(ONE, power_limit_w=500.0), "warn", "is limited to 500 W, the default is 700 W"),
-    ("prohibited", modes.evaluate, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
-    ("exclusive", modes.evaluate, replace(ONE, compute_mode=3), "warn", "exclusive process"),
-    ("MIG next", modes.evaluate, replace(ONE, mig=(False, True)), "warn", "MIG will be on after the next reset"),
-    ("fabric late", fabric.evaluate, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
-    ("fabric broken", fabric.evaluate, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
-    ("fabric slow", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 0b01)), "warn", "its bandwidth is degraded"),
-    ("routes", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 0b01_0000)), "fail", "its routes are unhealthy"),
-    ("partition", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
+    ("all links down", nvidia.evaluate_nvlink, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
+    ("hot", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
+    ("power brake", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
+    ("warm", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
+    (
+        "capped",
+        nvidia.evaluate_clocks,
+        replace(ONE, power_limit_w=500.0),
+        "warn",
+        "is limited to 500 W, the default is 700 W",
+    ),
+    ("prohibited", nvidia.evaluate_modes, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
+    ("exclusive", nvidia.evaluate_modes, replace(ONE, compute_mode=3), "warn", "exclusive process"),
+    ("MIG next", nvidia.evaluate_modes, replace(ONE, mig=(False, True)), "warn", "MIG will be on after the next reset"),
+    ("fabric late", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
+    ("fabric broken", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
+    (
+        "fabric slow",
+        nvidia.evaluate_fabric,
+        replace(ONE, fabric=Fabric(3, 0, 0b01)),
+        "warn",
+        "its bandwidth is degraded",
+    ),
+    (
+        "routes",
+        nvidia.evaluate_fabric,
+        replace(ONE, fabric=Fabric(3, 0, 0b01_0000)),
+        "fail",
+        "its routes are unhealthy",
+    ),
+    ("partition", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
 ]
 
 
@@ -150,26 +168,35 @@ def test_one_faulty_card_is_named_with_its_remedy(evaluate: Evaluate, ill: Healt
     assert outcome.remedy
 
 
-@pytest.mark.parametrize("evaluate", [ecc.evaluate, nvlink.evaluate, clocks.evaluate, modes.evaluate, fabric.evaluate])
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        nvidia.evaluate_ecc,
+        nvidia.evaluate_nvlink,
+        nvidia.evaluate_clocks,
+        nvidia.evaluate_modes,
+        nvidia.evaluate_fabric,
+    ],
+)
 def test_healthy_cards_and_cards_without_a_feature_are_ok(evaluate: Evaluate) -> None:
     assert evaluate([ONE, TWO]).status == "ok"
     assert evaluate([CONSUMER]).status in ("ok", "skip")
 
 
 def test_a_driver_without_clock_reasons_is_an_error() -> None:
-    assert clocks.evaluate([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
+    assert nvidia.evaluate_clocks([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
 
 
 def test_power_caps_under_load_and_persistence_mode_are_only_reported() -> None:
-    assert "power cap (software)" in clocks.evaluate([CONSUMER]).reason
-    lazy = modes.evaluate([replace(ONE, persistence=False)])
+    assert "power cap (software)" in nvidia.evaluate_clocks([CONSUMER]).reason
+    lazy = nvidia.evaluate_modes([replace(ONE, persistence=False)])
     assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
 
 
 def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() -> None:
     noisy = replace(ONE, link_errors={"replay": 0, "recovery": 0, "CRC of flits": 41})
-    assert nvlink.evaluate([noisy, TWO]).status == "ok"
-    outcome = nvlink.evaluate([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
+    assert nvidia.evaluate_nvlink([noisy, TWO]).status == "ok"
+    outcome = nvidia.evaluate_nvlink([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
     assert outcome.status == "warn"
     assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
 
@@ -177,8 +204,8 @@ def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() 
 def test_bridges_are_compared_between_equal_cards() -> None:
     bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
     half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
-    assert nvlink.evaluate([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
-    outcome = nvlink.evaluate([bridged, half])
+    assert nvidia.evaluate_nvlink([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
+    outcome = nvidia.evaluate_nvlink([bridged, half])
     assert (outcome.status, outcome.reason) == (
         "warn",
         "0000:02:00.0: 2 NVLinks are up, and 4 on an equal GPU (down: 2, 3)",
@@ -186,12 +213,12 @@ def test_bridges_are_compared_between_equal_cards() -> None:
 
 
 def test_a_single_card_needs_no_fabric() -> None:
-    assert fabric.evaluate([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
+    assert nvidia.evaluate_fabric([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
 
 
 def test_a_single_card_needs_no_links_but_inactive_links_are_a_fault() -> None:
-    assert nvlink.evaluate([replace(ONE, links=(False,) * 18)]).status == "skip"
-    assert nvlink.evaluate([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
+    assert nvidia.evaluate_nvlink([replace(ONE, links=(False,) * 18)]).status == "skip"
+    assert nvidia.evaluate_nvlink([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
 
 
 def test_cards_in_a_sandbox_without_the_bus_are_known_by_their_device_files(
@@ -304,10 +331,10 @@ def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str)
 
 
 def test_numa_nodes_are_read_from_the_kernels_lists(tmp_path: Path) -> None:
-    assert numa.nodes(tmp_path) == ()
+    assert nodes(tmp_path) == ()
     for number, cpus, memory in ((0, "0-3,8-11", 16384), (1, "4-7", 0), (2, "", 8192)):
         sysfs(tmp_path / f"node{number}", cpulist=cpus, meminfo=f"Node {number} MemTotal:       {memory} kB")
-    found = numa.nodes(tmp_path)
+    found = nodes(tmp_path)
     assert [(node.number, len(node.cpus), node.memory) for node in found] == [
         (0, 8, 16 << 20),
         (1, 4, 0),

@@ -13,7 +13,7 @@ import pytest
 from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
 from verify.runner.execution import Injection, run
 from verify.runner.registry import all_checks, select
-from verify.runner.report import render, render_times
+from verify.runner.report import render
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -196,24 +196,6 @@ def test_the_table_is_readable(snapshot: object) -> None:
     table = render({**document, "seconds": 1.5, "python": "3.12.1", "torch": "2.13.0+cpu"})
     assert table == snapshot
     assert max(map(len, table.splitlines())) <= 100
-
-
-def test_times_list_the_slowest_check_first() -> None:
-    took = {"kernels.ok": 0.25, "kernels.warn": 1.5, "frame.run": 0.0}
-    records = [{"id": id_, "device": "cpu", "host": "gpu-1", "seconds": seconds} for id_, seconds in took.items()]
-    rows = [
-        line.split() for line in render_times(records, {"kernels.ok": "quick", "kernels.warn": "full"}).splitlines()
-    ]
-    assert rows[1] == ["check", "device", "seconds", "level"]
-    assert rows[3:6] == [
-        ["kernels.warn", "cpu", "1.50", "full"],
-        ["kernels.ok", "cpu", "0.25", "quick"],
-        ["frame.run", "cpu", "0.00"],
-    ]
-    assert rows[7][0] == "1.8"
-    both = render_times([*records, {**records[0], "host": "gpu-2"}], {}).splitlines()
-    assert both[1].split()[-1] == "host"
-    assert {line.split()[-1] for line in both[3:7]} == {"gpu-1", "gpu-2"}
 
 
 def test_a_document_with_an_invalid_figure_is_valid_json() -> None:

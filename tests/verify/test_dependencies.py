@@ -161,7 +161,7 @@ def test_results_are_kept_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) ->
         time.sleep(600)
 
     monkeypatch.setattr(runner, "OVERHEAD_S", 1.0)
-    monkeypatch.setattr(runner, "_aggregate", hang)
+    monkeypatch.setattr(Check, "compare_devices", hang)
     document = run([stub("libraries.lock", deadline_s=1.0)], CheckContext())
     found = outcomes(document)
     assert found["libraries.lock", None] == "ok: done"

@@ -9,10 +9,10 @@ import pytest
 
 from tests.verify.nvml_stand_in import UUID, library
 from verify.checks.devices import cpu, gpus
+from verify.host import cpu as host_cpu
 from verify.host import devices as survey
-from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
-from verify.host.views import cpu as views_cpu
-from verify.host.views.cpu import cpu_flags
+from verify.host.cpu import cpu_flags
+from verify.host.views import Gpu, amd_smi, kernel_driver, nvml, pci, pci_address, torch_view
 from verify.records import CheckContext
 from verify.runner.child_processes import ChildResult
 
@@ -228,8 +228,8 @@ def test_the_flags_of_the_first_cpu_are_read() -> None:
 def test_int8_products_are_exact_for_all_weights_only_with_vnni(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], largest: int | None
 ) -> None:
-    monkeypatch.setattr(views_cpu, "own_flags", lambda: frozenset(flags))
-    assert views_cpu.largest_int8_weight() == largest
+    monkeypatch.setattr(host_cpu, "own_flags", lambda: frozenset(flags))
+    assert host_cpu.largest_int8_weight() == largest
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def node(nodes: Path, number: int, properties: str) -> None:
 
 
 def test_amdgpu_lists_its_gpus_and_not_the_processors(tmp_path: Path) -> None:
-    assert kfd.gpus(tmp_path / "absent") is None
+    assert kernel_driver.amd_gpus(tmp_path / "absent") is None
     node(tmp_path, 0, "cpu_cores_count 96\nsimd_count 0\nlocation_id 0\ndomain 0\n")
     node(tmp_path, 10, "simd_count 1216\nlocation_id 17152\ndomain 0\n")
     node(tmp_path, 2, "simd_count 1216\nlocation_id 6912\ndomain 0\n")
-    assert [gpu.pci for gpu in kfd.gpus(tmp_path) or ()] == list(ADDRESSES)
+    assert [gpu.pci for gpu in kernel_driver.amd_gpus(tmp_path) or ()] == list(ADDRESSES)
 
 
 AMD_SMI_LIST = """[
@@ -266,13 +266,13 @@ AMD_SMI_LIST = """[
 
 
 def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    cards = amd_smi.parse_gpus(AMD_SMI_LIST)
+    cards = amd_smi.GPUS.parse(AMD_SMI_LIST)
     assert [gpu.pci for gpu in cards] == list(ADDRESSES)
-    monkeypatch.setattr(amd_smi, "gpus", lambda: cards)
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: cards)
     for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
-        monkeypatch.setattr(kfd, "gpus", lambda found=driver: found)
+        monkeypatch.setattr(kernel_driver, "amd_gpus", lambda found=driver: found)
         views, parts = gpus.amd_views()
         outcome = gpus.evaluate({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
         assert (outcome.status, parts) == (seen, split), outcome
-    monkeypatch.setattr(amd_smi, "gpus", lambda: None)
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
     assert "amd-smi" not in gpus.amd_views()[0]

@@ -18,7 +18,7 @@ from verify.cli import main as cli
 from verify.host import metrics as host_metrics
 from verify.host.views import amd_smi, pci
 from verify.host.views.kernel_log import Line
-from verify.host.views.nvml_health import Fabric, Health
+from verify.host.views.nvml import Fabric, Health
 
 CARD = Health(
     "0000:1b:00.0",
@@ -80,7 +80,7 @@ def test_a_card_that_left_its_fabric_is_not_registered() -> None:
 
 
 def test_all_that_amd_smi_says_of_a_card_becomes_a_metric() -> None:
-    lines = lines_of(*host_metrics.amd_families(amd_smi.parse_errors(ROCM_6), amd_smi.parse_metrics(METRICS)))
+    lines = lines_of(*host_metrics.amd_families(amd_smi.ERRORS.parse(ROCM_6), amd_smi.METRICS.parse(METRICS)))
     for line in (
         'firstlight_card_power_watts{card="0"} 142.0',
         'firstlight_card_slowed{card="0",reason="socket_thermal",status="warn"} 1',

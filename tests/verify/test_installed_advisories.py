@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.verify.expected_advisories import expected_advisories
+from provision.phases.verify.expected_gpus import expected_advisories
 from verify.checks.installed import advisories
 from verify.checks.installed.advisories import CRITICAL, ID, OTHER, affects, evaluate, run
 from verify.host import metrics

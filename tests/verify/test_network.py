@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from verify.host.network.interfaces import ephemeral_ports, interfaces
-from verify.host.network.reachability import Listener, free_port, reach
+from verify.host.network import Listener, ephemeral_ports, free_port, interfaces, reach
 
 PORTS, HANDED_OUT = range(29610, 29650), range(40000, 40040)
 

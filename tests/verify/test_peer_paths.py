@@ -9,9 +9,9 @@ import pytest
 
 from tests.verify.nvml_stand_in import library
 from verify.checks.devices import peer_paths as peer_path_check
-from verify.host.views import Gpu, nvml, pci, peer_paths
-from verify.host.views.nvml_health import read_health
-from verify.host.views.peer_paths import PeerPath
+from verify.host.views import Gpu, nvml, pci
+from verify.host.views.nvml import read_health
+from verify.host.views.pci import PeerPath
 from verify.records import CheckContext
 
 
@@ -40,7 +40,7 @@ AER, ACS = 0x0001, 0x000D
     ],
 )
 def test_the_acs_of_a_bridge_is_read_as_far_as_permitted(written: bytes, redirected: bool | None) -> None:
-    assert peer_paths.redirects(written) is redirected
+    assert pci.redirects(written) is redirected
 
 
 def test_the_path_of_a_card_includes_all_bridges_above_it(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_path_of_a_card_includes_all_bridges_above_it(tmp_path: Path) -> Non
     bus.mkdir()
     for folder in (card, card.parent, card.parents[1]):
         (bus / folder.name).symlink_to(folder)
-    assert peer_paths.peer_path("0000:1b:00.0", bus) == PeerPath("0000:1b:00.0", "DMA-FQ", ("0000:15:01.0",))
+    assert pci.peer_path("0000:1b:00.0", bus) == PeerPath("0000:1b:00.0", "DMA-FQ", ("0000:15:01.0",))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)
     monkeypatch.setattr(nvml, "nvlinked", partial(nvml.nvlinked, made))
     monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
-    monkeypatch.setattr(peer_paths, "virtual", lambda: False)
-    monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
+    monkeypatch.setattr(pci, "virtual", lambda: False)
+    monkeypatch.setattr(pci, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
     outcome = peer_path_check.run(CheckContext())
     assert outcome.status == "warn"
     assert outcome.reason == "the IOMMU translates writes between GPUs on 4 of 4 GPUs (DMA-FQ)"

@@ -14,8 +14,7 @@ from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
 from verify.cli.main import _parser
 from verify.records import LEVELS, CheckContext
-from verify.runner.execution import run
-from verify.runner.faults import FAULTS
+from verify.runner.execution import FAULTS, run
 from verify.runner.registry import all_checks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -26,7 +26,7 @@ from provision.phases.verify.run_checks import time_limit_s, verify
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import STAYS_HERE, build_zipapp, zipapp
 from provision.phases.verify.tool_output import read
-from provision.report.checks_table import checks_table
+from provision.pipeline.operations import checks_table
 from tests.verify.localhost import LOCALHOST
 from verify.records import LEVELS, Level
 from verify.runner.registry import all_checks
@@ -63,7 +63,6 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
             "cabi/build.py",
             "doctor/text_classifier.py",
             "host/comparison.py",
-            "runner/time_limits.py",
         )
     } - set(names) == STAYS_HERE
     assert all((ROOT / path).is_file() for path in STAYS_HERE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from verify.host import devices
-from verify.host.views.pcie import Link
+from verify.host.views.pci import Link
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, Figure
 from verify.tables import table

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from verify.attention.reference import bottom_right, packed_attention
+from verify.attention.reference import attention, bottom_right
 from verify.inputs import normal
 from verify.records import Level
 
@@ -90,15 +91,23 @@ class Case:
 
     def exact(self, inputs: Inputs) -> Tensor:
         """Return the packed result of the reference in float64."""
-        slopes = self.slopes()
-        return packed_attention(
-            *inputs.parts,
-            *zip(*self.sequences, strict=True),
-            causal=self.causal,
-            window=self.window,
-            softcap=self.softcap,
-            slopes=None if slopes is None else slopes.to(inputs.query.device),
-        )
+        slopes, found = self.slopes(), []
+        for parts in self.split(inputs.parts):
+            corner = bottom_right(*(len(part) for part in parts[:2]))
+            result = attention(
+                *(part.transpose(0, 1)[None] for part in parts),
+                diagonal=corner if self.causal else None,
+                first=None if self.window is None else corner - self.window,
+                softcap=self.softcap,
+                slopes=None if slopes is None else slopes.to(inputs.query.device),
+            )
+            found.append(result[0].transpose(0, 1))
+        return torch.cat(found)
+
+    def split(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the query, key and value of each sequence."""
+        queries, keys = (list(lengths) for lengths in zip(*self.sequences, strict=True))
+        return zip(parts[0].split(queries), parts[1].split(keys), parts[2].split(keys), strict=True)
 
     def bias(self, queries: int, keys: int) -> Tensor | None:
         """Return what is added to the scores of one sequence, (heads, queries, keys); None for nothing."""
@@ -157,11 +166,9 @@ def plain(case: Case, inputs: Inputs) -> Tensor:
     8-bit inputs are computed in bfloat16, and the weights are rounded to 8 bits again, as kernels do.
     """
     coarse = inputs.query.dtype if inputs.query.element_size() == 1 else None
-    query, key, value = (part.bfloat16() if coarse else part for part in inputs.parts)
     groups = case.heads // case.key_heads
-    counts = [list(lengths) for lengths in zip(*case.sequences, strict=True)]
     parts = []
-    for one, two, three in zip(query.split(counts[0]), key.split(counts[1]), value.split(counts[1]), strict=True):
+    for one, two, three in case.split([part.bfloat16() if coarse else part for part in inputs.parts]):
         near, far = (part.repeat_interleave(groups, dim=1).transpose(0, 1) for part in (two, three))
         scores = (one.transpose(0, 1) * (1 / math.sqrt(case.dim))) @ near.transpose(1, 2)
         if case.softcap:

@@ -1,7 +1,5 @@
 """Check of one attention provider: its results, its gradients, and that its own kernel ran."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.providers import Provider, device_kind
+from verify.attention.providers import device_kind, flash_attn, sdpa, unified, vllm_cpu
 from verify.binaries.distributions import site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
@@ -22,7 +20,15 @@ from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.runner import preconditions
 from verify.tables import table
 
-Compute = Callable[[Case, Inputs], "Tensor"]
+Compute = Callable[[Case, Inputs], Tensor]
+
+PROVIDERS = {
+    provider.name: provider
+    for provider in (
+        *(sdpa.FLASH, sdpa.EFFICIENT, sdpa.CUDNN, sdpa.MATH, *flash_attn.PACKAGES, *flash_attn.VLLM),
+        *(flash_attn.AITER, unified.AITER, unified.TRITON, unified.ROCM, vllm_cpu.CPU),
+    )
+}
 
 NO_KERNEL = "No available kernel"
 """torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
@@ -72,9 +78,9 @@ def _left_to_driver(row: Mapping[str, Any], context: CheckContext, device: str) 
     return left_to_driver(row, context, codes, architecture(device)) if codes else None
 
 
-def run(provider: Provider, context: CheckContext) -> CheckResult:
-    """Check one provider on the device of a context."""
-    device = context.device or "cpu"
+def run(name: str, context: CheckContext) -> CheckResult:
+    """Check the provider of a table of data/attention.toml on the device of a context."""
+    provider, device = PROVIDERS[name], context.device or "cpu"
     kind = device_kind(device)
     missing = provider.missing(device) or _left_to_driver(provider.row, context, device)
     if missing and not context.faults:

@@ -1,7 +1,5 @@
 """Kernels for the attention of an upgraded model, in order of preference; the first one that supports a problem runs."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence

@@ -6,10 +6,7 @@ gradients of the reference come from torch's autograd, in float64 as well. The e
 `operators.exp` checks torch's own.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +20,12 @@ class Rule:
     Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal from the top left, see
     `bottom_right`) and if `keep`, which broadcasts to (batch, heads, queries, keys), is true. A score s becomes
     cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope per
-    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added. `scale` defaults to 1 / sqrt(dim).
+    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added.
     """
 
     diagonal: int | None = None
     first: int | None = None
     keep: Tensor | None = None
-    scale: float | None = None
     softcap: float = 0.0
     slopes: Tensor | None = None
     bias: Tensor | None = None
@@ -80,8 +76,8 @@ def attention(
 ) -> Tensor:
     """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
-    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). The other
-    arguments are those of `Rule`. A query that sees no key gives zeros.
+    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). `scale`
+    defaults to 1 / sqrt(dim). The other arguments are those of `Rule`. A query that sees no key gives zeros.
 
     Raises:
         ValueError: The number of query heads is not a multiple of the key heads.
@@ -96,63 +92,9 @@ def attention(
         keep = keep.expand(batch, heads, queries, keys)
     if bias is not None:
         bias = bias.double().expand(batch, heads, queries, keys)
-    rule = Rule(diagonal, first, keep, scale, softcap, slopes, bias)
+    rule = Rule(diagonal, first, keep, softcap, slopes, bias)
     tiles = [slice(top, min(top + block, queries)) for top in range(0, queries, block)]
     return torch.cat([_rows(scaled, key, value, rows=rows, rule=rule, block=block) for rows in tiles], dim=2)
-
-
-def packed_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_lengths: Sequence[int],
-    key_lengths: Sequence[int],
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    softcap: float = 0.0,
-    slopes: Tensor | None = None,
-    block: int = 128,
-) -> Tensor:
-    """Return attention of sequences with different lengths, packed in (tokens, heads, dim) tensors.
-
-    Args:
-        query: Queries of all sequences, (tokens, heads, dim).
-        key: Their keys.
-        value: Their values.
-        query_lengths: Queries per sequence.
-        key_lengths: Keys per sequence.
-        causal: Align a causal mask to the bottom right of each sequence.
-        window: Maximum number of keys before its own position that a query sees.
-        softcap: See `Rule`.
-        slopes: See `Rule`.
-        block: Size of a tile.
-
-    Returns:
-        The result, (tokens, heads, dim).
-
-    Raises:
-        ValueError: The lengths do not match the tensors.
-    """
-    if sum(query_lengths) != query.shape[0] or sum(key_lengths) != key.shape[0]:
-        raise ValueError(
-            f"lengths of {sum(query_lengths)} queries and {sum(key_lengths)} keys for {query.shape[0]} and {key.shape[0]}"
-        )
-    parts = []
-    for one, two, three in zip(
-        query.split(list(query_lengths)), key.split(list(key_lengths)), value.split(list(key_lengths)), strict=True
-    ):
-        corner = bottom_right(one.shape[0], two.shape[0])
-        result = attention(
-            *(part.transpose(0, 1)[None] for part in (one, two, three)),
-            diagonal=corner if causal else None,
-            first=None if window is None else corner - window,
-            softcap=softcap,
-            slopes=slopes,
-            block=block,
-        )
-        parts.append(result[0].transpose(0, 1))
-    return torch.cat(parts)
 
 
 def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule, block: int) -> Tensor:

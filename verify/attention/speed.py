@@ -1,9 +1,8 @@
-"""Times of attention: torch's flash path and its standard one on the same inputs, in the same precision, and the reference."""
+"""Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision."""
 
-from __future__ import annotations
-
+import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -13,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from verify.attention import reference
 from verify.host.devices import free_bytes
-from verify.inputs import compute_in_input_precision, normal
+from verify.inputs import compute_in_input_precision
 from verify.records import Level
 from verify.tables import table
 from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
@@ -32,6 +30,8 @@ SHARE = 0.25
 """Share of the free memory that one measurement may need."""
 GROWTH = 4
 """Twice the length takes four times the work."""
+PROFILES = 3
+"""torch's profiler may return no allocation of a short piece of work (seen once in three runs of the tests, torch 2.13.0): then it is done again."""
 
 Point = Sequence[int]
 """Batch, length, heads, head dimension."""
@@ -134,22 +134,33 @@ def sweep(device: str, level: Level) -> Iterator[SweepRow]:
         spent = time.perf_counter() - started
 
 
-def reference_blocks() -> tuple[dict[int, float], float]:
-    """Return the seconds of our float64 reference by block size, and the largest difference between two block sizes."""
-    rule = table("speed")["reference"]
-    batch, length, heads, dim = rule["point"]
-    parts = [normal(batch, heads, length, dim, seed=seed, dtype="float32") for seed in range(3)]
-    results: dict[int, Tensor] = {}
-
-    def compute(block: int, _: int) -> None:
-        results[block] = reference.attention(*parts, block=block)
-
-    seconds = {block: timed(partial(compute, block), "cpu", budget_s=SWEEP_BUDGET_S).median for block in rule["blocks"]}
-    first, *others = results.values()
-    return seconds, max(float((first - other).abs().max()) for other in others)
-
-
 def operations(point: Point) -> float:
     """Return the operations of a forward pass without mask: two products of length x length x dim per head, with additions."""
     batch, length, heads, dim = point
     return 4.0 * batch * heads * length * length * dim
+
+
+def peak(work: Callable[[], object], device: str) -> int:
+    """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
+    gc.collect()  # garbage of before, freed during the work, would count against what the work allocates
+    if device != "cpu":
+        work()  # allocations made once for all calls do not count
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        kept = work()
+        torch.cuda.synchronize(device)
+        del kept
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    for _ in range(PROFILES):
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
+            kept = work()
+        del kept
+        now = highest = 0
+        for event in profile.kineto_results.events():
+            if event.name() == "[memory]":
+                now += event.nbytes()
+                highest = max(highest, now)
+        if highest:
+            break
+    return int(highest)

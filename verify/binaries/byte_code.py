@@ -1,7 +1,5 @@
 """Byte code that was compiled when an environment was built, and its comparison with the source."""
 
-from __future__ import annotations
-
 import fcntl
 import importlib.util
 import marshal

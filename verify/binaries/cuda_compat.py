@@ -1,7 +1,5 @@
 """NVIDIA's forward compatibility libraries, for a Stack that uses them because the driver is too old."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

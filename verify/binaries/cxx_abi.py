@@ -1,7 +1,5 @@
 """Properties of an extension's C++ that mangled symbols show: torch's names, and the std::string ABI."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Distributions installed in this environment, and those that a lock pins."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """Reader of 64-bit little-endian ELF files that loads no code, so that a broken library does no harm."""
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Iterator

@@ -1,10 +1,8 @@
 """Size, times and inode of files whose content was verified; unchanged files are not read again soon."""
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from verify.files import write_atomically
@@ -49,15 +47,10 @@ def save(prefix: Path, home: Path, marks: FileStamps, file: str = FILE) -> None:
     write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))
 
 
-def mapped_files(home: Path, processes: Iterable[Path] | None = None) -> frozenset[str]:
-    """Return the files below a folder that running processes have mapped, as far as this user may see them.
-
-    Args:
-        home: The folder.
-        processes: Folders of /proc; by default those of all processes.
-    """
+def mapped_files(home: Path) -> frozenset[str]:
+    """Return the files below a folder that running processes have mapped, as far as this user may see them."""
     found: set[str] = set()
-    for process in processes if processes is not None else Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
             text = (process / "maps").read_text(errors="surrogateescape")
         except OSError:  # the process ended, or belongs to another user

@@ -3,8 +3,6 @@
 Codes are written as in the catalog: `90` native code for 9.0, `90a` for 9.0 only, `100f` for its family, `p90` PTX; `gfx942` for AMD.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator

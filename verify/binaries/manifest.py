@@ -1,7 +1,5 @@
 """Expected content of an environment's files, from the manifest of its build or from its wheels' RECORDs."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import hashlib

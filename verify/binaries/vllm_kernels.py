@@ -1,7 +1,5 @@
 """Files of vLLM's kernels, found without importing vLLM, which takes seconds."""
 
-from __future__ import annotations
-
 import importlib.machinery
 import importlib.util
 from pathlib import Path

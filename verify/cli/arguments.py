@@ -1,7 +1,5 @@
 """Argument parser whose usage errors exit with 64, because 2 means that a check failed."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import NoReturn

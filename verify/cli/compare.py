@@ -1,7 +1,5 @@
 """Command `verify compare --backend A --backend B`: measure the service with two choices."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

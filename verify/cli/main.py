@@ -1,7 +1,5 @@
 """Command line: data on stdout, everything else on stderr, exit code from the worst check."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -32,8 +30,7 @@ from verify.records import (
     worst_status,
 )
 from verify.runner.dependencies import with_dependencies
-from verify.runner.execution import Injection, run
-from verify.runner.faults import FAULTS
+from verify.runner.execution import FAULTS, Injection, run
 from verify.runner.junit import junit
 from verify.runner.last_run import (
     failed_levels,
@@ -44,7 +41,7 @@ from verify.runner.last_run import (
     runs_by_level,
 )
 from verify.runner.registry import all_checks, select
-from verify.runner.report import render, render_list, render_times
+from verify.runner.report import render, render_list
 from verify.serving import service as own_service
 from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
@@ -87,8 +84,7 @@ def main(arguments: list[str]) -> int:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
     # Print before writing: if a file cannot be written, the results must not be lost.
-    times = render_times(document["checks"], {check.id: check.level for check in checks}) if options.times else ""
-    sys.stdout.write(text if options.json else render(document) + times)
+    sys.stdout.write(text if options.json else render(document))
     sys.stdout.flush()
     kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
     return EXIT_CODES[document["status"] if all(kept) else "error"]
@@ -126,11 +122,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--list", action="store_true", help="list the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
-    parser.add_argument(
-        "--times",
-        action="store_true",
-        help="print the seconds of each check after the results, slowest first (--json has them)",
-    )
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file, atomically")
     parser.add_argument(
         "--progress", metavar="FILE", type=Path, help="keep the number and name of the running check in this file"
@@ -141,9 +132,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
     parser.add_argument(
-        "--expect",
-        metavar="FILE",
-        help="JSON with the planned `stack` and the expected `gpus`; - reads stdin",
+        "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
     parser.add_argument(
@@ -165,10 +154,7 @@ def _parser() -> Parser:
 
 
 def _checked(
-    checks: list[Check],
-    context: CheckContext,
-    injections: list[Injection],
-    options: argparse.Namespace,
+    checks: list[Check], context: CheckContext, injections: list[Injection], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Run the checks and return the document; with --drain it has a record of the stopped service.
 

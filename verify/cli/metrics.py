@@ -1,7 +1,5 @@
 """Command `verify metrics`: the metrics of this host for Prometheus, as text or in a file for its node exporter."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

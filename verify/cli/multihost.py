@@ -4,8 +4,6 @@ It first describes itself, then answers the requests `reach` (connect to other h
 one of two processes), and ends on `quit` or at the end of its input.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import secrets
@@ -16,8 +14,7 @@ from typing import Any
 
 from verify.binaries import cuda_compat
 from verify.cli.arguments import Parser
-from verify.host.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
-from verify.host.network.reachability import Listener, free_port, reach
+from verify.host.network import Listener, ephemeral_ports, free_port, interfaces, own_name_leads_to, reach
 from verify.host.views import torch_view
 from verify.runner.child_processes import run_one
 from verify.tables import table
@@ -87,7 +84,7 @@ class MultihostWorker:
         asked = {name: request[name] for name in ("rank", "interface", "address", "port", "backend")}
 
         def trial() -> dict[str, Any]:
-            run_trial = resolve_name("verify.host.network.allreduce_trial:run_trial")  # it imports torch
+            run_trial = resolve_name("verify.host.allreduce_trial:run_trial")  # it imports torch
             found: dict[str, Any] = run_trial(**asked, faults=frozenset(request["faults"]))
             return found
 

@@ -1,7 +1,5 @@
 """Command `verify soak --minutes N`: light load and kernels in rounds; growing memory and errors are failures."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

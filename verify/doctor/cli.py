@@ -1,7 +1,5 @@
 """The command `doctor FILE...`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.doctor import render
-from verify.doctor.cause import CatalogError
+from verify.doctor.catalog import CatalogError
 from verify.doctor.engine import Diagnosis, doctor
 from verify.doctor.text_decoding import open_log
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from verify.doctor.catalog import load_causes
-from verify.doctor.cause import Cause, Role, Signature
-from verify.doctor.fact_rules import merge_facts
+from verify.doctor.catalog import Cause, Role, Signature, load_causes
+from verify.doctor.facts import extract_facts, fact_patterns, merge_facts
 from verify.doctor.failure_detection import Assessment, assess, is_unrelated
 from verify.doctor.own_output import strip_own_output
+from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
 from verify.doctor.scoring import (
     GUESS_BYTES,
@@ -24,9 +24,7 @@ from verify.doctor.scoring import (
     collect_evidence,
     rank,
 )
-from verify.doctor.search_patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines
-from verify.doctor.text_facts import extract_facts, fact_patterns
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -48,8 +46,6 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     look_next: tuple[str, ...]
     """Where to look for the cause, if there is no finding."""
-    facts: Mapping[str, Any]
-    """The facts given, and those in the text."""
 
 
 class Doctor:
@@ -67,15 +63,18 @@ class Doctor:
         """
         self.causes = tuple(causes)
         self._load_classifier = load_classifier
-        self._fact_patterns = fact_patterns()
-        self._consequences = [(entry["pattern"], entry["next"]) for entry in table("log_consequences")["consequence"]]
-        patterns = [*self._fact_patterns, *(SearchPattern(pattern, limit=1) for pattern, _ in self._consequences)]
+        self._consequences = table("log_consequences")["consequence"]
+        patterns = [*(SearchPattern(row["pattern"], limit=1) for row in self._consequences), *fact_patterns()]
+        self._of_facts = slice(len(self._consequences), len(patterns))
+        self._of_cause: dict[str, slice] = {}
+        """Where the patterns of facts and of each cause are in the index."""
         self.signatures: dict[int, tuple[Cause, Signature]] = {}
         """The signatures by the number of their pattern in the index."""
         for cause in self.causes:
-            self.signatures |= {len(patterns) + number: (cause, each) for number, each in enumerate(cause.signatures)}
-            patterns += [SearchPattern(signature.pattern, signature.near) for signature in cause.signatures]
-            patterns += [SearchPattern(counter.pattern, counter.near) for counter in cause.counters]
+            begin = len(patterns)
+            self.signatures |= {begin + number: (cause, each) for number, each in enumerate(cause.signatures)}
+            patterns += [SearchPattern(each.pattern, each.near) for each in (*cause.signatures, *cause.counters)]
+            self._of_cause[cause.id] = slice(begin, len(patterns))
         self.index = PatternIndex(patterns)
 
     def diagnose(
@@ -112,27 +111,22 @@ class Doctor:
         """
         hits = [[hit for lines in same for hit in lines] for same in zip(*(found.hits for found in scans), strict=True)]
         hits = hits or [[] for _ in self.index.patterns]
-        begin = len(self._fact_patterns)
-        known = merge_facts(facts or {}, extract_facts(hits[:begin]))
-        consequences = hits[begin : begin + len(self._consequences)]
-        begin += len(self._consequences)
+        known = merge_facts(facts or {}, extract_facts(hits[self._of_facts]))
         size = sum(found.size for found in scans)
         texts = [_sample_lines(found, self.signatures) for found in scans]
         assessments = [assess(lines, self._sure_lines(found)) for found, lines in zip(scans, texts, strict=True)]
         if not any(each.failed for each in assessments):
-            return Diagnosis((), (NOTHING_FAILED, NO_KNOWN_CAUSE) if size else self._advice((), size), known)
+            return Diagnosis((), (NOTHING_FAILED, NO_KNOWN_CAUSE) if size else self._advice((), size))
         unrelated = all(is_unrelated(lines) for lines in texts)
         info_role = _info_role(assessments)
         candidates = []
         for cause in self.causes:
-            end = begin + len(cause.signatures) + len(cause.counters)
-            evidence = collect_evidence(cause, hits[begin:end], known, info_role=info_role)
+            evidence = collect_evidence(cause, hits[self._of_cause[cause.id]], known, info_role=info_role)
             candidates += [evidence] if evidence and (not unrelated or evidence.holds_for_any_program) else []
-            begin = end
         findings = rank(candidates)
         if guess and not unrelated and not any(each.is_log for each in assessments):
             findings = self._with_guess(findings, scans, self._contradicted(hits))
-        return Diagnosis(findings, () if findings else self._advice(consequences, size), known)
+        return Diagnosis(findings, () if findings else self._advice(hits, size))
 
     def _sure_lines(self, found: ScanResult) -> list[str]:
         """Return the lines that make a cause sure by themselves."""
@@ -141,12 +135,8 @@ class Doctor:
 
     def _contradicted(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
         """Return the causes with a counter that matches."""
-        begin, found = len(self._fact_patterns) + len(self._consequences), set()
-        for cause in self.causes:
-            counters = begin + len(cause.signatures)
-            begin = counters + len(cause.counters)
-            found |= {cause.id} if any(hits[counters:begin]) else set()
-        return frozenset(found)
+        own = ((cause, hits[self._of_cause[cause.id]]) for cause in self.causes)
+        return frozenset(cause.id for cause, lines in own if any(lines[len(cause.signatures) :]))
 
     def _with_guess(
         self, findings: tuple[Finding, ...], scans: Sequence[ScanResult], contradicted: Container[str]
@@ -170,21 +160,20 @@ class Doctor:
         cause = next(cause for cause in self.causes if cause.id == guess.cause)
         known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
         evidence = Evidence(cause, (*known, SignatureMatch(signature, hits)), (), ())
-        first = Finding(evidence, guess.confidence, GUESSED, is_guess=True)
+        first = Finding(evidence, guess.confidence, GUESSED)
         return (first, *(finding for finding in findings if finding.cause is not cause))
 
     def _is_consequence(self, line: str) -> bool:
         """Return whether a line follows from any cause, so that its words suggest none."""
-        begin = len(self._fact_patterns)
-        patterns = self.index.patterns[begin : begin + len(self._consequences)]
+        patterns = self.index.patterns[: len(self._consequences)]
         return any(pattern.expression.search(line[:LINE_BYTES]) for pattern in patterns)
 
-    def _advice(self, consequences: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
+    def _advice(self, hits: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
         if not size:
             return (EMPTY, NO_KNOWN_CAUSE)
         found = [
-            f"line {lines[0].line} of {lines[0].file}: {lines[0].text.strip()[:80]}\n{advice}"
-            for (_, advice), lines in zip(self._consequences, consequences, strict=True)
+            f"line {lines[0].line} of {lines[0].file}: {lines[0].text.strip()[:80]}\n{row['next']}"
+            for row, lines in zip(self._consequences, hits, strict=False)
             if lines
         ]
         return tuple(found) or (NO_KNOWN_CAUSE,)

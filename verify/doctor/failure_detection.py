@@ -10,8 +10,6 @@ Each line has a severity. A text reports a failure when
 The patterns are in `verify/data/log_severity.toml`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Recognition of Firstlight's own output in a log: a plan and a summary name causes, but are no sign of one."""
 
-from __future__ import annotations
-
 import io
 import re
 

@@ -1,15 +1,21 @@
-"""Required literals of regular expressions: text that every matching line contains, and that is found far faster.
+"""Patterns that a text is searched for, and the index that finds the few lines which each of them must see.
+
+The index holds required literals: text that every matching line contains, and that is found far faster than an expression matches.
 
 A pattern has groups of literals; every matching line contains at least one of each group. Literals are lower case and
 contain no character that a log's format may escape.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
+
+from verify.doctor.catalog import CatalogError
 
 try:
     _parser: Any = import_module("re._parser")
@@ -20,8 +26,6 @@ MIN_LENGTH, MIN_WORDLESS = 2, 3
 """Minimum length of a literal with a word of two letters or more in it, and of one without: shorter text is in every log."""
 MAX_ALTERNATIVES = 48
 MAX_GROUPS = 4
-MAX_SPELLINGS = 12
-"""Of one literal: `sm_1[02]0` has two."""
 COMMON_WORDS = frozenset(
     (
         *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info"),
@@ -40,6 +44,17 @@ _LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
 """Maximum number of repeats, by the atom that is repeated."""
 OTHER_LIMIT = 200
 _WORD = re.compile("[a-z_]{2,}")
+Groups = tuple[tuple[bytes, ...], ...]
+"""The literals that a matching line contains: one of each group (`required_literals`)."""
+DIGITS = b"0123456789"
+MIN_WITHOUT_DIGITS = 2
+"""Minimum length of a literal once its digits are removed."""
+_HEX = b"abcdef"
+_IN_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
+"""Text that is in most hexadecimal identifiers once their digits are removed."""
+_WORD_BYTES = bytes(code if chr(code) in "_abcdefghijklmnopqrstuvwxyz" else 32 for code in range(256))
+EVERY_LINE: Groups = ((b"",),)
+"""The groups of a pattern without literals: it is matched against every line, which is slow."""
 
 
 def required_literals(pattern: str) -> tuple[tuple[str, ...], ...]:
@@ -72,63 +87,34 @@ def depends_on_digits(pattern: str) -> bool:
 def _groups(parsed: Iterable[Any]) -> list[frozenset[str]]:
     """Return the groups of a sequence; a match contains a literal of each."""
     groups: list[frozenset[str]] = []
-    run = [""]
+    run = ""
+    for name, value in _flat(parsed):
+        if name == "LITERAL" and value < 128:  # the case of other letters is not folded alike
+            run += chr(value)
+        else:
+            groups += [*_piece(run), *_nested(name, value)]
+            run = ""
+    return groups + _piece(run)
+
+
+def _flat(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a sequence and of the groups in it that occur once."""
     for operation, value in parsed:
-        name = str(operation)
-        texts, whole = _beginnings(name, value)
-        if texts and len(run) * len(texts) <= MAX_SPELLINGS:
-            run = [text + more for text in run for more in texts]
-            if whole:
-                continue
-        groups += _pieces(run)
-        run = [""]
-        groups += _nested(name, value)
-    return groups + _pieces(run)
+        if str(operation) == "SUBPATTERN":
+            yield from _flat(value[3])
+        else:
+            yield str(operation), value
 
 
-def _pieces(run: list[str]) -> list[frozenset[str]]:
-    """Return the longest useful piece of each spelling as one group; no group when a spelling has none."""
-    found = [[piece for piece in _PIECE.findall(text.lower()) if _is_useful(piece)] for text in run]
-    return [frozenset(max(pieces, key=len) for pieces in found)] if all(found) else []
-
-
-def _beginnings(name: str, value: Any) -> tuple[list[str], bool]:
-    """Return the literals that a part of a pattern can begin with, and whether they are the whole part."""
-    if name == "LITERAL":
-        return [chr(value) if value < 128 else "\n"], True  # the case of other letters is not folded alike
-    if name == "IN" and all(str(kind) == "LITERAL" for kind, _ in value):
-        return [chr(item) if item < 128 else "\n" for _, item in value], True
-    if name == "SUBPATTERN":
-        return _sequence(value[3])
-    if name in ("MAX_REPEAT", "MIN_REPEAT") and tuple(value[:2]) == (0, 1):
-        texts, whole = _sequence(value[2])
-        return (["", *texts], True) if whole else ([], False)
-    if name == "BRANCH":
-        branches = [_sequence(branch) for branch in value[1]]
-        texts = [text for texts, _ in branches for text in texts]
-        known = all(texts and all(texts) for texts, _ in branches)
-        return (texts, all(whole for _, whole in branches)) if known else ([], False)
-    return [], False
-
-
-def _sequence(parsed: Iterable[Any]) -> tuple[list[str], bool]:
-    run = [""]
-    for operation, value in parsed:
-        texts, whole = _beginnings(str(operation), value)
-        if not texts or len(run) * len(texts) > MAX_SPELLINGS:
-            return run, False
-        run = [text + more for text in run for more in texts]
-        if not whole:
-            return run, False
-    return run, True
+def _piece(run: str) -> list[frozenset[str]]:
+    """Return the longest useful piece of a text as a group; no group when there is none."""
+    pieces = [piece for piece in _PIECE.findall(run.lower()) if _is_useful(piece)]
+    return [frozenset({max(pieces, key=len)})] if pieces else []
 
 
 def _nested(name: str, value: Any) -> list[frozenset[str]]:
-    if name in ("SUBPATTERN", "MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        optional = name != "SUBPATTERN" and value[0] == 0
-        return [] if optional else _groups(value[-1])
-    if name == "ATOMIC_GROUP":
-        return _groups(value)
+    if name in ("MAX_REPEAT", "MIN_REPEAT"):
+        return _groups(value[-1]) if value[0] else []
     if name == "ASSERT":
         return _groups(value[1])
     if name == "BRANCH":
@@ -158,3 +144,102 @@ def _selectivity(text: str) -> int:
     if len(bare) < 3:
         return len(bare) - 10
     return len(text) + max(map(len, _WORD.findall(text)), default=0)
+
+
+@dataclass(frozen=True)
+class SearchPattern:
+    """An expression to search for; the scanner stops after `limit` hits."""
+
+    pattern: str
+    near: str | None = None
+    limit: int = 3
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Return the compiled expression, with bounded repeats."""
+        return re.compile(bound_repeats(self.pattern))
+
+    @cached_property
+    def near_expression(self) -> re.Pattern[str] | None:
+        """Return the compiled expression of a nearby line."""
+        return re.compile(bound_repeats(self.near)) if self.near else None
+
+    @cached_property
+    def near_groups(self) -> tuple[tuple[bytes, ...], ...]:
+        """Return the literals of a nearby line."""
+        return tuple(tuple(text.encode() for text in group) for group in required_literals(self.near or ""))
+
+
+class PatternIndex:
+    """Patterns, and an index of the literals that their lines contain, for any number of texts. Raises CatalogError.
+
+    The index has literals without digits, because lines that differ in numbers alone are looked up once.
+    """
+
+    def __init__(self, patterns: Iterable[SearchPattern]) -> None:
+        self.patterns = tuple(patterns)
+        self.groups = tuple(map(self.groups_of, self.patterns))
+        self.digits = frozenset(n for n, pattern in enumerate(self.patterns) if depends_on_digits(pattern.pattern))
+        """Patterns that see every line of a kind."""
+        self._by_literal: dict[bytes, list[int]] = {}
+        unindexed = []
+        for number, groups in enumerate(self.groups):
+            usable = [group for group in map(_without_digits, groups) if group]
+            for text in usable[0] if usable else ():
+                self._by_literal.setdefault(text, []).append(number)
+            if not usable:
+                unindexed.append(number)
+        self.unindexed = frozenset(unindexed)
+        """Patterns whose literals are digits."""
+        self._words = {text: [word for word in _words(text) if len(word) > 1] for text in self._by_literal}
+        self._selective_words = {word for words in self._words.values() for word in words if word.strip(_HEX)}
+
+    @staticmethod
+    def groups_of(pattern: SearchPattern) -> Groups:
+        """Return the groups of literals of a pattern, `EVERY_LINE` if it has none."""
+        try:
+            required_literals(pattern.near or "")
+            groups = required_literals(pattern.pattern)
+        except re.error as error:
+            raise CatalogError(f"`{error.pattern!s}` is not a regular expression: {error.msg}") from None
+        return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
+
+    def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
+        """Return the patterns that may match each line of a kind; the lines are in lower case.
+
+        Most literals are excluded for all lines at once: a word of theirs is in none.
+        """
+        text = b"\n".join(lines).translate(None, DIGITS)
+        starts = [0, *accumulate(len(line.translate(None, DIGITS)) + 1 for line in lines)]
+        # Words of hexadecimal letters may be a part of any identifier.
+        words = b" ".join(word for word in set(_words(text)) if word.strip(_HEX))
+        absent = {word for word in self._selective_words if word not in words}
+        found = [{*self.unindexed} for _ in lines]
+        for literal, numbers in self._by_literal.items():
+            position = text.find(literal) if absent.isdisjoint(self._words[literal]) else -1
+            while position >= 0:
+                line = bisect_right(starts, position) - 1
+                found[line].update(numbers)
+                position = text.find(literal, starts[line + 1])
+        return [sorted(numbers) for numbers in found]
+
+    def fits(self, number: int, line: bytes) -> bool:
+        """Return whether a line in lower case contains a literal of each group of a pattern."""
+        for group in self.groups[number]:
+            for text in group:
+                if text in line:
+                    break
+            else:
+                return False
+        return True
+
+
+def _words(text: bytes) -> list[bytes]:
+    return text.translate(_WORD_BYTES).split()
+
+
+def _without_digits(group: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the literals of a group without their digits; none if one of them is in most lines then."""
+    shortened = tuple(dict.fromkeys(text.translate(None, DIGITS) for text in group))
+    is_usable = all(len(text) >= MIN_WITHOUT_DIGITS and not _IN_IDENTIFIERS.fullmatch(text) for text in shortened)
+    return shortened if is_usable else ()

@@ -1,7 +1,5 @@
 """A diagnosis as plain text, at most 100 columns wide, and as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,7 +89,7 @@ def _finding_lines(number: int, finding: Finding, name: str) -> Iterator[str]:
     for rule in finding.evidence.facts:
         yield from wrapped("   fact   ", f"{rule.path}: {rule.why}")
     for against in finding.evidence.against:
-        yield from wrapped("   but    ", f"line {against.hits[0].line}: {against.counter.why}")
+        yield from wrapped("   but    ", f"line {against.hits[0].line}: {against.signature.why}")
     yield from wrapped("   why    ", cause.explanation.strip())
     yield from wrapped("   rank   ", finding.why)
     for step, fix in enumerate(cause.fixes, 1):

@@ -5,14 +5,12 @@ differ in numbers alone, which are of one kind, most patterns see the first. Wit
 a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from verify.doctor.search_patterns import PatternIndex, SearchPattern
+from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import (
     BLOCK_BYTES,
     JSON_BYTES,
@@ -56,7 +54,6 @@ class ScanResult:
     """The hits in one text by pattern, and what is known about the text."""
 
     hits: list[list[Hit]]
-    lines: int = 0
     size: int = 0
     name: str = ""
     start: bytes = b""
@@ -104,13 +101,12 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         keep = _context_start(buffer, end)
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
-    found.lines = number - 1 + buffer.count(b"\n") + (not buffer.endswith(b"\n") and bool(buffer))
     return found
 
 
-def scan_text(text: str, index: PatternIndex, *, name: str, source: int = 0) -> ScanResult:
+def scan_text(text: str, index: PatternIndex, *, name: str) -> ScanResult:
     """Search a string for all patterns of an index, see `scan`."""
-    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name, source=source)
+    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Confidence and order of causes, from the lines that matched. The same hits and facts give the same findings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from verify.doctor.cause import SYMPTOM_WEIGHT, Cause, Counter, FactRule, Role, Signature
-from verify.doctor.fact_rules import holds
+from verify.doctor.catalog import SYMPTOM_WEIGHT, Cause, FactRule, Role, Signature
+from verify.doctor.facts import holds
 from verify.doctor.failure_detection import Severity, severity_of
 from verify.doctor.scanner import Hit
 
@@ -34,17 +32,9 @@ EQUAL = 0.005
 
 @dataclass(frozen=True)
 class SignatureMatch:
-    """A signature and the lines that match it."""
+    """A signature, or a counter, and the lines that match it."""
 
     signature: Signature
-    hits: tuple[Hit, ...]
-
-
-@dataclass(frozen=True)
-class CounterMatch:
-    """A counter and the lines that match it."""
-
-    counter: Counter
     hits: tuple[Hit, ...]
 
 
@@ -54,7 +44,7 @@ class Evidence:
 
     cause: Cause
     matches: tuple[SignatureMatch, ...]
-    against: tuple[CounterMatch, ...]
+    against: tuple[SignatureMatch, ...]
     facts: tuple[FactRule, ...]
 
     @property
@@ -69,7 +59,7 @@ class Evidence:
         for rule in self.facts:
             confidence = _apply_effect(confidence, rule.effect)
         for against in self.against:
-            confidence *= 1 - against.counter.weight
+            confidence *= 1 - against.signature.weight
         return min(confidence, MAX_CONFIDENCE)
 
     @property
@@ -98,8 +88,6 @@ class Finding:
     evidence: Evidence
     confidence: float
     why: str
-    is_guess: bool = False
-    """Only the text classifier suggests it."""
 
     @property
     def cause(self) -> Cause:
@@ -135,7 +123,7 @@ def collect_evidence(
     if not matches or (info_role is None and all(_is_info(hit) for match in matches for hit in match.hits)):
         return None
     against = tuple(
-        CounterMatch(counter, tuple(lines))
+        SignatureMatch(counter, tuple(lines))
         for counter, lines in zip(cause.counters, hits[split:], strict=True)
         if lines
     )
@@ -222,7 +210,9 @@ def _rank_reason(one: Evidence, other: Evidence, final: Mapping[str, float]) -> 
         return f"it appears first, on line {begin.line}, the other on line {later.line}"
     if final[one.cause.id] - final[other.cause.id] < EQUAL:
         return "equally likely, but its line comes first"
-    doubts = [against.counter.why for against in other.against] + [rule.why for rule in other.facts if rule.effect < 0]
+    doubts = [against.signature.why for against in other.against] + [
+        rule.why for rule in other.facts if rule.effect < 0
+    ]
     if doubts:
         return f"evidence against the other: {doubts[0]}"
     strongest, weaker = _highest_weight(one), _highest_weight(other)

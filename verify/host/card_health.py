@@ -1,12 +1,11 @@
 """Helpers of the checks of card health: which cards to check, and one result for all observations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from verify.host.views import pci
-from verify.host.views.nvml_health import Health, read_health
+from verify.host.views.amd_smi import Query
+from verify.host.views.nvml import Health, read_health
 from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Status
 
 Card = TypeVar("Card")
@@ -23,44 +22,47 @@ class Observation(NamedTuple):
     remedy: str | None = None
 
 
-def check_nvidia_cards(
-    context: CheckContext, sick: Callable[[Health], Health], evaluate: Callable[[Sequence[Health]], CheckResult]
-) -> CheckResult:
-    """Evaluate the NVIDIA cards of this host; skip if there are none to use.
+def nvidia_check(
+    evaluate: Callable[[Sequence[Health]], CheckResult], **sick: Any
+) -> Callable[[CheckContext], CheckResult]:
+    """Return the function of a check that evaluates the NVIDIA cards of this host, and is skipped without cards to use.
 
     Args:
-        context: The context of the check.
-        sick: Turns a healthy card into one with a problem; the fault `sick-gpu` adds this card.
         evaluate: Returns the result for all cards.
+        sick: What is wrong with the card that the fault `sick-gpu` adds.
     """
-    if "sick-gpu" in context.faults:
-        here = read_health() if pci.present("nvidia") else ()
-        return evaluate([*here, sick(Health(INJECTED, "an injected GPU"))])
-    return skip_without_cards(context) or evaluate(read_health())
+
+    def run(context: CheckContext) -> CheckResult:
+        if "sick-gpu" in context.faults:
+            here = read_health() if pci.present("nvidia") else ()
+            return evaluate([*here, Health(**{"pci": INJECTED, "name": "an injected GPU", **sick})])
+        return skip_without_cards(context) or evaluate(read_health())
+
+    return run
 
 
-def check_amd_cards(
-    context: CheckContext,
-    look: Callable[[], tuple[Card, ...] | None],
-    evaluate: Callable[[Sequence[Card]], CheckResult],
-    sick: Sequence[Card],
-) -> CheckResult:
-    """Evaluate what amd-smi reports about the AMD cards of this host; skip without cards or amd-smi.
+def amd_check(
+    query: Query[Card], evaluate: Callable[[Sequence[Card]], CheckResult], *sick: Card
+) -> Callable[[CheckContext], CheckResult]:
+    """Return the function of a check that evaluates what amd-smi reports, and is skipped without AMD cards or amd-smi.
 
     Args:
-        context: The context of the check.
-        look: Calls amd-smi; returns None if it is not installed.
+        query: What amd-smi is asked.
         evaluate: Returns the result for all cards.
         sick: Report that the fault `sick-gpu` puts in place of the real one.
     """
-    if "sick-gpu" in context.faults:
-        return evaluate(sick)
-    if skipped := skip_without_cards(context, "amd"):
-        return skipped
-    found = look()
-    if found is None:
-        return CheckResult("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
-    return evaluate(found)
+
+    def run(context: CheckContext) -> CheckResult:
+        if "sick-gpu" in context.faults:
+            return evaluate(sick)
+        if skipped := skip_without_cards(context, "amd"):
+            return skipped
+        found = query.ask()
+        if found is None:
+            return CheckResult("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
+        return evaluate(found)
+
+    return run
 
 
 def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckResult | None:

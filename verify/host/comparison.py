@@ -1,7 +1,5 @@
 """Comparison of the hosts of a fleet: which of them differs from the others."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,14 +27,8 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _combined(documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for check in all_checks():
-        answers = {
-            f"{document['host']} {record['device']}": record
-            for document in documents
-            for record in document["checks"]
-            if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
-        }
-        outcome = check.aggregate(answers) if check.aggregate and len(answers) > 1 else None
-        if outcome:
+        named = ((f"{one['host']} {record['device']}", record) for one in documents for record in one["checks"])
+        if outcome := check.compare_devices(named):
             yield as_record(check.id, None, None, outcome, 0.0)
 
 

@@ -1,7 +1,5 @@
 """Devices that torch computes on, listed without touching one in this process."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

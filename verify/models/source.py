@@ -1,7 +1,5 @@
 """The source of a user's module with its attention upgraded: text in, text out, and the model that the new text builds."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import types

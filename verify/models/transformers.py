@@ -1,7 +1,5 @@
 """Models of transformers: a name in their configuration chooses the function that computes the attention of every layer."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping

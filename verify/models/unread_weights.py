@@ -3,8 +3,6 @@
 torch.nn.MultiheadAttention returns attention weights by default, and flash kernels cannot. Many models discard them: `output, _ = attention(x, x, x)`.
 """
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable

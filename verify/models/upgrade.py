@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
 from verify.attention.layers import FlashMultiheadAttention, upgrade_attention
-from verify.checks.memory.attention import peak
+from verify.attention.speed import peak
 from verify.inputs import synchronize
 from verify.models import transformers as upgrade_transformers
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source

@@ -1,7 +1,5 @@
 """Check of operators in every precision that engines use, compared with Python's arithmetic."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Statistics of sampled tokens: their frequencies against their probabilities, within top-k and top-p."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,13 +1,11 @@
 """Evaluation of speeds against the card's floor and against equal devices."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.host.views.pcie import Link
+from verify.host.views.pci import Link
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 

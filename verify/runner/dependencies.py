@@ -1,7 +1,5 @@
 """Order of checks: each one starts after the checks it requires, and is skipped if one of them failed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Comparison of equal devices, of one host or of several: each function takes the records of a check by device."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any

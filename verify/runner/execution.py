@@ -1,10 +1,10 @@
 """Execution of checks, and the document of a run."""
 
-from __future__ import annotations
-
 import contextlib
+import faulthandler
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,11 @@ from verify.host.views import torch_view
 from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
 from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
-from verify.runner.faults import ANY_CHECK, inject
+from verify.tables import table
 
 OVERHEAD_S = 120.0
 """Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
+FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
 DEVICES = "devices.torch"
 """The check that reports whether the devices are known."""
 
@@ -36,7 +37,7 @@ class Injection(NamedTuple):
 
     def hits(self, check: Check) -> bool:
         """Return whether a check receives this fault."""
-        known = self.fault in check.faults or self.fault in ANY_CHECK
+        known = self.fault in check.faults or "any_check" in FAULTS[self.fault]
         return known and self.target in (None, check.id, check.family)
 
 
@@ -106,10 +107,13 @@ def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, An
     if ending.problem:
         ended = {(record["id"], record["device"]) for record in records}
         cut = CheckResult("error", f"did not finish: {ending.problem}")
-        records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
+        records += [
+            as_record(id_, platform.node(), device, cut, 0.0) for id_, device in begun if (id_, device) not in ended
+        ]
         known = {record["id"] for record in records}
-        records += [_record(check.id, None, skipped_because(FRAME), 0.0) for check in checks if check.id not in known]
-        records.append(_record(FRAME, None, _problem(ending), ending.seconds))
+        left = (check.id for check in checks if check.id not in known)
+        records += [as_record(id_, platform.node(), None, skipped_because(FRAME), 0.0) for id_ in left]
+        records.append(as_record(FRAME, platform.node(), None, _problem(ending), ending.seconds))
     order = {check.id: place for place, check in enumerate(checks)}
     return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
 
@@ -131,18 +135,14 @@ def _run_here(
     met = _Run(context, injections, deadline_s, send).run(checks)
     for fault in sorted({injection.fault for injection in injections} - met):
         outcome = CheckResult("error", f"the injected fault `{fault}` reached no check that runs here")
-        send({"record": _record(FRAME, None, outcome, 0.0)})
+        send({"record": as_record(FRAME, platform.node(), None, outcome, 0.0)})
 
 
 class _Run:
     """Scheduler of a run: starts each check after the checks that it requires."""
 
     def __init__(
-        self,
-        context: CheckContext,
-        injections: Sequence[Injection],
-        deadline_s: float | None,
-        send: SendMessage,
+        self, context: CheckContext, injections: Sequence[Injection], deadline_s: float | None, send: SendMessage
     ) -> None:
         self._context, self._injections, self._deadline_s, self._send = context, injections, deadline_s, send
         self._records: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ class _Run:
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
                 pass
         for check in checks:
-            if (outcome := _aggregate(check, self._records)) is not None:
+            if (outcome := check.compare_devices((record["device"], record) for record in self._records)) is not None:
                 self._add_record(check, None, outcome)
         return {fault for check in concerned for fault in self._faults[check.id]}
 
@@ -209,22 +209,12 @@ class _Run:
     def _add_record(
         self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
     ) -> None:
-        self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
+        self._records.append(as_record(check.id, platform.node(), device, answer, seconds, level=self._level(check)))
         self._send({"record": self._records[-1]})
 
 
 def _limit_s(check: Check, deadline_s: float | None) -> float:
     return min(check.deadline_s, deadline_s or check.deadline_s)
-
-
-def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResult | None:
-    """Return the comparison of all devices; None with fewer than two measurements."""
-    answers = {
-        record["device"]: record
-        for record in records
-        if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
-    }
-    return check.aggregate(answers) if check.aggregate and len(answers) > 1 else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:
@@ -240,7 +230,7 @@ def _import_torch() -> tuple[str | None, str | None]:
 
 def _call(check: Check, context: CheckContext) -> Any:
     def call() -> dict[str, Any]:
-        inject(context.faults)
+        _inject(context.faults)
         return (_busy(check, context) or check.run(context)).as_json()
 
     return call
@@ -265,17 +255,6 @@ def _problem(ending: ChildResult) -> CheckResult:
     return CheckResult("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
 
 
-def _record(
-    id_: str,
-    device: str | None,
-    answer: CheckResult | Mapping[str, Any],
-    seconds: float,
-    *,
-    level: Level | None = None,
-) -> dict[str, Any]:
-    return as_record(id_, platform.node(), device, answer, seconds, level=level)
-
-
 def environment_name(prefix: Path | None) -> str | None:
     """Return the name of the environment's folder below PREFIX/envs; None outside an installation."""
     return Path(sys.prefix).resolve().name if prefix else None
@@ -283,3 +262,13 @@ def environment_name(prefix: Path | None) -> str | None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _inject(faults: frozenset[str]) -> None:
+    """Crash or hang this process if that was injected."""
+    if "crash" in faults:
+        faulthandler.disable()  # an intended crash needs no dump
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "hang" in faults:
+        while True:
+            time.sleep(60)

@@ -1,7 +1,5 @@
 """Records as JUnit XML, which CI servers read."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Results of the installation's last complete run, and what later runs take over from them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

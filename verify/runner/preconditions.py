@@ -1,7 +1,5 @@
 """Conditions under which a check applies: each returns the result of a check that does not apply, otherwise None."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from collections.abc import Mapping

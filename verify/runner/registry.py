@@ -1,34 +1,21 @@
 """Registry of checks: the rows of data/checks.toml, and a check for each attention provider.
 
-The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`. Most of these modules import torch, which may be
+The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`, or `NAME` of the module that its row names. Most of these modules import torch, which may be
 missing or broken: a module is imported when its check runs, in the process of the check.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import Any
 
-from verify.records import Check
+from verify.records import LEVELS, Check, Level
 from verify.runner import equal_devices, preconditions
+from verify.runner.execution import OVERHEAD_S
 from verify.tables import table
 
-FAMILIES = {
-    "devices": "The devices are present, and every layer of the system sees the same ones.",
-    "libraries": "The loaded libraries are the locked ones, complete, and from this environment.",
-    "installed": "What is installed has no known security hole that applies to this host.",
-    "kernels": "Basic computations give correct results.",
-    "attention": "Each attention provider matches the float64 reference, and its own kernel ran.",
-    "operators": "The operators that models run between matrix products match Python's arithmetic.",
-    "memory": "Attention uses as little memory as flash attention does.",
-    "speed": "The device is as fast as its type allows and as equal devices of the host. On CPUs speeds are recorded without a threshold.",
-    "collectives": "Processes receive exactly the numbers that were sent.",
-    "engine": "vLLM and its flash attention are the planned versions, and load.",
-    "serving": "The running service matches the plan (unit, process, access, model, answers), and answers under load.",
-}
-"""Description of each family, in the order of the output."""
+AT_ONCE = 2
+"""Number of checks that run in parallel on the smallest host."""
 
 
 @cache
@@ -37,7 +24,7 @@ def all_checks() -> tuple[Check, ...]:
     declared = (
         _declared(f"{family}.{name}", row) for family, rows in table("checks").items() for name, row in rows.items()
     )
-    order = list(FAMILIES)
+    order = [family["name"] for family in table("families")["family"]]
     return tuple(sorted([*declared, *_of_attention()], key=lambda check: (order.index(check.family), check.id)))
 
 
@@ -47,7 +34,10 @@ def _declared(id_: str, row: Mapping[str, Any]) -> Check:
     values["preconditions"] = tuple(getattr(preconditions, name) for name in row.get("preconditions", ()))
     if "aggregate" in row:
         values["aggregate"] = getattr(equal_devices, row["aggregate"])
-    return Check(id=id_, run=_imported(f"verify.checks.{id_}:run"), **values)
+    family, _, name = id_.partition(".")
+    module = values.pop("module", None)
+    run = f"verify.checks.{family}.{module}:{name}" if module else f"verify.checks.{id_}:run"
+    return Check(id=id_, run=_imported(run), **values)
 
 
 def _of_attention() -> Iterator[Check]:
@@ -57,7 +47,7 @@ def _of_attention() -> Iterator[Check]:
         yield Check(
             id=f"attention.{name}",
             description=f"{row['title']} is as close to our float64 reference as plain torch is, and its own kernel ran.",
-            run=partial(_imported("verify.checks.attention.providers:run"), name),
+            run=partial(_imported("verify.attention.check:run"), name),
             level=row["level"],
             requires=("kernels.vector_add",),
             preconditions=unplanned if row["level"] == "standard" else (),
@@ -89,3 +79,15 @@ def select(names: tuple[str, ...]) -> frozenset[str]:
             raise KeyError(name)
         chosen |= matching
     return frozenset(chosen)
+
+
+def run_limit_s(level: Level, devices: int) -> float:
+    """Return the seconds after which a run has ended even if every check uses its whole deadline."""
+    at_once = alone = longest = 0.0
+    for check in all_checks():
+        if LEVELS.index(check.level) <= LEVELS.index(level):
+            seconds = check.deadline_s * (max(devices, 1) if check.each_device else 1)
+            longest = max(longest, check.deadline_s)
+            alone += seconds if check.exclusive else 0.0
+            at_once += 0.0 if check.exclusive else seconds
+    return OVERHEAD_S + at_once / AT_ONCE + longest + alone

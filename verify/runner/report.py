@@ -1,7 +1,5 @@
 """Results as plain text of at most 100 columns."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,27 +21,6 @@ def render(document: Mapping[str, Any]) -> str:
             lines += _output(record["evidence"])
     lines += ["-" * WIDTH, _total(document), ""]
     return "\n".join(lines)
-
-
-def render_times(records: Sequence[Mapping[str, Any]], levels: Mapping[str, str]) -> str:
-    """Return a row per check and device with duration and level, slowest first.
-
-    Args:
-        records: Records of one or several hosts; several add a column for the host.
-        levels: Level by check id; other records have none.
-    """
-    several = len({record["host"] for record in records}) > 1
-    lines = [
-        "",
-        f"{'check':<26}{'device':<9}{'seconds':>7}  {'level':<10}{'host' if several else ''}".rstrip(),
-        "-" * WIDTH,
-    ]
-    for record in sorted(records, key=lambda record: -record["seconds"]):
-        start = f"{record['id']:<26}{record['device'] or '':<9}{record['seconds']:>7.2f}"
-        host = record["host"] or "" if several else ""
-        lines.append(f"{start}  {levels.get(record['id'], ''):<10}{host}".rstrip())
-    total = sum(record["seconds"] for record in records)
-    return "\n".join([*lines, "-" * WIDTH, f"{total:.1f} s in all checks, several of which run at once", ""])
 
 
 def render_list(rows: Sequence[Mapping[str, Any]]) -> str:

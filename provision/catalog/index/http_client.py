@@ -16,8 +16,6 @@ from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
 CONNECT_S = 3.0
@@ -28,15 +26,8 @@ MOST_BYTES = 128 << 20
 """Size limit of a small document. The longest index pages have about 10 MB, model files without weights less."""
 ATTEMPTS = 4
 """Maximum number of requests for a small document while the server is busy or drops the connection."""
-_PROXY_VARIABLES = (
-    "ALL_PROXY",
-    "all_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "NO_PROXY",
-    "no_proxy",
+_PROXY_VARIABLES = tuple(
+    spelling for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY") for spelling in (name, name.lower())
 )
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})

@@ -16,9 +16,9 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from provision.catalog.index.http_client import describe_error, get
-from provision.catalog.index.local_path import local_path
 from provision.catalog.index.settings import without_credentials
 from provision.core.json_text import parse_object
+from provision.core.user_path import local_path
 
 if TYPE_CHECKING:
     import httpx

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from provision.core.errors import StageError
 from provision.core.user_path import expand_user
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the launcher loads this module before anything is installed
     from provision.core.models.inventory import Host
     from provision.core.models.stack import Stack
 

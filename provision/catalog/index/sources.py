@@ -1,7 +1,5 @@
 """The user's indexes and find-links locations that answer now."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from provision.catalog.index.http_client import open_client

@@ -1,7 +1,5 @@
 """The uv program: its path, its run with the user's settings, and its error messages."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

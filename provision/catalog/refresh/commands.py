@@ -1,7 +1,5 @@
 """The commands `catalog check` and `catalog refresh`."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from provision.catalog import overlay

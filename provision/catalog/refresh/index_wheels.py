@@ -1,7 +1,5 @@
 """Wheels on the user's indexes and small files inside them: from metadata files where served, else by range requests."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 import zlib
@@ -13,13 +11,13 @@ from packaging.tags import Tag
 from packaging.version import Version
 
 from provision.catalog.index.http_client import describe_error, get_once, open_client
-from provision.catalog.index.local_path import local_path
 from provision.catalog.index.project_page import IndexLocation, fetch_page
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.sources import find_sources
 from provision.catalog.refresh.http_ranges import RangeFile
 from provision.core.errors import FirstlightError
 from provision.core.formatting import format_bytes
+from provision.core.user_path import local_path
 
 MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""

@@ -1,10 +1,8 @@
 """New releases on the user's index as rows of a dated overlay. Values that metadata lacks are carried over and marked."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,44 +133,20 @@ def _unknown(index: WheelIndex, package: str, rows: Iterable[Any]) -> list[tuple
 
 
 def _release_row(actual: VllmMetadata, torch: Torch, newest: Release, today: str) -> Release:
-    return Release(
-        version=actual.version,
-        date=actual.date,
-        python=actual.python,
-        torch=torch.version,
-        cuda=actual.cuda or cuda_of(torch.default_x86_64) or newest.cuda,
-        glibc=actual.glibc,
-        machines=actual.machines,
-        core=newest.core,
-        fa2=newest.fa2,
-        fa3=newest.fa3,
-        fa4=newest.fa4,
-        torchvision=actual.torchvision,
-        torchaudio=actual.torchaudio,
-        flashinfer=actual.flashinfer,
-        flashinfer_cubin=actual.flashinfer_cubin,
-        inferred=True,
-        source=f"metadata of {actual.file}, read {today} from the user's index; GPU code carried over from {newest.version}",
-    )
+    values = asdict(actual)
+    source = f"metadata of {values.pop('file')}, read {today} from the user's index; GPU code carried over from {newest.version}"
+    values |= {"torch": torch.version, "cuda": actual.cuda or cuda_of(torch.default_x86_64) or newest.cuda}
+    values |= {name: getattr(newest, name) for name in ("core", "fa2", "fa3", "fa4")}
+    return Release(**values, inferred=True, source=source)
 
 
 def _torch_row(actual: TorchMetadata, today: str) -> Torch:
-    cuda = [actual.default_x86_64] if cuda_of(actual.default_x86_64) else []
-    aarch64 = [actual.default_aarch64] if cuda_of(actual.default_aarch64) else []
-    return Torch(
-        version=actual.version,
-        python=actual.python,
-        pythons=actual.pythons,
-        glibc=actual.glibc,
-        default_x86_64=actual.default_x86_64,
-        default_aarch64=actual.default_aarch64,
-        cuda=tuple(cuda),
-        cuda_aarch64=tuple(aarch64),
-        rocm=(),
-        cxx11_abi=True,
-        inferred=True,
-        source=f"metadata and version file of {actual.file}, read {today} from the user's index; only the default variants are known",
+    values = asdict(actual)
+    source = f"metadata and version file of {values.pop('file')}, read {today} from the user's index; only the default variants are known"
+    cuda, aarch64 = (
+        (variant,) if cuda_of(variant) else () for variant in (actual.default_x86_64, actual.default_aarch64)
     )
+    return Torch(**values, cuda=cuda, cuda_aarch64=aarch64, rocm=(), cxx11_abi=True, inferred=True, source=source)
 
 
 def _newest(builds: Iterable[Build]) -> Build:
@@ -181,17 +155,7 @@ def _newest(builds: Iterable[Build]) -> Build:
 
 def _build_row(version: str, wheels: list[Wheel], known: list[Build], today: str) -> Build:
     like = _newest(known)
-    files = sorted(wheel.name for wheel in wheels if wheel.machine)
-    return Build(
-        version=version,
-        variant=like.variant,
-        provider=like.provider,
-        distribution=like.distribution,
-        glibc=like.glibc,
-        machines=tuple(
-            machine for machine in wheel_metadata.MACHINES if any(wheel.machine == machine for wheel in wheels)
-        ),
-        isa=like.isa,
-        inferred=True,
-        source=f"{', '.join(files)} on the user's index, {today}; glibc and instructions carried over from {like.version}",
-    )
+    files = ", ".join(sorted(wheel.name for wheel in wheels if wheel.machine))
+    source = f"{files} on the user's index, {today}; glibc and instructions carried over from {like.version}"
+    machines = wheel_metadata.machines_of(wheels)
+    return replace(like, version=version, machines=machines, inferred=True, source=source)

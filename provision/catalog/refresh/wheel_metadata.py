@@ -1,7 +1,5 @@
 """Metadata of the wheels of one release: METADATA, file names, and the file with the CUDA release."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,12 +63,12 @@ def vllm(index: WheelIndex, wheels: Iterable[Wheel], version: str) -> VllmMetada
         python=metadata.get("requires_python", ""),
         torch=pins.get("torch"),
         cuda=named[1] if named else None,
-        machines=_machines(linux),
+        machines=machines_of(linux),
         torchvision=pins.get("torchvision"),
         torchaudio=pins.get("torchaudio"),
         flashinfer=pins.get("flashinfer-python"),
         flashinfer_cubin="flashinfer-cubin" in pins,
-        glibc=_glibc([wheel]),
+        glibc=_glibc(wheel),
         file=wheel.name,
     )
 
@@ -86,7 +84,7 @@ def torch(index: WheelIndex, wheels: Iterable[Wheel], version: str) -> TorchMeta
         version=version,
         python=_metadata(index, wheel).get("requires_python", ""),
         pythons=tuple(sorted({python for item in linux for python in _pythons(item)}, key=numbers)),
-        glibc=_glibc([wheel]),
+        glibc=_glibc(wheel),
         default_x86_64=_variant(index, wheel),
         default_aarch64=_variant(index, other) if other else "cpu",
         file=wheel.name,
@@ -110,7 +108,8 @@ def _for(wheels: list[Wheel], machine: str) -> Wheel | None:
     return next((wheel for wheel in wheels if wheel.machine == machine), None)
 
 
-def _machines(wheels: list[Wheel]) -> tuple[str, ...]:
+def machines_of(wheels: list[Wheel]) -> tuple[str, ...]:
+    """Return the processor architectures that wheels are for."""
     return tuple(machine for machine in MACHINES if _for(wheels, machine))
 
 
@@ -149,11 +148,11 @@ def _variant(index: WheelIndex, wheel: Wheel) -> str:
     return f"cu{cuda[1]}{cuda[2]}" if cuda else "cpu"
 
 
-def _glibc(wheels: list[Wheel]) -> str:
-    """Return the lowest glibc in the tags of the wheels."""
+def _glibc(wheel: Wheel) -> str:
+    """Return the lowest glibc in the tags of a wheel."""
     old = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
     found = []
-    for tag in (tag for wheel in wheels for tag in wheel.tags):
+    for tag in wheel.tags:
         match = re.match(r"manylinux_(\d+)_(\d+)_", tag.platform)
         found.append(f"{match[1]}.{match[2]}" if match else old.get(tag.platform.partition("_")[0], ""))
     return min((glibc for glibc in found if glibc), key=numbers, default="")

@@ -1,8 +1,5 @@
 """Rows about published security advisories."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
@@ -11,7 +8,6 @@ Product = Literal["vllm", "torch", "transformers", "xgrammar", "nvidia-driver", 
 Needs = Literal["nothing", "model", "media", "audio", "several-hosts", "unguarded-key", "own-programs"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Advisory(Row):
     """An advisory about the versions `since` to `fixed`, the first included, the last not."""
 

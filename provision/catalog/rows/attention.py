@@ -1,14 +1,10 @@
 """Rows about attention back ends, generations of FlashAttention, and packages with attention kernels."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Spelling(Row):
     """The option or variable with which a release takes a back end."""
 
@@ -19,7 +15,6 @@ class Spelling(Row):
     until: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PlatformBackend(Row):
     """A back end that a platform can run for one kind of model."""
 
@@ -52,7 +47,6 @@ class PlatformBackend(Row):
     """The variables that the service needs for it; `{cache}` stands for the service's start cache."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Generation(Row):
     """The FlashAttention generation that FLASH_ATTN uses, and the extension that contains it."""
 
@@ -63,7 +57,6 @@ class Generation(Row):
     major: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FlashCompiler(Row):
     """The program that compiles an extension's kernels on the host, and the oldest driver it accepts with builds of a CUDA major."""
 
@@ -73,7 +66,6 @@ class FlashCompiler(Row):
     driver: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FlashWheels(Row):
     """The wheels of one flash-attn release."""
 
@@ -89,7 +81,6 @@ class FlashWheels(Row):
     """The oldest driver that reads their GPU code; absent if the floor of their CUDA major applies."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class CommunityWheels(Row):
     """Third-party wheels of a flash-attn release: for each torch, one for every Python."""
 
@@ -107,7 +98,6 @@ class CommunityWheels(Row):
     """The GitHub repository that publishes them."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FlashSource(Row):
     """A flash-attn release that is published as source; the ranges are the ones in its metadata and documentation."""
 
@@ -123,7 +113,6 @@ class FlashSource(Row):
     """Whether it has kernels in Triton for all other AMD cards."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FlashInfer(Row):
     """A distribution with prebuilt FlashInfer kernels for a range of its releases, and its index."""
 

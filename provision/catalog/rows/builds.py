@@ -1,14 +1,10 @@
 """Rows about builds of vLLM and torch, and about vLLM's dependencies."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Release(Row):
     """A vLLM release and its wheel on the default package index."""
 
@@ -32,7 +28,6 @@ class Release(Row):
     flashinfer_cubin: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Build(Row):
     """A vLLM build that is not the default wheel: from another index, or under another name."""
 
@@ -50,7 +45,6 @@ class Build(Row):
     gfx: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Proven(Row):
     """A set that was tried: a build of vLLM with its torch."""
 
@@ -61,7 +55,6 @@ class Proven(Row):
     on: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class TorchStandIn(Row):
     """A CUDA build of torch on the default index with which a CPU build of vLLM was tried; for hosts that cannot get torch's CPU build."""
 
@@ -72,7 +65,6 @@ class TorchStandIn(Row):
     variant: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ImportFailure(Row):
     """A vLLM release that cannot be imported as installed, and the release that fixes it."""
 
@@ -81,7 +73,6 @@ class ImportFailure(Row):
     cured: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Horizon(Row):
     """How much newer than a release its dependencies may be, in days."""
 
@@ -90,7 +81,6 @@ class Horizon(Row):
     """Releases at most this much older than the catalog's newest take today's dependencies."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Bound(Row):
     """A fixed range of a dependency for the vLLM releases `since` to `until`, both included."""
 
@@ -101,7 +91,6 @@ class Bound(Row):
     until: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Timeline(Row):
     """Upload days of a dependency's minor releases, oldest first, at most one a month: `2025-07-25 4.54`."""
 
@@ -109,7 +98,6 @@ class Timeline(Row):
     releases: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Torch(Row):
     """A torch release with its variants."""
 
@@ -125,7 +113,6 @@ class Torch(Row):
     cxx11_abi: bool
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class TorchArch(Row):
     """GPU code in a CUDA variant of torch, for a range of releases."""
 
@@ -135,7 +122,6 @@ class TorchArch(Row):
     codes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class RocmArch(Row):
     """AMD architectures in a ROCm variant of torch."""
 

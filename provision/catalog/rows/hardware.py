@@ -1,14 +1,10 @@
 """Rows about cards, processors, drivers, CUDA and ROCm."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class CudaMajor(Row):
     """The lowest driver that runs native code of a CUDA major."""
 
@@ -16,7 +12,6 @@ class CudaMajor(Row):
     driver: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Toolkit(Row):
     """The lowest driver that runs all output of a CUDA toolkit, PTX included."""
 
@@ -24,12 +19,11 @@ class Toolkit(Row):
     driver: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Branch(Row):
     """A driver branch."""
 
     branch: int
-    cuda: str
+    cuda: str | None = None
     kind: str | None = None
     """`lts`, `production` or `new-feature`."""
     end_of_life: str | None = None
@@ -37,7 +31,6 @@ class Branch(Row):
     newest: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class DriverFault(Row):
     """A fault of a driver that is loaded and does not answer."""
 
@@ -48,7 +41,6 @@ class DriverFault(Row):
     remedy: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class DriverOffer(Row):
     """The driver that is installed if the settings name none."""
 
@@ -57,7 +49,6 @@ class DriverOffer(Row):
     """The month in which the branches were read."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class HostCompiler(Row):
     """The newest gcc that a toolkit's nvcc accepts."""
 
@@ -65,7 +56,6 @@ class HostCompiler(Row):
     gcc: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class NvidiaCard(Row):
     name: str
     ids: tuple[str, ...]
@@ -84,7 +74,6 @@ class NvidiaCard(Row):
     """Machines with one such card, whose names `--what-if` takes as well."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
     """A generation of NVIDIA cards."""
 
@@ -96,21 +85,18 @@ class Architecture(Row):
     first_driver: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class AmdCard(Row):
     name: str
     ids: tuple[str, ...]
     gfx: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class IntegratedGraphics(Row):
     """AMD architectures of integrated graphics."""
 
     gfx: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Userspace(Row):
     """The ROCm that a variant needs on the host."""
 
@@ -119,14 +105,12 @@ class Userspace(Row):
     below: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class AccessGroup(Row):
     """A system group whose members may open AMD cards."""
 
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Level(Row):
     """A level of a processor's instruction set."""
 

@@ -1,14 +1,10 @@
 """Rows about driver packages and the repositories that carry them."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageSystem(Row):
     """A distribution with known driver packages; `version_id` is the release, or its first part."""
 
@@ -21,7 +17,6 @@ class PackageSystem(Row):
     """Packages that add the repositories of a driver's dependencies."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageMachine(Row):
     """A CPU architecture as the vendors spell it in addresses."""
 
@@ -30,7 +25,6 @@ class PackageMachine(Row):
     deb: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageRepository(Row):
     """A vendor's signed repository. `path` and `suite` contain the placeholders that the head of packages.toml lists."""
 
@@ -56,7 +50,6 @@ class PackageRepository(Row):
     """The apt priority of all packages of `origin`; 0: apt's default."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageComponent(Row):
     """The packages of one component, such as `driver-open`."""
 
@@ -73,7 +66,6 @@ class PackageComponent(Row):
     """Whether dkms builds a kernel module on the host."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class DistributionDriver(Row):
     """A driver in a distribution's own archive: the newest of one branch.
 
@@ -99,7 +91,6 @@ class DistributionDriver(Row):
     """The series of the release's first kernel; later series of the same flavour have their own meta packages."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PackageFamily(Row):
     """Packages that have the driver's version."""
 

@@ -1,14 +1,10 @@
 """Rows about the host's system: space, memory, packages of the distribution, Python."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog.rows import Row
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Need(Row):
     """Space and memory that a family of builds needs, in GiB."""
 
@@ -19,7 +15,6 @@ class Need(Row):
     model: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PythonNeed(Row):
     """Space of a managed interpreter, in GiB."""
 
@@ -27,7 +22,6 @@ class PythonNeed(Row):
     archive: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class SystemNeed(Row):
     """A library or program that the distribution must provide."""
 
@@ -41,13 +35,11 @@ class SystemNeed(Row):
     programs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class InstallCommand(Row):
     manager: str
     install: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class LinuxRelease(Row):
     """What a release of a distribution contains."""
 
@@ -59,7 +51,6 @@ class LinuxRelease(Row):
     """The version of its python3; absent if the installation has none."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PythonPackage(Row):
     """The package with the headers of a distribution's default interpreter."""
 
@@ -69,12 +60,10 @@ class PythonPackage(Row):
     headers: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ManagedPython(Row):
     version: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class PlatformTag(Row):
     """The glibc versions for which uv has a platform name, ascending."""
 

@@ -1,7 +1,5 @@
 """Base class of all records."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict
 
 

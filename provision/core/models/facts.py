@@ -4,8 +4,6 @@ An unknown fact is None, and `unknown` maps its dotted path (`nvidia.driver_vers
 Lists keep the order of the host.
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 
 from provision.core.models.base import Record
-from provision.core.models.setting_types import Source, SourceKind
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Settings, Source, SourceKind
 
 GATEWAY = "gateway"
 """Group of the hosts in front of all that serve."""

@@ -1,7 +1,5 @@
 """Command line of a run, as far as suggested commands repeat it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

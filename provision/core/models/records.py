@@ -1,15 +1,49 @@
 """Results of phases, and the summary made from them (docs/reference/summary.md)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field
 
 from provision.core.models.base import Record
-from provision.core.models.phase_names import PhaseName
 from provision.core.models.stack import Reason, Stack
-from provision.core.models.transfers import Transfers
+
+PhaseName = Literal["probe", "plan", "stage", "install", "verify", "serve"]
+PHASES: tuple[PhaseName, ...] = ("probe", "plan", "stage", "install", "verify", "serve")
+
+
+class Transfers(Record):
+    """Where the files of a run's hosts came from, in bytes."""
+
+    controller: int = 0
+    peers: int = 0
+    host: int = 0
+    """Fetched by hosts themselves, from an index or a hub."""
+    path: int = 0
+    """Copied by hosts from a folder that they have."""
+    from_peers: tuple[str, ...] = ()
+    """Hosts that got files from another host."""
+    short: tuple[str, ...] = ()
+    """Hosts that the controller sent files to which their own source did not give."""
+    refused: tuple[str, ...] = ()
+    """Hosts that the controller sent files to, since another host did not hand them on."""
+    bytes_s: float | None = None
+    """Bytes a second that the controller sent to all hosts together before the choice was made; None where that is unknown."""
+    reason: str = ""
+    """Why hosts hand files on, or do not."""
+
+
+Part = Literal["driver", "packages", "python", "account", "environment", "model", "service", "tools", "files", "checks"]
+
+
+class PlannedChange(Record):
+    """One change that a run would make on a host."""
+
+    part: Part
+    sign: Literal["+", "~", "-", "?"]
+    """New, changed, removed, or not known before the set is locked."""
+    text: str
+    send_bytes: int = Field(default=0, ge=0)
+    """Bytes that are sent to the host for it."""
 
 
 class PhaseResult(Record):
@@ -220,6 +254,11 @@ class HostSummary(Record):
     """Remarks that are no warnings: an assumption of the plan, an omitted index, a restart under requests."""
     since_green: HostDifference | None = None
     """For a failed host: what changed since its last green run."""
+
+    @property
+    def has_warnings(self) -> bool:
+        """Whether the host makes its run amber."""
+        return bool(self.deviations or self.warnings or any(check.status == "warn" for check in self.checks))
 
 
 class Summary(Record):

@@ -1,7 +1,5 @@
 """Result of `stage` for a host class: the lock and every file for the hosts."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from provision.cli.groups import HelpGroup
-from provision.cli.options import RefreshOption, asked, refuse_with, with_planning
+from provision.cli.options import PLANNING, RefreshOption, WhatIfOption, asked, refuse_with, takes
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -19,18 +19,11 @@ app = typer.Typer(
 
 
 @app.command("create")
-@with_planning
+@takes(*PLANNING)
 def create(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
-    what_if: Annotated[
-        str | None,
-        typer.Option(
-            "--what-if",
-            metavar="DESCRIPTION",
-            help="Plan for a host that you describe, such as 'gpu=H100x8 driver=580.95.05'.",
-        ),
-    ] = None,
+    what_if: WhatIfOption = None,
     refresh: RefreshOption = False,
     key: Annotated[
         Path | None,

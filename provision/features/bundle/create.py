@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from provision.catalog.index.settings import read_settings
+from provision.catalog.index.settings import read_settings, without_credentials
 from provision.core import features
 from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.folders import cache_folder
@@ -16,18 +17,19 @@ from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
 from provision.features.bundle.keys import public_text, signing_key
+from provision.features.bundle.manifest import CacheEntry, Manifest
 from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
-from provision.features.bundle.recording_store import RecordingStore
 from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
 from provision.phases.stage.step import stage as stage_hosts
+from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
-from provision.pipeline.progress import report_progress
 from provision.pipeline.runner import execute
+from provision.report.live import report_progress
 from provision.run import background_packages
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, StagedHosts
@@ -37,16 +39,11 @@ from provision.run.wheel_builds import make_wheel_builder
 if TYPE_CHECKING:
     from minisign import SecretKey
 
-    from provision.features.bundle.manifest import Manifest
-
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
     """Make a bundle for the hosts of an inventory, or for a described host.
 
     Args:
-        request: The command.
-        what_if: The description of a host; the inventory is used when None.
-        output: The file to write.
         key: The file of the signing key; the user's default key when None.
 
     Returns:
@@ -153,3 +150,33 @@ def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> 
         lines.append(f"  left out, because it may contain your secrets: {', '.join(own)}")
     lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
     write_stdout("\n".join(lines))
+
+
+_LOCAL = frozenset({"manifests", "builds", "published"})
+"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
+
+
+class RecordingStore(Store):
+    """A wheelhouse that records the cache entries that stage reads or writes, for the bundle."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._recorded: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        found = super().get(kind, key)
+        if found is not None:
+            self._recorded[kind, key] = found
+        return found
+
+    def put(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
+        self._recorded[kind, key] = dict(value)
+        return super().put(kind, key, value)
+
+    def cache_entries(self) -> tuple[CacheEntry, ...]:
+        """Return the entries that another machine can use, in a fixed order, without credentials."""
+        return tuple(
+            CacheEntry(kind=kind, key=key, value=json.loads(without_credentials(json.dumps(value))))
+            for (kind, key), value in sorted(self._recorded.items())
+            if kind not in _LOCAL
+        )

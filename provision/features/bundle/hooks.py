@@ -11,7 +11,7 @@ from provision.features.bundle import reader
 from provision.features.bundle.product_files import require_product
 from provision.phases.stage import Store
 from provision.pipeline import CommandRequest
-from provision.pipeline.progress import report_progress
+from provision.report.live import report_progress
 
 
 def open_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:

@@ -27,7 +27,6 @@ def signing_key(named: Path | None) -> SecretKey:
 
     Raises:
         BundleError: The file is no secret key, or needs a password.
-
     """
     from minisign import SecretKey
 
@@ -73,11 +72,9 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
 
     Args:
         trusted: The public key or its file; None for the user's own key.
-        where: The bundle, for messages.
 
     Raises:
         BundleError: There is no trusted key, another key signed, or the content was changed.
-
     """
     from minisign import Error, Signature, VerifyError
 

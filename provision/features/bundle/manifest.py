@@ -89,7 +89,6 @@ def read_manifest(content: bytes, where: str) -> Manifest:
 
     Raises:
         BundleError: The content is no manifest, or one of another format.
-
     """
     try:
         manifest = Manifest.model_validate_json(content)

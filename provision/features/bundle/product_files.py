@@ -17,10 +17,9 @@ from provision.features.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.locked_wheel import require_locked
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.stack_lock import fetch_wheels
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -67,7 +66,6 @@ def require_product(manifest: Manifest, root: Path | None = None) -> None:
 
     Raises:
         BundleError: A file was changed, added or removed.
-
     """
     signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
     if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
@@ -111,7 +109,6 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
 
     Raises:
         StageError: A wheel cannot be had, or its hash is not in the lock.
-
     """
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))

@@ -96,7 +96,6 @@ def write_bundle(
 
     Raises:
         BundleError: The bundle cannot be written, the disk is too full, or a staged file changed.
-
     """
     manifest = contents.manifest()
     text = manifest.model_dump_json(indent=1).encode()

@@ -300,8 +300,7 @@ class _Setup:
 
     def _remove(self, hosts: Sequence[Host]) -> None:
         """Remove the rules of hosts that are to have none."""
-        playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
-        locked = [host for host in hosts if host.name in self._context.sessions.locks]
+        locked = playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
         for result in self._play_removal(locked, FIREWALL, START).values():
             self._record(result, "the rules of its firewall were removed")
 

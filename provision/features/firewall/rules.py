@@ -75,7 +75,6 @@ def openings_of(
     """Return the ports of a host that only some may connect to, in order; none where nobody is known to use them.
 
     Args:
-        host: The host.
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
@@ -99,8 +98,6 @@ def require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[i
     """Check that rules for some ports leave SSH open.
 
     Args:
-        host: The host.
-        ports: The ports.
         ssh_ports: Ports on which an SSH server listens there.
 
     Raises:
@@ -154,11 +151,7 @@ def covers(rules: str, openings: Iterable[Opening]) -> bool:
 
 
 def loaded_command(prefix: str) -> str:
-    """Return a command that prints the rules of a host as `render` made them; nothing where they are not loaded.
-
-    Args:
-        prefix: Folder of the installation on the host.
-    """
+    """Return a command that prints the rules of a host as `render` made them; nothing where they are not loaded."""
     path = shlex.quote(f"{prefix}/{FIREWALL.name}/current/{RULES}")
     return f"if nft list table {FIREWALL.table} >/dev/null 2>&1; then cat {path}; fi"
 
@@ -189,7 +182,6 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
 
     Args:
         openings: The ports and who may connect to them.
-        prefix: Folder of the installation on the host.
         rule_set: Where they are.
     """
     text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))

@@ -75,7 +75,6 @@ def gateway_of(
     """Return a gateway from the settings of its host.
 
     Args:
-        host: The gateway's host.
         backends: What it passes requests to.
         clients: Key of each client by its name.
         folder: Where it keeps its files.
@@ -141,7 +140,6 @@ def read_certificate(path: str | None, host: str) -> str | None:
 
     Args:
         path: The file; None where none was given.
-        host: The gateway's name, for messages.
 
     Raises:
         InventoryError: The file holds no certificate, no key, or a key of another certificate.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, InventoryOption, JsonOption, VerboseOption, asked
+from provision.cli.options import CHANGED, InventoryOption, VerboseOption, asked, takes
 
 app = typer.Typer(
     cls=with_default("set-up"),
@@ -19,35 +19,36 @@ HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST", help="Hosts 
 
 
 @app.command("set-up")
+@takes(after=CHANGED)
 def set_up(
     *,
     inventory: InventoryOption = None,
     verbose: VerboseOption = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
     from provision.features.gateway import operations
 
-    request = asked("gateway", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
-    raise typer.Exit(operations.set_up(request, as_json=as_json))
+    request = asked("gateway", inventory=inventory, verbose=verbose, **options)
+    raise typer.Exit(operations.set_up(request))
 
 
 @app.command()
+@takes(after=CHANGED)
 def status(
     *,
     inventory: InventoryOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Show the traffic of each host: state, share, running and total requests, errors."""
     from provision.features.gateway import operations
 
-    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
-    raise typer.Exit(operations.status(request, as_json=as_json))
+    request = asked("gateway", inventory=inventory, **options)
+    raise typer.Exit(operations.status(request))
 
 
 @app.command()
+@takes(after=CHANGED)
 def drain(
     *,
     hosts: HostsArgument,
@@ -64,29 +65,28 @@ def drain(
     force: Annotated[
         bool, typer.Option("--force", help="Also drain the last host of a model; clients then get 503.")
     ] = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Stop new requests to hosts at every gateway, and wait until the running ones have ended."""
     from provision.features.gateway import operations
 
-    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
-    raise typer.Exit(operations.drain(request, hosts, within_s=within, force=force, as_json=as_json))
+    request = asked("gateway", inventory=inventory, **options)
+    raise typer.Exit(operations.drain(request, hosts, within_s=within, force=force))
 
 
 @app.command()
+@takes(after=CHANGED)
 def ready(
     *,
     hosts: HostsArgument,
     inventory: InventoryOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Send requests to drained hosts again, at every gateway."""
     from provision.features.gateway import operations
 
-    request = asked("gateway", inventory=inventory, ask_become_pass=ask_become_pass)
-    raise typer.Exit(operations.ready(request, hosts, as_json=as_json))
+    request = asked("gateway", inventory=inventory, **options)
+    raise typer.Exit(operations.ready(request, hosts))
 
 
 def add_to(program: typer.Typer) -> None:

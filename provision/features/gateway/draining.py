@@ -20,7 +20,6 @@ from provision.features.gateway.traffic import (
     left_without_host,
     parse,
     refusal,
-    request_text,
     sessions_of,
 )
 from provision.fleet.ssh import Session, Task, fan_out
@@ -74,18 +73,20 @@ def ask(
     """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
 
     Args:
-        context: The run, which has the sessions.
         gateways: The gateways to ask.
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
-        by: Who wants it.
         canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
-    request = request_text(drain=drain, ready=ready, by=by, canary=canary)
     tasks = [
         Task(
             host.name,
-            partial(_ask, context.session(host), host, request),
+            partial(
+                _ask,
+                context.session(host),
+                host,
+                command_of(python_of(host), folder_of(host), drain=drain, ready=ready, by=by, canary=canary),
+            ),
             deadline_s=ASK_DEADLINE_S,
             cancel=context.session(host).close,
         )
@@ -108,10 +109,8 @@ def python_of(host: Host) -> str:
     return host.connection.python_interpreter or HOST_PYTHON
 
 
-def _ask(session: Session, host: Host, request: str) -> Traffic:
-    folder = folder_of(host)
-    command = command_of(python_of(host), folder, request)
-    program = shlex.quote(f"{folder}/current/traffic.py")
+def _ask(session: Session, host: Host, command: str) -> Traffic:
+    program = shlex.quote(f"{folder_of(host)}/current/traffic.py")
     done = session.run(f"test -e {program} || exit {ABSENT}; {command}", root=True)
     if done.rc == ABSENT:
         raise NotSetUpError(
@@ -146,9 +145,7 @@ def change(
 
     Args:
         context: A run over the gateways.
-        probed: The result of the step before.
         action: What is done.
-        names: The hosts.
         known: All hosts of the inventory, for messages.
         within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.

@@ -102,8 +102,8 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
                 hint="log in as root, or set ansible_become: true",
             )
             context.fail(host.name, "serve", error)
-    playbooks.acquire_locks(context, probed, "serve", [host for host in gateways if not context.has_failed(host.name)])
-    gateways = [host for host in gateways if host.name in context.sessions.locks]
+    sound = [host for host in gateways if not context.has_failed(host.name)]
+    gateways = playbooks.acquire_locks(context, probed, "serve", sound)
     interfaces = shared_address.require_possible(context, gateways)
     gateways = [host for host in gateways if not context.has_failed(host.name)]
     before = context.run_on_hosts(
@@ -123,7 +123,12 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         try:
             router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
             made[host.name] = _files(
-                context, host, served, clients, folder=gateway_folder(probed, host), router_key=router_key
+                context,
+                host,
+                served,
+                clients,
+                folder=f"{probed.install_paths[host.name].prefix}/gateway",
+                router_key=router_key,
             )
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
@@ -193,11 +198,6 @@ def _together(
     said = [one.text for one in added if one.text and (one.status == "warn" or one.changed)]
     text = "; ".join((", ".join(parts), *said))
     return played.model_copy(update=changes), text
-
-
-def gateway_folder(probed: ProbedHosts, host: Host) -> str:
-    """Return the folder that a gateway keeps its files in."""
-    return f"{probed.install_paths[host.name].prefix}/gateway"
 
 
 def _read_before(session: Session, prefix: str) -> Before:

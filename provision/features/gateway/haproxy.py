@@ -3,6 +3,10 @@
 A request passes HAProxy twice. The first pass checks it and chooses a host; only then is known whose API key it has to carry.
 So the first pass hands it, with the name of the host, through a socket that nobody else can open to the second,
 which adds the key and forwards it. Retries, queues and health belong to the first pass.
+
+With the choice of hosts by prefixes, where each request goes is computed from its beginning by consistent hashing with bounded loads (arXiv
+1608.01350), so nothing has to be remembered: a reload, a restart and a second gateway choose alike. A host whose load is at its bound is left
+out, and so is one that is drained or down; their requests go to the next hosts on the ring.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from provision.core.tables import own_table
+from jinja2 import Environment, StrictUndefined
+
+from provision.core.tables import own_table, rows_of
 from provision.features.gateway import router
-from provision.features.gateway.beginnings import balance_rules, reading_rules, ring_ids
 from provision.features.gateway.records import Backend, Gateway
 
 CONFIG = "haproxy.cfg"
@@ -31,10 +36,6 @@ TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 """What `onhost/traffic.py` has to know of these files, and that program."""
 TOO_LARGE = "too_large.lua"
 """The answer to a request that is too large."""
-DRAINED_STATE = "drained.state"
-"""Beside the folder of these files: the hosts that are drained when HAProxy starts."""
-CANARY_MAP = "canary.map"
-"""Next to the folder of these files: the share of each host of a rollout, as `onhost/traffic.py` writes it."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE, router.KEY)
@@ -48,7 +49,30 @@ copies a whole buffer for each request that it may send again, which takes 0.15 
 the stream ends (benchmarks/results/gateway-streams.json)."""
 _ARRIVES = 16
 """Times the largest request that still arrives before it is refused; one that is larger is cut off."""
-_HOST_HEADER = "x-firstlight-host"
+
+COMPARED = 1024
+"""Bytes of each text that count. Prompts that differ earlier share less than about 250 tokens, which are computed within milliseconds;
+those that differ later share their document or instructions, whatever is asked about them."""
+BOUND_PERCENT = 150
+"""The bound of a host's requests, in percent of the mean of all hosts. For 2 to 50 hosts with 32 requests each, 97.5 % and more of the requests
+meet their prefix at this bound; at KubeAI's default, 125, it is 89.7 % and more, and at 200 a host gets twice the mean. With few requests a
+host the bound acts more often, since one request more or less is much there: then another host computes the prefix, which has the
+time (benchmarks/results/prefix-choice.json)."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Where one route's requests have a text of their beginning."""
+
+    route: str
+    paths: tuple[str, ...]
+    behind_instructions: str | None = None
+    """Path of a role: the text counts only if that is one of instructions."""
+
+
+def texts() -> tuple[Text, ...]:
+    """Return the texts of beginnings.toml, in the order of the prompt."""
+    return rows_of(Path(__file__).with_name("beginnings.toml"), "text", Text)
 
 
 def unit_text(prefix: str) -> str:
@@ -89,7 +113,7 @@ def render(gateway: Gateway, more: Mapping[str, str] | None = None) -> Files:
 def _texts(gateway: Gateway) -> dict[str, str]:
     models = gateway.models()
     files = {
-        CONFIG: "\n".join(_config(gateway, models)) + "\n",
+        CONFIG: _config(gateway, models),
         CLIENTS: _lines(f"{key} {name}" for name, key in sorted(gateway.clients.items())),
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
@@ -151,7 +175,7 @@ def routed(gateway: Gateway) -> tuple[dict[str, str], dict[str, int]]:
     return servers, {model: number for number, model in enumerate(gateway.models())}
 
 
-def _error(message: str, kind: str) -> str:
+def _refusal(message: str, kind: str) -> str:
     """Return the words of a refusal that clients of OpenAI's API can read, quoted for HAProxy."""
     return f"content-type application/json string '{_body(message, kind)}'"
 
@@ -165,234 +189,29 @@ def _address(address: str, port: int) -> str:
     return f"ipv6@[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
-    yield from _global(gateway, models)
-    yield from _defaults()
-    yield from _clients(gateway, models)
-    for number, backends in enumerate(models.values()):
-        yield from _model(gateway, number, backends)
-    if gateway.balance == "router":
-        most = gateway.limits.host_requests
-        yield from router.routed_lines(gateway.router_port, most, *routed(gateway), f"{gateway.run_folder}/hosts.sock")
-    yield from _second_pass(gateway)
-    if gateway.metrics is not None:
-        yield from _metrics(gateway.metrics)
-
-
-def _global(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
-    yield "# Made by Firstlight; a change here is undone by the next run."
-    yield "global"
-    yield "    default-path config"
-    yield ".if feature(LUA)"
-    yield f"    lua-load {TOO_LARGE}"
-    yield ".endif"
-    if gateway.account is not None:
-        yield f"    user {gateway.account}"
-        yield f"    group {gateway.account}"
-    yield "    maxconn 8192"
-    yield "    log stdout format raw local0 info"
-    yield f"    stats socket {gateway.run_folder}/admin.sock mode 600 level admin expose-fd listeners"
-    yield "    # Who is drained stays so over a reload and a restart."
-    yield f"    server-state-file {gateway.folder}/{DRAINED_STATE}"
-    yield "    # A request is kept whole until its model is known, and as long as it can be sent to another host."
-    whole = gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED
-    yield f"    tune.bufsize {whole + _HEADER_ROOM}"
-    yield "    # Streams of the process before a reload go on for this long."
-    yield "    hard-stop-after 1h"
-    if gateway.tls:
-        yield "    ssl-default-bind-options ssl-min-ver TLSv1.2"
-
-
-def _defaults() -> Iterator[str]:
-    yield ""
-    yield "defaults"
-    yield "    mode http"
-    yield "    log global"
-    yield "    # Without it the kernel collects tokens, and the first one is late by a tenth of a second and more."
-    yield "    option http-no-delay"
-    yield "    timeout connect 3s"
-    yield "    timeout http-request 30s"
-    yield "    timeout http-keep-alive 2m"
-    yield "    timeout queue 15s"
-    yield "    # Of silence: a long prompt has no token for minutes."
-    yield "    timeout client 30m"
-    yield "    timeout server 30m"
-    yield "    load-server-state-from-file global"
-
-
-def _clients(gateway: Gateway, models: dict[str, list[Backend]]) -> Iterator[str]:
-    tls = f" ssl crt {CERTIFICATE} alpn h2,http/1.1" if gateway.tls else ""
-    limits = gateway.limits
-    yield ""
-    yield "frontend clients"
-    yield f"    bind {_address(gateway.bind, gateway.port)}{tls}"
-    yield "    option http-buffer-request"
-    # Clients keep connections: one that is idle during a reload gets its next answer, and is closed then.
-    yield "    option idle-close-on-response"
-    yield "    option httplog"
-    yield "    option dontlog-normal"
-    yield _busy()
-    yield "    http-response set-header Retry-After 2 if { status 503 } !{ res.hdr(Retry-After) -m found }"
-    ready = " ".join(f"{{ nbsrv(model-{number}) gt 0 }}" for number in range(len(models)))
-    yield "    http-request set-var-fmt(txn.route) '%[method] %[path]'"
-    yield f"    http-request return status 200 content-type text/plain string ready if {{ path /health }} {ready}"
-    yield "    http-request return status 503 content-type text/plain string 'a model has no host' if { path /health }"
-    yield f"    http-request set-var(txn.client) http_auth_bearer,map_str({CLIENTS})"
-    yield (
-        f"    http-request set-var(txn.client) req.hdr(x-api-key),map_str({CLIENTS}) "
-        "if !{ var(txn.client) -m found } { req.hdr(x-api-key) -m found }"
-    )
-    unknown = _error("the API key is missing or unknown", "invalid_request_error")
-    yield f"    http-request return status 401 {unknown} hdr WWW-Authenticate Bearer unless {{ var(txn.client) -m found }}"
-    hidden = _error("this route is not served here", "not_found_error")
-    yield f"    http-request return status 404 {hidden} unless {{ var(txn.route) -m str -f {ROUTES} }}"
-    if limits.requests_per_minute is not None:
-        many = _error(f"more than {limits.requests_per_minute} requests in a minute", "rate_limit_error")
-        yield "    stick-table type string len 64 size 10k expire 2m store http_req_rate(1m)"
-        yield "    http-request track-sc0 var(txn.client)"
-        yield (
-            f"    http-request return status 429 {many} hdr Retry-After 10 "
-            f"if {{ sc_http_req_rate(0) gt {limits.requests_per_minute} }}"
-        )
-    unsized = _error("the request has no Content-Length", "invalid_request_error")
-    yield f"    http-request return status 411 {unsized} if METH_POST !{{ req.hdr(content-length) -m found }}"
-    yield from _too_large(limits.body_mib)
-    for header in ("authorization", "x-api-key", _HOST_HEADER):
-        yield f"    http-request del-header {header}"
-    if gateway.balance == "prefixes":
-        yield from reading_rules()
-    if gateway.balance == "router":
-        yield from router.passing_rules()
-    if len(models) == 1:
-        yield "    default_backend model-0"
-        return
-    yield f"    http-request return status 200 content-type application/json file {MODEL_LIST} if {{ path /v1/models }}"
-    yield f"    http-request set-var(txn.backend) req.body,json_query('$.model'),map_str({MODELS})"
-    absent = _error("the request names no model that is served here; GET /v1/models lists them", "not_found_error")
-    yield f"    http-request return status 404 {absent} unless {{ var(txn.backend) -m found }}"
-    yield "    use_backend %[var(txn.backend)]"
-
-
-def _too_large(body_mib: int) -> Iterator[str]:
-    """Yield the rules that refuse a request which is too large: when it has arrived, where that is no abuse, else at once."""
-    size, most = "req.hdr_val(content-length)", body_mib * _MIB
-    yield ".if feature(LUA)"
-    yield f"    http-request use-service lua.too_large if {{ {size} gt {most} }} {{ {size} le {_ARRIVES * most} }}"
-    yield ".endif"
-    large = _error(_larger(body_mib), "invalid_request_error")
-    yield f"    http-request return status 413 {large} if {{ {size} gt {most} }}"
-
-
 def _larger(body_mib: int) -> str:
     return f"the request is larger than {body_mib} MiB"
 
 
-def _model(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
-    yield ""
-    yield f"# {backends[0].model}"
-    yield f"backend model-{number}"
-    by_prefixes = gateway.balance == "prefixes"
-    if by_prefixes:
-        yield from balance_rules()
-    else:
-        yield "    balance leastconn"
-    yield "    retries 2"
-    yield "    option redispatch 1"
-    # The router says 502 where a host ended before it answered.
-    yield f"    retry-on conn-failure empty-response{' 502' if gateway.balance == 'router' else ''} 503"
-    yield "    option abortonclose"
-    yield "    option httpchk"
-    yield "    # By way of the second pass, which also knows whether the host still computes."
-    yield f"    http-check send meth GET uri /health ver HTTP/1.1 hdr Host gateway hdr {_HOST_HEADER} %[srv_name]"
-    yield "    http-check expect status 200"
-    # A server at work may answer late. Whether its engine computes is then the word of its health agent.
-    yield f"    timeout check {1 if any(one.health_port is None for one in backends) else 5}s"
-    yield f"    http-send-name-header {_HOST_HEADER}"
-    most = gateway.limits.host_requests
-    yield f"    http-request deny deny_status 503 if {{ queue ge {most * len(backends)} }}"
-    yield "    default-server weight 100 inter 500ms fastinter 100ms fall 2 rise 2"
-    yield from _canaries(gateway, number, backends)
-    if gateway.balance == "router":
-        yield from router.choosing_rules(number, gateway.router_port, most * len(backends))
-    ids = ring_ids(server for server, _ in _servers(backends)) if by_prefixes else {}
-    for server, one in _servers(backends):
-        ring_id = f" id {ids[server]}" if by_prefixes else ""
-        limits = f"slowstart 30s on-marked-down shutdown-sessions maxconn {most}"
-        yield f"    server {server} unix@{gateway.run_folder}/hosts.sock check {limits}{ring_id}{_agent(one)}"
-
-
-def _canaries(gateway: Gateway, number: int, backends: list[Backend]) -> Iterator[str]:
-    """Yield the rules that give hosts of a rollout their share of requests, by a draw for each request.
-
-    Such a host is drained, so that only these rules choose it: with weights, leastconn would give a slow one less. Its bound
-    in the map is the share of all such hosts up to it. Where no other host is left they take all requests.
-    """
-    yield "    http-request set-var(txn.draw) rand(10000)"
-    for server, _ in _servers(backends):
-        bound = f"str({server}),map_str_int({gateway.folder}/{CANARY_MAP},0)"
-        yield f"    use-server {server} if {{ {bound},sub(txn.draw) gt 0 }}"
-        yield f"    use-server {server} if {{ nbsrv(model-{number}) eq 0 }} {{ {bound} gt 0 }}"
-
-
-def _agent(one: Backend) -> str:
-    """Return the words that let HAProxy ask a host's health agent, whose word can neither drain a host nor undo that."""
-    if one.health_port is None:
-        return ""
-    return f" agent-check agent-addr {one.address} agent-port {one.health_port} agent-inter 250ms"
-
-
-def _second_pass(gateway: Gateway) -> Iterator[str]:
-    owner = f" user {gateway.account}" if gateway.account is not None else ""
-    yield ""
-    yield "frontend hosts"
-    yield f"    bind unix@{gateway.run_folder}/hosts.sock{owner} mode 600"
-    # The first pass keeps connections: one that is closed at a reload costs the request on it one of its retries.
-    yield "    option idle-close-on-response"
-    yield "    # The first pass logs what failed, and asks for /health here twice a second."
-    yield "    no log"
-    yield _busy()
-    yield "    default_backend hosts"
-    yield ""
-    yield "backend hosts"
-    yield "    retries 0"
-    yield "    # The kernel of a host accepts a connection however busy its server is. A host that is gone does not."
-    yield "    timeout connect 600ms"
-    yield "    # /health of an engine that hangs still answers, so a host without a health agent is also asked for a token. What a"
-    yield "    # client may do wrong, and a host that has too much to do (503), say nothing against it."
-    yield "    option httpchk"
-    yield (
-        "    http-check send meth POST uri /v1/completions ver HTTP/1.1 hdr Host gateway hdr Content-Type application/json "
-        f"hdr Authorization 'Bearer %[srv_name,map_str({HOSTS})]' body-lf '%[srv_name,map_str({PROBES})]'"
+def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
+    """Return the configuration, from haproxy.cfg.j2."""
+    template = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)  # noqa: S701 - no HTML
+    return template.from_string(Path(__file__).with_name("haproxy.cfg.j2").read_text(encoding="utf-8")).render(
+        gateway=gateway,
+        models=models,
+        routed=routed(gateway)[0],
+        router=router,
+        beginnings=texts(),
+        compared=COMPARED,
+        bound_percent=BOUND_PERCENT,
+        ring_ids=router.ring_ids,
+        body_bytes=gateway.limits.body_mib * _MIB,
+        arriving_bytes=gateway.limits.body_mib * _MIB * _ARRIVES,
+        too_large=TOO_LARGE,
+        larger=_larger(gateway.limits.body_mib),
+        buffer_bytes=(gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
+        busy=_refusal("no host can take the request now; try again", "overloaded"),
+        refusal=_refusal,
+        address=_address,
+        servers=lambda backends: list(_servers(backends)),
     )
-    yield "    http-check expect status 100-499,503"
-    yield f"    timeout check {gateway.probe.patience_s}s"
-    yield (
-        f"    default-server inter {gateway.probe.interval_s}s fastinter 2s downinter 2s fall 2 rise 1 "
-        "on-marked-down shutdown-sessions"
-    )
-    yield f"    http-request set-var(txn.host) req.hdr({_HOST_HEADER})"
-    yield f"    http-request set-var(txn.key) var(txn.host),map_str({HOSTS})"
-    yield f"    http-request del-header {_HOST_HEADER}"
-    yield "    http-request del-header authorization"
-    yield "    http-request set-header authorization 'Bearer %[var(txn.key)]' if { var(txn.key) -m found }"
-    for server, one in _servers(gateway.backends):
-        if one.health_port is None:
-            yield f"    http-request return status 503 if {{ var(txn.host) -m str {server} }} !{{ srv_is_up({server}) }}"
-    yield "    use-server %[var(txn.host)] if TRUE"
-    for server, one in _servers(gateway.backends):
-        yield f"    server {server} {_address(one.address, one.port)}{' check' if one.health_port is None else ''}"
-
-
-def _busy() -> str:
-    """Return the answer where no host takes a request, or the one that is to take it does not accept the connection."""
-    busy = _error("no host can take the request now; try again", "overloaded")
-    return f"    http-error status 503 {busy} hdr Retry-After 2"
-
-
-def _metrics(address: tuple[str, int]) -> Iterator[str]:
-    yield ""
-    yield "frontend metrics"
-    yield f"    bind {_address(*address)}"
-    yield "    no log"
-    yield "    http-request use-service prometheus-exporter if { path /metrics }"
-    yield "    http-request return status 404"

@@ -70,11 +70,6 @@ def variables(paths: InstallPaths, unit: str, served: Served, port: int, program
 def set_up(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]) -> dict[str, Served]:
     """Set the health agents of hosts up that can have one: systemd keeps their service running, for root.
 
-    Args:
-        context: The run.
-        probed: Installation paths of its hosts.
-        served: What each host serves.
-
     Returns:
         What each host serves, with the port of its agent. A host that does not answer keeps what was known of it.
     """

@@ -22,14 +22,14 @@ from provision.pipeline.runner import execute, read_inventory
 from provision.run.step import Step
 
 
-def set_up(request: CommandRequest, *, as_json: bool) -> int:
+def set_up(request: CommandRequest) -> int:
     """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
 
     Raises:
         InventoryError: The inventory has no gateway.
     """
     _require_gateway(request)
-    return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")), as_json=as_json)
+    return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")))
 
 
 def _require_gateway(request: CommandRequest) -> Inventory:
@@ -43,7 +43,7 @@ def _require_gateway(request: CommandRequest) -> Inventory:
     return inventory
 
 
-def status(request: CommandRequest, *, as_json: bool) -> int:
+def status(request: CommandRequest) -> int:
     """Print the figures of each host behind each gateway, and return the exit code.
 
     Raises:
@@ -53,7 +53,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     outcome = execute(replace(request, limit=GATEWAY), (Step("traffic", read_status, "serve", "all", reads_only=True),))
     traffics = _traffics(outcome.result)
     missing = without_answer(outcome.summary, {traffic.gateway for traffic in traffics})
-    if as_json:
+    if request.as_json:
         found: dict[str, Any] = document(traffics) | ({"missing": missing} if missing else {})
         write_stdout(json.dumps(scrub(found), indent=2))
         return outcome.exit_code
@@ -65,22 +65,19 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool, as_json: bool) -> int:
+def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool) -> int:
     """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code.
 
     Args:
-        request: The command.
-        names: The hosts.
         within_s: Seconds that requests get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.
-        as_json: Whether the figures are printed as one JSON document.
 
     Raises:
         FirstlightError: Nothing was changed, or it was interrupted.
         InventoryError: The inventory has no gateway.
     """
     traffics = _change(request, "drain", names, within_s=within_s, force=force)
-    if as_json:
+    if request.as_json:
         write_stdout(json.dumps(scrub(document(traffics)), indent=2))
         return Exit.OK
     for name, left in sessions_of(traffics, names).items():
@@ -90,7 +87,7 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
     return Exit.OK
 
 
-def ready(request: CommandRequest, names: Sequence[str], *, as_json: bool) -> int:
+def ready(request: CommandRequest, names: Sequence[str]) -> int:
     """Let drained hosts get requests again, and return the exit code.
 
     Raises:
@@ -98,7 +95,7 @@ def ready(request: CommandRequest, names: Sequence[str], *, as_json: bool) -> in
         InventoryError: The inventory has no gateway.
     """
     traffics = _change(request, "ready", names)
-    if as_json:
+    if request.as_json:
         write_stdout(json.dumps(scrub(document(traffics)), indent=2))
         return Exit.OK
     for name in names:

@@ -30,7 +30,6 @@ class Restarts:
     """The restarts of one run, and the gateways that pass requests to its hosts.
 
     Args:
-        context: The run.
         still: Hosts that are asked to start, and will not restart.
         moving: Hosts that gateways will not find any more until they are set up again.
     """

@@ -15,14 +15,14 @@ from provision.core.models.staged import StagedFile
 from provision.features.gateway.draining import python_of
 from provision.features.gateway.haproxy import routed
 from provision.features.gateway.records import Gateway
-from provision.features.gateway.router import NAME, UNIT, WHEELS, Wheel, router_set, silent_hosts, tokens_command
+from provision.features.gateway.router import NAME, UNIT, WHEELS, router_set, silent_hosts, tokens_command
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 from provision.report.layout import fold_names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 from provision.run.unit_sets import play_differing, play_removal
 
 LOCK = product_path("requirements/router.txt")
@@ -48,9 +48,6 @@ def set_up(
     """Run the routers of gateways that run, and remove those of gateways that choose otherwise now.
 
     Args:
-        context: The run.
-        probed: Facts and installation paths of its hosts.
-        gateways: Its gateways that did not fail.
         made: What each gateway knows, by the name of its host.
         before: Whether each of them has the unit.
 
@@ -66,7 +63,7 @@ def set_up(
             router_set(
                 made[host.name],
                 *routed(made[host.name]),
-                wheel=Wheel(wheels[host.name].name, wheels[host.name].sha256),
+                wheel=wheels[host.name],
                 python=python_of(host),
                 prefix=probed.install_paths[host.name].prefix,
             )
@@ -136,8 +133,6 @@ def stage_router(machine: str, settings: ClientSettings, store: Store) -> Staged
 
     Args:
         machine: One of `MACHINES`.
-        settings: The user's index.
-        store: The wheelhouse.
 
     Raises:
         StageError: The wheel cannot be had, or its hash is not in the lock.

@@ -83,7 +83,6 @@ def interface_of(host: Host, said: str) -> str:
     """Return the interface that has the host's own address.
 
     Args:
-        host: The gateway.
         said: What `find_command` printed there.
 
     Raises:
@@ -103,7 +102,6 @@ def require_free(host: Host, others: Sequence[str], said: str) -> None:
     """Raise InventoryError where another machine than the gateways has the shared address.
 
     Args:
-        host: A gateway.
         others: What `find_command` printed on each gateway.
         said: What it printed on this one.
     """
@@ -124,7 +122,6 @@ def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: st
         host: One of the gateways.
         gateways: Those that share the address, from `sharing`.
         interface: Its interface in their network.
-        prefix: Folder of the installation there.
     """
     shared = ipaddress.ip_interface(str(host.settings.gateway_address))
     peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)
@@ -162,12 +159,7 @@ vrrp_instance firstlight {{
 
 
 def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str, str]:
-    """Return the interface of each gateway that shares an address; one that cannot share it fails.
-
-    Args:
-        context: The run.
-        gateways: Its gateways that did not fail.
-    """
+    """Return the interface of each gateway that shares an address; one that cannot share it fails."""
     asked = [host for host in gateways if host.settings.gateway_address is not None]
     every = [host for host in context.inventory.hosts if host.is_gateway]
     said = context.run_on_hosts(
@@ -193,9 +185,6 @@ def set_up(
     """Give gateways that run the address that they share; return the result of each.
 
     Args:
-        context: The run.
-        probed: Installation paths of its hosts.
-        gateways: Its gateways that did not fail.
         interfaces: From `require_possible`.
     """
     every = [host for host in context.inventory.hosts if host.is_gateway]

@@ -89,35 +89,25 @@ class Traffic:
         return {one.host for one in self.hosts if one.model == model and one.state == "up"}
 
 
-def request_text(
+def command_of(
+    python: str,
+    folder: str,
     *,
     drain: Sequence[str] = (),
     ready: Sequence[str] = (),
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> str:
-    """Return what `onhost/traffic.py change` is asked; without hosts it only answers.
+    """Return the command that asks a gateway; without hosts it only answers.
 
     Args:
+        folder: The folder that the gateway keeps its files in.
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
-        by: Who wants it.
         canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
     """
-    return json.dumps(
-        {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
-    )
-
-
-def command_of(python: str, folder: str, request: str) -> str:
-    """Return the command that asks a gateway.
-
-    Args:
-        python: The gateway's Python.
-        folder: The folder that it keeps its files in.
-        request: Result of `request_text`.
-    """
-    return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", request])
+    request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
+    return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 
 
 def parse(gateway: str, answer: str) -> Traffic:
@@ -146,8 +136,7 @@ def parse(gateway: str, answer: str) -> Traffic:
     for is_new, row in rows:
         if is_new and row["pxname"].startswith("model-") and _is_up(row):
             weights[row["pxname"]] += _number(row["weight"])
-    shares = document.get("canary", {})  # a gateway of an earlier version has none
-    hosts = [_host(name, rows, weights, document | {"canary": shares}) for name in document["servers"]]
+    hosts = [_host(name, rows, weights, document) for name in document["servers"]]
     return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
 
 
@@ -211,8 +200,6 @@ def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[s
     """Return why hosts cannot be drained or taken back: a name is unknown, or its host is behind no gateway.
 
     Args:
-        traffics: The gateways.
-        names: The hosts that were named.
         known: All hosts of the inventory.
     """
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
@@ -257,7 +244,6 @@ def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) 
 
     Args:
         restarting: The hosts to restart, in inventory order.
-        traffics: The gateways.
         at_once: Hosts of one model that may restart together.
 
     Returns:

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import JsonOption, asked, with_hosts
-from provision.core.errors import UsageError
+from provision.cli.options import HOSTS, PRINTED, asked, takes
 
 
-@with_hosts
+@takes(*HOSTS, after=PRINTED)
 def drift(
     *,
     against: Annotated[
@@ -21,27 +20,12 @@ def drift(
             help="Reference: a host, or a file with the facts of one. Default: the majority of the hosts with the same GPUs.",
         ),
     ] = None,
-    prometheus: Annotated[
-        str | None,
-        typer.Option(
-            "--prometheus",
-            metavar="FILE",
-            hidden=True,
-            help="Write the numbers here in Prometheus' text; - prints them.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Compare hosts that should be equal: GPUs, driver, firmware, kernel, settings, packages."""
     from provision.features.host_comparison import drift as pipeline
 
-    if prometheus == pipeline.STDOUT and as_json:
-        raise UsageError(
-            "`--json` and `--prometheus -` both print a document", hint="write one of them: --prometheus FILE"
-        )
-    request = asked("drift", **options)
-    raise typer.Exit(pipeline.drift(request, pipeline.DriftOptions(against, prometheus), as_json=as_json))
+    raise typer.Exit(pipeline.drift(asked("drift", **options), against))
 
 
 def add_to(app: typer.Typer) -> None:

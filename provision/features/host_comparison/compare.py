@@ -62,7 +62,6 @@ def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) ->
     A value that a host could not read is not compared there.
 
     Args:
-        hosts: The hosts.
         reference: What is expected; the majority where it is None.
     """
     hosts = sorted(hosts, key=lambda host: host.name)

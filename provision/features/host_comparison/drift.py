@@ -3,75 +3,55 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, UsageError
-from provision.core.files import write_atomically
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import require_writable
 from provision.features.host_comparison.compare import compare
-from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, render
 from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
-from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.document import read_facts
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute, read_inventory
 
-STDOUT = "-"
 
-
-@dataclass(frozen=True)
-class DriftOptions:
-    """What is compared with what, and where the answer goes."""
-
-    against: str | None = None
-    """A host of the inventory, or a file of facts; the majority of equal hosts where it is None."""
-    metrics: str | None = None
-    """File for Prometheus' text; `-` prints it."""
-
-
-def drift(request: CommandRequest, options: DriftOptions, *, as_json: bool) -> int:
+def drift(request: CommandRequest, against: str | None) -> int:
     """Compare hosts, and print what differs.
+
+    Args:
+        against: A host of the inventory, or a file of facts; the majority of equal hosts where it is None.
 
     Returns:
         0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted.
 
     Raises:
         InventoryError: The inventory cannot be used.
-        UsageError: There is no such host or file, or an option cannot be used.
+        UsageError: There is no such host or file.
     """
-    if options.metrics not in (None, STDOUT):
-        require_writable(Path(options.metrics), "--prometheus")
     names = {host.name for host in read_inventory(request).hosts}
-    recorded = _recorded(options.against, names)
+    recorded = _recorded(against, names)
     step = replace(PROBE, run=partial(PROBE.run, in_full=True, with_configuration=True))
     outcome = execute(request, (step,))
-    asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == options.against]
+    asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == against]
     facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}
-    if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and options.against not in (None, *facts)):
-        print_summary(outcome, as_json=as_json)
+    if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and against not in (None, *facts)):
+        print_summary(outcome)
         return outcome.exit_code
-    golden = recorded or (facts[options.against] if options.against else None)
-    classes = compared_classes(facts, golden, options.against)
+    golden = recorded or (facts[against] if against else None)
+    classes = compared_classes(facts, golden, against)
     missing = sorted(set(asked) - facts.keys())
-    if options.metrics is not None:
-        text = redact(prometheus(classes, missing=missing, at_unix_s=time.time()))
-        if options.metrics == STDOUT:
-            write_stdout(text)
-        else:
-            write_atomically(Path(options.metrics), text)
-    if as_json:
+    if request.as_json:
         answered = facts.keys() | (names - set(asked))
         found = document(classes) | {"missing": without_answer(outcome.summary, answered)}
         write_stdout(json.dumps(scrub(found), indent=2))
-    elif options.metrics != STDOUT:
+    else:
         lines = [redact(render(classes)), *(f"{name}: gave no answer" for name in missing)]
         write_stdout("\n".join(filter(None, lines)) or "no host to compare")
     differs = any(not compared.comparison.is_equal for compared in classes)
@@ -84,7 +64,6 @@ def compared_classes(
     """Compare hosts with one reference, or those with the same cards with their majority.
 
     Args:
-        facts: The facts of the hosts, by name.
         golden: The reference.
         against: How a person named it.
     """

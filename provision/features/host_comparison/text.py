@@ -1,4 +1,4 @@
-"""Comparisons of hosts as text, as JSON and for Prometheus. Pure."""
+"""Comparisons of hosts as text and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _lines(compared: ComparedClass) -> Iterator[tuple[str, str]]:
     """Yield indent and text of each line."""
     hosts = compared.comparison.hosts
     if compared.is_alone:
-        yield "", f"{compared.label}: {hosts[0]} is the only host with these GPUs: nothing to compare with"
+        yield "", f"{compared.label}: {hosts[0]} is the only such host: there is nothing to compare it with"
         return
     yield "", f"{compared.label}: {count(len(hosts), 'host')}, compared with {compared.against}"
     for oddity in compared.comparison.oddities:
@@ -134,55 +134,3 @@ def document(classes: Sequence[ComparedClass]) -> dict[str, Any]:
             for compared in classes
         ]
     }
-
-
-def prometheus(classes: Sequence[ComparedClass], *, missing: Sequence[str], at_unix_s: float) -> str:
-    """Return Prometheus' text format: differences by host and part, zeros included, so that an alert can end.
-
-    Args:
-        classes: The comparisons.
-        missing: Hosts that gave no answer.
-        at_unix_s: The time of the comparison.
-    """
-    lines = [
-        "# HELP firstlight_drift_values Values of a host that differ from those of its equals.",
-        "# TYPE firstlight_drift_values gauge",
-    ]
-    for compared in classes:
-        counted = Counter(
-            (name, difference.part)
-            for oddity in compared.comparison.oddities
-            for name in oddity.hosts
-            for difference in oddity.differences
-        )
-        lines += [
-            f"firstlight_drift_values{_labels(host=name, cards=compared.label, part=part)} {counted[name, part]}"
-            for name in compared.comparison.hosts
-            for part in parts()
-        ]
-    lines += [
-        "# HELP firstlight_drift_without_majority Values of equal hosts that no majority has.",
-        "# TYPE firstlight_drift_without_majority gauge",
-        *(
-            f"firstlight_drift_without_majority{_labels(cards=compared.label)} "
-            f"{sum(len(split.values) for split in compared.comparison.splits)}"
-            for compared in classes
-        ),
-        "# HELP firstlight_drift_compared Whether a host could be compared.",
-        "# TYPE firstlight_drift_compared gauge",
-        *(
-            f"firstlight_drift_compared{_labels(host=name)} {int(name not in missing)}"
-            for name in sorted({*missing, *(name for compared in classes for name in compared.comparison.hosts)})
-        ),
-        "# HELP firstlight_drift_timestamp_seconds Time of the comparison, in seconds since 1970.",
-        "# TYPE firstlight_drift_timestamp_seconds gauge",
-        f"firstlight_drift_timestamp_seconds {at_unix_s:.3f}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(**labels: str) -> str:
-    def quoted(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-    return "{" + ",".join(f'{name}="{quoted(text)}"' for name, text in labels.items()) + "}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import BecomeOption, JsonOption, asked, with_hosts
+from provision.cli.options import CHANGED, HOSTS, JsonOption, asked, takes
 from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
 
@@ -20,7 +20,7 @@ class Mode(StrEnum):
     COMPILED = "compiled"
 
 
-@with_hosts
+@takes(*HOSTS, after=CHANGED)
 def compare(
     *,
     backend: Annotated[
@@ -49,8 +49,6 @@ def compare(
         int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
     ] = None,
     prefix: PrefixOption = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
@@ -67,8 +65,7 @@ def compare(
     words += [word for text in target or () for word in ("--target", text)]
     load = {"--input-tokens": input_tokens, "--output-tokens": output_tokens, "--concurrency": concurrency}
     words += [word for name, value in load.items() if value is not None for word in (name, str(value))]
-    request = asked("verify", ask_become_pass=ask_become_pass, prefix=prefix, **options)
-    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
+    raise typer.Exit(compare_choices(asked("verify", prefix=prefix, **options), words=words))
 
 
 def upgrade(

@@ -37,29 +37,27 @@ class ComparedHosts(ProbedHosts):
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> int:
+def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
     """Measure each host's service with two choices, and print the tables.
 
     Args:
-        request: The command.
         words: The arguments of `verify.pyz compare`.
-        as_json: Whether one JSON document is printed.
 
     Returns:
         The exit code, on the scale of the checks.
     """
     outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
-        print_summary(outcome, as_json=as_json)
+        print_summary(outcome)
         return outcome.exit_code
     found = outcome.result.documents
-    if as_json:
+    if request.as_json:
         write_stdout(json.dumps([{"host": name, **scrub(document)} for name, document in found.items()], indent=2))
     else:
         for name, document in found.items():
             write_stdout(redact("\n".join([f"host {name}", *document["table"]])))
     if len(found) < len([host for host in outcome.hosts if host.is_provisioned]):
-        if not as_json:
+        if not request.as_json:
             print_summary(outcome)
         return EXIT_CODES["error"]
     return max((int(document["exit_code"]) for document in found.values()), default=EXIT_CODES["error"])
@@ -70,8 +68,7 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         paths = probed.install_paths[host.name]
         return _measure(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
 
-    playbooks.acquire_locks(context, probed, "verify", context.hosts())
-    hosts = context.hosts()
+    hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
         documents = context.run_on_hosts("verify", hosts, call, deadline_s=COMPARE_S)
     except KeyboardInterrupt:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from provision.core.json_text import parse
+from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned_floors import with_records
-from provision.features.measure.page import comparisons
-from provision.report.page.section import Section
+from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.tool_output import Verified
+from provision.report.page.hosts import Tone
+from provision.report.page.view import Section
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.phases.verify.step import CheckOptions
-    from provision.phases.verify.tool_output import Verified
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -32,3 +35,50 @@ def page_section(run: RunFolder) -> Section | None:
     """Return the comparisons of a run; None where it made none."""
     found = comparisons(run)
     return Section("compared", "Before and after", PAGE, {"compared": found}) if found else None
+
+
+FOLDER = "compare"
+TONES: dict[str, Tone] = {"met": "good", "not met": "bad"}
+
+
+class ComparedRow(BaseModel):
+    """One measure before and after, as in the document of `verify.pyz compare`."""
+
+    title: str
+    unit: str
+    before: float | None
+    after: float | None
+    change: float | None
+    target: str
+    verdict: str
+
+    @property
+    def tone(self) -> Tone:
+        return TONES.get(self.verdict, "neutral")
+
+
+class _Side(BaseModel):
+    choice: str
+
+
+class Comparison(BaseModel):
+    """What two choices gave on one host."""
+
+    kind: str
+    before: _Side
+    after: _Side
+    rows: tuple[ComparedRow, ...]
+
+
+def comparisons(run: RunFolder) -> tuple[tuple[str, Comparison], ...]:
+    """Return host and comparison of each file of a run; an unreadable file is left out."""
+    return tuple(_read(run))
+
+
+def _read(run: RunFolder) -> Iterator[tuple[str, Comparison]]:
+    for path in sorted(run.folder.glob(f"{FOLDER}/*.json")):
+        try:
+            document: Any = scrub(parse(path.read_bytes()))
+            yield path.stem, Comparison.model_validate(document)
+        except (OSError, ValueError, ValidationError):
+            continue

@@ -144,12 +144,7 @@ def _rows() -> tuple[FigureRow, ...]:
 
 
 def class_of(facts: HostFacts, document: Mapping[str, Any]) -> HostClass | None:
-    """Return the class of a host; None where its processor or environment is unknown.
-
-    Args:
-        facts: The facts of the host.
-        document: Its checks.
-    """
+    """Return the class of a host; None where its processor or environment is unknown."""
     vendor = facts.nvidia or facts.amd
     gpus = [gpu.name for gpu in facts.nvidia.gpus] if facts.nvidia else []
     gpus += [gpu.name for gpu in facts.amd.gpus] if facts.amd else []
@@ -205,7 +200,6 @@ def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run:
     """Return the floors of a class; None where there are too few hosts, or none of their figures is steady.
 
     Args:
-        host_class: The class.
         documents: The checks of its healthy hosts, one document a host.
         run: The run that they are of.
     """
@@ -285,8 +279,6 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     A missed floor is a warning and never a failure: nobody but its equals says what a host should reach.
 
     Args:
-        document: The checks of the host.
-        learned: The floors of its class.
         run: The run that asks.
     """
     known = {(floor.check, floor.figure, floor.unit) for floor in learned.floors}
@@ -305,7 +297,7 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
         text = "; ".join(_sentence(*one) for one in missed[:MOST_SHOWN])
         remedy = "compare clocks, power, temperature and links of the host with those of its equals: ./firstlight drift"
         figures = tuple(_figure(reading, floor, source) for reading, floor in missed)
-        outcome = CheckResult("warn", f"worse than its equals: {text}{more}; {source}", figures, None, remedy)
+        outcome = CheckResult("warn", f"worse than equal hosts: {text}{more}; {source}", figures, None, remedy)
     return as_record(LEARNED, document["host"], None, outcome, 0.0, level=document.get("level"))
 
 

@@ -48,8 +48,6 @@ def with_records(
 
     Args:
         context: The run, with the documents of the hosts that it checked before.
-        probed: The facts of the hosts.
-        answers: The checks by host.
         learns: Whether these are complete runs, which floors are learned from.
     """
     documents = {name: verified.document for name, verified in answers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,8 +13,8 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import MonitoringRecord, PhaseResult
 from provision.core.redaction import register_secret
+from provision.core.tables import own_table
 from provision.core.unit_set import UnitSet
-from provision.features.monitoring.card_exporters import find_command, known_exporters, parse_ports
 from provision.features.monitoring.targets import JOBS, Found, Target, find_targets, parse_targets
 from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, server_set
 from provision.fleet.inventory.addresses import own_address, with_port
@@ -57,7 +57,6 @@ def read_alertmanager(path: str | None, host: str) -> str | None:
 
     Args:
         path: The file; None where none was given.
-        host: Name of the monitoring host, for messages.
 
     Raises:
         InventoryError: The file cannot be read.
@@ -167,3 +166,40 @@ class _Setup:
         played = played.model_copy(update={"status": status, "hint": hint})
         seconds = time.monotonic() - self._started
         self._context.record(playbooks.added_to_earlier(self._context, played, text, seconds))
+
+
+_SCRIPT = """
+import sys, urllib.request
+ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+for place in sys.argv[1:]:
+    address, sign = place.rsplit("=", 1)
+    try:
+        lines = ask(f"http://{address}/metrics", timeout=5).read().decode(errors="replace").splitlines()
+    except OSError:
+        continue
+    if any(line.startswith(sign) for line in lines):
+        print(address.rpartition(":")[2])
+"""
+
+
+def known_exporters() -> dict[int, str]:
+    """Return by port how a line of an exporter's metrics begins."""
+    return {row["port"]: row["sign"] for row in own_table(Path(__file__).with_name("card_exporters.toml"))["exporter"]}
+
+
+def find_command(python: str, exporters: Mapping[int, str], address: str = "127.0.0.1") -> str:
+    """Return a command that prints the ports at which exporters listen on a host.
+
+    Args:
+        python: An interpreter there; without one the command prints nothing.
+        exporters: How a line of metrics begins, by port.
+        address: The address to ask.
+    """
+    places = [f"{address}:{port}={sign}" for port, sign in exporters.items()]
+    words = shlex.join([python, "-I", "-S", "-c", _SCRIPT, *places])
+    return f"test ! -x {shlex.quote(python)} || {words}"
+
+
+def parse_ports(said: str) -> tuple[int, ...]:
+    """Return the ports that `find_command` printed."""
+    return tuple(int(line) for line in said.split() if line.isdigit())

@@ -35,9 +35,6 @@ def server_set(
     """Return the set of a monitoring host.
 
     Args:
-        host: The monitoring host.
-        targets: What it reads.
-        prefix: Folder of the installation there.
         inventory: The inventory on the controller, which the commands of alerts name.
         alertmanager: The user's configuration of Alertmanager; None: alerts are sent to nobody.
     """
@@ -92,7 +89,6 @@ def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str
     """Return Prometheus' configuration, with the lists of targets and the keys that it refers to.
 
     Args:
-        targets: What it reads.
         own: Addresses of the other programs on its host.
     """
     config = Template((_HERE / CONFIG).read_text(encoding="utf-8")).substitute(own)
@@ -120,9 +116,7 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
     """Return the set of a host that is monitored.
 
     Args:
-        host: The host.
         monitors: The hosts that read its metrics.
-        prefix: Folder of the installation there.
     """
     bind, port = listened_on(metrics_bind(host, monitors)), host.settings.metrics_port
     units = {"firstlight-node-exporter.service": {"address": with_port(bind, port)}}

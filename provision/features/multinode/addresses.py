@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
-from provision.core.models.phase_names import PhaseName
-from provision.features.firewall.rules import READ_DEADLINE_S, Opening, source_command, sources_of, ssh_ports_of
-from provision.features.multinode.ports import chosen_command, chosen_of, span_openings, taken_ports
+from provision.core.models.records import PhaseName
+from provision.core.models.settings import CHOSEN_PORTS, Settings
+from provision.features.firewall.rules import (
+    READ_DEADLINE_S,
+    Opening,
+    networks,
+    require_ssh_open,
+    source_command,
+    sources_of,
+    ssh_ports_of,
+)
+from provision.fleet.inventory.addresses import EVERYWHERE
 from provision.run.context import RunContext
 
 
@@ -19,7 +29,6 @@ class SpanAddresses:
         """Ask the hosts.
 
         Args:
-            context: The run.
             phase: The phase that a failure to answer is recorded under.
             hosts: The hosts; those without a span are left out.
         """
@@ -50,7 +59,6 @@ class SpanAddresses:
         """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer.
 
         Args:
-            host: The host.
             listening: Its ports, as they were probed.
 
         Raises:
@@ -72,3 +80,83 @@ class SpanAddresses:
 
     def _known(self, viewer: Host, host: Host) -> tuple[str, ...]:
         return self._sources.get(viewer.name, {}).get(host.address_in_span, ())
+
+
+ENGINE_TITLES = "VLLM::"
+"""How the titles of vLLM's processes begin, to which the chosen ports belong (vllm/utils/system_utils.py of 0.32.0)."""
+RAY_TITLES = "ray::"
+"""How the titles of processes begin that Ray starts (python/ray/_private/ray_constants.py of 2.60.0)."""
+
+
+def span_openings(
+    host: Host,
+    sources: Collection[str],
+    chosen: tuple[int, int],
+    taken: Collection[int],
+    *,
+    ssh_ports: Collection[int] = (),
+) -> tuple[Opening, ...]:
+    """Return the ports at which the other hosts of a span connect to one, in order: of all its addresses where a program listens at all.
+
+    Args:
+        sources: Addresses from which the others connect.
+        chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
+        taken: Ports of other services there; those among the chosen ones stay as they are.
+        ssh_ports: Ports on which an SSH server listens there.
+
+    Raises:
+        InventoryError: A port at which the processes meet is the port of SSH.
+    """
+    if host.span is None:
+        return ()
+    own, allowed = host.address_in_span, networks(sources)
+    meeting = host.settings.span_ports if host.name == host.head else ()
+    with_ray = host.settings.executor == "ray"
+    ray = _ports_of_ray(host.settings) if with_ray else range(0)
+    require_ssh_open(host, {*meeting, *ray}, ssh_ports)
+    # The store at which vLLM's processes meet listens at all addresses (torch's TCPStore). With Ray its port is one of the chosen ones.
+    # Ray does so too, and runs what it is sent.
+    found = [Opening(port, allowed, for_span=True) for port in meeting]
+    if ray:
+        found.append(Opening(ray[0], allowed, last=ray[-1], for_span=True))
+    first, last = chosen
+    for port in [*sorted(port for port in taken if first <= port <= last), last + 1]:
+        if first < port:
+            found.append(Opening(first, allowed, last=port - 1, address=None if with_ray else own, for_span=True))
+        first = port + 1
+    return tuple(found)
+
+
+def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
+    """Return the ports of a host on which other services listen where those of its span do.
+
+    Args:
+        listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
+    """
+    own = host.address_in_span
+    with_ray = host.settings.executor == "ray"
+    titles = (ENGINE_TITLES, RAY_TITLES) if with_ray else (ENGINE_TITLES,)
+    known = any(one.process for one in listening)
+    others = {
+        one.port
+        for one in listening
+        if known and (with_ray or one.address in (*EVERYWHERE, "*", own)) and not (one.process or "").startswith(titles)
+    }
+    ours = {*host.settings.span_ports, *(_ports_of_ray(host.settings) if with_ray else ())}
+    return frozenset(others - ours | {22, host.connection.port})
+
+
+def _ports_of_ray(settings: Settings) -> range:
+    first, last = settings.ray_ports
+    return range(first, last + 1)
+
+
+def chosen_command() -> str:
+    """Return a command that prints from which ports a host's system chooses for processes that ask for any."""
+    return "cat /proc/sys/net/ipv4/ip_local_port_range"
+
+
+def chosen_of(said: str) -> tuple[int, int]:
+    """Return the first and the last of these ports, from what `chosen_command` printed; Linux's default where it printed none."""
+    found = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", said)
+    return (int(found[1]), int(found[2])) if found else CHOSEN_PORTS

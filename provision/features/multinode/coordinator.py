@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 from provision.core.errors import FirstlightError
+from provision.core.models.inventory import Host
 from provision.features.multinode.interface_map import (
     AllReduceTrial,
     InterfaceMap,
@@ -22,6 +24,10 @@ from provision.features.multinode.interface_map import (
     rounds,
 )
 from provision.fleet.ssh.channel import Channel
+from provision.phases.verify.run_checks import tool_command
+from provision.run.context import RunContext
+from provision.run.desired_state import Desired
+from provision.run.results import ProbedHosts
 from verify.records import NETWORK, CheckResult, as_record
 
 HELLO_S = 120.0
@@ -182,3 +188,23 @@ def _run_trials(
 
 def _address(participants: Participants, host: str, interface: str) -> str:
     return next(str(one["address"]) for one in participants.hellos[host]["interfaces"] if one["name"] == interface)
+
+
+def try_together(
+    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
+) -> dict[str, Any]:
+    """Let hosts find and reach one another, and exchange numbers. Nothing is configured on them.
+
+    Returns:
+        The record of the check.
+    """
+
+    def start(host: Host) -> Channel:
+        paths, state = probed.install_paths[host.name], desired.get(host.name)
+        environment = f"envs/{state.environment}" if state else "current"
+        command = tool_command(paths.prefix.rstrip("/"), environment, ["multihost"])
+        return context.session(host).open_channel(command, root=paths.root)
+
+    for host in hosts:
+        context.progress.note(host.name, "connects to the other hosts")
+    return meet({host.name: partial(start, host) for host in hosts})

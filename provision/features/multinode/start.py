@@ -17,7 +17,7 @@ from provision.features.firewall.rules import (
     require_root,
 )
 from provision.features.multinode.addresses import SpanAddresses
-from provision.features.multinode.trial import try_together
+from provision.features.multinode.coordinator import try_together
 from provision.phases.install.step import changing
 from provision.run import playbooks
 from provision.run.context import RunContext

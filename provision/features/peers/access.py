@@ -16,7 +16,6 @@ from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.host_keys import name_of
 from provision.fleet.ssh.known_hosts import known_keys
 from provision.fleet.ssh.session import Session
-from provision.fleet.ssh.upload import check_space, list_remote, part_name
 
 PROGRAM = Path(__file__).parent / "onhost" / "peer.py"
 KEY_LIFE_S = 6 * 3600
@@ -140,23 +139,10 @@ def fetch(
         StageError: The disk is too small, or the folder cannot be used.
         TransportError: The connection from here broke.
     """
-    remote = list_remote(session, folder)
-    wanted = [(file, remote.part(file)) for file in files if not remote.has(file)]
-    wanted = [(file, offset) for file, offset in wanted if offset < file.size]
-    if not wanted:
-        return 0
-    check_space(f"host {session.host}", folder, sum(file.size - offset for file, offset in wanted), remote.free)
-    request = {
-        "key": source.key.private,
-        "known_hosts": source.known_hosts(),
-        "ssh": source.ssh_arguments(),
-        "files": [
-            {"sha256": file.sha256, "size": file.size, "offset": offset, "part": part_name(file)}
-            for file, offset in wanted
-        ],
-    }
-    channel = program.start(session, folder, PROGRAM, "fetch")
+    request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
-        return program.follow(session, channel, request, progress)
+        return program.get_files(
+            session, folder, files, program=PROGRAM, word="fetch", request=request, progress=progress
+        )
     except SourceError as error:
         raise SourceError(f"host {session.host} got no files from host {source.name}: {error.text}") from None

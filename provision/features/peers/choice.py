@@ -12,7 +12,7 @@ from typing import Literal
 
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
-from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
+from provision.core.models.settings import CHAT_TEMPLATE, SourceKind
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers import access
 from provision.features.peers.relay import AT_ONCE, FIRST

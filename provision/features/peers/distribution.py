@@ -5,28 +5,30 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from provision.catalog.index.settings import read_settings, uv_variables
 from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.models.inventory import Host
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
-from provision.features.peers import access, own
+from provision.features.peers import access, program
 from provision.features.peers.choice import Choice, Way, sample, way_of
 from provision.features.peers.relay import Member, Relay
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.fleet.ssh.session import Progress
+from provision.fleet.ssh.session import Progress, Session
 from provision.phases.stage.model_hub import endpoint
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sending import Sending, Sent
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, Sent, SentBytes
 
 
 @contextmanager
@@ -42,8 +44,6 @@ class Distribution(Sending):
     """Transfers to all hosts of a step; `close` takes back all access.
 
     Args:
-        context: The run.
-        planned: Facts and paths of the hosts.
         files: The files that each host needs.
         choice: The hosts that hand files on.
     """
@@ -172,16 +172,14 @@ class Distribution(Sending):
         """Let a host get files by itself, where its settings say so; return the bytes, and leave to the controller what did not come."""
         moved, problems = Counter[str](), list[str]()
 
-        def files_of(way: Way) -> own.OwnFiles:
+        def files_of(way: Way) -> OwnFiles:
             def report(count: int) -> None:
                 moved[way] += count
                 progress(count)
 
             incoming = self._planned.install_paths[host.name].incoming
             files = self._coming(host.name, way)
-            return own.OwnFiles(
-                self._context.session(host), incoming, files, report, lambda _, why: problems.append(why)
-            )
+            return OwnFiles(self._context.session(host), incoming, files, report, lambda _, why: problems.append(why))
 
         folder = str(host.settings.source_folder)
         fetched, copied = files_of("host"), files_of("path")
@@ -216,8 +214,8 @@ class Distribution(Sending):
         indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
         return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
 
-    def _defaults(self, host: Host) -> own.Defaults:
-        return own.Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
+    def _defaults(self, host: Host) -> Defaults:
+        return Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
 
     def _bring(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
         started = time.monotonic()
@@ -273,3 +271,56 @@ class Distribution(Sending):
             self._grants[host.name] = channel
         self._context.run.change("peer-access", host=host.name, changed=True, output="a key of this run may read files")
         return True
+
+
+PROGRAM = Path(__file__).parent / "onhost" / "source.py"
+Lacks = Callable[[str, str], None]
+"""Called with the hash of a file that did not come, and why."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a host asks where neither the inventory nor its own settings name anything."""
+
+    indexes: tuple[str, ...]
+    hub: str
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """Files that a host is to get, under their names in transfer. `Session.send` verifies them and sends what is missing."""
+
+    session: Session
+    incoming: str
+    """Its incoming folder."""
+    files: Sequence[StagedFile]
+    progress: Callable[[int], None]
+    """Called with the bytes that came since the last call."""
+    lacks: Lacks
+
+    def fetch(self, settings: Settings, defaults: Defaults) -> None:
+        """Let the host fetch them from its indexes and hub.
+
+        Raises:
+            SourceError: The host cannot do that.
+            StageError: The disk is too small, or the incoming folder cannot be used.
+            TransportError: The connection broke.
+        """
+        own = {"indexes": settings.source_index, "hub": settings.source_hub}
+        self._get("host", {**own, "default_indexes": defaults.indexes, "default_hub": defaults.hub})
+
+    def copy(self, folder: str, sample: frozenset[str]) -> None:
+        """Let the host copy them from a folder that it has; those of the sample, by hash, are checked there first, as far as it has them. Raises as `fetch`."""
+        self._get("path", {"folder": folder, "sample": sorted(sample)})
+
+    def _get(self, word: str, request: dict[str, Any]) -> None:
+        program.get_files(
+            self.session,
+            self.incoming,
+            self.files,
+            program=PROGRAM,
+            word=word,
+            request=request,
+            progress=self.progress,
+            lacks=self.lacks,
+        )

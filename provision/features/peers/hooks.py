@@ -12,8 +12,7 @@ from provision.features.peers.distribution import Distribution
 from provision.features.peers.relay import FIRST
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sending import in_order
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 
 def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:
@@ -26,12 +25,12 @@ def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequ
     return Distribution(context, planned, files, choice)
 
 
-def sent_early(context: RunContext, planned: PlannedHosts, hosts: Sequence[Host]) -> list[Host]:
+def sent_early(planned: PlannedHosts, hosts: Sequence[Host]) -> list[Host]:
     """Return the hosts that the controller sends to: the first of each class, and those that take no part."""
     names = choose(hosts).names
     counts: Counter[str] = Counter()
     first = []
-    for host in in_order(context, hosts):
+    for host in hosts:
         if host.name in names and host.source_of("wheels") != "controller":
             group = planned.plan.for_host(host.name).hosts[0]
             counts[group] += 1

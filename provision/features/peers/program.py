@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from provision.core.errors import RemoteCommandError, SourceError
 from provision.core.json_text import parse_object
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.session import Session
-from provision.fleet.ssh.upload import PEER_FOLDER
+from provision.fleet.ssh.upload import PEER_FOLDER, check_space, list_remote, part_name
 
 ANSWER_S = 30.0
 SILENCE_S = 60.0
@@ -62,7 +63,6 @@ def follow(
     """Let a program move files; return the bytes. The channel is closed at the end.
 
     Args:
-        session: The host.
         channel: The running program.
         request: What it is to do.
         progress: Called with the bytes that came since the last call.
@@ -87,6 +87,40 @@ def follow(
     finally:
         channel.close()
     return moved
+
+
+def get_files(
+    session: Session,
+    folder: str,
+    files: Sequence[StagedFile],
+    *,
+    program: Path,
+    word: str,
+    request: dict[str, Any],
+    progress: Callable[[int], None],
+    lacks: Callable[[str, str], None] | None = None,
+) -> int:
+    """Let a host get files that it lacks, under their names in transfer; `Session.send` verifies them and sends what is missing.
+
+    Returns:
+        The bytes that came.
+
+    Raises:
+        SourceError: The program could not run, or did not come to its end.
+        StageError: The disk is too small, or the folder cannot be used.
+        TransportError: The connection broke.
+    """
+    remote = list_remote(session, folder)
+    missing = [(file, remote.part(file)) for file in files if not remote.has(file)]
+    rows = [
+        {**file.model_dump(include={"name", "sha256", "size", "hub_path"}), "offset": offset, "part": part_name(file)}
+        for file, offset in missing
+        if offset < file.size
+    ]
+    if not rows:
+        return 0
+    check_space(f"host {session.host}", folder, sum(row["size"] - row["offset"] for row in rows), remote.free)
+    return follow(session, start(session, folder, program, word), {**request, "files": rows}, progress, lacks)
 
 
 def _record(line: str) -> dict[str, Any]:

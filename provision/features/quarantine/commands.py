@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import asked, with_options
+from provision.cli.options import asked, takes
 from provision.cli.verify import app
 from provision.cli.verify import check as check_hosts
 from provision.core.errors import UsageError
@@ -44,12 +44,11 @@ def check(
     from provision.pipeline import operations
 
     require_full(hosts or (), options)
-    asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass")}
+    asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass", "as_json")}
     request = asked("verify", limit=",".join(hosts) if hosts else options["limit"], **asks)
     code = operations.verify(
         request,
         CheckOptions("full", drain=options["drain"]),
-        as_json=options["as_json"],
         junit_file=options["junit"],
         check_hosts=return_to_service,
     )
@@ -58,10 +57,6 @@ def check(
 
 def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
     """Check the options of a return to service.
-
-    Args:
-        hosts: The hosts that were named.
-        options: The options of `verify check`.
 
     Raises:
         UsageError: They ask for fewer checks than all, or name the hosts twice.
@@ -81,6 +76,6 @@ def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
 def add_to(program: typer.Typer) -> None:
     """Let `verify check` take the option."""
     del program
-    with_return = with_options(check, check_hosts)
+    with_return = takes(check_hosts)(check)
     with_return.__doc__ = check_hosts.__doc__
     app.command()(with_return)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
@@ -13,13 +13,10 @@ from provision.core.run_folder import utc_now
 from provision.features.quarantine.hardware import hardware_failure
 from provision.features.quarantine.marks import Quarantine, QuarantineStore, mark_in_force
 from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
-from provision.run.context import RunContext
-from provision.run.left_out import LeftOut
+from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.tool_output import Verified
+from provision.run.context import LeftOut, RunContext
 from provision.run.results import ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.phases.verify.step import CheckOptions
-    from provision.phases.verify.tool_output import Verified
 
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None) -> LeftOut | None:

@@ -11,8 +11,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, mark_in_force
-from provision.run.context import RunContext
-from provision.run.left_out import LeftOut
+from provision.run.context import LeftOut, RunContext
 from provision.run.results import ProbedHosts
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
@@ -27,8 +26,6 @@ def because_of(host: Host, mark: Quarantine, reason: str | None = None) -> LeftO
     """Return why runs leave a host out, and what lifts its mark.
 
     Args:
-        host: The host.
-        mark: Its mark.
         reason: The reason in words; that of the mark when None.
     """
     hint = (
@@ -79,8 +76,6 @@ def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -
     was drained, so that it takes requests once it is back.
 
     Args:
-        context: The run.
-        names: The hosts.
         drain: Whether they are drained at gateways that know them, or taken back at those that do not know them any more.
     """
     gateways = context.options.find_gateways() if names else ()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from provision.features.rollout.gate import thresholds
@@ -63,32 +62,24 @@ class Comparison:
         return f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
 
 
-def compare(
-    new: Sequence[Mapping[str, Any] | None],
-    old: Sequence[Mapping[str, Any] | None],
-    *,
-    new_left_out: Mapping[str, str] = MappingProxyType({}),
-    old_left_out: Mapping[str, str] = MappingProxyType({}),
-) -> Comparison:
+def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> Comparison:
     """Compare the answers of two hosts that serve the same model.
 
     Up to the first token that differs both computed the same, so their log probabilities may differ by rounding alone. After
     it they continue different texts, and nothing more can be said.
 
     Args:
-        new: Answers of the new release, as `ready.pyz` sends them: `tokens`, `logprobs`, and for each the token in second
-            place (`runners_up`) with its distance in nats (`leads`). None stands for an answer that failed.
-        old: Those of the old release to the same texts.
-        new_left_out: Why the new release has not answered, by the number of the text; a host whose tools are of an earlier version
-            names no reason.
-        old_left_out: The same of the old release.
+        new: What `ready.pyz` sends of the new release. `answers` have `tokens`, `logprobs`, and for each the token in second
+            place (`runners_up`) with its distance in nats (`leads`); None stands for an answer that failed. `left_out` has why, by the
+            number of the text.
+        old: That of the old release to the same texts.
     """
     found = Comparison()
-    for number, (ours, theirs) in enumerate(zip(new, old, strict=False), start=1):
+    for number, (ours, theirs) in enumerate(zip(new["answers"], old["answers"], strict=False), start=1):
         if ours is not None and theirs is not None:
             found = found.plus(_compare(number, ours, theirs))
             continue
-        reason = (new_left_out if ours is None else old_left_out).get(str(number), "no answer")
+        reason = (new if ours is None else old)["left_out"][str(number)]
         # Both refuse a text that is too long for the model; a reason of one release alone may be a fault of it.
         of = "" if ours is theirs else f" with the {'new' if ours is None else 'old'} release"
         found = found.plus(Comparison(left_out=1, why=f"text {number}{of}: {reason}"))

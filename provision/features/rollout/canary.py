@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from provision.core.errors import ServeError
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import ask
 from provision.features.gateway.traffic import Traffic
@@ -29,7 +28,6 @@ def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[
     take the other requests.
 
     Args:
-        traffics: The gateways.
         names: Hosts that serve the new release.
         joining: Hosts that are about to; their share is 0.
         percent: Of the requests of each model, for all its hosts in `names`.
@@ -56,7 +54,6 @@ def set_shares(
 
     Args:
         context: A run over the gateways.
-        probed: The result of the step before.
         names: Hosts that serve the new release.
         joining: Hosts that are about to.
         percent: Share of all hosts in `names`.
@@ -72,23 +69,8 @@ def set_shares(
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
         given += [f"no requests to {name} until a run has proven it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
-        errors = answers.errors | without_shares(answers.traffics.values(), wanted)
-    else:
-        errors = answers.errors
-    for name, error in errors.items():
+    for name, error in answers.errors.items():
         context.fail(name, "serve", error)
-    for name in answers.traffics.keys() - errors.keys():
+    for name in answers.traffics:
         context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text))
-    return CanaryHosts(**vars(probed), error="; ".join(map(str, errors.values())) or None)
-
-
-def without_shares(traffics: Iterable[Traffic], wanted: Iterable[str]) -> dict[str, BaseException]:
-    """Return the error of each gateway that gives a canary all of its share: one of a version without canaries."""
-    wanted = set(wanted)
-    return {
-        traffic.gateway: ServeError(
-            f"gateway `{traffic.gateway}` was set up by a version that gives no shares", hint="./firstlight gateway"
-        )
-        for traffic in traffics
-        if any(one.host in wanted and one.state == "up" for one in traffic.hosts)
-    }
+    return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

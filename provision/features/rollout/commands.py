@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import BecomeOption, JsonOption, asked, with_planning
+from provision.cli.options import CHANGED, PLANNING, PRINTED, asked, takes
 
 app = typer.Typer(
     cls=with_default("start"),
@@ -18,7 +18,7 @@ app = typer.Typer(
 
 
 @app.command()
-@with_planning
+@takes(*PLANNING, after=CHANGED)
 def start(
     *,
     steps: Annotated[
@@ -58,48 +58,50 @@ def start(
             help="Keep a list of the hosts that currently take requests in this file, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
     **planned: Any,
 ) -> None:
-    """Start a rollout: change and check hosts step by step; if a step is bad, roll all changed hosts back."""
+    """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
     from provision.features.rollout import rollout
 
-    request = asked("rollout", ask_become_pass=ask_become_pass, **planned)
+    request = asked("rollout", **planned)
     options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host, targets)
-    raise typer.Exit(rollout.start(request, options, as_json=as_json))
+    raise typer.Exit(rollout.start(request, options))
 
 
 @app.command()
-def resume(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
+@takes(after=CHANGED)
+def resume(**options: Any) -> None:
     """Continue the open rollout where it was paused, interrupted or killed."""
     from provision.features.rollout import rollout
 
-    raise typer.Exit(rollout.resume(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
+    raise typer.Exit(rollout.resume(asked("rollout", **options)))
 
 
 @app.command()
-def abort(*, ask_become_pass: BecomeOption = False, as_json: JsonOption = False) -> None:
+@takes(after=CHANGED)
+def abort(**options: Any) -> None:
     """Return every changed host of the open rollout to the release that it served before."""
     from provision.features.rollout import rollout
 
-    raise typer.Exit(rollout.abort(asked("rollout", ask_become_pass=ask_become_pass), as_json=as_json))
+    raise typer.Exit(rollout.abort(asked("rollout", **options)))
 
 
 @app.command()
-def pause(as_json: JsonOption = False) -> None:
+@takes(after=PRINTED)
+def pause(**options: Any) -> None:
     """Pause the running rollout before its next host."""
     from provision.features.rollout import rollout
 
-    raise typer.Exit(rollout.pause(asked("rollout"), as_json=as_json))
+    raise typer.Exit(rollout.pause(asked("rollout", **options)))
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:
+@takes(after=PRINTED)
+def status(**options: Any) -> None:
     """Show the progress of the newest rollout, with the numbers behind each decision."""
     from provision.features.rollout import rollout
 
-    raise typer.Exit(rollout.status(asked("rollout"), as_json=as_json))
+    raise typer.Exit(rollout.status(asked("rollout", **options)))
 
 
 def add_to(program: typer.Typer) -> None:

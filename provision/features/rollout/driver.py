@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import Inventory
+from provision.core.models.inventory import Host, Inventory
 from provision.core.models.records import HostSummary
 from provision.core.process import run_program
 from provision.core.redaction import redact
@@ -25,14 +26,14 @@ from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_u
 from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.targets import targets_text
 from provision.features.rollout.text import described
+from provision.fleet.inventory.addresses import with_port
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
-from provision.run.left_out import left_out
+from provision.run.context import left_out
 from provision.run.results import StagedHosts
 from provision.run.rollback import roll_back
 from provision.run.step import Step
@@ -50,10 +51,8 @@ class StoppedError(FirstlightError):
 class RolloutDriver:
     """Drives one rollout; the caller has locked its store."""
 
-    def __init__(
-        self, request: CommandRequest, store: RolloutStore, rollout: Rollout, inventory: Inventory, *, as_json: bool
-    ) -> None:
-        self._request, self._store, self._as_json = request, store, as_json
+    def __init__(self, request: CommandRequest, store: RolloutStore, rollout: Rollout, inventory: Inventory) -> None:
+        self._request, self._store = request, store
         self.rollout = rollout
         self._hosts = {host.name: host for host in inventory.hosts}
         gone = [host.name for host in rollout.hosts if host.name not in self._hosts]
@@ -232,7 +231,6 @@ class RolloutDriver:
         """Return all changed hosts to the releases that they served before, and print how that ended.
 
         Args:
-            reason: Why.
             wanted: Whether this is what the command is for, so that it is no failure.
         """
         self._keep(state="returning", text=reason)
@@ -366,13 +364,13 @@ class RolloutDriver:
             self._announce(out=())
         except StoppedError as stop:
             self._say(stop.text)
-        print_rollout(self.rollout, as_json=self._as_json)
+        print_rollout(self._request, self.rollout)
         return Exit.OK if self.rollout.state == "done" else Exit.RED
 
 
-def print_rollout(rollout: Rollout, text: str | None = None, *, as_json: bool) -> None:
+def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = None) -> None:
     """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
-    if as_json:
+    if request.as_json:
         write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
     else:
         write_stdout(text or "\n".join(described(rollout, driven=True)))
@@ -382,3 +380,28 @@ def _failure(host: HostSummary) -> str | None:
     """Return why a host failed in a run; None where it did not."""
     bad = [result for result in host.phases.values() if result.has_failed]
     return (bad[0].text or bad[0].status) if bad else None
+
+
+def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation.
+
+    Args:
+        hosts: All hosts of the inventory.
+        out: Names of the hosts that get no requests.
+    """
+    entries = [
+        {"targets": [_endpoint(host)], "labels": {"host": host.name}}
+        for host in hosts
+        if host.is_serving and host.name == host.head and host.name not in out
+    ]
+    return json.dumps(entries, indent=1) + "\n"
+
+
+def _endpoint(host: Host) -> str:
+    """Return address and port as other machines reach them."""
+    bind = host.settings.bind.strip("[]")
+    if bind != "localhost" and not (ip := ipaddress.ip_address(bind)).is_loopback and not ip.is_unspecified:
+        address = bind
+    else:
+        address = host.connection.address or host.name
+    return with_port(address, host.settings.port)

@@ -54,8 +54,6 @@ def gate(
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
-        context: The run.
-        probed: The hosts.
         new: Hosts that serve the new release.
         old: A host that still serves the old one; None where there is none.
         step: Index of the step in the rollout.
@@ -195,18 +193,10 @@ class _Watch:
         """
         if self._old is None or self._old not in found:
             return
-        # A host whose tools are of an earlier version sends no answers.
         theirs, model = found[self._old], self._model(self._old)
         for name in self._new:
             if name in found and self._model(name) == model:
-                ours = found[name]
-                compared = compare(
-                    ours.get("answers", ()),
-                    theirs.get("answers", ()),
-                    new_left_out=ours.get("left_out", {}),
-                    old_left_out=theirs.get("left_out", {}),
-                )
-                self.compared = self.compared.plus(compared)
+                self.compared = self.compared.plus(compare(found[name], theirs))
 
     def _model(self, name: str) -> str | None:
         return PurePosixPath(self._requests[name]["model_folder"]).name if name in self._requests else None
@@ -278,7 +268,6 @@ class GatewayFailures:
 
     Args:
         context: The run; gateways that were not set up yet count nothing.
-        names: The hosts.
     """
 
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:
@@ -326,15 +315,13 @@ def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observe
         answer: What the host answered to a round.
         before: The server's counters after the round before; None in the first round, which has its own, or where it has none.
     """
-    # A host whose tools are of an earlier version does not read its counters before a round.
-    now, before = answer["counters"], before or answer.get("counters_before")
+    now, before = answer["counters"], before or answer["counters_before"]
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}
     # Streams that vLLM ended with an error are in its log alone.
     counted = int(grown.get("failed", 0)) + answer.get("stream_errors", 0)
     failed = max(answer["failed"], counted)
     requests = max(answer["sent"], int(grown.get("finished", 0)) + counted, failed)
-    # A host whose tools are of an earlier version does not time what is between tokens.
-    return Observed(requests, failed, tuple(answer["first_token_s"]), tuple(answer.get("inter_token_s", ())))
+    return Observed(requests, failed, tuple(answer["first_token_s"]), tuple(answer["inter_token_s"]))
 
 
 def of_clients(shown: Observed, answer: dict[str, Any]) -> Observed:

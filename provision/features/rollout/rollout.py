@@ -42,7 +42,7 @@ class RolloutOptions:
     targets: Path | None = None
 
 
-def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) -> int:
+def start(request: CommandRequest, options: RolloutOptions) -> int:
     """Bring the release that the inventory asks for to its hosts, step by step.
 
     Returns:
@@ -62,18 +62,18 @@ def start(request: CommandRequest, options: RolloutOptions, *, as_json: bool) ->
         store.take_wish()
         outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("install", _install_beforehand, "install")))
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
-            print_summary(outcome, as_json=as_json)
+            print_summary(outcome)
             return outcome.exit_code or Exit.RED
         has_gateway = any(host.is_gateway for host in inventory.hosts)
         rollout = _made(request, options, steps, serving, outcome, has_gateway=has_gateway)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
-            print_rollout(rollout, as_json=as_json)
+            print_rollout(request, rollout)
             return Exit.OK
-        return RolloutDriver(request, store, rollout, inventory, as_json=as_json).go_on()
+        return RolloutDriver(request, store, rollout, inventory).go_on()
 
 
-def resume(request: CommandRequest, *, as_json: bool) -> int:
+def resume(request: CommandRequest) -> int:
     """Continue the open rollout where it was paused or killed.
 
     Raises:
@@ -84,10 +84,10 @@ def resume(request: CommandRequest, *, as_json: bool) -> int:
     with store.locked():
         rollout = store.require_open()
         store.take_wish()
-        return _driver_of(request, store, rollout, as_json=as_json).go_on()
+        return _driver_of(request, store, rollout).go_on()
 
 
-def abort(request: CommandRequest, *, as_json: bool) -> int:
+def abort(request: CommandRequest) -> int:
     """Return every host that the open rollout has changed to the release that it served before.
 
     Raises:
@@ -98,19 +98,19 @@ def abort(request: CommandRequest, *, as_json: bool) -> int:
     if store.is_driven():
         store.wish("abort")
         text = "the process that drives the rollout takes it back before the next host"
-        print_rollout(rollout, text, as_json=as_json)
+        print_rollout(request, rollout, text)
         return Exit.OK
     with store.locked():
-        return _driver_of(request, store, rollout, as_json=as_json).take_back("aborted", wanted=True)
+        return _driver_of(request, store, rollout).take_back("aborted", wanted=True)
 
 
-def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout, *, as_json: bool) -> RolloutDriver:
+def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -> RolloutDriver:
     """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
     begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
-    return RolloutDriver(begun, store, rollout, read_inventory(begun), as_json=as_json)
+    return RolloutDriver(begun, store, rollout, read_inventory(begun))
 
 
-def pause(request: CommandRequest, *, as_json: bool) -> int:
+def pause(request: CommandRequest) -> int:
     """Stop the running rollout before its next host.
 
     Raises:
@@ -123,11 +123,11 @@ def pause(request: CommandRequest, *, as_json: bool) -> int:
         text = "the process that drives the rollout pauses before the next host"
     else:
         text = f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it"
-    print_rollout(rollout, text, as_json=as_json)
+    print_rollout(request, rollout, text)
     return Exit.OK
 
 
-def status(request: CommandRequest, *, as_json: bool) -> int:
+def status(request: CommandRequest) -> int:
     """Print the newest rollout.
 
     Raises:
@@ -135,7 +135,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
     """
     store = RolloutStore(request.logs)
     found = store.newest()
-    if as_json:
+    if request.as_json:
         document = found.model_dump(mode="json") | {"driven": store.is_driven()} if found else None
         write_stdout(json.dumps(document, indent=2))
     elif found is None:

@@ -20,7 +20,7 @@ from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 T = TypeVar("T")
 
@@ -34,9 +34,6 @@ class StartCaches:
     """The start caches of the hosts that a run starts.
 
     Args:
-        context: The run.
-        verified: The hosts, with their desired states.
-        hosts: Those that are to start.
         still: Those of them that will not.
     """
 

@@ -1,7 +1,5 @@
 """By which address one host of the inventory reaches a server of another. Pure."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Collection
 

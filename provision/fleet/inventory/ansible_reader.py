@@ -1,8 +1,6 @@
 """Reader program: reads an inventory with Ansible's libraries and prints it as JSON."""
 
 # mypy: disable-error-code="import-untyped"
-from __future__ import annotations
-
 import difflib
 import functools
 import json
@@ -21,31 +19,12 @@ from ansible.vars.manager import VariableManager
 
 OURS = "firstlight_"
 CONNECTION = (
-    "ansible_connection",
-    "ansible_host",
-    "ansible_ssh_host",
-    "ansible_port",
-    "ansible_ssh_port",
-    "ansible_user",
-    "ansible_ssh_user",
-    "ansible_password",
-    "ansible_ssh_pass",
-    "ansible_ssh_password",
-    "ansible_private_key_file",
-    "ansible_ssh_private_key_file",
-    "ansible_ssh_args",
-    "ansible_ssh_common_args",
-    "ansible_ssh_extra_args",
-    "ansible_timeout",
-    "ansible_ssh_timeout",
-    "ansible_host_key_checking",
-    "ansible_ssh_host_key_checking",
-    "ansible_python_interpreter",
-    "ansible_become",
-    "ansible_become_user",
-    "ansible_become_method",
-    "ansible_become_pass",
-    "ansible_become_password",
+    *("ansible_connection", "ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port"),
+    *("ansible_user", "ansible_ssh_user", "ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+    *("ansible_private_key_file", "ansible_ssh_private_key_file", "ansible_ssh_args", "ansible_ssh_common_args"),
+    *("ansible_ssh_extra_args", "ansible_timeout", "ansible_ssh_timeout", "ansible_host_key_checking"),
+    *("ansible_ssh_host_key_checking", "ansible_python_interpreter", "ansible_become", "ansible_become_user"),
+    *("ansible_become_method", "ansible_become_pass", "ansible_become_password"),
 )
 
 
@@ -173,7 +152,7 @@ def _of_file(inventory: InventoryManager, file: str) -> list[str]:
             found += _selected(inventory, line.strip(), line)
         except Refused:
             raise Refused(
-                f"--limit: line {number} of {file!r} is no host, group or pattern that matches one in this inventory",
+                f"--limit: line {number} of {file!r} matches no host or group of this inventory",
                 _FILE_HINT,
             ) from None
     if not found:
@@ -240,7 +219,7 @@ def _unknown(inventory: InventoryManager, pattern: str) -> Refused:
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
     shown = ", ".join(near or names[:8])
     return Refused(
-        f"--limit: {pattern!r} is no host, group or pattern that matches one in this inventory",
+        f"{pattern!r} matches no host or group of this inventory",
         f"{'nearest' if near else 'there are'}: {shown}",
     )
 

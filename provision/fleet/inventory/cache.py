@@ -5,8 +5,6 @@ this package. Inventories with other inputs (lookups, dynamic sources, vaults, `
 not stored: an entry has their position in the inventory files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -17,8 +15,8 @@ from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.folders import cache_folder
-from provision.fleet.inventory.source_files import files_of
-from provision.fleet.inventory.ssh_files import ssh_files
+from provision.fleet.inventory.openssh_groups import ssh_files
+from provision.fleet.inventory.yaml_source import files_of
 
 FOLDER = cache_folder() / "inventory"
 KEPT = 32

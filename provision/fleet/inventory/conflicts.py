@@ -1,15 +1,12 @@
 """Conflicts between settings that are valid on their own, and harmful settings."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from provision.core.models.setting_types import CHAT_TEMPLATE, SourceKind
-from provision.core.models.settings import RAY_PORTS, Settings, option_of
+from provision.core.models.settings import CHAT_TEMPLATE, RAY_PORTS, Settings, SourceKind, option_of
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE

@@ -1,7 +1,5 @@
 """Conversion of a host's Ansible variables to ssh arguments and a Connection."""
 
-from __future__ import annotations
-
 import math
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Loader of inventories: path, limit and command-line options in, validated hosts out."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -24,9 +22,8 @@ from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
 from provision.fleet.inventory.openssh_groups import SharedAnswers
-from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
-from provision.fleet.inventory.yaml_source import check, positions_of
+from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0

@@ -1,16 +1,12 @@
 """Which names of an inventory mean one machine. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from provision.core.errors import InventoryError
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.redaction import redact
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 

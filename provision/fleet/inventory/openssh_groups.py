@@ -1,14 +1,44 @@
-"""Shared `ssh -G` answers for hosts that the ssh configuration does not distinguish: one call costs 10 ms."""
-
-from __future__ import annotations
+"""The files of the user's ssh configuration, and shared `ssh -G` answers for hosts that it does not distinguish: one call costs 10 ms."""
 
 import fnmatch
+import glob
+import os
+import pwd
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from provision.fleet.inventory.ssh_config import Resolved, SshTarget, configuration_file, read_ssh_config
-from provision.fleet.inventory.ssh_files import ssh_files
+
+_INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+def ssh_files(named: Iterable[str], *, alone: bool = False) -> list[Path]:
+    """The user's configuration, the system's, those that are named (`alone`: only these), and all that they include."""
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # OpenSSH runs for no account that the system does not know; this machine needs none of it
+        home = Path.home()
+    pending = [Path(name.replace("~", str(home), 1)) for name in named]
+    pending += [] if alone else [home / ".ssh/config", Path("/etc/ssh/ssh_config")]
+    found: list[Path] = []
+    while pending:
+        file = pending.pop()
+        if file in found:
+            continue
+        found.append(file)
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        base = Path("/etc/ssh") if file.is_relative_to("/etc/ssh") else home / ".ssh"
+        for line in _INCLUDE.findall(text):
+            for word in line.replace('"', " ").split():
+                pattern = word.replace("~", str(home), 1) if word.startswith("~") else str(base / word)
+                pending += [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207  # absolute patterns
+    return found
+
 
 KEPT = 256
 """Maximum number of kept answers; hosts with a block of their own share none."""

@@ -1,7 +1,5 @@
 """Validation of settings: one message with every problem of every host, with variable, value and allowed values."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import OPTIONS, Settings, typed
+from provision.core.models.settings import OPTIONS, Settings, allowed, typed
 from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
@@ -73,7 +71,7 @@ def settings_of(
             hint = hint and _VALUE.sub(lambda found: typed(*found.groups()), hint)
         else:
             spelling = PREFIX + name
-        problems.add(host, spelling, text, hint or f"{spelling}: {_allowed(name)}")
+        problems.add(host, spelling, text, hint or f"{spelling}: allowed: {allowed(name)}")
 
     for variable in near:
         problems.add(host, variable, f"this looks like a setting, which all begin with {PREFIX}", _nearest(variable))
@@ -143,12 +141,6 @@ def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
 def _at_fault(error: ValidationError) -> list[str]:
     """Return the invalid settings, each once."""
     return list(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
-
-
-def _allowed(name: str) -> str:
-    extra = Settings.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)
-    return f"allowed: {extra['allowed']}"
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:

@@ -1,7 +1,5 @@
 """Resolution of a host's connection by OpenSSH itself: `ssh -G` with the inventory's arguments."""
 
-from __future__ import annotations
-
 import functools
 import os
 import pwd

@@ -1,19 +1,53 @@
-"""Checks of inventory YAML files for what Ansible ignores: syntax, unknown keys, duplicate keys.
-
-Ansible only warns of most of these, and a misspelt `hosts:` would then be an empty fleet.
-"""
-
-from __future__ import annotations
+"""The files that an inventory is made of, and checks of them for what Ansible ignores: syntax, unknown keys, duplicate keys."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
 from provision.core.errors import InventoryError
-from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
-from provision.fleet.inventory.source_files import files_of, is_variables
+
+_VARIABLES = ("group_vars", "host_vars")
+
+
+def files_of(source: Path) -> list[Path]:
+    """Return every file of an inventory, including its variables."""
+    roots = [source] if source.is_dir() else [source, *(source.parent / name for name in _VARIABLES)]
+    files: list[Path] = []
+    for root in roots:
+        if root.is_dir():
+            files += sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+        elif root.exists():
+            files.append(root)
+    return files
+
+
+def is_variables(file: Path, source: Path) -> bool:
+    """Return whether a file contains variables, not groups."""
+    base = source if source.is_dir() else source.parent
+    return any(part in _VARIABLES for part in file.relative_to(base).parts[:-1])
+
+
+MOST_HOSTS = 100_000
+"""Hosts that one line may name: Ansible keeps each in memory."""
+_DIGITS = 18
+"""No number of a host is longer."""
+_BEYOND = 10**18
+"""What is counted where a number is longer."""
+_RANGE = re.compile(r"\[(\d+):(\d+)(?::(\d+))?\]")
+
+
+def hosts_of_ranges(text: str) -> int:
+    """How many names the ranges in one line make, each times the others."""
+    found = 1
+    for first, last, step in (match.groups() for match in _RANGE.finditer(text)):
+        if len(first) > _DIGITS or len(last) > _DIGITS:
+            return _BEYOND
+        found *= max(1, (int(last) - int(first)) // max(1, int((step or "1")[:_DIGITS])) + 1)
+    return found
+
 
 GROUP_KEYS = ("hosts", "vars", "children")
 MOST_DEPTH = 64

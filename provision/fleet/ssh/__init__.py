@@ -6,9 +6,9 @@ OpenSSH transfers bulk data, because it is several times faster.
 
 from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, FanOutStats, Task, TaskOutcome, fan_out
 from provision.fleet.ssh.errors import AuthenticationError
+from provision.fleet.ssh.local import open_session
 from provision.fleet.ssh.openssh import ansible_variables, ssh_command
 from provision.fleet.ssh.session import Completed, SendReport, Session
-from provision.fleet.ssh.session_factory import open_session
 
 __all__ = [
     "AuthenticationError",

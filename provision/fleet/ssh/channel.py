@@ -37,7 +37,7 @@ class Channel(Protocol):
         """Close the command's input and wait briefly; may be called again."""
 
 
-class ProcessChannel:
+class ProcessChannel(Channel):
     """A conversation with a process. When its connection breaks, its input ends on the host."""
 
     def __init__(self, process: Process, first: bytes) -> None:
@@ -47,7 +47,6 @@ class ProcessChannel:
         process.write(first, _WRITE_S)
 
     def readline(self, *, timeout_s: float) -> str:
-        """See Channel.readline."""
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(TimeoutError):
             while b"\n" not in self._data:
@@ -59,17 +58,14 @@ class ProcessChannel:
         return line.decode(errors="replace")
 
     def writeline(self, line: str) -> None:
-        """See Channel.writeline."""
         self._process.write(f"{line}\n".encode(), _WRITE_S)
 
     def error_text(self) -> str:
-        """See Channel.error_text."""
         with contextlib.suppress(TimeoutError):
             return self._process.read_error(_ERRORS_S).decode(errors="replace").strip()
         return ""
 
     def close(self) -> None:
-        """See Channel.close."""
         if self._is_closed:
             return
         self._is_closed = True

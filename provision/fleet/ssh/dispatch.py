@@ -1,4 +1,4 @@
-"""Parallel work on many hosts: concurrency limit, priorities, deadlines, and retries of broken connections.
+"""Parallel work on many hosts: concurrency limit, deadlines, and retries of broken connections.
 
 Each task has a thread of its own. A pool's threads would not do: what no longer answers after its deadline must neither keep
 another host waiting nor the program from ending. A task whose connection failed keeps its slot for the next attempt, because
@@ -35,11 +35,10 @@ TICK_S = 0.25
 
 @dataclass(frozen=True)
 class Task(Generic[T]):
-    """Work on one host. Higher priorities go first; equal ones in the order given."""
+    """Work on one host."""
 
     host: str
     call: Callable[[], T]
-    priority: int = 0
     deadline_s: float = 600.0
     """Deadline of one attempt in seconds, from its dispatch."""
     retries: int = 2
@@ -134,7 +133,7 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     started = time.monotonic()
     ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
     jobs = [_Job(task, ended) for task in tasks]
-    waiting = deque(sorted(jobs, key=lambda job: -job.task.priority))
+    waiting = deque(jobs)
     running: set[_Job[T]] = set()
     try:
         while waiting or running:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from provision.core.models.inventory import Connection
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.process import LocalProcess, Raw, converse
-from provision.fleet.ssh.session import Progress, SendReport
+from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.shell import ShellSession
 from provision.fleet.ssh.upload import LocalUpload
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 
 class LocalSession(ShellSession):
@@ -31,19 +28,26 @@ class LocalSession(ShellSession):
             self._running = None
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        """See Session.open_channel."""
         argv, first = wrapped(self.connection, command, root=root)
         return ProcessChannel(LocalProcess(argv), first)
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """See Session.send. Files are hard links where the file system allows it."""
+        """Files are hard links where the file system allows it."""
         return LocalUpload(self, files, folder, progress).send()
 
     def rest(self) -> None:
-        """See Session.rest. There is no connection."""
+        """There is no connection."""
 
     def close(self) -> None:
-        """See Session.close."""
         process = self._running
         if process is not None:
             process.kill()
+
+
+def open_session(host: Host) -> Session:
+    """Return a session for a host; it connects on first use."""
+    if host.connection.kind == "local":
+        return LocalSession(host.name, host.connection)
+    from provision.fleet.ssh.ssh import SshSession  # Fabric takes 0.1 s, and a command on this machine needs none
+
+    return SshSession(host.name, host.connection)

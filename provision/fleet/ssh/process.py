@@ -56,7 +56,6 @@ def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_b
     """Give a command its whole input, and return its output and exit status.
 
     Args:
-        process: The command.
         stdin: Its input in pieces; it may end without reading all of them.
         timeout_s: Seconds until it is ended.
         limit_bytes: What it may print, to each of both outputs.
@@ -106,7 +105,7 @@ def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int)
     return bytes(data)
 
 
-class LocalProcess:
+class LocalProcess(Process):
     """A command of this machine in a process session of its own: Ctrl-C does not reach it, and a time limit ends its whole group."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -125,33 +124,28 @@ class LocalProcess:
         self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
 
     def read(self, timeout_s: float) -> bytes:
-        """See Process.read."""
         return _read(self._output, timeout_s)
 
     def read_error(self, timeout_s: float) -> bytes:
-        """See Process.read_error."""
         return _read(self._errors, timeout_s)
 
     def write(self, data: bytes, timeout_s: float | None = None) -> None:
-        """See Process.write. A command on this machine is waited for."""
+        """A command on this machine is waited for."""
         del timeout_s
         left = memoryview(data)
         while left:
             left = left[self._input.write(left) :]
 
     def end_input(self) -> None:
-        """See Process.end_input."""
         self._input.close()
 
     def wait(self, timeout_s: float) -> int:
-        """See Process.wait."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
 
     def kill(self) -> None:
-        """See Process.kill."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -159,7 +153,6 @@ class LocalProcess:
                 self._process.wait(timeout=2)
 
     def close(self) -> None:
-        """See Process.close."""
         for pipe in (self._input, self._output, self._errors):
             pipe.close()
 

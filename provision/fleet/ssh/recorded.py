@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.session import READ_BYTES, Completed, Progress, SendReport, Session
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 
 class Record(Protocol):
@@ -19,7 +17,7 @@ class Record(Protocol):
     def __call__(self, how: str, *, host: str, output: str = "", **data: Any) -> None: ...
 
 
-class RecordedSession:
+class RecordedSession(Session):
     """Forwards all calls to another session, and records `send` and `write`."""
 
     def __init__(self, session: Session, record: Record) -> None:
@@ -28,11 +26,9 @@ class RecordedSession:
         self._record = record
 
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
-        """See Session.run."""
         return self._session.run(command, stdin=stdin, timeout_s=timeout_s, root=root)
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """See Session.send."""
         try:
             report = self._session.send(files, folder, progress=progress)
         except BaseException as error:
@@ -47,7 +43,6 @@ class RecordedSession:
         return report
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
-        """See Session.write."""
         message: dict[str, Any] = {"path": path, "mode": f"{mode:04o}", "as_root": root, "bytes": len(content)}
         message["sha256"] = hashlib.sha256(content).hexdigest()
         try:
@@ -58,17 +53,13 @@ class RecordedSession:
         self._record("write", host=self.host, **message, changed=True)
 
     def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0, limit_bytes: int = READ_BYTES) -> bytes:
-        """See Session.read."""
         return self._session.read(path, root=root, timeout_s=timeout_s, limit_bytes=limit_bytes)
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        """See Session.open_channel."""
         return self._session.open_channel(command, root=root)
 
     def rest(self) -> None:
-        """See Session.rest."""
         self._session.rest()
 
     def close(self) -> None:
-        """See Session.close."""
         self._session.close()

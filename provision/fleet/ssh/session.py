@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 READ_BYTES = 64 << 20
 """What a file that is read may hold, unless the caller expects more: the list of 755 installed OS packages takes 0.7 MiB."""
@@ -73,8 +71,6 @@ class Session(Protocol):
         """Return the content of a file.
 
         Args:
-            path: The file.
-            root: Whether to read it as root.
             timeout_s: Seconds until it is given up.
             limit_bytes: The longest content; it is held in memory.
 

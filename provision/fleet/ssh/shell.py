@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.process import OutputLimitError, Raw
-from provision.fleet.ssh.session import READ_BYTES, Completed
+from provision.fleet.ssh.session import READ_BYTES, Completed, Session
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
 
 _ABSENT = 44
@@ -21,7 +21,7 @@ RUN_BYTES = 8 * MIB
 """What a command may print: the largest answer, a survey of many files, takes 3 MiB. All workers together may hold this much each."""
 
 
-class ShellSession(ABC):
+class ShellSession(Session):
     """A session that can run commands; the rest follows."""
 
     def __init__(self, host: str, connection: Connection) -> None:
@@ -61,7 +61,6 @@ class ShellSession(ABC):
         return raw._replace(stderr=checked_stderr(self.host, raw.stderr, had_password=password is not None))
 
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
-        """See Session.run."""
         started = time.monotonic()
         raw = self.run_bytes(command, stdin=(stdin or "").encode(), timeout_s=timeout_s, root=root)
         return Completed(
@@ -72,7 +71,6 @@ class ShellSession(ABC):
         )
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
-        """See Session.write."""
         target = PurePosixPath(path)
         temporary = shlex.quote(str(target.with_name(f".{target.name}.firstlight")))
         command = (
@@ -84,7 +82,6 @@ class ShellSession(ABC):
             raise self._refused(f"{path} cannot be written", done)
 
     def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0, limit_bytes: int = READ_BYTES) -> bytes:
-        """See Session.read."""
         name = shlex.quote(path)
         done = self.run_bytes(
             f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}",

@@ -6,29 +6,26 @@ import contextlib
 import shlex
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import paramiko
 
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
 from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.errors import broken_error, transfer_error
 from provision.fleet.ssh.openssh import login_environment, ssh_command
-from provision.fleet.ssh.process import PIECE, LocalProcess, Raw, converse
+from provision.fleet.ssh.process import PIECE, LocalProcess, Process, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
 from provision.fleet.ssh.upload import Upload
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 _CHANNEL_S = 20.0
 _ALIVE_S = 5.0
 
 
-class RemoteProcess:
+class RemoteProcess(Process):
     """A command of an open connection."""
 
     def __init__(self, transport: paramiko.Transport, argv: Sequence[str]) -> None:
@@ -37,27 +34,23 @@ class RemoteProcess:
         self._channel.exec_command(shlex.join(argv))
 
     def read(self, timeout_s: float) -> bytes:
-        """See Process.read."""
         self._channel.settimeout(timeout_s)
         return self._channel.recv(PIECE)
 
     def read_error(self, timeout_s: float) -> bytes:
-        """See Process.read_error."""
         self._channel.settimeout(timeout_s)
         return self._channel.recv_stderr(PIECE)
 
     def write(self, data: bytes, timeout_s: float | None = None) -> None:
-        """See Process.write. Without a time of its own it ends with the reading, which shares the time limit."""
+        """Without a time of its own it ends with the reading, which shares the time limit."""
         if timeout_s is not None:
             self._channel.settimeout(timeout_s)
         self._channel.sendall(data)
 
     def end_input(self) -> None:
-        """See Process.end_input."""
         self._channel.shutdown_write()
 
     def wait(self, timeout_s: float) -> int:
-        """See Process.wait."""
         if not self._channel.status_event.wait(timeout_s):
             raise TimeoutError
         rc = self._channel.recv_exit_status()
@@ -66,11 +59,10 @@ class RemoteProcess:
         return rc
 
     def kill(self) -> None:
-        """See Process.kill. The time limit on the host ends what survives its channel."""
+        """The time limit on the host ends what survives its channel."""
         self._channel.close()
 
     def close(self) -> None:
-        """See Process.close."""
         self._channel.close()
 
     @property
@@ -106,7 +98,6 @@ class SshSession(ShellSession):
                 raise self._broken(error) from None
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        """See Session.open_channel."""
         argv, first = wrapped(self.connection, command, root=root)
         with self._used():
             try:
@@ -139,7 +130,6 @@ class SshSession(ShellSession):
         return broken_error(self.host, self.connection, error)
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """See Session.send."""
         return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
@@ -159,7 +149,6 @@ class SshSession(ShellSession):
             raise transfer_error(self.host, self.connection, ended)
 
     def rest(self) -> None:
-        """See Session.rest."""
         with self._lock:
             if self._users or not all(channel.is_closed for channel in self._channels):
                 return
@@ -168,7 +157,6 @@ class SshSession(ShellSession):
             opened.close()
 
     def close(self) -> None:
-        """See Session.close."""
         sending = self._sending
         if sending is not None:
             sending.kill()

@@ -16,14 +16,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
 from provision.core.formatting import format_bytes
+from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed, Progress, SendReport
-
-if TYPE_CHECKING:
-    from provision.core.models.staged import StagedFile
 
 LEDGER = ".arrived"
 TAR_BELOW = 32 * 1024 * 1024

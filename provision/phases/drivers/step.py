@@ -1,7 +1,5 @@
 """The step `drivers`: installed before anything is fetched, and checked by a new probe."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import replace

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from provision.core.models.records import PhaseResult
-from provision.phases.install.task_failure import TaskReport, describe_failure, describe_unreachable
+from provision.core.tables import own_table
 
 _LEFT = "firstlight-left: "
 
@@ -57,7 +60,6 @@ class HostOutcome:
         """Return the result of the phase.
 
         Args:
-            interrupted: Whether the playbook was interrupted.
             playbook_end: How ansible-playbook ended; reported where it gave no statistics of the host.
         """
         if self.failure is not None:
@@ -88,3 +90,99 @@ class HostOutcome:
 def _lines(result: Mapping[str, Any]) -> list[str]:
     stdout = result.get("stdout")
     return stdout.replace("\r\n", "\n").splitlines() if isinstance(stdout, str) else []
+
+
+TABLE = Path(__file__).with_name("known_failures.toml")
+
+_CAUSE = re.compile(r"^\s*(error:|fatal:|E:|\u00d7|Caused by|╰─▶|\w*(Error|Exception):)", re.IGNORECASE)
+"""Lines that programs (apt, uv, Python) mark as the cause."""
+_LIKELY = re.compile(r"\b(cannot|failed|refused|denied|too quickly)\b|\bstatus=(?!0/)\d+/", re.IGNORECASE)
+"""Words of a failure; also how systemd gives the status of a program that ended."""
+_OWN_ERROR = re.compile(r"^(?:firstlight-error|preflight refuses): (.+?)\s*$", re.MULTILINE)
+_OWN_HINT = re.compile(r"^firstlight-hint: (.+?)\s*$", re.MULTILINE)
+_NOISE = ("Shared connection to ", "non-zero return code")
+"""Lines that ssh and Ansible add to every failure."""
+_HINT = "see install/ansible.log of the run's folder (logs/latest)"
+LINES_AT_MOST = 4
+EVIDENCE_AT_MOST = 20
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What is reported of a host: a sentence, a hint, and the lines that they rest on."""
+
+    text: str
+    hint: str | None
+    evidence: tuple[str, ...]
+
+
+@cache
+def _table() -> tuple[tuple[re.Pattern[str], str], ...]:
+    rows = own_table(TABLE)["failure"]
+    return tuple((re.compile(row["pattern"], re.IGNORECASE), row["hint"]) for row in rows)
+
+
+def _outputs(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the task's outputs. Ansible's generic `msg` comes last: any output says more."""
+    for key in ("stderr", "module_stderr", "stdout", "module_stdout", "msg"):
+        value = result.get(key)
+        if isinstance(value, str) and value.strip():
+            yield value.replace("\r\n", "\n").strip()
+
+
+def _causes(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if _CAUSE.match(line)][-LINES_AT_MOST:]
+
+
+def _decisive(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    likely = [line for line in lines if _LIKELY.search(line)]
+    return _causes(text) or likely[-LINES_AT_MOST:] or lines[-LINES_AT_MOST:]
+
+
+def _detail(outputs: list[str]) -> str:
+    """Return the errors of our own scripts with their causes; else the lines that look decisive."""
+    if not outputs:
+        return "no reason was given"
+    whole = "\n".join(outputs)
+    if own := _OWN_ERROR.findall(whole):
+        return "; ".join(dict.fromkeys([*own, *_causes(whole)]))
+    return "; ".join(_decisive(outputs[0]))
+
+
+def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
+    """Describe the failure of a task on a host.
+
+    Args:
+        result: The task's result. Our own modules return `hint` next to `msg`.
+
+    Returns:
+        The sentence, the hint, and the last lines of the output.
+    """
+    outputs = list(_outputs(result))
+    whole = "\n".join(outputs)
+    own_hint = result.get("hint")
+    code, detail = "", "; ".join(dict.fromkeys([str(result.get("msg")), *_causes(whole)]))
+    if own_hint is None:
+        detail = _detail(outputs)
+        if not _OWN_ERROR.search(whole) and isinstance(result.get("rc"), int):
+            code = f" (exit code {result['rc']})"
+    found = _OWN_HINT.search(whole)
+    hint = own_hint or (found.group(1) if found else None) or _known(whole) or _HINT
+    lines = [line for line in whole.splitlines() if line.strip() and not line.startswith(_NOISE)]
+    text = f"task `{task}` failed on host {host}{code}: {detail}"
+    return TaskReport(text, hint, tuple(lines[-EVIDENCE_AT_MOST:]))
+
+
+def _known(text: str) -> str | None:
+    return next((hint for pattern, hint in _table() if pattern.search(text)), None)
+
+
+def describe_unreachable(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
+    """Describe a host that Ansible could not reach, or that stopped answering."""
+    message = str(result.get("msg", "no reason was given")).strip()
+    return TaskReport(
+        text=f"host {host} could not be reached for task `{task}`: {' '.join(_decisive(message))}",
+        hint=_known(message) or "run ./firstlight provision again: it continues where it stopped",
+        evidence=tuple(message.splitlines()[-EVIDENCE_AT_MOST:]),
+    )

@@ -15,11 +15,8 @@ from provision.core.run_folder import RunFolder, utc_now
 from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.host_outcome import HostOutcome
-from provision.phases.install.hosts_file import render, render_secrets
-from provision.phases.install.memory_file import memory_file, remove_left_passwords
-from provision.phases.install.playbook import Cancellation, run_playbook
-from provision.phases.install.signals import remembered_signals
-from provision.phases.install.target import Progress, Target
+from provision.phases.install.hosts_file import Progress, Target, memory_file, render, render_secrets
+from provision.phases.install.playbook import Cancellation, remembered_signals, run_playbook
 from provision.phases.install.task_evidence import describe_change
 
 TASKS_FILE = "install/tasks.jsonl"
@@ -48,7 +45,6 @@ def install(
 
     Args:
         run: The run that records it.
-        targets: Hosts and their variables.
         playbook: Name of a file in playbooks/, without its suffix.
         tags: Only tasks with one of these tags are run; all tasks where empty.
         progress: Called with host and task whenever a task starts.
@@ -66,7 +62,6 @@ def install(
     path = write_hosts_file(run, targets, f"install/{playbook}.yml")
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
-    remove_left_passwords()
     with (
         scratch_folder() as folder,
         _passwords(targets) as passwords,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from provision.core.install_paths import HOST_PYTHON
-from provision.core.models.inventory import Connection
+from provision.core.models.inventory import Connection, Host
 from provision.fleet.ssh.openssh import ansible_variables
-from provision.phases.install.target import Target
 
 CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
 
@@ -87,3 +90,26 @@ def render_secrets(secrets: Mapping[str, Mapping[str, str]]) -> str:
     hosts = {name: {key: Verbatim(value) for key, value in values.items()} for name, values in secrets.items()}
     text: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper)
     return text
+
+
+Progress = Callable[[str, str], None]
+"""Called with host and current task, from the thread that called `install`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A host and the variables that the roles read (docs/reference/playbooks.md)."""
+
+    host: Host
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def memory_file(text: str) -> Iterator[Path]:
+    """Provide a path under which only processes of this user can read the text, while the block lasts."""
+    descriptor = os.memfd_create("firstlight", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)  # an executable inventory would be run as a script
+        file.write(text)
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")

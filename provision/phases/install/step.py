@@ -17,8 +17,7 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.host_changes import missing_files
 from provision.run.results import InstalledHosts, StagedHosts
-from provision.run.sending import Sending, in_order
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import Sending, SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
 
@@ -86,17 +85,11 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
     for host in building(context, staged):
         try:
             need = disk_needed(staged.staged[host.name])
-            require_disk_space(
-                staged.facts[host.name],
-                staged.desired[host.name],
-                incoming=need.incoming,
-                prefix=need.prefix,
-                moved=need.moved,
-            )
+            require_disk_space(staged.facts[host.name], staged.desired[host.name], **need.model_dump())
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
-    hosts = in_order(context, building(context, staged))
+    hosts = building(context, staged)
     if not hosts:
         return
     files = {
@@ -137,7 +130,6 @@ def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, pre
     """Check that the disks of a host can hold what is to be installed.
 
     Args:
-        facts: The host.
         desired: Its desired state.
         incoming: Bytes that are sent.
         prefix: Bytes that are installed.

@@ -1,5 +1,5 @@
 """The plan: a Stack for each class of hosts, chosen by rules from the catalog alone."""
 
-from provision.phases.plan.host_classes import plan
+from provision.phases.plan.choose import plan
 
 __all__ = ["plan"]

@@ -1,7 +1,5 @@
 """The advisories that apply to a host: by the version of a product, and by what the host does with it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The Stack of an accepted candidate."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Literal
 
@@ -13,7 +11,7 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.fit import fit
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.glibc import floor
+from provision.phases.plan.rules.system import glibc_floor
 
 TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 """What flash-attn's kernels in Triton need where they run, by the README of its sdist."""
@@ -21,7 +19,7 @@ TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     """Return the Stack of a candidate that every rule accepts for a class."""
-    python = interpreter.choose(option, profile)
+    python = interpreter.choose(option, profile.interpreters)
     assert python.interpreter is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
@@ -44,7 +42,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         gpus=tuple(card.index for card in profile.serving),
         python=minor(python.interpreter.version),
         interpreter=python.interpreter,
-        platform=platform(machine, profile.glibc or floor(option)[0]),
+        platform=platform(machine, profile.glibc or glibc_floor(option)[0]),
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,

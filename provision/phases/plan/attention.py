@@ -1,7 +1,5 @@
 """The attention back end of a candidate, its spelling in the release, and the FlashAttention generation."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -34,13 +32,7 @@ class AttentionChoice:
 def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
     """Return the back end of a candidate, which must have a vLLM release."""
     assert option.release is not None
-    return choose_backend(option.release.version, profile.launch)
-
-
-@cache
-def choose_backend(version: str, launch: Launch) -> AttentionChoice:
-    """Return the back end of a vLLM release for a class of hosts."""
-    return _choose(version, launch.attention)
+    return _choose(option.release.version, profile.deciding_attention)
 
 
 def flash_extensions(option: BuildOption, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -48,12 +40,11 @@ def flash_extensions(option: BuildOption, launch: Launch) -> tuple[tuple[str, tu
 
     Each card is evaluated alone: a card without flash kernels must not lift the demands of another.
     """
-    return _flash_extensions(option.release.version, launch) if option.release else ()
+    return _flash_extensions(option.release.version, launch.attention) if option.release else ()
 
 
 @cache
-def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    host = launch.attention
+def _flash_extensions(version: str, host: DecidingAttention) -> tuple[tuple[str, tuple[str, ...]], ...]:
     found: dict[str, list[str]] = {}
     for name, capability in host.kinds:
         if capability:

@@ -1,7 +1,5 @@
 """Candidates in the order of their evaluation: a vLLM build with the torch it pins, newest release first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache

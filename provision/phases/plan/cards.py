@@ -1,7 +1,5 @@
 """The cards of a host, by their names in the catalog."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """NVIDIA's forward compatibility libraries: a newer CUDA on a driver that is too old, for data-centre cards."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from provision.catalog import catalog

@@ -1,7 +1,5 @@
 """Upper bounds for dependencies. vLLM leaves most of them open, and newer versions break older releases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache

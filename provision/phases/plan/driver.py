@@ -1,7 +1,5 @@
 """The NVIDIA driver of a candidate, and the lowest versions that it needs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal

@@ -8,8 +8,6 @@ In this order:
 5. The vendor's packages.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal

@@ -1,7 +1,5 @@
 """The environment of the cards and the Stack: firmware, rival kernel modules, compilers, libraries, the login's groups."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from provision.catalog import catalog

@@ -1,7 +1,5 @@
 """The evaluation of a class and its candidates by the rules."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +18,6 @@ FALLBACKS = 3
 `stage` takes one of them if an index is unreachable."""
 
 
-_EVALUATIONS = tuple((rule.id, rule.evaluate) for rule in RULES)
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """The verdicts on one candidate, or on the host (`option` is None)."""
@@ -38,21 +33,17 @@ def evaluate_host(profile: HostProfile) -> Evaluation:
     return Evaluation(None, all(verdict.kind != "reject" for _, verdict in found), found)
 
 
-def evaluate(option: BuildOption, profile: HostProfile) -> Evaluation:
-    """Evaluate a candidate up to the first refusal."""
+def evaluate(option: BuildOption, profile: HostProfile, *, every_rule: bool = False) -> Evaluation:
+    """Evaluate a candidate up to the first refusal, or by every rule."""
     found: list[tuple[str, Verdict]] = []
-    for name, evaluate_rule in _EVALUATIONS:
-        for verdict in evaluate_rule(option, profile):
-            found.append((name, verdict))
-            if verdict.kind == "reject":
+    accepted = True
+    for rule in RULES:
+        for verdict in rule.evaluate(option, profile):
+            found.append((rule.id, verdict))
+            accepted = accepted and verdict.kind != "reject"
+            if not (accepted or every_rule):
                 return Evaluation(option, False, tuple(found))
-    return Evaluation(option, True, tuple(found))
-
-
-def evaluate_every_rule(option: BuildOption, profile: HostProfile) -> Evaluation:
-    """Evaluate every rule on a candidate, also after a refusal."""
-    found = tuple((rule.id, verdict) for rule in RULES for verdict in rule.evaluate(option, profile))
-    return Evaluation(option, all(verdict.kind != "reject" for _, verdict in found), found)
+    return Evaluation(option, accepted, tuple(found))
 
 
 def evaluations(profile: HostProfile) -> Iterator[Evaluation]:

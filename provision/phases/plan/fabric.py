@@ -1,7 +1,5 @@
 """The fabric manager for boards with NVSwitches."""
 
-from __future__ import annotations
-
 from provision.core.models.facts import HostFacts
 from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan.host_profile import HostProfile

@@ -1,7 +1,5 @@
 """The source of flash kernels: vLLM's wheel, and the separate flash-attn package."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

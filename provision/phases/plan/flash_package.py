@@ -1,16 +1,14 @@
-"""The separate flash-attn package for a candidate: a published wheel with its exact key, or a build from source."""
-
-from __future__ import annotations
+"""The separate flash-attn package for a candidate: a published wheel with its exact key, a third-party one, or a build from source."""
 
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.rows.attention import FlashSource, FlashWheels
+from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels
 from provision.catalog.versions import cuda_of, minor, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
-from provision.phases.plan import community, gpu_code, interpreter
+from provision.phases.plan import gpu_code, interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
@@ -30,7 +28,7 @@ class PackageChoice:
 
 def find(option: BuildOption, profile: HostProfile) -> PackageChoice:
     """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
-    found = interpreter.choose(option, profile).interpreter
+    found = interpreter.choose(option, profile.interpreters).interpreter
     cuda = cuda_of(option.torch_variant) is not None
     known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
     policy = profile.policy
@@ -66,8 +64,8 @@ def _find(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
         return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
-    if third_party := community.find(key, option.torch_variant, requested):
-        package = community.package(third_party, key)
+    if third_party := _community(key, option.torch_variant, requested):
+        package = _community_package(third_party, key)
         if community_allowed:
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
             return PackageChoice(package, why, third_party.source)
@@ -174,3 +172,44 @@ def _name(version: str, key: FlashAttnKey, option: BuildOption) -> str:
     cp = f"cp{key.python.replace('.', '')}"
     abi = str(key.cxx11_abi).upper()
     return FILE.format(version=version, toolkit=toolkit, torch=key.torch, abi=abi, cp=cp, machine=key.machine)
+
+
+COMMUNITY_FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
+
+
+def _community(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
+    """Return the newest wheels with a key. Their CUDA has the major of torch's and is not newer."""
+    cuda = cuda_of(variant)
+    if cuda is None:
+        return None
+    rows = [
+        row
+        for row in catalog().community_wheels
+        if version in {None, row.version} and _community_has(row, key, numbers(cuda))
+    ]
+    return max(rows, key=lambda row: (release(row.version), _cuda(row)), default=None)
+
+
+def _community_package(row: CommunityWheels, key: FlashAttnKey) -> FlashAttnPackage:
+    """Return a row's wheel for a key."""
+    cp = f"cp{key.python.replace('.', '')}"
+    file = COMMUNITY_FILE.format(
+        version=row.version, variant=row.variant, torch=key.torch, cp=cp, platform=row.platform
+    )
+    return FlashAttnPackage(version=row.version, source="wheel", file=file, key=key, community=row.repository)
+
+
+def _community_has(row: CommunityWheels, key: FlashAttnKey, cuda: tuple[int, ...]) -> bool:
+    return (
+        key.torch in row.torch
+        and key.python in row.pythons
+        and key.machine == row.machine
+        and _cuda(row)[0] == cuda[0]
+        and _cuda(row) <= cuda
+        and numbers(key.glibc) >= numbers(row.glibc)
+        and gpu_code.all_native(row.codes, key.capabilities)
+    )
+
+
+def _cuda(row: CommunityWheels) -> tuple[int, ...]:
+    return numbers(cuda_of(row.variant) or "0")

@@ -1,7 +1,5 @@
 """The source of FlashInfer's kernels: compiled by the host's nvcc, prebuilt for exactly its version, or off."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal

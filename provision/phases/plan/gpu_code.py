@@ -1,7 +1,5 @@
 """How GPU code covers a card: natively, as PTX through the driver's compiler, or not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache

@@ -4,11 +4,9 @@ Hosts with equal profiles form one class. Sizes are whole GiB, rounded down and 
 so that a megabyte more or less does not create another class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
@@ -17,12 +15,9 @@ from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.environment import Environment
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
-from provision.phases.plan.fit import DeviceBudget
+from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
 from provision.phases.plan.fit.tables import fp8_caches
 from provision.phases.plan.policy import Policy
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import ServingRequest, Shape
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller

@@ -1,7 +1,5 @@
 """The Python of an environment: the host's if it is in range, else a managed one."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +8,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, within
 from provision.core.models.stack import Interpreter
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.host_profile import HostProfile, HostPython, Interpreters
+from provision.phases.plan.host_profile import HostPython, Interpreters
 from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
@@ -45,13 +43,8 @@ def fits(option: BuildOption, version: str) -> bool:
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
-def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
-    """Return the interpreter for a candidate on a host."""
-    return choose_among(option, profile.interpreters)
-
-
 @cache
-def choose_among(option: BuildOption, interpreters: Interpreters) -> InterpreterChoice:
+def choose(option: BuildOption, interpreters: Interpreters) -> InterpreterChoice:
     """Return the interpreter for a candidate: one of a class, or a managed one."""
     if interpreters.with_torch:
         return _with_torch(option, interpreters.pythons)
@@ -108,8 +101,8 @@ def _why_managed(
     option: BuildOption, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
 ) -> str:
     if fitting:
-        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Python {version} is installed in the prefix"
+        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Firstlight installs Python {version}"
     if pythons is None:
-        return f"the host's Pythons are unknown: Python {version} is installed in the prefix"
+        return f"the host's Pythons are unknown: Firstlight installs Python {version}"
     seen = ", ".join(python.version for python in pythons) or "none"
-    return f"no Python of the host ({seen}) is in {wanted(option)}: Python {version} is installed in the prefix"
+    return f"no Python of the host ({seen}) is in {wanted(option)}: Firstlight installs Python {version}"

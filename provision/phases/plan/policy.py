@@ -1,7 +1,5 @@
 """The policy: the settings that rules read, checked for contradictions."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches

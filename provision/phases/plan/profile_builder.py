@@ -1,13 +1,10 @@
 """The host profile from facts and settings."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from provision.catalog import catalog
 from provision.core.formatting import GIB
@@ -18,12 +15,9 @@ from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidi
 from provision.phases.plan.environment import Environment, environment_of
 from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.tables import int8_on_x86
-from provision.phases.plan.fit import serving_request_of
+from provision.phases.plan.fit import Shape, serving_request_of
 from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
 from provision.phases.plan.policy import policy_of
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 JOINED = "Completed (Success)"
 """The fabric state of cards that have all joined."""

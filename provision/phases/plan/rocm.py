@@ -1,7 +1,5 @@
 """The AMD components of a Stack: the kernel driver, and ROCm, which is kept, installed or upgraded."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from provision.catalog import catalog

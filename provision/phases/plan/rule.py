@@ -1,7 +1,5 @@
 """The interface of a rule: an id, the statement that must hold, what it reads, and a function that evaluates it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -27,7 +25,7 @@ class RuleInfo:
     """What every rule declares."""
 
     id: str
-    """The module's name with dashes."""
+    """The function's name with dashes."""
     statement: str
     """The sentence that must hold."""
     reads: tuple[str, ...]
@@ -55,19 +53,19 @@ class HostRule(RuleInfo):
 def rule(
     statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
 ) -> Callable[[Callable[[BuildOption, HostProfile], Iterable[Verdict]]], Rule]:
-    """Declare the function `evaluate` of a module in rules/ as a rule on candidates. Arguments are the fields of `RuleInfo`."""
+    """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `RuleInfo`."""
     return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, evaluate)
 
 
 def host_rule(
     statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
 ) -> Callable[[Callable[[HostProfile], Iterator[Verdict]]], HostRule]:
-    """Declare the function `evaluate` of a module in rules/ as a rule on the host. Arguments are the fields of `RuleInfo`."""
+    """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `RuleInfo`."""
     return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, evaluate)
 
 
 def _id_of(evaluate: Callable[..., Any]) -> str:
-    return evaluate.__module__.rpartition(".")[2].replace("_", "-")
+    return evaluate.__name__.replace("_", "-")
 
 
 def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:

@@ -1,22 +1,19 @@
 """The phase `plan`: a Stack for each class of hosts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
 from provision.core.folders import tools_folder
 from provision.core.models.inventory import Host
-from provision.core.models.planned_change import PlannedChange
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import PhaseResult, PlannedChange
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
@@ -27,9 +24,6 @@ from provision.run.context import RunContext
 from provision.run.desired_state import desired_state_of, host_tools
 from provision.run.host_changes import changes_of, named_builds
 from provision.run.results import PlannedHosts, ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 
 def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:

@@ -1,7 +1,5 @@
 """The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +20,7 @@ from provision.phases.plan.fit import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
-from provision.phases.plan.rules.advisories import evaluate as advisories
+from provision.phases.plan.rules.versions import advisories
 
 Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
 """A change as text, the settings that make it (empty if settings cannot), and the changed profile."""

@@ -1,7 +1,5 @@
 """The variants of a torch release for a build, best first."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 

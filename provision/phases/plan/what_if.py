@@ -1,7 +1,5 @@
 """A hypothetical host from one line of text: `RTX5090`, or `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable
@@ -193,20 +191,12 @@ def _is_known(name: str) -> bool:
 def _unknown_card(name: str) -> UsageError:
     known = [*(row.name for row in catalog().nvidia_cards), *(row.name for row in catalog().amd_cards)]
     folded = {item.lower(): item for item in known}
-    near = difflib.get_close_matches(plain_name(name), folded, n=MOST_SIMILAR, cutoff=0.0)
-    listed = ", ".join(f"`{folded[item]}`" for item in near)
+    near = difflib.get_close_matches(plain_name(name), folded, n=MOST_SIMILAR, cutoff=0.5)
+    meant = f"did you mean one of {', '.join(f'`{folded[item]}`' for item in near)}? " if near else ""
     return UsageError(
         f"`{name}` is not a GPU in the catalog",
-        hint=f"did you mean one of {listed}? provision/catalog/gpus.toml has all names",
+        hint=f"{meant}provision/catalog/gpus.toml has all names",
     )
-
-
-def _driver(value: str) -> str | None:
-    return None if value == "none" else _dotted("driver", value)
-
-
-def _rocm(value: str) -> str | None:
-    return None if value == "none" else _dotted("rocm", value)
 
 
 def _os(value: str) -> dict[str, Any]:
@@ -225,21 +215,15 @@ def _os(value: str) -> dict[str, Any]:
     return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
 
 
-def _glibc(value: str) -> str | None:
-    return None if value == "none" else _dotted("glibc", value)
+def _version(key: str, example: str, *, may_lack: bool = True) -> Callable[[str], str | None]:
+    def read(value: str) -> str | None:
+        if may_lack and value == "none":
+            return None
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
+            raise UsageError(f"`{key}={value}` is not a version", hint=f"numbers with dots, as in {key}={example}")
+        return value
 
-
-def _python(value: str) -> str:
-    return _dotted("python", value)
-
-
-_VERSIONS = {"driver": "580.95.05", "python": "3.12", "glibc": "2.35", "rocm": "7.2.2"}
-
-
-def _dotted(key: str, value: str) -> str:
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
-        raise UsageError(f"`{key}={value}` is not a version", hint=f"numbers with dots, as in {key}={_VERSIONS[key]}")
-    return value
+    return read
 
 
 def _one_of(key: str, *allowed: str) -> Callable[[str], str]:
@@ -273,13 +257,13 @@ def _hosts(value: str) -> int:
 _READERS: dict[str, Callable[[str], Any]] = {
     HOSTS: _hosts,
     "gpu": _gpu,
-    "driver": _driver,
-    "rocm": _rocm,
+    "driver": _version("driver", "580.95.05"),
+    "rocm": _version("rocm", "7.2.2"),
     "os": _os,
-    "python": _python,
+    "python": _version("python", "3.12", may_lack=False),
     "arch": _one_of("arch", "x86_64", "aarch64"),
     "cpu": _one_of("cpu", "sse4_2", "avx2", "avx512", "amx"),
-    "glibc": _glibc,
+    "glibc": _version("glibc", "2.35"),
     "ram": _gib("ram"),
     "disk": _gib("disk"),
     "container": _container,

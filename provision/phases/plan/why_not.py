@@ -1,12 +1,10 @@
 """Why a release was not chosen: every verdict on each of its builds, and a change that makes one of them possible."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import release
@@ -16,17 +14,14 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
-from provision.phases.plan.choose import choose
-from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
-from provision.phases.plan.host_classes import classes
+from provision.phases.plan.choose import choose, classes
+from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, reason
+from provision.phases.plan.explain import Sources, verdicts
+from provision.phases.plan.fit import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
-from provision.phases.plan.trace import Sources, verdicts
 from provision.report.layout import count
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
 
 _GRAMMAR = re.compile(r"vllm==(\S+)")
 
@@ -84,7 +79,7 @@ def render(answers: list[WhyNot]) -> str:
 def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNot:
     pinned = replace(profile, policy=replace(profile.policy, vllm=f"=={version}"))
     host = evaluate_host(pinned)
-    evaluations = [evaluate_every_rule(option, pinned) for option in options(pinned)]
+    evaluations = [evaluate(option, pinned, every_rule=True) for option in options(pinned)]
     possible = host.accepted and any(result.accepted for result in evaluations)
     chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
     return WhyNot(

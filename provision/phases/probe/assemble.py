@@ -1,28 +1,10 @@
 """Conversion of the probe's output to host facts: pure functions that accept any text."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from provision.core.models.facts import HostFacts
 from provision.phases.probe import sections
-from provision.phases.probe.parsers import (
-    amd,
-    configuration,
-    cpu,
-    isolation,
-    memory,
-    network,
-    nvidia,
-    nvidia_smi,
-    operating_system,
-    pci,
-    processes,
-    product,
-    rocm,
-    software,
-    topology,
-)
+from provision.phases.probe.parsers import amd, configuration, hardware, nvidia, pci, product, software, system
 
 CUT = "the end of the probe's output is missing"
 """Reason in `unknown["host"]`. The missing part may describe a GPU, so no decision may use the rest."""
@@ -53,37 +35,37 @@ def parse(
         unknown["host"] = _first_words(output) or "the probe printed nothing"
     elif read.outcome is None:
         unknown["host"] = CUT
-    processor = cpu.cpu(read["cpu"], unknown)
-    mounts = memory.disks(read["disks"], unknown)
+    processor = hardware.cpu(read["cpu"], unknown)
+    mounts = hardware.disks(read["disks"], unknown)
     programs = software.programs(read["programs"], unknown)
     bus = pci.bus(read["pci"], unknown)
-    engines = processes.engine_processes(read["engines"], unknown)
-    smi = nvidia_smi.answer(read["nvidia_smi"], read["nvidia_compute"])
+    engines = software.engine_processes(read["engines"], unknown)
+    smi = nvidia.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
         probed_at=_timestamp(received_unix_s or read.clock or 0.0),
         seconds=_difference(sent_unix_s, received_unix_s),
         clock_skew_s=_skew(read.clock, received_unix_s, unknown),
-        os=operating_system.operating_system(read, unknown),
-        user=operating_system.user(read, unknown),
+        os=system.operating_system(read, unknown),
+        user=system.user(read, unknown),
         cpu=processor,
-        memory=memory.memory(read, mounts, unknown),
+        memory=hardware.memory(read, mounts, unknown),
         disks=mounts,
         pythons=software.pythons(read["pythons"], unknown),
         programs=programs,
         libraries=software.libraries(read["libraries"], unknown),
         pci_gpus=bus.gpus,
-        topology=topology.topology(read, unknown),
+        topology=pci.topology(read, unknown),
         kernel_modules=pci.kernel_modules(read["modules"], unknown),
-        secure_boot=isolation.secure_boot(read, unknown),
+        secure_boot=system.secure_boot(read, unknown),
         nvidia=nvidia.nvidia(read, bus, smi, unknown),
         amd=amd.amd(read, bus, unknown),
         cuda_toolkits=software.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
-        container=isolation.container(read["isolation"], unknown),
-        virtualization=isolation.virtualization(read["isolation"], processor.flags),
-        wsl=isolation.wsl(read["isolation"]),
-        ports=network.ports(read, unknown),
-        gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
+        container=system.container(read["isolation"], unknown),
+        virtualization=system.virtualization(read["isolation"], processor.flags),
+        wsl=system.wsl(read["isolation"]),
+        ports=software.ports(read, unknown),
+        gpu_processes=smi.processes + amd.compute_processes(read["kfd"]),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),
         configuration=configuration.configuration(read, unknown),

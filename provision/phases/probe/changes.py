@@ -1,7 +1,5 @@
 """Authors of drift: owner and time of a changed file, the package that owns it, a sudo call just before. One round trip."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Sequence

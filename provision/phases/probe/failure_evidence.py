@@ -1,7 +1,5 @@
 """Evidence of a failure from the host itself: journals, logs, tools. One round trip, read-only."""
 
-from __future__ import annotations
-
 import math
 import secrets
 from dataclasses import dataclass

@@ -1,24 +1,19 @@
 """The probe of a host: send the script and receive facts in one round trip."""
 
-from __future__ import annotations
-
 import secrets
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from provision.core.errors import RemoteCommandError
 from provision.core.install_paths import default_prefix
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.fleet.ssh import Session
 from provision.phases.probe.assemble import CUT, parse
 from provision.phases.probe.parsers.configuration import sysctl_files
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
-    from provision.core.models.inventory import Host
-    from provision.fleet.ssh import Session
 
 DEADLINE_S = 20.0
 """Seconds for the whole round trip; the script skips sections well before."""
@@ -116,7 +111,6 @@ def probe(
     )
     answer = session.run("", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
-    # Only now, so that connections begin before it is imported.
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if facts.unknown.get("host") == CUT:
         raise RemoteCommandError(

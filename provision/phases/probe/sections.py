@@ -50,6 +50,11 @@ class Section:
         said = next((line.strip() for line in self.lines() if line.strip()), "")
         return self.reason or said[:_LONGEST_REASON] or f"ended with {self.status}"
 
+    def note_failure(self, unknown: dict[str, str], path: str) -> None:
+        """Enter why the section is incomplete as the reason of an unknown fact."""
+        if not self.ok:
+            unknown[path] = self.failure
+
     def lines(self) -> list[str]:
         return self.text.split("\n")
 

@@ -1,12 +1,11 @@
 """The phase `probe`: facts of each host."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from provision.core import features
 from provision.core.install_paths import install_paths_of
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
@@ -14,9 +13,6 @@ from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import probe as probe_host
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-
-if TYPE_CHECKING:
-    from provision.core.models.facts import HostFacts
 
 HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0

@@ -16,13 +16,12 @@ from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
-from provision.core.models.setting_types import CHAT_TEMPLATE
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHAT_TEMPLATE, Settings
 from provision.core.models.stack import AttentionPlan, FlashInferPlan, ModelPlan, Stack
-from provision.phases.serve import peer_access, start_cache
+from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
-from provision.phases.serve.options import has, options
+from provision.phases.serve.options import has, options, peer_write_switches, without_peer_writes
 
 PLUGIN = "firstlight_attention"
 KEY_GUARD = f"{PLUGIN}.access.RequireKey"
@@ -74,7 +73,6 @@ def serve_command(
     """Return the `vllm serve` command for one host.
 
     Args:
-        prefix: Folder of the installation.
         peer_writes: Whether GPUs may write to one another's memory.
         span: The hosts that the model is spread over.
         content: What the hosts of a span have in common beside the command: digest of the environment.
@@ -117,8 +115,8 @@ def serve_command(
     ]
     given, switches = settings.vllm_args, {}
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
-        given = peer_access.words(stack.vllm.version, given)
-        switches = peer_access.switches(stack.vllm.version)
+        given = without_peer_writes(stack.vllm.version, given)
+        switches = peer_write_switches(stack.vllm.version)
     variables = partial(_environment, stack, settings, facts, prefix=prefix, model=model, devices=devices)
     key = start_cache.key_of(
         facts,

@@ -81,14 +81,9 @@ def sample(
     Raises:
         TransportError: The host cannot be reached.
         RemoteCommandError: The host cannot run the program.
-        ServeError: The program did not answer in JSON, or is of a version that sends none.
+        ServeError: The program did not answer in JSON.
     """
-    answer = _ask(session, prefix, root, {**request, "slice_s": 0.0, "sample": dict(wanted)})
-    found = answer.get("sample")
-    if not isinstance(found, dict):
-        raise ServeError(
-            f"{prefix}/bin/{READY} on host {session.host} sends no synthetic requests: it is of an earlier version"
-        )
+    found: dict[str, Any] = _ask(session, prefix, root, {**request, "slice_s": 0.0, "sample": dict(wanted)})["sample"]
     return found
 
 
@@ -96,9 +91,6 @@ def load(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any
     """Read the load of the live service from its metrics, on its host.
 
     Args:
-        session: The host.
-        prefix: Folder of the installation.
-        root: Whether it belongs to root.
         request: Result of `readiness_request`.
 
     Returns:
@@ -107,14 +99,9 @@ def load(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any
     Raises:
         TransportError: The host cannot be reached.
         RemoteCommandError: The host cannot run the program.
-        ServeError: The program did not answer in JSON, or is of a version that reads none.
+        ServeError: The program did not answer in JSON.
     """
-    answer = _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True})
-    if not isinstance(answer.get("load"), dict):
-        raise ServeError(
-            f"{prefix}/bin/{READY} on host {session.host} is of an earlier version: ./firstlight provision"
-        )
-    return answer
+    return _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True})
 
 
 def readiness_request(

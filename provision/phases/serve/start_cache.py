@@ -22,7 +22,6 @@ def key_of(
     Packages of the system are left out: an update of its compiler would rename the folder, and restart the service for that.
 
     Args:
-        facts: The host.
         devices: The devices that it serves on.
         prefix: Folder of the installation, whose paths compiled code contains.
         served: Environment, model, and arguments of the server without its address and its name.

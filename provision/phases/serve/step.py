@@ -23,8 +23,6 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     Where the start fails, the host returns to the release that served before, if its settings say so.
 
     Args:
-        context: The run.
-        verified: The hosts.
         again: Hosts that are asked for the state they have already, so that they do not restart.
     """
     started = time.monotonic()

@@ -26,23 +26,16 @@ def serve_tools(folder: Path) -> dict[str, Path]:
         folder: Build folder of the packages; up-to-date ones are reused.
     """
     scripts = {path.name: path for path in sorted(_ONHOST.glob("*.py")) if path.name != "__init__.py"}
-    return {**scripts, **{name: _build(folder, name) for name in ENTRY_POINTS}}
-
-
-def _build(folder: Path, name: str) -> Path:
-    return built(folder / name, _ONHOST / Path(name).stem, ENTRY_POINTS[name])
-
-
-def serve_zipapp(name: str) -> bytes:
-    """Return one of these packages as one file."""
-    return zipapp(_ONHOST / Path(name).stem, ENTRY_POINTS[name])
+    return {
+        **scripts,
+        **{name: built(folder / name, _ONHOST / Path(name).stem, main) for name, main in ENTRY_POINTS.items()},
+    }
 
 
 def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -> Path:
     """Return a package of programs as one file, which is made where it is missing or older than its sources.
 
     Args:
-        target: The file.
         package: See `zipapp`, as of `main` and `shared`.
         main: What runs.
         shared: Other packages.

@@ -15,36 +15,50 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import find_sources
+from provision.catalog.index.sources import IndexSources, find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.models.base import Record
-from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
+from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
-from provision.phases.stage.download import OnStored, Progress
-from provision.phases.stage.extension_package import Packager, without_package
+from provision.phases.stage.download import OnStored, Progress, prefetching
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import locked_hashes
-from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve_request import executor_requirements
-from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
-from provision.phases.stage.variants import find_wrong_contents
+from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_contents
 from provision.phases.stage.wheelhouse import Store
-
-if TYPE_CHECKING:
-    from provision.catalog.index.sources import IndexSources
-    from provision.phases.stage.stack_lock import Solved
-    from provision.phases.stage.variants import WrongPlatformWheel
 
 FORMAT = 2
 """Format of the cache. A new number invalidates all entries."""
+
+
+class Packager(Protocol):
+    """Provides the package that a Stack names (flash-attn): a published wheel, or one that is built."""
+
+    def requires(self, package: FlashAttnPackage) -> Sequence[str]:
+        """Return what the package needs at run time besides torch."""
+
+    def provide(
+        self,
+        stack: Stack,
+        package: FlashAttnPackage,
+        wheels: Sequence[LockedWheel],
+        sources: IndexSources,
+        progress: Progress | None,
+    ) -> LockedWheel:
+        """Put the wheel of the package into the wheelhouse. The `url` of a built wheel is empty.
+
+        Raises:
+            StageError: The wheel cannot be had, or does not fit the Stack.
+        """
 
 
 class LockedStack(Record):
@@ -75,7 +89,8 @@ class StageJob:
     store: Store
     progress: Progress | None
     refresh: bool
-    packager: Packager
+    packager: Packager | None
+    """None where no candidate has a package."""
     package_required: bool
     """Whether a Stack without its package is refused; else it is locked without the package."""
     on_stored: OnStored | None = None
@@ -118,7 +133,6 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
 
     Raises:
         StageError: No candidate can be locked, or a wheel cannot be had.
-
     """
     attempts: list[_Attempt] = []
     refused: list[Reason] = []
@@ -128,9 +142,8 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
         known = _read_cached(attempt.key, job.store)
         if known.locked and not _package_lost(attempt, known.locked, job.store):
             paths = _ensure(attempt, known.locked.files(), job)
-            return LockedCandidate(
-                attempt.locked_stack(known.locked), tuple(refused), known.locked, paths, from_cache=True
-            )
+            chosen = attempt.locked_stack(known.locked)
+            return LockedCandidate(chosen, tuple(refused), known.locked, paths, from_cache=True)
         if known.refused:
             refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
         elif not job.settings.bundled:
@@ -192,19 +205,20 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
             refused.append((attempt.key, _refusal(attempt, solved)))
             continue
         wheels, left_out = solved.wheels, None
-        if attempt.package:
+        if attempt.package and job.packager:
             try:
                 wheels.append(job.packager.provide(attempt.stack, attempt.package, wheels, sources, job.progress))
             except FirstlightError as error:
                 if job.package_required:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
-                left_out = _left_out(attempt.package, error)
+                left_out = f"flash-attn {attempt.package.version} was left out: {error.text}; --refresh tries again"
         paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
+        others = [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
         locked = LockedStack(
             wheels=tuple(asdict(wheel) for wheel in wheels),
             unpacked_bytes=unpacked_size(paths),
-            notes=(*sources.notes, *solved.notes, *_refused_files(solved), *([left_out] if left_out else [])),
+            notes=(*sources.notes, *solved.notes, *others, *([left_out] if left_out else [])),
             without_package=left_out is not None,
         )
         for key, reason in refused:
@@ -241,11 +255,10 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
 
     Raises:
         StageError: A wheel cannot be had.
-
     """
-    extra = job.packager.requires(attempt.package) if attempt.package else ()
+    extra = job.packager.requires(attempt.package) if attempt.package and job.packager else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
-    with Prefetch(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
+    with prefetching(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
         while True:
             try:
                 solved = lock_stack(
@@ -268,10 +281,6 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
             refused = (*solved.refused, *wrong)
 
 
-def _refused_files(solved: Solved) -> list[str]:
-    return [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
-
-
 def _refusal(attempt: _Attempt, error: FirstlightError) -> Reason:
     facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
     rule, facts = "lock", facts | ({"cause": error.cause} if error.cause else {})
@@ -280,8 +289,12 @@ def _refusal(attempt: _Attempt, error: FirstlightError) -> Reason:
     return Reason(rule=rule, verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
 
 
-def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:
-    return f"flash-attn {package.version} was left out: {error.text}; --refresh tries again"
+def without_package(stack: Stack) -> Stack:
+    """Return the Stack without its package: with the kernels in vLLM's wheel, or with none."""
+    plan = stack.flash_attn
+    bundled = plan.provider == "bundled"
+    left = plan.model_copy(update={"package": None}) if bundled else FlashAttnPlan(provider="none")
+    return stack.model_copy(update={"flash_attn": left})
 
 
 def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error
-from provision.catalog.index.local_path import local_path
-from provision.core.errors import StageError
+from provision.core.errors import FirstlightError, StageError
 from provision.core.formatting import format_bytes
+from provision.core.user_path import local_path
 from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ Progress = Callable[[str, int, int], None]
 
 OnStored = Callable[[Path, int], None]
 """Called from any thread for each file in the wheelhouse, with the bytes of all requested files, 0 while unknown."""
+
+
+Prefetch = Callable[[Callable[[], Sequence["RemoteFile"]]], object]
+"""Fetches the files that a function returns, which may query indexes."""
 
 
 class RemoteFile(Protocol):
@@ -97,7 +102,6 @@ def fetch_all(
 
     Raises:
         StageError: A file does not exist, cannot be reached, or has another hash. Partial files are kept for the next run.
-
     """
     found: dict[str, Path] = {}
     missing: dict[str, RemoteFile] = {}
@@ -136,6 +140,26 @@ def fetch_all(
     for future in sorted(broken, key=lambda future: isinstance(future.exception(), _StoppedError)):
         future.result()
     return found | {sha256: future.result() for future, sha256 in futures.items()}
+
+
+@contextlib.contextmanager
+def prefetching(store: Store, open_client: Callable[[], httpx.Client]) -> Iterator[Prefetch]:
+    """Yield a function that fetches files in the background until the block ends.
+
+    Its result is not awaited. The fetch of the whole lock finds the files that are present, waits for those in progress, and fetches and
+    reports what failed here.
+    """
+    stop = Event()
+
+    def fetch(find: Callable[[], Sequence[RemoteFile]]) -> None:
+        with contextlib.suppress(FirstlightError):
+            fetch_all(store, find(), open_client, stop=stop, attempts=1)
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield lambda find: pool.submit(fetch, find)
+        finally:
+            stop.set()
 
 
 def _report_stored(on_stored: OnStored | None, paths: Iterable[Path], total: int) -> None:

@@ -24,7 +24,6 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
 
     Raises:
         StageError: Its wheel cannot be had, or its hash is not in the lock.
-
     """
     version, _ = locked_hashes(lock, "uv")
     machine = host_platform.split("-", 1)[0]

@@ -40,7 +40,6 @@ def stage_interpreter(
 
     Raises:
         StageError: The build cannot be fetched, or has the wrong hash.
-
     """
     wanted = f"cpython-{target.python}-linux-{target.machine}-gnu"
     parts = [wanted, locked_hashes(LOCK, "uv")[0], settings.digest()]

@@ -55,7 +55,6 @@ def build_local_wheel(source: LocalSource, store: Store) -> LockedWheel:
 
     Raises:
         StageError: The project cannot be built.
-
     """
     known = store.get("own", source.digest())
     if known and store.find(known["sha256"], known["name"]):

@@ -11,10 +11,9 @@ from provision.catalog.index.sources import find_sources
 from provision.core.errors import StageError
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.stack_lock import fetch_wheels
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 
@@ -23,7 +22,6 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
 
     Raises:
         StageError: The file has none.
-
     """
     found = re.search(
         rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
@@ -42,7 +40,6 @@ def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock:
 
     Raises:
         StageError: The file has no such hash.
-
     """
     for wheel in wheels:
         if wheel.sha256 not in hashes:
@@ -64,16 +61,11 @@ def fetch_locked_wheel(
     """Return the wheel of a distribution for a platform, in the wheelhouse.
 
     Args:
-        distribution: Its name.
-        target: The platform and Python.
-        settings: The user's index.
-        store: The wheelhouse.
         lock: A requirements file with its version and the hashes of all its wheels.
         excluded: Distributions that it asks for and does without.
 
     Raises:
         StageError: It cannot be had, or its hash is not in the file.
-
     """
     version, hashes = locked_hashes(lock, distribution)
     sources = find_sources(settings)

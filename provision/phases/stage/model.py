@@ -13,8 +13,7 @@ from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.models.setting_types import CHAT_TEMPLATE
-from provision.core.models.settings import Settings
+from provision.core.models.settings import CHAT_TEMPLATE, Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
@@ -34,7 +33,6 @@ def stage_model(
 
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
-
     """
     text = settings.model
     folder = expand_user(text)
@@ -118,7 +116,6 @@ def require_complete(model: str, files: dict[str, Path]) -> None:
 
     Raises:
         StageError: A file is missing.
-
     """
     missing = [] if "config.json" in files else ["config.json"]
     for name, path in files.items():

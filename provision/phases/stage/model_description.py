@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
-from provision.phases.stage.hub_responses import HubModel, parse_hub_model
-from provision.phases.stage.model_hub import HubSilentError, fetch_hub_model, model_key
+from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key, parse_hub_model
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class KnownModel(Row):
     """A model whose sizes the product has; known_models.toml explains the values."""
 
@@ -41,7 +39,6 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     Raises:
         StageError: The hub does not answer.
         ModelError: The files are not those of a language model.
-
     """
     if settings.model == "builtin":
         return None

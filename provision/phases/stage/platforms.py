@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from packaging.markers import Environment
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from provision.core.errors import StageError
-
-if TYPE_CHECKING:
-    from packaging.markers import Environment
 
 UV_GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
 """The manylinux_2_N that `uv pip compile --python-platform` knows. Source: help text of uv 0.13."""
@@ -37,7 +34,6 @@ class Target:
 
         Raises:
             StageError: No wheel can be chosen for this platform.
-
         """
         found = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
         if not found:

@@ -13,22 +13,19 @@ from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from provision import __version__
 from provision.core.files import write_atomically
 from provision.core.models.staged import Staged, StagedFile
-
-if TYPE_CHECKING:
-    from cyclonedx.model.license import License
 
 FOLDER = "sbom"
 """Folder of the documents in a run's folder and in a bundle."""

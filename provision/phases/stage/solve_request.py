@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from provision.catalog.index.project_page import IndexLocation, ProjectPage
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.core.tables import own_table
 from provision.phases.stage.platforms import Target
-
-if TYPE_CHECKING:
-    from provision.catalog.index.project_page import IndexLocation, ProjectPage
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,6 @@ def locate_builds(
     Raises:
         StageError: No location has the build.
         IndexUnreachableError: A location that may have it did not answer.
-
     """
     tags = target.tags()
     chosen: dict[str, LocatedBuild] = {}
@@ -150,7 +146,6 @@ def make_request(
     Args:
         companions: For each companion, whether torch's index has a build that fits.
         extra: Further requirements.
-
     """
     pins = {name: source.location.url for name, source in sources.items() if not source.location.flat}
     table = _companions(stack.variant)

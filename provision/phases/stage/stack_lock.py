@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.local_path import local_path
-from provision.catalog.index.project_page import IndexFile, IndexLocation, ProjectPage
+from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation, ProjectPage
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
-from provision.phases.stage.download import OnStored, Progress, fetch_all
+from provision.core.user_path import local_path
+from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_all
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.prefetch import Prefetch
-from provision.phases.stage.release_time import explain_age_limits, has_upload_times, solve_dated
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import (
     LocatedBuild,
     PinnedBuild,
@@ -36,7 +36,6 @@ from provision.phases.stage.solve_request import (
     target_of,
 )
 from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_versions
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 
@@ -72,13 +71,12 @@ def lock_stack(
 
     Raises:
         StageError: A build cannot be found, uv refuses, or no wheel fits.
-
     """
     target = target_of(stack)
     found = _place_builds(builds_of(stack), sources, target)
     companions = _place_companions(stack, found["torch"].location if "torch" in found else None, sources, target)
     if prefetch:
-        prefetch.begin(lambda: _files_of(builds_of(stack), found, sources, target))
+        prefetch(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build_local_wheel(source, store), own))
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
@@ -117,7 +115,6 @@ def fetch_wheels(
 
     Raises:
         StageError: A file cannot be had, or is not the one that was locked.
-
     """
     remote = [wheel for wheel in locked if wheel.url]
     return fetch_all(store, remote, lambda: open_client(settings, indexes), progress=progress, on_stored=on_stored)
@@ -223,3 +220,45 @@ def _place_companions(
         name: any(version.local == stack.torch.variant or brings_torch(stack) for version in page.versions(name, tags))
         for name, page in zip(names, pages, strict=True)
     }
+
+
+def has_upload_times(stack: Stack, indexes: Sequence[str], index_client: IndexClient) -> bool:
+    """Check whether the main index, the first one, has the upload times of vLLM's files."""
+    if not indexes or stack.vllm is None:
+        return False
+    [page] = index_client.fetch_pages([(IndexLocation(indexes[0]), stack.vllm.distribution)])
+    return bool(page.files) and all(file.uploaded for file in page.files)
+
+
+def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[str, SolveRequest]:
+    """Solve with the age limit, and without it where uv refuses.
+
+    uv treats a file without an upload time as too new. Where a second index has no upload times, its files are missing from the
+    solution, so the limit cannot hold.
+
+    Returns:
+        The text of uv's lock, and the request that it answers.
+
+    Raises:
+        StageError: As `solve` does.
+    """
+    if request.until:
+        try:
+            return solve(request, variables), request
+        except StageError:
+            request = replace(request, until=None)
+    return solve(request, variables), request
+
+
+def explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[LockedWheel]) -> Iterator[str]:
+    """Yield one sentence on why dependencies are older than the newest; nothing for a release without limits."""
+    if stack.vllm is None or stack.dependencies is None or stack.dependencies.until is None:
+        return
+    subject = f"the dependencies of vLLM {stack.vllm.version} are limited"
+    if request.until:
+        yield f"{subject} to files uploaded until {request.until}"
+        return
+    locked = {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels}
+    bounds = [Requirement(text) for text in stack.dependencies.bounds]
+    used = [f"{bound} ({locked[name]})" for bound in bounds if (name := canonicalize_name(bound.name)) in locked]
+    yield f"{subject} by the catalog's bounds, because upload times are unknown: {', '.join(used) or 'none applies'}"

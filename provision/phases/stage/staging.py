@@ -20,10 +20,9 @@ from provision.core.models.stack import Candidate, Interpreter, Resolution, Stac
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import RunFolder
 from provision.core.user_path import expand_user
-from provision.phases.stage.candidate_lock import StageJob, cache_key, lock_best_candidate
+from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import OnStored, Progress
-from provision.phases.stage.extension_package import NoPackager, Packager, without_package
 from provision.phases.stage.host_uv import stage_uv
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
@@ -61,15 +60,13 @@ def stage(
     Args:
         client: Index settings; None for the user's own.
         packager: Provides the separately installed package of a Stack.
-        progress: Called with the step, the bytes done and the bytes in all.
-        dpkg_status: Text of the host's /var/lib/dpkg/status; required with `deb_packages`.
-        deb_packages: OS packages that the host lacks and cannot fetch itself.
+        dpkg_status: Text of the /var/lib/dpkg/status of a host that cannot fetch OS packages itself; None for other hosts.
+        deb_packages: OS packages that this host lacks.
         refresh: Whether to ignore cached locks.
         on_stored: Called for each wheel in the wheelhouse, with the bytes of all wheels, 0 while unknown.
 
     Raises:
         StageError: No candidate can be locked, or a file cannot be had.
-
     """
     client = client or read_settings()
     job = StageJob(
@@ -77,7 +74,7 @@ def stage(
         store,
         progress,
         refresh=refresh,
-        packager=packager or NoPackager(),
+        packager=packager,
         package_required=settings.flash_attn != "auto",
         on_stored=wheel_callback(on_stored, store),
     )
@@ -88,10 +85,12 @@ def stage(
     interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
     files += archive
     files.append(stage_uv(choice.stack.platform, client, store))
-    if deb_packages:
-        files += _debs(deb_packages, dpkg_status, facts, store, bundled=client.bundled is not None)
-    model, model_files = _model(settings, client, store, progress, refresh=refresh)
-    files += model_files
+    if dpkg_status is not None:
+        files += fetch_debs(deb_packages, dpkg_status, facts.os, store=store, bundled=client.bundled is not None)
+    model = None
+    if settings.model != "builtin":
+        model, model_files = stage_model(settings, client, store, progress=progress, refresh=refresh)
+        files += model_files
     text = lock_text(wheels)
     environment = environment_digest(text, interpreter, archive[0].sha256 if archive else None)
     staged = Staged(
@@ -128,9 +127,6 @@ def staged_before(
     """Return what `stage` would give, without a network: the result of an earlier call for the same candidates and settings.
 
     Args:
-        resolution: The class of hosts.
-        settings: Their settings.
-        store: The wheelhouse.
         client: Index settings; None for the user's own.
 
     Returns:
@@ -139,7 +135,7 @@ def staged_before(
     Raises:
         StageError: No candidate was accepted, or the folder of the model is no complete model.
     """
-    job = StageJob(client or read_settings(), store, None, refresh=False, packager=NoPackager(), package_required=False)
+    job = StageJob(client or read_settings(), store, None, refresh=False, packager=None, package_required=False)
     candidates = accepted(resolution)
     known = store.get(STAGED, _key(candidates, settings, job))
     try:
@@ -217,7 +213,6 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
 
     Raises:
         StageError: There is none.
-
     """
     ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
     found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
@@ -238,25 +233,6 @@ def _interpreter(
     target = Target.of(stack.platform, stack.interpreter.version)
     version, file = stage_interpreter(target, client, store, refresh=refresh)
     return Interpreter(version=version, origin="managed"), [file]
-
-
-def _debs(
-    packages: Iterable[str], dpkg_status: str | None, facts: HostFacts, store: Store, *, bundled: bool
-) -> list[StagedFile]:
-    if dpkg_status is None:
-        raise StageError(
-            "the host's package status is needed to fetch OS packages for it",
-            hint="read /var/lib/dpkg/status of the host",
-        )
-    return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
-
-
-def _model(
-    settings: Settings, client: ClientSettings, store: Store, progress: Progress | None, *, refresh: bool
-) -> tuple[str | None, list[StagedFile]]:
-    if settings.model == "builtin":
-        return None, []
-    return stage_model(settings, client, store, progress=progress, refresh=refresh)
 
 
 def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:

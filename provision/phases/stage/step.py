@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
@@ -15,6 +15,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage as lock_and_fetch
+from provision.phases.stage.candidate_lock import Packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
 from provision.run.context import RunContext
@@ -22,9 +23,6 @@ from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date
 from provision.run.results import PlannedHosts, StagedHosts
 from provision.run.wheel_builds import wheel_builder_of
-
-if TYPE_CHECKING:
-    from provision.phases.stage.extension_package import Packager
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -149,9 +147,6 @@ def recompute_desired(context: RunContext, staged: StagedHosts, name: str, docum
     """Recompute the desired state when check results changed.
 
     Args:
-        context: The run.
-        staged: The hosts as they were staged.
-        name: The host.
         document: The document of its newest checks.
 
     Raises:

@@ -22,17 +22,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from provision.core.errors import StageError
 from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
-from provision.phases.stage.references import References
 
 BLOCK = 1 << 20
 _STAMP = "verified"
@@ -49,7 +49,6 @@ def default_limit(environ: Mapping[str, str] | None = None) -> int:
 
     Raises:
         StageError: The variable is not a positive number.
-
     """
     text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
     try:
@@ -98,7 +97,6 @@ class Slot:
 
         Raises:
             StageError: `digest` is not the expected hash; the partial file is then removed.
-
         """
         if digest != self.sha256:
             self.part.unlink(missing_ok=True)
@@ -128,7 +126,6 @@ class Store:
 
         Raises:
             StageError: The hash is invalid. Hashes come from indexes and hubs, and become paths.
-
         """
         if not _SHA256.fullmatch(sha256):
             raise StageError(f"`{sha256[:80]}` is not a sha256", hint=_HOSTILE)
@@ -139,7 +136,6 @@ class Store:
 
         Raises:
             StageError: The name is not a file name in that folder.
-
         """
         if not is_safe_path(name) or "/" in name or name in {_STAMP, _LOCK}:
             raise StageError(f"`{name[:80]}` is not a safe file name", hint=_HOSTILE)
@@ -208,7 +204,6 @@ class Store:
 
         Raises:
             StageError: The file has another hash, or cannot be read.
-
         """
         name = name or source.name
         try:
@@ -247,7 +242,6 @@ class Store:
 
         Raises:
             StageError: The disk is too full.
-
         """
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
@@ -262,7 +256,6 @@ class Store:
 
         Returns:
             The number of removed bytes.
-
         """
         needed = self.references.needed()
         entries: list[tuple[float, int, Path]] = []
@@ -286,7 +279,6 @@ def _lock(folder: Path) -> IO[str]:
 
     Raises:
         OSError: The folder cannot be written.
-
     """
     for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
@@ -325,3 +317,49 @@ def _signature(path: Path) -> str:
 def _copy(source: Path, part: Path) -> str:
     shutil.copyfile(source, part)
     return sha256_of(part)
+
+
+class References:
+    """The references of one wheelhouse."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def environments(self, host: str) -> dict[str, list[str]]:
+        """Return the recorded environments of a host; empty when the record is absent or damaged."""
+        return _read(self._path(host))
+
+    def add(self, host: str, environment: str, sha256s: Iterable[str]) -> None:
+        """Record that an environment of the host needs these files. The record is written only when it changes."""
+        noted, wanted = self.environments(host), sorted(set(sha256s))
+        if noted.get(environment) != wanted:
+            self._write(host, {**noted, environment: wanted})
+
+    def keep_only(self, host: str, environments: Collection[str]) -> None:
+        """Drop all other environments of the host."""
+        noted = self.environments(host)
+        kept = {environment: files for environment, files in noted.items() if environment in environments}
+        if kept != noted:
+            self._write(host, kept)
+
+    def forget(self, host: str) -> None:
+        """Drop all references of a host that was uninstalled or removed from the inventory."""
+        self._path(host).unlink(missing_ok=True)
+
+    def needed(self) -> set[str]:
+        """Return the hashes of all files that any environment of any host needs."""
+        return {sha256 for path in self._folder.glob("*.json") for files in _read(path).values() for sha256 in files}
+
+    def _path(self, host: str) -> Path:
+        return self._folder / f"{quote(host, safe='')}.json"
+
+    def _write(self, host: str, environments: dict[str, list[str]]) -> None:
+        write_atomically(self._path(host), json.dumps(environments))
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}

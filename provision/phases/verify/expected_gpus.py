@@ -1,12 +1,14 @@
-"""Expected GPUs of a host: as many as its board has, or as it had when it was last green."""
+"""What the checks of a host compare with: its expected GPUs, and the advisories that hold on it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
+from provision.phases.plan.advisories import exposure_of, is_critical
 
 NVIDIA = "10de"
 VENDORS = {"cu": NVIDIA, "ro": "1002"}
@@ -19,8 +21,6 @@ def expected_gpus(
     """Return the `gpus` of `verify --expect`: `count`, the known PCI addresses, and the source.
 
     Args:
-        facts: Facts of the host.
-        settings: Its settings.
         variant: The planned torch build (`cu130`).
         before: What the probe found in `run`.
         run: The run in which the host was last green.
@@ -51,3 +51,26 @@ def _board(facts: HostFacts) -> tuple[str, int]:
     found = [row for gpu in facts.pci_gpus if (row := rows.get(gpu.device_id.lower())) and row.switched_board]
     boards = [row for row in found if facts.nvidia.nvswitches or row.subnet_manager]
     return max(((row.name, row.switched_board or 0) for row in boards), key=lambda known: known[1], default=("", 0))
+
+
+def expected_advisories(settings: Settings, stack: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the `advisories` of `verify --expect`: those whose conditions hold on a host, of any version.
+
+    Args:
+        stack: Its Stack as JSON; None if this run has none, so that everything is assumed of a user's model.
+    """
+    exposure = exposure_of(settings, stack)
+    return [
+        {
+            "id": row.id,
+            "product": row.product,
+            "severity": row.severity,
+            "critical": is_critical(row),
+            "since": row.since,
+            "fixed": row.fixed,
+            "allows": row.allows,
+            "accepted": row.id in settings.accept_advisories,
+        }
+        for row in catalog().advisories
+        if exposure.missing(row) is None
+    ]

@@ -17,7 +17,7 @@ from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import zipapp
 from provision.phases.verify.tool_output import NO_ENVIRONMENT, Verified, broken, read
 from verify.records import Level
-from verify.runner.time_limits import run_limit_s
+from verify.runner.registry import run_limit_s
 
 GRACE_S = 30.0
 """Added to the time limit of the checks, for hosts that start slowly."""
@@ -65,13 +65,9 @@ def verify(
     After an interruption with `drain`, call `resume`.
 
     Args:
-        session: Connection to the host.
-        prefix: Folder of the installation.
         environment: Digest of an environment that is not live yet; None for the live one.
-        level: Level of the checks.
         devices: Number of devices, on which the time limit depends.
         expect: `stack`, `gpus` and `advisories`; the Stack defaults to the environment's own.
-        root: Whether the checks run as root.
         drain: Whether the service is stopped for the checks.
         soak_minutes: Put load on service and kernels for this time instead.
         picked: The selected checks; the host then keeps the results of its last complete run.
@@ -151,13 +147,11 @@ def run_tool(
     """Run the tool with the environment's own Python; send this release's tool first if the host has another one.
 
     Args:
-        session: Connection to the host.
         prefix: Folder of the installation, without a slash at its end.
         place: The environment's folder below it.
         words: Arguments of the tool.
         stdin: What the tool reads.
         limit_s: Seconds after which the host is given up.
-        root: Whether the tool runs as root.
 
     Raises:
         TransportError: The host cannot be reached.

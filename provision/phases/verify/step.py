@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.core import features
 from provision.core.models.facts import HostFacts
@@ -14,24 +14,21 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
 from provision.phases.stage.step import recompute_desired
-from provision.phases.verify.expected_advisories import expected_advisories
-from provision.phases.verify.expected_gpus import expected_gpus
+from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
 from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
+from provision.phases.verify.selection import Picked
+from provision.phases.verify.tool_output import Verified
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.desired_state import Desired
 from provision.run.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
 from verify.runner.last_run import failed_levels
-
-if TYPE_CHECKING:
-    from provision.phases.verify.selection import Picked
-    from provision.phases.verify.tool_output import Verified
-    from provision.run.desired_state import Desired
 
 ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""
@@ -92,8 +89,7 @@ def verify_live(
     if not options.drain:
         documents, aggregate = check(context, probed, hosts, options)
         return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
-    playbooks.acquire_locks(context, probed, "verify", hosts)
-    hosts = [host for host in hosts if host.name in context.sessions.locks]
+    hosts = playbooks.acquire_locks(context, probed, "verify", hosts)
     try:
         documents, aggregate = check(context, probed, hosts, options)
     except KeyboardInterrupt:
@@ -117,10 +113,6 @@ def check(
     """Run the checks on all hosts in parallel, and compare the hosts.
 
     Args:
-        context: The run.
-        probed: The facts of the hosts.
-        hosts: The hosts to check.
-        options: Which checks run.
         desired: The desired states whose environments are checked; without them, and with `refute`, what is live is checked.
 
     Returns:
@@ -200,8 +192,6 @@ def failed_checks(
     """Return the checks that failed last on a host, each with its deepest level.
 
     Args:
-        probed: The facts of the hosts.
-        name: The host.
         documents: Checks of this run, which replace those that the probe found.
     """
     facts = probed.facts.get(name)

@@ -18,11 +18,10 @@ STAYS_HERE = frozenset(
     {
         "verify/doctor/text_classifier.py",
         "verify/host/comparison.py",
-        "verify/runner/time_limits.py",
         "verify/cabi/build.py",
     }
 )
-"""Modules that no host needs: comparison of hosts, time limits, text classifier, the C interface's build."""
+"""Modules that no host needs: comparison of hosts, text classifier, the C interface's build."""
 
 
 def build_zipapp(target: Path) -> Path:

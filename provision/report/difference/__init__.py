@@ -1,11 +1,67 @@
 """What changed between two runs, host by host: records in, differences out (docs/reference/logs.md).
 
-`differences(before, after)` compares what runs know of their hosts; `read_records` reads that from a run's folder, and
-`last_green` finds for each host the run in which it was green last. Nothing here writes.
+`compare.differences` compares what runs know of their hosts, `records.read_records` reads that from a run's folder, and `last_green`
+finds for each host the run in which it was green last. Nothing here writes.
 """
 
-from provision.report.difference.baseline import last_green, since_green
-from provision.report.difference.compare import differences
-from provision.report.difference.records import HostRecords, RunRecords, read_records
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-__all__ = ["HostRecords", "RunRecords", "differences", "last_green", "read_records", "since_green"]
+from provision.core.models.records import HostDifference
+from provision.report.difference import rules
+from provision.report.difference.compare import differences
+from provision.report.difference.records import FigureKey, HostRecords, read_records
+from provision.report.difference.rules import Span
+from provision.report.history.runs import find, green_hosts, names, order
+
+
+def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
+    """Return each host's records of its last green run before `run`; hosts that never were green are left out.
+
+    `spans` of the records cover the figures of earlier green runs as well.
+    """
+    found: dict[str, list[HostRecords]] = {}
+    for name in names(logs):
+        wanted = {host for host in hosts if len(found.get(host, ())) < rules.green_runs()}
+        if not wanted:
+            break
+        green = wanted & green_hosts(logs / name) if order(name) < order(run) else ()
+        for host, entry in read_records(logs / name).hosts.items() if green else ():
+            if host in green:
+                found.setdefault(host, []).append(entry)
+    return {host: replace(entries[0], spans=spans(entries)) for host, entries in found.items()}
+
+
+def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
+    """Return the smallest and largest value of each figure over several runs."""
+    found: dict[FigureKey, Span] = {}
+    for entry in entries:
+        for key, (value, _) in entry.figures().items():
+            low, high = found.get(key, (value, value))
+            found[key] = (min(low, value), max(high, value))
+    return found
+
+
+def compare_runs(logs: Path, before: str | None = None, after: str | None = None) -> tuple[HostDifference, ...]:
+    """Compare run `after` (default: the newest) with run `before` (default: each host's last green run).
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    newer = read_records(find(logs, after))
+    older = read_records(find(logs, before)).hosts if before else last_green(logs, newer.run, newer.hosts.keys())
+    return differences(older, newer.hosts)
+
+
+def since_green(logs: Path, run: str, hosts: Collection[str]) -> dict[str, HostDifference]:
+    """Return what changed on hosts since each was green last; hosts that never were are left out."""
+    before = last_green(logs, run, hosts)
+    if not before:
+        return {}
+    after = read_records(logs / run).hosts
+    return {
+        entry.host: entry
+        for entry in differences(before, {name: after[name] for name in hosts if name in after})
+        if entry.before is not None
+    }

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary
+from provision.core.models.records import CheckRecord, HostState
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
@@ -18,7 +18,7 @@ from provision.core.run_folder import RunFolder
 from provision.report.difference import rules
 from provision.report.difference.rules import Span
 from provision.report.run_files import read
-from provision.report.summary_builder import build, verdict
+from provision.report.summary_builder import build
 
 FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""
@@ -37,8 +37,6 @@ class HostRecords:
     host: str
     run: str
     state: HostState = "probed"
-    is_green: bool = False
-    """Whether the host was planned, in the desired state, and without warning or deviation."""
     facts: HostFacts | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings, and under `connection` how the host is reached; no secret."""
@@ -67,10 +65,10 @@ class RunRecords:
     hosts: Mapping[str, HostRecords]
 
 
-def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
+def read_records(folder: Path) -> RunRecords:
     """Read the records of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
     files = read(RunFolder(folder))
-    summary = build(files, interrupted=interrupted)
+    summary = build(files)
     connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
     hosts: dict[str, HostRecords] = {}
     for host in summary.hosts:
@@ -83,7 +81,6 @@ def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
             host=host.name,
             run=files.run,
             state=host.state,
-            is_green=_is_green(host),
             facts=files.facts.get(host.name),
             settings=scrub(settings),
             stack=host.stack,
@@ -91,11 +88,6 @@ def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
             checks=host.checks,
         )
     return RunRecords(run=files.run, hosts=hosts)
-
-
-def _is_green(host: HostSummary) -> bool:
-    """Return whether a host was green in a run that planned it; `status` and `verify` do not plan."""
-    return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
 
 
 def _lock(folder: Path, staged: Staged) -> dict[str, str]:

@@ -93,21 +93,16 @@ def _texts(folder: Path, made: Bundle) -> dict[str, str]:
 
 def _redacted(name: str, text: str) -> str:
     """Return the text without secrets; JSON is masked by key as well."""
-    if name.endswith(".json"):
-        try:
-            return json.dumps(scrub(parse(text)), indent=2) + "\n"
-        except ValueError:
-            return redact(text)
     if name.endswith(".jsonl"):
-        return "".join(_redacted_line(line) for line in text.splitlines(keepends=True))
-    return redact(text)
+        return "".join(_redacted_json(line) for line in text.splitlines(keepends=True))
+    return _redacted_json(text, indent=2) if name.endswith(".json") else redact(text)
 
 
-def _redacted_line(line: str) -> str:
+def _redacted_json(text: str, indent: int | None = None) -> str:
     try:
-        return json.dumps(scrub(parse(line))) + "\n"
+        return json.dumps(scrub(parse(text)), indent=indent) + "\n"
     except ValueError:
-        return redact(line)
+        return redact(text)
 
 
 def _pseudonyms(folder: Path, texts: dict[str, str]) -> Pseudonyms:

@@ -1,24 +1,31 @@
-"""Retention: which runs are kept by number and size; a run needed for a later comparison always stays."""
+"""Retention: which runs are kept by number and size, and the removal of the others.
+
+A run needed for a later comparison always stays. One that is removed disappears at once or not at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from provision.core.files import folder_bytes
 from provision.core.formatting import format_bytes
-from provision.core.models.records import GREEN_STATES
-from provision.report.history.runs import RunStatus
-from provision.report.layout import count, fold_names
+from provision.report.history.runs import RunStatus, green_hosts, names, run_status
+from provision.report.layout import count, fold_names, table
 
 KEEP_RUNS = 100
 """Default number of runs: weeks of daily use."""
 KEEP_QUERIES = 30
 """Number of queries that are kept: the last ones, for a look at what they printed."""
-GREEN_FILE = "green.json"
-"""The green hosts of a run. Its summary has them too, and takes 0.05 s to read for fifty hosts."""
 KEEP_MIB = 2048
 """Default total size; a run contains text only."""
+SLACK = 1.1
+"""Factor by which the number of runs may exceed the limit before `prune_quietly` reads all of them."""
+MIB = 2**20
+_LEAVING = ".leaving-"
+"""Prefix of a run that is being removed; no command lists it."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +88,66 @@ def _protected(past: PastRun, first_green: list[str], *, is_newest: bool) -> str
     return "the newest run" if is_newest else None
 
 
-def green_hosts(summary: Mapping[str, Any]) -> frozenset[str]:
-    """Return the hosts that a summary.json of any release shows as green."""
+@dataclass(frozen=True)
+class Pruned:
+    """Decisions, and problems while carrying them out."""
+
+    decisions: tuple[Decision, ...]
+    problems: tuple[str, ...]
+
+
+def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) -> Pruned:
+    """Remove runs beyond the limits (default: `KEEP_RUNS` and `KEEP_MIB`); runs that cannot be removed are reported."""
+    runs = [_past(logs / name) for name in names(logs)]
+    decisions = decide(runs, keep=keep or KEEP_RUNS, most_bytes=(max_mib or KEEP_MIB) * MIB)
+    problems = [_sweep(path) for path in logs.glob(f"{_LEAVING}*")]
+    problems += [_remove(logs, decision.run) for decision in decisions if not decision.keep]
+    return Pruned(tuple(decisions), tuple(problem for problem in problems if problem))
+
+
+def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
+    """Prune after a run; do nothing while there are few runs.
+
+    Args:
+        logs: The folder of the runs.
+        keep: How many stay; by default as many as `prune` keeps.
+    """
+    if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
+        prune(logs, keep=keep)
+
+
+def _past(folder: Path) -> PastRun:
+    return PastRun(folder.name, run_status(folder), folder_bytes(folder), green_hosts(folder))
+
+
+def _remove(logs: Path, run: str) -> str | None:
+    leaving = logs / f"{_LEAVING}{run}"
     try:
-        return frozenset(str(host["name"]) for host in summary.get("hosts") or () if _is_green(host))
-    except (KeyError, TypeError, AttributeError):
-        return frozenset()
+        (logs / run).rename(leaving)
+    except OSError as error:
+        return f"run {run} cannot be removed: {error.strerror}"
+    return _sweep(leaving)
 
 
-def _is_green(host: Mapping[str, Any]) -> bool:
-    concerns = (*(host.get("warnings") or ()), *(host.get("deviations") or ()))
-    checks = {check["status"] for check in host.get("checks") or ()}
-    return host["state"] in GREEN_STATES and bool(host.get("stack")) and not concerns and checks <= {"ok", "skip"}
+def _sweep(leaving: Path) -> str | None:
+    try:
+        shutil.rmtree(leaving)
+    except OSError as error:
+        return f"{leaving.name.removeprefix(_LEAVING)} cannot be removed: {error.strerror}: {error.filename}"
+    return None
+
+
+def render(pruned: Pruned) -> str:
+    """Return what was removed and kept, each with its reason."""
+    gone = [decision for decision in pruned.decisions if not decision.keep]
+    kept = [decision for decision in pruned.decisions if decision.keep]
+    lines = [f"removed {count(len(gone), 'run')}, {_sum(gone)}; kept {len(kept)}, {_sum(kept)}"]
+    rows = [
+        ((entry.run, "kept" if entry.keep else "removed", format_bytes(entry.bytes)), entry.why)
+        for entry in pruned.decisions
+    ]
+    return "\n".join([*lines, *table(rows), *(f"problem: {problem}" for problem in pruned.problems)])
+
+
+def _sum(decisions: Iterable[Decision]) -> str:
+    return format_bytes(sum(decision.bytes for decision in decisions))

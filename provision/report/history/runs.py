@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision.core.errors import UsageError
-from provision.core.json_text import parse_object
+from provision.core.json_text import parse, parse_object
 from provision.core.run_folder import QUERIES, is_query, is_running
 
 RunStatus = Literal["ended", "running", "killed"]
 """Killed: without a summary, and the process is gone."""
 
+GREEN_FILE = "green.json"
+"""The green hosts of a run. Its summary tells them too, and takes 0.05 s to read for fifty hosts."""
 _SUFFIX = re.compile(r"^(.*Z)-(\d+)$")
 
 
@@ -56,6 +58,15 @@ def document(path: Path) -> dict[str, Any]:
         return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
+
+
+def green_hosts(folder: Path) -> frozenset[str]:
+    """Return the hosts that were green at the end of a run; none where it came to no end."""
+    try:
+        found = parse((folder / GREEN_FILE).read_bytes())
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
 
 
 def objects(found: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from provision.core.errors import UsageError
 from provision.core.json_text import parse_object
 from provision.core.run_folder import RunFolder
-from provision.report import json_form, summarise, text
+from provision.report import summarise, text
 from provision.report.history.runs import document, find, run_status
 from provision.report.screen import first_screen_of
 
@@ -19,30 +19,23 @@ def summary_text(logs: Path, run: str | None = None, *, full: bool = False, as_j
         UsageError: There is no such run, or it is still running.
     """
     folder = find(logs, run)
-    shown = _written_json(folder) if as_json else _written_text(folder)
+    shown = _written(folder, as_json=as_json)
     if shown is None:
         require_end(folder)
         summary = summarise(RunFolder(folder), interrupted=run_status(folder) == "killed")
-        shown = json_form.render(summary) if as_json else text.render(summary)
+        shown = summary.model_dump_json(indent=2) if as_json else text.render(summary)
     return (shown if full or as_json else first_screen_of(shown, run)).rstrip("\n")
 
 
-def _written_text(folder: Path) -> str | None:
+def _written(folder: Path, *, as_json: bool) -> str | None:
     """Return the summary written by the run; None when missing or damaged."""
     try:
-        return (folder / "summary.txt").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _written_json(folder: Path) -> str | None:
-    """Return the written JSON; None when missing or incomplete."""
-    try:
-        content = (folder / "summary.json").read_bytes()
-        parse_object(content)
-        return content.decode()
+        content = (folder / ("summary.json" if as_json else "summary.txt")).read_text(encoding="utf-8")
+        if as_json:
+            parse_object(content)
     except (OSError, ValueError):
         return None
+    return content
 
 
 def require_end(folder: Path) -> None:

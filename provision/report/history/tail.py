@@ -59,7 +59,6 @@ def sentence(event: dict[str, Any]) -> str | None:
         "playbook": lambda: f"playbook {event['playbook']}: {event['status']}",
         "packages": lambda: f"OS packages: {event['status']}",
         "result": lambda: ": ".join(filter(None, (f"{phase} {event['status']}", event.get("text")))),
-        "took-up": lambda: str(event["text"]),
     }.get(kind)
     if shown is None:
         return None

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from provision.core.models.records import HostSummary, Summary
 from provision.core.models.stack import Reason
 from provision.report import wording
-from provision.report.group import GroupedCheck, group_checks
+from provision.report.group import Group
 from provision.report.layout import fold_names
 
 
 @dataclass(frozen=True)
-class HostsClass:
+class HostsClass(Group):
     """One class, numbered from 1 in the order of its first host."""
 
     number: int
-    hosts: tuple[HostSummary, ...]
-    chosen: tuple[Reason, ...]
-    refused: tuple[Reason, ...]
-    checks: tuple[GroupedCheck, ...]
 
     @property
-    def first(self) -> HostSummary:
-        return self.hosts[0]
+    def chosen(self) -> list[Reason]:
+        return [reason for reason in self.first.reasons if reason.verdict != "reject"]
 
     @property
-    def names(self) -> str:
-        return fold_names([host.name for host in self.hosts])
+    def refused(self) -> list[Reason]:
+        return [reason for reason in self.first.reasons if reason.verdict == "reject"]
 
     @property
     def stack(self) -> tuple[tuple[str, str], ...]:
@@ -48,22 +43,11 @@ def classes(summary: Summary) -> tuple[HostsClass, ...]:
     """Group the hosts of a run into classes; hosts without a Stack form classes of their own."""
     groups: dict[object, list[HostSummary]] = {}
     for host in summary.hosts:
-        likeness = (host.devices, host.stack.model_dump_json() if host.stack else None, _words(host.reasons))
+        likeness = (
+            host.devices,
+            host.stack.model_dump_json() if host.stack else None,
+            tuple((reason.rule, reason.candidate, reason.text) for reason in host.reasons),
+        )
         groups.setdefault(likeness, []).append(host)
     planned_first = sorted(groups.values(), key=lambda hosts: not (hosts[0].stack or hosts[0].reasons))
-    return tuple(_class(number, tuple(hosts)) for number, hosts in enumerate(planned_first, 1))
-
-
-def _words(reasons: Iterable[Reason]) -> tuple[tuple[str, str, str], ...]:
-    return tuple((reason.rule, reason.candidate, reason.text) for reason in reasons)
-
-
-def _class(number: int, hosts: tuple[HostSummary, ...]) -> HostsClass:
-    reasons = hosts[0].reasons
-    return HostsClass(
-        number=number,
-        hosts=hosts,
-        chosen=tuple(reason for reason in reasons if reason.verdict != "reject"),
-        refused=tuple(reason for reason in reasons if reason.verdict == "reject"),
-        checks=tuple(group_checks(hosts)),
-    )
+    return tuple(HostsClass(hosts=tuple(hosts), run=(), number=number) for number, hosts in enumerate(planned_first, 1))

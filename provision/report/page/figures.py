@@ -1,4 +1,4 @@
-"""Measured figures over all hosts: lowest, median, highest, and the bound."""
+"""Measured figures over all hosts: lowest, median, highest, and the bound; those of the service under load by class and requests at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from provision.report.layout import number
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that only count what was checked; drawn only with a bound."""
-
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
+_Key = tuple[int, str, str, str, float | None, float | None]
+LOAD_CHECK = "serving.load"
+LOAD_COLUMNS = {
+    "output": "tokens/s",
+    "first token p50": "time to first token",
+    "first token p99": "p99",
+    "between tokens p50": "between tokens",
+}
+"""Figures of the check, without the number of requests, and what their columns are called."""
+_LOAD_NAME = re.compile(r"(.+), (\d+) at once")
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,6 @@ class FigureRow:
     readings: int
     beyond: int
     """How many readings miss the bound."""
-
-
-_Key = tuple[int, str, str, str, float | None, float | None]
 
 
 def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ...]:
@@ -116,3 +122,18 @@ def _bound(floor: float | None, ceiling: float | None) -> str:
         f"at most {number(ceiling)}" if ceiling is not None else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def load_rows(figures: Iterable[FigureRow]) -> tuple[tuple[str, ...], ...]:
+    """Return class, requests at once, and the columns; of several hosts the median and the range."""
+    rows: dict[tuple[int, int], dict[str, str]] = {}
+    for row in figures:
+        name = _LOAD_NAME.fullmatch(row.name) if row.check == LOAD_CHECK else None
+        if name and name[1] in LOAD_COLUMNS:
+            span = f" ({number(row.low.value)} to {number(row.high.value)})" if row.readings > 1 else ""
+            shown = f"{number(row.middle)}{span} {'' if name[1] == 'output' else row.unit}".rstrip()
+            rows.setdefault((row.hosts_class, int(name[2])), {})[name[1]] = shown
+    return tuple(
+        (str(number_), str(at_once), *(cells.get(column, "") for column in LOAD_COLUMNS))
+        for (number_, at_once), cells in sorted(rows.items())
+    )

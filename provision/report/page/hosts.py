@@ -1,27 +1,52 @@
-"""Lines of hosts, their details, and the states for the filter."""
+"""Hosts on the page: warnings, a line for each host with its details, when its phases ran, and the states for the filter."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from provision.core.models.records import ENDED_BADLY, CheckRecord, HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, PHASES, CheckRecord, HostSummary, PhaseResult, Summary
 from provision.report import wording
 from provision.report.group import named_endpoint
-from provision.report.layout import count, duration
-from provision.report.page.timeline import Clock, Span, host_spans
+from provision.report.layout import count, duration, fold_names
+from provision.report.run_files import seconds_between
 from provision.report.summary_builder import describe_build
+from verify.records import NETWORK
 
 Tone = Literal["good", "warning", "bad", "neutral"]
 """Colour of a state; the page always shows its word as well."""
-
 LONGEST_EVIDENCE = 600
 """Maximum characters of one value."""
 WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
+NARROWEST = 0.4
+"""Percent of the width: a span of an instant is still seen."""
+WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from the plan", "warned"]
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Span:
+    """One stretch of work; `left` and `width` in percent of the run."""
+
+    phase: str
+    status: str
+    left: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The length of a run, and when each phase ended for each host, in seconds from its start."""
+
+    seconds: float
+    results: Mapping[tuple[str, str], float]
+    """Host and phase to its end."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +57,6 @@ class StateCount:
     words: str
     tone: Tone
     hosts: int
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A check that did not pass, and its evidence."""
-
-    check: CheckRecord
-    evidence: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,8 @@ class HostLine:
     checks: str
     seconds: str
     spans: tuple[Span, ...]
-    wrong: tuple[Wrong, ...]
+    wrong: tuple[CheckRecord, ...]
+    """Checks that did not pass."""
     facts: tuple[tuple[str, str], ...]
 
     @property
@@ -76,12 +94,7 @@ def state_tone(state: str) -> Tone:
 def tone_of(host: HostSummary) -> Tone:
     """Return the colour of a host; warning for a host with warnings that did not fail."""
     tone = state_tone(host.state)
-    return "warning" if tone != "bad" and has_warnings(host) else tone
-
-
-def has_warnings(host: HostSummary) -> bool:
-    """Return whether a host makes its run amber."""
-    return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
+    return "warning" if tone != "bad" and host.has_warnings else tone
 
 
 def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> tuple[HostLine, ...]:
@@ -93,16 +106,12 @@ def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> t
             class_number=class_of[host.name],
             tone=tone_of(host),
             kind=wording.kind(host),
-            warnings=has_warnings(host),
+            warnings=host.has_warnings,
             build=describe_build(host.stack) if host.stack else "",
             checks=checks_in_words(host.checks),
             seconds=duration(sum(result.seconds for result in host.phases.values())),
             spans=host_spans(clock, host.phases.values()),
-            wrong=tuple(
-                Wrong(check, tuple(_evidence(check.evidence)))
-                for check in host.checks
-                if check.status in ("warn", "fail", "error")
-            ),
+            wrong=tuple(check for check in host.checks if check.status in ("warn", "fail", "error")),
             facts=tuple(_facts(summary, host)),
         )
         for number, host in enumerate(summary.hosts, 1)
@@ -122,7 +131,7 @@ def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
     return tuple(choices)
 
 
-def _evidence(evidence: Any) -> Iterable[str]:
+def evidence_lines(evidence: Any) -> Iterator[str]:
     """Yield a check's evidence, one line a key; long values are cut, the run's files have them in full."""
     pairs = evidence.items() if isinstance(evidence, Mapping) else [("", evidence)] if evidence else []
     for key, value in pairs:
@@ -162,3 +171,69 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "prefix", host.prefix
     if host.key_file:
         yield "API key", f"on the host, in {host.key_file}"
+
+
+def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds: float) -> Clock:
+    """Read the times of a run's events; malformed times are ignored."""
+    results: dict[tuple[str, str], float] = {}
+    for event in events:
+        end = seconds_between(started_at, str(event.get("at")))
+        if end is not None and event.get("kind") == "result" and event.get("phase") in PHASES:
+            results[str(event.get("host")), str(event.get("phase"))] = end
+    return Clock(max((seconds, *results.values())), results)
+
+
+def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
+    """Return spans of one host's phases, without skipped phases and phases without a recorded end."""
+    spans = []
+    for result in results:
+        end = clock.results.get((result.host, result.phase))
+        if end is None or result.status == "skipped":
+            continue
+        text = f"{result.phase} {result.status}, {duration(result.seconds)}"
+        spans.append(_span(clock, end, result.seconds, phase=result.phase, status=result.status, text=text))
+    return tuple(spans)
+
+
+def _span(clock: Clock, end: float, length: float, *, phase: str, status: str, text: str) -> Span:
+    whole = clock.seconds or 1.0
+    right = min(max(end / whole, 0.0), 1.0) * 100
+    left = min(max((end - length) / whole * 100, 0.0), right)
+    width = max(right - left, NARROWEST)
+    return Span(phase, status, round(min(left, 100 - width), 2), round(width, 2), text)
+
+
+@dataclass(frozen=True)
+class WarningEntry:
+    """One reason for an amber run, and its hosts."""
+
+    kind: WarningKind
+    text: str
+    """Text of the first host where only numbers differ."""
+    remedy: str | None
+    names: str
+
+
+def warnings(summary: Summary) -> Iterable[WarningEntry]:
+    """Yield host differences first, then deviations and warnings; texts that differ only in numbers appear once."""
+    for status, check, messages in wording.host_comparison(summary):
+        if status not in ("ok", "skip"):
+            kind: WarningKind = "hosts cannot communicate" if check == NETWORK else "hosts differ"
+            yield WarningEntry(kind, f"{check}: {messages}", None, "all hosts")
+    alike: dict[str, WarningEntry] = {}
+    names: dict[str, dict[str, None]] = {}
+    for host in summary.hosts:
+        for warning in _host_warnings(host):
+            likeness = f"{warning.kind}: {_NUMBER.sub('N', warning.text.replace(host.name, 'HOST'))}"
+            alike.setdefault(likeness, warning)
+            names.setdefault(likeness, {})[host.name] = None
+    for likeness, warning in sorted(alike.items(), key=lambda item: item[1].kind):
+        yield replace(warning, names=fold_names(list(names[likeness])))
+
+
+def _host_warnings(host: HostSummary) -> Iterable[WarningEntry]:
+    yield from (WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations)
+    yield from (WarningEntry("warned", text, None, host.name) for text in host.warnings)
+    for check in (check for check in host.checks if check.status == "warn"):
+        where = f" on {check.device}" if check.device else ""
+        yield WarningEntry("warned", f"{check.id}{where}: {check.reason or check.status}", check.remedy, host.name)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
-from provision.report.group import group_endpoints, named_endpoint
+from provision.report.difference.text import grouped
+from provision.report.group import Group, group_endpoints, group_hosts, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
+from provision.report.page.charts import series_charts, startup
 from provision.report.page.classes import HostsClass, classes
-from provision.report.page.figures import FigureRow, figure_rows
+from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, load_rows
 from provision.report.page.gpus import GpuTable, gpu_table
-from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
-from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
-from provision.report.page.load import CHECK as LOAD_CHECK
-from provision.report.page.load import COLUMNS, load_rows
+from provision.report.page.hosts import (
+    HostLine,
+    StateCount,
+    Tone,
+    WarningEntry,
+    checks_in_words,
+    host_lines,
+    read_clock,
+    state_counts,
+    warnings,
+)
 from provision.report.page.plot import Chart
-from provision.report.page.section import Section
-from provision.report.page.series import series_charts
-from provision.report.page.startup import startup
-from provision.report.page.timeline import read_clock
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
@@ -30,6 +36,29 @@ MAP_FROM = 12
 BEYOND = "Figures beyond their bounds"
 GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
+TITLES = {
+    "failed": "What failed",
+    "endpoint": "Endpoint",
+    "warnings": "Warnings",
+    "next": "Next",
+    "hosts": "Hosts",
+    "gpus": "GPUs",
+    "serving": "Serving",
+    "changes": "Since the last green run",
+    "measured": "Measured",
+    "checks": "Checks",
+    "stack": "Versions",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A template of the feature, and its values."""
+
+    id: str
+    title: str
+    template: Path
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,11 +69,12 @@ class Page:
     headline: str
     facts: tuple[tuple[str, str], ...]
     next_commands: tuple[tuple[str, str], ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Group, ...]
     warnings: tuple[WarningEntry, ...]
     states: tuple[StateCount, ...]
     hosts: tuple[HostLine, ...]
-    changes: tuple[Changes, ...]
+    changes: tuple[tuple[str, HostDifference], ...]
+    """What changed since the last green run, hosts with equal changes together."""
     classes: tuple[HostsClass, ...]
     charts: tuple[Chart, ...]
     figures: tuple[FigureRow, ...]
@@ -61,7 +91,7 @@ class Page:
     measure: str | None
     """The command that measures the load."""
 
-    LOAD_COLUMNS = tuple(COLUMNS.values())
+    LOAD_COLUMNS = tuple(LOAD_COLUMNS.values())
     GPUS_SHOWN = GPUS_SHOWN
     BEYOND = BEYOND
     MAP_FROM = MAP_FROM
@@ -116,21 +146,6 @@ class Page:
         )
 
 
-TITLES = {
-    "failed": "What failed",
-    "endpoint": "Endpoint",
-    "warnings": "Warnings",
-    "next": "Next",
-    "hosts": "Hosts",
-    "gpus": "GPUs",
-    "serving": "Serving",
-    "changes": "Since the last green run",
-    "measured": "Measured",
-    "checks": "Checks",
-    "stack": "Versions",
-}
-
-
 def view(
     summary: Summary,
     events: Iterable[Mapping[str, Any]],
@@ -146,11 +161,11 @@ def view(
         changed: What changed on each host since it was green last.
         added: Sections of features.
     """
-    grouped = classes(summary)
-    class_of = {host.name: each.number for each in grouped for host in each.hosts}
+    of_stack = classes(summary)
+    class_of = {host.name: each.number for each in of_stack for host in each.hosts}
     clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
     lines = host_lines(summary, class_of, clock)
-    numbered = [(each.number, host) for each in grouped for host in each.hosts]
+    numbered = [(each.number, host) for each in of_stack for host in each.hosts]
     figures = figure_rows(numbered)
     verify = next((command for command in summary.next_commands if command.startswith("./firstlight verify")), None)
     return Page(
@@ -158,13 +173,13 @@ def view(
         headline=wording.headline(summary).partition(": ")[2],
         facts=tuple(_facts(summary)),
         next_commands=tuple((purpose(command), command) for command in summary.next_commands),
-        problems=tuple(problems(summary)),
+        problems=tuple(wording.wrong_groups(group_hosts(summary.hosts))),
         warnings=tuple(warnings(summary)),
         states=state_counts(lines),
         hosts=lines,
-        changes=tuple(changes(changed or {})),
-        classes=grouped,
-        charts=tuple(series_charts(grouped)),
+        changes=tuple(sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))),
+        classes=of_stack,
+        charts=tuple(series_charts(of_stack)),
         figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),
         added=added,
         endpoints=tuple(_endpoints(summary)),

@@ -15,8 +15,8 @@ from provision.core.errors import BundleError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.bundle import product_files
-from provision.features.bundle.bundled import Bundled
 from provision.features.bundle.manifest import Manifest
+from provision.features.bundle.reader import Bundled
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import open_run

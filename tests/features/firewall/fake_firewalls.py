@@ -25,8 +25,7 @@ from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed
 from provision.report.live import open_progress
 from provision.run import playbooks
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
 STATE = {"readiness": {"served_name": "m", "host": "0.0.0.0", "port": 8000, "supervisor": "systemd", "unit": "u"}}
@@ -180,8 +179,9 @@ class Fleet:
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     one = Fleet(tmp_path)
 
-    def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> None:
+    def lock(context: RunContext, _probed: Any, _phase: str, hosts: Sequence[Host]) -> list[Host]:
         context.sessions.locks |= {host.name: Mock(spec=HostLock) for host in hosts}
+        return [*hosts]
 
     monkeypatch.setattr(RunContext, "session", lambda _, host: one.hosts[host.name])
     monkeypatch.setattr(playbooks, "run_playbook", one.run_playbook)

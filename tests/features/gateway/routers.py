@@ -15,9 +15,10 @@ import pytest
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
+from provision.core.models.staged import StagedFile
 from provision.features.gateway.haproxy import routed
 from provision.features.gateway.records import Gateway
-from provision.features.gateway.router import WHEELS, Wheel, address_of_router, router_set
+from provision.features.gateway.router import WHEELS, address_of_router, router_set
 from provision.features.gateway.routers import stage_router
 from provision.phases.stage import Store
 from tests.features.gateway.running import DEADLINE_S, ask, wait_until
@@ -25,10 +26,10 @@ from tests.features.gateway.running import DEADLINE_S, ask, wait_until
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstlight-tests" / "router"
 
 
-def wheel_of_router() -> Path:
+def wheel_of_router() -> StagedFile:
     """Return the wheel, which is fetched once; skip the test where the index does not have it."""
     try:
-        return Path(stage_router(os.uname().machine, read_settings(), Store(CACHE)).path)
+        return stage_router(os.uname().machine, read_settings(), Store(CACHE))
     except StageError as error:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
             pytest.fail(f"vllm-router could not be fetched: {error}")
@@ -59,9 +60,7 @@ class Routers:
 def write_files(folder: Path, gateway: Gateway) -> None:
     """Write what the unit runs with."""
     wheel = wheel_of_router()
-    one = router_set(
-        gateway, *routed(gateway), wheel=Wheel(wheel.name, wheel.parent.name), python=sys.executable, prefix=str(folder)
-    )
+    one = router_set(gateway, *routed(gateway), wheel=wheel, python=sys.executable, prefix=str(folder))
     for name, text in one.files.items():
         path = folder / one.name / "current" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,7 @@ def write_files(folder: Path, gateway: Gateway) -> None:
     wheels = folder / one.name / WHEELS
     if not wheels.is_dir():
         wheels.mkdir()
-        (wheels / wheel.name).symlink_to(wheel)
+        (wheels / wheel.name).symlink_to(wheel.path)
 
 
 @contextmanager

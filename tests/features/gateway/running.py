@@ -23,7 +23,7 @@ from typing import Any
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
 from provision.features.gateway.health_agent import program
 from provision.features.gateway.records import Backend, Gateway, Limits, Probe
-from provision.features.gateway.traffic import By, Traffic, command_of, parse, request_text
+from provision.features.gateway.traffic import By, Traffic, command_of, parse
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
@@ -170,8 +170,8 @@ class Site:
         canary: dict[str, int] | None = None,
     ) -> Traffic:
         """Drain hosts, take them back or give them shares as a run does over SSH; the figures after it."""
-        request = request_text(drain=drain, ready=ready, by=by, canary=canary)
-        command = command_of(sys.executable, f"{self.folder}/gateway", request)
+        folder = f"{self.folder}/gateway"
+        command = command_of(sys.executable, folder, drain=drain, ready=ready, by=by, canary=canary)
         return parse("gate", subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
 
     def restart_agent(self, name: str) -> None:

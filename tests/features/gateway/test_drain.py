@@ -32,8 +32,7 @@ from provision.features.rollout.model import Rollout, RolloutHost, RolloutState
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
 from tests.fleet.command_runner import CommandRunner
@@ -80,12 +79,13 @@ class Commands:
         self, command: Callable[..., int], *names: str, gateways: dict[str, Any] | None = None, **options: Any
     ) -> Said:
         path = inventory(self.site, self.folder, gateways)
+        as_json, invocation = options.pop("as_json", False), Invocation(inventory=str(path))
         request = CommandRequest(
-            "gateway", path, None, {}, self.folder / "logs", invocation=Invocation(inventory=str(path))
+            "gateway", path, None, {}, self.folder / "logs", as_json=as_json, invocation=invocation
         )
         self.capsys.readouterr()
         try:
-            code = command(request, *([names] if names else []), **{"as_json": False, **options})
+            code = command(request, *([names] if names else []), **options)
         except FirstlightError as error:
             return Said(error.exit_code, error=error.text, hint=str(error.hint))
         return Said(code, self.capsys.readouterr().out)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.features.gateway import gateway
-from provision.run.options import RunOptions
+from provision.run.context import RunOptions
 from provision.run.results import ProbedHosts
 from tests.fleet.command_runner import CommandRunner
 from tests.pipeline.local_context import local_context

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from provision.core.tables import rows_of
-from provision.features.gateway import beginnings
-from provision.features.gateway.beginnings import BOUND_PERCENT, COMPARED, Text, ring_ids
+from provision.features.gateway import haproxy
+from provision.features.gateway.haproxy import BOUND_PERCENT, COMPARED, Text
+from provision.features.gateway.router import ring_ids
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed
 
@@ -96,7 +97,7 @@ def filled(value: Any, text: str) -> Any:
 
 def test_paths_into_a_list_are_tried_before_the_list_itself_without_a_new_haproxy() -> None:
     """HAProxy 3.0 finds the text of a whole list, which has no equal in a request whose text is no list."""
-    for text in rows_of(Path(beginnings.__file__).with_name("beginnings.toml"), "text", Text):
+    for text in rows_of(Path(haproxy.__file__).with_name("beginnings.toml"), "text", Text):
         assert list(text.paths) == sorted(text.paths, key=len, reverse=True)
 
 

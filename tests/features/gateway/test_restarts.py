@@ -24,8 +24,7 @@ from provision.pipeline.runner import open_run
 from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.run import playbooks, rollback
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import VerifiedHosts
 from tests.pipeline.local_context import local_context
 

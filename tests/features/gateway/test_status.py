@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,12 +96,12 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRequest:
 def test_a_gateway_and_a_monitoring_host_are_named_as_such(
     request_: CommandRequest, capsys: pytest.CaptureFixture[str], snapshot: SnapshotAssertion
 ) -> None:
-    assert operations.status(request_, as_json=False) == Exit.OK
+    assert operations.status(request_) == Exit.OK
     assert capsys.readouterr().out == snapshot
 
 
 def test_the_document_has_the_same(request_: CommandRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    operations.status(request_, as_json=True)
+    operations.status(replace(request_, as_json=True))
     found = json.loads(capsys.readouterr().out)
     assert found["gpu-1"]["gateway"] is None
     serving = found["gpu-1"]["serving"]
@@ -131,7 +132,7 @@ def test_a_canary_without_a_share_is_told_and_counts_as_out_of_traffic(
         return Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways[:1]})
 
     monkeypatch.setattr(hooks, "ask", ask_canary)
-    operations.status(request_, as_json=False)
+    operations.status(request_)
     lines = capsys.readouterr().out.splitlines()
     assert "m (1 of 2 hosts in traffic: gpu-1 canary, gpu-2 up)" in next(line for line in lines if "gateway at" in line)
     assert lines[0].endswith("; canary with 0 % of requests at the gateway both")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from provision.core.models.facts import Configuration, Disk, HostFacts, Memory, 
 from provision.core.redaction import scrub
 from provision.core.tables import read_table
 from provision.features.host_comparison.compare import Difference, compare, majority
-from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, prometheus, render
-from provision.features.host_comparison.values import OTHER, TABLE, HostValues, label_of, part_of, parts, values_of
+from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, render
+from provision.features.host_comparison.values import OTHER, TABLE, HostValues, label_of, part_of, values_of
 
 VALUES = st.dictionaries(
     st.sampled_from(["os.kernel", "configuration.sysctl.vm.swappiness", "configuration.packages.tar", "memory.total"]),
@@ -174,17 +173,6 @@ def test_every_kind_of_fact_has_a_part_or_is_left_out_with_a_reason() -> None:
         *(f"configuration.{x}" for x in document["configuration"]),
     ]
     assert [key for key in known if part_of(key) == OTHER and key not in ignored] == []
-
-
-def test_numbers_for_prometheus() -> None:
-    found = compare(hosts({"os.kernel": "6.1"}, {"os.kernel": "6.1"}, {"os.kernel": '6"2'}))
-    text = prometheus([ComparedClass('H"100', MAJORITY, found)], missing=["gone"], at_unix_s=1.5)
-    values = dict(re.findall(r"^(\S+\{.*\}|\S+_seconds) (\S+)$", text, re.MULTILINE))
-    assert values['firstlight_drift_values{host="h2",cards="H\\"100",part="kernel"}'] == "1"
-    assert values['firstlight_drift_values{host="h0",cards="H\\"100",part="kernel"}'] == "0"
-    assert sum(name.startswith("firstlight_drift_values") for name in values) == 3 * len(parts())
-    assert values['firstlight_drift_compared{host="gone"}'] == "0"
-    assert values["firstlight_drift_timestamp_seconds"] == "1.500"
 
 
 @pytest.mark.parametrize("is_odd", [False, True])

@@ -137,7 +137,7 @@ def test_a_host_below_its_equals_is_warned_with_the_numbers() -> None:
     assert record is not None
     assert (record["id"], record["family"], record["status"], record["host"]) == (LEARNED, "speed", "warn", "new")
     assert record["reason"] == (
-        "worse than its equals: speed.gemm speed on cuda:0 80 TFLOP/s, at least 95 (20% from the median); "
+        "worse than equal hosts: speed.gemm speed on cuda:0 80 TFLOP/s, at least 95 (20% from the median); "
         "learned from 4 equal hosts in run r1"
     )
     (figure,) = record["figures"]

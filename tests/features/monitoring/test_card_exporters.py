@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from provision.features.monitoring.card_exporters import find_command, known_exporters, parse_ports
+from provision.features.monitoring.monitoring import find_command, known_exporters, parse_ports
 from tests.features.gateway.running import free_port
 from tests.features.monitoring.running import ADDRESS, offering
 

@@ -11,7 +11,7 @@ from provision.core.models.facts import Port
 from provision.core.models.inventory import Connection, Host, Span
 from provision.core.models.settings import Settings
 from provision.features.firewall.rules import Opening, render
-from provision.features.multinode.ports import chosen_of, span_openings, taken_ports
+from provision.features.multinode.addresses import chosen_of, span_openings, taken_ports
 
 
 def host(port: int = 22, **settings: Any) -> Host:

@@ -26,7 +26,7 @@ def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytes
         tried.append(list(openers))
         return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
 
-    monkeypatch.setattr("provision.features.multinode.trial.meet", meet)
+    monkeypatch.setattr("provision.features.multinode.coordinator.meet", meet)
     context = context_of(tmp_path, "a", "b", "broken")
     check(context, CheckOptions("standard", multihost=True))
     assert tried == [["a", "b"]], "the third host has no torch"
@@ -50,7 +50,7 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
         result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
         return as_record(NETWORK, None, None, result, 0.1)
 
-    monkeypatch.setattr("provision.features.multinode.trial.meet", meet)
+    monkeypatch.setattr("provision.features.multinode.coordinator.meet", meet)
     monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
     context = context_of(tmp_path, "a", "b", "c")
     span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))

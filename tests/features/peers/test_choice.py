@@ -10,7 +10,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, sample, way_of
-from provision.run.sent_bytes import ENOUGH_BYTES, Bandwidth
+from provision.run.sending import ENOUGH_BYTES, Bandwidth
 
 GB = 1_000_000_000
 

@@ -28,7 +28,7 @@ from provision.fleet.ssh.upload import Upload
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 from tests.ssh.files import bytes_of, staged
 
 HERE = Connection(kind="local")

@@ -15,10 +15,10 @@ from provision.core.errors import SourceError, TransportError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.records import Transfers
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.core.models.staged import StagedFile
-from provision.core.models.transfers import Transfers
 from provision.core.run_folder import RunFolder
 from provision.features.peers import access
 from provision.features.peers.choice import ENOUGH_HOSTS, choose
@@ -30,9 +30,8 @@ from provision.fleet.ssh.session import Progress
 from provision.report.live import open_progress
 from provision.report.text import describe_transfers
 from provision.run.context import RunContext
-from provision.run.options import RunOptions
 from provision.run.results import PlannedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 
 SIZE = 1000
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=SIZE, kind="wheel")
@@ -234,12 +233,9 @@ def test_hosts_take_part_by_their_settings_and_how_they_are_reached(
 def test_wheels_go_in_the_background_to_the_first_hosts_of_each_class_alone(context: RunContext) -> None:
     classes = [Resolution(hosts=tuple(NAMES[:3]), stack=None), Resolution(hosts=tuple(NAMES[3:]), stack=None)]
     planned = PlannedHosts(plan=Plan(classes=tuple(classes)))
-    first = sent_early(context, planned, context.hosts())
+    first = sent_early(planned, context.hosts())
     assert [one.name for one in first] == ["host0", "host1", "host3", "host4"]
-    context.options = RunOptions(first=frozenset({"host2"}))
-    first = sent_early(context, planned, context.hosts())
-    assert [one.name for one in first] == ["host2", "host0", "host3", "host4"]
-    few = sent_early(context, planned, context.hosts()[:3])
+    few = sent_early(planned, context.hosts()[:3])
     assert len(few) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,7 +120,7 @@ class Site:
 
     def return_to_service(self) -> int:
         options = CheckOptions("full")
-        return operations.verify(self.request("verify"), options, as_json=False, check_hosts=return_to_service)
+        return operations.verify(self.request("verify"), options, check_hosts=return_to_service)
 
 
 @pytest.fixture
@@ -330,10 +331,10 @@ def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: py
 def test_status_names_the_reason(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
-    operations.status(site.request("status"), as_json=False)
+    operations.status(site.request("status"))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines if "quarantined since" in line] == ["a"]
-    operations.status(site.request("status"), as_json=True)
+    operations.status(replace(site.request("status"), as_json=True))
     document = json.loads(capsys.readouterr().out)
     assert (document["a"]["quarantine"]["check"], document["b"]["quarantine"]) == ("devices.ecc", None)
 

@@ -160,7 +160,7 @@ class Site:
         return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
 
     def start(self, options: rollout.RolloutOptions = OPTIONS) -> int:
-        return rollout.start(self.request(), options, as_json=False)
+        return rollout.start(self.request(), options)
 
     def record(self) -> Rollout:
         found = RolloutStore(self.logs).newest()

@@ -15,7 +15,7 @@ from provision.core.errors import Exit, ServeError
 from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
 from provision.features.gateway.traffic import HostTraffic, Traffic
-from provision.features.rollout.canary import set_shares, shares, without_shares
+from provision.features.rollout.canary import set_shares, shares
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.step import Step
@@ -180,10 +180,3 @@ def test_a_model_without_another_host_in_traffic_has_no_canary() -> None:
     assert shares([traffic(("a", "m", "up"))], ["a"], [], 10) == {}
     assert shares([traffic(("a", "m", "up"), ("b", "m", "drained"))], ["a"], [], 10) == {}
     assert shares([traffic(("a", "m", "up"), ("b", "m", "up"))], ["a"], ["b"], 10) == {}
-
-
-def test_a_gateway_that_gives_no_shares_is_named() -> None:
-    old, new = traffic(("a", "m", "up"), ("b", "m", "up")), traffic(("a", "m", "canary"), ("b", "m", "up"))
-    assert without_shares([new], {"a": 100}) == {}
-    [(name, error)] = without_shares([old], {"a": 100}).items()
-    assert (name, str(error)) == ("gate", "gateway `gate` was set up by a version that gives no shares")

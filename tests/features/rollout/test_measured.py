@@ -23,8 +23,7 @@ from provision.features.rollout import measured as rollout_gate
 from provision.features.rollout.gate import Verdict
 from provision.features.rollout.model import Decision
 from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
 Answers = Callable[[str, int], dict[str, Any] | BaseException | None]
@@ -44,6 +43,9 @@ def answer(
         "first_token_s": [seconds] * (sent - failed),
         "inter_token_s": [between] * (sent - failed),
         "reasons": reasons,
+        "answers": [],
+        "left_out": {},
+        "counters_before": {},
         "counters": {} if finished is None else {"finished": finished, "failed": 0.0},
     }
 

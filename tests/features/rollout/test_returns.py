@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.features.rollout.model import Rollout, RolloutHost
-from provision.features.rollout.returns import Move, with_moves
+from provision.features.rollout.model import Move, Rollout, RolloutHost, with_moves
 
 OLD, NEW, THIRD = "0" * 16, "1" * 16, "2" * 16
 RUN = "20260102T000000Z"

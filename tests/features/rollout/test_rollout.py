@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -113,9 +114,9 @@ def test_a_host_that_stays_away_pauses_the_rollout(make: Callable[..., Site], mo
         "a cannot be reached, which says nothing about the release",
     )
     site.away = {4: {"a"}}
-    assert rollout.resume(site.request(), as_json=False) == Exit.RED
+    assert rollout.resume(site.request()) == Exit.RED
     assert (site.record().state, site.record().text) == ("paused", "holds: a cannot be reached")
-    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert rollout.resume(site.request()) == Exit.OK
     assert site.serves == {"a": NEW, "b": NEW}
 
 
@@ -127,7 +128,7 @@ def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(make:
     assert record.state == "paused"
     assert record.text == "the share of the new release is not known to every gateway: HAProxy does not answer"
     site.silent, site.gates = {9}, ["roll back"]
-    assert rollout.resume(site.request(), as_json=False) == Exit.RED
+    assert rollout.resume(site.request()) == Exit.RED
     assert site.runs[6:] == ["share 25 a +", "gate a,b", "share 0 a +", "rollback a", "share 0  +"]
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
@@ -147,7 +148,7 @@ def test_a_killed_controller_leaves_no_share_behind(make: Callable[..., Site], c
             assert site.start() == Exit.OK
         except KilledError:
             site.before_run = lambda _: None
-            assert getattr(rollout, command)(site.request(), as_json=False) == Exit.OK
+            assert getattr(rollout, command)(site.request()) == Exit.OK
             assert set(site.serves.values()) == {NEW if command == "resume" else OLD}
             assert site.canaries == {}
         else:
@@ -234,7 +235,7 @@ def test_a_gate_that_cannot_see_pauses_the_rollout_and_is_asked_again(make: Call
     site.gates = ["undecided"]
     assert site.start() == Exit.RED
     assert (site.record().state, site.serves["a"], site.runs[-1]) == ("paused", NEW, "gate a,b")
-    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert rollout.resume(site.request()) == Exit.OK
     assert site.runs[3:5] == ["gate a,b", "serve b"]
 
 
@@ -276,11 +277,11 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing(
     with pytest.raises(UsageError, match="is not over: running"):
         site.start()
     if end == "resume":
-        assert rollout.resume(site.request(), as_json=False) == Exit.OK
+        assert rollout.resume(site.request()) == Exit.OK
         assert set(site.serves.values()) == {NEW}
         assert site.record().state == "done"
     else:
-        assert rollout.abort(site.request(), as_json=False) == Exit.OK
+        assert rollout.abort(site.request()) == Exit.OK
         assert set(site.serves.values()) == {OLD}
         assert (site.record().state, site.record().text) == ("rolled back", "aborted")
 
@@ -297,7 +298,7 @@ def test_a_controller_killed_during_a_rollback_continues_it_after_resume(make: C
     with pytest.raises(KilledError):
         site.start()
     assert site.record().state == "returning"
-    assert rollout.resume(site.request(), as_json=False) == Exit.RED
+    assert rollout.resume(site.request()) == Exit.RED
     assert (site.record().state, set(site.serves.values())) == ("rolled back", {OLD})
 
 
@@ -329,8 +330,8 @@ def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(
 def test_a_request_takes_effect_before_the_next_host(make: Callable[..., Site], wish: str, state: str) -> None:
     site = make()
     ask: dict[str, Callable[[], int]] = {
-        "pause": lambda: rollout.pause(site.request(), as_json=False),
-        "abort": lambda: rollout.abort(site.request(), as_json=False),
+        "pause": lambda: rollout.pause(site.request()),
+        "abort": lambda: rollout.abort(site.request()),
     }
 
     def while_it_runs(number: int) -> None:
@@ -342,7 +343,7 @@ def test_a_request_takes_effect_before_the_next_host(make: Callable[..., Site], 
     assert site.record().state == state
     assert site.serves["b"] == OLD
     if wish == "pause":
-        assert rollout.resume(site.request(), as_json=False) == Exit.OK
+        assert rollout.resume(site.request()) == Exit.OK
         assert set(site.serves.values()) == {NEW}
 
 
@@ -357,12 +358,12 @@ def test_status_names_each_host_and_each_decision(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = make("a", "b")
-    assert rollout.status(site.request(), as_json=False) == Exit.OK
+    assert rollout.status(site.request()) == Exit.OK
     assert capsys.readouterr().out == "there was no rollout yet\n"
     site.gates = ["go on", "roll back"]
     site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
     capsys.readouterr()
-    rollout.status(site.request(), as_json=False)
+    rollout.status(site.request())
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"      50 %  a  went back to release {OLD}",
         "            gate: go on: 3 of 600 requests failed",
@@ -371,7 +372,7 @@ def test_status_names_each_host_and_each_decision(
         "next: ./firstlight doctor -i /site --host a  # shows why",
         "then: ./firstlight rollout -i /site  # with another release, or after a repair",
     ]
-    rollout.status(site.request(), as_json=True)
+    rollout.status(replace(site.request(), as_json=True))
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["driven"]) == ("rolled back", False)
 
@@ -384,7 +385,7 @@ def test_status_says_which_hosts_a_rollback_took_back_after_the_rollout(
 
     def status() -> list[str]:
         capsys.readouterr()
-        rollout.status(site.request(), as_json=False)
+        rollout.status(site.request())
         return [line for line in capsys.readouterr().out.splitlines() if "gate:" not in line]
 
     done = f"rollout {site.record().name}: done: 2 hosts serve the new release"
@@ -419,13 +420,14 @@ def test_a_paused_rollout_goes_on_without_a_host_that_was_taken_back(make: Calla
     site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
     assert site.record().state == "paused"
     operations.rollback(site.request(limit="a"))
-    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert rollout.resume(site.request()) == Exit.OK
     assert site.runs[-1] == "gate b", "the host of the old release is not observed as one of the new"
     assert (site.serves, site.record().text) == ({"a": OLD, "b": NEW}, "1 host serves the new release")
 
 
 def test_requests_of_clients_and_broken_streams_count_in_addition_to_synthetic_ones() -> None:
-    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "counters": {"finished": 1300.0, "failed": 7.0}}
+    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "inter_token_s": [], "counters_before": {}}
+    answer |= {"counters": {"finished": 1300.0, "failed": 7.0}}
     first = observed(answer, None)
     assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"
     during = observed({**answer, "counters_before": {"finished": 1200.0, "failed": 4.0}}, None)

@@ -53,7 +53,7 @@ def test_a_killed_controller_leaves_the_host_at_work_out_of_the_targets(
         site.start(replace(OPTIONS, targets=path))
     assert (site.runs[-1], named(path)) == ("serve b", "acd")
     site.before_run = lambda _: None
-    assert rollout.resume(site.request(), as_json=False) == Exit.OK
+    assert rollout.resume(site.request()) == Exit.OK
     assert named(path) == "abcd"
 
 

@@ -72,7 +72,7 @@ def test_a_record_that_knows_one_host_of_a_span_changed_is_continued_for_all(
     store.put(store.require_open().with_host("b", state="changing"))
     site.runs.clear()
     site.before_run = lambda _: None
-    assert getattr(rollout, end)(site.request(), as_json=False) == Exit.OK
+    assert getattr(rollout, end)(site.request()) == Exit.OK
     assert site.runs[0] == ("serve a,b" if end == "resume" else "rollback a,b")
     assert set(site.serves.values()) == {NEW if end == "resume" else OLD}
 
@@ -83,5 +83,5 @@ def test_a_span_that_could_not_return_is_refused_before_a_host_changes(make: Cal
     with pytest.raises(InventoryError, match="`b` served nothing before: a rollout could not take them back"):
         site.start()
     with pytest.raises(InventoryError, match="--limit leaves out `b`"):
-        rollout.start(replace(site.request(), limit="a,c,d"), OPTIONS, as_json=False)
+        rollout.start(replace(site.request(), limit="a,c,d"), OPTIONS)
     assert site.runs == ["install a,b,c,d"]

@@ -17,10 +17,9 @@ from provision.core.models.records import PhaseResult
 from provision.features.start_cache.onhost import start_cache_archive as program
 from provision.features.start_cache.sharing import StartCaches
 from provision.phases.serve.start_cache import folder_of
-from provision.run.context import RunContext
-from provision.run.options import RunOptions
+from provision.run.context import RunContext, RunOptions
 from provision.run.results import VerifiedHosts
-from provision.run.sent_bytes import SentBytes
+from provision.run.sending import SentBytes
 from tests.pipeline.local_context import local_context
 
 KEY, OTHER = "0" * 16, "1" * 16

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.phase_names import PhaseName
-from provision.core.models.records import AttentionProof, PhaseResult, ServeRecord
+from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.stack import Plan, Reason, Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder

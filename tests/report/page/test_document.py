@@ -12,7 +12,7 @@ from pathlib import Path
 from provision.core.models.records import CheckRecord, Summary
 from provision.core.run_folder import RunFolder
 from provision.report import page
-from provision.report.page.template import environment, render
+from provision.report.page import environment, render_page
 from provision.report.page.view import view
 from tests.report.page import fleets
 from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
@@ -123,7 +123,7 @@ def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, lar
         )
 
     hosts = (host.model_copy(update={"checks": measured(index)}) for index, host in enumerate(summary.hosts))
-    text = render(page=view(summary.model_copy(update={"hosts": tuple(hosts)}), list(large.events())))
+    text = render_page(page=view(summary.model_copy(update={"hosts": tuple(hosts)}), list(large.events())))
     assert text.count("kernel 19") > 1
     assert len(text.encode()) < 1_500_000
 

@@ -11,9 +11,9 @@ import pytest
 from provision.core.models.records import HostSummary, ServeRecord
 from provision.core.run_folder import RunFolder
 from provision.report import page
+from provision.report.page.charts import MOST_DRAWN, startup
 from provision.report.page.figures import figure_rows
-from provision.report.page.startup import MOST_DRAWN, startup
-from provision.report.page.timeline import Clock, host_spans, read_clock
+from provision.report.page.hosts import Clock, host_spans, read_clock
 from provision.report.page.view import Page
 from tests.report.page import fleets
 from tests.report.sample import CPU_STACK, Folder, check, host, result

@@ -9,9 +9,8 @@ import pytest
 
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report import page
-from provision.report.page.figures import figure_rows
+from provision.report.page.figures import figure_rows, load_rows
 from provision.report.page.gpus import Cell, GpuTable, gpu_table
-from provision.report.page.load import load_rows
 from provision.report.page.view import Page
 from tests.report.page import fleets
 from tests.report.sample import Folder, check, host
@@ -100,9 +99,9 @@ def test_a_host_without_gpus_has_no_row(content: Page) -> None:
 
 
 def test_of_many_gpus_those_beyond_a_bound_are_open(content: Page, tmp_path: Path) -> None:
-    from provision.report.page.template import render
+    from provision.report.page import render_page
 
-    section = render(page=content).partition('<section id="gpus"')[2].partition("</section>")[0]
+    section = render_page(page=content).partition('<section id="gpus"')[2].partition("</section>")[0]
     seen, _, folded = section.partition("<details")
     assert seen.count("<tr") == 2
     assert folded.count("<tr") == 1 + 95 * 8

@@ -7,8 +7,8 @@ from pathlib import Path
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
-from provision.report.page.highlights import warnings
-from provision.report.page.template import render
+from provision.report.page import render_page
+from provision.report.page.hosts import evidence_lines, warnings
 from provision.report.page.view import Page, view
 from tests.report.page import fleets
 from tests.report.sample import GPU_STACK, Folder, check, document, host, result
@@ -20,7 +20,7 @@ def test_failures_come_before_everything_else(content: Page) -> None:
         "failed", "endpoint", "warnings", "next", "hosts", "gpus", "serving", "measured", "checks", "stack",
     ]  # fmt: skip
     assert [problem.names for problem in content.problems] == ["gpu-017", "gpu-042", "gpu-058"]
-    assert content.problems[1].findings[0].cause == "port-in-use"
+    assert content.problems[1].first.findings[0].cause == "port-in-use"
     assert [line.host.name for line in content.ordered[:5]] == ["gpu-017", "gpu-042", "gpu-058", "gpu-071", "gpu-001"]
 
 
@@ -55,7 +55,7 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
     first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {reason}")
-    assert reason in render(page=view(summary, []))
+    assert reason in render_page(page=view(summary, []))
 
 
 def test_hosts_that_cannot_communicate_are_not_reported_as_different(content: Page) -> None:
@@ -111,7 +111,7 @@ def test_skipped_checks_are_listed_below_the_others(tmp_path: Path) -> None:
 
 def test_a_failed_check_shows_its_evidence(content: Page) -> None:
     line = next(line for line in content.hosts if line.host.name == "gpu-058")
-    assert [(wrong.check.id, wrong.evidence) for wrong in line.wrong] == [
+    assert [(check.id, tuple(evidence_lines(check.evidence))) for check in line.wrong] == [
         ("kernels.gemm", ("call: a @ b against float64 on the CPU", "shapes: [[256, 512, 192], [127, 1000, 65]]"))
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from verify.attention import speed as attention_speed
-from verify.attention.speed import SweepRow, measure, operations, reference_blocks, sweep
+from verify.attention.speed import SweepRow, measure, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.host import devices
@@ -28,13 +28,6 @@ def test_scores_that_would_not_fit_into_the_hosts_memory_are_not_computed(monkey
     monkeypatch.setattr(attention_speed, "free_bytes", lambda _: 4 * scores)
     assert set(measure((1, 64, 2, 64), "cpu", budget_s=0.001)) == {"flash", "standard"}
     assert set(measure((1, 64, 2, 64), "cpu", backward=True, budget_s=0.001)) == {"flash"}
-
-
-def test_every_block_size_of_the_reference_gives_the_same_result() -> None:
-    seconds, difference = reference_blocks()
-    assert list(seconds) == [16, 32, 64, 128, 256]
-    assert all(value > 0 for value in seconds.values())
-    assert difference <= 1e-10
 
 
 def test_memory_is_measured_to_8192_at_standard() -> None:

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from provision.core.models.records import HostSummary
-from provision.report.page.series import rules
+from provision.report.page.charts import rules
 from tests.report.page.test_series import drawn
 from tests.report.sample import check
 from verify.attention.speed import SweepRow
@@ -32,7 +32,6 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
         for length, causal, backward in product((128, 256), (False, True), (False, True))
     ]
     monkeypatch.setattr(speed, "sweep", lambda *_: lengths)
-    monkeypatch.setattr(speed, "reference_blocks", lambda: ({16: 0.02, 128: 0.005}, 1e-16))
     for name in ("clocks", "synchronize"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {

@@ -10,9 +10,8 @@ import torch
 import torch.distributed as dist
 
 from verify import timing
-from verify.checks.collectives import gloo
-from verify.operators import collectives
-from verify.operators.collectives import evaluate
+from verify.checks.collectives import processes
+from verify.checks.collectives.processes import evaluate
 from verify.records import CheckContext
 
 
@@ -46,12 +45,11 @@ def test_a_torch_without_scatter_in_gloo_is_no_failure(monkeypatch: pytest.Monke
         raise RuntimeError("ProcessGroupGloo does not support reduce_scatter")
 
     monkeypatch.setattr(dist, "reduce_scatter", refuse)
-    answer = collectives._run_rank(
+    answer = processes._run_rank(
         0,
         devices=["cpu"],
         store_path=tmp_path / "store",
         backend="gloo",
-        interface="lo",
         large_bytes=0,
         spoiled=False,
     )
@@ -59,8 +57,8 @@ def test_a_torch_without_scatter_in_gloo_is_no_failure(monkeypatch: pytest.Monke
 
 
 def test_a_missing_interface_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gloo, "INTERFACE", "nowhere0")
-    outcome = gloo.run(CheckContext())
+    monkeypatch.setattr(processes, "LOOPBACK", "nowhere0")
+    outcome = processes.gloo(CheckContext())
     assert outcome.status == "fail"
     assert "the processes could not communicate: process 0: " in outcome.reason
     assert "nowhere0" in str(outcome.evidence)

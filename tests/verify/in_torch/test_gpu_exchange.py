@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.options import options
-from verify.checks.collectives import nccl, pairs, peers
+from verify.checks.collectives import pairs
+from verify.checks.collectives import processes as gpu_processes
 from verify.records import CheckContext
 from verify.runner.last_run import lasting_warnings
 
@@ -19,13 +20,13 @@ def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: f
 
 
 def test_writes_that_arrive_are_reported() -> None:
-    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
+    outcome = pairs.evaluate_peers({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
     assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of GPUs arrive, all of them directly")
     assert [(one.name, one.value) for one in outcome.figures] == [("pairs whose writes do not arrive", 0)]
 
 
 def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
-    outcome = pairs.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
+    outcome = pairs.evaluate_pairs({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
     assert (outcome.status, outcome.reason) == (
         "ok",
         "2 pairs of GPUs copy, all directly; the slowest, cuda:1 -> cuda:0, 250 GB/s",
@@ -40,33 +41,34 @@ def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
 def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
     """Writes between cards stay enabled, because they arrive."""
     alike = {f"cuda:{one} -> cuda:{two}": pair() for one in range(4) for two in range(4) if one != two}
-    outcome = pairs.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
+    outcome = pairs.evaluate_pairs({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
     assert (outcome.status, outcome.reason) == (
         "warn",
         "1 of 12 pairs of GPUs copy slower than 60% of the median: cuda:1 -> cuda:3 100 GB/s",
     )
-    assert peers.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
+    assert pairs.evaluate_peers({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
 
 
 def test_pairs_through_the_host_are_compared_with_each_other() -> None:
     """A DGX-1: one or two NVLinks directly, all other pairs through the host."""
     board = {"a": pair(speed=4.8e10), "b": pair(speed=2.4e10), "c": pair(speed=4.8e10), "d": pair(speed=2.4e10)}
     assert (
-        pairs.evaluate({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=8e9)}).status == "ok"
+        pairs.evaluate_pairs({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=8e9)}).status
+        == "ok"
     )
     assert (
-        pairs.evaluate({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=1e9)}).status
+        pairs.evaluate_pairs({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=1e9)}).status
         == "warn"
     )
 
 
 def test_pairs_that_exchange_data_through_the_host_are_counted() -> None:
-    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
+    outcome = pairs.evaluate_peers({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
     assert "1 of 2 pairs through the host" in outcome.reason
 
 
 def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_switch() -> None:
-    outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
+    outcome = pairs.evaluate_peers({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
     assert (outcome.status, outcome.reason) == (
         "warn",
         "writes do not arrive in the other GPU's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
@@ -108,19 +110,19 @@ def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
     ],
 )
 def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...], floor: Any) -> None:
-    assert nccl.bus_floor(cards)[0] == floor
+    assert gpu_processes.bus_floor(cards)[0] == floor
 
 
 @pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn")])
 def test_a_bus_below_its_floor_is_a_warning(bus: float, status: str) -> None:
-    seconds = 2 * 7 / 8 * nccl.LARGE_BYTES / bus
-    outcome = nccl.evaluate_speed(processes(8, seconds), (H100,) * 8, nccl.LARGE_BYTES, frozenset())
+    seconds = 2 * 7 / 8 * gpu_processes.LARGE_BYTES / bus
+    outcome = gpu_processes.evaluate_speed(processes(8, seconds), (H100,) * 8, gpu_processes.LARGE_BYTES, frozenset())
     assert outcome.status == status
     assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
 
 
 def test_cards_without_a_floor_are_recorded() -> None:
-    outcome = nccl.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
     assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
 
 
@@ -129,13 +131,13 @@ def test_a_process_without_an_answer_is_named() -> None:
         0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
         1: {"problem": "killed after 45 s", "output": ""},
     }
-    outcome = nccl.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
     assert (outcome.status, outcome.reason) == (
         "fail",
         "the processes could not communicate: process 1: killed after 45 s",
     )
 
 
-@pytest.mark.parametrize("module", [nccl, pairs, peers])
-def test_checks_of_pairs_are_skipped_for_a_single_card(module: Any) -> None:
-    assert module.run(CheckContext(devices=("cuda:0",))).status == "skip"
+@pytest.mark.parametrize("run", [gpu_processes.nccl, pairs.pairs, pairs.peers])
+def test_checks_of_pairs_are_skipped_for_a_single_card(run: Any) -> None:
+    assert run(CheckContext(devices=("cuda:0",))).status == "skip"

@@ -18,7 +18,7 @@ import torch
 
 from verify.attention.cases import CASES, Case
 from verify.attention.check import left_to_driver
-from verify.attention.providers import Provider, aiter_flash, flash_attn, import_problem, unified, vllm_flash
+from verify.attention.providers import Provider, flash_attn, import_problem, unified
 from verify.records import CheckContext
 from verify.tables import table
 
@@ -150,10 +150,10 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "aiter.ops.triton.unified_attention": {"unified_attention": unified_aiter},
     "flash_attn.cute": {"flash_attn_func": func_4, "flash_attn_varlen_func": varlen_4},
 }
-PROVIDERS = (vllm_flash.TWO, vllm_flash.THREE, vllm_flash.FOUR, flash_attn.TWO, flash_attn.THREE, flash_attn.FOUR)
+PROVIDERS = (*flash_attn.VLLM, *flash_attn.PACKAGES)
 SMALL = [case for case in CASES if case.level != "full"]
 TAKEN = [(one, case) for one in PROVIDERS for case in SMALL if one.refuses(case, "bfloat16", "cuda") is None]
-TAKEN += [(aiter_flash.FLASH, case) for case in SMALL if aiter_flash.FLASH.refuses(case, "bfloat16", "rocm") is None]
+TAKEN += [(flash_attn.AITER, case) for case in SMALL if flash_attn.AITER.refuses(case, "bfloat16", "rocm") is None]
 TAKEN += [(unified.AITER, case) for case in SMALL if unified.AITER.refuses(case, "bfloat16", "rocm") is None]
 
 
@@ -207,7 +207,7 @@ def test_aiter_runs_on_its_own_cards(monkeypatch: pytest.MonkeyPatch, gfx: str, 
     monkeypatch.setattr(torch.version, "hip", "7.2.53211")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setenv("AITER_JIT_DIR", "/nonexistent")
-    assert reason in (aiter_flash.FLASH.missing("cuda:0") or "")
+    assert reason in (flash_attn.AITER.missing("cuda:0") or "")
 
 
 @pytest.mark.parametrize(("capability", "names"), [((7, 5), ("float16",)), ((8, 0), ("bfloat16", "float16"))])
@@ -219,7 +219,7 @@ def test_old_cards_are_not_asked_for_bfloat16(
 
 
 def test_kernels_that_aiter_compiles_do_not_stay(tmp_path: Path) -> None:
-    code = "from verify.attention.providers import aiter_flash; aiter_flash.FLASH.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
+    code = "from verify.attention.providers import flash_attn; flash_attn.AITER.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
     environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).parent == tmp_path
@@ -233,8 +233,8 @@ def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytes
     sys.modules["vllm"].__spec__ = __spec__
     monkeypatch.setitem(sys.modules, "vllm.vllm_flash_attn", package)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert vllm_flash.TWO.missing("cuda:0") is None
-    assert vllm_flash.THREE.missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
+    assert flash_attn.VLLM[0].missing("cuda:0") is None
+    assert flash_attn.VLLM[1].missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
 
 
 def test_only_installed_providers_are_available() -> None:
@@ -294,12 +294,12 @@ def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
     (folder.parent / "__init__.py").touch()
     (folder / "__init__.py").write_text("import types\ntypes.missing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert import_problem(flash_attn.FOUR.row) == "no `flash-attn-4` in this environment"
+    assert import_problem(flash_attn.PACKAGES[2].row) == "no `flash-attn-4` in this environment"
     (tmp_path / "flash_attn_4-4.0.0.dist-info").mkdir()
     (tmp_path / "flash_attn_4-4.0.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: flash-attn-4\nVersion: 4.0.0\n"
     )
-    assert str(import_problem(flash_attn.FOUR.row)).startswith(
+    assert str(import_problem(flash_attn.PACKAGES[2].row)).startswith(
         "`flash_attn.cute` does not import: module 'types' has no"
     )
 
@@ -322,7 +322,7 @@ PLANNED = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
 def test_kernels_that_the_driver_would_compile_are_checked_only_if_they_serve(
     codes: set[str], stack: dict[str, Any], *, skipped: bool
 ) -> None:
-    row = vllm_flash.TWO.row
+    row = flash_attn.VLLM[0].row
     reason = left_to_driver(row, CheckContext(level="full", expect={"stack": stack}), codes, "9.0")
     assert (reason is not None) == skipped
     assert not skipped or str(reason).startswith("it has no code for 9.0, only PTX")

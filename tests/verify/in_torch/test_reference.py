@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Broken
-from verify.attention.providers.layout import cache, page_table
-from verify.attention.reference import attention, bottom_right, packed_attention
+from verify.attention.cases import Case, Inputs
+from verify.attention.providers import cache, page_table
+from verify.attention.reference import attention, bottom_right
 
 
 def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:
@@ -154,13 +155,10 @@ def test_packed_and_paged_sequences_equal_single_ones(
     table = page_table(keys, page, query.device)
     assert sorted(table.flatten().tolist()) == list(range(table.numel()))
     far, wide = (gather_pages(cache(part, keys, table, page), table, keys) for part in (key, value))
-    options: dict[str, Any] = {
-        "causal": causal,
-        "window": window,
-        "softcap": 3.0,
-        "slopes": torch.tensor([0.5, 0.25, 0.1, 0.0]),
-    }
-    got = packed_attention(query, far, wide, queries, keys, **options, block=5)
+    case = Case("packed", 4, 2, tuple(lengths), 8, causal=causal, window=window, softcap=3.0, alibi=True)
+    slopes = case.slopes()
+    assert slopes is not None
+    got = case.exact(Inputs(query, far, wide))
     begin, start = 0, 0
     for one, two in lengths:
         place = torch.arange(one)[:, None] + two - one - torch.arange(two)
@@ -169,14 +167,9 @@ def test_packed_and_paged_sequences_equal_single_ones(
             visible = visible & (place <= window)
         rows, columns = slice(begin, begin + one), slice(start, start + two)
         q, k, v = (part.transpose(0, 1)[None] for part in (query[rows], key[columns], value[columns]))
-        expected = formula(q, k, v, visible, softcap=3.0, slopes=options["slopes"].double())[0].transpose(0, 1)
+        expected = formula(q, k, v, visible, softcap=3.0, slopes=slopes.double())[0].transpose(0, 1)
         assert (got[begin : begin + one] - expected).abs().max() <= 1e-10
         begin, start = begin + one, start + two
-
-
-def test_lengths_that_do_not_add_up_are_refused() -> None:
-    with pytest.raises(ValueError, match="lengths of 5 queries and 3 keys for 4 and 3"):
-        packed_attention(torch.ones(4, 1, 2), torch.ones(3, 1, 2), torch.ones(3, 1, 2), [2, 3], [1, 2])
 
 
 def test_the_reference_does_not_use_torchs_exponential() -> None:

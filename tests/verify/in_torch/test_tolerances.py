@@ -13,10 +13,9 @@ from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention.cases import CASES, Case, Inputs, plain
 from verify.attention.check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
 from verify.attention.providers import sdpa
-from verify.checks.operators import vllm_rotary
+from verify.checks.operators import vllm_functions
 from verify.inputs import DTYPES, corrupt, normal
-from verify.operators.products import error_share
-from verify.operators.reference import share
+from verify.operators.reference import error_share, share
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,4 +124,4 @@ def test_the_profiler_distinguishes_flash_from_the_formula() -> None:
 
 
 def test_query_heads_are_a_multiple_of_key_heads_as_vllms_kernel_for_cards_requires() -> None:
-    assert vllm_rotary.HEADS % vllm_rotary.KEY_HEADS == 0
+    assert vllm_functions.HEADS % vllm_functions.KEY_HEADS == 0

@@ -13,7 +13,7 @@ import torch
 from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention import FlashMultiheadAttention
 from verify.attention import kernels as attention_kernels
-from verify.checks.memory.attention import peak
+from verify.attention.speed import peak
 from verify.cli.main import main
 
 MODELS = '''

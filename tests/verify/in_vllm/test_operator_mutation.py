@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from verify.binaries.vllm_kernels import truncated_types
-from verify.checks.operators import vllm_norm, vllm_products, vllm_quantised, vllm_rotary
-from verify.host.views.cpu import largest_int8_weight
+from verify.checks.operators import vllm_functions, vllm_products, vllm_quantised
+from verify.host.cpu import largest_int8_weight
 from verify.operators.vllm import load
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
@@ -132,7 +132,7 @@ def test_every_operator_of_this_release_is_broken_here() -> None:
 
 def test_a_norm_without_its_epsilon_is_noticed() -> None:
     def before(given: list[Any]) -> None:
-        given[3] = vllm_norm.EPSILON / 10
+        given[3] = vllm_functions.EPSILON / 10
 
     for operator in ("rms_norm", "fused_add_rms_norm"):
         noticed("vllm_norm", Broken(operator, lambda _, result: result, before=before))
@@ -147,7 +147,7 @@ def test_angles_that_are_wrong_after_a_position_are_noticed(first: int) -> None:
     def before(given: list[Any]) -> None:
         given[0] = torch.where(given[0] >= first, given[0] - 1, given[0])
 
-    assert first <= max(vllm_rotary.POSITIONS)
+    assert first <= max(vllm_functions.POSITIONS)
     noticed("vllm_rotary", Broken("rotary_embedding", lambda _, result: result, before=before))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from verify.attention.cases import CASES
-from verify.attention.providers import unified, vllm_rocm
+from verify.attention.providers import unified
 
 INTERPRETED = f"""
 import json, sys
@@ -28,8 +28,8 @@ import vllm.platforms.rocm
 vllm.platforms.rocm.use_rocm_custom_paged_attention = lambda *_: False  # it is written in HIP
 from verify.attention.cases import CASES, plain
 from verify.attention.check import ErrorComparison, distance, tolerance_problem
-from verify.attention.providers import unified, vllm_rocm
-[provider] = (one for one in (unified.TRITON, vllm_rocm.PAGED) if one.name == sys.argv[1])
+from verify.attention.providers import unified
+[provider] = (one for one in (unified.TRITON, unified.ROCM) if one.name == sys.argv[1])
 assert not (provider.prepare and provider.prepare())
 problems = {{}}
 for case in (case for case in CASES if case.name in sys.argv[2:]):
@@ -53,7 +53,7 @@ CHEAP = [case for case in CASES if case.name in NAMES]
 
 @pytest.mark.parametrize("name", ["vllm_triton", "vllm_rocm"])
 def test_the_kernels_compute_every_feature_of_their_row(name: str) -> None:
-    [provider] = (one for one in (unified.TRITON, vllm_rocm.PAGED) if one.name == name)
+    [provider] = (one for one in (unified.TRITON, unified.ROCM) if one.name == name)
     taken = [case for case in CHEAP if provider.refuses(case, "float16", "rocm") is None]
     assert set().union(*(case.required_features for case in taken)) == set(provider.row["takes"]["rocm"])
     done = subprocess.run(

@@ -1,12 +1,12 @@
 """Attention providers: vLLM's kernels, the flash-attn packages, torch's own paths."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -34,11 +34,6 @@ class Provider:
         """Its table of facts."""
         row: Mapping[str, Any] = table("attention")["provider"][self.name]
         return row
-
-    @property
-    def title(self) -> str:
-        """Its name for messages."""
-        return str(self.row["title"])
 
     def dtypes(self, kind: str, device: str | None = None) -> tuple[str, ...]:
         """Return the precisions that it supports on a kind of device, or on one device of that kind."""
@@ -113,3 +108,41 @@ def import_problem(row: Mapping[str, Any]) -> str | None:
     reason = getattr(module, "fa_version_unsupported_reason", None)
     problem = reason(row["generation"]) if reason and "generation" in row else None
     return None if problem is None else str(problem)
+
+
+FILLER = 60.0
+"""Content of unused cache positions: a kernel that reads it gets a very wrong result. Exact in all precisions."""
+
+
+def sequence_starts(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Return the first token of each sequence and the end of the last, int32, on a device."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tensor:
+    """Return (sequences, pages), int32: the pages of each sequence, scattered so that none are consecutive."""
+    widest = max(-(-length // page) for length in lengths)
+    count = len(lengths) * widest
+    step = next(step for step in range(count // 2 + 1, 2 * count + 2) if math.gcd(step, count) == 1)
+    order = [(place * step) % count for place in range(count)]
+    return torch.tensor(order, dtype=torch.int32, device=device).view(len(lengths), widest)
+
+
+def cache(packed: Tensor, lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
+    """Return the (pages, page size, heads, dim) cache with packed (tokens, heads, dim) keys or values."""
+    filled = torch.full((table.numel(), page, *packed.shape[1:]), FILLER, device=packed.device).to(packed.dtype)
+    for row, rows in zip(table.tolist(), packed.split(list(lengths)), strict=True):
+        for number, chunk in zip(
+            row, rows.split(page), strict=False
+        ):  # a short sequence does not use all pages of its row
+            filled[number, : chunk.shape[0]] = chunk
+    return filled
+
+
+def slots(lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
+    """Return the position of each packed token in the cache, counted in tokens."""
+    parts = []
+    for row, length in zip(table.long(), lengths, strict=True):
+        place = torch.arange(length, device=table.device)
+        parts.append(row[place // page] * page + place % page)
+    return torch.cat(parts)

@@ -1,40 +1,49 @@
-"""The flash-attn packages: generation 2 (`flash_attn`), 3 (`flash_attn_interface`) and 4 (`flash_attn.cute`)."""
+"""Flash attention kernels with flash-attn's functions: the packages' own (generations 2 to 4), vLLM's and AITER's."""
 
-from __future__ import annotations
-
+import atexit
 import importlib
+import os
+import shutil
+import tempfile
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
-from verify.attention.providers import Provider
-from verify.attention.providers.layout import sequence_starts
+from verify.attention.providers import Provider, cache, import_problem, page_table, sequence_starts
 from verify.tables import table
 
 
 def _compute(name: str, case: Case, inputs: Inputs) -> Tensor:
-    module = importlib.import_module(table("attention")["provider"][name]["module"])
+    """Compute a case as the back end of vLLM does: packed queries, packed or paged keys; the packages' dense ones as models do."""
+    row = table("attention")["provider"][name]
+    module = importlib.import_module(row["module"])
+    query, key, value = inputs.parts
     arguments: dict[str, Any] = {"causal": case.causal}
     if case.window is not None:
         arguments["window_size"] = (case.window, 0 if case.causal else -1)
     if case.softcap:
         arguments["softcap"] = case.softcap
-    slopes = case.slopes()
-    if slopes is not None:
-        arguments["alibi_slopes"] = slopes.to(inputs.query.device)
-    if case.dense:
+    if (slopes := case.slopes()) is not None:
+        arguments["alibi_slopes"] = slopes.to(query.device)
+    if "package" in row and case.dense:
         parts = [part.unflatten(0, (len(case.sequences), -1)) for part in inputs.parts]
         return _first(module.flash_attn_func(*parts, **arguments)).flatten(0, 1)
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
-    arguments |= {
-        "cu_seqlens_q": sequence_starts(queries, inputs.query.device),
-        "cu_seqlens_k": sequence_starts(keys, inputs.query.device),
-        "max_seqlen_q": max(queries),
-        "max_seqlen_k": max(keys),
-    }
-    return _first(module.flash_attn_varlen_func(*inputs.parts, **arguments))
+    arguments |= {"cu_seqlens_q": sequence_starts(queries, query.device)}
+    arguments |= {"max_seqlen_q": max(queries), "max_seqlen_k": max(keys)}
+    if "generation" in row:
+        arguments["fa_version"] = row["generation"]
+    if case.page is None:
+        arguments["cu_seqlens_k"] = sequence_starts(keys, query.device)
+    else:
+        pages = page_table(keys, case.page, query.device)
+        key, value = (cache(part, keys, pages, case.page) for part in (key, value))
+        lengths = torch.tensor(keys, dtype=torch.int32, device=query.device)
+        arguments |= {"block_table": pages, "seqused_k": lengths}
+    return _first(module.flash_attn_varlen_func(query, key, value, **arguments))
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -42,6 +51,21 @@ def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
-TWO, THREE, FOUR = (
-    Provider(f"flash_attn_{generation}", partial(_compute, f"flash_attn_{generation}")) for generation in (2, 3, 4)
+def keep_kernels_apart() -> None:
+    """Let AITER, which compiles its kernels at first use, put them into a folder of this process, never into the environment."""
+    if "AITER_JIT_DIR" not in os.environ:
+        os.environ["AITER_JIT_DIR"] = tempfile.mkdtemp(prefix="firstlight-aiter-")
+        atexit.register(shutil.rmtree, os.environ["AITER_JIT_DIR"], ignore_errors=True)
+
+
+def _prepare_aiter() -> str | None:
+    keep_kernels_apart()
+    return import_problem(AITER.row)
+
+
+PACKAGES, VLLM = (
+    tuple(Provider(f"{kind}_{generation}", partial(_compute, f"{kind}_{generation}")) for generation in (2, 3, 4))
+    for kind in ("flash_attn", "vllm_flash")
 )
+"""Generations 2, 3 and 4 of each."""
+AITER = Provider("aiter_flash", partial(_compute, "aiter_flash"), _prepare_aiter)

@@ -1,7 +1,5 @@
 """torch's scaled dot product attention with a single path enabled."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor

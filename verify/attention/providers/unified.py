@@ -1,6 +1,4 @@
-"""Attention in Triton that reads pages of keys: vLLM's, and AITER's with the same arguments."""
-
-from __future__ import annotations
+"""Attention in Triton that reads pages of keys: vLLM's, AITER's with the same arguments, and vLLM's own on AMD cards."""
 
 import importlib
 import inspect
@@ -14,14 +12,15 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
-from verify.attention.providers import Provider, import_problem
-from verify.attention.providers.aiter_flash import keep_kernels_apart
-from verify.attention.providers.layout import cache, page_table, sequence_starts
+from verify.attention.providers import Provider, cache, import_problem, page_table, sequence_starts
+from verify.attention.providers.flash_attn import keep_kernels_apart
 
 PAGE = 16
 """Tokens per page where a case has no pages: vLLM's default on cards."""
 SEGMENTS = 16
 """Parts of the keys that one query's kernels take in parallel (vllm 0.32.0, v1/attention/backends/triton_attn.py)."""
+VECTOR_BYTES = 16
+"""Bytes of a key that lie together in the cache (vllm 0.32.0, v1/attention/ops/paged_attn.py)."""
 FOLDERS = {
     "vllm": ("vllm.v1.attention.ops.triton_unified_attention", "vllm.attention.ops.triton_unified_attention"),
     "aiter": ("aiter.ops.triton.unified_attention", "aiter.ops.triton.attention.unified_attention"),
@@ -99,3 +98,41 @@ def _prepare(name: str, package: str) -> str | None:
 
 TRITON = Provider("vllm_triton", partial(_compute, "vllm"), partial(_prepare, "vLLM's attention in Triton", "vllm"))
 AITER = Provider("aiter_unified", partial(_compute, "aiter"), partial(_prepare, "AITER's attention in Triton", "aiter"))
+
+
+def _compute_on_amd(case: Case, inputs: Inputs) -> Tensor:
+    """Compute a case: prefill in Triton, decoding of single queries in HIP or Triton."""
+    module = importlib.import_module(ROCM.row["module"])
+    query, key, value = inputs.parts
+    queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
+    page = case.page or PAGE
+    table = page_table(keys, page, query.device)
+    together = VECTOR_BYTES // key.element_size()
+    stored = cache(key, keys, table, page).unflatten(-1, (-1, together))
+    new = [
+        torch.cat([rows[len(rows) - count :] for rows, count in zip(part.split(keys), queries, strict=True)])
+        for part in (key, value)
+    ]
+    result = torch.empty_like(query)
+    one = torch.ones((), device=query.device)
+    module.chunked_prefill_paged_decode(
+        query=query,
+        key=new[0],
+        value=new[1],
+        output=result,
+        kv_cache_dtype="auto",
+        key_cache=stored.permute(0, 2, 3, 1, 4).contiguous(),
+        value_cache=cache(value, keys, table, page).permute(0, 2, 3, 1).contiguous(),
+        block_table=table,
+        query_start_loc=sequence_starts(queries, query.device),
+        seq_lens=torch.tensor(keys, dtype=torch.int32, device=query.device),
+        max_seq_len=max(keys),
+        max_query_len=max(queries),
+        k_scale=one,
+        v_scale=one,
+        sm_scale=1 / math.sqrt(case.dim),
+    )
+    return result
+
+
+ROCM = Provider("vllm_rocm", _compute_on_amd)

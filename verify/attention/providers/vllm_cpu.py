@@ -1,7 +1,5 @@
 """vLLM's attention on CPUs, called as its back end does: on a paged cache, with a schedule computed before."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -9,8 +7,7 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
-from verify.attention.providers import Provider
-from verify.attention.providers.layout import page_table, sequence_starts, slots
+from verify.attention.providers import Provider, page_table, sequence_starts, slots
 from verify.binaries.vllm_kernels import truncated_types
 from verify.operators.vllm import load
 

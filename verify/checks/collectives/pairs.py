@@ -1,6 +1,4 @@
-"""collectives.pairs: copy speed between every two GPUs."""
-
-from __future__ import annotations
+"""collectives.pairs and peers: copies between every two GPUs, and writes of one GPU's kernels into another's memory."""
 
 import statistics
 from collections.abc import Mapping
@@ -9,6 +7,7 @@ from typing import Any
 
 import torch
 
+from verify.inputs import corrupt, count_differences, rank_values, synchronize
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.timing import timed
@@ -17,24 +16,26 @@ COPIED_BYTES = 256 << 20
 BUDGET_S = 0.05
 INJECTED_SHARE = 0.25
 """Factor that the injected fault applies to the first pair's speed."""
+ROWS, COLUMNS = 2048, 1031
+"""Shape of the numbers that are written: 8 MiB in rows of odd length."""
 
 
-def run(context: CheckContext) -> CheckResult:
+def pairs(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
             return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on the host's own memory.
-        pairs = {f"cpu -> cpu, {turn}": _pair("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
+        found = {f"cpu -> cpu, {turn}": _copies("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     else:
-        pairs = {f"{one} -> {two}": _pair(one, two, COPIED_BYTES) for one, two in permutations(devices, 2)}
+        found = {f"{one} -> {two}": _copies(one, two, COPIED_BYTES) for one, two in permutations(devices, 2)}
     if "slow" in context.faults:
-        least = min(pair["bytes_per_s"] for pair in pairs.values())
-        next(iter(pairs.values()))["bytes_per_s"] = least * INJECTED_SHARE
-    return evaluate(pairs)
+        least = min(pair["bytes_per_s"] for pair in found.values())
+        next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
+    return evaluate_pairs(found)
 
 
-def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
+def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     """Return whether copies are `direct`, `bytes_per_s` of a large copy and `latency_s` of a small one."""
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
     source = torch.ones(copied_bytes // 4, device=writer)
@@ -44,8 +45,8 @@ def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
 
 
-def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
-    """Compare each pair (`writer -> owner`, as from `_pair`) with the median of the pairs on the same kind of path."""
+def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
+    """Compare each pair (`writer -> owner`, as from `_copies`) with the median of the pairs on the same kind of path."""
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
     for direct in (True, False):
@@ -69,3 +70,53 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
     return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
+
+
+def peers(context: CheckContext) -> CheckResult:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return CheckResult("skip", "there are fewer than two GPUs")
+        # Without GPUs an injected fault is proven on the host's own memory.
+        return evaluate_peers({"cpu -> cpu": _writes("cpu", "cpu", context.faults)})
+    return evaluate_peers(
+        {f"{one} -> {two}": _writes(one, two, context.faults) for one, two in permutations(devices, 2)}
+    )
+
+
+def _writes(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
+    """Return how many numbers are `wrong`, and whether the writes are `direct`."""
+    direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
+    numbers = rank_values(ROWS * COLUMNS, 0).reshape(ROWS, COLUMNS)
+    sent, arrived = numbers.to(writer, copy=True), torch.zeros(COLUMNS, ROWS, device=owner)
+    # A copy engine cannot transpose, so a kernel of the writer stores each number in the owner's memory.
+    arrived.t().copy_(sent)
+    synchronize(writer)
+    synchronize(owner)
+    # The owner compares, because a path that only mirrors data to the writer would deceive the writer.
+    there = corrupt(arrived) if "wrong-result" in faults else arrived
+    count = count_differences(there, numbers.t().to(owner))
+    return {"wrong": count, "direct": direct}
+
+
+def evaluate_peers(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
+    """Evaluate the pairs (`writer -> owner`, as from `_writes`). Lost writes are a warning, because serving works without them."""
+    bad = {name: pair["wrong"] for name, pair in pairs.items() if pair["wrong"]}
+    figures = (
+        Figure(
+            "pairs whose writes do not arrive",
+            len(bad),
+            "count",
+            ceiling=0,
+            source="whole numbers, read by their owner",
+        ),
+    )
+    evidence = {"call": "a strided copy by the writer, compared by the owner", "pairs": dict(pairs)}
+    if bad:
+        details = ", ".join(f"{name} ({count} of {ROWS * COLUMNS} numbers)" for name, count in list(bad.items())[:4])
+        text = f"writes do not arrive in the other GPU's memory: {details}"
+        return CheckResult("warn", text, figures, evidence, table("peers")["remedy"]["text"])
+    staged = sum(not pair["direct"] for pair in pairs.values())
+    way = f"{staged} of {len(pairs)} pairs through the host" if staged else "all of them directly"
+    text = f"writes of {len(pairs)} pairs of GPUs arrive, {way}"
+    return CheckResult("ok", text, figures, evidence)

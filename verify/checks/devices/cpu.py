@@ -1,14 +1,11 @@
 """devices.cpu: vector instructions and threads that torch uses on the CPU."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from verify.host.views import numa, torch_view
-from verify.host.views.cpu import own_flags
-from verify.host.views.numa import Node
+from verify.host.cpu import Node, nodes, own_flags
+from verify.host.views import torch_view
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
@@ -20,7 +17,7 @@ def run(context: CheckContext) -> CheckResult:
     if "slow" in context.faults:
         cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
     outcome = evaluate(usable=len(cpus), threads=threads, used=used, flags=flags)
-    return with_nodes(outcome, numa.nodes(), cpus)
+    return with_nodes(outcome, nodes(), cpus)
 
 
 def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) -> CheckResult:

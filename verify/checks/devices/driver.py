@@ -1,7 +1,5 @@
 """devices.driver: releases of the driver's kernel module and libraries."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from collections.abc import Mapping

@@ -1,13 +1,11 @@
 """devices.gpus: agreement of all layers on the GPUs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from verify.host.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
+from verify.host.views import Gpu, amd_smi, kernel_driver, nvml, pci, torch_view
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
@@ -47,7 +45,7 @@ def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
     Raises:
         AmdSmiError: amd-smi is installed and fails.
     """
-    driver, tool = kfd.gpus(), amd_smi.gpus()
+    driver, tool = kernel_driver.amd_gpus(), amd_smi.GPUS.ask()
     views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
     return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
 

@@ -1,13 +1,11 @@
 """devices.pcie: width and speed of the card's PCIe link."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 
 from verify.host.card_health import INJECTED, Observation, combine
 from verify.host.views import torch_view
-from verify.host.views.pcie import Link, link
+from verify.host.views.pci import Link, link
 from verify.records import CheckContext, CheckResult, Figure
 
 BUSY_S = 0.2

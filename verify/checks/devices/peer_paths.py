@@ -1,13 +1,11 @@
 """devices.peer_paths: IOMMU and ACS on the path between cards."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from verify.host.card_health import INJECTED, Observation, combine
-from verify.host.views import amd_smi, nvml, pci, peer_paths
-from verify.host.views.peer_paths import PeerPath
+from verify.host.views import amd_smi, nvml, pci
+from verify.host.views.pci import PeerPath
 from verify.records import CheckContext, CheckResult, first_few
 
 TRANSLATING = ("DMA", "DMA-FQ")
@@ -24,9 +22,9 @@ def run(context: CheckContext) -> CheckResult:
     cards = pci.gpus(vendor)
     if len(cards) < 2:
         return CheckResult("skip", "there are fewer than two GPUs")
-    if peer_paths.virtual():
+    if pci.virtual():
         return CheckResult("skip", "a virtual machine: the host below decides")
-    return evaluate([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
+    return evaluate([pci.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
 
 
 def _joined(vendor: str, count: int) -> bool:
@@ -34,7 +32,7 @@ def _joined(vendor: str, count: int) -> bool:
     try:
         if vendor == "nvidia":
             return joined(nvml.nvlinked(), count)
-        return joined([joint.kind == "XGMI" for joint in amd_smi.gpu_links() or ()], count)
+        return joined([joint.kind == "XGMI" for joint in amd_smi.LINKS.ask() or ()], count)
     except (nvml.NvmlError, amd_smi.AmdSmiError):
         return False
 

@@ -1,7 +1,5 @@
 """devices.torch: the devices that torch sees."""
 
-from __future__ import annotations
-
 from verify.records import CheckContext, CheckResult
 
 

@@ -1,7 +1,5 @@
 """devices.xid: Xid and SXid events in the kernel log."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """installed.advisories: security advisories that apply to what is installed, as the controller's catalog has them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """kernels.compile: kernels made by torch's compiler."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

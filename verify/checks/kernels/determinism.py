@@ -1,7 +1,5 @@
 """kernels.determinism: bitwise equal results when kernels run again, and on equal devices."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

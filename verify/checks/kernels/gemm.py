@@ -1,7 +1,5 @@
 """kernels.gemm: matrix products in every precision that models use."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
-from verify.operators.products import error_share, whole_numbers, wrong_rows
+from verify.operators.reference import error_share, whole_numbers, wrong_rows
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 

@@ -1,7 +1,5 @@
 """kernels.gemm_8bit: products of 8-bit numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -1,15 +1,12 @@
 """kernels.gemm_batched: batches of small products, as in attention from single operators."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
 
 from verify.inputs import normal
 from verify.operators.check import Comparison, comparison_run
-from verify.operators.products import whole_numbers
-from verify.operators.reference import product, summed
+from verify.operators.reference import product, summed, whole_numbers
 
 SHAPES = ((33, 17, 65, 31), (257, 1, 64, 9), (1031, 3, 5, 7), (5, 2, 1037, 9))
 """Batch, rows, depth, columns: odd sizes, decoding, more than 1,024 products, and a depth above that."""

@@ -1,7 +1,5 @@
 """kernels.graph: CUDA graphs compared with direct calls."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """kernels.memory_pattern: patterns written to the device's memory and read back."""
 
-from __future__ import annotations
-
 import time
 
 import torch

@@ -1,7 +1,5 @@
 """kernels.vector_add: an elementwise addition."""
 
-from __future__ import annotations
-
 import torch
 
 from verify.inputs import corrupt, normal, synchronize

@@ -1,7 +1,5 @@
 """libraries.abi: symbols and C++ ABI that extensions need from torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 

@@ -5,8 +5,6 @@ environment without a manifest is compared with the wheels' RECORDs, which are l
 their libraries were changed, and a file of several wheels has a line in each.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

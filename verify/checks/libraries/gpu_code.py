@@ -1,7 +1,5 @@
 """libraries.gpu_code: GPU architectures that the libraries were compiled for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ The check covers files of the environment that its manifest does not list, what 
 that are searched before the environment, and the variables of the service's processes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """libraries.loaded: origin of the shared libraries in use."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

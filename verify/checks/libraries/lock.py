@@ -1,7 +1,5 @@
 """libraries.lock: installed distributions compared with the lock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from verify.binaries.distributions import installed, parse_lock, same_version

@@ -1,7 +1,5 @@
 """libraries.torch_build: release, build and origin of torch."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,17 +1,14 @@
 """memory.attention: growth of attention's memory with the sequence length."""
 
-from __future__ import annotations
-
-import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 
 from verify.attention.cases import Case
 from verify.attention.providers import sdpa
-from verify.attention.speed import SHARE, dtype_of
+from verify.attention.speed import SHARE, dtype_of, peak
 from verify.host.devices import free_bytes
 from verify.inputs import compute_in_input_precision, synchronize
 from verify.records import CheckContext, CheckResult, Figure
@@ -53,36 +50,6 @@ def run(context: CheckContext) -> CheckResult:
     return evaluate(
         peaks, free, {"lengths": longest, "heads": heads, "dtype": dtype, **synchronize(device)}, flash_from=flash_from
     )
-
-
-PROFILES = 3
-"""torch's profiler may return no allocation of a short piece of work (seen once in three runs of the tests, torch 2.13.0): then it is done again."""
-
-
-def peak(work: Callable[[], object], device: str) -> int:
-    """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
-    gc.collect()  # garbage of before, freed during the work, would count against what the work allocates
-    if device != "cpu":
-        work()  # allocations made once for all calls do not count
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        kept = work()
-        torch.cuda.synchronize(device)
-        del kept
-        return int(torch.cuda.max_memory_allocated(device) - before)
-    for _ in range(PROFILES):
-        with torch.autograd.profiler.profile(profile_memory=True) as profile:
-            kept = work()
-        del kept
-        now = highest = 0
-        for event in profile.kineto_results.events():
-            if event.name() == "[memory]":
-                now += event.nbytes()
-                highest = max(highest, now)
-        if highest:
-            break
-    return int(highest)
 
 
 def evaluate(

@@ -1,7 +1,5 @@
 """operators.lookup: argmax, top-k, embedding and gather."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from heapq import nlargest
 

@@ -1,7 +1,5 @@
 """operators.rotary: each step of rotary embedding, as engines compute it, up to very large positions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,8 +1,7 @@
 """operators.sampling: frequencies of sampled tokens, and top-k and top-p filters."""
 
-from __future__ import annotations
-
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -44,18 +43,8 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
-    counts = (drawn.cpu().clamp(min=-1) + 1).bincount(minlength=len(shares) + 1)[1:].tolist()
-    expected = [share * drawn.numel() for share in shares]
-    known = [(count, mean) for count, mean in zip(counts, expected, strict=False) if mean]
-    square = math.fsum((count - mean) ** 2 / mean for count, mean in known)
-    if sum(count for count, _ in known) != drawn.numel():
-        square = math.inf  # a token without probability, or an invalid one
-    return Comparison(
-        f"how often tokens come: {what}",
-        torch.tensor(square),
-        torch.zeros(()),
-        sampling_statistics.chi_square_bound(len(known) - 1),
-    )
+    share = sampling_statistics.chi_square_share(Counter(drawn.cpu().tolist()), shares)
+    return Comparison(f"how often tokens come: {what}", torch.tensor(share), torch.zeros(()), lost=1.0)
 
 
 def _left_out(device: str) -> Iterator[Comparison]:

@@ -1,7 +1,5 @@
 """operators.vllm_cache: keys and values written to the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 PAGES, PAGE, HEADS, SIZE = 41, 32, 3, 64
 TOKENS = 400

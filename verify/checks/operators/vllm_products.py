@@ -1,14 +1,11 @@
 """operators.vllm_products: matrix products of vLLM's own CPU kernels."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from verify.inputs import normal
 from verify.operators.reference import product, summed
-from verify.operators.vllm import MissingError, operator
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 
 ROWS, DEPTH, COLUMNS = 3, 1101, 1307
 COPIES = 345

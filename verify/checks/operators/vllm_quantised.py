@@ -1,7 +1,5 @@
 """operators.vllm_quantised: vLLM's rounding to 8 bits, and products of quantised numbers."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any
@@ -9,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.host.views.cpu import largest_int8_weight
+from verify.host.cpu import largest_int8_weight
 from verify.inputs import normal
 from verify.operators.reference import product, steps
-from verify.operators.vllm import MissingError, operator
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 from verify.tables import table
 
 FP8 = "float8_e4m3fn"

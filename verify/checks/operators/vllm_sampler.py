@@ -1,7 +1,5 @@
 """operators.vllm_sampler: vLLM's sampling, argmax and repetition penalty."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from verify.inputs import normal
 from verify.operators.reference import softmax, steps
 from verify.operators.sampling import chi_square_share
-from verify.operators.vllm_problems import Call, OperatorProblem, OperatorSubject, operator_run
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 TOKENS, DRAWS = 307, 8192
 ROWS, WIDE = 24, 32003

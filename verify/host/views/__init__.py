@@ -1,7 +1,5 @@
 """The GPUs of this host as each layer reports them: PCI bus, kernel driver, NVML, torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,21 +1,14 @@
-"""AMD GPUs as amd-smi reports them: memory errors, throttling, and links."""
-
-from __future__ import annotations
+"""AMD GPUs as amd-smi reports them: memory errors, throttling, temperature, power, and links."""
 
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from verify.host.views import Gpu, pci_address
 
-LIST = ("amd-smi", "list", "--json")
-ERRORS = ("amd-smi", "metric", "--ecc", "--json")
-METRICS = ("amd-smi", "metric", "--json")
-"""Releases have different options for throttling; without an option all of them report it."""
-TOPOLOGY = ("amd-smi", "topology", "--json")
 LIMIT_S = 30.0
 VIOLATION = "_violation_status"
 
@@ -34,26 +27,15 @@ class EccErrors:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Active throttling reasons of a GPU, by amd-smi's names; empty if unknown."""
-
-    gpu: int
-    active: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Metrics:
     """Throttling, temperature and power of a GPU; None if unknown."""
 
-    limits: Limits
-    temperature_c: float | None
+    gpu: int
+    throttling: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each reason is active, by amd-smi's names; empty if unknown. GPUs before the MI300 have one for all reasons."""
+    temperature_c: float | None = None
     """Of its hottest part, else at its edge."""
-    power_w: float | None
-
-    @property
-    def gpu(self) -> int:
-        """Number of the GPU."""
-        return self.limits.gpu
+    power_w: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,96 +51,57 @@ class AmdSmiError(Exception):
     """amd-smi failed, or its answer has an unknown form."""
 
 
-def gpus() -> tuple[Gpu, ...] | None:
-    """Return the GPUs in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
-    return _ask(LIST, parse_gpus)
+@dataclass(frozen=True)
+class Query(Generic[Row]):
+    """A command of amd-smi, and what one GPU's part of its answer means."""
+
+    options: tuple[str, ...]
+    read: Callable[[Any], Iterable[Row]]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The whole command."""
+        return ("amd-smi", *self.options, "--json")
+
+    def ask(self) -> tuple[Row, ...] | None:
+        """Return the answer in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
+        if not shutil.which(self.command[0]):
+            return None
+        text = " ".join(self.command)
+        try:
+            done = subprocess.run(
+                self.command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S
+            )
+        except subprocess.TimeoutExpired:
+            raise AmdSmiError(f"`{text}` did not end within {LIMIT_S:g} s") from None
+        if done.returncode != 0:
+            raise AmdSmiError(f"`{text}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+        return self.parse(done.stdout)
+
+    def parse(self, answer: str) -> tuple[Row, ...]:
+        """Parse the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
+        try:
+            document = json.loads(answer)
+            rows = next(iter(document.values())) if isinstance(document, dict) else document
+            return tuple(found for row in rows for found in self.read(row))
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise AmdSmiError(f"its answer is not in a known form: {type(error).__name__}: {error}") from None
 
 
-def errors() -> tuple[EccErrors, ...] | None:
-    """Return the memory errors in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
-    return _ask(ERRORS, parse_errors)
+def _errors(row: Any) -> list[EccErrors]:
+    counts = (_count(row["ecc"], kind) for kind in ("correctable", "uncorrectable", "deferred"))
+    return [EccErrors(int(row["gpu"]), *counts)]
 
 
-def limits() -> tuple[Limits, ...] | None:
-    """Return the throttling reasons in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
-    return _ask(METRICS, parse_limits)
+def _metrics(row: Any) -> list[Metrics]:
+    temperature = _first(row.get("temperature"), "hotspot", "edge")
+    power = _first(row.get("power"), "socket_power", "average_socket_power")
+    return [Metrics(int(row["gpu"]), _violations(row) or _throttled(row), temperature, power)]
 
 
-def metrics() -> tuple[Metrics, ...] | None:
-    """Return throttling, temperature and power in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
-    return _ask(METRICS, parse_metrics)
-
-
-def gpu_links() -> tuple[GpuLink, ...] | None:
-    """Return the link of each ordered pair of GPUs; None if amd-smi is not installed. Raises AmdSmiError."""
-    return _ask(TOPOLOGY, parse_gpu_links)
-
-
-def parse_gpus(answer: str) -> tuple[Gpu, ...]:
-    """Parse `amd-smi list`; its UUID is not torch's. Raises AmdSmiError."""
-    return _each(answer, lambda row: Gpu(pci=pci_address(row["bdf"])))
-
-
-def parse_errors(answer: str) -> tuple[EccErrors, ...]:
-    """Parse `amd-smi metric --ecc`. Raises AmdSmiError."""
-    return _each(
-        answer,
-        lambda row: EccErrors(
-            gpu=int(row["gpu"]),
-            corrected=_count(row["ecc"], "correctable"),
-            uncorrected=_count(row["ecc"], "uncorrectable"),
-            deferred=_count(row["ecc"], "deferred"),
-        ),
-    )
-
-
-def parse_limits(answer: str) -> tuple[Limits, ...]:
-    """Parse `amd-smi metric`. Cards before the MI300 report one status for all reasons. Raises AmdSmiError."""
-    return _each(answer, lambda row: Limits(int(row["gpu"]), _violations(row) or _throttled(row)))
-
-
-def parse_metrics(answer: str) -> tuple[Metrics, ...]:
-    """Parse `amd-smi metric` with temperature and power. Raises AmdSmiError."""
-    return _each(
-        answer,
-        lambda row: Metrics(
-            limits=Limits(int(row["gpu"]), _violations(row) or _throttled(row)),
-            temperature_c=_first(row.get("temperature"), "hotspot", "edge"),
-            power_w=_first(row.get("power"), "socket_power", "average_socket_power"),
-        ),
-    )
-
-
-def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
-    """Parse `amd-smi topology`. Raises AmdSmiError."""
-    rows = _each(
-        answer,
-        lambda row: [GpuLink(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
-    )
-    return tuple(link for row in rows for link in row if link.gpu != link.other)
-
-
-def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Row, ...]]) -> tuple[Row, ...] | None:
-    if not shutil.which(command[0]):
-        return None
-    details = " ".join(command)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise AmdSmiError(f"`{details}` did not end within {LIMIT_S:g} s") from None
-    if done.returncode != 0:
-        raise AmdSmiError(f"`{details}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    return parse(done.stdout)
-
-
-def _each(answer: str, read: Callable[[Any], Row]) -> tuple[Row, ...]:
-    """Read the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
-    try:
-        document = json.loads(answer)
-        rows = next(iter(document.values())) if isinstance(document, dict) else document
-        return tuple(read(row) for row in rows)
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise AmdSmiError(f"its answer is not in a known form: {type(error).__name__}: {error}") from None
+def _links(row: Any) -> list[GpuLink]:
+    found = [GpuLink(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]]
+    return [link for link in found if link.gpu != link.other]
 
 
 def _count(row: Any, kind: str) -> int | None:
@@ -191,3 +134,12 @@ def _throttled(row: Any) -> dict[str, bool]:
     power = row.get("power")
     word = power.get("throttle_status") if isinstance(power, dict) else None
     return {"throttled": word == "THROTTLED"} if word in ("THROTTLED", "UNTHROTTLED") else {}
+
+
+GPUS = Query(("list",), lambda row: [Gpu(pci=pci_address(row["bdf"]))])
+"""Its UUID is not torch's."""
+ERRORS = Query(("metric", "--ecc"), _errors)
+METRICS = Query(("metric",), _metrics)
+"""Releases have different options for throttling; without an option all of them report it."""
+LINKS = Query(("topology",), _links)
+"""The link of each ordered pair of GPUs."""

@@ -1,6 +1,4 @@
-"""NVIDIA GPUs as the loaded kernel module lists them."""
-
-from __future__ import annotations
+"""GPUs as the loaded kernel modules list them."""
 
 import re
 from pathlib import Path
@@ -11,14 +9,14 @@ FOLDER = Path("/proc/driver/nvidia")
 
 
 def gpus(folder: Path = FOLDER) -> tuple[Gpu, ...] | None:
-    """Return the GPUs in PCI order; None if no NVIDIA module is loaded."""
+    """Return the NVIDIA GPUs in PCI order; None if no module of theirs is loaded."""
     if not (folder / "version").exists():
         return None
     return tuple(_gpu(entry) for entry in sorted((folder / "gpus").glob("*/information")))
 
 
 def release(folder: Path = FOLDER) -> str | None:
-    """Return the release of the loaded module, as `580.82.07`; None if none is loaded or it is unknown."""
+    """Return the release of the loaded NVIDIA module, as `580.82.07`; None if none is loaded or it is unknown."""
     version = folder / "version"
     found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", version.read_text()) if version.exists() else None
     return found[1] if found else None
@@ -35,3 +33,20 @@ def _gpu(information: Path) -> Gpu:
         uuid=uuid if uuid.startswith("GPU-") and "?" not in uuid else None,  # question marks until first use
         name=fields.get("Model"),
     )
+
+
+AMD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")
+
+
+def amd_gpus(nodes: Path = AMD_NODES) -> tuple[Gpu, ...] | None:
+    """Return the AMD GPUs in the order of amdgpu, which is HIP's; a partitioned card occurs once per partition. None without it."""
+    if not nodes.is_dir():
+        return None
+    found = []
+    for node in sorted(nodes.iterdir(), key=lambda path: int(path.name)):
+        properties = dict(line.split(" ", 1) for line in (node / "properties").read_text().splitlines() if " " in line)
+        if int(properties.get("simd_count", 0)):  # others are processors
+            place, domain = int(properties["location_id"]), int(properties.get("domain", 0))
+            pci = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
+            found.append(Gpu(pci=pci))
+    return tuple(found)

@@ -1,7 +1,5 @@
 """Kernel log since boot with times, from the journal or from the kernel's buffer."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,7 @@
-"""GPUs on the PCI bus, found without a driver."""
+"""GPUs on the PCI bus, their links and the paths between them, as the kernel shows them: without a driver or its tools."""
 
-from __future__ import annotations
-
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from verify.host.views import Gpu, pci_address
@@ -9,6 +9,12 @@ from verify.tables import table
 
 DEVICES = Path("/sys/bus/pci/devices")
 NODES = Path("/dev")
+CPU = Path("/proc/cpuinfo")
+_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_EXTENDED, _ACS, _CONTROL = 0x100, 0x000D, 6
+"""PCI Express base specification: start of extended capabilities, number of ACS, its control register."""
+_REDIRECT = 0b1100
+"""P2P Request Redirect and P2P Completion Redirect: such writes go to the root instead of across the switch."""
 
 
 def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
@@ -28,3 +34,93 @@ def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
 def present(vendor: str, nodes: Path = NODES) -> bool:
     """Return whether a vendor's GPUs are present: on the bus, or as device files where a sandbox hides the bus."""
     return bool(gpus(vendor)) or any(nodes.glob(table("pci")["vendor"][vendor]["nodes"]))
+
+
+@dataclass(frozen=True)
+class Link:
+    """GT/s per lane and lanes: current values, and the maximum that card and slot both support; None if unknown."""
+
+    speed: float | None
+    speed_at_most: float | None
+    width: int | None
+    width_at_most: int | None
+
+
+def link(address: str, devices: Path = DEVICES) -> Link:
+    """Return the link of the card at an address (`0000:1b:00.0`)."""
+    card = (devices / address).resolve()
+    slot = card.parent
+    return Link(
+        speed=_number(card / "current_link_speed"),
+        speed_at_most=_least(card / "max_link_speed", slot / "max_link_speed"),
+        width=_lanes(_number(card / "current_link_width")),
+        width_at_most=_lanes(_least(card / "max_link_width", slot / "max_link_width")),
+    )
+
+
+def _number(file: Path) -> float | None:
+    """Return the number in `16.0 GT/s PCIe`; None for `Unknown`, a missing file, and 0 or 255 lanes (no link)."""
+    try:
+        found = re.match(r"\d+(?:\.\d+)?", file.read_text())
+    except OSError:
+        return None
+    return float(found[0]) if found and float(found[0]) not in (0, 255) else None
+
+
+def _least(*files: Path) -> float | None:
+    return min((number for file in files if (number := _number(file)) is not None), default=None)
+
+
+def _lanes(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+@dataclass(frozen=True)
+class PeerPath:
+    """One card; None for what the kernel does not report, or only root may read."""
+
+    pci: str
+    iommu: str | None
+    """Type of its IOMMU group: `DMA`, `DMA-FQ`, `identity`."""
+    redirected_by: tuple[str, ...] | None
+    """Bridges above it that redirect."""
+
+
+def peer_path(address: str, devices: Path = DEVICES) -> PeerPath:
+    """Return the path of the card at an address (`0000:1b:00.0`)."""
+    card = devices / address
+    try:
+        iommu = (card / "iommu_group/type").read_text().strip()
+    except OSError:
+        iommu = None
+    above = _ADDRESS.findall(str(card.resolve()))[:-1]
+    found = {bridge: redirects(_config(devices / bridge / "config")) for bridge in above}
+    known = None if None in found.values() else tuple(bridge for bridge, redirected in found.items() if redirected)
+    return PeerPath(address, iommu, known)
+
+
+def redirects(config: bytes) -> bool | None:
+    """Return whether a bridge's ACS redirects writes between cards; None if only root may read its configuration."""
+    if len(config) <= _EXTENDED:
+        return None if len(config) <= 64 else False
+    place = _EXTENDED
+    for _ in range((len(config) - _EXTENDED) // 8):
+        header = int.from_bytes(config[place : place + 4], "little")
+        if header & 0xFFFF == _ACS:
+            return bool(int.from_bytes(config[place + _CONTROL : place + _CONTROL + 2], "little") & _REDIRECT)
+        place = header >> 20
+        if place < _EXTENDED:
+            break
+    return False
+
+
+def virtual(cpu: Path = CPU) -> bool:
+    """Return whether this is a virtual machine, in which ACS must be on."""
+    return bool(re.search(r"^flags\s*:.*\bhypervisor\b", cpu.read_text(errors="replace"), re.MULTILINE))
+
+
+def _config(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,7 +1,5 @@
 """GPUs as torch lists them. All functions except `load` and `built_for_gpus` touch the driver: call them in a child process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from verify.host.views import Gpu

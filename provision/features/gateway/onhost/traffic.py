@@ -137,7 +137,6 @@ class Gateway:
         Args:
             drain: Hosts that get no new requests.
             ready: Hosts that get requests again; one that an operator names is no canary any more.
-            by: Who wants it.
             canary: All canaries from now on, with their shares; None leaves them.
 
         Raises:

@@ -69,7 +69,6 @@ def look(folder: Path, since: int) -> dict[str, Any]:
     """Count the files of compiled code, and those that were written after a moment.
 
     Args:
-        folder: The cache; may be absent.
         since: The moment, in nanoseconds of this host's clock.
     """
     code, new = 0, []

@@ -1,19 +1,14 @@
 """How a model is served: the choices of its family for one release, and what the user's settings change in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
 from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
-
-if TYPE_CHECKING:
-    from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit import Shape
 
 AUTO, NONE = "auto", "none"
 _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "firstlight_reasoning_parser"}

@@ -1,7 +1,5 @@
 """The family of a model: by config.json, and by the model's name where config.json cannot tell."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The tables of this package: families of models, vLLM's parsers by release, and quantisations."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,7 +16,6 @@ HERE = Path(__file__).parent
 Kind = Literal["tool", "reasoning"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Family(Row):
     """Models that are served alike; families.toml explains the values."""
 
@@ -55,7 +52,6 @@ class Releases:
         return f"from vLLM {self.since} on" + (f", before {self.until}" if self.until else "")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Quantization(Row):
     """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
 
@@ -69,7 +65,6 @@ class Quantization(Row):
         return Releases(self.since, self.until)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Int8OnX86(Row):
     """What an x86 processor needs for products of 8-bit weights and activations."""
 

@@ -1,7 +1,5 @@
 """Single changes that make a model fit, cheapest first."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Source: vllm/v1/core/kv_cache_utils.py, 0.32.0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

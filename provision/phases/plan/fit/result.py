@@ -1,7 +1,5 @@
 """The result of a fit: the split of a model, its memory on a device, and the longest context."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal
@@ -9,10 +7,10 @@ from typing import Literal
 from provision.core.formatting import GIB
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.kv_cache import Cache, cache_of
-from provision.phases.plan.fit.overhead import activation_bytes, batch_of, fixed_bytes
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import tensor_sizes, weight_bytes, why_not
+from provision.phases.plan.fit.tables import activation, batches, platforms
 
 MIB = 2**20
 Problem = Literal["split", "memory", "length", "beyond"]
@@ -140,12 +138,46 @@ def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -
     whole = f"the weights of this model ({shape.name}) need {_gib(shape.weights.total)}"
     if budget.platform == "cpu":
         return f"{whole}, and the overhead of the engine is {_gib(found.overhead * processes)}; the host has {_gib(budget.device_bytes)} of memory"
-    cards = f"{processes} GPU{'s' if processes > 1 else ''}"
+    each = f", {_gib(found.weights)} on each of {processes} GPUs" if processes > 1 else ""
     return (
-        f"{whole}: on {cards} {_gib(found.weights)} each, and the overhead of the engine is {_gib(found.overhead)}; "
+        f"{whole}{each}, and the overhead of the engine is {_gib(found.overhead)}; "
         f"vLLM may use {_gib(found.memory)} of each GPU's {_gib(budget.device_bytes)}"
     )
 
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
+
+
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tokens and sequences that the engine computes at once."""
+
+    tokens: int
+    sequences: int
+
+
+def batch_of(request: ServingRequest, budget: DeviceBudget) -> Batch:
+    """Return the requested batch, else vLLM's default for a device of this size."""
+    memory = budget.device_bytes if budget.platform != "cpu" else 0
+    row = next(row for row in batches() if memory >= row.from_gib * GIB)
+    return Batch(request.batch or row.tokens, request.sequences or row.sequences)
+
+
+def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
+    """Return the bytes on a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
+    row = activation()
+    inner = max(shape.inner) / tensor
+    if shape.experts_a_token:
+        inner = shape.experts_a_token * (min(shape.inner) / tensor + shape.hidden / row.inner_copies)
+    rows = batch.tokens * (row.hidden_copies * shape.hidden + row.inner_copies * inner) * element
+    return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
+
+
+def fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
+    """Return the bytes on a device that are independent of the model: context, buffers between peers, captured graphs."""
+    row = platforms()[budget.platform]
+    return int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)

@@ -1,7 +1,5 @@
 """The serving request for a model, and the device budget of a host."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

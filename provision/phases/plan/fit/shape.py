@@ -1,7 +1,5 @@
 """The shape of a model: the values of config.json that decide on its memory and its splits, read as vLLM reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The valid splits of a model by vLLM's conditions, and the weights of one part."""
 
-from __future__ import annotations
-
 from provision.phases.plan.fit.shape import Shape
 
 VOCABULARY_STEP = 64

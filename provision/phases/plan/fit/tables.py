@@ -1,11 +1,9 @@
 """The tables of this package: the architectures of models, and the memory needs of an engine."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from provision.catalog.rows import Row
 from provision.core.models.stack import Input
@@ -15,7 +13,6 @@ _ARCHITECTURES = Path(__file__).with_name("architectures.toml")
 _NEEDS = Path(__file__).with_name("needs.toml")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
     """Model classes with the same kind of attention; architectures.toml explains the values."""
 
@@ -26,7 +23,6 @@ class Architecture(Row):
     defaults: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(Row):
     """vLLM's default batch, by the memory of the card."""
 
@@ -35,7 +31,6 @@ class Batch(Row):
     sequences: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Platform(Row):
     """Sizes in GiB on a device: context, buffers between peers, captured graphs. `block` is in tokens, `overlap` in batches."""
 
@@ -50,14 +45,12 @@ class Platform(Row):
     graphs: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Row):
     logit_copies: int
     hidden_copies: int
     inner_copies: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Length(Row):
     """Limits of a chosen context, in tokens."""
 
@@ -65,7 +58,6 @@ class Length(Row):
     step: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Fp8Cache(Row):
     """Where flash kernels read an 8-bit cache: compute capabilities, or CPU levels."""
 
@@ -73,12 +65,15 @@ class Fp8Cache(Row):
     on: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class CpuCache(Row):
     """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
 
     cpu_share: float
     cpu_least: float
+
+
+R = TypeVar("R", bound=Row)
+F = TypeVar("F", Platform, Fp8Cache)
 
 
 @cache
@@ -106,31 +101,17 @@ def architectures() -> dict[str, Architecture]:
     return {name: row for row in rows_of(_ARCHITECTURES, "architecture", Architecture) for name in row.names}
 
 
-@cache
-def platforms() -> dict[str, Platform]:
-    return {row.family: row for row in rows_of(_NEEDS, "platform", Platform)}
+def _row(table: str, kind: type[R]) -> Callable[[], R]:
+    return cache(lambda: rows_of(_NEEDS, table, kind)[0])
 
 
-@cache
-def batches() -> tuple[Batch, ...]:
-    return rows_of(_NEEDS, "batch", Batch)
+def _by_family(table: str, kind: type[F]) -> Callable[[], dict[str, F]]:
+    return cache(lambda: {row.family: row for row in rows_of(_NEEDS, table, kind)})
 
 
-@cache
-def fp8_caches() -> dict[str, Fp8Cache]:
-    return {row.family: row for row in rows_of(_NEEDS, "fp8_cache", Fp8Cache)}
-
-
-@cache
-def activation() -> Activation:
-    return rows_of(_NEEDS, "activation", Activation)[0]
-
-
-@cache
-def length() -> Length:
-    return rows_of(_NEEDS, "length", Length)[0]
-
-
-@cache
-def cpu_cache() -> CpuCache:
-    return rows_of(_NEEDS, "cache", CpuCache)[0]
+platforms = _by_family("platform", Platform)
+fp8_caches = _by_family("fp8_cache", Fp8Cache)
+batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
+activation = _row("activation", Activation)
+length = _row("length", Length)
+cpu_cache = _row("cache", CpuCache)

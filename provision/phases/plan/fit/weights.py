@@ -1,7 +1,5 @@
 """The bytes of a model's weights by number format, from the headers of safetensors files or from a listing."""
 
-from __future__ import annotations
-
 import re
 import struct
 from collections import Counter

@@ -1,13 +1,11 @@
 """What an administrator chose: packages, settings of kernel, driver and firmware, enabled services."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from provision.core.models.facts import Configuration
 from provision.core.tables import own_table
-from provision.phases.probe.parsers import nvidia_smi
+from provision.phases.probe.parsers import nvidia
 from provision.phases.probe.sections import Output, Section
 
 TABLE = Path(__file__).parents[1] / "sysctl.toml"
@@ -39,7 +37,7 @@ def configuration(output: Output, unknown: dict[str, str]) -> Configuration | No
             unknown[f"configuration.{name}"] = section.failure
         found[name] = read(section) if section.ok else {} if section.absent else None
     if found["driver"] is not None:
-        found["driver"] |= nvidia_smi.settings(output["nvidia_smi"])
+        found["driver"] |= nvidia.settings(output["nvidia_smi"])
     return Configuration(**found)
 
 

@@ -3,8 +3,6 @@
 The recording is in playbooks/library/firstlight_state.py. All functions are pure.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

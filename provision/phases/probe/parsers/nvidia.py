@@ -1,14 +1,145 @@
-"""NVIDIA facts of a host from bus, kernel module, nvidia-smi and fabric manager."""
+"""NVIDIA facts of a host, from nvidia-smi, bus, kernel module and fabric manager."""
 
-from __future__ import annotations
-
+import re
+from dataclasses import dataclass
 from typing import Literal
+from xml.etree import ElementTree as ET
 
-from provision.core.models.facts import Nvidia
-from provision.phases.probe.parsers import nvidia_smi
+from provision.core.models.facts import GpuProcess, Nvidia, NvidiaGpu
 from provision.phases.probe.parsers.pci import NVIDIA, Bus
-from provision.phases.probe.parsers.values import known, version
+from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Output, Section
+
+_MODES: dict[str, Literal["enabled", "disabled"]] = {"enabled": "enabled", "disabled": "disabled"}
+_LONGEST_ERROR = 400
+_SETTINGS = (
+    *("vbios_version", "gsp_firmware_version", "inforom_version/img_version", "compute_mode", "accounting_mode"),
+    *("gpu_power_readings/current_power_limit", "power_readings/power_limit", "ecc_mode/pending_ecc"),
+    *("applications_clocks/graphics_clock", "applications_clocks/mem_clock", "mig_mode/pending_mig"),
+)
+"""Elements of the document, of old and of new drivers."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of nvidia-smi: devices, an error message, or both where one card is lost."""
+
+    driver_version: str | None = None
+    cuda_version: str | None = None
+    gpus: tuple[NvidiaGpu, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+    fabric_state: str | None = None
+    error: str | None = None
+    unread: str | None = None
+    """Why the answer is incomplete; None for a complete one."""
+
+
+def answer(section: Section, compute: Section) -> Answer:
+    """Parse `nvidia-smi -q -x`, with compute capabilities from a separate query."""
+    if section.absent:
+        return Answer(unread=section.failure)
+    before, found, document = section.text.partition("<nvidia_smi_log>")
+    error = _words(before)
+    if not found:
+        return Answer(error=error, unread=error or section.failure)
+    log = _parsed(found + document)
+    if log is None:
+        return Answer(error=error, unread=section.failure if not section.ok else "nvidia-smi's answer is not whole")
+    capabilities = compute_capabilities(compute)
+    gpus, processes = [], []
+    for index, element in enumerate(log.iter("gpu")):
+        gpu = _gpu(element, index, capabilities)
+        gpus.append(gpu)
+        processes += _processes(element, gpu)
+    return Answer(
+        driver_version=known(log.findtext("driver_version")),
+        cuda_version=version(log.findtext("cuda_version")),
+        gpus=tuple(gpus),
+        processes=tuple(processes),
+        fabric_state=_fabric_state(log),
+        error=error,
+        unread=None if section.ok else section.failure,
+    )
+
+
+def settings(section: Section) -> dict[str, str]:
+    """Return settings and firmware of each card by its index: `0.vbios_version`."""
+    begin = section.text.find("<nvidia_smi_log>")
+    log = _parsed(section.text[begin:]) if begin >= 0 else None
+    return {
+        f"{index}.{path.rpartition('/')[2]}": value
+        for index, element in enumerate(log.iter("gpu") if log is not None else ())
+        for path in _SETTINGS
+        if (value := known(element.findtext(path)))
+    }
+
+
+def compute_capabilities(section: Section) -> dict[str, str]:
+    """Return compute capabilities such as `9.0` by UUID; empty for drivers before 510, which lack the query."""
+    return dict(re.findall(r"^(GPU-[0-9a-fA-F-]+), ([0-9]{1,2}\.[0-9])\s*$", section.text, re.MULTILINE))
+
+
+def _parsed(document: str) -> ET.Element | None:
+    # nvidia-smi declares no entities; reject a document that does.
+    if not document or "<!ENTITY" in document:
+        return None
+    end = document.rfind("</nvidia_smi_log>")
+    try:
+        return ET.fromstring(document[: end + len("</nvidia_smi_log>")] if end >= 0 else document)  # noqa: S314 - no entities, see above
+    except (ET.ParseError, ValueError):
+        return None
+
+
+def _words(text: str) -> str | None:
+    """Return the text before the document, without the XML head."""
+    lines = [
+        line.strip()
+        for line in text.split("\n")
+        if line.strip() and not line.lstrip().startswith(("<?xml", "<!DOCTYPE"))
+    ]
+    return " ".join(lines)[:_LONGEST_ERROR] or None
+
+
+def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> NvidiaGpu:
+    uuid = known(element.findtext("uuid"))
+    persistence = _MODES.get((element.findtext("persistence_mode") or "").strip().lower())
+    return NvidiaGpu(
+        index=index,
+        name=known(element.findtext("product_name")),
+        uuid=uuid,
+        serial=known(element.findtext("serial")),
+        pci_address=pci_address(element.findtext("pci/pci_bus_id") or element.get("id")),
+        memory_total=size(element.findtext("fb_memory_usage/total")),
+        memory_used=size(element.findtext("fb_memory_usage/used")),
+        compute_capability=capabilities.get(uuid or ""),
+        mig_mode=_MODES.get((element.findtext("mig_mode/current_mig") or "").strip().lower()),
+        mig_devices=len(element.findall("mig_devices/mig_device")),
+        ecc_mode=_MODES.get((element.findtext("ecc_mode/current_ecc") or "").strip().lower()),
+        persistence=None if persistence is None else persistence == "enabled",
+        # Renamed between versions of the document.
+        driver_model=known(element.findtext("driver_model/current_dm")),
+        virtualization=known(element.findtext("gpu_virtualization_mode/virtualization_mode")),
+    )
+
+
+def _processes(element: ET.Element, gpu: NvidiaGpu) -> list[GpuProcess]:
+    found = []
+    for process in element.iterfind("processes/process_info"):
+        pid = integer(process.findtext("pid"))
+        if pid is not None:
+            name, used = known(process.findtext("process_name")), size(process.findtext("used_memory"))
+            found.append(GpuProcess(pid=pid, name=name, memory=used, gpu=gpu.uuid or gpu.pci_address))
+    return found
+
+
+def _fabric_state(log: ET.Element) -> str | None:
+    """Return `Completed (Success)` when every card reports it; else all different states, separated by commas."""
+    seen: dict[str, None] = {}
+    for fabric in log.iterfind("gpu/fabric"):
+        state, status = known(fabric.findtext("state")), known(fabric.findtext("status"))
+        if state:
+            seen[f"{state} ({status})" if status else state] = None
+    return ", ".join(seen) or None
 
 
 def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
@@ -19,7 +150,7 @@ def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
     return "proprietary" if "Kernel Module" in line else None
 
 
-def nvidia(output: Output, bus: Bus, smi: nvidia_smi.Answer, unknown: dict[str, str]) -> Nvidia | None:
+def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nvidia | None:
     """Return the NVIDIA facts; None for a host without NVIDIA devices."""
     modules, tool, manager = output["modules"], output["nvidia_smi"], output["fabric_manager"]
     module = known(modules.value("nvidia_version"))

@@ -1,7 +1,5 @@
 """Installation of this product on a host: state, environments, service, lock and drift."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,14 +30,12 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     if prefix is None:
         unknown["installed"] = output["system"].failure
         return None
-    if not section.ok:
-        unknown["installed.state"] = section.failure
+    section.note_failure(unknown, "installed.state")
     for name in section.values("unreadable"):
         unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
     files = _files(section, output.nonce)
     service = _service(output["service"])
-    if not output["service"].ok:
-        unknown["installed.service"] = output["service"].failure
+    output["service"].note_failure(unknown, "installed.service")
     drifted, unread = _drifted(output["drift"], output.nonce, service)
     if output["drift"].absent and "state.json" in files:
         # One task writes both files, so somebody deleted the list.

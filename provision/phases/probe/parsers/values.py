@@ -1,7 +1,5 @@
 """Parsers of single values in untrusted text. They return None instead of raising an exception."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

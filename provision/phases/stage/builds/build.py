@@ -16,10 +16,9 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
 from provision.core.scratch import scratch_folder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_host import BuildHost, BuildRequest, BuildResult
+from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
 from provision.phases.stage.builds.build_inputs import BuildInputs, fetch_build_inputs
 from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.builder_requirements import has_wheels, require_builder
 from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.builds.recipes import Recipe, recipe_for, toolkit
 from provision.phases.stage.builds.wheel_check import find_mismatches
@@ -63,7 +62,6 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
     Raises:
         StageError: The build host lacks a requirement, the build fails, or the wheel does not match its key.
         TransportError: The connection to the build host broke.
-
     """
     recipe = recipe_for(job.key)
     facts = build_host.read_facts(job.key.built_for.python, job.cuda)
@@ -159,3 +157,41 @@ def _folder_name(key: BuildKey, sdist: str, request: BuildRequest) -> str:
         json.dumps([sdist, request.lock, request.cuda_home, request.environment]).encode()
     ).hexdigest()
     return f"{key.name}-{key.version}-{digest[:12]}"
+
+
+def require_builder(key: BuildKey, cuda: str, builder: str, facts: BuilderFacts) -> None:
+    """Check that a build host can build a key.
+
+    Args:
+        cuda: Release of the toolkit, `13.0`; empty for ROCm.
+        builder: Name of the build host, for messages.
+
+    Raises:
+        StageError: The build host lacks a requirement.
+    """
+    recipe, wants = recipe_for(key), key.built_for.machine
+    if facts.machine != wants:
+        raise StageError(
+            f"{builder} is {facts.machine}, and the wheel is for {wants}",
+            hint=f"use a build host with that processor: firstlight_builder: HOST ({wants})",
+        )
+    if facts.glibc is None:
+        raise StageError(
+            f"{builder} has no glibc, so its builds do not run on the fleet", hint="use another build host"
+        )
+    if not recipe.compiled:
+        return
+    if facts.compiler is None:
+        raise StageError(f"{builder} has no C++ compiler", hint="install g++ there (Debian: build-essential)")
+    if key.platform == "rocm" and facts.hipcc is None:
+        raise StageError(f"{builder} has no hipcc", hint="install ROCm's compiler there, or use another build host")
+    if cuda and facts.cuda_home is None and not has_wheels(cuda):
+        raise StageError(
+            f"{builder} has no nvcc of CUDA {cuda}, which is published as wheels only from CUDA {toolkit().since} on",
+            hint=f"install the CUDA {cuda} toolkit there, or use a build host that has it",
+        )
+
+
+def has_wheels(cuda: str) -> bool:
+    """Check whether the compiler of a CUDA release is published as wheels."""
+    return int(cuda.partition(".")[0]) >= toolkit().since

@@ -88,7 +88,6 @@ class BuildHost:
         Raises:
             StageError: It has no Python for the build program.
             TransportError: The connection broke.
-
         """
         self._session.run(f"mkdir -p {shlex.quote(self._folder)}")
         self._session.write(f"{self._folder}/{PROGRAM}", program())
@@ -108,7 +107,6 @@ class BuildHost:
         Raises:
             StageError: The build failed; the text has the compiler errors.
             TransportError: The connection broke.
-
         """
         folder = f"{self._folder}/{name}"
         report("sending the build inputs")

@@ -24,9 +24,8 @@ from provision.phases.stage.builds.recipes import tools
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
+from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
-from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
 TORCH = "torch"
@@ -59,7 +58,6 @@ def fetch_build_inputs(
 
     Raises:
         StageError: The index has no sdist, uv refuses, or a file cannot be had.
-
     """
     sdist = find_sdist(requirement, target, sources)
     path = _fetch([sdist], sources, store, progress)[sdist.sha256]
@@ -81,7 +79,6 @@ def find_sdist(requirement: str, target: Target, sources: IndexSources) -> Locke
 
     Raises:
         StageError: There is none, or none with a sha256.
-
     """
     name = Requirement(requirement).name
     pylock = solve(SolveRequest(target, (requirement,), sources=(name,)), sources.variables)
@@ -107,7 +104,6 @@ def build_requirements(sdist: Path) -> list[str]:
 
     Raises:
         StageError: The sdist is no gzipped tar (PEP 625), or its pyproject.toml is invalid.
-
     """
     try:
         with tarfile.open(sdist) as packed:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from provision.core.tables import own_table
+from provision.core.tables import build_row, own_table, rows_of
 from provision.phases.stage.builds.build_key import BuildKey
 
 ANY = "*"
+_TABLE = Path(__file__).with_name("recipes.toml")
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,17 @@ class Recipe:
         names = self.archs or {}
         return list(dict.fromkeys(names.get(capability, capability) for capability in capabilities))
 
-    def variables(self, key: BuildKey, *, threads: int = 1) -> dict[str, str]:
-        """Return the environment variables of the build. `threads` are those of one nvcc."""
+    def variables(self, key: BuildKey) -> dict[str, str]:
+        """Return the environment variables of the build; those of torch's build extension are for packages without their own."""
         values = {
             "archs": self.separator.join(self.arch_names(key.built_for.capabilities)),
-            "threads": str(threads),
+            "threads": "1",
             "local": key.local,
         }
         own = {name: text.format(**values) for name, text in self.environment.items()}
-        return {**own, **_common(key)}
+        if key.platform == "cuda":
+            own["TORCH_CUDA_ARCH_LIST"] = ";".join(key.built_for.capabilities)
+        return own
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Toolkit:
     requires: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
     """(name, target) below CUDA_HOME: files that builds need and the wheels lack."""
+    source: str
 
     def requirements(self, cuda: str) -> list[str]:
         """Return the wheels of one CUDA release, `13.0`."""
@@ -85,9 +87,8 @@ def recipe_for(key: BuildKey) -> Recipe:
 
     Raises:
         StageError: There is none; the hint has the supported capabilities.
-
     """
-    rows = [recipe for recipe in _table()[0] if recipe.platform == key.platform]
+    rows = [recipe for recipe in rows_of(_TABLE, "recipe", Recipe) if recipe.platform == key.platform]
     rows = [row for row in rows if row.name == key.name] or [row for row in rows if row.name == ANY]
     for recipe in rows:
         if recipe.holds(key):
@@ -102,30 +103,9 @@ def recipe_for(key: BuildKey) -> Recipe:
 
 def toolkit() -> Toolkit:
     """Return the CUDA compiler as wheels."""
-    return _table()[1]
+    return build_row(Toolkit, own_table(_TABLE)["toolkit"], where=_TABLE.name)
 
 
 def tools() -> list[str]:
     """Return the distributions of every build environment."""
-    return _table()[2]
-
-
-def _common(key: BuildKey) -> dict[str, str]:
-    """Return the variables of torch's build extension, for packages without their own."""
-    return {"TORCH_CUDA_ARCH_LIST": ";".join(key.built_for.capabilities)} if key.platform == "cuda" else {}
-
-
-@cache
-def _table() -> tuple[tuple[Recipe, ...], Toolkit, list[str]]:
-    table = own_table(Path(__file__).with_name("recipes.toml"))
-    recipes = tuple(
-        Recipe(**{**row, "name": _name(row["name"]), "requires": tuple(row.get("requires", ()))})
-        for row in table["recipe"]
-    )
-    kit = table["toolkit"]
-    links = tuple((name, target) for name, target in kit["links"])
-    return recipes, Toolkit(kit["since"], tuple(kit["requires"]), links), list(table["tools"]["requires"])
-
-
-def _name(name: str) -> str:
-    return ANY if name == ANY else canonicalize_name(name)
+    return list(own_table(_TABLE)["tools"]["requires"])

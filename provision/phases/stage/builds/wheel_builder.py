@@ -60,7 +60,6 @@ class WheelBuilder:
 
         Raises:
             StageError: The wheel cannot be had, or does not fit this torch, ABI, Python, C library and cards.
-
         """
         key = BuildKey.of(package)
         recipe = recipe_for(key)
@@ -91,7 +90,6 @@ class WheelBuilder:
         Raises:
             StageError: The build failed.
             TransportError: The connection to the build host broke.
-
         """
         build_cache = BuildCache(self.store)
         if found := build_cache.find(job.key):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -14,9 +17,9 @@ from packaging.version import Version
 from provision.catalog.versions import minor, numbers
 from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.extension import Extension
-from provision.phases.stage.builds.torch_libraries import missing_symbols
 from provision.phases.stage.platforms import Target
 from verify.binaries.cxx_abi import text_symbols
+from verify.binaries.elf import map_library
 from verify.binaries.gpu_code import native_for
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
@@ -29,7 +32,6 @@ def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, 
     Args:
         torch: The wheel of the Stack's torch, whose exports must have the extension's symbols.
         compiled: Whether the package must have a compiled extension.
-
     """
     found = [*_metadata(extension, key)]
     if not extension.libraries:
@@ -123,3 +125,30 @@ def _code(extension: Extension, key: BuildKey) -> Iterator[str]:
     lacking = [card for card in key.built_for.capabilities if not native_for(codes, card)]
     if lacking:
         yield f"it has no native code for {', '.join(lacking)} (it has {', '.join(sorted(codes)) or 'none'})"
+
+
+_FIRST = (
+    "libc10.so",
+    "libc10_cuda.so",
+    "libc10_hip.so",
+    "libtorch_python.so",
+    "libtorch_cpu.so",
+    "libtorch_cuda.so",
+    "libtorch_hip.so",
+)
+"""Libraries with the symbols that extensions need, small ones first: a library of a gigabyte is unpacked only when necessary."""
+
+
+def missing_symbols(torch: Path, wanted: frozenset[str]) -> frozenset[str]:
+    """Return the symbols that no library in a torch wheel defines."""
+    missing = wanted
+    with zipfile.ZipFile(torch) as archive:
+        members = {Path(name).name: name for name in archive.namelist() if name.startswith("torch/lib/lib")}
+        for library in (name for name in _FIRST if name in members):
+            if not missing:
+                break
+            with archive.open(members[library]) as packed, tempfile.TemporaryFile() as file:
+                shutil.copyfileobj(packed, file)
+                file.flush()
+                missing -= map_library(file).symbols()[1]
+    return missing

@@ -60,7 +60,6 @@ class EngineWatch:
 
     Args:
         address: Where its server listens.
-        port: Port of the server.
     """
 
     def __init__(self, address: str, port: int) -> None:

@@ -37,7 +37,6 @@ def meet(member: Member, is_stopped: Callable[[], bool]) -> list[Link]:
     """Wait for the other hosts. The head has a link to each of them, and each of them one to the head.
 
     Args:
-        member: This host.
         is_stopped: Whether this host is to stop waiting.
 
     Returns:

@@ -24,7 +24,6 @@ class Ray:
     """Ray on this host, with a temporary folder of its own.
 
     Args:
-        member: This host.
         processes: Number of vLLM's processes on this host.
         port: Port of the head at which Ray of the other hosts joins it.
         first: The first port at which it listens on each host.

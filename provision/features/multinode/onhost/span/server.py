@@ -23,8 +23,6 @@ class Program:
 
     Args:
         name: How the log calls it.
-        command: Its command.
-        environment: Its variables.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:

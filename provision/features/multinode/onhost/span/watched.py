@@ -19,7 +19,6 @@ class WatchedProcesses:
     A process under a debugger has another state than a stopped one, and is left alone.
 
     Args:
-        pid: The process.
         titles: How the titles of those below it begin that may not end alone.
     """
 

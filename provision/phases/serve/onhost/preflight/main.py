@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pwd
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .disk import cache_problem, check_shared_memory
 from .gpu_memory import amd_memory, check_gpu_memory, nvidia_memory
-from .launch import run_server
 from .orphans import end_processes, find_orphans, remove_stale_proofs
-from .ports import port_problem
-from .processes import describe
+from .processes import describe, port_problem
 from .report import Report
 
 
@@ -83,3 +82,72 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command:
         run_server(options.command, options.environment_file, options.user)
     return 0
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Read KEY=VALUE lines as systemd reads EnvironmentFile=, without its line continuation."""
+    values: dict[str, str] = {}
+    for raw in path.read_text().splitlines():
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        key, _, value = line.partition("=")
+        quote = value[:1]
+        if quote in {"'", '"'} and len(value) > 1 and value.endswith(quote):
+            value = value[1:-1]
+            if quote == '"':
+                value = value.replace('\\"', '"').replace("\\\\", "\\")
+        values[key] = value
+    return values
+
+
+def run_server(command: list[str], environment_file: Path | None, user: str) -> None:
+    """Switch to the service's environment and account, and replace this process by the server."""
+    environment = os.environ | (read_environment(environment_file) if environment_file else {})
+    if os.geteuid() == 0:
+        account = pwd.getpwnam(user)
+        os.initgroups(user, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    # Readiness finds the lines of one start in the log by this line; the server keeps the PID.
+    sys.stderr.write(f"preflight: start of {command[0]} with pid {os.getpid()}\n")
+    sys.stderr.flush()
+    os.execve(command[0], command, environment)  # noqa: S606  # the command is the service's own, no shell is wanted
+
+
+LEAST_FREE_CACHE_BYTES = 1 << 30
+"""A compiled model of a few dozen layers takes some hundred MB in the caches."""
+NCCL_BUFFER_BYTES = 9_637_888
+"""Size of each of NCCL's shared memory segments, as NCCL's own error reports it."""
+WANTED_SHARED_BYTES = 1 << 30
+"""What NVIDIA's NCCL user guide gives a container (troubleshooting, shared memory); Docker's default is 64 MB."""
+
+
+def check_shared_memory(cards: int, report: Report, folder: Path = Path("/dev/shm")) -> None:  # noqa: S108 - looked at, not used
+    """Report shared memory that is too small for NCCL's first buffer of each GPU; note one that is merely small."""
+    if cards < 2:
+        return
+    try:
+        status = os.statvfs(folder)
+    except OSError as problem:
+        report.problems.append(f"cannot use {folder}, by which the processes of {cards} GPUs talk: {problem.strerror}")
+        return
+    free, least = status.f_bavail * status.f_frsize, cards * NCCL_BUFFER_BYTES
+    state = f"{free >> 20} MiB free, by which the processes of {cards} GPUs talk"
+    hint = "give the container --ipc=host or --shm-size=1g, or remove what ended processes left there"
+    if free < least:
+        report.problems.append(f"{folder} is too small: {state}, and {least >> 20} MiB are the least; {hint}")
+    elif free < WANTED_SHARED_BYTES:
+        report.notes.append(f"{folder} has {state}, and NCCL asks for 1 GiB; {hint}")
+
+
+def cache_problem(prefix: Path) -> str | None:
+    folder = prefix / "cache"
+    try:
+        status = os.statvfs(folder)
+    except OSError as problem:
+        return f"cannot use {folder}: {problem.strerror}"
+    free = status.f_bavail * status.f_frsize
+    if free < LEAST_FREE_CACHE_BYTES:
+        return f"{folder} has {free >> 20} MiB free, the compile caches need {LEAST_FREE_CACHE_BYTES >> 20} MiB"
+    return None

@@ -47,7 +47,7 @@ def prove_attention(
     held = Counter(canonical(layer["backend"]) for layer in layers)
     generations = {layer["flash_attention_version"] for layer in layers} - {None}
     evidence = [
-        f"{number} attention layers, engine processes: {len(holding)}, use {backend} ({kind}, {dtype} on {device})"
+        f"{number} attention layers in {len(holding)} engine process{'es' if len(holding) > 1 else ''} use {backend} ({kind}, {dtype} on {device})"
         for (backend, kind, dtype, device), number in Counter(
             (canonical(layer["backend"]), layer["implementation"], layer["dtype"], layer["device"]) for layer in layers
         ).items()

@@ -30,7 +30,6 @@ def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict
     """Return the greedy answer to each text, or why there is none: a server refuses a text that is too long for it.
 
     Args:
-        request: The service.
         tokens: Length of each answer.
         concurrent: How many are asked for at a time.
     """

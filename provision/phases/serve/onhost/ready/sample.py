@@ -35,7 +35,6 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
     """Send requests and return how they ended.
 
     Args:
-        request: The service.
         wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `seconds`, the time after
             which none is begun any more; with `replay`, tokens of the answers that are returned whole; with `since`, `until` of
             the last answer.

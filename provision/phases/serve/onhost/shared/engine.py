@@ -45,7 +45,6 @@ class Server:
 
     Args:
         address: Where it listens.
-        port: Its port.
         key: Its API key, where it has one.
         answer_s: Seconds that its metrics may take.
         patience_s: Seconds that an answer to a question may take.

@@ -20,12 +20,16 @@ import resource
 import shutil
 import tarfile
 from pathlib import Path
-from typing import IO, Any, Iterator  # noqa: UP035 (for Python 3.8)
+from typing import (  # noqa: UP035 (for Python 3.8)
+    IO,
+    Any,
+    Callable,
+    Iterator,
+)
 
 from . import limits
 from .facts import release_of
 from .process import FailedError, run, send_event, wait_for_cancel
-from .units import Units
 
 _ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
 """Error lines of compilers, linkers and Python."""
@@ -39,7 +43,6 @@ def build(folder: Path) -> None:
     Raises:
         FailedError: A step failed.
         CancelledError: The controller is gone.
-
     """
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with _turn(folder), (folder / "build.log").open("ab") as log:
@@ -209,3 +212,34 @@ def _taken(lock: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+_STEP = re.compile(r"^\[(\d+)/(\d+)\] ")
+_UNIT = re.compile(r"^build [^:]+: (?!phony\b)", re.MULTILINE)
+
+
+class Units:
+    """Counts compiled units. A resumed ninja counts only the rest, so the total comes from its plan."""
+
+    def __init__(self, source: Path, report: Callable[[int, int], None]) -> None:
+        self._source = source
+        self._report = report
+        self._before = 0
+        self._left = 0
+        self._total = 0
+
+    def see(self, line: str) -> None:
+        """Parse a line of the build's output."""
+        step = _STEP.match(line)
+        if not step:
+            return
+        number, left = int(step.group(1)), int(step.group(2))
+        if number == 1 or left != self._left:
+            self._left = left
+            planned = sum(len(_UNIT.findall(path.read_text(errors="replace"))) for path in self._plans())
+            self._total = max(planned, self._before + left)
+            self._before = self._total - left
+        self._report(self._before + number, self._total)
+
+    def _plans(self) -> list[Path]:
+        return sorted(self._source.glob("build/**/build.ninja"))

@@ -73,7 +73,6 @@ def run(
     Raises:
         CancelledError: The controller is gone; all processes of the program have ended.
         FailedError: The program failed.
-
     """
     log.write(("$ " + " ".join(command) + "\n").encode())
     process = subprocess.Popen(
@@ -108,7 +107,6 @@ def wait_for_cancel(timeout_s: float) -> None:
 
     Raises:
         CancelledError: The controller closed our input.
-
     """
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)

@@ -1,0 +1,208 @@
+"""The GPUs that serve: which ones, and the code that the builds have for them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from provision.catalog import catalog
+from provision.catalog.versions import numbers
+from provision.phases.plan import attention, driver, rocm, torch_pair
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.cards import AmdCard, Card
+from provision.phases.plan.gpu_code import Coverage, coverage, written
+from provision.phases.plan.host_profile import HostProfile, Launch
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
+
+
+@host_rule("Every requested GPU exists.", reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
+def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
+    if not profile.bus_known:
+        yield assume("the host has no GPU")
+    if profile.policy.gpus is not None and profile.platform == "cpu":
+        yield reject("`gpus` names GPUs by index, and the host has none", requested=list(profile.policy.gpus))
+    elif profile.missing_gpus:
+        missing = ", ".join(map(str, profile.missing_gpus))
+        yield reject(f"no GPU has index {missing}", missing=list(profile.missing_gpus))
+    elif profile.policy.gpus is not None:
+        yield accept("every requested GPU exists", requested=list(profile.policy.gpus))
+
+
+@host_rule(
+    "Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
+    reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
+    order=70,
+)
+def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
+    serve = profile.serving
+    present: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
+    left = [card for card in present if card not in serve]
+    if not serve:
+        return
+    facts: dict[str, Any] = {"serve": [card.index for card in serve], "left_out": _listed(left) or None}
+    if left and profile.policy.gpus is None:
+        yield warn(f"{_listed(serve)} serve; left out: {_listed(left)}: {_why(profile, left)}", **facts)
+    elif len(serve) > 1 and len({card.kind for card in serve}) == 1:
+        yield accept(f"{_listed(serve)} are of one kind and serve together", **facts)
+    for name in dict.fromkeys(card.name for card in profile.cards if card.row is None):
+        yield assume(f"{name} behaves as its compute capability implies (it is not in the catalog)")
+
+
+def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
+    if profile.cards and profile.present_amd:
+        return "no build runs on NVIDIA and AMD GPUs together"
+    if all(isinstance(card, AmdCard) and card.integrated for card in left):
+        return "integrated graphics serve only if there is no other GPU"
+    return "only one kind of GPU serves, the one with the most memory in total; `gpus` selects other GPUs"
+
+
+def _listed(cards: Sequence[Card | AmdCard]) -> str:
+    return ", ".join(f"{count}x {name}" for name, count in Counter(card.name for card in cards).items())
+
+
+MIG_SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848"
+
+
+@host_rule("A GPU in MIG mode has a slice.", reads=("nvidia.gpus",), order=80)
+def mig(profile: HostProfile) -> Iterator[Verdict]:
+    split = [card for card in profile.cards if card.mig]
+    empty = [card.index for card in split if not card.slices]
+    if empty:
+        text = f"MIG is on for GPU {', '.join(map(str, empty))}, and the GPU has no slice: CUDA finds no device"
+        yield reject(text, source=MIG_SOURCE, mig=empty, slices=0)
+    elif split:
+        listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
+        text = f"MIG is on for GPU {listed}: CUDA uses the first slice of each GPU with that slice's memory, and peer access does not work"
+        yield warn(text, source=MIG_SOURCE, mig=[card.index for card in split])
+    elif any(card.mig for card in profile.present):
+        yield accept("MIG is off for the GPUs that serve", source=MIG_SOURCE)
+
+
+@rule(
+    "Every extension that is launched has code for every GPU.",
+    reads=("nvidia.gpus",),
+    order=150,
+    cause="arch-not-in-build",
+)
+def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "cuda":
+        return
+    if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
+        yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the GPUs")
+    for name, capability in profile.kinds:
+        if capability is None:
+            yield assume(f"the build contains code for {name}, whose compute capability is unknown")
+            continue
+        for part in driver.launched(option, profile.launch):
+            if capability in part.capabilities:
+                yield from _part(part, name, capability)
+        yield from _compiled(option, profile.launch, name, capability)
+
+
+def _compiled(option: BuildOption, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
+    """Yield the extensions that are compiled on the host."""
+    compilers = {row.extension: row for row in catalog().flash_compilers}
+    for extension, using in attention.flash_extensions(option, launch):
+        if extension in compilers and capability in using:
+            row = compilers[extension]
+            text = f"{row.name} compiles FlashAttention {extension[-1]} for {name} ({capability}) on the host at its first run"
+            yield accept(text, source=row.source, compute_capability=capability)
+
+
+def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Verdict]:
+    found = coverage(part.codes, capability)
+    if found is Coverage.NONE:
+        text = (
+            f"{part.name} has no code for {name} (compute capability {capability}): it contains {written(part.codes)}"
+        )
+        yield reject(text, source=part.source, compute_capability=capability, codes=list(part.codes))
+    elif found is Coverage.NATIVE:
+        if not _exact(part.codes, capability):
+            text = (
+                f"{name} ({capability}) also runs the native code that {part.name} has for an earlier GPU of its family"
+            )
+            yield assume(text)
+        text = f"{part.name} has native code for {name} ({capability})"
+        yield accept(text, source=part.source, compute_capability=capability)
+
+
+def _exact(codes: tuple[str, ...], capability: str) -> bool:
+    """Return whether there is code for exactly this capability. From 9.0 on, a suffix that the catalog lacks may bind code to one card."""
+    major, minor = numbers(capability)
+    return major < 9 or f"{major}{minor}" in codes
+
+
+PEER_PATHS_SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
+
+
+@rule("IOMMU and ACS do not redirect writes between GPUs.", reads=("topology", "virtualization"), order=220)
+def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    paths = profile.environment.peer_paths
+    if len(profile.serving) < 2 or paths is None:
+        return
+    if paths:
+        text = (
+            f"{'; '.join(paths)}: such writes are slow, or hang. Boot with `iommu=pt`, and disable ACS in the firmware"
+        )
+        yield warn(text, source=PEER_PATHS_SOURCE, paths=list(paths))
+    else:
+        yield accept("neither IOMMU nor ACS is active between the GPUs", source=PEER_PATHS_SOURCE)
+
+
+@host_rule(
+    "The service has access to the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
+)
+def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "rocm":
+        return
+    needed = [row.name for row in catalog().access_groups]
+    source = catalog().access_groups[0].source
+    names = " and ".join(needed)
+    missing = [name for name in needed if name not in (profile.environment.groups or ())]
+    if profile.escalates:
+        yield accept(f"the service's user becomes a member of {names}", source=source, groups=needed)
+    elif profile.environment.groups is None:
+        yield assume(f"the user is in the groups {names}, which have access to AMD GPUs")
+    elif missing:
+        text = f"this user is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
+        yield reject(text, source=source, missing=missing)
+    else:
+        yield accept(f"the user is in {names}", source=source, groups=needed)
+
+
+@rule("The build contains code for every AMD GPU.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
+def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "rocm":
+        return
+    torch_row = next((row for row in catalog().rocm_archs if row.variant == option.torch_variant), None)
+    lists = [("vLLM", option.build.gfx, option.build.source)] if option.build else []
+    if torch_row:
+        lists.append(("torch", torch_row.gfx, torch_row.source))
+    else:
+        yield assume(f"torch's {option.torch_variant} variant has code for the GPUs")
+    for card in profile.amd:
+        if card.gfx is None:
+            yield assume(f"the build has code for the architecture of {card.name}")
+            continue
+        for part, gfx, source in lists:
+            verdict_of, has = (accept, "has") if card.gfx in gfx else (reject, "has no")
+            text = f"{part} {option.variant} {has} code for {card.gfx} ({card.name})"
+            yield verdict_of(text, source=source, gfx=card.gfx)
+
+
+@rule("The build runs on the host's ROCm.", reads=("amd.rocm_version", "settings.driver"), order=90)
+def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "rocm":
+        return
+    row = rocm.userspace(option)
+    if profile.rocm is None:
+        yield assume(f"the host's ROCm suits {option.variant} builds")
+    elif row is not None:
+        text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"
+        fits = rocm.fits(row, profile.rocm)
+        if not fits and profile.policy.driver == "upgrade" and rocm.can_upgrade(profile):
+            fits = rocm.fits(row, rocm.offered())
+            text += f", which `--driver upgrade` upgrades to {rocm.offered()}"
+        yield (accept if fits else reject)(text, source=row.source, rocm=profile.rocm)
+    else:
+        text = f"torch's {option.torch_variant} variant is for the host's ROCm {profile.rocm}"
+        yield accept(text, source=option.torch.source, rocm=profile.rocm)

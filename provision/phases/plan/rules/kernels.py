@@ -1,0 +1,86 @@
+"""Attention kernels: the back end, flash-attn and FlashInfer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from provision.phases.plan import flash
+from provision.phases.plan.attention import choose as choose_attention
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.flashinfer import choose as choose_flashinfer
+from provision.phases.plan.flashinfer import compiler, newest_gcc, of_major
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, warn
+
+
+@rule(
+    "Flash attention serves if every GPU and the release support them, else the best other back end.",
+    reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
+    order=160,
+)
+def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.release is None:
+        return
+    choice = choose_attention(option, profile)
+    facts: dict[str, Any] = {
+        "requested": profile.policy.attention,
+        "compute_capability": sorted({capability or "unknown" for _, capability in profile.kinds}),
+    }
+    if choice.plan is None:
+        yield reject(choice.why, **facts)
+        return
+    generation = f", FlashAttention {choice.plan.generation}" if choice.plan.generation else ""
+    yield accept(f"{choice.plan.backend}{generation}: {choice.why}", source=choice.source, **facts)
+
+
+@rule(
+    "The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI.",
+    reads=("settings.flash_attn",),
+    order=180,
+)
+def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    choice = flash.choose(option, profile)
+    requested = profile.policy.flash_attn
+    if choice.refused:
+        yield reject(choice.refused, source=choice.source, requested=requested)
+    elif profile.platform == "cuda":
+        yield accept(
+            f"flash attention kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested
+        )
+
+
+@rule(
+    "FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off.",
+    reads=("cuda_toolkits", "programs", "settings.attention"),
+    order=190,
+)
+def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    choice = choose_flashinfer(option, profile)
+    if choice is None:
+        return
+    kits = [kit.version for kit in profile.environment.toolkits or ()]
+    facts = {"toolkits": kits, "requested": profile.policy.attention}
+    if choice.assumed:
+        yield assume(choice.assumed)
+    elif choice.refused:
+        yield reject(choice.refused, source=choice.source, **facts)
+    else:
+        yield accept(choice.why, source=choice.source or (option.release.source if option.release else None), **facts)
+
+
+@rule("An nvcc that compiles at run time accepts the host's gcc.", reads=("cuda_toolkits", "programs"), order=200)
+def host_compiler(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
+        return
+    kits = of_major(option, profile)
+    if not kits:
+        return
+    kit = (compiler(option, profile) or kits[-1]).version
+    newest, source = newest_gcc(kit)
+    gcc = profile.environment.gcc
+    if gcc is None:
+        yield assume(f"the host's gcc is not newer than {newest}, the limit of nvcc {kit}")
+    elif gcc > newest:
+        text = f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}, so nvcc cannot compile at run time"
+        yield warn(text, source=source, gcc=gcc, toolkit=kit)
+    else:
+        yield accept(f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}", source=source, gcc=gcc, toolkit=kit)

@@ -1,0 +1,394 @@
+"""The NVIDIA driver: its version, branch, source and module, and what belongs to it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from provision.catalog import catalog
+from provision.catalog.packages import package_system
+from provision.catalog.versions import numbers
+from provision.core.errors import UsageError
+from provision.core.models.stack import DriverPlan
+from provision.phases.plan import compat, driver, fabric
+from provision.phases.plan.advisories import advisories_of, text_of
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
+
+
+@host_rule(
+    "A loaded driver answers, or may be reinstalled.",
+    reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
+    order=60,
+)
+def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
+    row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
+    if row is None:
+        return
+    facts = {"driver": profile.driver, "fault": row.name}
+    text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
+    if profile.driver_reinstalled:
+        yield accept(f"{text}; `--driver {profile.policy.driver_setting}` reinstalls it", source=row.source, **facts)
+        return
+    where = "on the machine that owns the driver: " if profile.foreign_driver else ""
+    again = "" if profile.foreign_driver else "; or let Firstlight reinstall it: `--driver install` and `--reboot`"
+    yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)
+
+
+FOREIGN_DRIVER_SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
+
+
+@host_rule(
+    "In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
+    reads=("container", "wsl", "nvidia", "settings.driver"),
+    order=50,
+)
+def foreign_driver(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "cuda":
+        return
+    owner = profile.foreign_driver
+    facts = {"container": profile.container, "wsl": profile.wsl}
+    if owner and profile.driver_absent:
+        text = f"this is {owner} without a visible NVIDIA driver, and a driver cannot be installed from inside it"
+        yield reject(text, source=FOREIGN_DRIVER_SOURCE, **facts, driver=None)
+    elif owner and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
+        wanted = profile.policy.driver_setting
+        text = f"`--driver {wanted}` has no effect in {owner}: the driver stays at {profile.driver or 'an unknown version'}"
+        yield warn(text, source=FOREIGN_DRIVER_SOURCE, **facts, driver=profile.driver, requested=wanted)
+    elif owner:
+        yield accept(f"in {owner} the driver stays unchanged", source=FOREIGN_DRIVER_SOURCE, **facts)
+    elif not profile.container_known:
+        yield assume("the host is not a container")
+
+
+def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: DriverPlan) -> Iterator[Verdict]:
+    """Yield a verdict for each floor of one rule; none if the driver's version is unknown."""
+    if not plan.version:
+        return
+    libraries = compat.choose(option, profile) if rule_id in compat.CURED else None
+    for floor in driver.floors(option, profile.launch):
+        if floor.rule == rule_id:
+            short = numbers(plan.version) < numbers(floor.driver)
+            verdict_of = reject if short and libraries is None else accept
+            extended = f", extended by {libraries.package}" if short and libraries else ""
+            text = f"{floor.why}; the driver is {plan.version}{extended}"
+            yield verdict_of(text, source=floor.source, driver=plan.version, floor=floor.driver)
+
+
+_DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
+
+
+@rule(
+    "The driver runs builds of this CUDA major.",
+    reads=("nvidia.driver_version", "settings.driver"),
+    order=40,
+    cause="driver-too-old",
+)
+def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None:
+        return
+    yield from _reached("driver-floor", option, profile, plan)
+    if plan.version is None:
+        yield assume(f"the NVIDIA driver is {driver.least_version(option, profile.launch)} or newer")
+    else:
+        yield accept(f"driver {plan.version} {_DOING[plan.action]}", driver=plan.version, action=plan.action)
+
+
+@rule(
+    "If an extension that is launched has only PTX for a GPU, or is compiled on the host, the driver is as new as the toolkit.",
+    reads=("nvidia.driver_version", "nvidia.gpus"),
+    order=170,
+    cause="ptx-toolchain",
+)
+def ptx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is not None:
+        yield from _reached("ptx", option, profile, plan)
+
+
+@rule("The driver's branch supports every GPU.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
+def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or plan.version is None:
+        return
+    yield from _reached("driver-card", option, profile, plan)
+    for row in driver.architectures(profile):
+        if row.last_branch and numbers(plan.version)[0] > row.last_branch:
+            text = f"branch {row.last_branch} is the last that supports {row.name}; the driver is {plan.version}"
+            yield reject(text, source=row.source, driver=plan.version, last_branch=row.last_branch)
+
+
+@rule("The kernel module has the flavour that the GPUs need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
+def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or plan.module is None:
+        return
+    demanding = {row.module: row for row in driver.architectures(profile) if row.module_only}
+    source = next((row.source for row in demanding.values()), None)
+    if len(demanding) > 1:
+        names = " and ".join(sorted(row.name for row in demanding.values()))
+        yield reject(f"{names} GPUs need different kernel modules", source=source, modules=sorted(demanding))
+    elif demanding and plan.module not in demanding:
+        name, needed = next((row.name, row.module) for row in demanding.values())
+        text = f"{name} needs the {needed} kernel module; the {plan.module} one is loaded"
+        yield reject(text, source=source, module=plan.module)
+    else:
+        yield accept(f"the {plan.module} kernel module supports the GPUs", source=source, module=plan.module)
+
+
+VGPU_SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
+
+
+@rule("The guest driver of a vGPU stays unchanged, since it matches the hypervisor.", reads=("nvidia.gpus",), order=70)
+def vgpu(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    virtual = [card for card in profile.cards if card.virtual]
+    if plan is None or not virtual:
+        return
+    facts = {"virtual": [card.index for card in virtual], "driver": plan.version}
+    if plan.action == "keep":
+        yield accept(f"{virtual[0].name} is a vGPU: its guest driver stays unchanged", source=VGPU_SOURCE, **facts)
+    else:
+        text = f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver for the hypervisor's vGPU manager"
+        yield reject(text, source=VGPU_SOURCE, **facts)
+
+
+@rule(
+    "There are packages of a driver that is to be installed, and root can install them. They are the vendor's, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them.",
+    reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
+    order=80,
+)
+def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or plan.action == "keep":
+        return
+    if profile.escalates is False:
+        become = "; set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
+        text = f"driver {plan.version} must be installed, which needs root{become}"
+        yield reject(text, action=plan.action, escalates=False)
+    if profile.os_id is None:
+        yield assume(f"driver {plan.version} has packages for the host's system")
+        return
+    supply = driver.supply_of(option, profile)
+    system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
+    facts: dict[str, Any] = {
+        "system": system,
+        "packages": supply.source,
+        "secure_boot": profile.environment.secure_boot,
+    }
+    if supply.source == "distribution":
+        if supply.row is None:
+            branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
+            text = f"`--set driver_source=distribution`: the catalog has no driver{branch} from {system}"
+            yield reject(text, **facts)
+            return
+        text = f"driver {plan.version} comes from the packages of {system}: {supply.why}"
+        yield accept(text, source=supply.row.source, **facts)
+        return
+    try:
+        row = package_system(profile.os_id, profile.os_version)
+    except UsageError as error:
+        yield reject(f"driver {plan.version} must be installed: {error.text}; {error.hint}", **facts)
+        return
+    text = f"driver {plan.version} comes from the vendor's packages for {system}: {supply.why}"
+    yield accept(text, source=row.source, **facts)
+
+
+RIVAL_MODULE_SOURCE = "github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau"
+
+
+@rule("No other kernel module uses the GPUs.", reads=("kernel_modules",), order=240)
+def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or profile.foreign_driver:
+        return
+    if profile.environment.rivals:
+        names = " and ".join(profile.environment.rivals)
+        text = f"{names} is loaded and may use the GPUs: disable it, also in the initramfs, and reboot"
+        yield warn(text, source=RIVAL_MODULE_SOURCE, modules=list(profile.environment.rivals), action=plan.action)
+    elif plan.action == "install":
+        yield accept("no other driver uses the GPUs", source=RIVAL_MODULE_SOURCE, modules=[])
+
+
+SECURE_BOOT_SOURCE = (
+    "docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69"
+)
+
+
+@rule(
+    "The firmware knows the key of a driver that is installed under Secure Boot.",
+    reads=("secure_boot", "settings.driver"),
+    order=250,
+)
+def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or plan.action == "keep":
+        return
+    on = profile.environment.secure_boot
+    if on is None:
+        yield assume("Secure Boot is off, or the key of the driver's module is enrolled")
+    elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
+        text = f"Secure Boot is on, and {row.id} signs the modules of driver {plan.version}: no key must be enrolled"
+        yield accept(text, source=row.source, secure_boot=True, action=plan.action)
+    elif on:
+        text = (
+            f"Secure Boot is on: the module of driver {plan.version} loads only after you enroll its key "
+            "(`mokutil --import`, then once at the console during boot) or disable Secure Boot"
+        )
+        yield warn(text, source=SECURE_BOOT_SOURCE, secure_boot=True, action=plan.action)
+    else:
+        yield accept(
+            "Secure Boot is off: the driver's module needs no enrolled key",
+            source=SECURE_BOOT_SOURCE,
+            secure_boot=False,
+        )
+
+
+PERSISTENCE_SOURCE = "docs.nvidia.com/deploy/driver-persistence"
+
+
+@rule("nvidia-persistenced keeps the driver loaded for idle GPUs.", reads=("nvidia.gpus",), order=260)
+def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    known = [card for card in profile.cards if card.persistent is not None]
+    if plan is None or plan.action != "keep" or profile.foreign_driver or not known:
+        return
+    off = [card.index for card in known if not card.persistent]
+    if off:
+        text = f"persistence is off for GPU {', '.join(map(str, off))}: enable `nvidia-persistenced`"
+        yield warn(text, source=PERSISTENCE_SOURCE, off=off)
+    else:
+        yield accept("persistence is on for the GPUs that serve", source=PERSISTENCE_SOURCE, off=[])
+
+
+FABRIC_MANAGER_SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
+
+
+@rule(
+    "The fabric manager has exactly the version of the driver.",
+    reads=(
+        "nvidia.nvswitches",
+        "nvidia.driver_version",
+        "nvidia.fabric_manager_version",
+        "nvidia.fabric_state",
+        "virtualization",
+        "kernel_modules",
+    ),
+    order=230,
+)
+def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    version = fabric.version(profile, plan)
+    if profile.fabric_below:
+        text = "the hypervisor manages the fabric of these GPUs: this VM needs no fabric manager"
+        yield accept(text, source=FABRIC_MANAGER_SOURCE, fabric="Completed (Success)")
+    if plan is None or version is None:
+        return
+    if fabric.switched(profile) is None:
+        yield assume(f"the {len(profile.cards)} {profile.cards[0].name} GPUs are on a board with NVSwitches")
+    if profile.fabric_manager and profile.fabric_manager != version:
+        text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the version of the driver"
+        yield warn(text, source=FABRIC_MANAGER_SOURCE, installed=profile.fabric_manager, needed=version)
+    if fabric.subnet_managed(profile) and profile.environment.umad is False:
+        text = "nvlsm needs the kernel module ib_umad for these NVSwitches, and it is not loaded"
+        yield warn(text, source=FABRIC_MANAGER_SOURCE, ib_umad=False)
+    additions = ", with nvlsm and ib_umad" if fabric.subnet_managed(profile) else ""
+    yield accept(
+        f"fabric manager {version}, equal to the driver{additions}", source=FABRIC_MANAGER_SOURCE, driver=plan.version
+    )
+
+
+@rule("A driver branch without support is reported.", reads=("nvidia.driver_version",), order=270)
+def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.driver_odd:
+        yield warn(f"the driver reports `{profile.driver_odd}` as its version", driver=profile.driver_odd)
+    plan = driver.choose(option, profile)
+    if plan is None or plan.version is None:
+        return
+    row = next((row for row in catalog().branches if row.branch == numbers(plan.version)[0]), None)
+    if row is None:
+        yield warn(f"driver {plan.version} belongs to a branch that is not in the catalog", driver=plan.version)
+    elif row.end_of_life == "ended":
+        yield warn(f"driver branch {row.branch} gets no more fixes", source=row.source, driver=plan.version)
+    elif row.end_of_life and row.end_of_life < catalog().driver_offer.as_of:
+        text = f"driver branch {row.branch} has received no fixes since {row.end_of_life}"
+        yield warn(text, source=row.source, driver=plan.version)
+    elif row.end_of_life:
+        text = f"driver branch {row.branch} gets fixes until {row.end_of_life}"
+        yield accept(text, source=row.source, driver=plan.version)
+
+
+@rule(
+    "A driver below the vendor's fixed release of its branch is reported.",
+    reads=("nvidia.driver_version", "settings.driver", "settings.accept_advisories"),
+    order=272,
+)
+def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    if plan is None or plan.version is None:
+        return
+    rows = advisories_of("nvidia-driver", plan.version)
+    open_ = [row for row in rows if row.id not in profile.policy.accepted]
+    if open_:
+        newest = max(open_, key=lambda row: numbers(row.fixed))
+        change = _change(profile, plan.action)
+        text = f"driver {plan.version} has {' and '.join(map(text_of, open_))}, fixed in {newest.fixed}"
+        allows = newest.allows[:1].lower() + newest.allows[1:].rstrip(".")
+        ids = [row.id for row in open_]
+        yield warn(f"{text}: {allows}{change}", source=newest.source, driver=plan.version, advisories=ids)
+    elif rows:
+        text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
+        yield accept(text, source=rows[0].source, driver=plan.version)
+    elif _is_listed(plan.version):
+        yield accept(f"no advisory of its branch is open in driver {plan.version}", driver=plan.version)
+
+
+def _change(profile: HostProfile, action: str) -> str:
+    if profile.foreign_driver:
+        return f"; the driver cannot be changed from {profile.foreign_driver}"
+    guest = any(card.virtual for card in profile.cards)
+    offer = None if guest else driver.replacement(profile)
+    if action == "keep" and profile.policy.driver != "upgrade" and offer:
+        return f"; `--driver upgrade` installs {offer}"
+    return ""
+
+
+def _is_listed(version: str) -> bool:
+    branch = numbers(version)[:1]
+    return any(row.product == "nvidia-driver" and numbers(row.since)[:1] == branch for row in catalog().advisories)
+
+
+CUDA_COMPAT_SOURCE = (
+    "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0"
+)
+
+
+@rule(
+    "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only.",
+    reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
+    order=280,
+)
+def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if not compat.lacks(option, profile):
+        yield from _unused(option, profile)
+        return
+    facts = {"driver": profile.driver, "cards": sorted({card.name for card in profile.present})}
+    package = compat.package(option)
+    if why := compat.obstacle(option, profile):
+        yield reject(why, source=CUDA_COMPAT_SOURCE, **facts)
+    elif profile.policy.cuda_compat:
+        text = f"{package} extends driver {profile.driver}, only for the service and its checks"
+        yield accept(text, source=CUDA_COMPAT_SOURCE, **facts)
+    else:
+        text = f"`--set cuda_compat=true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
+        yield accept(text, source=CUDA_COMPAT_SOURCE, **facts)
+
+
+def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """Explain why allowed libraries are not installed: the driver of the Stack runs the candidate without them."""
+    plan = driver.choose(option, profile) if profile.policy.cuda_compat else None
+    if plan is None or plan.version is None:
+        return
+    which = {"keep": "kept", "install": "to be installed", "upgrade": "from `--driver upgrade`"}[plan.action]
+    text = f"`--set cuda_compat=true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
+    yield accept(text, source=CUDA_COMPAT_SOURCE, driver=plan.version, action=plan.action)

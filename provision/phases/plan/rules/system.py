@@ -1,0 +1,221 @@
+"""The host: C library, processor, Python, memory, disk and packages of the distribution."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.catalog.packages import install_command, os_packages
+from provision.catalog.versions import numbers
+from provision.phases.plan import interpreter, torch_pair
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import INCOMING, HostProfile
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
+
+
+@host_rule("The host's C library is glibc.", reads=("os.libc",), order=10, cause="musl")
+def libc(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.libc == "musl":
+        yield reject("the host's C library is musl; vLLM and torch publish wheels for glibc only", libc="musl")
+    elif profile.libc is None:
+        yield assume("the C library is glibc")
+    else:
+        yield accept("the C library is glibc", libc=profile.libc)
+
+
+def glibc_floor(option: BuildOption) -> tuple[str, str, str]:
+    """Return the glibc that a candidate needs, the part that needs it, and the source."""
+    needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
+    if option.build:
+        inferred = " (inferred from another release)" if option.build.inferred else ""
+        needs.append((option.build.glibc, f"the vLLM wheel{inferred}", option.build.source))
+    return max(needs, key=lambda need: numbers(need[0]))
+
+
+@rule("The host's glibc is as new as the wheels need.", reads=("os.libc_version",), order=110, cause="glibc-too-old")
+def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    has, (needed, part, source) = profile.glibc, glibc_floor(option)
+    if has is None:
+        yield assume(f"glibc is {needed} or newer")
+    elif numbers(has) < numbers(needed):
+        yield reject(f"{part} needs glibc {needed}; the host has {has}", source=source, glibc=has, needed=needed)
+    else:
+        yield accept(f"the host has glibc {has}; {part} needs {needed}", source=source, glibc=has, needed=needed)
+
+
+@rule("There is a wheel for the host's processor architecture.", reads=("os.machine",), order=20)
+def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    has, machines = profile.machine, option.build.machines if option.build else ("x86_64", "aarch64")
+    if has is None:
+        yield assume("the processor architecture is x86_64")
+    elif has not in machines:
+        source = option.build.source if option.build else None
+        yield reject(f"the build is for {' and '.join(machines)}; the host is {has}", source=source, machine=has)
+    elif profile.policy.torch == "existing":
+        yield accept(f"there is a vLLM wheel for {has}, and the host has torch", machine=has)
+    elif profile.platform == "cuda" and option.torch_variant not in torch_pair.offered(has, option.torch):
+        text = f"torch {option.torch.version} has no CUDA variant for {has} that matches {option.variant}"
+        yield reject(text, source=option.torch.source, machine=has)
+    elif option.torch_variant.startswith("rocm") and has != "x86_64":
+        yield reject(f"torch for ROCm is built for x86_64; the host is {has}", machine=has)
+    else:
+        yield accept(f"there is a wheel for {has}", machine=has)
+
+
+@rule(
+    "The processor supports the instructions that the CPU build needs.", reads=("cpu.isa",), order=30, cause="cpu-isa"
+)
+def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.build is None or not option.build.isa:
+        return
+    ranks = {level.name: level.rank for level in catalog().levels if level.machine == (profile.machine or "x86_64")}
+    floor = next((name for name in option.build.isa if name in ranks), None)
+    if floor is None:
+        return
+    if profile.isa is None:
+        yield assume(f"the processor supports {floor}")
+    elif ranks.get(profile.isa, 0) < ranks[floor]:
+        text = f"the build needs {floor}; the processor supports {profile.isa}"
+        yield reject(text, source=option.build.source, isa=profile.isa, needed=floor)
+    else:
+        text = f"the processor supports {profile.isa}; the build needs {floor}"
+        yield accept(text, source=option.build.source, isa=profile.isa)
+
+
+@rule(
+    "A Python that the build supports is on the host or can be installed.",
+    reads=("pythons",),
+    order=120,
+    cause="python-version-unsupported",
+)
+def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    choice = interpreter.choose(option, profile.interpreters)
+    source = option.release.source if option.release else option.torch.source
+    seen = [python.version for python in profile.interpreters.pythons]
+    if choice.interpreter is None:
+        yield reject(choice.why, source=source, pythons=seen)
+        return
+    if choice.interpreter.origin == "host" and choice.lacks_headers is None:
+        yield assume(f"the host has the headers of Python {choice.interpreter.version}")
+    yield accept(choice.why, source=source, pythons=seen)
+
+
+@host_rule("The requested interpreter exists.", reads=("pythons", "settings.python"), order=30)
+def python_requested(profile: HostProfile) -> Iterator[Verdict]:
+    requested = profile.policy.python
+    if requested is None:
+        return
+    found = next((python for python in profile.pythons if python.path == requested), None)
+    if found is not None:
+        yield accept(f"Python {found.version} of {requested} is used, and no other of the host", python=requested)
+    elif not profile.pythons_known:
+        yield assume(f"{requested} is a Python that the service's user can read")
+    else:
+        seen = [python.path for python in profile.pythons]
+        text = f"`--set python={requested}` does not exist, does not run, or is in a home that the service's user cannot read"
+        yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
+
+
+@host_rule(
+    "With `--set torch=existing` the host has a torch, and it is a release for the host's devices.",
+    reads=("pythons", "settings.torch", "settings.python"),
+    order=40,
+)
+def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.policy.torch != "existing":
+        return
+    usable = profile.interpreters.pythons
+    found = {python.path: python.torch for python in usable if python.torch}
+    unfit = {path: why for path, torch in found.items() if (why := torch_pair.unfit(torch, profile.platform))}
+    fitting = {path: torch for path, torch in found.items() if path not in unfit}
+    if fitting:
+        listed = " and ".join(f"torch {torch} of {path}" for path, torch in fitting.items())
+        yield accept(f"the host has {listed}", torch=list(fitting.values()))
+    elif found:
+        text = "; ".join(f"torch {found[path]} of {path} {why}" for path, why in unfit.items())
+        yield reject(text, torch=list(found.values()))
+    else:
+        seen = ", ".join(python.path for python in usable) or "none"
+        text = f"`--set torch=existing` needs a Python with torch that the service may use; the host has none (Pythons found: {seen})"
+        yield reject(text, pythons=[python.path for python in usable])
+
+
+@host_rule("The host's memory, or its cgroup's limit, is enough for the service.", reads=("memory",), order=100)
+def memory(profile: HostProfile) -> Iterator[Verdict]:
+    need = catalog().needs[profile.platform]
+    if profile.ram_gib is None:
+        yield assume(f"at least {need.memory:g} GiB of host memory")
+    elif profile.ram_gib < need.memory:
+        text = (
+            f"the host has {profile.ram_gib} GiB of memory (cgroup limit included); serving needs {need.memory:g} GiB"
+        )
+        yield reject(text, source=need.source, ram_gib=profile.ram_gib, needed_gib=need.memory)
+    else:
+        yield accept(
+            f"serving needs {need.memory:g} GiB of memory, and the host has it",
+            source=need.source,
+            needed_gib=need.memory,
+        )
+
+
+@host_rule(
+    "The disks have space for the environment, its files and the model.",
+    reads=("disks", "settings.prefix"),
+    order=110,
+    cause="disk-full",
+)
+def disk(profile: HostProfile) -> Iterator[Verdict]:
+    need, python = catalog().needs[profile.platform], catalog().python_need
+    # a model that arrives on another file system is copied, so it needs its space twice
+    model = profile.served_model.gib if profile.served_model else 0.0
+    kept = need.installed + max(model, need.model) + python.installed
+    arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
+    needed = kept + arriving if profile.one_mount else kept
+    if profile.disk_gib is None:
+        yield assume(f"at least {needed:.1f} GiB free in the installation folder")
+    elif profile.disk_gib < needed:
+        text = f"{profile.disk_gib} GiB are free in the installation folder; the environment and its files need {needed:.1f} GiB"
+        yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
+        return
+    if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
+        text = (
+            f"{profile.incoming_gib} GiB are free under {INCOMING}; the files that arrive there need {arriving:.1f} GiB"
+        )
+        yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
+        return
+    if profile.disk_gib is not None:
+        text = f"the environment and its files need {needed:.1f} GiB, which are free in the installation folder"
+        yield accept(text, source=need.source, needed_gib=round(needed, 1))
+
+
+@host_rule(
+    "Libraries and compilers of the distribution are installed, or the user may install them.",
+    reads=("libraries", "programs", "user", "os.package_manager"),
+    order=130,
+)
+def system_packages(profile: HostProfile) -> Iterator[Verdict]:
+    for name in profile.unsure:
+        yield assume(f"{name} is installed on the host")
+    if not profile.lacking:
+        return
+    names = ", ".join(profile.lacking)
+    why = "; ".join(f"{need.name}: {need.why}" for need in catalog().system_needs if need.name in profile.lacking)
+    if profile.escalates is None:
+        yield assume(f"{names} can be installed on the host")
+    elif profile.escalates:
+        yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(profile.lacking))
+    else:
+        become = ", or set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
+        yield reject(
+            f"the host lacks {names} ({why}), and installation needs root; {_how_to_install(profile)}{become}",
+            lacking=list(profile.lacking),
+            escalates=False,
+        )
+
+
+def _how_to_install(profile: HostProfile) -> str:
+    manager = profile.manager or ""
+    if manager not in catalog().install_commands:
+        return "install their packages"
+    packages = os_packages(
+        profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
+    )
+    return f"run `{install_command(packages, manager=manager)}`"

@@ -1,0 +1,206 @@
+"""The version combination: its provider, its parts, and what is known of it."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.catalog.rows.advisories import Advisory, Product
+from provision.catalog.versions import cuda_of, numbers, release
+from provision.phases.plan.advisories import CRITICAL, Exposure, advisories_of, condition_of, is_critical, text_of
+from provision.phases.plan.build_option import BuildOption, proof
+from provision.phases.plan.dependencies import choose as limits_of
+from provision.phases.plan.family.choices import serving_plan
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
+from provision.phases.plan.torch_pair import native_floor, runs_natively
+
+
+@rule(
+    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.",
+    reads=(),
+    order=10,
+)
+def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    build = option.build
+    if build is None:
+        return
+    if build.provider == "community":
+        text = f"{build.distribution} {build.version} is a community build, not the vLLM project's"
+        yield accept(text, source=build.source)
+        if option.torch_variant != build.variant == "cpu":
+            row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
+            text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
+            yield accept(text, source=row.source)
+    else:
+        where = f" from {build.index}" if build.index else " from the package index (PyPI or your mirror)"
+        yield accept(f"the vLLM project's build{where}", source=build.source)
+
+
+@rule(
+    "vLLM and torch have the same CUDA major; the same minor is preferred.", reads=("nvidia.driver_version",), order=140
+)
+def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.build is None or profile.platform != "cuda":
+        return
+    ours, theirs = option.build.variant, option.torch_variant
+    facts = {"vllm": ours, "torch": theirs, "driver": profile.driver}
+    if numbers(cuda_of(ours) or "0")[0] != numbers(cuda_of(theirs) or "0")[0]:
+        text = (
+            f"vLLM for {ours} needs a torch of the same CUDA major; the host has torch {option.torch.version}+{theirs}"
+        )
+        yield reject(text, source=option.torch.source, **facts)
+        return
+    if ours == theirs:
+        yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
+        return
+    why = "torch has no variant of the same CUDA minor for every GPU"
+    if profile.policy.torch == "existing":
+        why = "it is the host's torch"
+    if profile.driver and not runs_natively(profile.driver, ours) and runs_natively(profile.driver, theirs):
+        why = f"driver {profile.driver} runs {theirs} without compatibility mode; {ours} needs {native_floor(cuda_of(ours) or '')} for that"
+    yield accept(
+        f"vLLM for {ours} is combined with torch {option.torch.version}+{theirs} of the same CUDA major: {why}",
+        source=option.torch.source,
+        **facts,
+    )
+
+
+NCCL_SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
+
+
+@rule("NCCL is the one that torch pins.", reads=("libraries", "settings.env"), order=210)
+def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "cuda":
+        return
+    environment = profile.environment
+    facts = {"system": environment.nccl, "variables": list(environment.library_variables)}
+    if environment.library_variables and (environment.nccl or "VLLM_NCCL_SO_PATH" in environment.library_variables):
+        present = f"the system has {environment.nccl}" if environment.nccl else "names a path"
+        text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {present}: it may replace the NCCL that torch needs"
+        yield warn(text, source=NCCL_SOURCE, **facts)
+    else:
+        wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
+        unused = f"; {environment.nccl} of the system is not used" if environment.nccl else ""
+        yield accept(f"NCCL is {wheel}, as torch pins it{unused}", source=NCCL_SOURCE, **facts)
+
+
+@rule(
+    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones.",
+    reads=(),
+    order=130,
+)
+def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    found = limits_of(option)
+    if found is None:
+        return
+    plan, table = found.plan, catalog().horizon
+    if plan.until is None:
+        text = (
+            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
+            if found.released
+            else "the release date is unknown: the newest dependencies are allowed"
+        )
+    else:
+        text = (
+            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the package index has "
+            f"them, else by {len(plan.bounds)} version bounds"
+        )
+    yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
+
+
+@rule("The vLLM release can be imported as installed.", reads=(), order=290)
+def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    version = option.release.version if option.release else None
+    for row in catalog().import_failures:
+        if row.version == version:
+            yield reject(f"vLLM {row.version} cannot be imported: {row.why}; {row.cured} can", source=row.source)
+
+
+HOW = {
+    "loaded": "tested: it was installed from its wheels, and every extension module loaded, on {on}",
+    "served": "tested: it served a verified token on {on}",
+}
+
+
+@rule("The version combination was tested.", reads=(), order=900)
+def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.release is None:
+        return
+    row = proof(option, profile.machine)
+    if row is None:
+        yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
+    else:
+        yield accept(HOW[row.how].format(on=row.on), source=row.source)
+
+
+ACCEPT = "firstlight_accept_advisories"
+
+
+@rule(
+    "No advisory of CVSS 9 or more applies to a vLLM release that the settings do not name; one of a named release, or of torch alone, is reported.",
+    reads=(
+        "settings.vllm",
+        "settings.model",
+        "settings.span",
+        "settings.vllm_args",
+        "settings.accept_advisories",
+    ),
+    order=910,
+)
+def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    exposure = exposure_in(option, profile)
+    if option.release is not None:
+        yield from _of("vllm", option.release.version, exposure, profile, named=profile.policy.names_vllm)
+    else:
+        yield from _of("torch", option.torch.version, exposure, profile, named=True)
+
+
+def exposure_in(option: BuildOption, profile: HostProfile) -> Exposure:
+    """Return what a host does with a candidate."""
+    policy, served = profile.policy, profile.served_model
+    family = (
+        serving_plan(served.shape, served.wanted, option.release.version).flags if served and option.release else ()
+    )
+    return Exposure(
+        serves_vllm=option.release is not None,
+        own_model=served is not None,
+        inputs=served.shape.inputs if served else (),
+        architecture=served.shape.architecture if served else None,
+        hosts=policy.span,
+        arguments=(*policy.arguments, *family),
+    )
+
+
+def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile, *, named: bool) -> Iterator[Verdict]:
+    name = "vLLM" if product == "vllm" else product
+    lesser = []
+    for row in advisories_of(product, version):
+        missing = exposure.missing(row)
+        if missing is None and not is_critical(row):
+            lesser.append(row)
+        if not is_critical(row):
+            continue
+        facts = {"advisory": row.id, "severity": row.severity, product: version, "fixed": row.fixed}
+        if missing is not None:
+            yield accept(f"{text_of(row)} of {name} {version} does not apply: {missing}", source=row.source, **facts)
+            continue
+        text = f"{name} {version} has {text_of(row)}, fixed in {row.fixed}: {_sentence(row)}; {condition_of(row)}"
+        if not named:
+            yield reject(text, source=row.source, **facts)
+        elif row.id in profile.policy.accepted:
+            yield accept(f"{text}; {ACCEPT} names it", source=row.source, **facts)
+        else:
+            yield warn(f"{text}; {ACCEPT} ends this warning", source=row.source, **facts)
+    if open_ := [row for row in lesser if row.id not in profile.policy.accepted]:
+        yield _lesser(f"{name} {version}", open_)
+
+
+def _lesser(what: str, rows: list[Advisory]) -> Verdict:
+    first, last = f"{text_of(rows[0])}: {_sentence(rows[0])}", max((row.fixed for row in rows), key=release)
+    text = f"{what} has {first}; fixed in {last}"
+    if len(rows) > 1:
+        text = f"{what} has {len(rows)} open advisories below CVSS {CRITICAL:g}, the most severe {first}; {last} fixes all of them"
+    return warn(text, source=rows[0].source, advisories=[row.id for row in rows])
+
+
+def _sentence(row: Advisory) -> str:
+    return row.allows[:1].lower() + row.allows[1:].rstrip(".")

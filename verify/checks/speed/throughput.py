@@ -1,0 +1,83 @@
+"""speed.gemm, memory and copies: speed of matrix products, memory bandwidth, and copies between host and device."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from verify.host.cpu import bind
+from verify.host.views import torch_view
+from verify.host.views.pci import link
+from verify.inputs import DTYPES, synchronize
+from verify.operators.speed import evaluate, link_floor, speed_floor
+from verify.records import CheckContext, CheckResult, Figure
+from verify.timing import clocks, random_sets, rotation, timed
+
+GPU_SIZE, CPU_SIZE = 8192, 256
+"""Rows and columns of the matrices."""
+GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
+"""Size of one buffer of memory: far more than any cache holds."""
+COPIED_BYTES = 256 << 20
+BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
+
+
+def gemm(context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    size = CPU_SIZE if device == "cpu" else GPU_SIZE
+    figures, before = [], clocks(device)
+    for dtype in DTYPES:
+        count = rotation(device, 2 * size * size * 2)
+        sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
+        done = timed(partial(_product, sets), device, budget_s=BUDGET_S)
+        least, source = speed_floor(_name(device), f"gemm_{dtype}")
+        figures.append(Figure(f"{dtype} products", 2 * size**3 / done.median / 1e12, "TFLOP/s", least, source=source))
+    evidence = {"size": size, "clocks": [before, clocks(device)], **synchronize(device)}
+    return evaluate(figures, context, evidence)
+
+
+def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
+    left, right = sets[turn % len(sets)]
+    return left @ right
+
+
+def _name(device: str) -> str | None:
+    return None if device == "cpu" else str(torch.cuda.get_device_name(device))
+
+
+def memory(context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    size = CPU_BYTES if device == "cpu" else GPU_BYTES
+    origin = torch.randint(0, 1 << 62, (size // 8,), device=device)
+    target = torch.empty_like(origin)
+    before = clocks(device)
+    done = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
+    least, source = speed_floor(_name(device), "memory")
+    figures = [Figure("memory, read and written", 2 * size / done.median / 1e9, "GB/s", least, source=source)]
+    evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **synchronize(device)}
+    return evaluate(figures, context, evidence)
+
+
+def copies(context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    on_cpu = device == "cpu"
+    if on_cpu and not context.faults:
+        return CheckResult("skip", "no GPU to copy to")
+    address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
+    seat = bind(address)
+    # On a CPU an injected fault is proven on a copy within the host's memory.
+    host = torch.randint(0, 1 << 62, (COPIED_BYTES // 8,), pin_memory=not on_cpu)
+    there = torch.empty_like(host, device=device)
+    figures = []
+    for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
+        done = timed(partial(_copy, target, origin), device, budget_s=COPIES_BUDGET_S)
+        figures.append(Figure(f"copies {what}", COPIED_BYTES / done.median / 1e9, "GB/s"))
+    least, source = speed_floor(_name(device), "copy")
+    if least is None and address:
+        least, source = link_floor(link(address))
+    figures = [replace(figure, floor=least, source=source) for figure in figures]
+    return evaluate(figures, context, {"bytes": COPIED_BYTES, "memory": "pinned", **seat, **synchronize(device)})
+
+
+def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
+    return target.copy_(origin, non_blocking=True)

@@ -1,1 +1,0 @@
-"""Trials between hosts: interfaces, reachability, and an all-reduce."""
