@@ -103,7 +103,7 @@ def draw_alerts_here() -> None:
             targets.append(Target("vllm", name, stack.enter_context(offering(vllm))))
             offers.append((node, vllm))
         monitor = host("mon", "monitoring", address=ADDRESS, monitoring_bind=ADDRESS)
-        files = unit_sets.server_set(monitor, targets, folder).files
+        files = unit_sets.server_set(monitor, targets, folder, Path("inventory/mysite")).files
         server = stack.enter_context(prometheus(Path(folder), files))
         while len(server.query("up == 1")) < len(targets):
             time.sleep(1)

@@ -33,17 +33,20 @@ from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import (
+    BEFORE_PLAN,
     CHANGES,
     DRIVERS,
     PLAN,
     PROBE,
     PROBE_IN_FULL,
+    fleet_steps,
     steps_until,
 )
-from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
+from provision.run import deb_packages
 from provision.run.host_changes import changes_of
 from provision.run.results import PlannedHosts
 from provision.run.step import Step
@@ -93,8 +96,21 @@ class PlannedFrom:
 
 
 def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
-    """Run the phases up to one, print the summary, and return the exit code."""
-    return run_steps(request, steps_until(last))
+    """Run the phases up to one, print the summary, and return the exit code.
+
+    Gateways and monitoring hosts have to know the whole inventory: a limit to them means that they are set up for it.
+    """
+    steps = steps_until(last)
+    if last == "serve" and request.limit is not None:
+        hosts = read_inventory(request).hosts
+        if not any(host.is_provisioned for host in hosts):
+            around = {
+                "gateway": any(host.is_gateway for host in hosts),
+                "monitoring": any(h.is_monitoring for h in hosts),
+            }
+            steps = (*BEFORE_PLAN, *fleet_steps(*(name for name, wanted in around.items() if wanted), "firewall"))
+            request = replace(request, limit=None)
+    return run_steps(request, steps)
 
 
 def run_drivers(request: CommandRequest) -> int:
@@ -146,7 +162,8 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
 
     With `why_not` the answer to that question is printed instead.
     """
-    outcome = execute(request, (PROBE, PLAN, CHANGES))
+    looking = Step("packages", deb_packages.look, "plan", "all", reads_only=True)
+    outcome = execute(request, (PROBE, PLAN, CHANGES, looking))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not request.as_json:
         print_summary(outcome)
@@ -157,6 +174,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     took = time_line(request.logs, planned.changes)
     around = [line for lines in features.hooks("planned") for line in lines(outcome.hosts)]
+    around += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
     hosts = PlannedFrom(
         facts,
         settings,

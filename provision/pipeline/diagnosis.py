@@ -141,7 +141,8 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
         before = earlier(request.logs, name)
-        sources = (failure_evidence.keep(context, name, before.source), *answer)
+        own = (before.source, stopped_processes(probed.facts[name]))
+        sources = (*(failure_evidence.keep(context, name, source) for source in own), *answer)
         facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         next_command = request.invocation.suggest("provision", hosts=name)
@@ -150,6 +151,13 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
         folder = context.run.path(f"evidence/{name}")
         diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command, before.choice))
     return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
+
+
+def stopped_processes(facts: HostFacts) -> Source:
+    """Return what the probe saw of processes of the service that a signal stopped, which no log says."""
+    drift = facts.installed.drift if facts.installed else ()
+    lines = [f"{one.path} {one.text}\n" for one in drift if one.kind == "process"]
+    return Source("processes", "".join(lines), None if lines else "no process of the service is stopped")
 
 
 def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> Diagnosis:

@@ -14,20 +14,18 @@ from provision.catalog.packages import os_packages
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.fleet.package_sources import package_sources_answer
-from provision.phases.stage.debs import fetch_debs
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
 from verify.doctor.catalog import Cause, Fix
 from verify.doctor.scoring import LIKELY_AT, Finding
 
 PLAYBOOK = "repair"
-SEND_DEADLINE_S = 900.0
 CHECK_DEADLINE_S = 900.0
 """Seconds: some causes are gone only when the service answers again."""
 
@@ -112,17 +110,13 @@ def apply_fix(request: CommandRequest, host: Host, cause: Cause, fix: Fix) -> Re
 
 def _run_fix(context: RunContext, probed: ProbedHosts, *, fix: Fix) -> ProbedHosts:
     playbooks.acquire_locks(context, probed, "install", context.hosts())
-    sent = context.run_on_hosts(
-        "install",
-        context.hosts(),
-        lambda host: _send_packages(context, probed, host, fix.tag),
-        deadline_s=SEND_DEADLINE_S,
-    )
+    wanted = {host.name: packages(fix.tag, probed.facts[host.name]) for host in context.hosts()}
+    sent = send_missing(context, probed, wanted, phase="install")
 
     def variables(host: Host) -> dict[str, Any]:
         return {
             **probed.install_paths[host.name].ansible_vars(),
-            "firstlight_system_packages": packages(fix.tag, probed.facts[host.name]),
+            "firstlight_system_packages": wanted[host.name],
             "firstlight_debs": sent[host.name],
         }
 
@@ -143,26 +137,6 @@ def repair_of(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -
         "verify": f"the fix was applied; whether it helped is not known: {cause.check.command}",
     }
     return Repair(cause.id, fix.tag, False, texts[last.phase], interrupted=True)
-
-
-def _send_packages(context: RunContext, probed: ProbedHosts, host: Host, tag: str) -> list[str]:
-    """Send the OS packages that a tag names to a host whose package sources do not answer.
-
-    Returns:
-        The names of the files.
-
-    Raises:
-        StageError: This machine cannot fetch them.
-        TransportError: The host does not answer.
-    """
-    facts, session = probed.facts[host.name], context.session(host)
-    wanted = packages(tag, facts)
-    if not wanted or facts.os.package_manager != "apt" or package_sources_answer(session) is not False:
-        return []
-    status = session.read("/var/lib/dpkg/status").decode(errors="replace")
-    files = fetch_debs(wanted, status, facts.os, store=context.wheelhouse())
-    session.send(files, probed.install_paths[host.name].incoming)
-    return [file.name for file in files]
 
 
 def packages(tag: str, facts: HostFacts) -> list[str]:

@@ -298,12 +298,20 @@ def first_call(summary: Summary) -> tuple[str, ...]:
 
 def gateway_facts(gateway: GatewayRecord) -> Iterable[str]:
     """Yield what clients of a gateway have to know."""
-    models = [f"{model} ({count(len(names), 'host')})" for model, names in gateway.models.items()]
+    models = [f"{model} ({_in_traffic(names, gateway.out)})" for model, names in gateway.models.items()]
     yield f"{gateway.endpoint} for {', '.join(models) or 'no model'}"
     yield f"keys of {', '.join(gateway.clients) or 'no client'} in {gateway.key_file} on the host"
     if gateway.fingerprint:
         signed = "self-signed certificate" if gateway.self_signed else "certificate"
         yield f"{signed}, SHA-256 {gateway.fingerprint}"
+
+
+def _in_traffic(names: Sequence[str], out: Mapping[str, str]) -> str:
+    """Return how many hosts of a model get requests, and why the others get none."""
+    without = [f"{name}: {out[name]}" for name in names if name in out]
+    if not without:
+        return count(len(names), "host")
+    return f"{len(names) - len(without)} of {count(len(names), 'host')} in traffic; {', '.join(without)}"
 
 
 def start_points(phases: Mapping[str, float]) -> dict[str, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from provision.core import features
 from provision.core.errors import ServeError, UsageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
@@ -14,7 +15,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
 from provision.fleet.ssh import Session
 from provision.run import playbooks, proof, spans
-from provision.run.context import RunContext
+from provision.run.context import RunContext, left_out
 from provision.run.results import ProbedHosts
 
 READ_DEADLINE_S = 60.0
@@ -80,9 +81,17 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
         host.name for host in hosts if host.name in switched or context.outcomes.results[host.name]["serve"].changed
     ]
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
-    return_refused(context, probed, tried)
+    former = return_refused(context, probed, tried)
+    served = [host.name for host in hosts if host.name in requests and _may_serve(context, probed, host, former)]
+    features.call("served_again", context, served)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
     return probed
+
+
+def _may_serve(context: RunContext, probed: ProbedHosts, host: Host, former: Collection[str]) -> bool:
+    """Return whether a host serves after a rollback, be it with the release before, and may get requests."""
+    serves = host.name in former or not context.has_failed(host.name)
+    return serves and left_out(context.run.logs, host, probed.facts[host.name]) is None
 
 
 def _missing(facts: HostFacts, to: str) -> ServeError | None:

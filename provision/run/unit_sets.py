@@ -12,6 +12,7 @@ from provision.core.unit_set import UnitSet
 from provision.fleet.ssh import Session
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 
 SEND_DEADLINE_S = 120.0
@@ -109,6 +110,12 @@ def play_differing(
         return differing
 
     differing = context.run_on_hosts("serve", hosts, send_differing, deadline_s=SEND_DEADLINE_S)
+    packages = {
+        name: sorted({package for one in wanted for package in one.packages})
+        for name, wanted in differing.items()
+        if wanted
+    }
+    debs = send_missing(context, probed, packages)
     results = {
         name: PhaseResult(host=name, phase="serve", status="ok") for name, wanted in differing.items() if not wanted
     }
@@ -116,10 +123,11 @@ def play_differing(
         context,
         playbook,
         "serve",
-        [host for host in hosts if differing.get(host.name)],
+        [host for host in hosts if host.name in debs],
         lambda host: {
             **probed.install_paths[host.name].ansible_vars(),
-            "firstlight_system_packages": sorted({name for one in differing[host.name] for name in one.packages}),
+            "firstlight_system_packages": packages[host.name],
+            "firstlight_debs": debs[host.name],
             "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
         },
     )

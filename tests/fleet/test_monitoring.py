@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,10 @@ def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> Non
     wait_for(lambda: out in alerts(site.monitor), "Alertmanager never gets it")
     said = site.monitor.sh("amtool alert query -o json --alertmanager.url=http://127.0.0.1:9093 alertname=VllmOut")
     [found] = json.loads(said)
-    assert found["annotations"]["runbook"] == f"./firstlight doctor --host {site.server.name}"
+    launcher, *words = shlex.split(found["annotations"]["runbook"])
+    assert launcher == "./firstlight"
+    assert site.command(*words).code == 0, "typed as it is"
+    assert words[:3] == ["doctor", "--host", site.server.name]
     site.server.sh("systemctl start stub")
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 1.0, "vLLM is never read again")
 

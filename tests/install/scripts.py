@@ -17,7 +17,7 @@ def script_text(script: str) -> str:
 
 
 def run_sh(script: str, *, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home())}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
     environment |= {f"FIRSTLIGHT_{key.upper()}": value for key, value in variables.items()}
     text = script_text(script)
     return subprocess.run(["sh", "-c", text], input=stdin, capture_output=True, text=True, check=False, env=environment)

@@ -108,3 +108,12 @@ def test_a_missing_package_is_refused_if_it_cannot_be_installed(tmp_path: Path) 
     assert done.returncode == 1
     assert "libnuma1 g++" in done.stdout
     assert "firstlight-hint: have them installed: sudo apt-get install -y libnuma1 g++" in done.stdout
+
+
+def test_a_package_that_no_source_offers_says_where_to_look(tmp_path: Path) -> None:
+    """The same command by hand would fail as well."""
+    programs = {"id": "echo 0", "dpkg": "exit 0", "dpkg-query": "exit 1"}
+    programs["apt-get"] = "echo 'E: Unable to locate package haproxy'; exit 100"
+    done = prepare_with(programs, tmp_path / "bin", "haproxy")
+    assert done.returncode == 1
+    assert "firstlight-hint: the package sources of this host do not offer it: sudo apt-get update" in done.stdout

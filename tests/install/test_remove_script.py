@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,13 +12,22 @@ import pytest
 from tests.install.scripts import run_sh
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home and a folder for temporary files of its own."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def remove(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
     variables = {"prefix": prefix, "incoming": "", "remove_packages": "0", "check": "0"}
     return run_sh("uninstall/files/remove.sh", **(variables | changes))
 
 
-@pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", str(Path.home())])
+@pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", "~"])
 def test_a_folder_that_cannot_be_an_installation_is_not_removed(prefix: str) -> None:
+    prefix = prefix.replace("~", str(Path.home()))
     done = remove(prefix)
     assert done.returncode == 1
     assert prefix in done.stdout
@@ -57,3 +68,41 @@ def test_drop_ins_and_saved_files_are_removed_by_name(tmp_path: Path) -> None:
 def test_the_incoming_folder_is_removed_only_in_its_own_location(tmp_path: Path) -> None:
     remove(str(tmp_path / "absent"), incoming=str(tmp_path))
     assert tmp_path.exists()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation, and programs of this test first on the path."""
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    (prefix / ".firstlight").write_text("firstlight 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return prefix
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_folders_of_tools_are_removed_where_they_are_empty_and_listed_else(
+    installed: Path, tmp_path: Path, *, used: bool
+) -> None:
+    compiled = tmp_path / f"torchinductor_{getpass.getuser()}"
+    compiled.mkdir()
+    (tmp_path / "home/.ansible/tmp").mkdir(parents=True)
+    if used:
+        (tmp_path / "home/.ansible/tmp/other").touch()
+    done = remove(str(installed))
+    assert (tmp_path / "home/.ansible").exists() is used
+    said = f"firstlight-left: folder {tmp_path}/home/.ansible/tmp, which is not empty"
+    assert (said in done.stdout.splitlines()) is used
+    assert f"firstlight-left: folder {compiled}, code that torch compiled" in done.stdout
+    assert compiled.exists()
+
+
+def test_data_of_packages_is_listed(installed: Path, tmp_path: Path) -> None:
+    """Their own services have run until they were switched off."""
+    (tmp_path / "dpkg").write_text("#!/bin/sh\necho /var/lib; echo /var/lib/dpkg; echo /var/lib/$2-of-a-test\n")
+    (tmp_path / "dpkg").chmod(0o755)
+    (installed / "installed-packages.txt").write_text("prometheus\n")
+    done = remove(str(installed))
+    assert [line for line in done.stdout.splitlines() if "data of" in line] == [
+        "firstlight-left: data of these packages: /var/lib/dpkg"
+    ]

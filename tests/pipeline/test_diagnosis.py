@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from provision.cli.options import consent
-from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
+from provision.core.models.facts import Drift, HostFacts, Installed, OperatingSystem, Python
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Settings
@@ -271,3 +271,16 @@ def test_a_cause_with_a_safe_fix_has_a_check() -> None:
     repairable = [cause for cause in load_causes() if any(fix.safe for fix in cause.fixes)]
     assert repairable
     assert not [cause.id for cause in repairable if not cause.check.command]
+
+
+def test_processes_that_a_signal_stopped_are_a_cause_that_no_log_shows() -> None:
+    """`status` says so of the host: the probe saw it."""
+    state = Drift(kind="process", path="/proc/411", text="is stopped by a signal, state T (VLLM::EngineCore)")
+    facts = HostFacts(
+        host="here", probed_at="2026-01-01T00:00:00Z", installed=Installed(prefix="/opt/firstlight", drift=(state,))
+    )
+    source = diagnosis.stopped_processes(facts)
+    assert source.absent is None
+    found = diagnose_texts({source.name: source.text}).findings
+    assert [one.cause.id for one in found] == ["service-stopped"]
+    assert diagnosis.stopped_processes(facts.model_copy(update={"installed": None})).absent

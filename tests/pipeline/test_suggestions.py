@@ -52,6 +52,10 @@ def test_a_run_over_one_host_suggests_commands_for_that_host(
         ("./firstlight doctor --host NAME", "./firstlight doctor -i site --host NAME"),
         ("./firstlight doctor server.log", "./firstlight doctor server.log"),
         ("./firstlight logs list", "./firstlight logs list"),
+        ("./firstlight gateway ready h1: now", "./firstlight gateway ready h1 -i site: now"),
+        ("./firstlight gateway status", "./firstlight gateway status -i site"),
+        ("set it up: ./firstlight gateway", "set it up: ./firstlight gateway -i site"),
+        ("./firstlight monitoring", "./firstlight monitoring -i site"),
         ("./firstlight provision -i other", "./firstlight provision -i other"),
     ],
 )

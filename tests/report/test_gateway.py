@@ -56,6 +56,13 @@ def test_the_summary_has_what_clients_need(tmp_path: Path, changed: bool) -> Non
         assert line in text.splitlines()
 
 
+def test_hosts_that_get_no_requests_are_told(tmp_path: Path) -> None:
+    out = {"gpu-1": "drained by an operator"}
+    text = fleet(tmp_path, gateway=RECORD.model_copy(update={"out": out})).text()
+    said = " ".join(text.split())
+    assert "for org/m (1 of 2 hosts in traffic; gpu-1: drained by an operator), n (1 host)" in said
+
+
 def fleet(tmp_path: Path, *, gateway: GatewayRecord = RECORD, changed: bool = True) -> Folder:
     """Return a run on two hosts that serve, and a gateway of its own."""
     gate = Host(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
+from provision.phases.serve.onhost.ready import service as service_module
 from provision.phases.serve.onhost.ready.replay import PROMPTS
 from provision.phases.serve.onhost.ready.sample import count, load, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
@@ -213,3 +217,33 @@ vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 4.0
 
 def test_metrics_without_requests_are_no_counters() -> None:
     assert count("# nothing\nvllm:num_requests_running 0.0\n") == {}
+
+
+JOURNAL = """(APIServer pid=7) ERROR 11-27 00:39:06 [serving.py:929] Error in chat completion stream generator.
+(APIServer pid=7) ERROR 11-27 00:39:06 [serving.py:929] Traceback (most recent call last):
+(APIServer pid=7) ERROR 11-27 00:39:08 [serving.py:500] Error in completion stream generator.
+(APIServer pid=7) INFO 11-27 00:39:09 [launcher.py:90] Shutting down
+"""
+
+
+def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
+    request_of: Callable[[int], ReadinessRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journalctl").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat <<EOF\n{JOURNAL}EOF\n')
+    (tmp_path / "journalctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert service_module.stream_errors(request_of(1), 1000.25, 2000.5) == 2
+    asked = (tmp_path / "asked").read_text()
+    assert "--since=@1000.250000 --until=@2000.500000 --unit firstlight-vllm.service" in asked
+
+
+def test_the_log_of_supervisor_is_read_by_its_times(
+    request_of: Callable[[int], ReadinessRequest], tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/vllm.log").write_text(JOURNAL)
+    request = replace(request_of(1), supervisor="supervisor")
+    begin = time.mktime((2026, 11, 27, 0, 39, 7, 0, 0, -1))
+    assert service_module.stream_errors(request, begin, begin + 60) == 1
+    assert service_module.stream_errors(request, begin - 60, begin + 60) == 2
+    assert service_module.stream_errors(request, begin + 60, begin + 120) == 0

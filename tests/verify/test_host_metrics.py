@@ -185,3 +185,16 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytes
         cli.main(["metrics", "--prefix", str(tmp_path), "--write", str(tmp_path / "file/f.prom")])
     assert ended.value.code == 3
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in (
+        ("systemctl", "ActiveState=active"),
+        ("journalctl", "Error in completion stream generator.\nError in chat completion stream generator.\nINFO: ok"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<EOF\n{said}\nEOF\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
+    text = host_metrics.render(host_metrics.read_families(tmp_path))
+    assert "firstlight_stream_errors 2" in text.splitlines()

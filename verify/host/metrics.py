@@ -1,5 +1,6 @@
 """Metrics of this host for Prometheus: health of its cards, its release, its last verification. Rendering is pure."""
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -222,9 +223,22 @@ def _read_service(prefix: Path) -> Iterator[Family]:
     except subprocess.TimeoutExpired:
         return
     said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    yield from _stream_errors(unit)
     yield Family("firstlight_service_active", [({}, int(said.get("ActiveState") == "active"))])
     if said.get("NRestarts", "").isdigit():
         yield Family("firstlight_service_restarts_total", [({}, int(said["NRestarts"]))])
+
+
+def _stream_errors(unit: str) -> Iterator[Family]:
+    """Yield how many streams vLLM ended with an error lately, which its own metrics do not count."""
+    known = table("serving")["stream_error"]
+    words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=-{known['minutes']}min", f"--unit={unit}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=SYSTEMCTL_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    ended = len(re.findall(known["logged"], done.stdout))
+    yield Family("firstlight_stream_errors", [({}, ended)])
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -41,6 +41,8 @@ _MENTION = re.compile(
     + "|".join(sorted(TAKES.keys() - {"doctor"}, key=len, reverse=True))
     + r")(?![\w-])(?! -i\b)( --host NAME| --limit [^\s:;,)]+)?"
 )
+_WHOLE = re.compile(r"\./firstlight (gateway(?: status|(?: ready| drain) [^\s:;,)]+)?|monitoring)(?![\w-])(?! -i\b)")
+"""Commands on a whole inventory, which take no limit."""
 
 
 class Invocation(Record):
@@ -78,7 +80,8 @@ class Invocation(Record):
             words = (*self._inventory(), *(() if named else self._limit(None)), *self._options(command))
             return " ".join((f"./firstlight {command}", *map(shlex.quote, words))) + named
 
-        return _MENTION.sub(completed, text)
+        whole = _WHOLE.sub(lambda found: self.on_inventory(*found[1].split()), text)
+        return _MENTION.sub(completed, whole)
 
     def _inventory(self) -> tuple[str, ...]:
         return () if self.inventory is None else ("-i", self.inventory)

@@ -137,6 +137,8 @@ class GatewayRecord(Record):
     endpoint: str
     models: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Hosts behind it by the model that they serve."""
+    out: dict[str, str] = Field(default_factory=dict)
+    """Why hosts behind it get no requests, by their names."""
     clients: tuple[str, ...] = ()
     """Names of the clients that have a key."""
     key_file: str

@@ -23,6 +23,8 @@ from provision.fleet.inventory.addresses import (
 )
 from provision.run.served import Served
 
+PACKAGES = ("haproxy", "openssl")
+"""OS packages of a gateway, by the names of every distribution."""
 RUN_FOLDER = "/run/firstlight-gateway"
 
 
@@ -161,7 +163,7 @@ def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incomin
     settings = host.settings
     bind = settings.gateway_bind.strip("[]")
     return {
-        "firstlight_system_packages": ["haproxy", "openssl"],
+        "firstlight_system_packages": [*PACKAGES],
         "firstlight_gateway": {
             "incoming": incoming,
             "digest": digest,

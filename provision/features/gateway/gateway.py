@@ -19,6 +19,7 @@ from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.features.gateway import health_agent, router, routers, shared_address
 from provision.features.gateway.backends import (
+    PACKAGES,
     backends_of,
     certificate_names,
     gateway_of,
@@ -40,11 +41,13 @@ from provision.features.gateway.haproxy import (
     render,
     unit_text,
 )
+from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
 from provision.run import playbooks
 from provision.run.context import RunContext
+from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
 from provision.run.unit_sets import has, sums_command
@@ -82,7 +85,8 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
         for host in gateways:
             if not host.is_provisioned:
                 text = "left as it is: --limit names a part of the inventory, and a gateway has to know all of it"
-                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
+                hint = "set it up: ./firstlight gateway"
+                context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text, hint=hint))
         return earlier
     if gateways:
         started = time.monotonic()
@@ -137,14 +141,13 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
             made[host.name][1], units[host.name], shares=host.settings.gateway_address is not None
         )
     ]
+    changing = {host.name for host in new}
+    debs = send_missing(context, probed, {host.name: PACKAGES for host in new})
+    new = [host for host in new if host.name in debs]
     sent = context.run_on_hosts(
         "serve", new, lambda host: _send(context.session(host), made[host.name][1]), deadline_s=SEND_DEADLINE_S
     )
-    results = {
-        name: PhaseResult(host=name, phase="serve", status="ok")
-        for name in made
-        if name not in [host.name for host in new]
-    }
+    results = {name: PhaseResult(host=name, phase="serve", status="ok") for name in made if name not in changing}
     results |= playbooks.run_playbook(
         context,
         "gateway",
@@ -153,6 +156,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         lambda host: {
             **probed.install_paths[host.name].ansible_vars(),
             **variables(host, made[host.name][1].digest, SECRET, units[host.name], INCOMING),
+            "firstlight_debs": debs[host.name],
         },
     )
     ready = [host for host in gateways if host.name in results and not context.has_failed(host.name)]
@@ -161,10 +165,16 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     routed = routers.set_up(context, probed, ready, gateway_records, has_router)
     ready = [host for host in ready if not context.has_failed(host.name)]
     shared = shared_address.set_up(context, probed, ready, interfaces)
-    for host in [host for host in ready if not context.has_failed(host.name)]:
-        added = [each[host.name] for each in (routed, shared) if host.name in each]
+    ready = [host for host in ready if not context.has_failed(host.name)]
+    traffics, ended = reconcile(context, ready)
+    for host in ready:
+        added = [each[host.name] for each in (routed, shared, ended) if host.name in each]
+        traffic = traffics.get(host.name)
+        if traffic is not None:
+            added += kept_out(context, host, traffic)
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
+        record = record.model_copy(update={"out": traffic.out() if traffic else {}})
         context.run.write(f"gateway/{host.name}.json", record)
         played, text = _together(host, record, results[host.name], added)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
@@ -176,6 +186,7 @@ def _together(
     """Return the result of a gateway with those of what it runs besides HAProxy, and one sentence on what was set up."""
     count = len({name for names in record.models.values() for name in names})
     parts = [f"gateway to {count} host{'s' if count != 1 else ''}"]
+    parts += [f"{count - len(record.out)} of them in traffic"] if record.out else []
     if host.settings.gateway_balance == "router":
         parts.append("chosen by vllm-router")
     if host.settings.gateway_address is not None:
@@ -184,7 +195,8 @@ def _together(
     warnings = [one for one in added if one.status == "warn"]
     if warnings:
         changes |= {"status": "warn", "hint": warnings[0].hint}
-    text = "; ".join((", ".join(parts), *(str(one.text) for one in warnings)))
+    said = [one.text for one in added if one.text and (one.status == "warn" or one.changed)]
+    text = "; ".join((", ".join(parts), *said))
     return played.model_copy(update=changes), text
 
 

@@ -34,6 +34,8 @@ CLIENTS, HOSTS, MODELS, ROUTES, MODEL_LIST = "clients.map", "hosts.map", "models
 PROBES = "probes.map"
 TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 """What `onhost/traffic.py` has to know of these files, and that program."""
+TOO_LARGE = "too_large.lua"
+"""The answer to a request that is too large."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE, router.KEY)
@@ -45,6 +47,8 @@ _RETRIED = 256 * 1024
 """Bytes of the largest request that is sent to another host when the first refuses it, where nothing else needs it whole. HAProxy
 copies a whole buffer for each request that it may send again, which takes 0.15 ms per MiB, and keeps the copy until
 the stream ends (benchmarks/results/gateway-streams.json)."""
+_ARRIVES = 16
+"""Times the largest request that still arrives before it is refused; one that is larger is cut off."""
 
 COMPARED = 1024
 """Bytes of each text that count. Prompts that differ earlier share less than about 250 tokens, which are computed within milliseconds;
@@ -73,7 +77,12 @@ def texts() -> tuple[Text, ...]:
 
 def unit_text(prefix: str) -> str:
     """Return the text of the unit that runs HAProxy."""
-    return Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix)
+    return _own(UNIT).substitute(prefix=prefix)
+
+
+def _own(name: str) -> Template:
+    """Return a template of this folder."""
+    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def passed_routes() -> tuple[str, ...]:
@@ -109,6 +118,7 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
         ROUTES: _lines(passed_routes()),
+        TOO_LARGE: _own(TOO_LARGE).substitute(body=_body(_larger(gateway.limits.body_mib), "invalid_request_error")),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
@@ -167,12 +177,20 @@ def routed(gateway: Gateway) -> tuple[dict[str, str], dict[str, int]]:
 
 def _refusal(message: str, kind: str) -> str:
     """Return the words of a refusal that clients of OpenAI's API can read, quoted for HAProxy."""
-    body = json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
-    return f"content-type application/json string '{body}'"
+    return f"content-type application/json string '{_body(message, kind)}'"
+
+
+def _body(message: str, kind: str) -> str:
+    """Return the document of a refusal."""
+    return json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}})
 
 
 def _address(address: str, port: int) -> str:
     return f"ipv6@[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _larger(body_mib: int) -> str:
+    return f"the request is larger than {body_mib} MiB"
 
 
 def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
@@ -188,6 +206,9 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
         bound_percent=BOUND_PERCENT,
         ring_ids=router.ring_ids,
         body_bytes=gateway.limits.body_mib * _MIB,
+        arriving_bytes=gateway.limits.body_mib * _MIB * _ARRIVES,
+        too_large=TOO_LARGE,
+        larger=_larger(gateway.limits.body_mib),
         buffer_bytes=(gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
         busy=_refusal("no host can take the request now; try again", "overloaded"),
         refusal=_refusal,

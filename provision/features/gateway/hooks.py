@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from provision.core.models.inventory import Host
-from provision.features.gateway.backends import reached_at
+from provision.features.gateway import shared_address
+from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import Answers, ask, folder_of, python_of
 from provision.features.gateway.haproxy import CLIENTS
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
@@ -25,6 +27,15 @@ def planned(hosts: Sequence[Host]) -> list[str]:
     return [f"{fold_names(names)}: {text}"] if names else []
 
 
+def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:
+    """Return the OS packages of gateways, by host."""
+    return {
+        host.name: [*PACKAGES, *(shared_address.PACKAGES if host.settings.gateway_address else ())]
+        for host in hosts
+        if host.is_gateway
+    }
+
+
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
     """Return what is known of gateways, and at which of them hosts are drained.
 
@@ -36,15 +47,24 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
 
 def _part(host: Host, answers: Answers) -> StatusPart:
     drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
+    shares = {name: one.canary for name, traffic in answers.traffics.items() if (one := traffic.of(host.name))}
     gateway = _gateway(host, answers) if host.is_gateway else None
     words = [_words(gateway)] if gateway else []
     words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
+    words += [
+        f"canary with {share:g} % of requests at the gateway {name}"
+        for name, share in shares.items()
+        if share is not None
+    ]
     return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
 
 
 def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
     traffic, error = answers.traffics.get(host.name), answers.errors.get(host.name)
-    hosts = traffic and [{"host": one.host, "model": one.model, "state": one.state} for one in traffic.hosts]
+    hosts = traffic and [
+        {"host": one.host, "model": one.model, "state": one.state, "share": one.share, "drained_by": one.drained_by}
+        for one in traffic.hosts
+    ]
     return {
         "endpoint": gateway_endpoint(host, reached_at(host)),
         "hosts": hosts,
@@ -57,11 +77,32 @@ def _words(gateway: dict[str, Any]) -> str:
     at = f"gateway at {gateway['endpoint']}"
     if gateway["hosts"] is None:
         return f"{at}, no answer: {' '.join(gateway['error'].split())}" if gateway["error"] else at
-    models: dict[str, list[str]] = {}
+    models: dict[str, list[dict[str, Any]]] = {}
     for one in gateway["hosts"]:
-        models.setdefault(one["model"], []).append(f"{one['host']} {one['state']}")
-    served = ", ".join(f"{model} ({', '.join(hosts)})" for model, hosts in models.items())
+        models.setdefault(one["model"], []).append(one)
+    served = ", ".join(f"{model} ({_in_traffic(hosts)})" for model, hosts in models.items())
     return f"{at} for {served}" if served else f"{at}, no host behind it"
+
+
+def _in_traffic(hosts: Sequence[dict[str, Any]]) -> str:
+    """Return the hosts of a model with their states, and how many of them get requests."""
+    named = ", ".join(f"{one['host']} {one['state']}" for one in hosts)
+    serving = sum(one["state"] == "up" or (one["state"] == "canary" and one["share"] > 0) for one in hosts)
+    return named if serving == len(hosts) else f"{serving} of {count(len(hosts), 'host')} in traffic: {named}"
+
+
+def served_again(context: RunContext, hosts: Collection[str]) -> None:
+    """Let hosts take requests again that a command took back to a release which is proven."""
+    gateways = context.options.find_gateways()
+    answers = ask(context, gateways)
+    reached = [host for host in gateways if host.name in answers.traffics]
+    traffics = answers.traffics.values()
+    left = left_shares(context, traffics)
+    drained = sorted({*hosts} & {name for traffic in traffics for name in traffic.drained()})
+    bring_back(context, reached, left, drained=drained, ended=hosts)
+    for name in hosts:
+        if text := by_operator(traffics, name) or (NO_ROLLOUT if name in left else None):
+            note(context, name, text)
 
 
 def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:

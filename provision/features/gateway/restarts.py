@@ -9,6 +9,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
 from provision.features.gateway.traffic import Traffic, sessions_of, waves
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
@@ -42,6 +43,8 @@ class Restarts:
                 context.run.event("gateway-silent", host=name, phase="serve", text=str(error))
         self._gateways = [host for host in gateways if host.name in answers.traffics]
         self._traffics: Sequence[Traffic] = tuple(answers.traffics.values())
+        self._left = left_shares(context, self._traffics)
+        """Shares that no open rollout has."""
         self._drained: set[str] = set()
         self._broken: dict[str, str] = {}
         """By model: the host that did not come back with its new release."""
@@ -112,9 +115,10 @@ class Restarts:
         names = [host.name for host in hosts]
         drained = self._drained.union(*(traffic.drained() for traffic in self._traffics))
         back = [name for name in names if name in serving and name in drained]
-        if back:
-            ask(self._context, self._gateways, ready=back, by="run")
-        waiting = set(back)
+        ended = [name for name in names if name in serving and name in self._left]
+        bring_back(self._context, self._gateways, self._left, drained=back, ended=ended)
+        self._left = {name: share for name, share in self._left.items() if name not in ended}
+        waiting = {*back, *ended}
         deadline = time.monotonic() + UP_DEADLINE_S
         while waiting and time.monotonic() < deadline:
             traffics = ask(self._context, self._gateways).traffics.values()
@@ -122,13 +126,16 @@ class Restarts:
             time.sleep(POLL_S if waiting else 0)
         for name in names:
             if name in self._drained and name not in serving:
-                self._note(
-                    name, "it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready"
+                text = (
+                    f"it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready {name}"
                 )
             elif name in waiting:
-                self._note(name, f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s")
-            elif name in self._notes:
-                self._note(name, self._notes[name])
+                text = f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s"
+            else:
+                kept = by_operator(self._traffics, name)
+                text = self._notes.get(name) or kept or (NO_ROLLOUT if name in ended else "")
+            if text:
+                note(self._context, name, text)
             if name in self._drained and (self._context.has_failed(name) or name in waiting):
                 self._broken |= dict.fromkeys(self._models(name), name)
 
@@ -153,9 +160,3 @@ class Restarts:
         text = f"serves as before, and was not restarted: `{broken}` did not serve again with its new release"
         self._context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
         return True
-
-    def _note(self, name: str, text: str) -> None:
-        """Add to what the summary says of a host."""
-        result = self._context.outcomes.results.get(name, {}).get("serve")
-        if result is not None:
-            self._context.record(result.model_copy(update={"notes": (*result.notes, text)}))

@@ -18,6 +18,7 @@ from provision.run.results import ProbedHosts
 from provision.run.unit_sets import play_differing
 
 NAME = "gateway-address"
+PACKAGES = ("keepalived",)
 UNIT = "firstlight-gateway-address.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 KNOWN = "shared before"
@@ -148,7 +149,7 @@ vrrp_instance firstlight {{
         name=NAME,
         files={CONFIG: config},
         units={UNIT: unit},
-        packages=("keepalived",),
+        packages=PACKAGES,
         packaged=("keepalived.service",),
         account="root",
         ports=(),

@@ -16,10 +16,15 @@ from provision.core.errors import FirstlightError, ServeError, UsageError
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
+_DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has proven it"}
 COUNTED = ("model-", "routed-")
 """How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
-COUNTERS = {"sessions": "scur", "requests": "stot", "errors_5xx": "hrsp_5xx", "broken": "eresp"}
-"""Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names."""
+COUNTERS = {"sessions": ("scur",), "requests": ("stot",), "errors_5xx": ("hrsp_5xx",), "broken": ("eresp", "srv_abrt")}
+"""Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names; the largest counts.
+
+HAProxy 2.6 counts a stream that its server broke off in both of the last two, and one that it ended itself, since it marked the
+server down, in `srv_abrt` alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,19 @@ class HostTraffic:
     errors_5xx: int
     broken: int
     """Answers that ended before they were whole, or never began."""
+    drained_by: By | None = None
+    """Who drained it; None where it is not drained, or HAProxy was told to by somebody else."""
+    canary: float | None = None
+    """Percent of the model's new requests that it has as a canary, also while it is down; None where it is none."""
+
+    @property
+    def why_out(self) -> str | None:
+        """Return why it gets no new requests; None where it gets some."""
+        if self.state == "drained":
+            return f"drained by {_DRAINED_BY[self.drained_by]}" if self.drained_by else "drained"
+        if self.state == "canary":
+            return None if self.share else "canary, 0 %"
+        return "down" if self.state == "down" else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,10 @@ class Traffic:
     def drained(self) -> set[str]:
         """Return the hosts that are drained."""
         return {one.host for one in self.hosts if one.state == "drained"}
+
+    def out(self) -> dict[str, str]:
+        """Return why hosts get no new requests, by their names."""
+        return {one.host: why for one in self.hosts if (why := one.why_out) is not None}
 
     def gets_requests(self, name: str) -> bool:
         """Return whether a host gets new requests, be it all of its share or as a canary."""
@@ -165,7 +187,12 @@ def _host(
         state=state,
         healthy=healthy,
         share=round(share, 2),
-        **{field: sum(_number(row[column]) for _, row in own) for field, column in COUNTERS.items()},
+        drained_by=drained.get(name),
+        canary=canary[name] / 100 if name in canary else None,
+        **{
+            field: sum(max(_number(row.get(column)) for column in columns) for _, row in own)
+            for field, columns in COUNTERS.items()
+        },
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+from provision.features.monitoring.unit_sets import EXPORTER_PACKAGES, PACKAGES
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.pipeline.host_status import StatusPart
 from provision.report.layout import fold_names
@@ -17,6 +18,13 @@ def planned(hosts: Sequence[Host]) -> list[str]:
     """Return what `plan` says of monitoring hosts."""
     names = [host.name for host in hosts if host.is_monitoring]
     return [f"{fold_names(names)}: monitoring, Prometheus and Alertmanager; compared in the run"] if names else []
+
+
+def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:
+    """Return the OS packages of monitoring hosts, and of the hosts that they monitor, by host."""
+    if not any(host.is_monitoring for host in hosts):
+        return {}
+    return {host.name: [*(PACKAGES if host.is_monitoring else ()), *EXPORTER_PACKAGES] for host in hosts}
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:

@@ -101,6 +101,7 @@ class _Setup:
         card_ports = context.run_on_hosts("serve", provisioned, self._card_ports, deadline_s=READ_DEADLINE_S)
         found: dict[str, Found] = {}
         sets: dict[str, list[UnitSet]] = {}
+        inventory = Path(context.inventory.source).resolve()
         for host in [host for host in hosts if not context.has_failed(host.name)]:
             prefix = self._probed.install_paths[host.name].prefix
             sets[host.name] = [exporter_set(host, monitors, prefix)]
@@ -119,7 +120,7 @@ class _Setup:
                     del sets[host.name]
                     context.fail(host.name, "serve", error)
                     continue
-                sets[host.name].append(server_set(host, found[host.name].targets, prefix, alertmanager))
+                sets[host.name].append(server_set(host, found[host.name].targets, prefix, inventory, alertmanager))
         results = play_differing(context, self._probed, "monitoring", sets)
         for host in [host for host in hosts if host.name in results]:
             self._record(host, results[host.name], found.get(host.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
@@ -19,6 +20,7 @@ ACCOUNT = "prometheus"
 CONFIG, ALERTS, ALERTMANAGER, PROBES = "prometheus.yml", "alerts.yml", "alertmanager.yml", "blackbox.yml"
 SERVERS = ("prometheus", "alertmanager", "blackbox-exporter")
 PACKAGES = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
+EXPORTER_PACKAGES = ("prometheus-node-exporter",)
 PROBED = "probe"
 """The job of gateways that are asked from outside, which the configuration has itself."""
 KEY = "key-"
@@ -27,10 +29,13 @@ KEY = "key-"
 _HERE = Path(__file__).parent
 
 
-def server_set(host: Host, targets: Collection[Target], prefix: str, alertmanager: str | None = None) -> UnitSet:
+def server_set(
+    host: Host, targets: Collection[Target], prefix: str, inventory: Path, alertmanager: str | None = None
+) -> UnitSet:
     """Return the set of a monitoring host.
 
     Args:
+        inventory: The inventory on the controller, which the commands of alerts name.
         alertmanager: The user's configuration of Alertmanager; None: alerts are sent to nobody.
     """
     settings = host.settings
@@ -47,7 +52,8 @@ def server_set(host: Host, targets: Collection[Target], prefix: str, alertmanage
         name=SERVER,
         files={
             **_files(targets, own),
-            **{name: (_HERE / name).read_text(encoding="utf-8") for name in (ALERTS, ALERTMANAGER, PROBES)},
+            **{name: (_HERE / name).read_text(encoding="utf-8") for name in (ALERTMANAGER, PROBES)},
+            ALERTS: alerts_text(inventory),
             **({ALERTMANAGER: alertmanager} if alertmanager is not None else {}),
         },
         units={f"firstlight-{name}.service": _unit(f"firstlight-{name}.service", **values) for name in SERVERS},
@@ -67,6 +73,16 @@ def server_set(host: Host, targets: Collection[Target], prefix: str, alertmanage
         ),
         data=("prometheus", "alertmanager"),
     )
+
+
+def alerts_text(inventory: Path) -> str:
+    """Return the rules of alerts, whose commands can be typed as they are.
+
+    Args:
+        inventory: The inventory on the controller.
+    """
+    quoted = json.dumps(shlex.quote(str(inventory)))[1:-1]
+    return (_HERE / ALERTS).read_text(encoding="utf-8").replace("$inventory", quoted)
 
 
 def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str]:
@@ -110,7 +126,7 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
         name=EXPORTER,
         files={},
         units={name: _unit(name, prefix=prefix, **values) for name, values in units.items()},
-        packages=("prometheus-node-exporter",),
+        packages=EXPORTER_PACKAGES,
         packaged=("prometheus-node-exporter.service",),
         account=ACCOUNT,
         ports=(port,),

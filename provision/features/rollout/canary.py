@@ -42,7 +42,13 @@ def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[
 
 
 def set_shares(
-    context: RunContext, probed: ProbedHosts, *, names: Sequence[str], joining: Sequence[str], percent: float
+    context: RunContext,
+    probed: ProbedHosts,
+    *,
+    names: Sequence[str],
+    joining: Sequence[str],
+    percent: float,
+    out: Sequence[str] = (),
 ) -> CanaryHosts:
     """Make hosts the canaries of all gateways, and no others; without names there are none any more.
 
@@ -51,14 +57,17 @@ def set_shares(
         names: Hosts that serve the new release.
         joining: Hosts that are about to.
         percent: Share of all hosts in `names`.
+        out: Hosts that get no requests until a run has proven them, as long as their model has others.
     """
     gateways, text = context.hosts(), ""
     answers = ask(context, gateways)
     if not answers.errors:
         wanted = shares(answers.traffics.values(), names, joining, percent)
-        answers = ask(context, gateways, by="run", canary=wanted)
+        drained = [*shares(answers.traffics.values(), [], out, 0)]
+        answers = ask(context, gateways, drain=drained, by="run", canary=wanted)
         context.run.event("canary", shares=wanted)
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
+        given += [f"no requests to {name} until a run has proven it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
     for name, error in answers.errors.items():
         context.fail(name, "serve", error)

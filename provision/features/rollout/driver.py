@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,8 @@ from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
 from provision.features.rollout.canary import CanaryHosts, set_shares
-from provision.features.rollout.measured import GateResult, gate
+from provision.features.rollout.gate import thresholds
+from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_unreachable
 from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
@@ -135,15 +137,20 @@ class RolloutDriver:
     def _touched(self) -> list[str]:
         return [host.name for host in self.rollout.hosts if host.state in {"changing", "updated", "failed"}]
 
-    def _share(self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int) -> None:
+    def _share(
+        self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int, out: Sequence[str] = ()
+    ) -> None:
         """Let the gateways give hosts a share of requests; without names there are no canaries any more.
+
+        A rollout that ends leaves no share behind: hosts in `out` are drained until a run has proven them.
 
         Raises:
             StoppedError: A gateway does not have it.
         """
         if not self._gateways:
             return
-        step = Step("canary", partial(set_shares, names=names, joining=joining, percent=percent), "serve", "all")
+        shared = partial(set_shares, names=names, joining=joining, percent=percent, out=out)
+        step = Step("canary", shared, "serve", "all")
         outcome = self._execute(GATEWAY_GROUP, (step,))
         error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be asked"
         if error is not None:
@@ -161,10 +168,13 @@ class RolloutDriver:
             if wish == "pause":
                 raise StoppedError("a pause was requested")
             outcome = self._between_hooks(batch, partial(self._run, batch, SWITCH))
-            bad = [self._switched(self._summary(outcome, name), outcome) for name in batch]
+            away = [name for name in batch if was_unreachable(self._summary(outcome, name).phases.values())]
+            bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
             self._announce(out=())
             if any(bad):
                 return next(filter(None, bad))
+            if away:
+                raise StoppedError(f"{', '.join(away)} cannot be reached, which says nothing about the release")
         return None
 
     def _switched(self, host: HostSummary, outcome: RunOutcome) -> str | None:
@@ -191,8 +201,19 @@ class RolloutDriver:
         has_changed = bool(self.rollout.of_step(step))
         observed = partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s, has_changed=has_changed)
         observe = Step("gate", observed, "serve")
-        outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
-        if isinstance(outcome.result, GateResult):
+        deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
+        while True:
+            outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
+            away = [name for name in new if was_unreachable(self._summary(outcome, name).phases.values())]
+            if not away or time.monotonic() >= deadline:
+                break
+            self._say(f"the step holds: {', '.join(away)} cannot be reached")
+            time.sleep(PAUSE_S)
+        if away:
+            decision = Decision(
+                step=step, at=utc_now(), verdict="undecided", text=f"holds: {', '.join(away)} cannot be reached"
+            )
+        elif isinstance(outcome.result, GateResult):
             decision = outcome.result.decision
         else:
             broken = "; ".join(f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host)))
@@ -231,7 +252,7 @@ class RolloutDriver:
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
                 self._announce(out=())
-            self._share(self._heads(self._touched()), percent=0)
+            self._share([], percent=0, out=self._heads(self._touched()))
         except StoppedError as stop:
             self._say(stop.text)
             return self._end()

@@ -80,8 +80,14 @@ def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> b
     limits = thresholds()[measure]
     if min(len(new), len(old)) < limits["least_samples"]:
         return False
+    return _slower_p(new, old, measure) < float(limits["false_alarm"])
+
+
+def _slower_p(new: Sequence[float], old: Sequence[float], measure: Measure) -> float:
+    """Return the p-value of "not slower than the stated factor allows"."""
+    limits = thresholds()[measure]
     allowed = [max(limits["factor"] * value, value + limits["floor_s"]) for value in old]
-    return _rank_test(new, allowed) < float(limits["false_alarm"])
+    return _rank_test(new, allowed)
 
 
 def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
@@ -131,9 +137,27 @@ def decide(new: Observed, old: Observed | None, clients: Observed = _NOTHING) ->
     for measure in _WORDS:
         times = _compared(measure, new, old)
         if times is not None and old is not None and is_slower(new.times(measure), old.times(measure), measure):
-            return "roll back", f"{times}: more than {limits[measure]['factor']:g} times as long"
+            significant = (
+                f"and significant (rank test, p < {limits[measure]['false_alarm']:g}), so the release goes back"
+            )
+            return "roll back", f"{times}: {_beyond(measure)}, {significant}"
+        if times is not None and old is not None and _is_beyond(measure, new, old):
+            p = _slower_p(new.times(measure), old.times(measure), measure)
+            test = f"rank test, p = {p:.2g}, limit {limits[measure]['false_alarm']:g}"
+            times = f"{times}: {_beyond(measure)}, but not significant ({test}), so it stops nothing"
         said += [times] if times is not None else []
     return "go on", "; ".join(said)
+
+
+def _is_beyond(measure: Measure, new: Observed, old: Observed) -> bool:
+    """Return whether the medians alone are further apart than the limit allows, whatever the test says."""
+    one, two = new.median_s(measure), old.median_s(measure)
+    limits = thresholds()[measure]
+    return one is not None and two is not None and one > max(limits["factor"] * two, two + limits["floor_s"])
+
+
+def _beyond(measure: Measure) -> str:
+    return f"more than {thresholds()[measure]['factor']:g} times as long"
 
 
 _WORDS: dict[Measure, str] = {"first_token": "first token after {:.0f} ms", "inter_token": "{:.1f} ms between tokens"}

@@ -12,6 +12,7 @@ from provision.core.errors import HostLockedError, UsageError
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
 from provision.features.rollout.model import (
+    OPEN,
     Decision,
     HostProgress,
     Move,
@@ -48,6 +49,15 @@ def rolled_back(logs: Path, outcome: RunOutcome) -> None:
     # The hosts are where they are, whatever becomes of the note.
     with contextlib.suppress(UsageError, HostLockedError, OSError):
         RolloutStore(logs).revise_newest(lambda rollout: with_moves(rollout, moves, outcome.summary.run))
+
+
+def steers_shares(logs: Path) -> bool:
+    """Return whether a rollout is open, or may be: its record is damaged."""
+    try:
+        newest = RolloutStore(logs).newest()
+    except UsageError:
+        return True
+    return newest is not None and newest.state in OPEN
 
 
 def earlier_failure(logs: Path, host: str, newest: str) -> EarlierRun | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+from provision.core.errors import TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
@@ -16,6 +17,7 @@ from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.rollout.answers import Comparison, compare
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
+from provision.fleet.ssh import Task, fan_out
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -67,7 +69,13 @@ def gate(
         lost = watch.round(wanted)
         wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
-            decision = Decision(step=step, at=utc_now(), verdict="roll back", text=f"{', '.join(lost)} cannot be asked")
+            is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
+            decision = Decision(
+                step=step,
+                at=utc_now(),
+                verdict="undecided" if is_away else "roll back",
+                text=f"{', '.join(lost)} cannot be asked",
+            )
             break
         verdict, text = decide(watch.window, watch.reference, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
@@ -123,7 +131,11 @@ class _Watch:
         }
         self._seen: dict[str, Observed] = {}
         self._counters: dict[str, dict[str, float]] = {}
-        self._streams = BrokenStreams(context, new)
+        self._since: dict[str, float] = {}
+        """Until when the log of each host was read, by its own clock."""
+        self._gateways = GatewayFailures(context, new)
+        self._answered_failed = self._missed = 0
+        """Failed requests of clients that hosts counted, and those that only gateways saw."""
         self.compared = Comparison()
         """The answers of the new release and the old one."""
         self.window = Observed()
@@ -140,27 +152,36 @@ class _Watch:
         return self._seen.get(self._old) if self._old is not None else None
 
     def round(self, wanted: Mapping[str, int]) -> list[str]:
-        """Ask all hosts and gateways once; return hosts of the new release that cannot be asked."""
+        """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""
         if failed_requests(self.clients.requests, self.clients.failed) == "go on":
             self.clients = Observed()
-        found = _ask(self._context, self._probed, self._requests, wanted)
-        lost = [name for name in self._new if name not in found]
+        found, away = _ask(self._context, self._probed, self._requests, wanted, self._since)
+        lost = [name for name in self._new if name not in found and name not in away]
+        if self._old is not None and self._old not in found:
+            # Times are compared with those of the same minutes.
+            self._seen.pop(self._old, None)
         for name, answer in found.items():
+            self._since[name] = answer.get("until", 0.0)
             shown = observed(answer, self._counters.get(name))
             self._seen[name] = self._seen.get(name, Observed()).plus(shown)
             # What is counted while it cannot be read shows when it can be read again.
             self._counters[name] = answer["counters"] or self._counters.get(name, {})
             if name in self._new:
                 self.window = self.window.plus(shown)
-                self.clients = self.clients.plus(of_clients(shown, answer))
+                asked = of_clients(shown, answer)
+                self.clients = self.clients.plus(asked)
+                self._answered_failed += asked.failed
                 self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
         self._compare(found)
-        broken, self.unread = self._streams.read()
-        self.window = self.window.plus(Observed(broken, broken))
-        self.clients = self.clients.plus(Observed(broken, broken))
-        self.unread += [
-            f"the metrics of {name}" for name in self._new if name not in lost and not found[name]["counters"]
-        ]
+        errors = self._gateways.errors_5xx
+        broken, self.unread = self._gateways.read()
+        # What gateways answered before the hosts were asked, and no host has counted: its server ended, or never answered.
+        missed = max(errors - self._answered_failed - self._missed, 0)
+        self._missed += missed
+        failed = Observed(broken + missed, broken + missed)
+        self.window, self.clients = self.window.plus(failed), self.clients.plus(failed)
+        self.unread += [f"the metrics of {name}" for name in self._new if name in found and not found[name]["counters"]]
+        self.unread += [f"{name}, which cannot be reached" for name in self._new if name in away]
         for name in self._new if self.unread else ():
             self._context.progress.note(name, f"the step holds: cannot read {', '.join(self.unread)}")
         return lost
@@ -182,8 +203,8 @@ class _Watch:
 
     def decision(self, step: int, verdict: Verdict, text: str) -> Decision:
         """Return the decision with all that was observed, also before the last test began."""
-        together = reduce(Observed.plus, [self._seen[name] for name in self._new])
-        old, broken = self.reference, self._streams.total
+        together = reduce(Observed.plus, [self._seen.get(name, Observed()) for name in self._new])
+        old, broken = self.reference, self._gateways.broken + self._missed
 
         def medians(measure: Measure) -> dict[str, float]:
             times = {"new": together.median_s(measure), "old": old.median_s(measure) if old is not None else None}
@@ -206,21 +227,44 @@ class _Watch:
 
 
 def _ask(
-    context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]], wanted: Mapping[str, int]
-) -> dict[str, dict[str, Any]]:
-    """Make one round: synthetic requests on every host that answered so far."""
+    context: RunContext,
+    probed: ProbedHosts,
+    requests: Mapping[str, dict[str, Any]],
+    wanted: Mapping[str, int],
+    since: Mapping[str, float],
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Make one round: synthetic requests on every host. Return the answers, and the hosts that cannot be reached now."""
 
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]
-        session = context.session(host)
-        return sample(session, prefix=paths.prefix, root=paths.root, request=requests[host.name], wanted=wanted)
+        more = {"since": since[host.name]} if host.name in since else {}
+        return sample(
+            context.session(host),
+            prefix=paths.prefix,
+            root=paths.root,
+            request=requests[host.name],
+            wanted={**wanted, **more},
+        )
 
     asked = [host for host in context.hosts() if host.name in requests]
-    return context.run_on_hosts("serve", asked, call, deadline_s=SAMPLE_DEADLINE_S)
+    tasks = [
+        Task(host.name, partial(call, host), deadline_s=SAMPLE_DEADLINE_S, cancel=context.session(host).close)
+        for host in asked
+    ]
+    done = fan_out(tasks)
+    away = set()
+    for host in asked:
+        error = done.errors.get(host.name)
+        if isinstance(error, TransportError):
+            away.add(host.name)
+            context.sessions.forget(host)
+        elif error is not None:
+            context.fail(host.name, "serve", error)
+    return done.values, away
 
 
-class BrokenStreams:
-    """Answers of hosts that broke off, as gateways count them: vLLM counts no error after a stream began.
+class GatewayFailures:
+    """Failures of hosts as gateways count them, which clients saw: vLLM counts no error after a stream began, and none when it ends.
 
     Args:
         context: The run; gateways that were not set up yet count nothing.
@@ -229,24 +273,36 @@ class BrokenStreams:
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:
         self._context, self._names = context, names
         self._gateways = list(context.options.find_gateways())
-        self._before: dict[tuple[str, str], int] = {}
-        self.total = 0
+        self._before: dict[tuple[str, str, str], int] = {}
+        self.broken = 0
+        """Answers that broke off since the first time."""
+        self.errors_5xx = 0
+        """Answers 5xx since then."""
         self.read()
 
     def read(self) -> tuple[int, list[str]]:
-        """Return how many more there are since the last time, and which gateways do not answer."""
+        """Return how many more answers broke off since the last time, and which gateways do not answer."""
         answers = ask(self._context, self._gateways)
-        grown = 0
+        broken = 0
         for gateway, traffic in answers.traffics.items():
             for one in traffic.hosts:
                 if one.host in self._names:
-                    before = self._before.get((gateway, one.host), one.broken)
-                    # Fewer than before: HAProxy counts anew since a restart.
-                    grown += one.broken - before if one.broken >= before else one.broken
-                    self._before[gateway, one.host] = one.broken
-        self.total += grown
+                    broken += self._grown((gateway, one.host, "broken"), one.broken)
+                    self.errors_5xx += self._grown((gateway, one.host, "5xx"), one.errors_5xx)
+        self.broken += broken
         silent = [name for name, error in answers.errors.items() if not isinstance(error, NotSetUpError)]
-        return grown, [f"gateway {name}" for name in silent]
+        return broken, [f"gateway {name}" for name in silent]
+
+    def _grown(self, counter: tuple[str, str, str], now: int) -> int:
+        """Return how much a counter has grown. One that is less than before counts anew since a restart of HAProxy."""
+        before = self._before.get(counter, now)
+        self._before[counter] = now
+        return now - before if now >= before else now
+
+
+def was_unreachable(results: Iterable[PhaseResult]) -> bool:
+    """Return whether a host could not be reached in a run."""
+    return any(result.status == "unreachable" for result in results)
 
 
 def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observed:
@@ -261,8 +317,10 @@ def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observe
     """
     now, before = answer["counters"], before or answer["counters_before"]
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}
-    failed = max(answer["failed"], int(grown.get("failed", 0)))
-    requests = max(answer["sent"], int(grown.get("finished", 0) + grown.get("failed", 0)), failed)
+    # Streams that vLLM ended with an error are in its log alone.
+    counted = int(grown.get("failed", 0)) + answer.get("stream_errors", 0)
+    failed = max(answer["failed"], counted)
+    requests = max(answer["sent"], int(grown.get("finished", 0)) + counted, failed)
     return Observed(requests, failed, tuple(answer["first_token_s"]), tuple(answer["inter_token_s"]))
 
 

@@ -119,13 +119,16 @@ def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout
     """Return the rollout with hosts marked that a run took away from the release that the rollout gave them, or back to it.
 
     A release is named by its content, so one that served before the run shows that the host is the one of the rollout, and that
-    nothing else has changed it in between.
+    nothing else has changed it in between. A host that the rollout could not take back is marked when it has its earlier release.
 
     Args:
         moves: What the run did, by host; only hosts on which it succeeded.
     """
     for host in rollout.hosts:
         move = moves.get(host.name)
+        if host.state == "failed" and move is not None and host.before is not None and move.target == host.before:
+            rollout = rollout.with_host(host.name, state="returned", returned_to=host.before, run=run)
+            continue
         serves = host.after if host.state == "updated" else host.returned_to
         if move is not None and serves is not None and move.source == serves and move.target not in (None, serves):
             is_back = move.target == host.after

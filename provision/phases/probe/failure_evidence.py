@@ -14,11 +14,11 @@ SECTION_BYTES = 1 << 20
 COMMAND_LIMIT_S = 15
 BUDGET_S = 30
 DEADLINE_S = 60.0
-"""For the round trip, which carries up to nine sources."""
+"""For the round trip, which carries up to ten sources."""
 
 SOURCES = (
     *("kernel", "fabric_manager", "service_journal", "service_log", "supervisor_log"),
-    *("failed_units", "disks", "nvidia_smi", "rocm_agents"),
+    *("health_agent", "failed_units", "disks", "nvidia_smi", "rocm_agents"),
 )
 """In the order of a start: an earlier source is more likely the cause than a later one."""
 

@@ -85,6 +85,15 @@ supervisor_log() {
     newest cat "$log"
 }
 
+# What the health agent says of the engine now: nothing of an engine that is up again.
+health_agent() {
+    { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
+    id=$(limit systemctl show --property=InvocationID --value firstlight-health-agent.service)
+    [ -n "$id" ] || absent 'no firstlight-health-agent.service runs' || return
+    limit journalctl --no-pager --output=cat --lines=200 "_SYSTEMD_INVOCATION_ID=$id" |
+        awk '/^(up|down)/ { said = $0 } END { if (said ~ /^down/) print said }'
+}
+
 failed_units() {
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
     limit systemctl --no-pager --plain --no-legend --failed >"${FL_FILES}failed" || return
@@ -115,7 +124,7 @@ rocm_agents() {
 }
 
 main() {
-    read_host kernel fabric_manager service_journal service_log supervisor_log failed_units disks nvidia_smi rocm_agents
+    read_host kernel fabric_manager service_journal service_log supervisor_log health_agent failed_units disks nvidia_smi rocm_agents
 }
 
 # The last line of the script: a script that was cut during transfer runs nothing.

@@ -66,17 +66,17 @@ def prove(
 
 
 def sample(
-    session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], wanted: Mapping[str, int]
+    session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], wanted: Mapping[str, float]
 ) -> dict[str, Any]:
     """Send synthetic requests to the live service, on its host.
 
     Args:
         request: Result of `readiness_request`.
         wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `replay`, tokens of
-            answers to compare.
+            answers to compare; with `since`, `until` of the last answer of this host.
 
     Returns:
-        `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, `answers`, and the server's `counters`.
+        `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, `answers`, the server's `counters`, its `stream_errors` and `until`.
 
     Raises:
         TransportError: The host cannot be reached.

@@ -74,6 +74,15 @@ def fetch_debs(
     return staged
 
 
+def why_not_fetched(packages: Iterable[str], host: OperatingSystem) -> str | None:
+    """Return why this machine cannot fetch packages for a host, as far as that is known without a network; None where it can."""
+    try:
+        _sources(sorted(set(packages)), host, read_release(), Path("/etc/apt"))
+    except StageError as error:
+        return error.text
+    return None
+
+
 def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingSystem) -> str:
     """Return a cache key of the request and of the packages of the host; other parts of the status file do not matter."""
     has = re.findall(r"^(?:Package|Status|Version|Architecture): .*$", dpkg_status, re.MULTILINE)

@@ -24,7 +24,12 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.features.gateway import operations, restarts
+from provision.features.gateway.hooks import served_again
+from provision.features.gateway.reconciliation import NO_ROLLOUT, kept_out, reconcile
 from provision.features.gateway.restarts import Restarts
+from provision.features.gateway.traffic import Traffic
+from provision.features.rollout.model import Rollout, RolloutHost, RolloutState
+from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.report.live import open_progress
 from provision.run.context import RunContext, RunOptions
@@ -283,6 +288,7 @@ class Run:
         connection = Connection(kind="local", python_interpreter=sys.executable)
         self.hosts = [Host(name=name, connection=connection, settings=Settings()) for name in site.stubs]
         gate = Host(name="gate", connection=connection, settings=Settings(prefix=str(site.folder), **settings))
+        self.gate = gate
         self.context = RunContext(
             run=RunFolder.create(folder / "logs", command="provision"),
             inventory=Inventory(source="test", hosts=tuple(self.hosts)),
@@ -388,6 +394,76 @@ def test_a_run_leaves_alone_what_an_operator_drained(site: Site, tmp_path: Path)
     made.restarts.after(made.hosts[:1], serving={"h1"}, proven=())
     assert states(site)["h1"] == "drained"
     site.traffic(ready=["h1"])
+
+
+def test_what_an_operator_drained_is_told(site: Site, tmp_path: Path) -> None:
+    site.traffic(drain=["h1"])
+    made = Run(site, tmp_path)
+    made.finish("h1")
+    made.restarts.after(made.hosts[:1], serving={"h1"}, proven=())
+    assert made.notes("h1") == ("an operator drained it at the gateway gate: ./firstlight gateway ready h1",)
+    [traffic], changed = reconciled(made)
+    assert (traffic.out(), changed) == ({"h1": "drained by an operator"}, {})
+    assert kept_out(made.context, made.gate, traffic) == []
+    site.traffic(ready=["h1"])
+
+
+def reconciled(made: Run) -> tuple[list[Traffic], dict[str, PhaseResult]]:
+    traffics, changed = reconcile(made.context, [made.gate])
+    return [*traffics.values()], changed
+
+
+def rollout_in(logs: Path, state: RolloutState) -> None:
+    hosts = (RolloutHost(name="h1", step=0, state="updated"),)
+    made = Rollout(name="20260101T000000Z", inventory="/", steps=(100,), started_at="", state=state, hosts=hosts)
+    RolloutStore(logs).put(made)
+
+
+@pytest.mark.parametrize("state", ["failed", "paused"])
+def test_a_share_is_ended_when_its_host_was_proven_unless_a_rollout_is_open(
+    site: Site, tmp_path: Path, state: RolloutState
+) -> None:
+    rollout_in(tmp_path / "logs", state)
+    site.traffic(canary={"h1": 0, "x": 0})
+    made = Run(site, tmp_path)
+    made.finish("h1")
+    made.restarts.after(made.hosts[:1], serving={"h1"}, proven={"h1"})
+    kept = {"h1": "canary", "h2": "up", "x": "canary"}
+    assert states(site) == (kept if state == "paused" else kept | {"h1": "up"})
+    assert [*map(len, made.notes("h1"))] == ([] if state == "paused" else [len(NO_ROLLOUT)])
+    site.traffic(canary={})
+
+
+@pytest.mark.parametrize("state", ["failed", "paused"])
+def test_a_gateway_that_is_set_up_ends_shares_unless_a_rollout_is_open(
+    site: Site, tmp_path: Path, state: RolloutState
+) -> None:
+    rollout_in(tmp_path / "logs", state)
+    site.traffic(canary={"h1": 0, "x": 0})
+    made = Run(site, tmp_path)
+    made.finish("x", "failed")
+    [traffic], changed = reconciled(made)
+    left = {"x": "canary, 0 %"} | ({"h1": "canary, 0 %"} if state == "paused" else {})
+    assert (traffic.out(), site.traffic().out()) == (left, left)
+    texts = [(one.changed, one.text) for one in changed.values()]
+    assert texts == ([] if state == "paused" else [(True, "the share of h1 was ended: no rollout is open")])
+    site.traffic(canary={})
+
+
+def test_a_host_that_an_earlier_run_drained_is_a_warning_until_a_command_has_proven_it(
+    site: Site, tmp_path: Path
+) -> None:
+    site.traffic(drain=["h1"], by="run")
+    made = Run(site, tmp_path)
+    [traffic], _ = reconciled(made)
+    [warning] = kept_out(made.context, made.gate, traffic)
+    assert (warning.status, warning.hint) == (
+        "warn",
+        "verify them, which brings them back: ./firstlight provision --limit h1",
+    )
+    made.finish("h1")
+    served_again(made.context, ["h1"])
+    assert states(site)["h1"] == "up"
 
 
 def test_an_interrupted_wait_brings_the_host_back(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

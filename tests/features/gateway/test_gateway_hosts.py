@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from provision.features.gateway import gateway
+from provision.run.context import RunOptions
+from provision.run.results import ProbedHosts
 from tests.fleet.command_runner import CommandRunner
+from tests.pipeline.local_context import local_context
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +43,18 @@ def test_a_gateway_without_serving_hosts_is_refused_before_anything_is_done(inve
     assert not (tmp_path / "prefix/gateway").exists()
 
 
-def test_a_run_over_a_part_of_the_inventory_does_not_change_the_gateway(inventory: Path, tmp_path: Path) -> None:
+def test_a_limit_to_a_gateway_means_the_gateway(inventory: Path, tmp_path: Path) -> None:
+    """It has to know the whole inventory, so it is set up as `./firstlight gateway` does it."""
     done = CommandRunner(tmp_path / "logs")("provision", "-i", str(inventory), "--limit", "gate")
-    assert done.code == 0, done.output()
-    assert done.host("gate")["phases"]["serve"]["status"] == "skipped"
-    assert "--limit names a part of the inventory" in done.host("gate")["phases"]["serve"]["text"]
+    assert done.code == 2, done.output()
+    assert "gateway `gate` has nothing to pass requests to" in done.out
+    assert {host["name"] for host in done.summary["hosts"]} == {"here", "gate"}
+
+
+def test_a_run_over_a_part_of_the_inventory_does_not_change_a_gateway_in_it(tmp_path: Path) -> None:
+    context = local_context(tmp_path, "hg", options=RunOptions(limited=True))
+    gate = context.inventory.hosts[1].model_copy(update={"groups": ("gateway",)})
+    context.inventory = context.inventory.model_copy(update={"hosts": (context.inventory.hosts[0], gate)})
+    gateway.apply(context, ProbedHosts())
+    result = context.outcomes.results["g"]["serve"]
+    assert (result.status, result.hint) == ("skipped", "set it up: ./firstlight gateway")

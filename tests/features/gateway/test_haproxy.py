@@ -184,6 +184,7 @@ def test_a_stream_that_breaks_does_not_look_complete(site: Site) -> None:
         with pytest.raises(http.client.IncompleteRead) as broken:
             site.chat("org/b", stream=True)
         assert b'"1 "' in broken.value.partial or b'"0 "' in broken.value.partial
+        assert [one.broken for one in site.traffic().hosts if one.host == "b1"] == [1]
     finally:
         site.stubs["b1"].mode("ok")
 
@@ -302,6 +303,21 @@ def test_a_client_of_openai_works_over_tls(vllm_python: Path, tmp_path: Path) ->
     assert done.stdout.splitlines() == ["['a', 'org/b']", "b1", "0 1 2 3 4 ", "the API key is missing or unknown"], (
         done.stderr
     )
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_a_request_that_is_too_large_gets_its_answer_in_each_version_of_http(tmp_path: Path, version: str) -> None:
+    """HAProxy resets a stream of HTTP/2 that it answers before all has arrived; a client then sees no answer."""
+    certificate, key = make_certificate(tmp_path, "gate")
+    (tmp_path / "body").write_bytes(b"x" * (6 * 1024 * 1024))
+    with running(tmp_path, {"a1": "a"}, certificate=certificate + key) as site:
+        url = f"https://{site.gateway.bind}:{site.gateway.port}{CHAT}"
+        words = ["curl", "-sS", "--insecure", f"--http{version}", "--write-out", " %{http_code} %{http_version}"]
+        words += ["--header", f"Authorization: Bearer {KEY}", "--data-binary", f"@{tmp_path}/body", url]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        assert site.stubs["a1"].seen() == []
+    assert done.stdout.endswith(f"}} 413 {version}"), done
+    assert "the request is larger than 4 MiB" in done.stdout
 
 
 def queued(site: Site) -> int:

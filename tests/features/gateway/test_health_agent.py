@@ -20,12 +20,14 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.settings import Settings
 from provision.features.gateway import health_agent
 from provision.features.gateway.onhost.health.evaluation import Evaluator, Look
+from provision.phases.serve.onhost.ready.service import STREAM_ERROR
 from provision.phases.serve.onhost.shared.engine import metrics, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
 from tests.features.gateway.running import KEY, Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed, read_tokens
 from tests.verify.conftest import vllm_python
+from verify.tables import table
 
 __all__ = ["installed", "vllm_python"]
 
@@ -180,6 +182,15 @@ def test_the_real_vllm_has_these_metrics_and_processes(vllm_python: Path) -> Non
         assert f'"{name}"' in titles if start == "VLLM" else f"class {name}(" in by_ray, title
 
 
+def test_the_real_vllm_logs_each_stream_that_it_ends_with_an_error(vllm_python: Path) -> None:
+    assert table("serving")["stream_error"]["logged"] == STREAM_ERROR.pattern
+    [package] = (vllm_python.parent.parent / "lib").glob("python3*/site-packages/vllm")
+    for name in ("chat_completion", "completion"):
+        text = (package / f"entrypoints/openai/{name}/serving.py").read_text()
+        logged = [line for line in text.splitlines() if "logger.exception" in line and STREAM_ERROR.search(line)]
+        assert len(logged) == 1, name
+
+
 def test_the_unit_belongs_to_that_of_the_engine() -> None:
     paths = InstallPaths(prefix="/opt/x", incoming="/tmp/x", owner="firstlight", root=True)
     served = Served("m", "[fd00::5]", 8000, "secret", "firstlight-vllm.service")
@@ -230,6 +241,13 @@ def test_streams_of_an_engine_that_freezes_are_ended(site: Site) -> None:
     stub.step()
     site.wait("h1", "DOWN")
     assert "end" not in list(read_rest(stream))
+    wait_until(lambda: broken(site, "h1") == 1, "the stream that HAProxy ended is not counted")
+
+
+def broken(site: Site, name: str) -> int:
+    """Return how many answers of a host broke off."""
+    found = site.traffic().of(name)
+    return found.broken if found else -1
 
 
 def read_rest(stream: Iterator[str]) -> Iterator[str]:

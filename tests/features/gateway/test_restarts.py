@@ -15,7 +15,7 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
-from provision.features.gateway import restarts
+from provision.features.gateway import reconciliation, restarts
 from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.phases.serve import step as phase
@@ -39,7 +39,8 @@ class Site:
         self.drained, self.fails, self.before = set[str](), set[str](), dict[str, dict[str, Any]]()
         self.breaks = set[str]()
         self.gateway = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
-        monkeypatch.setattr(restarts, "ask", self.ask)
+        for module in (restarts, reconciliation):
+            monkeypatch.setattr(module, "ask", self.ask)
         monkeypatch.setattr(restarts, "wait_until_empty", lambda context, gateways, names, limit_s: self.answers())
         monkeypatch.setattr(playbooks, "run_playbook", self.run_playbook)
         monkeypatch.setattr(phase, "prove", self.prove)
@@ -59,6 +60,7 @@ class Site:
         drain: Sequence[str] = (),
         ready: Sequence[str] = (),
         by: str = "",
+        canary: None = None,
     ) -> Answers:
         self.log += [f"drain {name}" for name in drain] + [f"ready {name}" for name in ready]
         self.drained = (self.drained | {*drain}) - {*ready}

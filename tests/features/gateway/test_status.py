@@ -112,6 +112,27 @@ def test_the_document_has_the_same(request_: CommandRequest, capsys: pytest.Capt
     assert found["gpu-1"]["monitoring"] is None
     assert found["gate-1"]["environments"] == []
     assert found["gate-1"]["gateway"]["endpoint"] == "https://10.0.0.1:8443/v1"
-    assert found["gate-1"]["gateway"]["hosts"][1] == {"host": "gpu-2", "model": "m", "state": "drained"}
+    assert found["gate-1"]["gateway"]["hosts"][1] == {
+        "host": "gpu-2",
+        "model": "m",
+        "state": "drained",
+        "share": 0,
+        "drained_by": None,
+    }
     assert (found["gate-2"]["gateway"]["hosts"], "is not set up" in found["gate-2"]["gateway"]["error"]) == (None, True)
     assert [found[name]["monitoring"]["listens"] for name in ("mon-1", "mon-2", "mon-3")] == [True, False, None]
+
+
+def test_a_canary_without_a_share_is_told_and_counts_as_out_of_traffic(
+    request_: CommandRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_canary(_context: RunContext, gateways: Sequence[Host], **_: Any) -> Answers:
+        one = HostTraffic("gpu-1", "m", "canary", True, 0.0, 0, 0, 0, 0, canary=0.0)
+        behind = (one, host_traffic("gpu-2", "m", "up"))
+        return Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways[:1]})
+
+    monkeypatch.setattr(hooks, "ask", ask_canary)
+    operations.status(request_)
+    lines = capsys.readouterr().out.splitlines()
+    assert "m (1 of 2 hosts in traffic: gpu-1 canary, gpu-2 up)" in next(line for line in lines if "gateway at" in line)
+    assert lines[0].endswith("; canary with 0 % of requests at the gateway both")

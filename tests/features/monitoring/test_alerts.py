@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 import yaml
+from typer.testing import CliRunner
 
 from provision.cli.main import app
+from provision.features.gateway import operations as gateway_operations
 from provision.features.monitoring import unit_sets
 from provision.features.monitoring.dashboards import described
+from provision.features.rollout import rollout
+from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from tests.features.gateway.running import free_port, wait_until
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import ADDRESS
@@ -29,6 +32,14 @@ RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
 }
 CASES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("alerts.toml").read_text())["case"]
+TYPED = (
+    *((operations, name) for name in ("status", "verify")),
+    *((gateway_operations, name) for name in ("set_up", "status", "drain", "ready")),
+    *((commands, name) for name in ("plan", "run_steps")),
+    (diagnosis, "diagnose_host"),
+    (rollout, "status"),
+)
+"""What commands of alerts call."""
 LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
 
@@ -70,17 +81,40 @@ def test_an_alert_says_what_is_wrong_what_to_type_and_where_its_threshold_comes_
     rule = RULES[name]
     assert rule["annotations"].keys() == {"summary", "runbook", "source"}
     assert rule["labels"]["severity"] in ("critical", "warning")
-    runbook = LABEL.sub("a", rule["annotations"]["runbook"])
-    launcher, *words = shlex.split(runbook)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_command_of_an_alert_can_be_typed_as_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is typed, up to where it would ask a host: for the inventory of the fleet, and a host of it."""
+    path = tmp_path / "my fleet" / "hosts.yml"
+    path.parent.mkdir()
+    groups = {"monitoring": {"hosts": {"a": {"ansible_connection": "local"}}}}
+    path.write_text(json.dumps({"all": {"children": groups}}))
+    [rule] = [
+        rule
+        for group in yaml.safe_load(unit_sets.alerts_text(path))["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == name
+    ]
+    launcher, *words = shlex.split(LABEL.sub("a", rule["annotations"]["runbook"]))
     assert launcher == "./firstlight"
-    command: Any = typer.main.get_command(app)
-    while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
-    assert command.name != app.info.name, runbook
-    # A group without a command takes the options of its default one.
-    commands = [command, *getattr(command, "commands", {}).values()]
-    known = {option for one in commands for parameter in one.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known, runbook
+    asked: list[CommandRequest] = []
+
+    def ask(request: CommandRequest, *_: Any, **__: Any) -> int:
+        asked.append(request)
+        return 0
+
+    for module, function in TYPED:
+        monkeypatch.setattr(module, function, ask)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    [request] = asked
+    limits = {"a"} if "--limit" in words or "--host" in words else {None}
+    assert {request.limit} == limits
+    if words[0] != "rollout":  # it acts on the open rollout, with its inventory
+        assert request.inventory == path
 
 
 def test_hosts_offer_the_metrics_of_alerts_and_dashboards() -> None:

@@ -18,6 +18,8 @@ from tests.features.monitoring.hosts import MONITOR, host
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import offering, prometheus
 
+INVENTORY = Path("/site/hosts.yml")
+
 TARGETS = (
     Target("vllm", "gpu-1", "192.0.2.11:8000", "org/m", "key-of-gpu-1"),
     Target("node", "gpu-1", "192.0.2.11:9100"),
@@ -37,7 +39,7 @@ def refusing(one: UnitSet, folder: Path) -> list[str]:
 
 
 def test_the_files_pass_the_checks_of_the_programs_that_read_them(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight")
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
     assert refusing(one, tmp_path) == []
     assert {tool for tool, *_ in one.checks} == {"promtool", "amtool", "prometheus-blackbox-exporter"}
 
@@ -52,21 +54,21 @@ def test_the_files_pass_the_checks_of_the_programs_that_read_them(tmp_path: Path
     ],
 )
 def test_a_damaged_file_does_not_pass_them(name: str, tool: str, tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight")
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
     files = {**one.files, name: f"{one.files[name]}\nno_such_field: 1\n"}
     assert refusing(UnitSet(**{**vars(one), "files": files}), tmp_path) == [tool]
 
 
 def test_the_users_configuration_replaces_that_of_alertmanager(tmp_path: Path) -> None:
     text = "route: {receiver: mine}\nreceivers: [{name: mine, webhook_configs: [{url: 'http://192.0.2.3/'}]}]\n"
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", text)
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY, text)
     assert one.files["alertmanager.yml"] == text
     assert refusing(one, tmp_path) == []
     assert "192.0.2.3" not in repr(one) + str(one.variables("/run/in")), "it may hold a password"
 
 
 def test_a_key_is_in_its_own_file_alone(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight")
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
     assert [name for name, text in one.files.items() if "key-of-gpu-1" in text] == ["key-gpu-1"]
     assert "key-of-gpu-1" not in repr(one) + repr(TARGETS) + str(one.variables("/run/in"))
     missing = UnitSet(**{**vars(one), "files": {name: one.files[name] for name in one.files if name != "key-gpu-1"}})
@@ -74,20 +76,20 @@ def test_a_key_is_in_its_own_file_alone(tmp_path: Path) -> None:
 
 
 def test_damaged_targets_do_not_pass_it(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight")
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
     one = UnitSet(**{**vars(one), "files": {**one.files, "vllm.json": '[{"targets": "no list"}]'}})
     assert refusing(one, tmp_path) == ["promtool"]
 
 
 def test_equal_inventories_give_equal_files_and_others_another_digest() -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight")
-    assert one.digest == server_set(MONITOR, TARGETS[::-1], "/opt/firstlight").digest
-    assert one.digest != server_set(MONITOR, TARGETS[:2], "/opt/firstlight").digest
+    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
+    assert one.digest == server_set(MONITOR, TARGETS[::-1], "/opt/firstlight", INVENTORY).digest
+    assert one.digest != server_set(MONITOR, TARGETS[:2], "/opt/firstlight", INVENTORY).digest
 
 
 def test_settings_reach_the_units() -> None:
     settings = Settings(monitoring_bind="[fd00::9]", monitoring_port=9091, monitoring_days=30, expose=True)
-    one = server_set(MONITOR.model_copy(update={"settings": settings}), TARGETS, "/srv/fl")
+    one = server_set(MONITOR.model_copy(update={"settings": settings}), TARGETS, "/srv/fl", INVENTORY)
     text = one.units["firstlight-prometheus.service"]
     assert "--web.listen-address=[fd00::9]:9091" in text
     assert "--storage.tsdb.retention.time=30d" in text
@@ -116,7 +118,11 @@ def test_a_host_without_an_environment_has_nothing_to_say_of_cards() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
 @pytest.mark.parametrize(
-    "one", [server_set(MONITOR, (), "/opt/firstlight"), exporter_set(host("h"), [MONITOR], "/opt/firstlight")]
+    "one",
+    [
+        server_set(MONITOR, (), "/opt/firstlight", INVENTORY),
+        exporter_set(host("h"), [MONITOR], "/opt/firstlight"),
+    ],
 )
 def test_systemd_knows_every_line_of_the_units(one: UnitSet, tmp_path: Path) -> None:
     for name, text in one.units.items():
@@ -138,7 +144,7 @@ def test_prometheus_reads_vllm_and_a_host_without_an_answer_is_down(tmp_path: Pa
             Target("vllm", "gpu-1", at, "org/m", "key-of-gpu-1"),
             Target("vllm", "gpu-2", "127.0.9.2:9", "org/m"),
         )
-        files = dict(server_set(MONITOR, targets, str(tmp_path)).files)
+        files = dict(server_set(MONITOR, targets, str(tmp_path), INVENTORY).files)
         files["prometheus.yml"] = files["prometheus.yml"].replace("10s", "1s").replace("8s", "1s")
         with prometheus(tmp_path, files) as server:
             wait_until(lambda: server.values("up") == {"gpu-1": 1.0, "gpu-2": 0.0}, "the targets are never read")

@@ -53,9 +53,13 @@ class Site:
         self.has_gateway = False
         self.canaries: dict[str, float] = {}
         """What the gateway got last: the percentage that hosts share, 0 for those that join."""
+        self.drained: set[str] = set()
+        """Hosts that the rollout left without requests."""
         self.quarantined: set[str] = set()
         self.silent: set[int] = set()
         """Runs, by their number, in which the gateway does not answer."""
+        self.away: dict[int, set[str]] = {}
+        """Hosts that cannot be reached in a run, by its number."""
         self.before_run: Callable[[int], None] = lambda _: None
 
     def inventory(self, request: CommandRequest) -> Inventory:
@@ -86,6 +90,7 @@ class Site:
             self.before_run(len(self.runs))
             if len(self.runs) in self.silent:
                 return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
+            self.drained |= {*given["out"]}
             self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
             return self.outcome([], {}, CanaryHosts())
         self.runs.append(f"{last.name} {','.join(names)}")
@@ -116,11 +121,13 @@ class Site:
             self.serves |= {name: digest for name, digest in digests.items() if name not in failed}
         elif last.name == "serve":
             failed = {name: "the unit did not start" for name in names if name in self.bad}
-            changed = [name for name in names if name not in self.quarantined]
+            out = self.quarantined | self.away.get(len(self.runs), set())
+            changed = [name for name in names if name not in out]
             self.serves |= {name: NEW for name in changed if name not in failed or self.stays_bad}
         return self.outcome(names, failed, result)
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
+        away = self.away.get(len(self.runs), set())
         summary = Summary(
             run=f"20260101T0000{len(self.runs):02}Z",
             command="rollout",
@@ -134,6 +141,7 @@ class Site:
                     state="failed" if name in failed else "quarantined" if name in self.quarantined else "serving",
                     changed=True,
                     phases={
+                        "probe": PhaseResult(host=name, phase="probe", status="unreachable" if name in away else "ok"),
                         "plan": PhaseResult(
                             host=name, phase="plan", status="quarantined" if name in self.quarantined else "ok"
                         ),

@@ -126,13 +126,28 @@ def test_a_decision_names_its_numbers() -> None:
     verdict, text = decide(slow, good)
     assert (verdict, text) == (
         "roll back",
-        "first token after 299 ms, 15 ms with the old release: more than 1.25 times as long",
+        (
+            "first token after 299 ms, 15 ms with the old release: more than 1.25 times as long, "
+            "and significant (rank test, p < 0.0001), so the release goes back"
+        ),
     )
     steady = Observed(600, 0, FAST, FAST)
     assert decide(steady, steady)[1].endswith("; 14.9 ms between tokens, 14.9 ms with the old release")
     verdict, text = decide(Observed(600, 0, FAST, tuple(value * 2 for value in FAST)), steady)
     assert (verdict, text) == (
         "roll back",
-        "29.9 ms between tokens, 14.9 ms with the old release: more than 1.25 times as long",
+        (
+            "29.9 ms between tokens, 14.9 ms with the old release: more than 1.25 times as long, "
+            "and significant (rank test, p < 0.0001), so the release goes back"
+        ),
+    )
+    # Half of the answers are late, and half are not: the median is beyond the limit, and the ranks say nothing.
+    mixed = Observed(600, 0, (0.080,) * 31 + (0.125,) * 33)
+    assert decide(mixed, Observed(600, 0, (0.082,) * 64)) == (
+        "go on",
+        (
+            "0 of 600 requests failed; first token after 125 ms, 82 ms with the old release: more than 1.25 times as long, "
+            "but not significant (rank test, p = 0.37, limit 0.0001), so it stops nothing"
+        ),
     )
     assert decide(Observed(100, 0, FAST), good) == ("undecided", "0 of 100 requests failed")

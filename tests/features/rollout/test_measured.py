@@ -26,10 +26,10 @@ from provision.report.live import open_progress
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
-Answers = Callable[[str, int], dict[str, Any] | None]
-"""The answer of a host in a round; None if it is unreachable."""
-Gateway = Callable[[int], int | None]
-"""What a gateway has counted of broken streams of the new host after a round; None where it does not answer."""
+Answers = Callable[[str, int], dict[str, Any] | BaseException | None]
+"""The answer of a host in a round; None if it is unreachable, an error if it cannot answer."""
+Gateway = Callable[[int], int | tuple[int, int] | None]
+"""What a gateway has counted of broken streams of the new host after a round, and of answers 5xx; None where it does not answer."""
 NAMES = ("new", "old")
 
 
@@ -67,20 +67,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             broken = gateway(clock.rounds) if gateway is not None and gateways else None
             if broken is None:
                 return draining.Answers(errors={host.name: ServeError("HAProxy does not answer") for host in gateways})
+            ended, errors = broken if isinstance(broken, tuple) else (broken, 0)
             one = HostTraffic(
-                "new", "m", "canary", healthy=True, share=10.0, sessions=0, requests=0, errors_5xx=0, broken=broken
+                "new", "m", "canary", healthy=True, share=10.0, sessions=0, requests=0, errors_5xx=errors, broken=ended
             )
             other = replace(one, host="old", state="up", broken=999 * clock.rounds)
             return draining.Answers({"gate": Traffic("gate", (one, other))})
 
         def ask(
-            context: RunContext, _probed: ProbedHosts, _requests: Mapping[str, Any], wanted: Mapping[str, int]
-        ) -> dict[str, dict[str, Any]]:
+            context: RunContext,
+            _probed: ProbedHosts,
+            _requests: Mapping[str, Any],
+            wanted: Mapping[str, int],
+            _since: Mapping[str, float],
+        ) -> tuple[dict[str, dict[str, Any]], set[str]]:
             clock.now, clock.rounds = clock.now + 1.0, clock.rounds + 1
             found = {host.name: answers(host.name, clock.rounds) for host in context.hosts()}
             assert wanted["requests"] > 0
             assert ("replay" in wanted) == (has_changed and clock.rounds == 1)
-            return {name: one for name, one in found.items() if one is not None}
+            for name, one in found.items():
+                if isinstance(one, BaseException):
+                    context.fail(name, "serve", one)
+            away = {name for name, one in found.items() if one is None}
+            return {name: one for name, one in found.items() if isinstance(one, dict)}, away
 
         def sleep(seconds: float) -> None:
             clock.now += seconds
@@ -192,13 +201,45 @@ def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple
     assert (decision.verdict, rounds < 700) == ("roll back", True)
 
 
-def test_only_an_unreachable_new_host_stops_the_rollout(
-    run: Callable[..., tuple[Decision, int]],
-) -> None:
-    decision, _ = run(lambda name, _: None if name == "new" else answer())
+def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Callable[..., tuple[Decision, int]]) -> None:
+    broken = ServeError("ready.pyz did not answer in JSON")
+    decision, _ = run(lambda name, _: broken if name == "new" else answer())
     assert (decision.verdict, decision.text) == ("roll back", "new cannot be asked")
-    decision, _ = run(lambda name, _: None if name == "old" else answer())
+    decision, _ = run(lambda name, _: broken if name == "old" else answer())
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
+
+
+def test_a_step_holds_while_a_new_host_cannot_be_reached(run: Callable[..., tuple[Decision, int]]) -> None:
+    """A short outage of SSH says nothing about the release; clients are counted by the gateway meanwhile."""
+
+    def away(until: int) -> Answers:
+        return lambda name, number: None if name == "new" and 3 < number < until else answer()
+
+    decision, rounds = run(away(20))
+    assert (decision.verdict, rounds > 20) == ("go on", True)
+    decision, _ = run(away(10_000))
+    assert (decision.verdict, decision.text) == ("undecided", "holds: cannot read new, which cannot be reached")
+    decision, rounds = run(away(10_000), gateway=lambda number: 3 * number if number > 4 else 0)
+    assert (decision.verdict, rounds) == ("roll back", 5)
+    decision, _ = run(lambda name, number: None if name == "old" and number > 3 else answer())
+    assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
+
+
+def test_failures_that_no_host_counts_are_counted_by_gateways(run: Callable[..., tuple[Decision, int]]) -> None:
+    """A server that ends takes its counters with it; those that it has counted are not counted twice."""
+
+    def counted(name: str, number: int) -> dict[str, Any]:
+        return answer() | {"counters": {"finished": 64.0 * number, "failed": float(name == "new" and number > 1)}}
+
+    decision, _ = run(lambda *_: answer(), gateway=lambda number: (0, 5 if number else 0))
+    assert (decision.verdict, decision.broken) == ("roll back", 5)
+    decision, _ = run(counted, gateway=lambda number: (0, int(number > 1)))
+    assert (decision.verdict, decision.broken, decision.failed) == ("go on", 0, 1)
+
+
+def test_streams_that_vllm_ends_with_an_error_count_as_failed(run: Callable[..., tuple[Decision, int]]) -> None:
+    decision, rounds = run(lambda name, _: answer() | {"stream_errors": 3 if name == "new" else 0})
+    assert (decision.verdict, decision.failed, rounds) == ("roll back", 3, 1)
 
 
 def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(

@@ -45,7 +45,18 @@ def test_other_moves_say_nothing_about_the_rollout(move: Move) -> None:
     assert with_moves(ROLLOUT, {"b": move, "elsewhere": Move(NEW, OLD)}, RUN) == ROLLOUT
 
 
-@pytest.mark.parametrize("state", ["waiting", "failed", "returned"])
+@pytest.mark.parametrize("source", [OLD, NEW, None])
+def test_a_host_that_the_rollout_could_not_take_back_is_back_when_it_has_its_earlier_release(
+    source: str | None,
+) -> None:
+    failed = ROLLOUT.with_host("b", state="failed")
+    assert with_moves(failed, {"b": Move(source, OLD)}, RUN).taken_back() == [
+        failed.host("b").model_copy(update={"state": "returned", "returned_to": OLD, "run": RUN})
+    ]
+    assert with_moves(failed, {"b": Move(source, THIRD)}, RUN) == failed
+
+
+@pytest.mark.parametrize("state", ["waiting", "returned"])
 def test_a_host_that_the_rollout_did_not_leave_on_its_release_stays_as_it_is(state: str) -> None:
     rollout = ROLLOUT.with_host("b", state=state)
     assert with_moves(rollout, {"b": Move(NEW, OLD)}, RUN) == rollout

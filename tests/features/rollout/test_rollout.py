@@ -12,6 +12,7 @@ import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
 from provision.features.quarantine.marks import Quarantine, QuarantineStore
+from provision.features.rollout import driver as rollout_driver
 from provision.features.rollout import rollout
 from provision.features.rollout.measured import observed
 from provision.features.rollout.store import RolloutStore
@@ -78,12 +79,45 @@ def test_a_tripped_gate_ends_the_share_before_hosts_go_back(make: Callable[..., 
     assert (site.record().state, site.canaries) == ("rolled back", {})
 
 
-def test_a_host_that_does_not_go_back_gets_no_share(make: Callable[..., Site]) -> None:
+def test_a_host_that_does_not_go_back_gets_no_requests_until_a_run_has_proven_it(
+    make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No share is left behind: only a rollout could end it, and this one is over."""
     site = make()
     site.serves["a"] = cast("str", None)
     site.has_gateway, site.bad = True, {"a"}
     assert site.start() == Exit.RED
-    assert (site.record().state, site.canaries) == ("failed", {"a": 0})
+    assert (site.record().state, site.canaries, site.drained) == ("failed", {}, {"a"})
+    left = "left: ./firstlight provision -i /site --limit a  # when a answers; it gets no requests until then"
+    assert left in capsys.readouterr().out.splitlines()
+
+
+def test_a_host_that_cannot_be_reached_for_a_while_takes_nothing_back(
+    make: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_driver, "PAUSE_S", 0.0)
+    site = make("a", "b")
+    site.away = {3: {"a"}, 4: {"a"}}
+    assert site.start() == Exit.OK
+    assert site.runs[1:6] == ["serve a", "gate a,b", "gate a,b", "gate a,b", "serve b"]
+    assert [one.verdict for one in site.record().decisions] == ["go on", "go on"]
+
+
+def test_a_host_that_stays_away_pauses_the_rollout(make: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout_driver, "thresholds", lambda: {"blind": {"patience_s": 0.0}})
+    site = make("a", "b")
+    site.away = {2: {"a"}}
+    assert site.start() == Exit.RED
+    record = site.record()
+    assert (record.state, record.text) == (
+        "paused",
+        "a cannot be reached, which says nothing about the release",
+    )
+    site.away = {4: {"a"}}
+    assert rollout.resume(site.request()) == Exit.RED
+    assert (site.record().state, site.record().text) == ("paused", "holds: a cannot be reached")
+    assert rollout.resume(site.request()) == Exit.OK
+    assert site.serves == {"a": NEW, "b": NEW}
 
 
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(make: Callable[..., Site]) -> None:

@@ -40,6 +40,10 @@ def test_a_rollout_that_went_back_ends_with_what_to_do_next() -> None:
 
 def test_a_host_that_failed_is_the_one_to_look_at() -> None:
     lines = described(rollout("failed", "returned", "failed"), driven=True)
+    assert lines[-3] == (
+        f"left: ./firstlight rollback -i '/my site/hosts.yml' --limit gpu-2 --to {OLD}"
+        "  # when gpu-2 answers; it gets no requests until then"
+    )
     assert lines[-2].startswith("next: ./firstlight doctor -i '/my site/hosts.yml' --host gpu-2 ")
 
 

@@ -142,6 +142,13 @@ note_packages() {
     rm -f "$list.before" "$list.after"
 }
 
+install_hint() {
+    case $said in
+        *"Unable to locate package"*) echo "the package sources of this host do not offer it: sudo apt-get update shows what they answer" ;;
+        *) echo "try it on the host: sudo $manager install $1" ;;
+    esac
+}
+
 # Uninstall must know what came with us; an installation that was cut off is taken up with the list it began with, also where it had
 # installed everything and could not note it any more.
 ensure_packages() {
@@ -162,7 +169,7 @@ ensure_packages() {
     fi
     # shellcheck disable=SC2086 # a list of package names
     install_packages $missing || fail "packages $missing were not installed: $(printf '%s\n' "$said" | grep -E '^(E:|Err|Error|dpkg: error)' | head -n 3 | tr '\n' ' ')" \
-        "try it on the host: sudo $manager install $missing"
+        "$(install_hint "$missing")"
     for name in $missing; do
         is_installed "$name" || fail "package $name is not installed, though $manager reported no error"
     done

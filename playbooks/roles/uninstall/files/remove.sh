@@ -122,6 +122,30 @@ remove_packages() {
     fi
 }
 
+# What programs of these packages have written, which no removal of a package takes away.
+tell_data() {
+    for package in $(lines "$prefix/installed-packages.txt"); do
+        dpkg -L "$package" 2>/dev/null || rpm -ql "$package" 2>/dev/null || true
+    done | grep -E '^/var/lib/[^/]+$' | sort -u | while IFS= read -r folder; do
+        [ -z "$(find "$folder" -type f -print 2>/dev/null | head -n 1)" ] || left "data of these packages: $folder"
+    done
+}
+
+# Folders that tools make beside the prefix: those of Ansible go where they are empty, as other sites may use them.
+remove_tool_folders() {
+    for home in "${HOME:-/root}" "$(getent passwd "${SUDO_USER:-}" | cut -d: -f6)"; do
+        [ -d "$home/.ansible/tmp" ] || continue
+        if rmdir "$home/.ansible/tmp" 2>/dev/null; then
+            rmdir "$home/.ansible" 2>/dev/null || true
+            removed "folder $home/.ansible/tmp"
+        else
+            left "folder $home/.ansible/tmp, which is not empty"
+        fi
+    done
+    compiled=${TMPDIR:-/tmp}/torchinductor_$(id -un)
+    [ ! -e "$compiled" ] || left "folder $compiled, code that torch compiled (remove it with: rm -rf $compiled)"
+}
+
 # Other programs run on the drivers too.
 tell_drivers() {
     for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
@@ -168,8 +192,10 @@ if [ -e "$prefix" ]; then
     done
     stop_supervisor
     end_processes
+    tell_data
     remove_packages
     tell_drivers
     remove_folders
 fi
+remove_tool_folders
 remove_incoming

@@ -12,7 +12,7 @@ from typing import Any
 
 from .answer import NotProvenError, Server
 from .replay import replay
-from .service import ReadinessRequest
+from .service import ReadinessRequest, stream_errors
 
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
@@ -31,17 +31,20 @@ LOAD = {
 BUCKETS = "vllm:time_to_first_token_seconds_bucket"
 
 
-def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
+def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
     """Send requests and return how they ended.
 
     Args:
         wanted: `requests`, how many of them at a time (`concurrent`), and `tokens` of each answer; with `seconds`, the time after
-            which none is begun any more; with `replay`, tokens of the answers that are returned whole.
+            which none is begun any more; with `replay`, tokens of the answers that are returned whole; with `since`, `until` of
+            the last answer.
 
     Returns:
         `sent`, `failed`, `first_token_s` and `inter_token_s` of the others, a few `reasons`, the `answers` of a replay with
-        None for those that are missing, by the number of their text why (`left_out`), and the server's counters before and after them.
+        None for those that are missing, by the number of their text why (`left_out`), the server's counters before and after them,
+        and the `stream_errors` in its log until the time `until`.
     """
+    since = wanted.get("since", time.time())
     # First, so that the counters do not show them as requests of clients.
     length = wanted.get("replay", 0)
     whole = replay(request, length, wanted["concurrent"]) if length else []
@@ -57,6 +60,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
     answers = [found for found in asked if found is not None]
     times = [found for found in answers if isinstance(found, tuple)]
     reasons = [found for found in answers if isinstance(found, str)]
+    now = time.time()
     return {
         "sent": len(answers),
         "failed": len(reasons),
@@ -67,6 +71,8 @@ def sample(request: ReadinessRequest, wanted: dict[str, int]) -> dict[str, Any]:
         "left_out": {str(number): found for number, found in enumerate(whole, start=1) if isinstance(found, str)},
         "counters_before": before,
         "counters": counters(request),
+        "stream_errors": stream_errors(request, since, now),
+        "until": now,
     }
 
 
@@ -146,6 +152,6 @@ def load(text: str) -> dict[str, Any]:
     return {**values, "first_token": buckets} if values else {}
 
 
-def answered(request: ReadinessRequest, wanted: dict[str, int]) -> str:
+def answered(request: ReadinessRequest, wanted: dict[str, Any]) -> str:
     """Return the answer of ready.pyz to the controller."""
     return json.dumps({"state": "sampled", "sample": sample(request, wanted)})

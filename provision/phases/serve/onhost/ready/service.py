@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 import xmlrpc.client
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ DECISIVE_LINE = re.compile(
 CODE_LINE = re.compile(r"^\s+\S")
 MARK_LINE = re.compile(r"^[\s^~]+$")
 EVIDENCE_LINES = 12
+STREAM_ERROR = re.compile(r"Error in (?:chat )?completion stream generator\.")
+"""What vLLM logs, once each, of streams that it ends with an event `error` (serving.py of chat_completion and completion, 0.32.0)."""
+LOG_TIME = re.compile(r"\b(\d\d-\d\d \d\d:\d\d:\d\d) \[")
 PEER_LOST = "75"
 """Exit status of span.pyz when another host was lost or stopped."""
 
@@ -122,6 +126,33 @@ def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
     command = ["journalctl", *scope(request), "--no-pager", "--output=cat", "--lines=3000"]
     match = f"_SYSTEMD_INVOCATION_ID={state.start_id}" if state.start_id else f"--unit={request.unit}"
     return run([*command, match]).splitlines()
+
+
+def stream_errors(request: ReadinessRequest, since_s: float, until_s: float) -> int:
+    """Return how many streams the server ended with an event `error` in a time, which no metric of it counts.
+
+    Args:
+        request: The service.
+        since_s: Begin, in seconds since 1970.
+        until_s: End.
+    """
+    if request.supervisor == "supervisor":
+        lines = tail(Path(request.prefix) / "logs/vllm.log")
+        lines = [line for line in lines if since_s <= logged_at(line, until_s) < until_s]
+    else:
+        unit = "--user-unit" if request.supervisor == "systemd-user" else "--unit"
+        during = [f"--since=@{since_s:.6f}", f"--until=@{until_s:.6f}"]
+        lines = run(["journalctl", "--quiet", "--no-pager", "--output=cat", *during, unit, request.unit]).splitlines()
+    return sum(STREAM_ERROR.search(line) is not None for line in lines)
+
+
+def logged_at(line: str, now_s: float) -> float:
+    """Return when vLLM logged a line, to the second, in seconds since 1970; 0 of a line without a time. It names no year."""
+    found = LOG_TIME.search(line)
+    if found is None:
+        return 0.0
+    year = time.localtime(now_s).tm_year
+    return time.mktime(time.strptime(f"{year}-{found[1]}", "%Y-%m-%d %H:%M:%S"))
 
 
 def lines_of_start(lines: list[str], pid: int) -> list[str]:
