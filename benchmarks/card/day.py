@@ -31,7 +31,6 @@ from benchmarks.harness import RESULTS, ROOT, header, say
 
 WHOLE_S = 530.0
 """Limit of all steps together: nine minutes less the time that a machine needs to start and to end."""
-TARGETS = Path(__file__).with_name("targets.toml")
 CPU_PATIENCE = 6.0
 """Factor of the limits without a card: such a machine has no time limit, and it may do other work."""
 TAIL = 2000
@@ -180,16 +179,14 @@ def upgrade(day: Day, limit_s: float) -> Any:
     dtype = () if day.about["device"] == "cpu" else ("--dtype", "bfloat16")
     words = ("upgrade", "benchmarks.card.model:encoder", *dtype, "--json")
     found = day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
-    return {
-        **found,
-        "targets": [_judged(target, found["layers"]) for target in tomllib.loads(TARGETS.read_text())["attention"]],
-    }
+    targets = tomllib.loads(Path(__file__).with_name("targets.toml").read_text())["attention"]
+    return {**found, "targets": [_judged(target, found["layers"]) for target in targets]}
 
 
 def _judged(target: dict[str, Any], layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a target with the largest share that an upgraded layer has of its original."""
-    shares = [layer[f"upgraded_{target['figure']}"] / layer[f"original_{target['figure']}"] for layer in layers]
-    share = max(shares, default=None)
+    figure = target["figure"]
+    share = max((layer[f"upgraded_{figure}"] / layer[f"original_{figure}"] for layer in layers), default=None)
     return {**target, "share": share, "met": share is not None and share <= target["at_most"]}
 
 
