@@ -44,6 +44,7 @@ NOT_SETTINGS = (
 touch, and what ends it."""
 EXPANDED = ("SystemCallFilter",)
 """Lists that systemd expands differently in each release: only whether there is one is compared."""
+UNIT_NAMES = re.compile(r"(\S+\.(service|socket|target|slice|mount|path|timer|scope|device|swap)( |$))+")
 WITHOUT_RESTART = ("DropInPaths", "UnitFileState")
 """Properties that do not change what runs: a unit is enabled while it runs."""
 
@@ -85,8 +86,14 @@ def systemctl(service, *arguments):
 def unit_properties(service):
     """Return all settings of a unit as lines, each at least once, without the times of its last run."""
     shown = systemctl(service, "show", "--all", service["name"]) or ""
-    lines = [re.sub(r" ; start_time=.*", "", line) for line in shown.splitlines() if "=" in line]
+    lines = [_ordered(re.sub(r" ; start_time=.*", "", line)) for line in shown.splitlines() if "=" in line]
     return [line for line in lines if not any(fnmatchcase(line.partition("=")[0], each) for each in NOT_SETTINGS)]
+
+
+def _ordered(line):
+    """Return a property with the names of units in order: systemd lists them differently after each reload."""
+    name, _, value = line.partition("=")
+    return f"{name}={' '.join(sorted(value.split()))}" if UNIT_NAMES.fullmatch(value) else line
 
 
 def comparable(lines):

@@ -25,7 +25,10 @@ CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "ev
 CONTRACT |= {"level", "found"}
 FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
-SERVING = ("serving.access", "serving.answer", "serving.contract", "serving.model", "serving.process", "serving.unit")
+SERVING = (
+    "installed.files", "serving.access", "serving.account", "serving.answer", "serving.contract", "serving.model",
+    "serving.process", "serving.relays", "serving.schedule", "serving.start", "serving.unit",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
