@@ -168,22 +168,35 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
     ready = [host for host in ready if not context.has_failed(host.name)]
     traffics, ended = reconcile(context, ready)
     for host in ready:
-        added = [each[host.name] for each in (routed, shared, ended) if host.name in each]
+        beside = [each[host.name] for each in (routed, shared) if host.name in each]
+        corrected = [ended[host.name]] if host.name in ended else []
         traffic = traffics.get(host.name)
         if traffic is not None:
-            added += kept_out(context, host, traffic)
+            corrected += kept_out(context, host, traffic)
         prefix = probed.install_paths[host.name].prefix
         record = _record(context.session(host), host, made[host.name][0], prefix)
         record = record.model_copy(update={"out": traffic.out() if traffic else {}})
         context.run.write(f"gateway/{host.name}.json", record)
-        played, text = _together(host, record, results[host.name], added)
+        played, text = _together(host, record, results[host.name], beside, corrected)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
 
 
 def _together(
-    host: Host, record: GatewayRecord, played: PhaseResult, added: Sequence[PhaseResult]
+    host: Host,
+    record: GatewayRecord,
+    played: PhaseResult,
+    beside: Sequence[PhaseResult],
+    corrected: Sequence[PhaseResult],
 ) -> tuple[PhaseResult, str]:
-    """Return the result of a gateway with those of what it runs besides HAProxy, and one sentence on what was set up."""
+    """Return the result of a gateway together, and one sentence on what was set up.
+
+    Args:
+        host: The gateway.
+        record: What clients have to know of it.
+        played: What its playbook did.
+        beside: The same of what it runs besides HAProxy.
+        corrected: What it remembered of hosts and was corrected, and what is left of that.
+    """
     count = len({name for names in record.models.values() for name in names})
     parts = [f"gateway to {count} host{'s' if count != 1 else ''}"]
     parts += [f"{count - len(record.out)} of them in traffic"] if record.out else []
@@ -191,11 +204,11 @@ def _together(
         parts.append("chosen by vllm-router")
     if host.settings.gateway_address is not None:
         parts.append(f"shares {host.settings.gateway_address}")
-    changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *added))}
-    warnings = [one for one in added if one.status == "warn"]
+    changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *beside, *corrected))}
+    warnings = [one for one in (*beside, *corrected) if one.status == "warn"]
     if warnings:
         changes |= {"status": "warn", "hint": warnings[0].hint}
-    said = [one.text for one in added if one.text and (one.status == "warn" or one.changed)]
+    said = [one.text for one in (*beside, *corrected) if one.text and (one.status == "warn" or one in corrected)]
     text = "; ".join((", ".join(parts), *said))
     return played.model_copy(update=changes), text
 
