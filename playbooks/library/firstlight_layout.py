@@ -61,6 +61,7 @@ paths:
 
 import base64
 import hashlib
+import contextlib
 import os
 import pwd
 import stat
@@ -129,14 +130,18 @@ class Layout:
         ids = ids_of("")
         for above, _, names in os.walk(folder):
             for path in [above, *(os.path.join(above, name) for name in names)]:
-                there = os.lstat(path)
+                try:
+                    there = os.lstat(path)
+                except FileNotFoundError:  # the installation of a controller that was killed still ends
+                    continue
                 mode = stat.S_IMODE(there.st_mode)
                 is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
                 wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
                 found = f"{path} {mode:o} {there.st_uid}"
                 if not stat.S_ISLNK(there.st_mode) and self._differs(path, found, f"{path} {wanted:o} {ids[0]}"):
-                    os.chown(path, *ids)
-                    os.chmod(path, wanted)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.chown(path, *ids)
+                        os.chmod(path, wanted)
 
     def tool(self, path, content):
         found = ""
