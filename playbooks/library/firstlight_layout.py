@@ -60,8 +60,8 @@ paths:
 """
 
 import base64
-import hashlib
 import contextlib
+import hashlib
 import os
 import pwd
 import stat
