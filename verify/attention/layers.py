@@ -144,6 +144,11 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         return None, (added[0] if len(added) == 1 else added[0] + added[1]).to(query.dtype)
 
 
+def torch_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every torch.nn.MultiheadAttention of a model by its name, without subclasses, which may change the meaning."""
+    return {name: module for name, module in model.named_modules() if type(module) is nn.MultiheadAttention}
+
+
 def upgrade_attention(
     model: nn.Module, *, kernels: tuple[str, ...] = tuple(KERNELS), discard_weights: bool = False
 ) -> list[str]:
@@ -160,7 +165,7 @@ def upgrade_attention(
     unknown = [name for name in kernels if name not in KERNELS]
     if unknown or not kernels:
         raise ValueError(f"no kernel is named `{', '.join(unknown)}`; there are {', '.join(KERNELS)}")
-    found = {name: module for name, module in model.named_modules() if type(module) is nn.MultiheadAttention}
+    found = torch_layers(model)
     for module in found.values():
         module.__class__ = FlashMultiheadAttention
         module.kernels, module.discard_weights = tuple(kernels), discard_weights

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from verify.attention.layers import torch_layers
+
 
 class _WeightsReadError(BaseException):
     """A model uses attention weights. The model's own `except Exception` must not hide that."""
@@ -36,7 +38,7 @@ def layers_with_unread_weights(model: nn.Module, call: Callable[[], object]) -> 
         model: Its torch.nn.MultiheadAttention modules are looked at. Its mode is what it was afterwards.
         call: Runs the model's forward.
     """
-    layers = {name: module for name, module in model.named_modules() if type(module) is nn.MultiheadAttention}
+    layers = torch_layers(model)
     was_training = model.training
     try:
         for mode in (True, False):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
-from verify.attention.layers import FlashMultiheadAttention, upgrade_attention
+from verify.attention.layers import FlashMultiheadAttention, torch_layers, upgrade_attention
 from verify.attention.speed import peak
 from verify.inputs import synchronize
 from verify.models import transformers as upgrade_transformers
@@ -162,8 +162,7 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
     if wanted:
         text = upgraded_interface(original, wanted)
     else:
-        asked = [one for one, module in subject.model.named_modules() if type(module) is nn.MultiheadAttention]
-        text = upgraded_source(original, discard_weights=set(asked) == set(_unread(subject)))
+        text = upgraded_source(original, discard_weights=set(torch_layers(subject.model)) == set(_unread(subject)))
     model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
     parameters = next(subject.model.parameters())
     model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
@@ -172,7 +171,7 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
     if wanted:
         return *_named(UpgradeSubject(model, subject.arguments, subject.keywords, path), wanted, subject.model), text
     names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
-    if left := [one for one, module in model.named_modules() if type(module) is nn.MultiheadAttention]:
+    if left := torch_layers(model):
         raise UnusableError(
             f"{path.name} does not build {', '.join(left)} itself, so no edit of it upgrades them: "
             "call upgrade_attention(model) where the model is built"
@@ -216,9 +215,7 @@ def _unread(subject: UpgradeSubject) -> list[str]:
 
 def _by_name(model: nn.Module) -> bool:
     """Return whether transformers' interface is what can be upgraded."""
-    return upgrade_transformers.has_interface(model) and not any(
-        type(module) is nn.MultiheadAttention for module in model.modules()
-    )
+    return upgrade_transformers.has_interface(model) and not torch_layers(model)
 
 
 def _wanted(model: nn.Module, attention: str | None) -> str:

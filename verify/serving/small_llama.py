@@ -36,9 +36,7 @@ class Llama:
 
     def given(self, tokens: Sequence[int]) -> list[float]:
         """Return the log probability of each token except the first, after those before it."""
-        rows = self.logprobs(tokens)[:-1]
-        found: list[float] = rows.gather(1, torch.tensor(list(tokens[1:]))[:, None])[:, 0].tolist()
-        return found
+        return of_tokens(self.logprobs(tokens), tokens)
 
     def scaled(self, factor: float) -> Llama:
         """Return the model whose attention scale is multiplied by a factor."""
@@ -72,6 +70,12 @@ class Llama:
         real, imaginary = part[..., :half], part[..., half:]
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=3)
+
+
+def of_tokens(rows: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Return the log probability of each token except the first, from the rows of `Llama.logprobs`."""
+    found: list[float] = rows[:-1].gather(1, torch.tensor(list(tokens[1:]))[:, None])[:, 0].tolist()
+    return found
 
 
 def use_one_thread() -> None:

@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verify.binaries.distributions import installed, normalised
+from verify.commands import printed
 from verify.host.views import kernel_driver
 from verify.records import CheckContext, CheckResult, Figure
 
@@ -38,11 +38,7 @@ def _toolkit() -> str | None:
     """Return the version of the container toolkit; None if the host has none, or it does not tell."""
     if not shutil.which(TOOLKIT_VERSION[0]):
         return None
-    try:
-        done = subprocess.run(TOOLKIT_VERSION, capture_output=True, text=True, check=False, timeout=LIMIT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    said = re.search(r"version (\d+(?:\.\d+)+)", done.stdout)
+    said = re.search(r"version (\d+(?:\.\d+)+)", printed(TOOLKIT_VERSION, limit_s=LIMIT_S))
     return said[1] if said else None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from verify.commands import printed
 from verify.files import small_text
 from verify.records import CheckContext, CheckResult, first_few
 from verify.serving import service_plan
@@ -79,13 +79,7 @@ def _group(number: int) -> str:
 
 def _sudo(name: str) -> str:
     rows = table("account")["account"]
-    try:
-        done = subprocess.run(
-            [*rows["sudo"], name], capture_output=True, text=True, timeout=rows["limit_s"], check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
+    return printed([*rows["sudo"], name], limit_s=rows["limit_s"])
 
 
 def evaluate(facts: AccountFacts) -> CheckResult:

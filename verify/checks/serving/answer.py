@@ -135,8 +135,9 @@ def _builtin(
     fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     tokens = [*prompt, *fresh.tokens]
-    wrong = against_model(fresh, model.logprobs(tokens)[len(prompt) - 1 : -1].tolist(), dtype)
-    wrong = wrong or against_text(forced(client, tokens, key), model.given(tokens), dtype)
+    exact = model.logprobs(tokens)
+    wrong = against_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
+    wrong = wrong or against_text(forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype)
     wrong = wrong or _long(client, key, model, dtype, evidence, whole=whole)
     return {**compared, "the model in float64": wrong, ALONE: mixed(client, key)}, None
 

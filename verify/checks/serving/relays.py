@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from verify.commands import printed
 from verify.files import small_text
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import scheduled_stops, service_control
@@ -89,11 +89,7 @@ def _units(pid: int) -> set[str]:
 def _answer(command: list[str], loaded: str = "") -> list[str]:
     if loaded and command[-1] not in small_text(loaded).split():
         return []
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=RULES_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.splitlines()
+    return printed(command, limit_s=RULES_S).splitlines()
 
 
 def evaluate(facts: RelayFacts) -> CheckResult:

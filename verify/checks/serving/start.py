@@ -7,7 +7,6 @@ import pwd
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.binaries.distributions import site_files
+from verify.commands import printed
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_control, service_plan
 from verify.serving.service import Service
@@ -93,21 +93,7 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
         as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
     environment = {"PATH": os.defpath, **variables, "LC_ALL": "C"}
     limit_s = table("start")["libraries"]["limit_s"]
-    try:
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            cwd="/",
-            env=environment,
-            timeout=limit_s,
-            check=False,
-            **as_account,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
+    return printed(command, limit_s=limit_s, cwd="/", env=environment, **as_account)
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
