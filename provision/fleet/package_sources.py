@@ -1,4 +1,4 @@
-"""Check whether a host's package sources answer, without changing the host.
+"""What a host's package manager knows: whether its sources answer, and which packages there are. The host is not changed.
 
 apt's downloader fetches the small InRelease files of `apt-get update` into a temporary folder.
 """
@@ -34,3 +34,12 @@ def package_sources_answer(session: Session) -> bool | None:
             return False
         case _:
             return None
+
+
+def dpkg_status(session: Session) -> str:
+    """Return the list of OS packages that dpkg keeps.
+
+    Raises:
+        TransportError: The host does not answer.
+    """
+    return session.read("/var/lib/dpkg/status").decode(errors="replace")

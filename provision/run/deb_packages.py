@@ -10,7 +10,7 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseName
-from provision.fleet.package_sources import package_sources_answer
+from provision.fleet.package_sources import dpkg_status, package_sources_answer
 from provision.fleet.ssh import Session
 from provision.phases.stage.debs import fetch_debs, why_not_fetched
 from provision.run.context import RunContext
@@ -87,10 +87,9 @@ def send(context: RunContext, probed: ProbedHosts, host: Host, wanted: Sequence[
     facts, session = probed.facts[host.name], context.session(host)
     if not (missing := without_sources(session, facts, wanted)):
         return []
-    status = session.read("/var/lib/dpkg/status").decode(errors="replace")
     client = context.options.client
     bundled = client is not None and client.bundled is not None
-    files = fetch_debs(missing, status, facts.os, store=context.wheelhouse(), bundled=bundled)
+    files = fetch_debs(missing, dpkg_status(session), facts.os, store=context.wheelhouse(), bundled=bundled)
     session.send(files, probed.install_paths[host.name].incoming)
     return [file.name for file in files]
 

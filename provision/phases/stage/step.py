@@ -14,6 +14,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
+from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.stage.candidate_lock import Packager
 from provision.run import desired_state, spans
@@ -71,7 +72,7 @@ def _stage_group(
             progress=report,
             refresh=context.options.refresh,
             on_stored=context.background.file_listener.callback(members) if context.background.file_listener else None,
-            dpkg_status=_dpkg_status(context, first) if silent else None,
+            dpkg_status=dpkg_status(context.session(first)) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )
     except FirstlightError as error:
@@ -136,11 +137,6 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
     return wheel_builder_of(context, planned.plan)
-
-
-def _dpkg_status(context: RunContext, host: Host) -> str:
-    """Read the list of installed OS packages of a host."""
-    return context.session(host).read("/var/lib/dpkg/status").decode(errors="replace")
 
 
 def recompute_desired(context: RunContext, staged: StagedHosts, name: str, document: Mapping[str, Any]) -> Desired:
