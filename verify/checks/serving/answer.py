@@ -147,10 +147,10 @@ def _long(
 ) -> str | None:
     """Compare each token of long random prompts with the model, if it is served with enough positions."""
     limits = table("serving")["answer"]
-    room = positions(client, key)
+    most = positions(client, key)
     for length in (limits["long_prompt"], limits["longest_prompt"])[: 2 if whole else 1]:
-        if length >= room:
-            evidence["positions"] = f"{room}, too few for a prompt of {length} tokens"
+        if length >= most:
+            evidence["positions"] = f"{most}, too few for a prompt of {length} tokens"
             return None
         prompt = [random.randrange(model.config["vocab_size"] // 2) for _ in range(length)]  # noqa: S311 - no secret
         values = forced(client, prompt, key)
