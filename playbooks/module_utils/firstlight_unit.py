@@ -44,7 +44,8 @@ NOT_SETTINGS = (
 touch, and what ends it."""
 EXPANDED = ("SystemCallFilter",)
 """Lists that systemd expands differently in each release: only whether there is one is compared."""
-UNIT_NAMES = re.compile(r"(\S+\.(service|socket|target|slice|mount|path|timer|scope|device|swap)( |$))+")
+UNORDERED = re.compile(r"((/\S*|\S+\.(service|socket|target|slice|mount|path|timer|scope|device|swap))( |$))+")
+"""Values that are lists of units (`Requires`) or of paths (`RequiresMountsFor`): systemd shows them in another order after each reload."""
 WITHOUT_RESTART = ("DropInPaths", "UnitFileState")
 """Properties that do not change what runs: a unit is enabled while it runs."""
 
@@ -91,9 +92,9 @@ def unit_properties(service):
 
 
 def _ordered(line):
-    """Return a property with the names of units in order: systemd lists them differently after each reload."""
+    """Return a property with its units or paths in alphabetical order."""
     name, _, value = line.partition("=")
-    return f"{name}={' '.join(sorted(value.split()))}" if UNIT_NAMES.fullmatch(value) else line
+    return f"{name}={' '.join(sorted(value.split()))}" if UNORDERED.fullmatch(value) else line
 
 
 def comparable(lines):

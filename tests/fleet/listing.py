@@ -40,7 +40,8 @@ def note(path):
             content = file.read()
         if not b"\\0" in content[:4096]:
             content = content.replace(live.encode(), plain.encode())
-        content = f"{len(content)} bytes {hashlib.sha256(content).hexdigest()}"
+        lines = content.decode(errors="replace") if os.path.basename(path) == "state.unit" else ""  # to read in a failure
+        content = f"{len(content)} bytes {hashlib.sha256(content).hexdigest()} {lines}"
     else:
         content = ""
     owner = pwd.getpwuid(status.st_uid).pw_name

@@ -66,14 +66,18 @@ def test_the_oldest_python_of_a_host_can_read_it(path: Any) -> None:
     ast.parse(path.read_text(), feature_version=OLDEST)
 
 
-def test_a_record_of_a_unit_has_the_same_bytes_whatever_order_systemd_lists_units_in(
+def test_a_record_of_a_unit_has_the_same_bytes_whatever_order_systemd_lists_units_and_paths_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     unit = importlib.import_module("ansible.module_utils.firstlight_unit")
     rest = "Environment=B=2 A=1\nExecStart={ path=/b ; argv[]=/b --x ; start_time=[now] }\nMainPID=7\n"
-    shown = iter([f"Requires=system.slice sysinit.target\n{rest}", f"Requires=sysinit.target system.slice\n{rest}"])
+    units, paths = ("system.slice", "sysinit.target"), ("/opt/firstlight/run", "/var/tmp")
+    orders = [(units, paths), (units[::-1], paths[::-1])]
+    shown = iter(
+        f"Requires={' '.join(first)}\nRequiresMountsFor={' '.join(second)}\n{rest}" for first, second in orders
+    )
     monkeypatch.setattr(unit, "systemctl", lambda *_: next(shown))
     service = {"scope": "system", "name": "firstlight-vllm.service"}
     first, second = unit.unit_properties(service), unit.unit_properties(service)
     assert first == second
-    assert first[1:] == ["Environment=B=2 A=1", "ExecStart={ path=/b ; argv[]=/b --x"]
+    assert first[2:] == ["Environment=B=2 A=1", "ExecStart={ path=/b ; argv[]=/b --x"]
