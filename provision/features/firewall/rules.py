@@ -78,7 +78,6 @@ def openings_of(
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
-        ssh_ports: Ports on which an SSH server listens there.
 
     Raises:
         InventoryError: One of them is the port of SSH.
@@ -96,9 +95,6 @@ def openings_of(
 
 def require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[int]) -> None:
     """Check that rules for some ports leave SSH open.
-
-    Args:
-        ssh_ports: Ports on which an SSH server listens there.
 
     Raises:
         InventoryError: One of them is a port of SSH.
@@ -178,12 +174,7 @@ def _family(address: str) -> str:
 
 
 def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
-    """Return the rules and the unit that loads them.
-
-    Args:
-        openings: The ports and who may connect to them.
-        rule_set: Where they are.
-    """
+    """Return the rules and the unit that loads them."""
     text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))
     unit = text.substitute(
         folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=rule_set.unit.removesuffix(".service")
@@ -221,8 +212,6 @@ def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = 
     """Return what root types on a host to let only some connect.
 
     Args:
-        firewall: The firewall that the host runs.
-        openings: The ports and who may connect to them.
         refuse: Whether others are refused too, or are already.
     """
     if firewall == "ufw":

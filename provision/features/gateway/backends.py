@@ -32,8 +32,6 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     """Return the back ends of a gateway.
 
     Args:
-        gateway: The gateway's host.
-        hosts: All hosts of the inventory.
         served: What hosts said, by name; hosts that serve nothing are missing.
 
     Raises:
@@ -75,10 +73,7 @@ def gateway_of(
     """Return a gateway from the settings of its host.
 
     Args:
-        backends: What it passes requests to.
         clients: Key of each client by its name.
-        folder: Where it keeps its files.
-        monitors: The hosts that read its figures.
         router_key: What requests carry that pass vllm-router.
     """
     settings = host.settings

@@ -73,7 +73,6 @@ def ask(
     """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
 
     Args:
-        gateways: The gateways to ask.
         drain: Hosts that are to get no new requests.
         ready: Hosts that are to get requests again.
         canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
@@ -145,7 +144,6 @@ def change(
 
     Args:
         context: A run over the gateways.
-        action: What is done.
         known: All hosts of the inventory, for messages.
         within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.

@@ -191,8 +191,6 @@ def _together(
     """Return the result of a gateway together, and one sentence on what was set up.
 
     Args:
-        host: The gateway.
-        record: What clients have to know of it.
         played: What its playbook did.
         beside: The same of what it runs besides HAProxy.
         corrected: What it remembered of hosts and was corrected, and what is left of that.

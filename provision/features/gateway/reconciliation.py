@@ -15,12 +15,7 @@ NO_ROLLOUT = "its share of requests was that of a rollout that is over: it gets 
 
 
 def left_shares(context: RunContext, traffics: Iterable[Traffic]) -> dict[str, int]:
-    """Return the shares of canaries that no open rollout has, in ten-thousandths, by host.
-
-    Args:
-        context: The run.
-        traffics: The gateways.
-    """
+    """Return the shares of canaries that no open rollout has, in ten-thousandths, by host."""
     if any(steers(context.run.logs) for steers in features.hooks("steers_shares")):
         return {}
     return {
@@ -39,11 +34,8 @@ def bring_back(
     """Let hosts take requests again, and end shares that no rollout has.
 
     Args:
-        context: The run.
-        gateways: The gateways.
         left: Result of `left_shares`.
         drained: Hosts that a run may have drained; what an operator drained stays so.
-        ended: Hosts whose share ends.
     """
     shares = {name: share for name, share in left.items() if name not in ended}
     canary = shares if shares != left else None
@@ -54,10 +46,6 @@ def bring_back(
 
 def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
     """End shares that no open rollout has, but those of hosts that failed in this run.
-
-    Args:
-        context: The run.
-        gateways: Gateways that are set up.
 
     Returns:
         The traffic of each gateway that answers, and the result of each where a share was ended.

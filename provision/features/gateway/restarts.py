@@ -56,11 +56,7 @@ class Restarts:
         }
 
     def turns(self, wave: Sequence[Host]) -> list[list[Host]]:
-        """Return hosts that restart together, in order: at least one list, and with no gateway only one.
-
-        Args:
-            wave: Hosts that may start together.
-        """
+        """Return hosts that restart together, in order: at least one list, and with no gateway only one."""
         at_once = min((host.settings.gateway_restart_at_once for host in self._gateways), default=1)
         heads = [host.name for host in wave if host.name == host.head]
         found = waves([name for name in heads if name not in self._together], self._traffics, at_once)
@@ -107,9 +103,7 @@ class Restarts:
         """Let hosts take requests again that serve, and wait until gateways see it; say what happened to requests.
 
         Args:
-            hosts: Hosts that were restarted, or were found in the desired state.
             serving: Those of them that serve, be it with the release before.
-            proven: Hosts whose services were proven, which decides nothing here.
         """
         del proven
         names = [host.name for host in hosts]

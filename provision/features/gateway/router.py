@@ -61,11 +61,7 @@ def known_key(text: str) -> str:
 
 
 def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
-    """Return the files that HAProxy's lines for the router refer to.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
-    """
+    """Return the files that HAProxy's lines for the router refer to."""
     return {
         KEY: f"router {gateway.router_key}\n",
         ROUTES: "".join(f"{route}\n" for route in table()["routes"]),
@@ -123,11 +119,7 @@ def router_set(
 
 
 def tokens_command(python: str, prefix: str, port: int) -> str:
-    """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt.
-
-    Args:
-        port: Port of the listeners.
-    """
+    """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt."""
     return shlex.join([python, "-I", f"{prefix}/{NAME}/current/{_TOKENS}", f"{prefix}/gateway/current", str(port)])
 
 

@@ -119,9 +119,7 @@ def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: st
     """Return keepalived with its configuration.
 
     Args:
-        host: One of the gateways.
         gateways: Those that share the address, from `sharing`.
-        interface: Its interface in their network.
     """
     shared = ipaddress.ip_interface(str(host.settings.gateway_address))
     peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)

@@ -98,14 +98,7 @@ def command_of(
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> str:
-    """Return the command that asks a gateway; without hosts it only answers.
-
-    Args:
-        folder: The folder that the gateway keeps its files in.
-        drain: Hosts that are to get no new requests.
-        ready: Hosts that are to get requests again.
-        canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
-    """
+    """Return the command that asks a gateway; without hosts it only answers."""
     request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
     return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 

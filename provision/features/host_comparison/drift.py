@@ -64,7 +64,6 @@ def compared_classes(
     """Compare hosts with one reference, or those with the same cards with their majority.
 
     Args:
-        golden: The reference.
         against: How a person named it.
     """
     if golden is not None:

@@ -201,7 +201,6 @@ def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run:
 
     Args:
         documents: The checks of its healthy hosts, one document a host.
-        run: The run that they are of.
     """
     by_figure: dict[tuple[str, str, str], list[Reading]] = defaultdict(list)
     for reading in (reading for document in documents for reading in readings(document)):
@@ -277,9 +276,6 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     """Return the check record of a host; None where no figure of it has a learned floor.
 
     A missed floor is a warning and never a failure: nobody but its equals says what a host should reach.
-
-    Args:
-        run: The run that asks.
     """
     known = {(floor.check, floor.figure, floor.unit) for floor in learned.floors}
     compared = [reading for reading in readings(document) if reading.name in known]

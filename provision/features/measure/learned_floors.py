@@ -47,7 +47,6 @@ def with_records(
     """Return the checks of hosts with what the figures of equal hosts say of them.
 
     Args:
-        context: The run, with the documents of the hosts that it checked before.
         learns: Whether these are complete runs, which floors are learned from.
     """
     documents = {name: verified.document for name, verified in answers.items()}

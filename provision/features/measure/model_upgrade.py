@@ -18,7 +18,6 @@ def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
     """Run `verify upgrade`, which speaks for itself on the terminal.
 
     Args:
-        arguments: Its arguments.
         python: A Python that has torch; None is that of this machine's installation.
 
     Returns:

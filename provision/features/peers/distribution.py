@@ -44,7 +44,6 @@ class Distribution(Sending):
     """Transfers to all hosts of a step; `close` takes back all access.
 
     Args:
-        files: The files that each host needs.
         choice: The hosts that hand files on.
     """
 

@@ -63,7 +63,6 @@ def follow(
     """Let a program move files; return the bytes. The channel is closed at the end.
 
     Args:
-        channel: The running program.
         request: What it is to do.
         progress: Called with the bytes that came since the last call.
         lacks: Called with the hash of a file that did not come, and why.

@@ -99,7 +99,6 @@ class Relay:
         """End what a host gets from another one; what is missing follows from the controller.
 
         Args:
-            name: The host that receives.
             refused: Whether its source failed.
         """
         standing = self._standings[name]

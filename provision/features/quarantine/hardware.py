@@ -55,10 +55,6 @@ def hardware_failure(document: Mapping[str, Any], facts: HostFacts | None) -> Ha
     """Return the most telling failure of a host's hardware; None where nothing speaks of one.
 
     Failures that an earlier run found do not count: that run marked the host. Injected faults never count.
-
-    Args:
-        document: The host's checks.
-        facts: What the probe knows of its cards.
     """
     if document.get("injected"):
         return None

@@ -113,10 +113,6 @@ def in_force(on_host: Quarantine | None, kept: Quarantine | None) -> Quarantine 
     """Return the mark in force of a host; None without one.
 
     The controller's own is over when the host says that this mark, or a later one, was released: another controller did that.
-
-    Args:
-        on_host: The mark on the host.
-        kept: The mark in the controller's state.
     """
     if on_host is not None and on_host.released_at is None:
         return on_host

@@ -53,7 +53,6 @@ def why_not(document: Mapping[str, Any], mark: Quarantine) -> str | None:
 
     Args:
         document: A full verification of the host.
-        mark: The mark in force.
     """
     checks = document["checks"]
     bad = next((check for check in checks if check["status"] not in ("ok", "skip")), None)

@@ -54,8 +54,6 @@ def set_shares(
 
     Args:
         context: A run over the gateways.
-        names: Hosts that serve the new release.
-        joining: Hosts that are about to.
         percent: Share of all hosts in `names`.
         out: Hosts that get no requests until a run has proven them, as long as their model has others.
     """

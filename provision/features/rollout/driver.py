@@ -383,12 +383,7 @@ def _failure(host: HostSummary) -> str | None:
 
 
 def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
-    """Return the file: one entry for each host that answers requests, without those that are out of rotation.
-
-    Args:
-        hosts: All hosts of the inventory.
-        out: Names of the hosts that get no requests.
-    """
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation."""
     entries = [
         {"targets": [_endpoint(host)], "labels": {"host": host.name}}
         for host in hosts

@@ -54,10 +54,6 @@ def failed_requests(requests: int, failed: int) -> Verdict:
     """Decide by Wald's sequential test whether a release fails too many requests.
 
     The test may be repeated after every request: its errors hold for the whole sequence.
-
-    Args:
-        requests: Requests so far.
-        failed: How many of them failed.
     """
     limits = thresholds()["failed_requests"]
     healthy, bad = limits["healthy"], limits["bad"]

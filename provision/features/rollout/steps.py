@@ -38,7 +38,6 @@ def assign(
     has a host in any case. Steps that add no host have none.
 
     Args:
-        names: The hosts that change, in their order.
         steps: Percentages; the first one is 0 where `staging` has hosts, and with `first_alone`.
         staging: The hosts of group `staging`, which change in the step of 0 %.
         first_alone: Whether the first host changes in the step of 0 % as well; it counts for the steps after it.
@@ -57,9 +56,7 @@ def batches(names: Sequence[str], *, serving: int, min_serving: int) -> Iterator
     """Yield hosts that change at the same time, so that enough others serve meanwhile.
 
     Args:
-        names: The hosts of a step.
         serving: Number of all hosts that serve, these included.
-        min_serving: How many of them must serve at any time.
     """
     size = max(1, min(len(names), serving - min_serving))
     for start in range(0, len(names), size):

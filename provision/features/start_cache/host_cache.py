@@ -109,9 +109,6 @@ class HostCache:
     def send(self, archive: StagedFile) -> tuple[int, int]:
         """Give the host the cache of its key, where it has none.
 
-        Args:
-            archive: An archive of that key.
-
         Returns:
             The bytes that were sent, and the moment of the host's clock, in nanoseconds, at which the cache was there.
 

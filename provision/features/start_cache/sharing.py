@@ -67,9 +67,6 @@ class StartCaches:
         """Return the hosts of a wave in the order in which they start: of those with an equal key and no cache, one starts first.
 
         Hosts of a span stay together.
-
-        Args:
-            wave: Hosts that may start together.
         """
         first: list[Host] = []
         later: list[Host] = []
@@ -89,11 +86,7 @@ class StartCaches:
         return [turn for turn in (first, later) if turn] or [[]]
 
     def before(self, hosts: Sequence[Host]) -> list[Host]:
-        """Send hosts that have no cache the one of their key, before they start.
-
-        Args:
-            hosts: Hosts that start next.
-        """
+        """Send hosts that have no cache the one of their key, before they start."""
         wanted = [host for host in hosts if host.name in self._empty and self._archive(self._keys[host.name])]
 
         def call(host: Host) -> tuple[int, int]:
@@ -122,7 +115,6 @@ class StartCaches:
         A cache that was sent to a host whose service was not proven then goes to no other one.
 
         Args:
-            hosts: Hosts that were started.
             serving: Hosts that serve again, which decides nothing here.
             proven: The hosts whose services were proven.
         """

@@ -66,11 +66,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def look(folder: Path, since: int) -> dict[str, Any]:
-    """Count the files of compiled code, and those that were written after a moment.
-
-    Args:
-        since: The moment, in nanoseconds of this host's clock.
-    """
+    """Count the files of compiled code, and those that were written after a moment."""
     code, new = 0, []
     for name in files_in(folder):
         with open_below(folder, name) as file:
