@@ -72,9 +72,12 @@ class _Setup:
     def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
         self._context, self._probed = context, probed
         self._started = time.monotonic()
-        self._gateways = [host for host in context.inventory.hosts if host.is_gateway]
-        self._monitors = [host for host in context.inventory.hosts if host.is_monitoring]
-        self._viewers = [host for host in context.inventory.hosts if host.is_gateway or host.is_monitoring]
+        hosts = context.inventory.hosts
+        self._gateways = [host for host in hosts if host.is_gateway]
+        self._monitors = [host for host in hosts if host.is_monitoring]
+        self._viewers = [host for host in hosts if host.is_gateway or host.is_monitoring]
+        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
+        """From which addresses gateways and monitoring hosts connect to hosts, by the names of both."""
 
     def run(self) -> None:
         hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
@@ -98,34 +101,28 @@ class _Setup:
     def _rules(self, hosts: Sequence[Host], served: Mapping[str, Served | None]) -> list[_Rules]:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
         found = []
-        known = self._sources(hosts, served)
+        self._known = self._sources(hosts, served)
         neighbours = [ports(self._context, "serve", hosts) for ports in features.hooks("neighbours")]
         for host in hosts:
             if not self._is_well(host):
                 continue
             one = served[host.name]
             needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
-            unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
+            unknown = [viewer.name for viewer in needed if not self._known.get(viewer.name, {}).get(host.name)]
             unknown += [name for ports in neighbours for name in ports.silent(host) if name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
-                    text = (
-                        f"its firewall was left as it is: from which address {', '.join(unknown)} reaches it is unknown"
-                    )
-                    self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
+                    why = f"from which address {', '.join(unknown)} reaches it is unknown"
+                    warning = PhaseResult(host=host.name, phase="serve", status="warn")
+                    self._record(warning, f"its firewall was left as it is: {why}")
                 continue
             listening = self._probed.facts[host.name].ports
+            gateways, monitors = (self._of(group, needed, host) for group in (self._gateways, self._monitors))
             try:
-                openings = (
-                    *openings_of(
-                        host,
-                        one.port if one else None,
-                        self._of(self._gateways, needed, known, host.name),
-                        self._of(self._monitors, needed, known, host.name),
-                        ssh_ports=ssh_ports_of(listening),
-                    ),
-                    *(opening for ports in neighbours for opening in ports.openings(host, listening)),
+                openings = openings_of(
+                    host, one.port if one else None, gateways, monitors, ssh_ports=ssh_ports_of(listening)
                 )
+                openings += tuple(opening for ports in neighbours for opening in ports.openings(host, listening))
             except InventoryError as error:
                 if host.settings.firewall == "set":
                     self._context.fail(host.name, "serve", error)
@@ -152,22 +149,14 @@ class _Setup:
         return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
 
     @staticmethod
-    def _known(known: Mapping[str, Mapping[str, tuple[str, ...]]], viewer: Host, target: str) -> tuple[str, ...]:
-        return known.get(viewer.name, {}).get(target, ())
-
-    @staticmethod
     def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
         """Return the address by which another host reaches one; None for the host itself, and where nobody else reaches it."""
         return address_from(viewer, host, served.bind) if viewer.name != host.name else None
 
-    @staticmethod
-    def _of(
-        group: Sequence[Host], needed: Sequence[Host], known: dict[str, dict[str, tuple[str, ...]]], name: str
-    ) -> list[str] | None:
-        """Return the addresses of a group; None where the inventory has none of it."""
-        if not group:
-            return None
-        return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
+    def _of(self, group: Sequence[Host], needed: Sequence[Host], host: Host) -> list[str] | None:
+        """Return the addresses from which a group connects to a host; None where the inventory has none of the group."""
+        viewers = [viewer for viewer in group if viewer in needed]
+        return [source for viewer in viewers for source in self._known[viewer.name][host.name]] if group else None
 
     def _advise(self, rules: Sequence[_Rules]) -> None:
         """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
@@ -182,15 +171,13 @@ class _Setup:
             at = host.name if host.span else gateway
             if at is None or not self._has_result(at):
                 continue
-            who = " and ".join(
-                [*(["the gateway"] if self._gateways else []), *(["the hosts of its model"] if host.span else [])]
-            )
+            allowed = {"the gateway": self._gateways, "the hosts of its model": host.span}
+            who = " and ".join(name for name, some in allowed.items() if some)
             note = (
                 f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
                 f"or as root there what is in {self._write(names, lines)}"
             )
-            result = self._context.outcomes.results[at]["serve"]
-            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+            self._context.add_note(at, note)
 
     def _has_result(self, name: str) -> bool:
         return "serve" in self._context.outcomes.results.get(name, {})
@@ -204,14 +191,11 @@ class _Setup:
         return path
 
     def _firewalls(self, hosts: Sequence[Host]) -> dict[str, Firewall]:
-        return self._context.run_on_hosts(
-            "serve",
-            hosts,
-            lambda host: firewall_of(
-                self._context.session(host).run(find_command(), root=self._probed.install_paths[host.name].root).stdout
-            ),
-            deadline_s=READ_DEADLINE_S,
-        )
+        def ask(host: Host) -> Firewall:
+            root = self._probed.install_paths[host.name].root
+            return firewall_of(self._context.session(host).run(find_command(), root=root).stdout)
+
+        return self._context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
 
     def _set(self, rules: Sequence[_Rules]) -> None:
         """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
@@ -249,13 +233,12 @@ class _Setup:
             }
             text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
             firewall = found[one.host.name]
-            notes: tuple[str, ...] = ()
+            notes = []
             if firewall != "nftables":
                 path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
-                notes = (
-                    f"{firewall} decides there as well; where it refuses one of them, as root there what is in {path}",
-                )
-            self._record(results[one.host.name], text, notes)
+                why = f"{firewall} decides there as well; where it refuses one of them"
+                notes = [f"{why}, as root there what is in {path}"]
+            self._record(results[one.host.name], text, *notes)
 
     def _is_well(self, host: Host) -> bool:
         return not self._context.has_failed(host.name)
@@ -285,8 +268,6 @@ class _Setup:
         return {(viewer, name, port) for viewer, found in said.items() for name, port in found}
 
     def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
-        if not rules:
-            return
         self._play_removal([one.host for one in rules], FIREWALL, START)
         for one in rules:
             viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
@@ -306,18 +287,16 @@ class _Setup:
 
     def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
         """Return the hosts of spans that have rules of a start."""
+        command, spans = f"test -e /etc/systemd/system/{START.unit}", [host for host in hosts if host.span]
         found = self._context.run_on_hosts(
-            "serve",
-            [host for host in hosts if host.span],
-            lambda host: self._context.session(host).run(f"test -e /etc/systemd/system/{START.unit}").rc == 0,
-            deadline_s=READ_DEADLINE_S,
+            "serve", spans, lambda host: self._context.session(host).run(command).rc == 0, deadline_s=READ_DEADLINE_S
         )
-        return [host for host in hosts if found.get(host.name)]
+        return [host for host in spans if found.get(host.name)]
 
     def _play_removal(self, hosts: Sequence[Host], *rule_sets: RuleSet) -> dict[str, PhaseResult]:
         absent = [(one.name, (one.unit,)) for one in rule_sets]
         return play_removal(self._context, self._probed, "firewall", hosts, absent)
 
-    def _record(self, played: PhaseResult, text: str, notes: tuple[str, ...] = ()) -> None:
+    def _record(self, played: PhaseResult, text: str, *notes: str) -> None:
         result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
         self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))

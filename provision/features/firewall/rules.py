@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Literal, TypeAlias
@@ -157,16 +158,9 @@ def _rules(openings: Iterable[Opening]) -> Iterator[str]:
     for opening in openings:
         to = f"{_family(opening.address)} daddr {opening.address} " if opening.address else ""
         new = f"{to}tcp dport {opening.ports()} tcp flags & (syn | ack) == syn"
-        for family, sources in _by_family(opening.sources).items():
+        for family, sources in groupby(sorted(opening.sources, key=_family), _family):
             yield f"{new} {family} saddr {{ {', '.join(sources)} }} accept"
         yield f"{new} reject with tcp reset"
-
-
-def _by_family(sources: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for source in sources:
-        found.setdefault(_family(source), []).append(source)
-    return found
 
 
 def _family(address: str) -> str:
@@ -184,10 +178,6 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
         files={RULES: render(openings, rule_set)},
         units={rule_set.unit: unit},
         packages=("nftables",),
-        packaged=(),
-        account="root",
-        ports=(),
-        ready=(),
         checks=(("nft", "-c", "-f", RULES),),
         proofs=(("nft", "list", "table", *rule_set.table.split()),),
     )
@@ -195,10 +185,8 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
 
 def find_command() -> str:
     """Return a command that prints which firewall a host runs."""
-    return (
-        "LC_ALL=C; export LC_ALL; "
-        'echo "ufw: $(ufw status 2>/dev/null | head -n 1)"; echo "firewalld: $(firewall-cmd --state 2>/dev/null)"'
-    )
+    ufw, firewalld = "$(ufw status 2>/dev/null | head -n 1)", "$(firewall-cmd --state 2>/dev/null)"
+    return f'LC_ALL=C; export LC_ALL; echo "ufw: {ufw}"; echo "firewalld: {firewalld}"'
 
 
 def firewall_of(said: str) -> Firewall:
@@ -214,22 +202,15 @@ def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = 
     Args:
         refuse: Whether others are refused too, or are already.
     """
+    allowed = [(one, source) for one in openings for source in one.sources]
     if firewall == "ufw":
         # A rule that is put in front of all others comes last here.
         closed = [f"ufw prepend deny proto tcp to {_ufw(one)}" for one in openings if refuse]
-        return (
-            *closed,
-            *(
-                f"ufw prepend allow proto tcp from {source} to {_ufw(one)}"
-                for one in openings
-                for source in one.sources
-            ),
-        )
+        return (*closed, *(f"ufw prepend allow proto tcp from {source} to {_ufw(one)}" for one, source in allowed))
     if firewall == "firewalld":
         rich = [
             f'rule priority="-20" {_firewalld_family(source)} source address="{source}" {_firewalld(one)} accept'
-            for one in openings
-            for source in one.sources
+            for one, source in allowed
         ]
         if refuse:
             family = {one: f"{_firewalld_family(one.address)} " if one.address else "" for one in openings}

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
@@ -15,11 +14,9 @@ from provision.features.gateway.records import Backend, Gateway, Limits
 from provision.fleet.inventory.addresses import (
     EVERYWHERE,
     address_from,
-    gateway_endpoint,
     is_ip,
     listened_on,
     metrics_bind,
-    own_address,
 )
 from provision.run.served import Served
 
@@ -151,26 +148,3 @@ def read_certificate(path: str | None, host: str) -> str | None:
     except (OSError, ValueError) as error:
         why = "its key belongs to another certificate" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
         raise InventoryError(f"gateway `{host}`: certificate `{path}` cannot be used: {why}", hint=hint) from None
-
-
-def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incoming: str) -> dict[str, Any]:
-    """Return the variables of the playbook, beside those of the host's paths."""
-    settings = host.settings
-    bind = settings.gateway_bind.strip("[]")
-    return {
-        "firstlight_system_packages": [*PACKAGES],
-        "firstlight_gateway": {
-            "incoming": incoming,
-            "digest": digest,
-            "secret": sorted(secret),
-            "unit": unit,
-            "unit_path": "/etc/systemd/system/firstlight-gateway.service",
-            "address": bind,
-            "port": settings.gateway_port,
-            "shares_address": settings.gateway_address is not None,
-            "self_signed": certificate_names(host)
-            if settings.gateway_tls and settings.gateway_certificate is None
-            else [],
-            "probe": gateway_endpoint(host, own_address(bind)).removesuffix("/v1"),
-        },
-    }

@@ -6,8 +6,7 @@ import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError
 from provision.core.install_paths import HOST_PYTHON, default_prefix
@@ -22,7 +21,8 @@ from provision.features.gateway.traffic import (
     refusal,
     sessions_of,
 )
-from provision.fleet.ssh import Session, Task, fan_out
+from provision.fleet.ssh import Session
+from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
@@ -77,29 +77,18 @@ def ask(
         ready: Hosts that are to get requests again.
         canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
-    tasks = [
-        Task(
-            host.name,
-            partial(
-                _ask,
-                context.session(host),
-                host,
-                command_of(python_of(host), folder_of(host), drain=drain, ready=ready, by=by, canary=canary),
-            ),
-            deadline_s=ASK_DEADLINE_S,
-            cancel=context.session(host).close,
-        )
-        for host in gateways
-    ]
-    if not tasks:
+
+    def call(host: Host) -> Traffic:
+        command = command_of(python_of(host), folder_of(host), drain=drain, ready=ready, by=by, canary=canary)
+        return _ask(context.session(host), host, command)
+
+    if not gateways:
         return Answers()
-    done = fan_out(tasks)
+    done = context.ask_hosts(gateways, call, deadline_s=ASK_DEADLINE_S)
+    wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
     for host in gateways if drain or ready or canary is not None else ():
         changed = True if host.name in done.values else None
-        path = f"{folder_of(host)}/drained.json"
-        context.run.change(
-            "traffic", host=host.name, path=path, drain=[*drain], ready=[*ready], canary=canary, changed=changed
-        )
+        context.run.change("traffic", host=host.name, path=f"{folder_of(host)}/drained.json", **wish, changed=changed)
     return Answers(done.values, done.errors)
 
 
@@ -121,13 +110,24 @@ def _ask(session: Session, host: Host, command: str) -> Traffic:
 
 def status(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
     """Read the figures of all gateways; one that does not answer fails."""
-    gateways = context.hosts()
-    answers = ask(context, gateways)
+    answers = ask(context, context.hosts())
+    record(context, answers)
+    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+
+
+def record(
+    context: RunContext,
+    answers: Answers,
+    *,
+    status: Literal["ok", "skipped"] = "ok",
+    changed: bool = False,
+    text: str | None = None,
+) -> None:
+    """Record how asking ended for each gateway."""
     for name, error in answers.errors.items():
         context.fail(name, "serve", error)
     for name in answers.traffics:
-        context.record(PhaseResult(host=name, phase="serve", status="ok"))
-    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+        context.record(PhaseResult(host=name, phase="serve", status=status, changed=changed, text=text))
 
 
 def change(
@@ -163,18 +163,16 @@ def change(
         return _nothing(context, probed, before, error)
     after = _set(context, gateways, drain=is_drain, names=names)
     if after.errors:
-        return _nothing(
-            context, probed, after, _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
-        )
+        error = _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
+        return _nothing(context, probed, after, error)
     for name in after.traffics:
         changed = before.traffics[name].drained() != after.traffics[name].drained()
         context.record(PhaseResult(host=name, phase="serve", status="ok", changed=changed, text=for_all))
     if is_drain:
         limit = max(host.settings.gateway_drain_seconds for host in gateways) if within_s is None else within_s
         after = wait_until_empty(context, gateways, names, limit)
-    return TrafficHosts(
-        **vars(probed), traffics=tuple(after.traffics.values()), error=_combined(after, f"; {for_all} all the same")
-    )
+    error = _combined(after, f"; {for_all} all the same")
+    return TrafficHosts(**vars(probed), traffics=tuple(after.traffics.values()), error=error)
 
 
 def _set(context: RunContext, gateways: Sequence[Host], *, drain: bool, names: Sequence[str]) -> Answers:
@@ -196,11 +194,7 @@ def _combined(answers: Answers, then: str = "") -> FirstlightError | None:
 
 def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError) -> TrafficHosts:
     """Record that nothing was changed, and why."""
-    for name, failure in answers.errors.items():
-        context.fail(name, "serve", failure)
-    for name in answers.traffics:
-        text = f"nothing was changed: {error.text}"
-        context.record(PhaseResult(host=name, phase="serve", status="skipped", text=text))
+    record(context, answers, status="skipped", text=f"nothing was changed: {error.text}")
     return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()), error=error)
 
 
@@ -236,7 +230,5 @@ def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Seque
         if not left or answers.errors or time.monotonic() >= deadline:
             return answers
         for host in gateways:
-            context.progress.note(
-                host.name, f"waits for {left} request{'s' if left != 1 else ''} of {', '.join(names)}"
-            )
+            context.progress.note(host.name, f"waits for {count(left, 'request')} of {', '.join(names)}")
         time.sleep(min(POLL_S, max(deadline - time.monotonic(), 0)))

@@ -10,7 +10,7 @@ from provision.features.gateway import shared_address
 from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import Answers, ask, folder_of, python_of
 from provision.features.gateway.haproxy import CLIENTS
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
@@ -102,7 +102,7 @@ def served_again(context: RunContext, hosts: Collection[str]) -> None:
     bring_back(context, reached, left, drained=drained, ended=hosts)
     for name in hosts:
         if text := by_operator(traffics, name) or (NO_ROLLOUT if name in left else None):
-            note(context, name, text)
+            context.add_note(name, text)
 
 
 def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:

@@ -19,6 +19,7 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
+from provision.report.layout import count
 from provision.run.step import Step
 
 
@@ -82,7 +83,7 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
         return Exit.OK
     for name, left in sessions_of(traffics, names).items():
         at = ", ".join(traffic.gateway for traffic in traffics if traffic.of(name))
-        rest = f"{left} request{'s' if left != 1 else ''} still running" if left else "no request is left"
+        rest = f"{count(left, 'request')} still running" if left else "no request is left"
         write_stdout(f"{name}: drained at {at}; {rest}")
     return Exit.OK
 

@@ -18,9 +18,8 @@ def left_shares(context: RunContext, traffics: Iterable[Traffic]) -> dict[str, i
     """Return the shares of canaries that no open rollout has, in ten-thousandths, by host."""
     if any(steers(context.run.logs) for steers in features.hooks("steers_shares")):
         return {}
-    return {
-        one.host: round(one.canary * 100) for traffic in traffics for one in traffic.hosts if one.canary is not None
-    }
+    canaries = [one for traffic in traffics for one in traffic.hosts]
+    return {one.host: round(one.canary * 100) for one in canaries if one.canary is not None}
 
 
 def bring_back(
@@ -38,10 +37,9 @@ def bring_back(
         drained: Hosts that a run may have drained; what an operator drained stays so.
     """
     shares = {name: share for name, share in left.items() if name not in ended}
-    canary = shares if shares != left else None
-    return (
-        ask(context, gateways, ready=drained, by="run", canary=canary) if drained or canary is not None else Answers()
-    )
+    if not drained and shares == left:
+        return Answers()
+    return ask(context, gateways, ready=drained, by="run", canary=shares if shares != left else None)
 
 
 def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
@@ -55,9 +53,7 @@ def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, 
     ended = [name for name in left if not context.has_failed(name)]
     after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
     text = f"the share of {', '.join(ended)} was ended: no rollout is open"
-    changed = {
-        name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after if ended
-    }
+    changed = {name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after}
     return before | after, changed
 
 
@@ -69,13 +65,6 @@ def kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[Phase
     hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
     text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
     return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
-
-
-def note(context: RunContext, name: str, text: str) -> None:
-    """Add to what the summary says of a host."""
-    result = context.outcomes.results.get(name, {}).get("serve")
-    if result is not None:
-        context.record(result.model_copy(update={"notes": (*result.notes, text)}))
 
 
 def by_operator(traffics: Iterable[Traffic], name: str) -> str | None:

@@ -9,7 +9,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.traffic import Traffic, sessions_of, waves
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
@@ -120,16 +120,15 @@ class Restarts:
             time.sleep(POLL_S if waiting else 0)
         for name in names:
             if name in self._drained and name not in serving:
-                text = (
-                    f"it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready {name}"
-                )
+                ready = f"./firstlight gateway ready {name}"
+                text = f"it stays drained at the gateway until a run has verified it, or {ready}"
             elif name in waiting:
                 text = f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s"
             else:
                 kept = by_operator(self._traffics, name)
                 text = self._notes.get(name) or kept or (NO_ROLLOUT if name in ended else "")
             if text:
-                note(self._context, name, text)
+                self._context.add_note(name, text)
             if name in self._drained and (self._context.has_failed(name) or name in waiting):
                 self._broken |= dict.fromkeys(self._models(name), name)
 

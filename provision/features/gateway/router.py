@@ -97,22 +97,15 @@ def router_set(
         }
         for model, number in backends.items()
     ]
-    unit = Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8"))
+    here = Path(__file__).parent
+    unit = Template((here / UNIT).read_text(encoding="utf-8"))
+    programs = {name: (here / "onhost" / name).read_text(encoding="utf-8") for name in (_PROGRAM, _TOKENS)}
     document = {"wheel": wheel.name, "sha256": wheel.sha256, "routers": routers}
     return UnitSet(
         name=NAME,
-        files={
-            _CONFIG: json.dumps(document, indent=1) + "\n",
-            **{
-                name: (Path(__file__).parent / "onhost" / name).read_text(encoding="utf-8")
-                for name in (_PROGRAM, _TOKENS)
-            },
-        },
+        files={_CONFIG: json.dumps(document, indent=1) + "\n", **programs},
         units={UNIT: unit.substitute(python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
-        packages=(),
-        packaged=(),
         account=gateway.account or "root",
-        ports=(),
         ready=tuple(f"http://{router['host']}:{port}/liveness" for router in routers),
         data=(WHEELS,),
     )

@@ -58,19 +58,11 @@ def set_up(
     gone = [host for host in gateways if host not in chosen and before[host.name]]
     results = play_removal(context, probed, "gateway_router", gone, [(NAME, (UNIT,))])
     wheels = stage(context, probed, chosen)
-    sets = {
-        host.name: [
-            router_set(
-                made[host.name],
-                *routed(made[host.name]),
-                wheel=wheels[host.name],
-                python=python_of(host),
-                prefix=probed.install_paths[host.name].prefix,
-            )
-        ]
-        for host in chosen
-        if host.name in wheels
-    }
+    sets = {}
+    for host in [host for host in chosen if host.name in wheels]:
+        gateway, wheel, prefix = made[host.name], wheels[host.name], probed.install_paths[host.name].prefix
+        one = router_set(gateway, *routed(gateway), wheel=wheel, python=python_of(host), prefix=prefix)
+        sets[host.name] = [one]
     sent = context.run_on_hosts(
         "serve",
         [host for host in chosen if host.name in sets],
@@ -79,9 +71,8 @@ def set_up(
     )
     results |= play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
     ready = [host for host in chosen if host.name in results]
-    return results | {
-        name: _warned(results[name], said) for name, said in _ask_for_tokens(context, probed, ready).items()
-    }
+    tokens = _ask_for_tokens(context, probed, ready)
+    return results | {name: _warned(results[name], said) for name, said in tokens.items()}
 
 
 def _ask_for_tokens(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, str]:

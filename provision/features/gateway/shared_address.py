@@ -88,14 +88,13 @@ def interface_of(host: Host, said: str) -> str:
     Raises:
         InventoryError: No interface of the host has it, as behind a translated address.
     """
-    found: dict[str, str] = {address: interface for interface, address in _HELD.findall(said)}
-    interface = found.get(str(host.connection.address))
-    if interface is None:
-        raise InventoryError(
-            f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
-            hint="an address is shared in one network: set ansible_host to the address that the host has there",
-        )
-    return interface
+    for interface, address in _HELD.findall(said):
+        if address == host.connection.address:
+            return str(interface)
+    raise InventoryError(
+        f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
+        hint="an address is shared in one network: set ansible_host to the address that the host has there",
+    )
 
 
 def require_free(host: Host, others: Sequence[str], said: str) -> None:
@@ -149,9 +148,6 @@ vrrp_instance firstlight {{
         units={UNIT: unit},
         packages=PACKAGES,
         packaged=("keepalived.service",),
-        account="root",
-        ports=(),
-        ready=(),
         checks=(("keepalived", "--config-test", "--use-file", CONFIG),),
     )
 
@@ -185,17 +181,9 @@ def set_up(
     Args:
         interfaces: From `require_possible`.
     """
-    every = [host for host in context.inventory.hosts if host.is_gateway]
-    sets = {
-        host.name: [
-            address_set(
-                host,
-                sharing(host, every),
-                interfaces[host.name],
-                probed.install_paths[host.name].prefix,
-            )
-        ]
-        for host in gateways
-        if host.name in interfaces
-    }
+    sets = {}
+    for host in [host for host in gateways if host.name in interfaces]:
+        sharers = sharing(host, [one for one in context.inventory.hosts if one.is_gateway])
+        prefix = probed.install_paths[host.name].prefix
+        sets[host.name] = [address_set(host, sharers, interfaces[host.name], prefix)]
     return play_differing(context, probed, "gateway_address", sets) if sets else {}

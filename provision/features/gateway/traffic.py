@@ -98,7 +98,7 @@ def command_of(
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> str:
-    """Return the command that asks a gateway; without hosts it only answers."""
+    """Return the command that asks a gateway, see `draining.ask`; without hosts it only answers."""
     request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
     return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 
@@ -123,22 +123,17 @@ def parse(gateway: str, answer: str) -> Traffic:
             "hosts has to be restarted once (systemctl restart firstlight-gateway.service, which ends its streams)",
         )
     rows = [
-        (process["is_new"], row) for process in document["processes"] for row in csv.DictReader(_table(process["stat"]))
+        (process["is_new"], row)
+        for process in document["processes"]
+        for row in csv.DictReader(io.StringIO(process["stat"].removeprefix("# ")))
     ]
     weights = Counter[str]()
     for is_new, row in rows:
-        if is_new and row["pxname"].startswith("model-") and _is_up(row):
+        is_up = row["svname"] != "BACKEND" and row["status"].startswith("UP")
+        if is_new and row["pxname"].startswith("model-") and is_up:
             weights[row["pxname"]] += _number(row["weight"])
     hosts = [_host(name, rows, weights, document) for name in document["servers"]]
     return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
-
-
-def _table(stat: str) -> io.StringIO:
-    return io.StringIO(stat.removeprefix("# "))
-
-
-def _is_up(row: Mapping[str, str]) -> bool:
-    return row["svname"] != "BACKEND" and row["status"].startswith("UP")
 
 
 def _number(text: str | None) -> int:

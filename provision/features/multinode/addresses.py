@@ -40,7 +40,7 @@ class SpanAddresses:
         def ask(host: Host) -> tuple[str, str]:
             targets = {other.address_in_span: other.address_in_span for other in self.others(host)}
             session = context.session(host)
-            return session.run(source_command(targets)).stdout, session.run(chosen_command()).stdout
+            return session.run(source_command(targets)).stdout, session.run(f"cat {CHOSEN}").stdout
 
         said = context.run_on_hosts(phase, [*members.values()], ask, deadline_s=READ_DEADLINE_S)
         self._sources = {name: sources_of(routes) for name, (routes, _) in said.items()}
@@ -70,18 +70,15 @@ class SpanAddresses:
         sources = [
             source for other in self.others(host) for source in (*self._known(other, host), other.address_in_span)
         ]
-        return span_openings(
-            host,
-            sources,
-            self._chosen[host.name],
-            taken_ports(host, listening),
-            ssh_ports=ssh_ports_of(listening),
-        )
+        chosen, taken = self._chosen[host.name], taken_ports(host, listening)
+        return span_openings(host, sources, chosen, taken, ssh_ports=ssh_ports_of(listening))
 
     def _known(self, viewer: Host, host: Host) -> tuple[str, ...]:
         return self._sources.get(viewer.name, {}).get(host.address_in_span, ())
 
 
+CHOSEN = "/proc/sys/net/ipv4/ip_local_port_range"
+"""From which ports a host's system chooses for processes that ask for any."""
 ENGINE_TITLES = "VLLM::"
 """How the titles of vLLM's processes begin, to which the chosen ports belong (vllm/utils/system_utils.py of 0.32.0)."""
 RAY_TITLES = "ray::"
@@ -111,8 +108,7 @@ def span_openings(
         return ()
     own, allowed = host.address_in_span, networks(sources)
     meeting = host.settings.span_ports if host.name == host.head else ()
-    with_ray = host.settings.executor == "ray"
-    ray = _ports_of_ray(host.settings) if with_ray else range(0)
+    ray = _ports_of_ray(host.settings)
     require_ssh_open(host, {*meeting, *ray}, ssh_ports)
     # The store at which vLLM's processes meet listens at all addresses (torch's TCPStore). With Ray its port is one of the chosen ones.
     # Ray does so too, and runs what it is sent.
@@ -122,7 +118,7 @@ def span_openings(
     first, last = chosen
     for port in [*sorted(port for port in taken if first <= port <= last), last + 1]:
         if first < port:
-            found.append(Opening(first, allowed, last=port - 1, address=None if with_ray else own, for_span=True))
+            found.append(Opening(first, allowed, last=port - 1, address=None if ray else own, for_span=True))
         first = port + 1
     return tuple(found)
 
@@ -134,29 +130,24 @@ def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
         listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
     """
     own = host.address_in_span
-    with_ray = host.settings.executor == "ray"
-    titles = (ENGINE_TITLES, RAY_TITLES) if with_ray else (ENGINE_TITLES,)
+    ray = _ports_of_ray(host.settings)
+    titles = (ENGINE_TITLES, RAY_TITLES) if ray else (ENGINE_TITLES,)
     known = any(one.process for one in listening)
     others = {
         one.port
         for one in listening
-        if known and (with_ray or one.address in (*EVERYWHERE, "*", own)) and not (one.process or "").startswith(titles)
+        if known and (ray or one.address in (*EVERYWHERE, "*", own)) and not (one.process or "").startswith(titles)
     }
-    ours = {*host.settings.span_ports, *(_ports_of_ray(host.settings) if with_ray else ())}
-    return frozenset(others - ours | {22, host.connection.port})
+    return frozenset(others - {*host.settings.span_ports, *ray} | {22, host.connection.port})
 
 
 def _ports_of_ray(settings: Settings) -> range:
+    """Return the ports at which Ray listens; none where vLLM starts its processes by itself."""
     first, last = settings.ray_ports
-    return range(first, last + 1)
-
-
-def chosen_command() -> str:
-    """Return a command that prints from which ports a host's system chooses for processes that ask for any."""
-    return "cat /proc/sys/net/ipv4/ip_local_port_range"
+    return range(first, last + 1) if settings.executor == "ray" else range(0)
 
 
 def chosen_of(said: str) -> tuple[int, int]:
-    """Return the first and the last of these ports, from what `chosen_command` printed; Linux's default where it printed none."""
+    """Return the first and the last of the ports that a system chooses from, by its text of `CHOSEN`; Linux's default where it has none."""
     found = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", said)
     return (int(found[1]), int(found[2])) if found else CHOSEN_PORTS

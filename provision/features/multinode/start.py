@@ -55,6 +55,11 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     hosts = [host for host in hosts if host.is_serving and host.settings.firewall == "set"]
     if not hosts:
         return {}
+
+    def loaded(host: Host) -> str:
+        command = loaded_command(verified.install_paths[host.name].prefix)
+        return context.session(host).run(command, root=True).stdout
+
     addresses = SpanAddresses(context, "verify", hosts)
     wanted = {}
     for host in [host for host in hosts if not context.has_failed(host.name) and not addresses.silent(host)]:
@@ -64,12 +69,7 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
         except InventoryError as error:
             context.fail(host.name, "verify", error)
     before = context.run_on_hosts(
-        "verify",
-        [host for host in hosts if host.name in wanted],
-        lambda host: (
-            context.session(host).run(loaded_command(verified.install_paths[host.name].prefix), root=True).stdout
-        ),
-        deadline_s=READ_DEADLINE_S,
+        "verify", [host for host in hosts if host.name in wanted], loaded, deadline_s=READ_DEADLINE_S
     )
     sets = {
         name: [firewall_set(wanted[name], verified.install_paths[name].prefix, START)]

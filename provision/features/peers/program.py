@@ -58,14 +58,14 @@ def follow(
     channel: Channel,
     request: dict[str, Any],
     progress: Callable[[int], None],
-    lacks: Callable[[str, str], None] | None = None,
+    lacks: list[str] | None = None,
 ) -> int:
     """Let a program move files; return the bytes. The channel is closed at the end.
 
     Args:
         request: What it is to do.
         progress: Called with the bytes that came since the last call.
-        lacks: Called with the hash of a file that did not come, and why.
+        lacks: Gets why each file that did not come did not.
 
     Raises:
         SourceError: It did not come to its end.
@@ -78,7 +78,7 @@ def follow(
                 moved += count
                 progress(count)
             elif lacks is not None:
-                lacks(str(record["lacks"]), str(record.get("why")))
+                lacks.append(str(record.get("why")))
             record = _record(channel.readline(timeout_s=SILENCE_S))
         if "done" not in record:
             problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
@@ -97,7 +97,7 @@ def get_files(
     word: str,
     request: dict[str, Any],
     progress: Callable[[int], None],
-    lacks: Callable[[str, str], None] | None = None,
+    lacks: list[str] | None = None,
 ) -> int:
     """Let a host get files that it lacks, under their names in transfer; `Session.send` verifies them and sends what is missing.
 

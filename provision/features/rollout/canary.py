@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from provision.core.models.records import PhaseResult
-from provision.features.gateway.draining import ask
+from provision.features.gateway.draining import ask, record
 from provision.features.gateway.traffic import Traffic
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -67,8 +66,5 @@ def set_shares(
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
         given += [f"no requests to {name} until a run has proven it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
-    for name, error in answers.errors.items():
-        context.fail(name, "serve", error)
-    for name in answers.traffics:
-        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text))
+    record(context, answers, changed=True, text=text)
     return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

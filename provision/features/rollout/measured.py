@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +17,6 @@ from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.rollout.answers import Comparison, compare
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
-from provision.fleet.ssh import Task, fan_out
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -235,23 +234,15 @@ def _ask(
 
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]
-        more = {"since": since[host.name]} if host.name in since else {}
-        return sample(
-            context.session(host),
-            prefix=paths.prefix,
-            root=paths.root,
-            request=requests[host.name],
-            wanted={**wanted, **more},
-        )
+        asked: dict[str, float] = {**wanted}
+        if host.name in since:
+            asked["since"] = since[host.name]
+        request = requests[host.name]
+        return sample(context.session(host), prefix=paths.prefix, root=paths.root, request=request, wanted=asked)
 
-    asked = [host for host in context.hosts() if host.name in requests]
-    tasks = [
-        Task(host.name, partial(call, host), deadline_s=SAMPLE_DEADLINE_S, cancel=context.session(host).close)
-        for host in asked
-    ]
-    done = fan_out(tasks)
-    away = set()
-    for host in asked:
+    hosts = [host for host in context.hosts() if host.name in requests]
+    done, away = context.ask_hosts(hosts, call, deadline_s=SAMPLE_DEADLINE_S), set()
+    for host in hosts:
         error = done.errors.get(host.name)
         if isinstance(error, TransportError):
             away.add(host.name)

@@ -60,7 +60,18 @@ class Decision(Record):
     run: str | None = None
 
 
-class Rollout(Record):
+class RolloutOptions(Record):
+    """What a rollout is begun with."""
+
+    min_serving: int = 0
+    hold_s: float = 0.0
+    before_host: str | None = None
+    after_host: str | None = None
+    targets: str | None = None
+    """File on the controller that names the hosts which take requests."""
+
+
+class Rollout(RolloutOptions):
     """One rollout, as it is on disk after every transition."""
 
     schema_version: Literal[1] = 1
@@ -72,12 +83,6 @@ class Rollout(Record):
     """Settings of the command line, by their names."""
     steps: tuple[int, ...]
     """Percent of the hosts that serve the new release after each step; 0 for the step of group `staging`."""
-    min_serving: int = 0
-    hold_s: float = 0.0
-    before_host: str | None = None
-    after_host: str | None = None
-    targets: str | None = None
-    """File on the controller that names the hosts which take requests."""
     started_at: str
     state: RolloutState = "running"
     text: str | None = None

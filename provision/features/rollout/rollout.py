@@ -8,15 +8,15 @@ them, so a killed controller loses nothing: `resume` goes on, `abort` takes back
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
 from provision.core.models.inventory import Host, Inventory
 from provision.core.run_folder import utc_now
 from provision.features.rollout.driver import RolloutDriver, print_rollout
-from provision.features.rollout.model import Rollout, RolloutHost
+from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
 from provision.features.rollout.steps import STAGING, assign, parse_steps, require_capacity
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import described
@@ -26,24 +26,15 @@ from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.run.context import RunContext
-from provision.run.results import PlannedHosts, StagedHosts
+from provision.run.results import StagedHosts
 from provision.run.step import Step
 
 
-@dataclass(frozen=True)
-class RolloutOptions:
-    """What a rollout is begun with."""
-
-    steps: str
-    min_serving: int
-    hold_s: float
-    before_host: str | None
-    after_host: str | None
-    targets: Path | None = None
-
-
-def start(request: CommandRequest, options: RolloutOptions) -> int:
+def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
     """Bring the release that the inventory asks for to its hosts, step by step.
+
+    Args:
+        steps: Percentages of the hosts, as a person types them.
 
     Returns:
         The exit code: 1 where it was rolled back, paused by a fault, or refused before a host was changed.
@@ -52,7 +43,7 @@ def start(request: CommandRequest, options: RolloutOptions) -> int:
         UsageError: An option cannot be used, or another rollout is open.
         HostLockedError: Another process drives a rollout.
     """
-    steps = parse_steps(options.steps)
+    percentages = parse_steps(steps)
     inventory = read_inventory(request)
     serving = _serving(request, inventory)
     require_capacity(serving=len({host.head for host in serving}), min_serving=options.min_serving)
@@ -64,8 +55,7 @@ def start(request: CommandRequest, options: RolloutOptions) -> int:
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome)
             return outcome.exit_code or Exit.RED
-        has_gateway = any(host.is_gateway for host in inventory.hosts)
-        rollout = _made(request, options, steps, serving, outcome, has_gateway=has_gateway)
+        rollout = _made(request, options, percentages, inventory, outcome)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
             print_rollout(request, rollout)
@@ -135,13 +125,12 @@ def status(request: CommandRequest) -> int:
     """
     store = RolloutStore(request.logs)
     found = store.newest()
-    if request.as_json:
+    if not request.as_json:
+        lines = described(found, driven=store.is_driven()) if found else ["there was no rollout yet"]
+        write_stdout("\n".join(lines))
+    else:
         document = found.model_dump(mode="json") | {"driven": store.is_driven()} if found else None
         write_stdout(json.dumps(document, indent=2))
-    elif found is None:
-        write_stdout("there was no rollout yet")
-    else:
-        write_stdout("\n".join(described(found, driven=store.is_driven())))
     return Exit.OK
 
 
@@ -184,54 +173,44 @@ def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -
 
 def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Build new environments next to those that serve, unless a driver is to change, which its host's step has to do."""
-    changes = any(_changes_driver(staged, host.name) for host in context.hosts())
+    stacks = [stack for host in context.hosts() if (stack := staged.stack(host.name))]
+    changes = any(stack.driver and stack.driver.action != "keep" for stack in stacks)
     return staged if changes else install(context, staged)
-
-
-def _changes_driver(planned: PlannedHosts, name: str) -> bool:
-    stack = planned.stack(name)
-    return stack is not None and stack.driver is not None and stack.driver.action != "keep"
 
 
 def _made(
     request: CommandRequest,
     options: RolloutOptions,
     steps: tuple[int, ...],
-    serving: Sequence[Host],
+    inventory: Inventory,
     outcome: RunOutcome,
-    *,
-    has_gateway: bool,
 ) -> Rollout:
     result = outcome.result
     assert isinstance(result, StagedHosts)
-    left_out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
-    changing = [host for host in serving if host.name not in result.up_to_date | left_out]
+    unchanged = result.up_to_date | {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
+    changing = [host for host in inventory.hosts if host.is_serving and host.name not in unchanged]
     # Hosts that serve one model together change as one: steps count those that answer requests.
     heads = list(dict.fromkeys(host.head for host in changing))
     staging = list(dict.fromkeys(host.head for host in changing if STAGING in host.groups))
     # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
-    first_alone = not staging and len(heads) > 1 and has_gateway
+    first_alone = not staging and len(heads) > 1 and any(host.is_gateway for host in inventory.hosts)
     steps = (0, *steps) if staging or first_alone else steps
     step_of = assign(heads, steps, staging, first_alone=first_alone)
-    installed = {name: facts.installed for name, facts in result.facts.items()}
+    before = {name: facts.installed.release if facts.installed else None for name, facts in result.facts.items()}
     hosts = [
-        RolloutHost(name=host.name, step=step, before=there.release if (there := installed[host.name]) else None)
+        RolloutHost(name=host.name, step=step, before=before[host.name])
         for head, step in sorted(step_of.items(), key=lambda item: item[1])
         for host in changing
         if host.head == head
     ]
     _require_way_back(changing, {host.name: host.before for host in hosts})
     return Rollout(
+        **options.model_dump(),
         name=outcome.summary.run,
         inventory=str(request.inventory.resolve()),
         limit=request.limit,
         options=dict(request.overrides),
         steps=steps,
-        min_serving=options.min_serving,
-        hold_s=options.hold_s,
-        before_host=options.before_host,
-        after_host=options.after_host,
-        targets=str(options.targets.resolve()) if options.targets is not None else None,
         started_at=utc_now(),
         hosts=tuple(hosts),
         runs=(outcome.summary.run,),

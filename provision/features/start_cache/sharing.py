@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
-from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
@@ -172,19 +170,7 @@ class StartCaches:
         self, hosts: Sequence[Host], call: Callable[[Host], T], *, deadline_s: float, limit: int = DEFAULT_LIMIT
     ) -> dict[str, T]:
         """Call a function for hosts, many at a time; return the values of those that answered."""
-        done = fan_out(
-            [
-                Task(
-                    host.name,
-                    partial(call, host),
-                    deadline_s=deadline_s,
-                    retries=0,
-                    cancel=self._context.session(host).close,
-                )
-                for host in hosts
-            ],
-            limit=limit,
-        )
+        done = self._context.ask_hosts(hosts, call, deadline_s=deadline_s, retries=0, limit=limit)
         for name, error in done.errors.items():
             if not isinstance(error, (FirstlightError, OSError)):
                 raise error
@@ -197,7 +183,5 @@ class StartCaches:
         self._notes[name] = f"{self._notes[name]}; {note}" if name in self._notes else note
 
     def _add_note(self, name: str) -> None:
-        result = self._context.outcomes.results.get(name, {}).get("serve")
-        note = self._notes.pop(name, None)
-        if result is not None and note is not None:
-            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+        if (note := self._notes.pop(name, None)) is not None:
+            self._context.add_note(name, note)
