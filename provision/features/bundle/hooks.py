@@ -1,7 +1,5 @@
 """Where bundles take part in the work of the core: a run with `--bundle` has its files from there."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from provision.catalog.index.settings import ClientSettings

@@ -10,8 +10,6 @@ A bundle is an uncompressed tar, in this order:
     files/SHA256/NAME           files for the wheelhouse
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The files of a bundle besides the staged ones: the product, and the wheels for its launcher's environment."""
 
-from __future__ import annotations
-
 import platform
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reading a bundle: the signature first, then each file is hashed on its way into the wheelhouse; cache entries come last."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run says what to type."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence

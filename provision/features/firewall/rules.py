@@ -1,7 +1,5 @@
 """Who may connect to the ports of a host that serves: rules for nftables, and what to type for other firewalls. Pure."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The hosts behind a gateway, and the gateway itself, from the inventory and from what hosts said. Pure."""
 
-from __future__ import annotations
-
 import json
 import ssl
 from collections.abc import Collection, Iterable, Mapping

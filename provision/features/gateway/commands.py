@@ -1,7 +1,5 @@
 """`./firstlight gateway ...`: one address in front of all hosts, and its traffic. Thin: each command calls one function."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

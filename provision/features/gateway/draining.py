@@ -1,7 +1,5 @@
 """The traffic of gateways: read and changed over SSH, in one round trip for each gateway."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence

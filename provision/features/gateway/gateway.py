@@ -3,8 +3,6 @@
 Keys of hosts and clients pass through this process's memory only; no record of the run has one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shlex

@@ -9,8 +9,6 @@ With the choice of hosts by prefixes, where each request goes is computed from i
 out, and so is one that is drained or down; their requests go to the next hosts on the ring.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

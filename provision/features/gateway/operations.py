@@ -1,7 +1,5 @@
 """Commands on gateways: set-up, drain, ready, status; and what each prints."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

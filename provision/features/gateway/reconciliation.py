@@ -1,7 +1,5 @@
 """What gateways remember of hosts is desired state: a run compares it, and corrects what an earlier one left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from provision.core import features

@@ -1,7 +1,5 @@
 """Restarts behind gateways: in which order, and how requests are kept away from hosts meanwhile."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterable, Sequence
 

@@ -6,8 +6,6 @@ a canary, so that the router chooses another one, and adds the host's API key. N
 has to carry a key that HAProxy alone knows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import json

@@ -1,7 +1,5 @@
 """vllm-router on the gateways of a run whose settings choose it: its wheel is sent, and a unit runs it."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The address that gateways share: keepalived gives it to one of them, and to another when that one is lost."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Sequence

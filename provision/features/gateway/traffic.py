@@ -1,7 +1,5 @@
 """What goes through gateways: figures of each host, and which hosts may be drained. Pure."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

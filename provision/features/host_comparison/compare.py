@@ -1,7 +1,5 @@
 """Which hosts differ from their equals: from the majority, or from one reference. Pure; the order of hosts decides nothing."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The command `drift`: hosts that should be equal are read in one round trip each, and compared. No host is changed."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

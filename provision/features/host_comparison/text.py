@@ -1,7 +1,5 @@
 """Comparisons of hosts as text and as JSON. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The comparable values of a host by dotted path, without those that must differ (keys.toml). Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

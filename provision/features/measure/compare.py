@@ -1,7 +1,5 @@
 """The command `verify compare`: what a choice of the service gains on each host."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

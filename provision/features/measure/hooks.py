@@ -1,7 +1,5 @@
 """Where measuring takes part in the work of the core: learned floors among the checks, comparisons on the page of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Method: the middle is the median; what differs from it by more than the toleranc
 nothing is left out. The rule and its source are in learned.toml.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Learned floors of a run: LOGS/learned/CLASS.json on the controller, and the record that they add to the checks of a host."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The upgrade of a user's own model, by a Python of this machine that has torch."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Grafana dashboards from the descriptions of their panels (dashboards.toml). Pure: equal tables give equal text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

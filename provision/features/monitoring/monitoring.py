@@ -1,7 +1,5 @@
 """Monitoring of a run: what hosts serve is read, files and units are rendered and sent, and a playbook switches to them."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Mapping, Sequence

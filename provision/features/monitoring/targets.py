@@ -1,7 +1,5 @@
 """Which addresses Prometheus reads, from the inventory and from what hosts serve. Pure."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Files and units of a monitoring host, and of each host that is monitored. Pure: equal values give equal bytes."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Collection, Mapping

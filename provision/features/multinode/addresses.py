@@ -1,7 +1,5 @@
 """At which ports hosts of spans are to accept one another, and from where, as they say it themselves."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 

@@ -3,8 +3,6 @@
 A host that does not answer is reported and left out; the others continue.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

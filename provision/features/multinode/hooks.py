@@ -1,7 +1,5 @@
 """Where spans take part in the work of the core: the inventory, the command of a service, programs on hosts, checks, firewalls."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Which hosts of an inventory one model is spread over. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from provision.core.errors import InventoryError

@@ -1,7 +1,5 @@
 """Before the hosts of a span start: their ports are closed to others, and they exchange numbers. What fails is not switched."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

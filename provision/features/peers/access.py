@@ -1,7 +1,5 @@
 """Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command."""
 
-from __future__ import annotations
-
 import base64
 import ipaddress
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Hosts hand files on where that is set, or where it takes less time by the bandwidth that the first transfers of the run had.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil

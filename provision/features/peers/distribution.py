@@ -1,7 +1,5 @@
 """Files on their way to hosts: got by a host itself, handed on from host to host in the order of the relay; the controller sends the rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """A program of this product in a host's incoming folder, which reports what it moves as lines of JSON."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable, Sequence

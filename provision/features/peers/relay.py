@@ -4,8 +4,6 @@ The first hosts get their files from the controller. Each of them, and each host
 where one has at least half of the bytes that the other needs, and both are in one network as far as that is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto

@@ -1,7 +1,5 @@
 """`./firstlight verify --return`: hosts that are green again come back. The command `verify check` gets the option here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 

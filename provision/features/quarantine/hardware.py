@@ -1,7 +1,5 @@
 """Which failures of a host's checks speak of its hardware (hardware.toml), and of which card. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

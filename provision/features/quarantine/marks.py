@@ -1,7 +1,5 @@
 """The mark of a host whose hardware failed a check: PREFIX/quarantine.json there, LOGS/quarantine/HOST.json on the controller."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

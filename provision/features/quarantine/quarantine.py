@@ -1,7 +1,5 @@
 """Quarantine in a run: marks are read, written, and told to gateways."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import TypeVar

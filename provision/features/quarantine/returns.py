@@ -1,7 +1,5 @@
 """`verify --return`: quarantined hosts are verified in full; the mark of those that are green is lifted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

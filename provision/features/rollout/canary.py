@@ -1,7 +1,5 @@
 """The share of requests that hosts of a rollout get at gateways, by a draw for each request."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`./firstlight rollout ...`: a new release, host by host, with a gate after each step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The process that drives a rollout: it keeps the record on disk ahead of what it does to hosts."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 import os

@@ -1,7 +1,5 @@
 """Where rollouts take part in the work of the core."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from itertools import groupby

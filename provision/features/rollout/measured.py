@@ -1,7 +1,5 @@
 """The gate of a rollout: hosts are observed until a statistical test has decided."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

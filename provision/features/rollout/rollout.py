@@ -5,8 +5,6 @@ switch its hosts, one for its gate, and runs of `rollback` where it ends badly. 
 them, so a killed controller loses nothing: `resume` goes on, `abort` takes back.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Steps of a rollout: which hosts change together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

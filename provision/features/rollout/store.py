@@ -1,7 +1,5 @@
 """Rollouts on disk: LOGS/rollouts/NAME.json, one process at a time, and requests to the one that runs."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

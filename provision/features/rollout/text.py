@@ -1,7 +1,5 @@
 """What a person reads of a rollout."""
 
-from __future__ import annotations
-
 from provision.core.models.invocation import Invocation
 from provision.features.rollout.model import OPEN, Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING

@@ -1,7 +1,5 @@
 """Start caches on a host and on the controller: packed on one host, and unpacked on another with the same key by `start_cache_archive.py` there."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex

@@ -3,8 +3,6 @@
 Nothing of this fails a host: one whose cache cannot be fetched, sent or read compiles for itself, and the summary says why.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
