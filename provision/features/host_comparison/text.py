@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision.features.host_comparison.compare import Comparison, Difference, Oddity, Split
+from provision.features.host_comparison.compare import Comparison, Oddity, Split
 from provision.features.host_comparison.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
 
@@ -61,12 +61,11 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _of_oddity(oddity: Oddity) -> str:
-    shown = [_sentence(difference) for difference in oddity.differences[:MOST_SHOWN]]
+    shown = [
+        f"{_key(one.key)} is {_shown(one.found)}, expected {_shown(one.expected)}"
+        for one in oddity.differences[:MOST_SHOWN]
+    ]
     return "; ".join([*shown, *_more(difference.part for difference in oddity.differences[MOST_SHOWN:])])
-
-
-def _sentence(difference: Difference) -> str:
-    return f"{_key(difference.key)} is {_shown(difference.found)}, expected {_shown(difference.expected)}"
 
 
 def _of_split(split: Split) -> str:

@@ -74,9 +74,8 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         raise
     for name, document in documents.items():
         context.run.write(f"compare/{name}.json", document)
-        context.run.change(
-            "compare", host=name, path=probed.install_paths[name].prefix, changed=True, words=" ".join(words)
-        )
+        prefix = probed.install_paths[name].prefix
+        context.run.change("compare", host=name, path=prefix, changed=True, words=" ".join(words))
         status = STATUSES.get(document["exit_code"], "failed")
         missed = ", ".join(document["missed"])
         named = any(row["target"] for row in document["rows"])
@@ -86,14 +85,7 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
 
 
 def _measure(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
-    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
-
-    After an interruption, call `resume`.
-
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The service cannot be measured.
-    """
+    """Measure a host's service with two choices, and return the document of `verify.pyz compare`. Raises RemoteCommandError."""
     asked = ["compare", *words, "--json"]
     done = run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
     try:

@@ -15,28 +15,13 @@ from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
 
-class LearnedStore:
-    """The floors that this controller knows of, one file a class."""
-
-    def __init__(self, logs: Path) -> None:
-        self._folder = logs / "learned"
-
-    def put(self, learned: LearnedClass) -> Path:
-        """Keep the floors of a class; after a power failure the old or the new ones are there."""
-        path = self._path(learned.host_class)
-        write_atomically(path, json.dumps(scrub(learned.model_dump(mode="json")), indent=2) + "\n")
-        return path
-
-    def get(self, host_class: HostClass) -> LearnedClass | None:
-        """Return the floors of a class; None without any, and where they cannot be read: they are learned again."""
-        try:
-            learned = LearnedClass.model_validate(parse_object(self._path(host_class).read_bytes()))
-        except (OSError, ValueError):
-            return None
-        return learned if learned.host_class == host_class else None
-
-    def _path(self, host_class: HostClass) -> Path:
-        return self._folder / f"{host_class.key}.json"
+def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
+    """Return the floors of a class from its file; None without any, and where they cannot be read: they are learned again."""
+    try:
+        learned = LearnedClass.model_validate(parse_object(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    return learned if learned.host_class == host_class else None
 
 
 def with_records(
@@ -48,15 +33,11 @@ def with_records(
         learns: Whether these are complete runs, which floors are learned from.
     """
     documents = {name: verified.document for name, verified in answers.items()}
-    found = _records(context, probed, documents, learns=learns)
-    return {name: _with(verified, found.get(name)) for name, verified in answers.items()}
-
-
-def _with(verified: Verified, record: dict[str, Any] | None) -> Verified:
-    if record is None:
-        return verified
-    document = {**verified.document, "checks": [*verified.document["checks"], record]}
-    return Verified((*verified.checks, CheckRecord.model_validate(record)), document)
+    found = dict(answers)
+    for name, record in _records(context, probed, documents, learns=learns).items():
+        document = {**documents[name], "checks": [*documents[name]["checks"], record]}
+        found[name] = Verified((*answers[name].checks, CheckRecord.model_validate(record)), document)
+    return found
 
 
 def _records(
@@ -67,16 +48,18 @@ def _records(
     Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
     and does not lower its own floors.
     """
-    store, run = LearnedStore(context.run.folder.parent), context.run.name
+    folder, run = context.run.logs / "learned", context.run.name
     found: dict[str, dict[str, Any]] = {}
     for host_class, equals in by_class(probed.facts, {**context.outcomes.checks, **documents}.values()).items():
-        learned = store.get(host_class)
+        path = folder / f"{host_class.key}.json"
+        learned = _kept(path, host_class)
         if learns:
             healthy = [one for one in equals if is_green(one) and not (learned and beyond(one, learned))]
             fresh = learn(host_class, healthy, run=run)
             if fresh and (learned is None or len(fresh.hosts) > len(learned.hosts)):
                 learned = fresh
-                context.run.event("learned", phase="verify", hosts=fresh.hosts, path=str(store.put(fresh)))
+                write_atomically(path, json.dumps(scrub(fresh.model_dump(mode="json")), indent=2) + "\n")
+                context.run.event("learned", phase="verify", hosts=fresh.hosts, path=str(path))
         if learned is None:
             continue
         for document in equals:

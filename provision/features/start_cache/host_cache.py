@@ -58,7 +58,11 @@ AnswerT = TypeVar("AnswerT", bound=Record)
 
 @dataclass(frozen=True)
 class HostCache:
-    """The start cache of one host."""
+    """The start cache of one host.
+
+    Its methods raise TransportError where the connection breaks, RemoteCommandError where the host cannot run the program or refuses,
+    and ServeError where it answers in another form.
+    """
 
     session: Session
     paths: InstallPaths
@@ -71,22 +75,11 @@ class HostCache:
 
         Args:
             since: A moment of the host's clock, in nanoseconds.
-
-        Raises:
-            TransportError: The host cannot be reached.
-            RemoteCommandError: The host cannot run the program.
-            ServeError: The answer has another form.
         """
         return self._ask(Look, "look", "--since", str(since), timeout_s=LOOK_S)
 
     def fetch(self) -> bytes:
-        """Return its archive.
-
-        Raises:
-            TransportError: The connection broke.
-            RemoteCommandError: The host cannot pack it.
-            ServeError: What arrived is not what the host has packed.
-        """
+        """Return its archive."""
         # Only root, or the one account that there is, can write in this folder.
         archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)
@@ -112,9 +105,6 @@ class HostCache:
 
         Raises:
             StageError: It cannot be sent.
-            TransportError: The connection broke.
-            RemoteCommandError: The host refused it.
-            ServeError: The answer has another form.
         """
         arrived = f"{self.paths.incoming}/{archive.name}"
         try:
@@ -125,11 +115,7 @@ class HostCache:
         return report.bytes_sent, answer.now
 
     def drop(self) -> None:
-        """Remove the cache from the host.
-
-        Raises:
-            TransportError: The connection broke.
-        """
+        """Remove the cache from the host."""
         self._remove(folder_of(self.paths.prefix, self.key), root=self.paths.root)
 
     def _remove(self, path: str, *, root: bool) -> None:
@@ -150,9 +136,8 @@ class HostCache:
         try:
             return answer.model_validate(parse_object(done.stdout))
         except ValueError as error:
-            raise ServeError(
-                f"{PROGRAM.name} {action} on host {self.session.host} answered {done.stdout[:200]!r}"
-            ) from error
+            answered = f"on host {self.session.host} answered {done.stdout[:200]!r}"
+            raise ServeError(f"{PROGRAM.name} {action} {answered}") from error
 
 
 class Archives:

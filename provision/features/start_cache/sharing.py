@@ -11,7 +11,6 @@ from typing import TypeVar
 from provision.core.errors import DamagedSourceError, FirstlightError, StageError
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
-from provision.core.models.staged import StagedFile
 from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run.context import RunContext
@@ -52,7 +51,9 @@ class StartCaches:
         self._notes: dict[str, str] = {}
         counted = Counter(self._keys.values())
         asked = [
-            host for host in hosts if (key := self._keys.get(host.name)) and (counted[key] > 1 or self._archive(key))
+            host
+            for host in hosts
+            if (key := self._keys.get(host.name)) and (counted[key] > 1 or self._archives.find(key))
         ]
         found = self._ask(asked, lambda host: self._cache(host).look(), deadline_s=LOOK_S + SPARE_S)
         self._since = {name: answer.now for name, answer in found.items() if answer.code}
@@ -74,7 +75,7 @@ class StartCaches:
                 for host in members
                 if host.name in self._empty
                 and (key := self._keys[host.name]) not in self._made
-                and not self._archive(key)
+                and not self._archives.find(key)
             }
             (later if missing and missing <= coming else first).extend(members)
             coming |= missing
@@ -83,10 +84,10 @@ class StartCaches:
 
     def before(self, hosts: Sequence[Host]) -> list[Host]:
         """Send hosts that have no cache the one of their key, before they start."""
-        wanted = [host for host in hosts if host.name in self._empty and self._archive(self._keys[host.name])]
+        wanted = [host for host in hosts if host.name in self._empty and self._archives.find(self._keys[host.name])]
 
         def call(host: Host) -> tuple[int, int]:
-            archive = self._archive(self._keys[host.name])
+            archive = self._archives.find(self._keys[host.name])
             if archive is None:
                 raise StageError("the controller removed it")
             self._context.progress.note(host.name, f"gets a start cache of {format_bytes(archive.size)}")
@@ -123,12 +124,8 @@ class StartCaches:
         )
         for name, answer in looks.items():
             if answer.new:
-                files = ", ".join(answer.names)
-                self._tell(
-                    name,
-                    "compiled more",
-                    note=f"more was compiled than the start cache has: {answer.new} files, such as {files}",
-                )
+                more = f"{answer.new} files, such as {', '.join(answer.names)}"
+                self._tell(name, "compiled more", note=f"more was compiled than the start cache has: {more}")
             else:
                 self._tell(name, "used", note="start cache used: nothing was compiled")
         makers = {self._keys[host.name]: host for host in reversed(started)}
@@ -138,7 +135,9 @@ class StartCaches:
             self._archives.put(self._keys[host.name], content)
             return len(content)
 
-        new = [host for key, host in makers.items() if self._is_wanted() and self._archive(key) is None]
+        # Only other hosts may need a cache.
+        has_others = self._context.options.limited or len(self._context.inventory.hosts) > 1
+        new = [host for key, host in makers.items() if has_others and self._archives.find(key) is None]
         for name, size in self._ask(new, call, deadline_s=3 * MOVE_S, limit=FETCHED_AT_ONCE).items():
             self._tell(name, "kept", note=f"start cache kept for equal hosts ({format_bytes(size)})")
         for host in started:
@@ -152,13 +151,6 @@ class StartCaches:
             self._tell(name, "removed", note="start cache of an equal host removed again: the service was not verified")
         for host in hosts:
             self._add_note(host.name)
-
-    def _is_wanted(self) -> bool:
-        """Return whether there are other hosts that may need a cache."""
-        return self._context.options.limited or len(self._context.inventory.hosts) > 1
-
-    def _archive(self, key: str) -> StagedFile | None:
-        return self._archives.find(key)
 
     def _cache(self, host: Host) -> HostCache:
         desired = self._verified.desired[host.name]
