@@ -41,13 +41,10 @@ if TYPE_CHECKING:
 
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
-    """Make a bundle for the hosts of an inventory, or for a described host.
+    """Make a bundle for the hosts of an inventory, or for a described host; return the exit code.
 
     Args:
         key: The file of the signing key; the user's default key when None.
-
-    Returns:
-        The exit code.
 
     Raises:
         BundleError: The bundle cannot be made.

@@ -35,6 +35,16 @@ class BundledFile(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
 
+    @property
+    def is_stored(self) -> bool:
+        """Return whether it is for the wheelhouse."""
+        return self.path.startswith(FILES)
+
+    @property
+    def name(self) -> str:
+        """Return its name there."""
+        return self.path.rpartition("/")[2]
+
 
 class BundledClass(Record):
     """Hosts with one environment."""

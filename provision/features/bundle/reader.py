@@ -16,7 +16,6 @@ from provision.core.models.inventory import Host
 from provision.core.models.stack import Stack
 from provision.features.bundle.keys import verify
 from provision.features.bundle.manifest import (
-    FILES,
     MANIFEST,
     SIGNATURE,
     BundledClass,
@@ -98,7 +97,7 @@ def _take(
     tar: tarfile.TarFile, manifest: Manifest, path: Path, store: Store, progress: Callable[[int, int], None] | None
 ) -> None:
     """Read every member once, in the manifest's order."""
-    missing = [file for file in manifest.files if _in_store(file) and store.find(file.sha256, _name(file)) is None]
+    missing = [file for file in manifest.files if file.is_stored and store.find(file.sha256, file.name) is None]
     if not missing:
         return
     store.require_space(sum(file.size for file in missing), f"bundle `{path.name}`")
@@ -111,21 +110,20 @@ def _take(
             raise _changed(path, member.name if member.name != file.path else file.path)
         reading = tar.extractfile(member)
         assert reading is not None
-        if _in_store(file):
+        if file.is_stored:
             _store(reading, file, path, store)
         elif hashlib.file_digest(reading, "sha256").hexdigest() != file.sha256:  # type: ignore[arg-type]  # it has readinto
             raise _changed(path, file.path)
         done += file.size
         if progress:
             progress(done, manifest.size)
-    extra = tar.next()
-    if extra is not None:
+    if (extra := tar.next()) is not None:
         raise _changed(path, extra.name)
 
 
 def _store(reading: IO[bytes], file: BundledFile, path: Path, store: Store) -> None:
     try:
-        with store.slot(file.sha256, _name(file)) as slot:
+        with store.slot(file.sha256, file.name) as slot:
             if slot.stored():
                 return
             digest = hashlib.sha256()
@@ -161,14 +159,6 @@ def _changed(path: Path, member: str) -> BundleError:
         f"`{path}`: {member} differs from the signed manifest",
         hint="the bundle was changed or damaged: do not use it; copy it again from its creator",
     )
-
-
-def _in_store(file: BundledFile) -> bool:
-    return file.path.startswith(FILES)
-
-
-def _name(file: BundledFile) -> str:
-    return file.path.rsplit("/", 1)[1]
 
 
 def _lay_out(manifest: Manifest, store: Store) -> str | None:

@@ -1,4 +1,7 @@
-"""Commands on gateways: set-up, drain, ready, status; and what each prints."""
+"""Commands on gateways: set-up, drain, ready, status; and what each prints.
+
+They raise InventoryError where the inventory has no gateway, and FirstlightError where nothing was changed or they were interrupted.
+"""
 
 import json
 import sys
@@ -22,11 +25,7 @@ from provision.run.step import Step
 
 
 def set_up(request: CommandRequest) -> int:
-    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: The inventory has no gateway.
-    """
+    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code."""
     _require_gateway(request)
     return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")))
 
@@ -43,11 +42,7 @@ def _require_gateway(request: CommandRequest) -> Inventory:
 
 
 def status(request: CommandRequest) -> int:
-    """Print the figures of each host behind each gateway, and return the exit code.
-
-    Raises:
-        InventoryError: The inventory has no gateway.
-    """
+    """Print the figures of each host behind each gateway, and return the exit code."""
     _require_gateway(request)
     outcome = execute(replace(request, limit=GATEWAY), (Step("traffic", read_status, "serve", "all", reads_only=True),))
     traffics = _traffics(outcome.result)
@@ -70,10 +65,6 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
     Args:
         within_s: Seconds that requests get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.
-
-    Raises:
-        FirstlightError: Nothing was changed, or it was interrupted.
-        InventoryError: The inventory has no gateway.
     """
     traffics = _change(request, "drain", names, within_s=within_s, force=force)
     if request.as_json:
@@ -87,12 +78,7 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
 
 
 def ready(request: CommandRequest, names: Sequence[str]) -> int:
-    """Let drained hosts get requests again, and return the exit code.
-
-    Raises:
-        FirstlightError: Nothing was changed, or it was interrupted.
-        InventoryError: The inventory has no gateway.
-    """
+    """Let drained hosts get requests again, and return the exit code."""
     traffics = _change(request, "ready", names)
     if request.as_json:
         write_stdout(json.dumps(scrub(document(traffics)), indent=2))

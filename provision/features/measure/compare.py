@@ -36,13 +36,10 @@ class ComparedHosts(ProbedHosts):
 
 
 def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
-    """Measure each host's service with two choices, and print the tables.
+    """Measure each host's service with two choices, print the tables, and return the exit code of the checks.
 
     Args:
         words: The arguments of `verify.pyz compare`.
-
-    Returns:
-        The exit code, on the scale of the checks.
     """
     outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):

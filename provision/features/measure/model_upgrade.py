@@ -13,13 +13,10 @@ from provision.phases.verify.tool import build_zipapp
 
 
 def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
-    """Run `verify upgrade`, which speaks for itself on the terminal.
+    """Run `verify upgrade`, which speaks for itself on the terminal, and return its exit code.
 
     Args:
         python: A Python that has torch; None is that of this machine's installation.
-
-    Returns:
-        Its exit code.
 
     Raises:
         UsageError: There is no such Python.

@@ -39,14 +39,11 @@ Answers = dict[str, dict[str, Any]]
 
 
 def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run the network and all-reduce trials between hosts.
+    """Run the network and all-reduce trials between hosts; return the record of the check.
 
     Args:
         openers: Function that starts `verify between` on a host, by host.
         faults: Faults to inject, which the trials must detect.
-
-    Returns:
-        The record of the check.
     """
     started = time.monotonic()
     with ExitStack() as stack:

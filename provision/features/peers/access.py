@@ -1,4 +1,7 @@
-"""Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command."""
+"""Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command.
+
+What goes wrong is raised as in `program`.
+"""
 
 import base64
 import ipaddress
@@ -101,12 +104,7 @@ def obstacle(connection: Connection) -> str | None:
 
 
 def grant(session: Session, folder: str, key: RunKey) -> Channel:
-    """Let the holders of the run's key read verified files of a host, for as long as the channel is open.
-
-    Raises:
-        SourceError: The host does not allow it.
-        TransportError: The connection broke.
-    """
+    """Let the holders of the run's key read verified files of a host, for as long as the channel is open."""
     channel = program.start(session, folder, PROGRAM, "grant")
     try:
         answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
@@ -127,16 +125,7 @@ def fetch(
     source: Peer,
     progress: Callable[[int], None],
 ) -> int:
-    """Let a host get files from another one, under their names in transfer; `Session.send` verifies them and sends what is missing.
-
-    Returns:
-        The bytes that came from the other host.
-
-    Raises:
-        SourceError: The other host cannot be reached, or broke off.
-        StageError: The disk is too small, or the folder cannot be used.
-        TransportError: The connection from here broke.
-    """
+    """Let a host get files from another one, as `program.get_files` does; return the bytes that came."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
         return program.get_files(

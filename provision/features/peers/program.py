@@ -1,4 +1,8 @@
-"""A program of this product in a host's incoming folder, which reports what it moves as lines of JSON."""
+"""A program of this product in a host's incoming folder, which reports what it moves as lines of JSON.
+
+Functions raise SourceError where the host cannot run it, or it does not come to its end; StageError where the disk is too small or the
+folder cannot be used; and TransportError where the connection from here breaks.
+"""
 
 import json
 import shlex
@@ -19,12 +23,7 @@ SILENCE_S = 60.0
 
 
 def start(session: Session, folder: str, program: Path, word: str) -> Channel:
-    """Start a program in a host's incoming folder.
-
-    Raises:
-        SourceError: The host cannot run it.
-        TransportError: The connection broke.
-    """
+    """Start a program in a host's incoming folder."""
     own = f"{folder}/{PEER_FOLDER}"
     done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
     if done.rc != 0:
@@ -39,11 +38,7 @@ def start(session: Session, folder: str, program: Path, word: str) -> Channel:
 
 
 def exchange(session: Session, channel: Channel, request: dict[str, Any], *, timeout_s: float = ANSWER_S) -> str:
-    """Send a program its request, and return its first line.
-
-    Raises:
-        SourceError: The program has ended.
-    """
+    """Send a program its request, and return its first line."""
     try:
         channel.writeline(json.dumps(request))
     except OSError as error:
@@ -64,9 +59,6 @@ def follow(
         request: What it is to do.
         progress: Called with the bytes that came since the last call.
         lacks: Gets why each file that did not come did not.
-
-    Raises:
-        SourceError: It did not come to its end.
     """
     moved = 0
     try:
@@ -97,15 +89,9 @@ def get_files(
     progress: Callable[[int], None],
     lacks: list[str] | None = None,
 ) -> int:
-    """Let a host get files that it lacks, under their names in transfer; `Session.send` verifies them and sends what is missing.
+    """Let a host get files that it lacks, under their names in transfer; return the bytes that came.
 
-    Returns:
-        The bytes that came.
-
-    Raises:
-        SourceError: The program could not run, or did not come to its end.
-        StageError: The disk is too small, or the folder cannot be used.
-        TransportError: The connection broke.
+    `Session.send` verifies them and sends what is missing.
     """
     remote = list_remote(session, folder)
     missing = [(file, remote.part(file)) for file in files if not remote.has(file)]

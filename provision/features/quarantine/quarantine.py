@@ -38,9 +38,8 @@ def leave_out(context: RunContext, probed: HostsT) -> HostsT:
         mark = known_mark(context, probed, host)
         if mark is not None:
             out = context.left_out[host.name] = because_of(host, mark)
-            context.record(
-                PhaseResult(host=host.name, phase="plan", status="quarantined", text=out.reason, hint=out.hint)
-            )
+            result = PhaseResult(host=host.name, phase="plan", status="quarantined", text=out.reason, hint=out.hint)
+            context.record(result)
     return probed
 
 
@@ -79,12 +78,11 @@ def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -
     gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)
-    for host in gateways:
-        if host.name in answers.traffics:
-            chosen = [name for name in names if (answers.traffics[host.name].of(name) is not None) == drain]
-            if chosen:
-                reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
-                errors |= reply.errors
+    for host in [host for host in gateways if host.name in answers.traffics]:
+        traffic = answers.traffics[host.name]
+        if chosen := [name for name in names if (traffic.of(name) is not None) == drain]:
+            reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
+            errors |= reply.errors
     for name, error in errors.items():
         if not isinstance(error, NotSetUpError):
             context.run.event("gateway-silent", host=name, phase="verify", text=str(error))

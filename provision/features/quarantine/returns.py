@@ -27,22 +27,19 @@ def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOp
         context.record(PhaseResult(host=name, phase="verify", status="skipped", text="it is not quarantined"))
     checked = verify_live(context, probed, options, names=frozenset(marks))
     stays: dict[str, str | None] = {}
+    lines = []
     for name, mark in marks.items():
         document = checked.documents.get(name)
         stays[name] = "it was not checked" if document is None else why_not(document, mark)
         if stays[name] is None:
             stays[name] = _lift(context, probed, name, mark)
-        result = context.outcomes.results[name]["verify"]
         note = f"stays quarantined: {stays[name]}" if stays[name] else "returned to service"
+        result = context.outcomes.results[name]["verify"]
         context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+        lines.append(f"{name}: {note}")
     notify_gateways(context, [name for name, reason in stays.items() if reason is None], drain=False)
-    lines = [
-        f"{name}: {f'stays quarantined: {reason}' if reason else 'returned to service'}"
-        for name, reason in stays.items()
-    ]
-    conclusion = Conclusion(
-        {"stays_quarantined": stays}, tuple(lines or ["no host is quarantined"]), is_green=not any(stays.values())
-    )
+    said = tuple(lines or ["no host is quarantined"])
+    conclusion = Conclusion({"stays_quarantined": stays}, said, is_green=not any(stays.values()))
     return replace(checked, left_out=others, conclusion=conclusion)
 
 

@@ -3,6 +3,9 @@
 A rollout is a row of ordinary runs, each over some hosts: one that sends everything beforehand, for each step those that
 switch its hosts, one for its gate, and runs of `rollback` where it ends badly. Its state is on disk before and after each of
 them, so a killed controller loses nothing: `resume` goes on, `abort` takes back.
+
+A command raises UsageError where an option cannot be used, the wanted rollout is not open or its file is damaged, and HostLockedError
+where another process drives it.
 """
 
 import json
@@ -36,10 +39,6 @@ def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
 
     Returns:
         The exit code: 1 where it was rolled back, paused by a fault, or refused before a host was changed.
-
-    Raises:
-        UsageError: An option cannot be used, or another rollout is open.
-        HostLockedError: Another process drives a rollout.
     """
     percentages = parse_steps(steps)
     inventory = read_inventory(request)
@@ -62,12 +61,7 @@ def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
 
 
 def resume(request: CommandRequest) -> int:
-    """Continue the open rollout where it was paused or killed.
-
-    Raises:
-        UsageError: No rollout is open.
-        HostLockedError: Another process drives it.
-    """
+    """Continue the open rollout where it was paused or killed."""
     store = RolloutStore(request.logs)
     with store.locked():
         rollout = store.require_open()
@@ -76,11 +70,7 @@ def resume(request: CommandRequest) -> int:
 
 
 def abort(request: CommandRequest) -> int:
-    """Return every host that the open rollout has changed to the release that it served before.
-
-    Raises:
-        UsageError: No rollout is open.
-    """
+    """Return every host that the open rollout has changed to the release that it served before."""
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
@@ -99,11 +89,7 @@ def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -
 
 
 def pause(request: CommandRequest) -> int:
-    """Stop the running rollout before its next host.
-
-    Raises:
-        UsageError: No rollout is open.
-    """
+    """Stop the running rollout before its next host."""
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
@@ -116,11 +102,7 @@ def pause(request: CommandRequest) -> int:
 
 
 def status(request: CommandRequest) -> int:
-    """Print the newest rollout.
-
-    Raises:
-        UsageError: Its file is damaged.
-    """
+    """Print the newest rollout."""
     store = RolloutStore(request.logs)
     found = store.newest()
     if not request.as_json:

@@ -19,7 +19,7 @@ Wish = Literal["pause", "abort"]
 
 
 class RolloutStore:
-    """All rollouts of a folder of runs."""
+    """All rollouts of a folder of runs. What reads one raises UsageError where its file is damaged."""
 
     def __init__(self, logs: Path) -> None:
         self._folder = logs / "rollouts"
@@ -30,11 +30,7 @@ class RolloutStore:
         write_atomically(self._folder / f"{rollout.name}.json", text)
 
     def newest(self) -> Rollout | None:
-        """Return the newest rollout; None where there is none.
-
-        Raises:
-            UsageError: Its file is damaged.
-        """
+        """Return the newest rollout; None where there is none."""
         paths = sorted(self._folder.glob("*.json"))
         return _read(paths[-1]) if paths else None
 
@@ -42,7 +38,6 @@ class RolloutStore:
         """Write the newest rollout as `revise` returns it; nothing where there is none, or it stays as it is.
 
         Raises:
-            UsageError: Its file is damaged.
             HostLockedError: Another process drives it, and keeps its record.
         """
         if self.newest() is None:
@@ -53,11 +48,7 @@ class RolloutStore:
                 self.put(revised)
 
     def with_run(self, run: str) -> Rollout | None:
-        """Return the rollout that a run belongs to; None where it belongs to none.
-
-        Raises:
-            UsageError: The file of the rollout is damaged.
-        """
+        """Return the rollout that a run belongs to; None where it belongs to none."""
         # A rollout has the name of its first run, and there is one at a time.
         begun_before = [path for path in sorted(self._folder.glob("*.json")) if path.stem <= run]
         found = _read(begun_before[-1]) if begun_before else None
