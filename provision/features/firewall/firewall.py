@@ -13,24 +13,7 @@ from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
-from provision.features.firewall.rules import (
-    FIREWALL,
-    READ_DEADLINE_S,
-    START,
-    Firewall,
-    Opening,
-    RuleSet,
-    commands,
-    find_command,
-    firewall_of,
-    firewall_set,
-    openings_of,
-    reach_command,
-    require_root,
-    source_command,
-    sources_of,
-    ssh_ports_of,
-)
+from provision.features.firewall import rules
 from provision.fleet.inventory.addresses import address_from
 from provision.report.layout import fold_names
 from provision.run import playbooks
@@ -49,7 +32,7 @@ class _Rules:
     host: Host
     served: Served | None
     """What it serves; None where another host of its span answers for it."""
-    openings: tuple[Opening, ...]
+    openings: tuple[rules.Opening, ...]
 
 
 def wants_rules(context: RunContext) -> bool:
@@ -88,9 +71,9 @@ class _Setup:
         if not chosen and not advised:
             return
         served = ask_served(self._context, self._probed)
-        rules = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
-        self._advise([one for one in rules if one.host in advised])
-        self._set([one for one in rules if one.host in chosen])
+        wanted = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
+        self._advise([one for one in wanted if one.host in advised])
+        self._set([one for one in wanted if one.host in chosen])
 
     def _has_rules(self, host: Host) -> bool:
         installed = self._probed.facts[host.name].installed
@@ -117,9 +100,7 @@ class _Setup:
             listening = self._probed.facts[host.name].ports
             gateways, monitors = (self._of(group, needed, host) for group in (self._gateways, self._monitors))
             try:
-                openings = openings_of(
-                    host, one.port if one else None, gateways, monitors, ssh_ports=ssh_ports_of(listening)
-                )
+                openings = rules.openings_of(host, one.port if one else None, gateways, monitors, listening)
                 openings += tuple(opening for ports in neighbours for opening in ports.openings(host, listening))
             except InventoryError as error:
                 if host.settings.firewall == "set":
@@ -141,10 +122,11 @@ class _Setup:
                 for host in hosts
                 if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
             }
-            return sources_of(self._context.session(viewer).run(source_command(targets)).stdout) if targets else {}
+            said = self._context.session(viewer).run(rules.source_command(targets)).stdout if targets else ""
+            return rules.sources_of(said)
 
         viewers = [viewer for viewer in self._viewers if viewer.name in ready]
-        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
 
     @staticmethod
     def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
@@ -156,14 +138,14 @@ class _Setup:
         viewers = [viewer for viewer in group if viewer in needed]
         return [source for viewer in viewers for source in self._known[viewer.name][host.name]] if group else None
 
-    def _advise(self, rules: Sequence[_Rules]) -> None:
+    def _advise(self, wanted: Sequence[_Rules]) -> None:
         """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
         gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
-        advised = [one for one in rules if one.host.span or gateway]
+        advised = [one for one in wanted if one.host.span or gateway]
         found = self._firewalls([one.host for one in advised])
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for one in [one for one in advised if one.host.name in found]:
-            groups[commands(found[one.host.name], one.openings)].append(one.host.name)
+            groups[rules.commands(found[one.host.name], one.openings)].append(one.host.name)
         for lines, names in groups.items():
             host = self._context.host(names[0])
             at = host.name if host.span else gateway
@@ -188,33 +170,33 @@ class _Setup:
         write_atomically(path, "\n".join((*header, *lines, "")))
         return path
 
-    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, Firewall]:
-        def ask(host: Host) -> Firewall:
+    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, rules.Firewall]:
+        def ask(host: Host) -> rules.Firewall:
             root = self._probed.install_paths[host.name].root
-            return firewall_of(self._context.session(host).run(find_command(), root=root).stdout)
+            return rules.firewall_of(self._context.session(host).run(rules.find_command(), root=root).stdout)
 
-        return self._context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
+        return self._context.run_on_hosts("serve", hosts, ask, deadline_s=rules.READ_DEADLINE_S)
 
-    def _set(self, rules: Sequence[_Rules]) -> None:
+    def _set(self, wanted: Sequence[_Rules]) -> None:
         """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
         context = self._context
-        for one in rules:
+        for one in wanted:
             try:
-                require_root(one.host, root=self._probed.install_paths[one.host.name].root)
+                rules.require_root(one.host, root=self._probed.install_paths[one.host.name].root)
             except InventoryError as error:
                 context.fail(one.host.name, "serve", error)
-        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in rules if self._is_well(one.host)])
+        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in wanted if self._is_well(one.host)])
         sets = {
-            one.host.name: [firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
-            for one in rules
+            one.host.name: [rules.firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
+            for one in wanted
             if self._is_well(one.host) and one.host.name in context.sessions.locks
         }
         differing = differing_sets(context, self._probed, sets)
-        new = [one for one in rules if differing.get(one.host.name)]
+        new = [one for one in wanted if differing.get(one.host.name)]
         if new:
             self._load(new, sets)
-        loaded = [one.host for one in rules if one.host.name in differing and self._is_well(one.host)]
-        self._play_removal(self._with_start_rules(loaded), START)
+        loaded = [one.host for one in wanted if one.host.name in differing and self._is_well(one.host)]
+        self._play_removal(self._with_start_rules(loaded), rules.START)
 
     def _load(self, new: Sequence[_Rules], sets: Mapping[str, Sequence[UnitSet]]) -> None:
         """Load rules of hosts that have others or none, and say so."""
@@ -233,7 +215,7 @@ class _Setup:
             firewall = found[one.host.name]
             notes = []
             if firewall != "nftables":
-                path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
+                path = self._write([one.host.name], rules.commands(firewall, one.openings, refuse=False))
                 why = f"{firewall} decides there as well; where it refuses one of them"
                 notes = [f"{why}, as root there what is in {path}"]
             self._record(results[one.host.name], text, *notes)
@@ -241,33 +223,33 @@ class _Setup:
     def _is_well(self, host: Host) -> bool:
         return not self._context.has_failed(host.name)
 
-    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str, int]]:
+    def _reached(self, wanted: Sequence[_Rules]) -> set[tuple[str, str, int]]:
         """Return which gateways get connections to which hosts, and other hosts of a span to the first: who, to whom, and the port."""
         ready = {host.name for host in self._context.hosts()}
 
         def ask(viewer: Host) -> list[tuple[str, int]]:
             targets = [
                 (one.host.name, address, one.served.port)
-                for one in rules
+                for one in wanted
                 if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
             ]
             targets += [
                 (one.host.name, one.host.address_in_span, one.host.settings.span_port)
-                for one in rules
+                for one in wanted
                 if one.host.name == viewer.head != viewer.name
             ]
             asked = {f"{name}:{port}": (address, port) for name, address, port in targets}
-            said = self._context.session(viewer).run(reach_command(asked)).stdout.split() if targets else []
+            said = self._context.session(viewer).run(rules.reach_command(asked)).stdout.split() if targets else []
             return [(name, int(port)) for name, _, port in (word.rpartition(":") for word in said)]
 
-        asked = {host.name: host for host in (*self._gateways, *(one.host for one in rules if one.host.span))}
+        asked = {host.name: host for host in (*self._gateways, *(one.host for one in wanted if one.host.span))}
         viewers = [viewer for viewer in asked.values() if viewer.name in ready]
-        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
         return {(viewer, name, port) for viewer, found in said.items() for name, port in found}
 
-    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
-        self._play_removal([one.host for one in rules], FIREWALL, START)
-        for one in rules:
+    def _take_back(self, wanted: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
+        self._play_removal([one.host for one in wanted], rules.FIREWALL, rules.START)
+        for one in wanted:
             viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
             port = min(port for _, name, port in lost if name == one.host.name)
             error = ServeError(
@@ -280,18 +262,21 @@ class _Setup:
     def _remove(self, hosts: Sequence[Host]) -> None:
         """Remove the rules of hosts that are to have none."""
         locked = playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
-        for result in self._play_removal(locked, FIREWALL, START).values():
+        for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
             self._record(result, "the rules of its firewall were removed")
 
     def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
         """Return the hosts of spans that have rules of a start."""
-        command, spans = f"test -e /etc/systemd/system/{START.unit}", [host for host in hosts if host.span]
+        command, spans = f"test -e /etc/systemd/system/{rules.START.unit}", [host for host in hosts if host.span]
         found = self._context.run_on_hosts(
-            "serve", spans, lambda host: self._context.session(host).run(command).rc == 0, deadline_s=READ_DEADLINE_S
+            "serve",
+            spans,
+            lambda host: self._context.session(host).run(command).rc == 0,
+            deadline_s=rules.READ_DEADLINE_S,
         )
         return [host for host in spans if found.get(host.name)]
 
-    def _play_removal(self, hosts: Sequence[Host], *rule_sets: RuleSet) -> dict[str, PhaseResult]:
+    def _play_removal(self, hosts: Sequence[Host], *rule_sets: rules.RuleSet) -> dict[str, PhaseResult]:
         absent = [(one.name, (one.unit,)) for one in rule_sets]
         return play_removal(self._context, self._probed, "firewall", hosts, absent)
 

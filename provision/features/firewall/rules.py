@@ -68,8 +68,7 @@ def openings_of(
     port: int | None,
     gateways: Collection[str] | None,
     monitors: Collection[str] | None,
-    *,
-    ssh_ports: Collection[int] = (),
+    listening: Iterable[Port] = (),
 ) -> tuple[Opening, ...]:
     """Return the ports of a host that only some may connect to, in order; none where nobody is known to use them.
 
@@ -77,6 +76,7 @@ def openings_of(
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
+        listening: Its ports, as they were probed.
 
     Raises:
         InventoryError: One of them is the port of SSH.
@@ -88,16 +88,17 @@ def openings_of(
         accepted[settings.health_port] = [*gateways, *settings.firewall_accept]
     if monitors is not None:
         accepted.setdefault(settings.metrics_port, []).extend((*monitors, *settings.firewall_accept))
-    require_ssh_open(host, accepted, ssh_ports)
+    require_ssh_open(host, accepted, listening)
     return tuple(Opening(port, networks(sources)) for port, sources in sorted(accepted.items()))
 
 
-def require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[int]) -> None:
-    """Check that rules for some ports leave SSH open.
+def require_ssh_open(host: Host, ports: Collection[int], listening: Iterable[Port]) -> None:
+    """Check that rules for some ports leave SSH open, also where its server listens at others.
 
     Raises:
         InventoryError: One of them is a port of SSH.
     """
+    ssh_ports = (one.port for one in listening if one.process == SSH_SERVER)
     for closed in sorted({22, host.connection.port, *ssh_ports} & {*ports}):
         raise InventoryError(
             f"host `{host.name}`: port {closed} of a service is the port of SSH, which no rule may close",
@@ -271,11 +272,6 @@ def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
         for name, (address, port) in targets.items()
     ]
     return "\n".join((*asked, "wait"))
-
-
-def ssh_ports_of(listening: Sequence[Port]) -> list[int]:
-    """Return the ports on which an SSH server listens."""
-    return [port.port for port in listening if port.process == SSH_SERVER]
 
 
 def require_root(host: Host, *, root: bool) -> None:

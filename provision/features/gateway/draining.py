@@ -75,15 +75,14 @@ def ask(
         ready: Hosts that are to get requests again.
         canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
+    wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
 
     def call(host: Host) -> Traffic:
-        command = command_of(python_of(host), folder_of(host), drain=drain, ready=ready, by=by, canary=canary)
-        return _ask(context.session(host), host, command)
+        return _ask(context.session(host), host, command_of(python_of(host), folder_of(host), {**wish, "by": by}))
 
     if not gateways:
         return Answers()
     done = context.ask_hosts(gateways, call, deadline_s=ASK_DEADLINE_S)
-    wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
     for host in gateways if drain or ready or canary is not None else ():
         changed = True if host.name in done.values else None
         context.run.change("traffic", host=host.name, path=f"{folder_of(host)}/drained.json", **wish, changed=changed)

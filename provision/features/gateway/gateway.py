@@ -15,29 +15,9 @@ from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import health_agent, router, routers, shared_address
-from provision.features.gateway.backends import (
-    PACKAGES,
-    backends_of,
-    certificate_names,
-    gateway_of,
-    known_clients,
-    reached_at,
-    read_certificate,
-    remembered,
-    to_remember,
-)
-from provision.features.gateway.haproxy import (
-    CERTIFICATE,
-    CERTIFICATE_NAMES,
-    CLIENTS,
-    SECRET,
-    SERVED,
-    UNIT,
-    Files,
-    render,
-    unit_text,
-)
+from provision.features.gateway import backends, haproxy, health_agent, router, routers, shared_address
+from provision.features.gateway.backends import PACKAGES, certificate_names
+from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
 from provision.fleet.inventory.addresses import gateway_endpoint, own_address
@@ -73,7 +53,7 @@ class Before:
 
     def has(self, files: Files, unit: str, *, shares: bool) -> bool:
         """Return whether it runs with these files already, and shares no address that it is not to share."""
-        return has(self.sums, files.texts, {UNIT: unit}, {UNIT}) and (shares or not self.shares)
+        return has(self.sums, files.texts, {haproxy.UNIT: unit}, {haproxy.UNIT}) and (shares or not self.shares)
 
 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
@@ -119,7 +99,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
             made[host.name] = _files(context, host, served, clients, folder=folder, router_key=router_key)
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
-    units = {name: unit_text(prefixes[name]) for name in made}
+    units = {name: haproxy.unit_text(prefixes[name]) for name in made}
     results, new = {}, []
     for host in [host for host in gateways if host.name in made]:
         shares = host.settings.gateway_address is not None
@@ -181,7 +161,7 @@ def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
         "firstlight_gateway": {
             "incoming": INCOMING,
             "digest": files.digest,
-            "secret": sorted(SECRET),
+            "secret": sorted(haproxy.SECRET),
             "unit": unit,
             "unit_path": "/etc/systemd/system/firstlight-gateway.service",
             "address": bind,
@@ -227,14 +207,14 @@ def _read_before(session: Session, prefix: str) -> Before:
     texts = {}
     units = (shared_address.UNIT_PATH, router.UNIT_PATH)
     command = "".join(f"test -e {path} && echo {path}; " for path in units)
-    sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
+    sums = session.run(command + sums_command(f"{prefix}/gateway/current", (haproxy.UNIT,)), root=True).stdout
     shares, routes = (path in sums.splitlines() for path in units)
-    for name in (CLIENTS, SERVED, *((router.KEY,) if routes else ())):
+    for name in (haproxy.CLIENTS, haproxy.SERVED, *((router.KEY,) if routes else ())):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
-        known_clients(texts.get(CLIENTS, "")),
-        remembered(texts.get(SERVED, "")),
+        backends.known_clients(texts.get(haproxy.CLIENTS, "")),
+        backends.remembered(texts.get(haproxy.SERVED, "")),
         sums,
         shares,
         router.known_key(texts.get(router.KEY, "")),
@@ -268,17 +248,17 @@ def _files(
     router_key: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
-    backends = backends_of(host, context.inventory.hosts, served)
+    behind = backends.backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
-    gateway = gateway_of(host, backends, keys, folder, monitors, router_key=router_key)
-    more = {SERVED: to_remember(served)}
-    certificate = read_certificate(host.settings.gateway_certificate, host.name)
+    gateway = backends.gateway_of(host, behind, keys, folder, monitors, router_key=router_key)
+    more = {haproxy.SERVED: backends.to_remember(served)}
+    certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:
-        more[CERTIFICATE] = certificate
+        more[haproxy.CERTIFICATE] = certificate
     elif gateway.tls:
-        more[CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
-    return gateway, render(gateway, more)
+        more[haproxy.CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
+    return gateway, haproxy.render(gateway, more)
 
 
 def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> GatewayRecord:
@@ -286,14 +266,14 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
     current = f"{prefix}/gateway/current"
     fingerprint = None
     if gateway.tls:
-        path = shlex.quote(f"{current}/{CERTIFICATE}")
+        path = shlex.quote(f"{current}/{haproxy.CERTIFICATE}")
         said = session.run(f"openssl x509 -noout -fingerprint -sha256 -in {path}", root=True).stdout
         fingerprint = said.strip().partition("=")[2] or None
     return GatewayRecord(
-        endpoint=gateway_endpoint(host, reached_at(host)),
-        models={model: tuple(one.name for one in backends) for model, backends in gateway.models().items()},
+        endpoint=gateway_endpoint(host, backends.reached_at(host)),
+        models={model: tuple(one.name for one in hosts) for model, hosts in gateway.models().items()},
         clients=tuple(sorted(gateway.clients)),
-        key_file=f"{current}/{CLIENTS}",
+        key_file=f"{current}/{haproxy.CLIENTS}",
         fingerprint=fingerprint,
         self_signed=gateway.tls and host.settings.gateway_certificate is None,
     )

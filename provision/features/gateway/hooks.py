@@ -45,29 +45,21 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
 
 def _part(host: Host, answers: Answers) -> StatusPart:
     drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
-    shares = {name: one.canary for name, traffic in answers.traffics.items() if (one := traffic.of(host.name))}
     gateway = _gateway(host, answers) if host.is_gateway else None
     words = [_words(gateway)] if gateway else []
     words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
-    words += [
-        f"canary with {share:g} % of requests at the gateway {name}"
-        for name, share in shares.items()
-        if share is not None
-    ]
+    for name, traffic in answers.traffics.items():
+        if (one := traffic.of(host.name)) and one.canary is not None:
+            words.append(f"canary with {one.canary:g} % of requests at the gateway {name}")
     return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
 
 
 def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
     traffic, error = answers.traffics.get(host.name), answers.errors.get(host.name)
-    hosts = traffic and [
-        {"host": one.host, "model": one.model, "state": one.state, "share": one.share, "drained_by": one.drained_by}
-        for one in traffic.hosts
-    ]
-    return {
-        "endpoint": gateway_endpoint(host, reached_at(host)),
-        "hosts": hosts,
-        "error": str(error) if error is not None else None,
-    }
+    known = ("host", "model", "state", "share", "drained_by")
+    hosts = traffic and [{name: getattr(one, name) for name in known} for one in traffic.hosts]
+    endpoint = gateway_endpoint(host, reached_at(host))
+    return {"endpoint": endpoint, "hosts": hosts, "error": str(error) if error is not None else None}
 
 
 def _words(gateway: dict[str, Any]) -> str:

@@ -87,17 +87,8 @@ class Traffic:
         return {one.host for one in self.hosts if one.model == model and one.state == "up"}
 
 
-def command_of(
-    python: str,
-    folder: str,
-    *,
-    drain: Sequence[str] = (),
-    ready: Sequence[str] = (),
-    by: By = "operator",
-    canary: Mapping[str, int] | None = None,
-) -> str:
-    """Return the command that asks a gateway, see `draining.ask`; without hosts it only answers."""
-    request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
+def command_of(python: str, folder: str, request: Mapping[str, Any]) -> str:
+    """Return the command that asks a gateway for what `draining.ask` takes; without hosts it only answers."""
     return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from provision.core.errors import Exit, RemoteCommandError
+from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
@@ -60,8 +61,7 @@ def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
 
 def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
     def call(host: Host) -> dict[str, Any]:
-        paths = probed.install_paths[host.name]
-        return _measure(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
+        return _measure(context.session(host), probed.install_paths[host.name], words)
 
     hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
@@ -81,10 +81,11 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
     return ComparedHosts(**vars(probed), documents=documents)
 
 
-def _measure(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
+def _measure(session: Session, paths: InstallPaths, words: Sequence[str]) -> dict[str, Any]:
     """Measure a host's service with two choices, and return the document of `verify.pyz compare`. Raises RemoteCommandError."""
     asked = ["compare", *words, "--json"]
-    done = run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
+    prefix = paths.prefix.rstrip("/")
+    done = run_tool(session, prefix, "current", asked, stdin=None, limit_s=COMPARE_S, root=paths.root)
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

@@ -7,15 +7,7 @@ from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseName
 from provision.core.models.settings import CHOSEN_PORTS, Settings
-from provision.features.firewall.rules import (
-    READ_DEADLINE_S,
-    Opening,
-    networks,
-    require_ssh_open,
-    source_command,
-    sources_of,
-    ssh_ports_of,
-)
+from provision.features.firewall import rules
 from provision.fleet.inventory.addresses import EVERYWHERE
 from provision.run.context import RunContext
 
@@ -38,10 +30,10 @@ class SpanAddresses:
         def ask(host: Host) -> tuple[str, str]:
             targets = {other.address_in_span: other.address_in_span for other in self.others(host)}
             session = context.session(host)
-            return session.run(source_command(targets)).stdout, session.run(f"cat {CHOSEN}").stdout
+            return session.run(rules.source_command(targets)).stdout, session.run(f"cat {CHOSEN}").stdout
 
-        said = context.run_on_hosts(phase, [*members.values()], ask, deadline_s=READ_DEADLINE_S)
-        self._sources = {name: sources_of(routes) for name, (routes, _) in said.items()}
+        said = context.run_on_hosts(phase, [*members.values()], ask, deadline_s=rules.READ_DEADLINE_S)
+        self._sources = {name: rules.sources_of(routes) for name, (routes, _) in said.items()}
         self._chosen = {name: chosen_of(chosen) for name, (_, chosen) in said.items()}
 
     def others(self, host: Host) -> list[Host]:
@@ -53,7 +45,7 @@ class SpanAddresses:
         """Return the other hosts of a host's span that do not say from which address they connect to it."""
         return [other.name for other in self.others(host) if not self._known(other, host)]
 
-    def openings(self, host: Host, listening: Sequence[Port]) -> tuple[Opening, ...]:
+    def openings(self, host: Host, listening: Sequence[Port]) -> tuple[rules.Opening, ...]:
         """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer.
 
         Args:
@@ -69,7 +61,7 @@ class SpanAddresses:
             source for other in self.others(host) for source in (*self._known(other, host), other.address_in_span)
         ]
         chosen, taken = self._chosen[host.name], taken_ports(host, listening)
-        return span_openings(host, sources, chosen, taken, ssh_ports=ssh_ports_of(listening))
+        return span_openings(host, sources, chosen, taken, listening)
 
     def _known(self, viewer: Host, host: Host) -> tuple[str, ...]:
         return self._sources.get(viewer.name, {}).get(host.address_in_span, ())
@@ -88,35 +80,34 @@ def span_openings(
     sources: Collection[str],
     chosen: tuple[int, int],
     taken: Collection[int],
-    *,
-    ssh_ports: Collection[int] = (),
-) -> tuple[Opening, ...]:
+    listening: Collection[Port] = (),
+) -> tuple[rules.Opening, ...]:
     """Return the ports at which the other hosts of a span connect to one, in order: of all its addresses where a program listens at all.
 
     Args:
         sources: Addresses from which the others connect.
         chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
         taken: Ports of other services there; those among the chosen ones stay as they are.
-        ssh_ports: Ports on which an SSH server listens there.
+        listening: Ports of all programs there, as they were probed.
 
     Raises:
         InventoryError: A port at which the processes meet is the port of SSH.
     """
     if host.span is None:
         return ()
-    own, allowed = host.address_in_span, networks(sources)
+    own, allowed = host.address_in_span, rules.networks(sources)
     meeting = host.settings.span_ports if host.name == host.head else ()
     ray = _ports_of_ray(host.settings)
-    require_ssh_open(host, {*meeting, *ray}, ssh_ports)
+    rules.require_ssh_open(host, {*meeting, *ray}, listening)
     # The store at which vLLM's processes meet listens at all addresses (torch's TCPStore). With Ray its port is one of the chosen ones.
     # Ray does so too, and runs what it is sent.
-    found = [Opening(port, allowed, for_span=True) for port in meeting]
+    found = [rules.Opening(port, allowed, for_span=True) for port in meeting]
     if ray:
-        found.append(Opening(ray[0], allowed, last=ray[-1], for_span=True))
+        found.append(rules.Opening(ray[0], allowed, last=ray[-1], for_span=True))
     first, last = chosen
     for port in [*sorted(port for port in taken if first <= port <= last), last + 1]:
         if first < port:
-            found.append(Opening(first, allowed, last=port - 1, address=None if ray else own, for_span=True))
+            found.append(rules.Opening(first, allowed, last=port - 1, address=None if ray else own, for_span=True))
         first = port + 1
     return tuple(found)
 

@@ -82,13 +82,12 @@ def choose(
     if len(able) >= ENOUGH_HOSTS:
         return Choice(names, handed_on)
     if not willing:
-        return Choice(frozenset(), _set_by(sources))
+        named = sorted(set().union(*sources.values())) or ["controller"]
+        return Choice(frozenset(), f"firstlight_source is {' and '.join(f'`{name}`' for name in named)}")
     if len(able) < len(willing):
-        problem = next(filter(None, (access.obstacle(host.connection) for host in willing)))
-        text = (
-            f"too few hosts reach each other: of `{next(host.name for host in willing if host not in able)}`, {problem}"
-        )
-        return Choice(frozenset(), text)
+        out = next(host for host in willing if host not in able)
+        why = f"of `{out.name}`, {access.obstacle(out.connection)}"
+        return Choice(frozenset(), f"too few hosts reach each other: {why}")
     least = FIRST + 1 if asked else ENOUGH_HOSTS
     return Choice(frozenset(), f"hosts hand files on where at least {least} need some")
 
@@ -119,8 +118,3 @@ def _sources(host: Host, files: Mapping[str, Sequence[StagedFile]] | None) -> fr
     """Return the sources of what a host needs; of all kinds while that is not known."""
     kinds = KINDS.values() if files is None else {KINDS.get(file.kind, "wheels") for file in files[host.name]}
     return frozenset(host.source_of(kind) for kind in kinds)
-
-
-def _set_by(sources: Mapping[str, frozenset[str]]) -> str:
-    named = sorted(set().union(*sources.values())) or ["controller"]
-    return f"firstlight_source is {' and '.join(f'`{name}`' for name in named)}"

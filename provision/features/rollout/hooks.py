@@ -1,7 +1,7 @@
 """Where rollouts take part in the work of the core."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,10 @@ def _figures(decision: Decision) -> Iterator[str]:
     yield f"{decision.requests:,}"
     yield f"{decision.failed:,}"
     for times, digits in ((decision.first_token_s, 0), (decision.inter_token_s, 1)):
-        yield from (_milliseconds(times, side, digits) for side in ("new", "old"))
+        yield from (f"{times[side] * 1000:.{digits}f} ms" if side in times else "" for side in ("new", "old"))
     of = f" of {decision.answers + decision.left_out}" if decision.left_out else ""
     yield f"{decision.answers}{of}" if decision.answers or of else ""
     yield str(decision.differing) if decision.answers else ""
-
-
-def _milliseconds(times: Mapping[str, float], side: str, digits: int) -> str:
-    return f"{times[side] * 1000:.{digits}f} ms" if side in times else ""
 
 
 def _hosts(rollout: Rollout) -> Iterator[dict[str, str]]:

@@ -57,6 +57,7 @@ def gate(
     """
     started = time.monotonic()
     watch = _Watch(context, probed, new, old)
+    verdict: Verdict
     passed: str | None = None
     blind_since: float | None = None
     wanted = thresholds()["sampling"] | ({"replay": thresholds()["answers"]["tokens"]} if has_changed else {})
@@ -65,20 +66,14 @@ def gate(
         wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
-            decision = Decision(
-                step=step,
-                at=utc_now(),
-                verdict="undecided" if is_away else "roll back",
-                text=f"{', '.join(lost)} cannot be asked",
-            )
+            verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be asked"
+            decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text)
             break
         verdict, text = decide(watch.window, watch.reference, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
             verdict, text = "roll back", f"{text}; {watch.compared.text}"
-        shown = watch.window
-        context.run.event(
-            "observed", requests=shown.requests, failed=shown.failed, unread=watch.unread, verdict=verdict, text=text
-        )
+        counts: dict[str, Any] = {"requests": watch.window.requests, "failed": watch.window.failed}
+        context.run.event("observed", **counts, unread=watch.unread, verdict=verdict, text=text)
         if watch.unread and verdict != "roll back":
             passed, blind_since = None, blind_since or time.monotonic()
             if time.monotonic() - blind_since >= thresholds()["blind"]["patience_s"]:
@@ -90,10 +85,11 @@ def gate(
         if verdict == "go on":
             # The test begins anew: what was good for an hour must not outweigh what is bad now.
             passed, watch.window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
-        if verdict == "roll back" or (passed is not None and time.monotonic() - started >= hold_s):
-            is_bad = verdict == "roll back"
-            text = "; ".join(filter(None, [text, *watch.reasons[:1]] if is_bad else [passed, watch.compared.text]))
-            decision = watch.decision(step, "roll back" if is_bad else "go on", text)
+        if verdict == "roll back":
+            decision = watch.decision(step, verdict, "; ".join([text, *watch.reasons[:1]]))
+            break
+        if passed is not None and time.monotonic() - started >= hold_s:
+            decision = watch.decision(step, "go on", "; ".join(filter(None, [passed, watch.compared.text])))
             break
         if passed is not None:
             time.sleep(PAUSE_S)
@@ -150,7 +146,7 @@ class _Watch:
         """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""
         if failed_requests(self.clients.requests, self.clients.failed) == "go on":
             self.clients = Observed()
-        found, away = _ask(self._context, self._probed, self._requests, wanted, self._since)
+        found, away = self._ask(wanted)
         lost = [name for name in self._new if name not in found and name not in away]
         if self._old is not None and self._old not in found:
             # Times are compared with those of the same minutes.
@@ -180,6 +176,27 @@ class _Watch:
         for name in self._new if self.unread else ():
             self._context.progress.note(name, f"the step holds: cannot read {', '.join(self.unread)}")
         return lost
+
+    def _ask(self, wanted: Mapping[str, int]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Send synthetic requests on every host; return the answers, and the hosts that cannot be reached now."""
+        context = self._context
+
+        def call(host: Host) -> dict[str, Any]:
+            paths, request = self._probed.install_paths[host.name], self._requests[host.name]
+            asked: dict[str, float] = {**wanted}
+            if host.name in self._since:
+                asked["since"] = self._since[host.name]
+            return sample(context.session(host), prefix=paths.prefix, root=paths.root, request=request, wanted=asked)
+
+        hosts = [host for host in context.hosts() if host.name in self._requests]
+        done, away = context.ask_hosts(hosts, call, deadline_s=SAMPLE_DEADLINE_S), set()
+        for name, error in done.errors.items():
+            if isinstance(error, TransportError):
+                away.add(name)
+                context.sessions.forget(context.host(name))
+            else:
+                context.fail(name, "serve", error)
+        return done.values, away
 
     def _compare(self, found: Mapping[str, dict[str, Any]]) -> None:
         """Compare the answers of a round, where a host of the new release serves the model of the old one.
@@ -219,35 +236,6 @@ class _Watch:
             first_token_s=medians("first_token"),
             inter_token_s=medians("inter_token"),
         )
-
-
-def _ask(
-    context: RunContext,
-    probed: ProbedHosts,
-    requests: Mapping[str, dict[str, Any]],
-    wanted: Mapping[str, int],
-    since: Mapping[str, float],
-) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """Make one round: synthetic requests on every host. Return the answers, and the hosts that cannot be reached now."""
-
-    def call(host: Host) -> dict[str, Any]:
-        paths = probed.install_paths[host.name]
-        asked: dict[str, float] = {**wanted}
-        if host.name in since:
-            asked["since"] = since[host.name]
-        request = requests[host.name]
-        return sample(context.session(host), prefix=paths.prefix, root=paths.root, request=request, wanted=asked)
-
-    hosts = [host for host in context.hosts() if host.name in requests]
-    done, away = context.ask_hosts(hosts, call, deadline_s=SAMPLE_DEADLINE_S), set()
-    for host in hosts:
-        error = done.errors.get(host.name)
-        if isinstance(error, TransportError):
-            away.add(host.name)
-            context.sessions.forget(host)
-        elif error is not None:
-            context.fail(host.name, "serve", error)
-    return done.values, away
 
 
 class GatewayFailures:
