@@ -15,14 +15,7 @@ from provision.core.errors import BundleError, StageError
 from provision.core.models.inventory import Host
 from provision.core.models.stack import Stack
 from provision.features.bundle.keys import verify
-from provision.features.bundle.manifest import (
-    MANIFEST,
-    SIGNATURE,
-    BundledClass,
-    BundledFile,
-    Manifest,
-    read_manifest,
-)
+from provision.features.bundle.manifest import MANIFEST, SIGNATURE, BundledClass, BundledFile, Manifest, read_manifest
 from provision.fleet.host_records import HostRecord, HostRecords, address_of
 from provision.phases.stage.model import remember_hashes
 from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name

@@ -9,13 +9,7 @@ from pathlib import Path
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
 from provision.features.gateway.records import Backend, Gateway, Limits
-from provision.fleet.inventory.addresses import (
-    EVERYWHERE,
-    address_from,
-    is_ip,
-    listened_on,
-    metrics_bind,
-)
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on, metrics_bind
 from provision.run.served import Served
 
 PACKAGES = ("haproxy", "openssl")

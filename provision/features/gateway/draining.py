@@ -10,15 +10,7 @@ from provision.core.errors import FirstlightError, ServeError
 from provision.core.install_paths import HOST_PYTHON, default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.gateway.traffic import (
-    By,
-    Traffic,
-    command_of,
-    left_without_host,
-    parse,
-    refusal,
-    sessions_of,
-)
+from provision.features.gateway.traffic import By, Traffic, command_of, left_without_host, parse, refusal, sessions_of
 from provision.fleet.ssh import Session
 from provision.report.layout import count
 from provision.run.context import RunContext

@@ -101,8 +101,7 @@ def _change(
     if outcome.exit_code == Exit.INTERRUPTED:
         see, back = (request.invocation.on_inventory("gateway", *words) for words in (("status",), ("ready", *names)))
         error = FirstlightError(
-            f"interrupted: {', '.join(names)} may be drained",
-            hint=f"to see it: {see}; to bring back: {back}",
+            f"interrupted: {', '.join(names)} may be drained", hint=f"to see it: {see}; to bring back: {back}"
         )
         error.exit_code = Exit.INTERRUPTED
         raise error

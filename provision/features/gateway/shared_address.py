@@ -155,10 +155,7 @@ def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str,
     asked = [host for host in gateways if host.settings.gateway_address is not None]
     every = [host for host in context.inventory.hosts if host.is_gateway]
     said = context.run_on_hosts(
-        "serve",
-        asked,
-        lambda host: context.session(host).run(find_command(host)).stdout,
-        deadline_s=READ_DEADLINE_S,
+        "serve", asked, lambda host: context.session(host).run(find_command(host)).stdout, deadline_s=READ_DEADLINE_S
     )
     found = {}
     for host in [host for host in asked if host.name in said]:

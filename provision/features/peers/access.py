@@ -119,11 +119,7 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
 
 
 def fetch(
-    session: Session,
-    folder: str,
-    files: Sequence[StagedFile],
-    source: Peer,
-    progress: Callable[[int], None],
+    session: Session, folder: str, files: Sequence[StagedFile], source: Peer, progress: Callable[[int], None]
 ) -> int:
     """Let a host get files from another one, as `program.get_files` does; return the bytes that came."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}

@@ -55,9 +55,7 @@ def way_of(host: Host, file: StagedFile, choice: Choice) -> Way:
 
 
 def choose(
-    hosts: Sequence[Host],
-    files: Mapping[str, Sequence[StagedFile]] | None = None,
-    bytes_s: float | None = None,
+    hosts: Sequence[Host], files: Mapping[str, Sequence[StagedFile]] | None = None, bytes_s: float | None = None
 ) -> Choice:
     """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker.
 

@@ -38,11 +38,7 @@ class Distribution(Sending):
     """
 
     def __init__(
-        self,
-        context: RunContext,
-        planned: PlannedHosts,
-        files: Mapping[str, Sequence[StagedFile]],
-        choice: Choice,
+        self, context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]], choice: Choice
     ) -> None:
         super().__init__(context, planned, files)
         self._choice = choice

@@ -159,11 +159,7 @@ def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts
 
 
 def _made(
-    request: CommandRequest,
-    options: RolloutOptions,
-    steps: tuple[int, ...],
-    inventory: Inventory,
-    outcome: RunOutcome,
+    request: CommandRequest, options: RolloutOptions, steps: tuple[int, ...], inventory: Inventory, outcome: RunOutcome
 ) -> Rollout:
     result = outcome.result
     assert isinstance(result, StagedHosts)
