@@ -180,13 +180,7 @@ def _together(
     beside: Sequence[PhaseResult],
     corrected: Sequence[PhaseResult],
 ) -> tuple[PhaseResult, str]:
-    """Return the result of a gateway together, and one sentence on what was set up.
-
-    Args:
-        played: What its playbook did.
-        beside: The same of what it runs besides HAProxy.
-        corrected: What it remembered of hosts and was corrected, and what is left of that.
-    """
+    """Return the result of a gateway together, and one sentence on what was set up."""
     hosts = len({name for names in record.models.values() for name in names})
     parts = [f"gateway to {count(hosts, 'host')}"]
     parts += [f"{hosts - len(record.out)} of them in traffic"] if record.out else []

@@ -100,9 +100,8 @@ def _change(
     outcome = execute(replace(request, limit=GATEWAY), (Step(action, run, "serve", "all"),))
     if outcome.exit_code == Exit.INTERRUPTED:
         see, back = (request.invocation.on_inventory("gateway", *words) for words in (("status",), ("ready", *names)))
-        error = FirstlightError(
-            f"interrupted: {', '.join(names)} may be drained", hint=f"to see it: {see}; to bring back: {back}"
-        )
+        hint = f"to see it: {see}; to bring back: {back}"
+        error = FirstlightError(f"interrupted: {', '.join(names)} may be drained", hint=hint)
         error.exit_code = Exit.INTERRUPTED
         raise error
     if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:

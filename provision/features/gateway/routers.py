@@ -69,17 +69,14 @@ def set_up(
     )
     results |= play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
     ready = [host for host in chosen if host.name in results]
-    tokens = _ask_for_tokens(context, probed, ready)
-    return results | {name: _warned(results[name], said) for name, said in tokens.items()}
 
-
-def _ask_for_tokens(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, str]:
     def ask(host: Host) -> str:
         prefix = probed.install_paths[host.name].prefix
         command = tokens_command(python_of(host), prefix, host.settings.gateway_router_port)
         return context.session(host).run(command, root=True).stdout
 
-    return context.run_on_hosts("serve", gateways, ask, deadline_s=ASK_DEADLINE_S)
+    tokens = context.run_on_hosts("serve", ready, ask, deadline_s=ASK_DEADLINE_S)
+    return results | {name: _warned(results[name], said) for name, said in tokens.items()}
 
 
 def _warned(result: PhaseResult, said: str) -> PhaseResult:

@@ -140,9 +140,8 @@ def _host(
     own = [
         (is_new, row) for is_new, row in rows if row["svname"] == server["server"] and row["pxname"].startswith(COUNTED)
     ]
-    now = next(
-        (row for is_new, row in own if is_new and row["pxname"] == server["backend"]), {"status": "", "weight": ""}
-    )
+    here = (row for is_new, row in own if is_new and row["pxname"] == server["backend"])
+    now = next(here, {"status": "", "weight": ""})
     total = weights[server["backend"]]
     healthy = now["status"].startswith(("UP", "DRAIN"))
     state: Literal["up", "down", "drained", "canary"]
@@ -180,21 +179,17 @@ def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[s
         known: All hosts of the inventory.
     """
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
-    known = set(known)
-    for name in names:
-        if name in behind:
-            continue
-        if name in known:
-            return UsageError(
-                f"host `{name}` is behind no gateway of the inventory; behind one are {_listed(behind)}",
-                hint="a host gets behind the gateways when it serves: ./firstlight gateway",
-            )
-        near = difflib.get_close_matches(name, behind, n=3, cutoff=0.5)
+    name = next((name for name in names if name not in behind), None)
+    if name is None:
+        return None
+    if name in set(known):
         return UsageError(
-            f"the inventory has no host `{name}`",
-            hint=f"did you mean {_listed(near)}?" if near else f"behind the gateways are {_listed(behind)}",
+            f"host `{name}` is behind no gateway of the inventory; behind one are {_listed(behind)}",
+            hint="a host gets behind the gateways when it serves: ./firstlight gateway",
         )
-    return None
+    near = difflib.get_close_matches(name, behind, n=3, cutoff=0.5)
+    hint = f"did you mean {_listed(near)}?" if near else f"behind the gateways are {_listed(behind)}"
+    return UsageError(f"the inventory has no host `{name}`", hint=hint)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -255,11 +250,7 @@ def sessions_of(traffics: Iterable[Traffic], names: Iterable[str]) -> dict[str, 
 
 def document(traffics: Iterable[Traffic]) -> dict[str, Any]:
     """Return what `./firstlight gateway status --json` prints (docs/guides/gateway.md)."""
-    return {
-        "gateways": [
-            {"gateway": traffic.gateway, "hosts": [asdict(one) for one in traffic.hosts]} for traffic in traffics
-        ]
-    }
+    return {"gateways": [{"gateway": one.gateway, "hosts": list(map(asdict, one.hosts))} for one in traffics]}
 
 
 def render(traffics: Iterable[Traffic]) -> str:

@@ -55,12 +55,9 @@ class Comparison:
 
 
 def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) -> Comparison:
-    """Compare hosts with a reference, or with the value that more than half of them have.
+    """Compare hosts with a reference, or without one with the value that more than half of them have.
 
     A value that a host could not read is not compared there.
-
-    Args:
-        reference: What is expected; the majority where it is None.
     """
     hosts = sorted(hosts, key=lambda host: host.name)
     keys = {key for host in (*hosts, *((reference,) if reference else ())) for key in host.values}

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.json_text import parse_object
@@ -27,29 +26,17 @@ def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
 def with_records(
     context: RunContext, probed: ProbedHosts, answers: Mapping[str, Verified], *, learns: bool
 ) -> dict[str, Verified]:
-    """Return the checks of hosts with what the figures of equal hosts say of them.
+    """Return the checks of hosts with what the figures of equal hosts say of them, and learn floors where enough of these are healthy.
+
+    Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
+    and does not lower its own floors.
 
     Args:
         learns: Whether these are complete runs, which floors are learned from.
     """
+    folder, run = context.run.logs / "learned", context.run.name
     documents = {name: verified.document for name, verified in answers.items()}
     found = dict(answers)
-    for name, record in _records(context, probed, documents, learns=learns).items():
-        document = {**documents[name], "checks": [*documents[name]["checks"], record]}
-        found[name] = Verified((*answers[name].checks, CheckRecord.model_validate(record)), document)
-    return found
-
-
-def _records(
-    context: RunContext, probed: ProbedHosts, documents: Mapping[str, Mapping[str, Any]], *, learns: bool
-) -> dict[str, dict[str, Any]]:
-    """Return the record of each host whose class has floors, and learn them where enough equal hosts are healthy.
-
-    Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
-    and does not lower its own floors.
-    """
-    folder, run = context.run.logs / "learned", context.run.name
-    found: dict[str, dict[str, Any]] = {}
     for host_class, equals in by_class(probed.facts, {**context.outcomes.checks, **documents}.values()).items():
         path = folder / f"{host_class.key}.json"
         learned = _kept(path, host_class)
@@ -62,7 +49,8 @@ def _records(
                 context.run.event("learned", phase="verify", hosts=fresh.hosts, path=str(path))
         if learned is None:
             continue
-        for document in equals:
-            if document["host"] in documents and (record := record_of(document, learned, run=run)):
-                found[document["host"]] = record
+        for document in [one for one in equals if one["host"] in answers]:
+            if record := record_of(document, learned, run=run):
+                checks = (*answers[document["host"]].checks, CheckRecord.model_validate(record))
+                found[document["host"]] = Verified(checks, {**document, "checks": [*document["checks"], record]})
     return found

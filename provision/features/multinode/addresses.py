@@ -48,9 +48,6 @@ class SpanAddresses:
     def openings(self, host: Host, listening: Sequence[Port]) -> tuple[rules.Opening, ...]:
         """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer.
 
-        Args:
-            listening: Its ports, as they were probed.
-
         Raises:
             InventoryError: A port of the span is the port of SSH.
         """

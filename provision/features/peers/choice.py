@@ -60,7 +60,6 @@ def choose(
     """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker.
 
     Args:
-        hosts: All hosts that need files.
         files: The files that each host needs; None while they are not known yet.
         bytes_s: The bandwidth of the controller in bytes a second; None where it is unknown.
     """

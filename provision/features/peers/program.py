@@ -56,7 +56,6 @@ def follow(
     """Let a program move files; return the bytes. The channel is closed at the end.
 
     Args:
-        request: What it is to do.
         progress: Called with the bytes that came since the last call.
         lacks: Gets why each file that did not come did not.
     """

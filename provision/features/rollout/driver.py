@@ -292,9 +292,6 @@ class RolloutDriver:
     def _announce(self, *, out: Collection[str]) -> None:
         """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones.
 
-        Args:
-            out: The hosts at work.
-
         Raises:
             StoppedError: The file cannot be written.
         """

@@ -71,7 +71,6 @@ def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> b
     Args:
         new: Seconds under the new release.
         old: The same under the old one.
-        measure: What was timed; it has its own limits.
     """
     limits = thresholds()[measure]
     return bool(

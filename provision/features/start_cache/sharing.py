@@ -112,7 +112,6 @@ class StartCaches:
         A cache that was sent to a host whose service was not proven then goes to no other one.
 
         Args:
-            serving: Hosts that serve again, which decides nothing here.
             proven: The hosts whose services were proven.
         """
         del serving

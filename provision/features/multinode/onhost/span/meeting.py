@@ -36,9 +36,6 @@ class Member:
 def meet(member: Member, is_stopped: Callable[[], bool]) -> list[Link]:
     """Wait for the other hosts. The head has a link to each of them, and each of them one to the head.
 
-    Args:
-        is_stopped: Whether this host is to stop waiting.
-
     Returns:
         The links; empty when it was stopped.
     """

@@ -69,9 +69,6 @@ class Ray:
         """Return the variables of Ray and of the server.
 
         Every host has the variables of its own service, the API key among them: vLLM is to send none of the head's to the others.
-
-        Args:
-            given: Variables of the service.
         """
         (self._folder / KEPT_HERE).write_text(json.dumps(sorted(given)))
         return {
