@@ -65,8 +65,9 @@ class _Setup:
         serving = [host for host in hosts if host.is_serving]
         chosen = [host for host in serving if host.settings.firewall == "set" and (self._viewers or host.span)]
         advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
-        gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
-        if gone:
+        installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
+        having = [host for host in hosts if (there := installed[host.name]) and there.firewall]
+        if gone := [host for host in having if host not in chosen]:
             self._remove(gone)
         if not chosen and not advised:
             return
@@ -74,10 +75,6 @@ class _Setup:
         wanted = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
         self._advise([one for one in wanted if one.host in advised])
         self._set([one for one in wanted if one.host in chosen])
-
-    def _has_rules(self, host: Host) -> bool:
-        installed = self._probed.facts[host.name].installed
-        return installed is not None and installed.firewall
 
     def _rules(self, hosts: Sequence[Host], served: Mapping[str, Served | None]) -> list[_Rules]:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""

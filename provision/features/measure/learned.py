@@ -285,10 +285,8 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
 def _sentence(reading: Reading, floor: LearnedFloor) -> str:
     device = f" on {reading.device}" if reading.device else ""
     least = "at least" if floor.better == "more" else "at most"
-    return (
-        f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}, {least} {floor.bound:.3g} "
-        f"({abs(reading.value / floor.middle - 1):.0%} from the median)"
-    )
+    value = f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}"
+    return f"{value}, {least} {floor.bound:.3g} ({abs(reading.value / floor.middle - 1):.0%} from the median)"
 
 
 def _figure(reading: Reading, floor: LearnedFloor, source: str) -> Figure:
