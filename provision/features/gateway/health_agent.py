@@ -1,5 +1,7 @@
 """The health agents of a run: each host behind a gateway gets one, which reports how well its engine computes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`./firstlight monitoring`: Prometheus, its alerts and exporters."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import typer

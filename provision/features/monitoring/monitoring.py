@@ -1,5 +1,7 @@
 """Monitoring of a run: what hosts serve is read, files and units are rendered and sent, and a playbook switches to them."""
 
+from __future__ import annotations
+
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -78,8 +80,7 @@ class _Setup:
     def run(self, monitors: Sequence[Host]) -> None:
         context = self._context
         hosts = context.hosts()
-        paths = self._probed.install_paths
-        reasons = {host.name: why_not(self._probed.facts[host.name], root=paths[host.name].root) for host in hosts}
+        reasons = {host.name: self._why_not(host) for host in hosts}
         for host in monitors:
             if why := reasons[host.name]:
                 hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
@@ -102,7 +103,7 @@ class _Setup:
         sets: dict[str, list[UnitSet]] = {}
         inventory = Path(context.inventory.source).resolve()
         for host in [host for host in hosts if not context.has_failed(host.name)]:
-            prefix = paths[host.name].prefix
+            prefix = self._probed.install_paths[host.name].prefix
             sets[host.name] = [exporter_set(host, monitors, prefix)]
             if host.name in known:
                 found[host.name] = find_targets(
@@ -123,6 +124,9 @@ class _Setup:
         results = play_differing(context, self._probed, "monitoring", sets)
         for host in [host for host in hosts if host.name in results]:
             self._record(host, results[host.name], found.get(host.name))
+
+    def _why_not(self, host: Host) -> str | None:
+        return why_not(self._probed.facts[host.name], root=self._probed.install_paths[host.name].root)
 
     def _card_ports(self, host: Host) -> tuple[int, ...]:
         """Return the ports at which an exporter of a card vendor listens on a host."""
@@ -189,6 +193,7 @@ def find_command(python: str, exporters: Mapping[int, str], address: str = "127.
     Args:
         python: An interpreter there; without one the command prints nothing.
         exporters: How a line of metrics begins, by port.
+        address: The address to ask.
     """
     places = [f"{address}:{port}={sign}" for port, sign in exporters.items()]
     words = shlex.join([python, "-I", "-S", "-c", _SCRIPT, *places])
