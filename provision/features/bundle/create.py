@@ -91,11 +91,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
 
 
 def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str] | int:
-    """Stage what the hosts of an inventory need.
-
-    Returns:
-        The staged files and the model, or the exit code of a run that failed.
-    """
+    """Return the staged files of the hosts of an inventory and their model, or the exit code of a run that failed."""
     # A bundle has the whole model, so that a controller without a network can read it.
     request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))

@@ -20,14 +20,7 @@ PUBLIC_FILE = "bundle.pub"
 
 
 def signing_key(named: Path | None) -> SecretKey:
-    """Read a secret key.
-
-    Args:
-        named: Its file; None for the user's own key, which is created when absent.
-
-    Raises:
-        BundleError: The file is no secret key, or needs a password.
-    """
+    """Read a secret key; without a file the user's own, which is created when absent. Raises BundleError where it is none, or needs a password."""
     from minisign import SecretKey
 
     path = named or config_folder() / PRIVATE_FILE

@@ -93,11 +93,7 @@ class Manifest(Record):
 
 
 def read_manifest(content: bytes, where: str) -> Manifest:
-    """Parse a manifest.
-
-    Raises:
-        BundleError: The content is no manifest, or one of another format.
-    """
+    """Parse a manifest. Raises BundleError where the content is none, or one of another format."""
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:

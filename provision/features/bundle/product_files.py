@@ -103,11 +103,7 @@ def _is_own(name: str, path: Path) -> bool:
 
 
 def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
-    """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have.
-
-    Raises:
-        StageError: A wheel cannot be had, or its hash is not in the lock.
-    """
+    """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have. Raises StageError."""
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))
     pinned = tuple(f"{name}{marker or ''}" for name, marker in _PINNED.findall(text))

@@ -196,11 +196,7 @@ class Bundled:
         return "; ".join(differences[0]) or "another release of the product created it"
 
     def accept(self, host: Host, logs: Path) -> None:
-        """Keep this bundle as the last one of a host whose environment changes.
-
-        Raises:
-            BundleError: The bundle is older than the last one of the host, and the user does not accept that.
-        """
+        """Keep this bundle as the last one of a host whose environment changes. Raises BundleError where that is newer, unless the user accepts it."""
         records, last = HostRecords(logs / "bundles", LastBundle), None
         with contextlib.suppress(OSError, ValueError):
             last = records.get(host)

@@ -93,11 +93,7 @@ def openings_of(
 
 
 def require_ssh_open(host: Host, ports: Collection[int], listening: Iterable[Port]) -> None:
-    """Check that rules for some ports leave SSH open, also where its server listens at others.
-
-    Raises:
-        InventoryError: One of them is a port of SSH.
-    """
+    """Raise InventoryError where rules for some ports would close SSH, also where its server listens at others."""
     ssh_ports = (one.port for one in listening if one.process == SSH_SERVER)
     for closed in sorted({22, host.connection.port, *ssh_ports} & {*ports}):
         raise InventoryError(
@@ -196,11 +192,7 @@ def firewall_of(said: str) -> Firewall:
 
 
 def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = True) -> tuple[str, ...]:
-    """Return what root types on a host to let only some connect.
-
-    Args:
-        refuse: Whether others are refused too, or are already.
-    """
+    """Return what root types on a host to let only some connect; without `refuse` others are refused already."""
     allowed = [(one, source) for one in openings for source in one.sources]
     if firewall == "ufw":
         # A rule that is put in front of all others comes last here.
@@ -238,11 +230,7 @@ def _firewalld(opening: Opening) -> str:
 
 
 def source_command(targets: Mapping[str, str]) -> str:
-    """Return a command that prints from which address a host connects to others.
-
-    Args:
-        targets: Address or name of each host, by the host's name.
-    """
+    """Return a command that prints from which address a host connects to others, given by name with their address."""
     asked = [
         f"getent ahosts {shlex.quote(address)} | cut -d ' ' -f 1 | sort -u | "
         f'while read -r to; do echo {shlex.quote(name)} "$(ip -o route get "$to")"; done'
@@ -262,11 +250,7 @@ def sources_of(said: str) -> dict[str, tuple[str, ...]]:
 
 
 def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
-    """Return a command that prints the hosts that accept a connection.
-
-    Args:
-        targets: Address and port of each host, by the host's name.
-    """
+    """Return a command that prints which of some hosts, given by name with address and port, accept a connection."""
     asked = [
         f"(timeout {REACH_S} bash -c {shlex.quote(f'exec 3<>/dev/tcp/{address}/{port}')} 2>/dev/null && echo {shlex.quote(name)}) &"
         for name, (address, port) in targets.items()
@@ -275,11 +259,7 @@ def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
 
 
 def require_root(host: Host, *, root: bool) -> None:
-    """Check that rules can be loaded on a host.
-
-    Raises:
-        InventoryError: The run is not root there.
-    """
+    """Raise InventoryError where the run is not root on a host, so that rules cannot be loaded there."""
     if not root:
         raise InventoryError(
             f"host `{host.name}`: rules of its firewall need root",

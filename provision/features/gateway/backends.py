@@ -59,12 +59,7 @@ def gateway_of(
     *,
     router_key: str = "",
 ) -> Gateway:
-    """Return a gateway from the settings of its host.
-
-    Args:
-        clients: Key of each client by its name.
-        router_key: What requests carry that pass vllm-router.
-    """
+    """Return a gateway from the settings of its host, with the key of each client by its name, and that of vllm-router."""
     settings = host.settings
     limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
     bind = listened_on(settings.gateway_bind)

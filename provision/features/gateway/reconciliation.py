@@ -41,11 +41,7 @@ def bring_back(
 
 
 def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
-    """End shares that no open rollout has, but those of hosts that failed in this run.
-
-    Returns:
-        The traffic of each gateway that answers, and the result of each where a share was ended.
-    """
+    """End shares that no open rollout has, but those of hosts that failed in this run. Return traffics and results of the gateways that answer."""
     before = ask(context, gateways).traffics
     left = left_shares(context, before.values())
     ended = [name for name in left if not context.has_failed(name)]

@@ -98,11 +98,7 @@ class Restarts:
         return allowed
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
-        """Let hosts take requests again that serve, and wait until gateways see it; say what happened to requests.
-
-        Args:
-            serving: Those of them that serve, be it with the release before.
-        """
+        """Let hosts take requests again that serve, be it with the release before, and wait until gateways see it; say what happened to requests."""
         del proven
         names = [host.name for host in hosts]
         drained = self._drained.union(*(traffic.drained() for traffic in self._traffics))

@@ -115,14 +115,7 @@ def stage(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) ->
 
 
 def stage_router(machine: str, settings: ClientSettings, store: Store) -> StagedFile:
-    """Put the wheel for a machine into the wheelhouse.
-
-    Args:
-        machine: One of `MACHINES`.
-
-    Raises:
-        StageError: The wheel cannot be had, or its hash is not in the lock.
-    """
+    """Put the wheel for one of `MACHINES` into the wheelhouse. Raises StageError where it cannot be had, or its hash is not in the lock."""
     version, _ = locked_hashes(LOCK, DISTRIBUTION)
     key = f"{DISTRIBUTION}-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], known["name"])):

@@ -78,14 +78,7 @@ def find_command(host: Host) -> str:
 
 
 def interface_of(host: Host, said: str) -> str:
-    """Return the interface that has the host's own address.
-
-    Args:
-        said: What `find_command` printed there.
-
-    Raises:
-        InventoryError: No interface of the host has it, as behind a translated address.
-    """
+    """Return the interface that has the host's own address, from what `find_command` printed there. Raises InventoryError where none has it."""
     for interface, address in _HELD.findall(said):
         if address == host.connection.address:
             return str(interface)
@@ -96,12 +89,7 @@ def interface_of(host: Host, said: str) -> str:
 
 
 def require_free(host: Host, others: Sequence[str], said: str) -> None:
-    """Raise InventoryError where another machine than the gateways has the shared address.
-
-    Args:
-        others: What `find_command` printed on each gateway.
-        said: What it printed on this one.
-    """
+    """Raise InventoryError where `said` on one gateway shows that another machine than those of `others` has the shared address."""
     shared = str(host.settings.gateway_address).partition("/")[0]
     if KNOWN in said or any(shared == address for one in others for _, address in _HELD.findall(one)):
         return
@@ -113,11 +101,7 @@ def require_free(host: Host, others: Sequence[str], said: str) -> None:
 
 
 def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: str) -> UnitSet:
-    """Return keepalived with its configuration.
-
-    Args:
-        gateways: Those that share the address, from `sharing`.
-    """
+    """Return keepalived with its configuration for one of the gateways that `sharing` returns."""
     shared = ipaddress.ip_interface(str(host.settings.gateway_address))
     peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)
     place = [one.name for one in gateways].index(host.name)
@@ -171,11 +155,7 @@ def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str,
 def set_up(
     context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], interfaces: dict[str, str]
 ) -> dict[str, PhaseResult]:
-    """Give gateways that run the address that they share; return the result of each.
-
-    Args:
-        interfaces: From `require_possible`.
-    """
+    """Give gateways that run the address that they share, at the interfaces of `require_possible`; return the result of each."""
     sets = {}
     for host in [host for host in gateways if host.name in interfaces]:
         sharers = sharing(host, [one for one in context.inventory.hosts if one.is_gateway])

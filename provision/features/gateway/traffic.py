@@ -93,11 +93,7 @@ def command_of(python: str, folder: str, request: Mapping[str, Any]) -> str:
 
 
 def parse(gateway: str, answer: str) -> Traffic:
-    """Read the answer of `onhost/traffic.py`.
-
-    Raises:
-        ServeError: HAProxy does not run there, or refused.
-    """
+    """Read the answer of `onhost/traffic.py`. Raises ServeError where HAProxy does not run there, or refused."""
     try:
         document = json.loads(answer)
     except ValueError:
@@ -173,11 +169,7 @@ def _host(
 
 
 def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[str]) -> FirstlightError | None:
-    """Return why hosts cannot be drained or taken back: a name is unknown, or its host is behind no gateway.
-
-    Args:
-        known: All hosts of the inventory.
-    """
+    """Return why hosts cannot be drained or taken back: a name is none of the known ones, or its host is behind no gateway."""
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
     name = next((name for name in names if name not in behind), None)
     if name is None:

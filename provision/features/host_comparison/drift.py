@@ -59,11 +59,7 @@ def drift(request: CommandRequest, against: str | None) -> int:
 def compared_classes(
     facts: Mapping[str, HostFacts], golden: HostFacts | None = None, against: str | None = None
 ) -> list[ComparedClass]:
-    """Compare hosts with one reference, or those with the same cards with their majority.
-
-    Args:
-        against: How a person named it.
-    """
+    """Compare hosts with one reference, which a person named, or those with the same cards with their majority."""
     if golden is not None:
         others = [one for name, one in sorted(facts.items()) if name != against]
         return [_compared(others, values_of(golden), f"`{against}`")] if others else []
@@ -80,11 +76,7 @@ def _compared(hosts: Sequence[HostFacts], reference: HostValues | None, against:
 
 
 def _recorded(against: str | None, names: set[str]) -> HostFacts | None:
-    """Return the facts of a file; None for a host of the inventory, and where no reference was named.
-
-    Raises:
-        UsageError: There is neither such a host nor such a file, or the file has not one host's facts.
-    """
+    """Return the facts of a file; None for a host of the inventory, and where no reference was named. Raises UsageError where there is neither."""
     if against is None or against in names:
         return None
     try:

@@ -37,11 +37,7 @@ class ComparedHosts(ProbedHosts):
 
 
 def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
-    """Measure each host's service with two choices, print the tables, and return the exit code of the checks.
-
-    Args:
-        words: The arguments of `verify.pyz compare`.
-    """
+    """Measure each host's service with the arguments of `verify.pyz compare`, print the tables, and return the exit code of the checks."""
     outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
         print_summary(outcome)

@@ -186,11 +186,7 @@ def is_green(document: Mapping[str, Any]) -> bool:
 
 
 def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run: str) -> LearnedClass | None:
-    """Return the floors of a class; None where there are too few hosts, or none of their figures is steady.
-
-    Args:
-        documents: The checks of its healthy hosts, one document a host.
-    """
+    """Return the floors of a class from the checks of its healthy hosts; None where they are too few, or none of their figures is steady."""
     by_figure: dict[tuple[str, str, str], list[Reading]] = defaultdict(list)
     for reading in (reading for document in documents for reading in readings(document)):
         by_figure[reading.name].append(reading)

@@ -46,11 +46,7 @@ class SpanAddresses:
         return [other.name for other in self.others(host) if not self._known(other, host)]
 
     def openings(self, host: Host, listening: Sequence[Port]) -> tuple[rules.Opening, ...]:
-        """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer.
-
-        Raises:
-            InventoryError: A port of the span is the port of SSH.
-        """
+        """Return the ports at which the other hosts of its span connect to a host; none without a span, or if it did not answer. Raises as `span_openings`."""
         if host.name not in self._chosen:
             return ()
         # A program of the span connects from its address there, an engine from the one that the route names.
@@ -110,11 +106,7 @@ def span_openings(
 
 
 def taken_ports(host: Host, listening: Collection[Port]) -> frozenset[int]:
-    """Return the ports of a host on which other services listen where those of its span do.
-
-    Args:
-        listening: Its ports, as they were probed. Where no owner of any is known, none counts but that of SSH.
-    """
+    """Return the ports of a host on which other services listen where those of its span do. Where no owner is known, only that of SSH counts."""
     own = host.address_in_span
     ray = _ports_of_ray(host.settings)
     titles = (ENGINE_TITLES, RAY_TITLES) if ray else (ENGINE_TITLES,)

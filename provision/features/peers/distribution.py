@@ -31,11 +31,7 @@ PROGRAM = Path(__file__).parent / "onhost" / "source.py"
 
 
 class Distribution(Sending):
-    """Transfers to all hosts of a step; `close` takes back all access.
-
-    Args:
-        choice: The hosts that hand files on.
-    """
+    """Transfers to all hosts of a step, some of which hand files on by choice; `close` takes back all access."""
 
     def __init__(
         self, context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]], choice: Choice
@@ -62,11 +58,7 @@ class Distribution(Sending):
         return access.make_key()
 
     def send(self, host: Host, progress: Progress) -> Sent:
-        """Bring the files of a host there: from another host where one has them, all that is missing by the controller.
-
-        Raises:
-            FirstlightError: The host cannot be sent to.
-        """
+        """Bring the files of a host there: from another host where one has them, all that is missing by the controller. Raises FirstlightError."""
         if host.name not in self._choice.names:
             return self._bring(host, progress, None, self._get(host, progress))
         try:

@@ -55,11 +55,7 @@ class _Standing:
 
 
 class Relay:
-    """The state of all transfers. It neither waits nor sends: callers ask for a turn again after each change.
-
-    Args:
-        members: Hosts in the order in which their transfers are started.
-    """
+    """The order of all transfers, which are started in that of the members. It neither waits nor sends: callers ask for a turn again after each change."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         kinds: dict[object, int] = {}
@@ -87,11 +83,7 @@ class Relay:
         return Turn(source)
 
     def received(self, name: str, *, refused: bool = False) -> None:
-        """End what a host gets from another one; what is missing follows from the controller.
-
-        Args:
-            refused: Whether its source failed.
-        """
+        """End what a host gets from another one, which may have refused; what is missing follows from the controller."""
         standing = self._standings[name]
         source, standing.source = standing.source, None
         if source is None:

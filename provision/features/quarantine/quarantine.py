@@ -21,11 +21,7 @@ def store_of(context: RunContext) -> QuarantineStore:
 
 
 def because_of(host: Host, mark: Quarantine, reason: str | None = None) -> LeftOut:
-    """Return why runs leave a host out, and what lifts its mark.
-
-    Args:
-        reason: The reason in words; that of the mark when None.
-    """
+    """Return why runs leave a host out, in the words of its mark unless others are given, and what lifts the mark."""
     hint = (
         f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {host.name} --return"
     )

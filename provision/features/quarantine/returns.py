@@ -44,11 +44,7 @@ def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOp
 
 
 def why_not(document: Mapping[str, Any], mark: Quarantine) -> str | None:
-    """Return why checks do not lift a mark; None where they do.
-
-    Args:
-        document: A full verification of the host.
-    """
+    """Return why a full verification of a host does not lift its mark; None where it does."""
     checks = document["checks"]
     bad = next((check for check in checks if check["status"] not in ("ok", "skip")), None)
     if bad is not None:

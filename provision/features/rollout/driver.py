@@ -256,11 +256,7 @@ class RolloutDriver:
         return Exit.OK if wanted and not left else code
 
     def _execute(self, limit: str | None, steps: Sequence[Step]) -> RunOutcome:
-        """Make one run, and keep its name. An interrupted one changes no host of the record: they are still at work there.
-
-        Raises:
-            KeyboardInterrupt: It was interrupted.
-        """
+        """Make one run, and keep its name. After an interruption, which is raised again, hosts are still at work: the record keeps them so."""
         outcome = execute(replace(self._request, limit=limit), steps)
         self._keep(runs=(*self.rollout.runs, outcome.summary.run))
         if outcome.exit_code == Exit.INTERRUPTED:
@@ -290,11 +286,7 @@ class RolloutDriver:
                 self._hook(self.rollout.after_host, name, "after")
 
     def _announce(self, *, out: Collection[str]) -> None:
-        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones.
-
-        Raises:
-            StoppedError: The file cannot be written.
-        """
+        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones."""
         if self.rollout.targets is None:
             return
         broken = {host.name for host in self.rollout.hosts if host.state in {"changing", "failed", "quarantined"}}
@@ -305,11 +297,7 @@ class RolloutDriver:
             raise StoppedError(f"`{self.rollout.targets}` cannot be written: {error.strerror}") from None
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
-        """Run a hook on this machine.
-
-        Raises:
-            StoppedError: It failed.
-        """
+        """Run a hook on this machine. Raises StoppedError where it fails."""
         if command is None:
             return
         env = {

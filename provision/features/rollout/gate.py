@@ -66,12 +66,7 @@ def failed_requests(requests: int, failed: int) -> Verdict:
 
 
 def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> bool:
-    """Return whether tokens come later than the stated factor allows; False with too few samples.
-
-    Args:
-        new: Seconds under the new release.
-        old: The same under the old one.
-    """
+    """Return whether tokens come later, in seconds, than the stated factor allows; False with too few samples."""
     limits = thresholds()[measure]
     return bool(
         min(len(new), len(old)) >= limits["least_samples"] and _slower_p(new, old, measure) < limits["false_alarm"]

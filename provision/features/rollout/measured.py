@@ -239,11 +239,7 @@ class _Watch:
 
 
 class GatewayFailures:
-    """Failures of hosts as gateways count them, which clients saw: vLLM counts no error after a stream began, and none when it ends.
-
-    Args:
-        context: The run; gateways that were not set up yet count nothing.
-    """
+    """Failures as gateways count them, which clients saw: vLLM counts no error after a stream began, and none when it ends."""
 
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:
         self._context, self._names = context, names

@@ -136,11 +136,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -> None:
-    """Check that hosts of a span can return to releases of before, or that none of them has one.
-
-    Raises:
-        InventoryError: Some have one.
-    """
+    """Raise InventoryError where only some hosts of a span can return to releases of before."""
     for span in (host.span for host in hosts if host.span):
         new = [name for name in span.members if before.get(name) is None]
         if 0 < len(new) < len(span.members):

@@ -12,11 +12,7 @@ STAGING = "staging"
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """Return the percentages of `--steps`.
-
-    Raises:
-        UsageError: They are not whole numbers that rise to 100.
-    """
+    """Return the percentages of `--steps`. Raises UsageError where they are no whole numbers that rise to 100."""
     hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}"
     try:
         steps = tuple(int(part) for part in text.split(","))
@@ -51,22 +47,14 @@ def assign(
 
 
 def batches(names: Sequence[str], *, serving: int, min_serving: int) -> Iterator[list[str]]:
-    """Yield hosts that change at the same time, so that enough others serve meanwhile.
-
-    Args:
-        serving: Number of all hosts that serve, these included.
-    """
+    """Yield hosts that change at the same time, so that of all that serve, these included, enough others do meanwhile."""
     size = max(1, min(len(names), serving - min_serving))
     for start in range(0, len(names), size):
         yield list(names[start : start + size])
 
 
 def require_capacity(*, serving: int, min_serving: int) -> None:
-    """Check that one host may be out of traffic.
-
-    Raises:
-        UsageError: All hosts must serve at any time.
-    """
+    """Raise UsageError where all hosts must serve at any time, so that none may be out of traffic."""
     if min_serving < 0 or (min_serving and serving - min_serving < 1):
         raise UsageError(
             f"`--min-serving {min_serving}` leaves no host to change: {serving} serve",

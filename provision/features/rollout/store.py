@@ -35,11 +35,7 @@ class RolloutStore:
         return _read(paths[-1]) if paths else None
 
     def revise_newest(self, revise: Callable[[Rollout], Rollout]) -> None:
-        """Write the newest rollout as `revise` returns it; nothing where there is none, or it stays as it is.
-
-        Raises:
-            HostLockedError: Another process drives it, and keeps its record.
-        """
+        """Write the newest rollout as `revise` returns it, where there is one. Raises HostLockedError where another process drives it."""
         if self.newest() is None:
             return
         with self.locked():
@@ -55,11 +51,7 @@ class RolloutStore:
         return found if found and run in found.runs else None
 
     def require_open(self) -> Rollout:
-        """Return the newest rollout, which has work left.
-
-        Raises:
-            UsageError: There is none.
-        """
+        """Return the newest rollout, which has work left. Raises UsageError where there is none."""
         found = self.newest()
         if found is None or found.state not in OPEN:
             ended = f"; the newest, {found.name}, is over: {found.state}" if found else ""
@@ -67,11 +59,7 @@ class RolloutStore:
         return found
 
     def require_none_open(self) -> None:
-        """Check that no rollout has work left.
-
-        Raises:
-            UsageError: One has.
-        """
+        """Raise UsageError where a rollout has work left."""
         found = self.newest()
         if found is not None and found.state in OPEN:
             raise UsageError(
@@ -81,11 +69,7 @@ class RolloutStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes of this controller from driving a rollout. The kernel ends the lock with the process.
-
-        Raises:
-            HostLockedError: Another process drives one.
-        """
+        """Keep other processes from driving a rollout until the process ends. Raises HostLockedError where another one drives one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("a") as file:
             try:

@@ -71,11 +71,7 @@ class HostCache:
     key: str
 
     def look(self, *, since: int = 0) -> Look:
-        """Ask for what is in it.
-
-        Args:
-            since: A moment of the host's clock, in nanoseconds.
-        """
+        """Ask for what is in it, and what is newer than a moment of the host's clock, in nanoseconds."""
         return self._ask(Look, "look", "--since", str(since), timeout_s=LOOK_S)
 
     def fetch(self) -> bytes:

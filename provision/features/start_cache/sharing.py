@@ -26,11 +26,7 @@ FETCHED_AT_ONCE = 2
 
 
 class StartCaches:
-    """The start caches of the hosts that a run starts.
-
-    Args:
-        still: Those of them that will not.
-    """
+    """The start caches of the hosts that a run starts; those of `still` will not start."""
 
     def __init__(
         self, context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], *, still: Collection[str] = ()
