@@ -61,13 +61,9 @@ def sign(key: SecretKey, content: bytes, comment: str) -> bytes:
 
 
 def verify(content: bytes, signature: bytes, trusted: str | None, where: str) -> None:
-    """Verify a manifest.
+    """Verify a manifest with a public key, its file, or the user's own key.
 
-    Args:
-        trusted: The public key or its file; None for the user's own key.
-
-    Raises:
-        BundleError: There is no trusted key, another key signed, or the content was changed.
+    Raises BundleError where there is no trusted key, another key signed, or the content was changed.
     """
     from minisign import Error, Signature, VerifyError
 

@@ -57,13 +57,10 @@ def list_user_files(root: Path | None = None) -> list[str]:
 
 
 def require_product(manifest: Manifest, root: Path | None = None) -> None:
-    """Compare a product that was unpacked from a bundle with that bundle's manifest.
+    """Raise BundleError where a product that was unpacked from a bundle has changed, added or missing files by that bundle's manifest.
 
     This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
     and a product of another version has other files: neither is compared.
-
-    Raises:
-        BundleError: A file was changed, added or removed.
     """
     signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
     if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:

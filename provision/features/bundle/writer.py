@@ -86,11 +86,7 @@ class BundleContents:
 def write_bundle(
     output: Path, contents: BundleContents, key: SecretKey, *, progress: Progress | None = None
 ) -> Manifest:
-    """Write the bundle to a partial file and rename it.
-
-    Raises:
-        BundleError: The bundle cannot be written, the disk is too full, or a staged file changed.
-    """
+    """Write the bundle to a partial file and rename it. Raises BundleError where that fails, the disk is too full, or a staged file changed."""
     manifest = contents.manifest()
     text = manifest.model_dump_json(indent=1).encode()
     signature = sign(key, text, f"firstlight bundle made {manifest.made_at}")

@@ -18,13 +18,9 @@ RUN_FOLDER = "/run/firstlight-gateway"
 
 
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
-    """Return the back ends of a gateway.
+    """Return the back ends of a gateway, from what hosts said; those that serve nothing are missing.
 
-    Args:
-        served: What hosts said, by name; hosts that serve nothing are missing.
-
-    Raises:
-        InventoryError: A host listens where the gateway cannot reach it, or there is none at all.
+    Raises InventoryError where a host listens where the gateway cannot reach it, or there is none at all.
     """
     found, unreachable = [], []
     for host in hosts:
@@ -115,14 +111,7 @@ def certificate_names(host: Host) -> list[str]:
 
 
 def read_certificate(path: str | None, host: str) -> str | None:
-    """Return the user's certificate, chain and key.
-
-    Args:
-        path: The file; None where none was given.
-
-    Raises:
-        InventoryError: The file holds no certificate, no key, or a key of another certificate.
-    """
+    """Return the user's certificate, chain and key; None where no file was given. Raises InventoryError where the file has no such pair."""
     if path is None:
         return None
     hint = (

@@ -60,12 +60,7 @@ def status(request: CommandRequest) -> int:
 
 
 def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool) -> int:
-    """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code.
-
-    Args:
-        within_s: Seconds that requests get to finish; None for the setting of the gateways.
-        force: Whether a model may be left without a host.
-    """
+    """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code; see `draining.change`."""
     traffics = _change(request, "drain", names, within_s=within_s, force=force)
     if request.as_json:
         write_stdout(json.dumps(scrub(document(traffics)), indent=2))

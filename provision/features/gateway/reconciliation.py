@@ -28,12 +28,7 @@ def bring_back(
     drained: Sequence[str],
     ended: Collection[str],
 ) -> Answers:
-    """Let hosts take requests again, and end shares that no rollout has.
-
-    Args:
-        left: Result of `left_shares`.
-        drained: Hosts that a run may have drained; what an operator drained stays so.
-    """
+    """Let hosts take requests again that a run may have drained, and end shares of `left_shares`; what an operator drained stays so."""
     shares = {name: share for name, share in left.items() if name not in ended}
     if not drained and shares == left:
         return Answers()

@@ -77,12 +77,7 @@ def router_set(
     python: str,
     prefix: str,
 ) -> UnitSet:
-    """Return the unit that runs the routers of a gateway, and its files.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
-        backends: The number of each model.
-    """
+    """Return the unit that runs the routers of a gateway, and its files; servers have their model, and back ends the number of each model."""
     addresses, port = addresses_of_hosts(servers), gateway.router_port
     routers = [
         {
@@ -115,12 +110,9 @@ def tokens_command(python: str, prefix: str, port: int) -> str:
 
 
 def silent_hosts(said: str) -> dict[str, list[str]]:
-    """Return the hosts that refuse to give the tokens of a prompt, by the status of the answer.
+    """Return the hosts that refuse to give the tokens of a prompt, by the status of the answer, from what `tokens_command` printed.
 
     Those that are down or drained say nothing of it (503, or no answer).
-
-    Args:
-        said: What `tokens_command` printed.
     """
     found: dict[str, list[str]] = {}
     for name, status in (line.split() for line in said.splitlines()):

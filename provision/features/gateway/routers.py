@@ -43,14 +43,9 @@ def set_up(
     made: Mapping[str, Gateway],
     before: Mapping[str, bool],
 ) -> dict[str, PhaseResult]:
-    """Run the routers of gateways that run, and remove those of gateways that choose otherwise now.
+    """Run the routers of gateways that run, and remove those of gateways that choose otherwise now and had them before.
 
-    Args:
-        made: What each gateway knows, by the name of its host.
-        before: Whether each of them has the unit.
-
-    Returns:
-        The result of each gateway where something was set up or removed, or was to be.
+    Return the result of each gateway where something was set up or removed, or was to be.
     """
     chosen = _choosing(gateways)
     gone = [host for host in gateways if host not in chosen and before[host.name]]

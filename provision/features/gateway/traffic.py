@@ -204,14 +204,9 @@ def left_without_host(traffics: Iterable[Traffic], names: Iterable[str]) -> Firs
 
 
 def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) -> list[list[str]]:
-    """Return hosts in the order in which they may restart, so that of each model a host stays in traffic.
+    """Return hosts in the order in which they may restart, so that of each model a host stays in traffic, and few enough restart at once.
 
-    Args:
-        restarting: The hosts to restart, in inventory order.
-        at_once: Hosts of one model that may restart together.
-
-    Returns:
-        Hosts that restart together. The first are those that get no requests; it may be empty.
+    The first are those that get no requests; there may be none.
     """
     found: list[list[str]] = [[]]
     place = Counter[str]()

@@ -13,13 +13,9 @@ from provision.phases.verify.tool import build_zipapp
 
 
 def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
-    """Run `verify upgrade`, which speaks for itself on the terminal, and return its exit code.
+    """Run `verify upgrade` by a Python that has torch, without one that of this machine's installation, and return its exit code.
 
-    Args:
-        python: A Python that has torch; None is that of this machine's installation.
-
-    Raises:
-        UsageError: There is no such Python.
+    Raises UsageError where there is no such Python.
     """
     if not arguments or {"-h", "--help"} & set(arguments):  # needs no torch
         found = Path(sys.executable)

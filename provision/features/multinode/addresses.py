@@ -16,12 +16,7 @@ class SpanAddresses:
     """From which addresses hosts of spans connect to one another, and which ports their systems choose from."""
 
     def __init__(self, context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> None:
-        """Ask the hosts.
-
-        Args:
-            phase: The phase that a failure to answer is recorded under.
-            hosts: The hosts; those without a span are left out.
-        """
+        """Ask the hosts that are in a span; a failure to answer is recorded under a phase."""
         self._context = context
         own = [host for host in hosts if host.span]
         ready = {host.name for host in context.hosts()}

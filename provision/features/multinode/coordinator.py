@@ -39,12 +39,7 @@ Answers = dict[str, dict[str, Any]]
 
 
 def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run the network and all-reduce trials between hosts; return the record of the check.
-
-    Args:
-        openers: Function that starts `verify between` on a host, by host.
-        faults: Faults to inject, which the trials must detect.
-    """
+    """Run the network and all-reduce trials between hosts, each started by its opener; return the record of the check. Trials must detect injected faults."""
     started = time.monotonic()
     with ExitStack() as stack:
         participants = Participants(openers, stack)

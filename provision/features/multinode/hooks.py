@@ -32,12 +32,7 @@ def host_programs(folder: Path) -> dict[str, Path]:
 def span_member(
     span: Span, settings: Settings, *, name: str, agreed: Sequence[str], prefix: str, devices: Devices
 ) -> SpanMember:
-    """Return a host's part in its span.
-
-    Args:
-        agreed: What all hosts of the span have to have in common.
-        devices: The devices that the host serves on.
-    """
+    """Return a host's part in its span, whose hosts have to have `agreed` in common."""
     rank = span.members.index(name)
     with_ray, headless = settings.executor == "ray", rank > 0
     digest = hashlib.sha256(json.dumps([span.model_dump(), *agreed], sort_keys=True).encode()).hexdigest()[:16]

@@ -18,10 +18,7 @@ def with_spans(hosts: Sequence[Host]) -> tuple[Host, ...]:
     """Return the hosts of a whole inventory, each with the span that it belongs to.
 
     Hosts of equal groups that want spans of equal size form them in inventory order; whether a host is also a gateway, or
-    monitors, does not count.
-
-    Raises:
-        InventoryError: The hosts of a group cannot be divided into spans, two of a span differ, or one has no address.
+    monitors, does not count. Raises InventoryError where they cannot be divided so, two of a span differ, or one has no address.
     """
     spans = {name: span for span in _spans(hosts) for name in span.members}
     return tuple(host.model_copy(update={"span": spans[host.name]}) if host.name in spans else host for host in hosts)

@@ -57,12 +57,7 @@ def way_of(host: Host, file: StagedFile, choice: Choice) -> Way:
 def choose(
     hosts: Sequence[Host], files: Mapping[str, Sequence[StagedFile]] | None = None, bytes_s: float | None = None
 ) -> Choice:
-    """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker.
-
-    Args:
-        files: The files that each host needs; None while they are not known yet.
-        bytes_s: The bandwidth of the controller in bytes a second; None where it is unknown.
-    """
+    """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker, as far as that is known."""
     sources = {host.name: _sources(host, files) for host in hosts}
     willing = [host for host in hosts if sources[host.name] & {"auto", "peers"}]
     able = [host for host in willing if access.obstacle(host.connection) is None]

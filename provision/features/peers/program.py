@@ -53,12 +53,7 @@ def follow(
     progress: Callable[[int], None],
     lacks: list[str] | None = None,
 ) -> int:
-    """Let a program move files; return the bytes. The channel is closed at the end.
-
-    Args:
-        progress: Called with the bytes that came since the last call.
-        lacks: Gets why each file that did not come did not.
-    """
+    """Let a program move files, and report the bytes and why files did not come; return the bytes. The channel is closed at the end."""
     moved = 0
     try:
         record = _record(exchange(session, channel, request, timeout_s=SILENCE_S))

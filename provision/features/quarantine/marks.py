@@ -93,12 +93,7 @@ def mark_in_force(store: QuarantineStore, host: Host, facts: HostFacts | None) -
 
 
 def mark_of(document: Mapping[str, Any] | None, path: str) -> Quarantine | None:
-    """Return the mark that the probe found on a host.
-
-    Args:
-        document: The content of the file; empty where it is no JSON object, None without the file.
-        path: The file, for the text of a mark that cannot be read.
-    """
+    """Return the mark that the probe found on a host, from its file; that of one which cannot be read names the path."""
     if document is None:
         return None
     try:

@@ -63,13 +63,10 @@ def write_mark(context: RunContext, probed: ProbedHosts, host: Host, mark: Quara
 
 
 def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
-    """Let gateways give marked hosts no new requests, or forget that returned hosts were drained.
+    """Let gateways that know marked hosts drain them, or those that do not know returned hosts any more forget that they were drained.
 
     A gateway that knows a returned host brings it back when a run has proven it; one that was set up without it forgets that it
     was drained, so that it takes requests once it is back.
-
-    Args:
-        drain: Whether they are drained at gateways that know them, or taken back at those that do not know them any more.
     """
     gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)

@@ -16,10 +16,8 @@ from provision.run.results import CheckedHosts, Conclusion, ProbedHosts
 def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
     """Verify the quarantined hosts of a run, and lift the marks of those that are green; other hosts are not checked.
 
-    The mark on the host is lifted first: if this controller dies before it forgets its own, the host says that it is over.
-
-    Raises:
-        KeyboardInterrupt: The run was interrupted; no mark was lifted.
+    The mark on the host is lifted first: if this controller dies before it forgets its own, the host says that it is over. No mark is lifted
+    in an interrupted run.
     """
     marks = {host.name: mark for host in context.hosts() if (mark := known_mark(context, probed, host)) is not None}
     others = frozenset(host.name for host in context.hosts() if host.name not in marks)

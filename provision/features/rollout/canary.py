@@ -19,15 +19,10 @@ class CanaryHosts(ProbedHosts):
 
 
 def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
-    """Return the share of each canary in ten-thousandths of its model's requests.
+    """Return the share of each canary in ten-thousandths of its model's requests; it is 0 of hosts that are about to join.
 
     Hosts of one model get equal parts of the percentage. A model without another host in traffic has no canaries: somebody has to
     take the other requests.
-
-    Args:
-        names: Hosts that serve the new release.
-        joining: Hosts that are about to; their share is 0.
-        percent: Of the requests of each model, for all its hosts in `names`.
     """
     found: dict[str, int] = {}
     for traffic in traffics:
@@ -49,10 +44,7 @@ def set_shares(
 ) -> CanaryHosts:
     """Make hosts the canaries of all gateways, and no others; without names there are none any more.
 
-    Args:
-        context: A run over the gateways.
-        percent: Share of all hosts in `names`.
-        out: Hosts that get no requests until a run has proven them, as long as their model has others.
+    Hosts in `out` get no requests until a run has proven them, as long as their model has others.
     """
     gateways, text = context.hosts(), ""
     answers = ask(context, gateways)

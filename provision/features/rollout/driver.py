@@ -218,11 +218,7 @@ class RolloutDriver:
         return None if decision.verdict == "go on" else decision.text
 
     def take_back(self, reason: str, *, wanted: bool = False) -> int:
-        """Return all changed hosts to the releases that they served before, and print how that ended.
-
-        Args:
-            wanted: Whether this is what the command is for, so that it is no failure.
-        """
+        """Return all changed hosts to the releases that they served before, and print how that ended; where that was wanted, it is no failure."""
         self._keep(state="returning", text=reason)
         self._say(f"going back: {reason}")
         touched = [self.rollout.host(name) for name in self._whole(self._touched())]

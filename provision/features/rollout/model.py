@@ -121,13 +121,10 @@ class Move:
 
 
 def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout:
-    """Return the rollout with hosts marked that a run took away from the release that the rollout gave them, or back to it.
+    """Return the rollout with hosts marked that a run took away, with success, from the release that the rollout gave them, or back to it.
 
     A release is named by its content, so one that served before the run shows that the host is the one of the rollout, and that
     nothing else has changed it in between. A host that the rollout could not take back is marked when it has its earlier release.
-
-    Args:
-        moves: What the run did, by host; only hosts on which it succeeded.
     """
     for host in rollout.hosts:
         move = moves.get(host.name)

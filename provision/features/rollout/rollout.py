@@ -32,13 +32,9 @@ from provision.run.step import Step
 
 
 def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
-    """Bring the release that the inventory asks for to its hosts, step by step.
+    """Bring the release that the inventory asks for to its hosts, in steps as a person types them.
 
-    Args:
-        steps: Percentages of the hosts, as a person types them.
-
-    Returns:
-        The exit code: 1 where it was rolled back, paused by a fault, or refused before a host was changed.
+    The exit code is 1 where it was rolled back, paused by a fault, or refused before a host was changed.
     """
     percentages = parse_steps(steps)
     inventory = read_inventory(request)

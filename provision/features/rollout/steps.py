@@ -29,12 +29,8 @@ def assign(
     """Return the index of the step that changes each host.
 
     A step of 10 % of 25 hosts has ended when 3 hosts serve the new release: shares are rounded up, so the first step
-    has a host in any case. Steps that add no host have none.
-
-    Args:
-        steps: Percentages; the first one is 0 where `staging` has hosts, and with `first_alone`.
-        staging: The hosts of group `staging`, which change in the step of 0 %.
-        first_alone: Whether the first host changes in the step of 0 % as well; it counts for the steps after it.
+    has a host in any case. Steps that add no host have none. The step of 0 % is that of group `staging`, and with `first_alone` of the first
+    host, which counts for the steps after it.
     """
     found = {name: 0 for name in names if name in staging}
     others = [name for name in names if name not in staging]

@@ -94,14 +94,7 @@ class HostCache:
         return content
 
     def send(self, archive: StagedFile) -> tuple[int, int]:
-        """Give the host the cache of its key, where it has none.
-
-        Returns:
-            The bytes that were sent, and the moment of the host's clock, in nanoseconds, at which the cache was there.
-
-        Raises:
-            StageError: It cannot be sent.
-        """
+        """Give the host the cache of its key. Return the bytes sent, and when it was there by the host's clock, in nanoseconds. Raises StageError."""
         arrived = f"{self.paths.incoming}/{archive.name}"
         try:
             report = self.session.send([archive], self.paths.incoming)
@@ -137,12 +130,7 @@ class HostCache:
 
 
 class Archives:
-    """Archives of start caches on the controller, of the hosts of one inventory.
-
-    Args:
-        cache: Folder of the controller's caches.
-        inventory: Source of the inventory: what hosts of one inventory compiled never goes to hosts of another.
-    """
+    """Archives of start caches on the controller: what hosts of one inventory compiled never goes to hosts of another."""
 
     def __init__(self, cache: Path, inventory: str) -> None:
         place = str(Path(inventory).resolve())  # the same words mean another inventory in another folder

@@ -103,12 +103,9 @@ class StartCaches:
         return [*hosts]
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
-        """Say of started hosts whether they used their caches, and keep one cache of each key for other hosts.
+        """Say of hosts whose services were proven whether they used their caches, and keep one cache of each key for other hosts.
 
         A cache that was sent to a host whose service was not proven then goes to no other one.
-
-        Args:
-            proven: The hosts whose services were proven.
         """
         del serving
         self._drop([host for host in hosts if host.name in self._sent and host.name not in proven])
