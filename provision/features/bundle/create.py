@@ -136,7 +136,7 @@ def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> 
     lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
     for held in manifest.classes:
         vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
-        packages = f", {held.os_packages} OS packages" if held.os_packages else ", no OS packages"
+        packages = f", {held.os_packages or 'no'} OS packages"
         torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
         lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
     if own:

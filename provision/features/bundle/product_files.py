@@ -62,18 +62,19 @@ def require_product(manifest: Manifest, root: Path | None = None) -> None:
     This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
     and a product of another version has other files: neither is compared.
     """
-    signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
-    if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
+    folder = root or product_path("")
+    if (folder / ".git").exists() or manifest.product != __version__:
         return
+    listed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
+    signed = {name: sha256 for name, sha256 in listed.items() if not _has_variables(name)}
     present = {name: sha256_of(path) for name, path in _files(root) if not _has_variables(name)}
-    signed = {name: sha256 for name, sha256 in signed.items() if not _has_variables(name)}
     wrong = [f"{name} was changed" for name in sorted(signed.keys() & present) if signed[name] != present[name]]
     wrong += [f"{name} was added" for name in sorted(present.keys() - signed)]
     wrong += [f"{name} is missing" for name in sorted(signed.keys() - present)]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise BundleError(
-            f"`{root or product_path('')}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
+            f"`{folder}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
             hint="unpack it again into an empty folder: tar -xf BUNDLE product; for changes of your own use a git checkout",
         )
 

@@ -132,13 +132,9 @@ def change(
     """Drain hosts at all gateways, or take them back: at all of them, or at none.
 
     Args:
-        context: A run over the gateways.
         known: All hosts of the inventory, for messages.
         within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.
-
-    Raises:
-        KeyboardInterrupt: The run was interrupted; the hosts may be drained.
     """
     gateways = context.hosts()
     is_drain = action == "drain"

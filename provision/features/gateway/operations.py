@@ -62,10 +62,7 @@ def status(request: CommandRequest) -> int:
 def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool) -> int:
     """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code; see `draining.change`."""
     traffics = _change(request, "drain", names, within_s=within_s, force=force)
-    if request.as_json:
-        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
-        return Exit.OK
-    for name, left in sessions_of(traffics, names).items():
+    for name, left in sessions_of(traffics, names).items() if not request.as_json else ():
         at = ", ".join(traffic.gateway for traffic in traffics if traffic.of(name))
         rest = f"{count(left, 'request')} still running" if left else "no request is left"
         write_stdout(f"{name}: drained at {at}; {rest}")
@@ -75,10 +72,7 @@ def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | No
 def ready(request: CommandRequest, names: Sequence[str]) -> int:
     """Let drained hosts get requests again, and return the exit code."""
     traffics = _change(request, "ready", names)
-    if request.as_json:
-        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
-        return Exit.OK
-    for name in names:
+    for name in names if not request.as_json else ():
         at = [(traffic.gateway, one) for traffic in traffics if (one := traffic.of(name))]
         down = [gateway for gateway, one in at if one.state == "down"]
         rest = f"; it is down there: {', '.join(down)}, and gets requests when it answers" if down else ""
@@ -89,6 +83,7 @@ def ready(request: CommandRequest, names: Sequence[str]) -> int:
 def _change(
     request: CommandRequest, action: Action, names: Sequence[str], *, within_s: float | None = None, force: bool = False
 ) -> tuple[Traffic, ...]:
+    """Make a change, and return the traffic after it, which is printed as JSON where that is asked for."""
     names = tuple(dict.fromkeys(names))
     known = tuple(host.name for host in _require_gateway(request).hosts)
     run = partial(change, action=action, names=names, known=known, within_s=within_s, force=force)
@@ -101,7 +96,10 @@ def _change(
         raise error
     if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:
         raise outcome.result.error
-    return _traffics(outcome.result)
+    traffics = _traffics(outcome.result)
+    if request.as_json:
+        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
+    return traffics
 
 
 def _traffics(result: object) -> tuple[Traffic, ...]:

@@ -27,9 +27,7 @@ def moves(desired: Desired, facts: HostFacts) -> bool:
 class Restarts:
     """The restarts of one run, and the gateways that pass requests to its hosts.
 
-    Args:
-        still: Hosts that are asked to start, and will not restart.
-        moving: Hosts that gateways will not find any more until they are set up again.
+    Hosts of `still` are asked to start, and will not restart; those of `moving` are not found by gateways until these are set up again.
     """
 
     def __init__(self, context: RunContext, *, still: Collection[str] = (), moving: Collection[str] = ()) -> None:

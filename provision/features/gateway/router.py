@@ -41,13 +41,10 @@ def address_of_router(number: int) -> str:
 
 
 def addresses_of_hosts(servers: Mapping[str, str]) -> dict[str, str]:
-    """Return the loopback address at which HAProxy stands for each host.
+    """Return the loopback address at which HAProxy stands for each server, from the model of each by HAProxy's name of it.
 
     Another host in the list moves none of the others, and a host with another model gets another address: a router of before never
     reaches one of another model.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
     """
     ids = ring_ids(f"{model}\n{server}" for server, model in servers.items())
     return {server: str(_LISTENERS + ids[f"{model}\n{server}"]) for server, model in servers.items()}

@@ -21,17 +21,10 @@ from provision.pipeline.runner import execute, read_inventory
 
 
 def drift(request: CommandRequest, against: str | None) -> int:
-    """Compare hosts, and print what differs.
+    """Compare hosts with the majority of their equals, a host or a file of facts, and print what differs.
 
-    Args:
-        against: A host of the inventory, or a file of facts; the majority of equal hosts where it is None.
-
-    Returns:
-        0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted.
-
-    Raises:
-        InventoryError: The inventory cannot be used.
-        UsageError: There is no such host or file.
+    Return 0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted. Raises InventoryError, and UsageError
+    where there is no such host or file.
     """
     names = {host.name for host in read_inventory(request).hosts}
     recorded = _recorded(against, names)

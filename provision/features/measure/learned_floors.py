@@ -26,13 +26,10 @@ def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
 def with_records(
     context: RunContext, probed: ProbedHosts, answers: Mapping[str, Verified], *, learns: bool
 ) -> dict[str, Verified]:
-    """Return the checks of hosts with what the figures of equal hosts say of them, and learn floors where enough of these are healthy.
+    """Return the checks of hosts with what the figures of equal hosts say of them. Complete runs learn floors, where enough equals are healthy.
 
     Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
     and does not lower its own floors.
-
-    Args:
-        learns: Whether these are complete runs, which floors are learned from.
     """
     folder, run = context.run.logs / "learned", context.run.name
     documents = {name: verified.document for name, verified in answers.items()}

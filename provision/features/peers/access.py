@@ -76,12 +76,12 @@ class Peer:
 
     def known_hosts(self) -> str:
         """Return the lines of known_hosts that pin this host's keys, as the controller knows them."""
-        lines = []
+        text = ""
         for key in known_keys(self.connection.known_hosts_files, name_of(self.connection)):
             if key.marker != "@cert-authority":
                 words = (key.marker, _ALIAS, key.kind, base64.b64encode(key.blob).decode())
-                lines.append(" ".join(word for word in words if word))
-        return "".join(f"{line}\n" for line in lines)
+                text += f"{' '.join(filter(None, words))}\n"
+        return text
 
 
 def network_of(connection: Connection) -> str:

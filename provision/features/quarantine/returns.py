@@ -20,7 +20,7 @@ def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOp
     in an interrupted run.
     """
     marks = {host.name: mark for host in context.hosts() if (mark := known_mark(context, probed, host)) is not None}
-    others = frozenset(host.name for host in context.hosts() if host.name not in marks)
+    others = frozenset(host.name for host in context.hosts()) - marks.keys()
     for name in sorted(others):
         context.record(PhaseResult(host=name, phase="verify", status="skipped", text="it is not quarantined"))
     checked = verify_live(context, probed, options, names=frozenset(marks))

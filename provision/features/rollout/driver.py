@@ -69,9 +69,10 @@ class RolloutDriver:
         if self.rollout.state == "returning":
             return self.take_back(self.rollout.text or "taken back")
         self._keep(state="running", text=None)
+        through = {one.step for one in self.rollout.decisions if one.verdict == "go on"}
         try:
             for step, percent in enumerate(self.rollout.steps):
-                if not self._is_through(step) and (self.rollout.of_step(step) or self._is_draw(percent)):
+                if step not in through and (self.rollout.of_step(step) or self._is_draw(percent)):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)
                     if reason is not None:
@@ -87,9 +88,6 @@ class RolloutDriver:
             self._end()
             return Exit.INTERRUPTED
         return self._end()
-
-    def _is_through(self, step: int) -> bool:
-        return any(one.step == step and one.verdict == "go on" for one in self.rollout.decisions)
 
     def _is_draw(self, percent: int) -> bool:
         """Return whether a step changes the share of requests although it changes no host."""
@@ -135,12 +133,9 @@ class RolloutDriver:
     def _share(
         self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int, out: Sequence[str] = ()
     ) -> None:
-        """Let the gateways give hosts a share of requests; without names there are no canaries any more.
+        """Let the gateways give hosts a share of requests; without names there are no canaries any more. Raises StoppedError where one does not.
 
         A rollout that ends leaves no share behind: hosts in `out` are drained until a run has proven them.
-
-        Raises:
-            StoppedError: A gateway does not have it.
         """
         if not self._gateways:
             return

@@ -87,8 +87,6 @@ HOST_WORDS: dict[HostProgress, tuple[Tone, str]] = {
     "returned": ("neutral", "back on the old release"),
     "quarantined": ("warning", "left out: quarantined"),
 }
-
-
 FIGURES = ("requests", "failed", "first token: new", "old", "between tokens: new", "old", "answers compared", "differ")
 
 

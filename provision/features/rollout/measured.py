@@ -277,14 +277,10 @@ def was_unreachable(results: Iterable[PhaseResult]) -> bool:
 
 
 def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observed:
-    """Return what one round has shown.
+    """Return what one round has shown, by the server's counters after the round before, or those of the first round itself.
 
     The counters of the server hold the synthetic requests too. A request that only the client saw fail, such as a stream
     that broke, counts as well.
-
-    Args:
-        answer: What the host answered to a round.
-        before: The server's counters after the round before; None in the first round, which has its own, or where it has none.
     """
     now, before = answer["counters"], before or answer["counters_before"]
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from provision.core.errors import DamagedSourceError, FirstlightError, StageError
+from provision.core.errors import DamagedSourceError, FirstlightError
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
 from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
@@ -80,12 +80,12 @@ class StartCaches:
 
     def before(self, hosts: Sequence[Host]) -> list[Host]:
         """Send hosts that have no cache the one of their key, before they start."""
-        wanted = [host for host in hosts if host.name in self._empty and self._archives.find(self._keys[host.name])]
+        empty = [host for host in hosts if host.name in self._empty]
+        archives = {host.name: one for host in empty if (one := self._archives.find(self._keys[host.name]))}
+        wanted = [host for host in empty if host.name in archives]
 
         def call(host: Host) -> tuple[int, int]:
-            archive = self._archives.find(self._keys[host.name])
-            if archive is None:
-                raise StageError("the controller removed it")
+            archive = archives[host.name]
             self._context.progress.note(host.name, f"gets a start cache of {format_bytes(archive.size)}")
             try:
                 return self._cache(host).send(archive)

@@ -21,13 +21,9 @@ CONNECT_S = 0.5
 
 
 class Ray:
-    """Ray on this host, with a temporary folder of its own.
+    """Ray on this host, with a temporary folder of its own, for a number of vLLM's processes.
 
-    Args:
-        processes: Number of vLLM's processes on this host.
-        port: Port of the head at which Ray of the other hosts joins it.
-        first: The first port at which it listens on each host.
-        last: The last one.
+    Ray of the other hosts joins it at `port` of the head; on each host it listens from port `first` to `last`.
     """
 
     def __init__(self, member: Member, processes: int, port: int, first: int, last: int) -> None:

@@ -55,10 +55,7 @@ class Program:
 class Programs:
     """The programs of this host, each of which starts when what it needs is there.
 
-    Args:
-        server: Command of the server; empty where another host has it.
-        environment: Variables of the service.
-        ray: Ray of this host; None where vLLM starts its processes by itself.
+    The command of the server is empty where another host has it; there is no Ray where vLLM starts its processes by itself.
     """
 
     def __init__(self, server: Sequence[str], environment: Mapping[str, str], ray: Ray | None) -> None:
