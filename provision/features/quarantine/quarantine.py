@@ -34,8 +34,9 @@ def leave_out(context: RunContext, probed: HostsT) -> HostsT:
         mark = known_mark(context, probed, host)
         if mark is not None:
             out = context.left_out[host.name] = because_of(host, mark)
-            result = PhaseResult(host=host.name, phase="plan", status="quarantined", text=out.reason, hint=out.hint)
-            context.record(result)
+            context.record(
+                PhaseResult(host=host.name, phase="plan", status="quarantined", text=out.reason, hint=out.hint)
+            )
     return probed
 
 
