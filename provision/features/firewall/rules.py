@@ -76,7 +76,6 @@ def openings_of(
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
-        listening: Its ports, as they were probed.
 
     Raises:
         InventoryError: One of them is the port of SSH.

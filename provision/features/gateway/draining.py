@@ -60,12 +60,9 @@ def ask(
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> Answers:
-    """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
+    """Drain hosts, let others get requests again, and read the figures of gateways. No result is recorded.
 
-    Args:
-        drain: Hosts that are to get no new requests.
-        ready: Hosts that are to get requests again.
-        canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
+    `canary` has all canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
     wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
 

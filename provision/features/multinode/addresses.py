@@ -76,7 +76,6 @@ def span_openings(
         sources: Addresses from which the others connect.
         chosen: First and last of the ports that its system chooses from for processes that ask for any, as vLLM's do.
         taken: Ports of other services there; those among the chosen ones stay as they are.
-        listening: Ports of all programs there, as they were probed.
 
     Raises:
         InventoryError: A port at which the processes meet is the port of SSH.

@@ -102,7 +102,6 @@ def decide(new: Observed, old: Observed | None, clients: Observed | None = None)
     """Return the verdict on a step, and the sentence that explains it with its numbers.
 
     Args:
-        new: The hosts of the new release.
         old: A host of the old one, observed at the same time; None where none is left.
         clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
