@@ -12,7 +12,7 @@ from provision.catalog import overlay
 from provision.catalog.index.project_page import Wheel
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
-from provision.catalog.versions import release
+from provision.catalog.versions import newest_first, release
 from provision.core.files import write_atomically
 from provision.features.catalog_refresh import wheel_metadata
 from provision.features.catalog_refresh.index_wheels import WheelIndex
@@ -79,7 +79,7 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         what = f"torch {version}: {torch.default_x86_64} by default, Python {', '.join(torch.pythons)}"
         new.add("torch", torch, f"{what}; inferred: that it has no other variant")
     releases = {row.version for row in catalog.releases}
-    newest = max(catalog.releases, key=_order)
+    newest = newest_first(catalog.releases)[0]
     for version, wheels in _unknown(index, "vllm", catalog.releases):
         row = wheel_metadata.vllm(index, wheels, version, torches=torches, like=newest, today=today)
         if isinstance(row, str):
@@ -90,7 +90,7 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         inferred = f"inferred from {newest.version}: which GPUs and FlashAttention generations its wheel has code for"
         new.add("release", row, f"{what}; {inferred}")
     known = [row for row in catalog.builds if row.provider == "community"]
-    like = max(known, key=_order)
+    like = newest_first(known)[0]
     for version, wheels in _unknown(index, COMMUNITY, known):
         build = wheel_metadata.community_build(wheels, version, like=like, today=today)
         if version not in releases or build is None:
@@ -139,7 +139,3 @@ def _unknown(index: WheelIndex, package: str, rows: Iterable[Any]) -> list[tuple
     return [
         (version, wheels) for version, wheels in offered.items() if version not in known and release(version) > oldest
     ]
-
-
-def _order(row: Any) -> Any:
-    return release(row.version)

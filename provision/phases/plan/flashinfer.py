@@ -9,8 +9,7 @@ from provision.catalog.versions import between, cuda_of, numbers
 from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.environment import Toolkit
-from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.host_profile import HostProfile, Toolkit
 
 BACKEND = "FLASHINFER"
 

@@ -2,21 +2,28 @@
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from provision.catalog import catalog
+from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
-from provision.phases.plan.environment import Environment, environment_of
+from provision.phases.plan.cards import AnyCard, Card, amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.tables import int8_on_x86
 from provision.phases.plan.fit import Shape, serving_request_of
-from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
+from provision.phases.plan.host_profile import (
+    INCOMING,
+    Environment,
+    HostProfile,
+    HostPython,
+    Platform,
+    ServedModel,
+    Toolkit,
+)
 from provision.phases.plan.policy import policy_of
 
 JOINED = "Completed (Success)"
@@ -24,6 +31,10 @@ JOINED = "Completed (Success)"
 SILENT = "no answer from"
 """Start of the probe's reason for a program that timed out; any other reason means that nvidia-smi is absent."""
 HOMES = ("/root", "/home")
+LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
+"""Variables that let another copy of a library replace the wheel's."""
+PROGRAMS = "programs"
+NVCC = "bin/nvcc"
 
 
 def profile_of(
@@ -80,14 +91,14 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        amd=_chosen(amd, policy.gpus, serving_amd) if platform == "rocm" else (),
+        amd=_chosen(amd, policy.gpus) if platform == "rocm" else (),
         present_amd=amd,
-        missing_gpus=_missing(cards or amd, policy.gpus),
+        missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in cards or amd}),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
-        environment=environment_of(facts, settings) if platform != "cpu" else Environment(),
+        environment=_environment(facts, settings) if platform != "cpu" else Environment(),
         served_model=served,
     )
     return _with_nvidia(profile, facts, cards) if cards else profile
@@ -107,7 +118,7 @@ def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
         profile,
-        cards=_chosen(cards, profile.policy.gpus, serving),
+        cards=_chosen(cards, profile.policy.gpus),
         present=cards,
         driver=version,
         driver_odd=reported if version is None else None,
@@ -138,17 +149,9 @@ def _fault(facts: HostFacts) -> str | None:
     return next((row.name for row in rows if re.search(row.pattern, output)), None)
 
 
-def _chosen(
-    cards: tuple[AnyCard, ...],
-    requested: tuple[int, ...] | None,
-    best: Callable[[tuple[AnyCard, ...]], tuple[AnyCard, ...]],
-) -> tuple[AnyCard, ...]:
+def _chosen(cards: tuple[AnyCard, ...], requested: tuple[int, ...] | None) -> tuple[AnyCard, ...]:
     """Return the cards that serve: the requested indexes, else the best kind."""
-    return best(cards) if requested is None else tuple(card for card in cards if card.index in requested)
-
-
-def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], requested: tuple[int, ...] | None) -> tuple[int, ...]:
-    return tuple(index for index in requested or () if index not in {card.index for card in cards})
+    return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 
 
 def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
@@ -216,3 +219,47 @@ def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tupl
         if not present:
             (lacking if seen else unsure).append(need.name)
     return tuple(lacking), tuple(unsure)
+
+
+def _peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
+    """Return the obstacles to direct writes over the bus: a translating IOMMU, and ACS on the switch above the cards."""
+    topology = facts.topology
+    if topology is None or facts.virtualization:
+        return None
+    cards = sum(device.kind == "card" for device in topology.devices)
+    if cards < 2 or len(topology.nvlinks) >= cards * (cards - 1) // 2:
+        return ()
+    obstacles = ["the IOMMU translates writes between GPUs"] if topology.iommu == "translating" else []
+    if parted := topology.parted:
+        first, second = parted[0]
+        more = f" and {len(parted) - 1} more pairs" if len(parted) > 1 else ""
+        obstacles.append(f"ACS separates {first} and {second}{more} behind one switch")
+    return tuple(obstacles)
+
+
+def _environment(facts: HostFacts, settings: Settings) -> Environment:
+    """Return the environment of a host, in no more detail than rules distinguish."""
+    gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
+    unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
+    toolkits = tuple(
+        sorted(
+            (
+                Toolkit(minor(kit.version), kit.path, kit.lacks)
+                for kit in facts.cuda_toolkits
+                if kit.version and NVCC not in kit.lacks
+            ),
+            key=lambda kit: (numbers(kit.version), not kit.lacks),
+        )
+    )
+    needed = {row.name for row in catalog().access_groups}
+    return Environment(
+        secure_boot=facts.secure_boot,
+        rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
+        toolkits=None if unknown and not toolkits else toolkits,
+        gcc=numbers(gcc)[0] if gcc else None,
+        nccl=facts.libraries.get("libnccl.so.2"),
+        library_variables=tuple(name for name in LIBRARY_VARIABLES if name in settings.env),
+        peer_paths=_peer_paths(facts),
+        groups=None if facts.user.groups is None else tuple(sorted(needed & set(facts.user.groups))),
+        umad="ib_umad" in facts.kernel_modules if facts.kernel_modules else None,
+    )

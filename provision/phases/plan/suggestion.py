@@ -11,9 +11,9 @@ from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
 from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
-from provision.phases.plan import driver, flash, flash_package, rocm
+from provision.phases.plan import driver, flash, rocm
 from provision.phases.plan.build_option import options
-from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
+from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.fit import alternatives
@@ -126,7 +126,7 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
     policy = profile.policy
     changes: list[tuple[str, str, Policy]] = []
     if policy.flash_attn in flash.WANTED and policy.builder is None:
-        builder = flash_package.CONTROLLER
+        builder = flash.CONTROLLER
         changes.append(("builder", builder, replace(policy, builder=builder)))
     if policy.flash_attn in flash.WANTED:
         changes.append(("flash_attn_wheels", "community", replace(policy, flash_wheels="community")))
@@ -147,7 +147,7 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
 
 def _with_all_cards(profile: HostProfile) -> HostProfile:
     policy = replace(profile.policy, gpus=None)
-    amd = serving_amd(profile.present_amd) if profile.platform == "rocm" else ()
+    amd = serving(profile.present_amd) if profile.platform == "rocm" else ()
     return replace(profile, policy=policy, cards=serving(profile.present), amd=amd, missing_gpus=())
 
 
