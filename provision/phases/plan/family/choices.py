@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
-from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
+from provision.phases.plan.family.families import Family, Kind, Releases, families, option_since, parsers, quantizations
 from provision.phases.plan.fit import Shape
 
 AUTO, NONE = "auto", "none"
