@@ -106,7 +106,6 @@ class Catalog:
 
         Raises:
             TableError: The file, the table or a row is malformed.
-
         """
         if file not in self._files:
             self._files[file] = read_table(self.folder / f"{file}.toml")
@@ -138,6 +137,5 @@ def catalog() -> Catalog:
 
     Raises:
         TableError: An overlay is malformed.
-
     """
     return Catalog(overlays=overlay.read_all(overlay.folder()))

@@ -18,16 +18,16 @@ class Repository:
 
     name: str
     manager: str
-    uri: str
-    """Empty for the distribution's sources, which the host already has."""
-    suite: str
     components: tuple[str, ...]
-    key: str
-    """A file of the role `vendor_packages`, an address, or an absolute path on the controller."""
-    fingerprint: str | None
     rivals: tuple[str, ...]
     origin: str
-    priority: int
+    uri: str = ""
+    """Empty for the distribution's sources, which the host already has."""
+    suite: str = ""
+    key: str = ""
+    """A file of the role `vendor_packages`, an address, or an absolute path on the controller."""
+    fingerprint: str | None = None
+    priority: int = 0
 
 
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
@@ -102,18 +102,7 @@ def packages_before(name: str, os_id: str | None, version_id: str | None) -> tup
 
 def repository_of_distribution(row: DistributionDriver) -> Repository:
     """Return the distribution's sources with the components of a driver; the host already has address and key."""
-    return Repository(
-        name=row.id,
-        manager="apt",
-        uri="",
-        suite="",
-        components=row.components,
-        key="",
-        fingerprint=None,
-        rivals=("NVIDIA",),
-        origin=row.origin,
-        priority=0,
-    )
+    return Repository(row.id, "apt", row.components, rivals=("NVIDIA",), origin=row.origin)
 
 
 def repository_of_component(

@@ -35,7 +35,6 @@ def plan(
 
     Raises:
         UsageError: Two settings of a host contradict each other.
-
     """
     found = classes(facts, settings, become=become, shapes=shapes)
     return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))

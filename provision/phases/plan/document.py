@@ -42,7 +42,6 @@ def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
 
     Raises:
         UsageError: The text contains no facts.
-
     """
     hint = "facts are what `./firstlight probe --json` prints, and what each run keeps under logs/RUN/facts/"
     try:

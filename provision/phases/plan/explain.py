@@ -110,7 +110,6 @@ def render(
         settings: Settings by host; the defaults apply to other hosts.
         changes: What a run would change, by host.
         explain: Whether to add the trace.
-
     """
     blocks = []
     for resolution in plan.classes:

@@ -50,7 +50,6 @@ def profile_of(
 
     Raises:
         UsageError: Two settings contradict each other.
-
     """
     policy = policy_of(settings)
     cards, amd = nvidia_cards(facts), amd_cards(facts)

@@ -32,7 +32,6 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
     Args:
         profile: The profile without an accepted candidate.
         kept: Settings that must not change.
-
     """
     single = []
     for text, policy, changed in _changes(profile):

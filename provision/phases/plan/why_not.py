@@ -64,7 +64,6 @@ def why_not(
 
     Raises:
         UsageError: `requested` has another form, or the catalog has no such release.
-
     """
     version = _version(requested)
     found = classes(facts, settings, become=become, shapes=shapes)
