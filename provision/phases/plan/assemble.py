@@ -25,12 +25,11 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     plan = driver.choose(option, profile)
     manager = fabric.version(profile, plan)
     flashinfer_plan = flashinfer.choose(option, profile)
-    limits = dependencies.choose(option)
     headers = python.interpreter.origin == "host" and python.lacks_headers
     return Stack(
         vllm=_vllm(option),
         torch=_torch(option, None if python.interpreter.torch else machine),
-        dependencies=limits.plan if limits else None,
+        dependencies=dependencies.choose(option),
         driver=plan,
         rocm=rocm.choose(option, profile),
         cuda_compat=compat.choose(option, profile),

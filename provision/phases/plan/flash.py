@@ -63,17 +63,17 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
             bundled, f"without the package: {found.why}", refused if policy in WANTED else None, found.source
         )
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
-    return FlashChoice(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
+    return FlashChoice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
 
 
 @cache
-def _with(option: BuildOption, found: PackageChoice, *, bundled: bool) -> FlashAttnPlan:
+def _with(option: BuildOption, found: PackageChoice, bundled: FlashAttnPlan) -> FlashAttnPlan:
     """Return the plan with the package. Without vLLM, the package's kernels serve."""
     package = found.package
     assert package is not None
     if option.release is None:
         return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
-    return (_of_vllm(option) if bundled else NONE).model_copy(update={"package": package})
+    return bundled.model_copy(update={"package": package})
 
 
 def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:

@@ -1,5 +1,6 @@
 """The policy: the settings that rules read, checked for contradictions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
@@ -114,30 +115,27 @@ def policy_of(settings: Settings) -> Policy:
         accepted=_known_advisories(settings.accept_advisories),
         arguments=settings.vllm_args,
     )
-    if policy.driver_source == "distribution" and policy.driver_mirror:
-        raise _contradiction(
-            "--set driver_source=distribution",
-            f"--set driver_repository={settings.driver_repository}",
-            "the first selects the distribution's packages, the second a mirror of the vendor's",
-        )
-    flash_requested = policy.attention in {"flash", *catalog().flash_backends}
-    if policy.flash_attn == "none" and flash_requested:
-        raise _contradiction(
-            "--flash-attn none",
-            f"--attention {policy.attention}",
-            "the first disables flash kernels, the second requires them",
-        )
-    if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
-        raise _contradiction(
-            "--vllm none", f"--flash-attn {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
-        )
-    if not policy.wants_vllm and policy.attention != "auto":
-        raise _contradiction("--vllm none", f"--attention {policy.attention}", "an attention back end needs vLLM")
-    if policy.dtype == "float32" and flash_requested:
-        raise _contradiction(
-            "--set dtype=float32", f"--attention {policy.attention}", "flash kernels support float16 and bfloat16"
-        )
+    for one, other, why in _contradictions(policy, settings):
+        raise UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")
     return policy
+
+
+def _contradictions(policy: Policy, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield two settings that contradict each other, and why."""
+    attention, flash = f"--attention {policy.attention}", f"--flash-attn {policy.flash_attn}"
+    flash_requested = policy.attention in {"flash", *catalog().flash_backends}
+    if policy.driver_source == "distribution" and policy.driver_mirror:
+        mirror = f"--set driver_repository={settings.driver_repository}"
+        why = "the first selects the distribution's packages, the second a mirror of the vendor's"
+        yield "--set driver_source=distribution", mirror, why
+    if policy.flash_attn == "none" and flash_requested:
+        yield flash, attention, "the first disables flash kernels, the second requires them"
+    if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
+        yield "--vllm none", flash, f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
+    if not policy.wants_vllm and policy.attention != "auto":
+        yield "--vllm none", attention, "an attention back end needs vLLM"
+    if policy.dtype == "float32" and flash_requested:
+        yield "--set dtype=float32", attention, "flash kernels support float16 and bfloat16"
 
 
 def _known_advisories(ids: tuple[str, ...]) -> frozenset[str]:
@@ -173,7 +171,3 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
             hint=f"name a version such as ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
-
-
-def _contradiction(one: str, other: str, why: str) -> UsageError:
-    return UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")

@@ -54,8 +54,11 @@ def profile_of(
     policy = policy_of(settings)
     cards, amd = nvidia_cards(facts), amd_cards(facts)
     platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
-    root = _escalates(facts, escalates)
-    prefix = settings.prefix or _default_prefix(facts, root=root)
+    uid, home = 0 if escalates else facts.user.uid, facts.user.home
+    root = None if uid is None else uid == 0
+    prefix = settings.prefix
+    if prefix is None and uid is not None and (home is not None or root):
+        prefix = str(default_prefix(uid=uid, home=home or ""))
     # if the login is unknown, the first disk represents all
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
@@ -63,7 +66,10 @@ def profile_of(
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    served = _load(settings, shape, memory, platform) if shape and policy.wants_vllm and settings.serve else None
+    served = None
+    if shape and policy.wants_vllm and settings.serve:
+        request = serving_request_of(settings, on_cpu=platform == "cpu")
+        served = ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -153,25 +159,11 @@ def _chosen(cards: tuple[AnyCard, ...], requested: tuple[int, ...] | None) -> tu
     return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 
 
-def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
-    """Return the default prefix, as `provision.core.install_paths` does; None if the login is unknown."""
-    if root:
-        return str(default_prefix(uid=0, home=""))
-    if facts.user.uid is None or facts.user.home is None:
-        return None
-    return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
-
-
 def most_disk(served: ServedModel | None) -> float:
     """Return the largest disk space in GiB that any family of builds needs, the model included."""
     need, python = catalog().needs.values(), catalog().python_need
     model = served.gib if served else max(row.model for row in need)
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
-
-
-def _load(settings: Settings, shape: Shape, memory: int | None, platform: Platform) -> ServedModel:
-    request = serving_request_of(settings, on_cpu=platform == "cpu")
-    return ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
 
 
 def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
@@ -193,12 +185,6 @@ def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[
         if (version := re.match(r"\d+(\.\d+)+", python.version))
         and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))
     )
-
-
-def _escalates(facts: HostFacts, by_inventory: bool) -> bool | None:
-    if by_inventory or facts.user.uid == 0:
-        return True
-    return None if facts.user.uid is None else False
 
 
 def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Drift
 from provision.fleet.ssh import Session
-from provision.phases.probe.parsers.drift import UNIT
+from provision.phases.probe.parsers.drift import UNIT, utc
 from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import Output, split
 
@@ -57,9 +56,8 @@ def changes(output: Output) -> dict[str, str]:
         if not (modified.isdigit() and changed.isdigit() and path):
             continue
         at = max(int(modified), int(changed))
-        when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         package, sudo = _package(output, path), _sudo(output, path, at)
-        parts = [f"last changed {when}, owner {owner}", f"of package {package}" if package else None, sudo]
+        parts = [f"last changed {utc(str(at))}, owner {owner}", f"of package {package}" if package else None, sudo]
         found[path] = ", ".join(filter(None, parts))
     return found
 
