@@ -30,15 +30,19 @@ class Repository:
     priority: int = 0
 
 
+def find_package_system(os_id: str | None, version_id: str | None) -> PackageSystem | None:
+    rows = catalog().package_systems
+    return next((row for row in rows if row.id == os_id and is_of(version_id or "", row.version_id)), None)
+
+
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     """Return the row of a distribution's release.
 
     Raises:
         UsageError: The catalog has no driver packages for it, or it is unknown.
     """
-    for row in catalog().package_systems:
-        if row.id == os_id and is_of(version_id or "", row.version_id):
-            return row
+    if row := find_package_system(os_id, version_id):
+        return row
     if os_id is None:
         raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)

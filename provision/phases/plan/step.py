@@ -126,13 +126,11 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:
     """Return why no combination of versions fits a host, with the smallest change that would help."""
-    rejected = [reason for reason in resolution.reasons if reason.verdict == "reject"]
-    why = rejected[0].text if rejected else "no candidate is left"
-    nearest = resolution.nearest.text if resolution.nearest else None
+    first = next(reason for reason in resolution.reasons if reason.verdict == "reject")
     return NoStackError(
-        f"no combination of versions fits host `{name}`: {why}",
-        hint=nearest or "see every rule's verdict: ./firstlight plan --explain",
-        cause=cause_of(rejected[0].rule) if rejected else None,
+        f"no combination of versions fits host `{name}`: {first.text}",
+        hint=resolution.nearest.text if resolution.nearest else None,
+        cause=cause_of(first.rule),
     )
 
 

@@ -84,7 +84,7 @@ def agents(section: Section) -> tuple[AmdGpu, ...]:
                     name=known(fields.get("Marketing Name")),
                     gfx=gfx[0] if gfx else None,
                     uuid=_uuid(fields.get("Uuid")),
-                    memory_total=_kilobytes(_leading(fields.get("Size"))),
+                    memory_total=(_leading(fields.get("Size")) or 0) << 10 or None,
                 )
             )
     return tuple(found)
@@ -150,10 +150,6 @@ def _leading(text: str | None) -> int | None:
     return int(match[0]) if match else None
 
 
-def _kilobytes(number: int | None) -> int | None:
-    return number << 10 if number else None
-
-
 def _part(entry: dict[str, Any], key: str) -> dict[str, Any]:
     part = entry.get(key)
     return part if isinstance(part, dict) else {}
@@ -180,9 +176,9 @@ def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
         # Match views without addresses by position when they show the same number of cards.
         by_place = len(view) == len(merged) and all(card.pci_address is None for card in view)
         for place, card in enumerate(view):
-            at = place if by_place else _place(merged, card)
-            if at is not None:
-                merged[at] = _joined(merged[at], card)
+            same = [at for at, other in enumerate(merged) if card.pci_address and card.pci_address == other.pci_address]
+            for at in [place] if by_place else same[:1]:
+                merged[at] = card.model_copy(update=merged[at].model_dump(exclude_none=True))
     return tuple(merged)
 
 
@@ -206,13 +202,3 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
         rocm_version=version,
         gpus=cards,
     )
-
-
-def _place(cards: list[AmdGpu], card: AmdGpu) -> int | None:
-    return next(
-        (at for at, other in enumerate(cards) if card.pci_address and other.pci_address == card.pci_address), None
-    )
-
-
-def _joined(first: AmdGpu, second: AmdGpu) -> AmdGpu:
-    return second.model_copy(update=first.model_dump(exclude_none=True))
