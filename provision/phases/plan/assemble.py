@@ -86,7 +86,9 @@ def _serving(option: BuildOption, profile: HostProfile) -> ServingPlan | None:
 @cache
 def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
     """Return the torch of a Stack. `machine` is None for the host's torch, which needs no index."""
-    index = _torch_index(option, machine) if machine else None
+    index = option.torch_index(machine) if machine else None
+    if machine and option.build is not None and option.variant.startswith("rocm"):
+        index = option.build.index  # vLLM's ROCm builds have their own torch there
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
 
@@ -102,13 +104,6 @@ def _vllm(option: BuildOption) -> VllmBuild | None:
         distribution=build.distribution,
         index=build.index,
     )
-
-
-def _torch_index(option: BuildOption, machine: str) -> str | None:
-    """Return the index of torch. vLLM's ROCm builds have their own torch on their index."""
-    if option.build is not None and option.variant.startswith("rocm"):
-        return option.build.index
-    return option.torch_index(machine)
 
 
 def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:

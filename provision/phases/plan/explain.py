@@ -130,11 +130,8 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
     else:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
-        span = [
-            ("hosts", reason.text)
-            for reason in resolution.reasons
-            if (reason.rule, reason.verdict) == ("span", "accept")
-        ]
+        accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
+        span = [("hosts", reason.text) for reason in accepted if reason.rule == "span"]
         span += [("ports", ports_between(settings))] if span else []
         lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
     return lines
@@ -161,12 +158,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
     if stack.cuda_compat:
-        pairs.append(
-            (
-                "cuda-compat",
-                f"{stack.cuda_compat.package} extends the driver, only for the service and its checks",
-            )
-        )
+        extends = "extends the driver, only for the service and its checks"
+        pairs.append(("cuda-compat", f"{stack.cuda_compat.package} {extends}"))
     if stack.gpus:
         indexes = ", ".join(map(str, stack.gpus))
         pairs.append(("GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"))
@@ -188,16 +181,11 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
 
 
 def _model(plan: ModelPlan) -> str:
-    limit = (
-        f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
-    )
-    length = (
-        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens"
-        if plan.max_model_len
-        else ""
-    )
-    flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
-    return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"
+    parts = [f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights"]
+    if plan.max_model_len:
+        limit = f" of {plan.own_max_model_len}" if plan.max_model_len < plan.own_max_model_len else ""
+        parts.append(f"context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens")
+    return "; ".join([*parts, *([" ".join(plan.flags)] if plan.flags else [])])
 
 
 def _driver(stack: Stack) -> str:

@@ -77,18 +77,14 @@ def _with(option: BuildOption, found: PackageChoice, bundled: FlashAttnPlan) -> 
 
 
 def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
-    if option.release is None or profile.platform != "cuda":
-        return NONE
-    plan = attention.choose(option, profile).plan
+    plan = attention.choose(option, profile).plan if option.release and profile.platform == "cuda" else None
     return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
 
 
 @cache
 def _of_vllm(option: BuildOption) -> FlashAttnPlan:
-    assert option.release is not None
-    return FlashAttnPlan(
-        provider="bundled", version=option.release.flash_commit, source="vllm_flash_attn in the vLLM wheel"
-    )
+    commit = option.release.flash_commit if option.release else None
+    return FlashAttnPlan(provider="bundled", version=commit, source="vllm_flash_attn in the vLLM wheel")
 
 
 def _package_for(option: BuildOption, profile: HostProfile) -> PackageChoice:

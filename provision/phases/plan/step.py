@@ -105,17 +105,14 @@ def _host_changes(
 
 def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
-    if all(host.settings.model == "builtin" for host in hosts):
-        return {}
+    refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model
         if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
             continue
         try:
-            shape = describe(
-                host.settings, context.wheelhouse(), refresh=context.options.refresh and context.options.client is None
-            )
+            shape = describe(host.settings, context.wheelhouse(), refresh=refresh)
         except FirstlightError as error:
             context.fail(host.name, "plan", error)
             continue
