@@ -67,7 +67,7 @@ class Catalog:
     platform_backends = _rows("attention", "platform", attention_rows.PlatformBackend)
     generations = _rows("attention", "generation", attention_rows.Generation)
     flash_compilers = _rows("attention", "flash_compiler", attention_rows.FlashCompiler)
-    flash_wheels = _rows("flash_attn", "wheel", attention_rows.FlashWheels)
+    flash_wheels = _rows("flash_attn", "wheel", attention_rows.OwnWheels)
     community_wheels = _rows("flash_attn", "community", attention_rows.CommunityWheels)
     flash_sources = _rows("flash_attn", "sdist", attention_rows.FlashSource)
     flashinfer_kernels = _rows("attention", "flashinfer_kernels", attention_rows.FlashInfer)

@@ -90,7 +90,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
         "timelines": (row.distribution for row in catalog.timelines),
         "flash-attn wheels": (row.version for row in catalog.flash_wheels),
         "flash-attn sources": (row.version for row in catalog.flash_sources),
-        "community wheels": ((row.version, row.variant, row.machine) for row in catalog.community_wheels),
+        "community wheels": ((row.version, row.variant, row.machines) for row in catalog.community_wheels),
     }
     for what, found in keys.items():
         for key, count in Counter(found).items():

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels
+from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels, OwnWheels
 from provision.catalog.versions import cuda_of, minor, newest_first, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
 from provision.phases.plan import attention, gpu_code, interpreter
@@ -126,7 +126,17 @@ def _find(
         )
         return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
     if third_party := _community(key, option.torch_variant, requested):
-        package = _community_package(third_party, key)
+        cp = f"cp{python.replace('.', '')}"
+        name = COMMUNITY_FILE.format(
+            version=third_party.version,
+            variant=third_party.variant,
+            torch=key.torch,
+            cp=cp,
+            platform=third_party.platform,
+        )
+        package = FlashAttnPackage(
+            version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
+        )
         if community_allowed:
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
             return PackageChoice(package, why, third_party.source)
@@ -139,7 +149,7 @@ def _find(
 
 def _published(
     key: FlashAttnKey, option: BuildOption, version: str | None, driver: str | None
-) -> tuple[FlashWheels | None, str]:
+) -> tuple[OwnWheels | None, str]:
     """Return the newest published wheel with a key and GPU code that the driver reads, or the reason why there is none."""
     if key.cuda_major is None:
         return None, f"flash-attn has no published wheel for {option.torch_variant}"
@@ -148,22 +158,20 @@ def _published(
     if key.torch not in torches:
         return None, f"published wheels end at torch {max(torches, key=numbers)}; the plan has {key.torch}"
     for row in rows:
-        if version not in {None, row.version} or not _has(row, key):
+        if version not in {None, row.version} or f"cu{key.cuda_major}" not in row.cuda or not _has(row, key):
             continue
         if not (row.driver and driver) or numbers(driver) >= numbers(row.driver):
             return row, ""
         if version:
             return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer; the driver is {driver}"
     which = f"published wheel of flash-attn {version}" if version else "published wheel"
-    return None, (
-        f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these GPUs"
-    )
+    host = f"Python {key.python}, {key.machine}, glibc {key.glibc} and these GPUs"
+    return None, f"no {which} is for torch {key.torch}, cu{key.cuda_major}, {host}"
 
 
 def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
     return (
         key.torch in row.torch
-        and f"cu{key.cuda_major}" in row.cuda
         and key.python in row.pythons
         and key.machine in row.machines
         and f"{key.torch}/{key.python}" not in row.without
@@ -185,13 +193,11 @@ def _built(
     kernels: Literal["ck", "triton"] | None = None
     if key.cuda_major is None:
         kernels = "ck" if set(key.capabilities) <= set(row.gfx) else "triton"
-    package = FlashAttnPackage(
-        version=row.version, source="built", file=name, key=key, builder=builder, kernels=kernels
-    )
     whose = {"ck": " with Composable Kernel", "triton": " with Triton's kernels", None: ""}[kernels]
-    return PackageChoice(
-        package, f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key", row.source
-    )
+    why = f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key"
+    version = row.version
+    package = FlashAttnPackage(version=version, source="built", file=name, key=key, builder=builder, kernels=kernels)
+    return PackageChoice(package, why, row.source)
 
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
@@ -202,11 +208,8 @@ def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
     if key.machine not in row.machines:
         return f"it is for {' and '.join(row.machines)}"
     if key.cuda_major is not None:
-        return (
-            None
-            if gpu_code.all_native(row.codes, key.capabilities)
-            else f"it has kernels for {gpu_code.written(row.codes)}"
-        )
+        native = gpu_code.all_native(row.codes, key.capabilities)
+        return None if native else f"it has kernels for {gpu_code.written(row.codes)}"
     if numbers(key.rocm or "0") < numbers(row.rocm):
         return f"it needs ROCm {row.rocm}"
     return None if row.triton or set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
@@ -221,36 +224,13 @@ def _name(version: str, key: FlashAttnKey, option: BuildOption) -> str:
 
 def _community(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
     """Return the newest wheels with a key. Their CUDA has the major of torch's and is not newer."""
-    cuda = cuda_of(variant)
-    if cuda is None:
-        return None
-    rows = [
-        row
-        for row in catalog().community_wheels
-        if version in {None, row.version} and _community_has(row, key, numbers(cuda))
-    ]
+    cuda = numbers(cuda_of(variant) or "")
+
+    def fits(row: CommunityWheels) -> bool:
+        return version in {None, row.version} and _cuda(row)[:1] == cuda[:1] and _cuda(row) <= cuda and _has(row, key)
+
+    rows = filter(fits, catalog().community_wheels)
     return max(rows, key=lambda row: (release(row.version), _cuda(row)), default=None)
-
-
-def _community_package(row: CommunityWheels, key: FlashAttnKey) -> FlashAttnPackage:
-    """Return a row's wheel for a key."""
-    cp = f"cp{key.python.replace('.', '')}"
-    file = COMMUNITY_FILE.format(
-        version=row.version, variant=row.variant, torch=key.torch, cp=cp, platform=row.platform
-    )
-    return FlashAttnPackage(version=row.version, source="wheel", file=file, key=key, community=row.repository)
-
-
-def _community_has(row: CommunityWheels, key: FlashAttnKey, cuda: tuple[int, ...]) -> bool:
-    return (
-        key.torch in row.torch
-        and key.python in row.pythons
-        and key.machine == row.machine
-        and _cuda(row)[0] == cuda[0]
-        and _cuda(row) <= cuda
-        and numbers(key.glibc) >= numbers(row.glibc)
-        and gpu_code.all_native(row.codes, key.capabilities)
-    )
 
 
 def _cuda(row: CommunityWheels) -> tuple[int, ...]:
