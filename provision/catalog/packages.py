@@ -194,17 +194,17 @@ def os_packages(
     found = []
     for name in names:
         package: str = getattr(needs[name], manager).format(python=minor(python))
-        found.append(_own_headers(minor(python), os_id, os_version) or package if name == "python-headers" else package)
+        if name == "python-headers":
+            own = (
+                row.headers
+                for row in catalog().python_packages
+                if row.id == os_id and row.python == minor(python) and is_of(os_version or "", row.version_id)
+            )
+            package = next(own, package)
+        found.append(package)
     return tuple(found)
 
 
 def install_command(packages: Iterable[str], *, manager: str) -> str:
     """Return the command line that installs OS packages."""
     return f"{catalog().install_commands[manager].install} {' '.join(packages)}"
-
-
-def _own_headers(python: str, os_id: str | None, os_version: str | None) -> str | None:
-    for row in catalog().python_packages:
-        if row.id == os_id and row.python == python and is_of(os_version or "", row.version_id):
-            return row.headers
-    return None

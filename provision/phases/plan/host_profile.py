@@ -189,14 +189,12 @@ class HostProfile:
     @cached_property
     def budget(self) -> DeviceBudget | None:
         """Return the devices of the user's model; None if their memory is unknown."""
-        if self.served_model is None or self.served_model.budget is not None:
-            return self.served_model.budget if self.served_model else None
+        served = self.served_model
+        if served is None or served.budget is not None:
+            return served.budget if served else None
         if self.platform == "cpu":
-            return (
-                DeviceBudget("cpu", 1, self.served_model.memory, self.isa in fp8_caches()["cpu"].on)
-                if self.served_model.memory
-                else None
-            )
+            reads_fp8 = self.isa in fp8_caches()["cpu"].on
+            return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.serving]
         if not all(sizes) or any(card.mig for card in self.cards):
             return None

@@ -113,10 +113,8 @@ def _parser(kind: Kind, family: Family | None, wanted: ChoiceSettings, version: 
 
 
 def _of(kind: Kind, value: str | None, by: str, text: str, source: str | None = None) -> ServingChoice:
-    flags: tuple[str, ...] = ()
-    if value is not None:
-        options = ("--enable-auto-tool-choice", "--tool-call-parser") if kind == "tool" else ("--reasoning-parser",)
-        flags = (*options, value)
+    options = ("--enable-auto-tool-choice", "--tool-call-parser") if kind == "tool" else ("--reasoning-parser",)
+    flags = (*options, value) if value is not None else ()
     values = {"name": f"{kind}_parser", "value": value, "by": by, "flags": flags, "text": text, "source": source}
     return ServingChoice.model_validate(values)
 
