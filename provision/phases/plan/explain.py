@@ -14,23 +14,14 @@ from provision.report.planned_changes import change_lines
 _SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
 
 
-class Sources:
-    """Numbers for sources, in the order of their first use."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, source: str) -> int:
-        return self._numbers.setdefault(source, len(self._numbers) + 1)
-
-    def lines(self) -> list[str]:
-        listed = [f"    ({number}) {source}" for source, number in self._numbers.items()]
-        return ["", "  sources", *listed] if listed else []
+def listed(sources: Mapping[str, int]) -> list[str]:
+    """Return the sources of verdicts as lines, by their numbers."""
+    return ["", "  sources", *(f"    ({number}) {source}" for source, number in sources.items())] if sources else []
 
 
 def render_trace(resolution: Resolution) -> list[str]:
     """Return every verdict of the plan as lines, with its rule, facts and source."""
-    sources = Sources()
+    sources: dict[str, int] = {}
     lines = ["", "  trace (+ accepted, x refused, ! warning, ? assumed)"]
     of_host = [reason for reason in resolution.reasons if reason.candidate == HOST]
     if of_host:
@@ -50,19 +41,20 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
     if resolution.nearest:
         lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
-    return [*lines, *sources.lines()]
+    return [*lines, *listed(sources)]
 
 
-def verdicts(reasons: Iterable[Reason], sources: Sources) -> Iterator[str]:
-    """Yield two lines for each verdict: the text; rule, facts and source."""
+def verdicts(reasons: Iterable[Reason], sources: dict[str, int]) -> Iterator[str]:
+    """Yield two lines for each verdict: the text; rule, facts and source. `sources` gets a number for each new source."""
     for reason in reasons:
         yield f"      {_SIGNS[reason.verdict]} {reason.text}"
         facts = ", ".join(f"{name} = {_value(value)}" for name, value in reason.facts.items())
-        named = f" (source {sources.number(reason.source)})" if reason.source else ""
+        number = sources.setdefault(reason.source, len(sources) + 1) if reason.source else None
+        named = f" (source {number})" if number else ""
         yield f"          {reason.rule}{f': {facts}' if facts else ''}{named}"
 
 
-def _refused_candidates(resolution: Resolution, sources: Sources) -> list[str]:
+def _refused_candidates(resolution: Resolution, sources: dict[str, int]) -> list[str]:
     """Return the refused candidates in their order; neighbours with equal reasons share a block."""
     order = {candidate.id: candidate.rank for candidate in resolution.candidates}
     by_candidate: dict[str, list[Reason]] = {}
