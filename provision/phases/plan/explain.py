@@ -14,7 +14,7 @@ from provision.report.planned_changes import change_lines
 _SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
 
 
-def listed(sources: Mapping[str, int]) -> list[str]:
+def source_lines(sources: Mapping[str, int]) -> list[str]:
     """Return the sources of verdicts as lines, by their numbers."""
     return ["", "  sources", *(f"    ({number}) {source}" for source, number in sources.items())] if sources else []
 
@@ -41,7 +41,7 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
     if resolution.nearest:
         lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
-    return [*lines, *listed(sources)]
+    return [*lines, *source_lines(sources)]
 
 
 def verdicts(reasons: Iterable[Reason], sources: dict[str, int]) -> Iterator[str]:

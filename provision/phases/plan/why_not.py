@@ -16,7 +16,7 @@ from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose, classes
 from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
-from provision.phases.plan.explain import listed, verdicts
+from provision.phases.plan.explain import source_lines, verdicts
 from provision.phases.plan.fit import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
@@ -132,4 +132,4 @@ def _lines(answer: WhyNot) -> list[str]:
         lines.append(f"  It is possible: {possible[0]}. The plan chooses {answer.chosen}, which ranks higher.")
     else:
         lines.append(f"  To make it possible: {answer.nearest.text if answer.nearest else 'no one or two changes do'}.")
-    return [*lines, *listed(sources)]
+    return [*lines, *source_lines(sources)]
