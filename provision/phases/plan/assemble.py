@@ -9,7 +9,7 @@ from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, S
 from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
-from provision.phases.plan.fit import fit
+from provision.phases.plan.fit.result import fit
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.system import glibc_floor
 

@@ -11,7 +11,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Nearest, Plan, Reason, Resolution
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.profile_builder import profile_of

@@ -14,7 +14,8 @@ from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
-from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import fp8_caches
 from provision.phases.plan.policy import Policy
 

@@ -14,7 +14,8 @@ from provision.core.models.settings import Settings
 from provision.phases.plan.cards import AnyCard, Card, amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.families import int8_on_x86
-from provision.phases.plan.fit import Shape, serving_request_of
+from provision.phases.plan.fit.serving_request import serving_request_of
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import (
     INCOMING,
     Environment,

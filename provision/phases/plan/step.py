@@ -13,7 +13,7 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe

@@ -17,7 +17,7 @@ from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose, classes
 from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
 from provision.phases.plan.explain import source_lines, verdicts
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest

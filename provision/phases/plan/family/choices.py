@@ -8,7 +8,7 @@ from pathlib import PurePath
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
 from provision.phases.plan.family.families import Family, Kind, Releases, families, option_since, parsers, quantizations
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 
 AUTO, NONE = "auto", "none"
 _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "firstlight_reasoning_parser"}
