@@ -190,9 +190,8 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     version = rocm_version(output["rocm"])
     if not (bus.of(AMD) or cards or version):
         return None
-    for name, section in (("rocminfo", rocminfo), ("amd-smi", smi)):
-        if not section.ok and not section.absent:
-            unknown[f"amd.{name}"] = section.failure
+    rocminfo.note_failure(unknown, "amd.rocminfo", may_be_absent=True)
+    smi.note_failure(unknown, "amd.amd-smi", may_be_absent=True)
     if not cards:
         unknown["amd.gpus"] = (
             "; ".join(section.failure for section in (kfd, rocminfo, smi) if not section.ok) or "no tool shows a GPU"

@@ -164,8 +164,7 @@ def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nv
         unknown["nvidia.driver_version"] = said.smi_error or "no NVIDIA kernel module is loaded"
     if any(gpu.compute_capability is None for gpu in said.gpus):
         unknown["nvidia.gpus.compute_capability"] = compute.text.strip()[:200] or compute.failure
-    if not manager.ok and not manager.absent:
-        unknown["nvidia.fabric_manager_version"] = manager.failure
+    manager.note_failure(unknown, "nvidia.fabric_manager_version", may_be_absent=True)
     more = {
         "driver_version": driver,
         "module_version": module,
