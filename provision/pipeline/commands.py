@@ -25,7 +25,7 @@ from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
 from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers

@@ -7,10 +7,11 @@ from dataclasses import fields
 from datetime import date
 from typing import Any
 
+from provision.catalog import overlay
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier
-from provision.core.errors import UsageError
+from provision.core.errors import Exit, UsageError
 
 SHORT_LIVED = "new-feature"
 """NVIDIA's name for branches between two long-lived ones; their drivers are not a default."""
@@ -41,7 +42,28 @@ def check(catalog: Catalog) -> list[str]:
     ]
 
 
-def all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
+def check_tables() -> tuple[str, Exit]:
+    """Check the product's tables and the user's overlays.
+
+    Returns:
+        The report and the exit status.
+
+    Raises:
+        TableError: A file cannot be read.
+    """
+    catalog = Catalog(overlays=overlay.read_all(overlay.folder()))
+    problems = check(catalog)
+    if problems:
+        return "\n".join([*problems, f"{len(problems)} problems"]), Exit.RED
+    found = list(_all_rows(catalog))
+    inferred = sum(row.inferred for _, row in found)
+    tables = len({name for name, _ in found})
+    lines = [f"{len(found)} rows in {tables} tables, each with its source; {inferred} hold an inferred value"]
+    lines += [f"overlay {extra.path}: {sum(map(len, extra.tables.values()))} rows" for extra in catalog.overlays]
+    return "\n".join(lines), Exit.OK
+
+
+def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
     """Yield every row with its table's name."""
     for name, table in catalog.tables().items():
         found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
@@ -49,7 +71,7 @@ def all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
 
 
 def _schema(catalog: Catalog) -> Iterator[str]:
-    for name, row in all_rows(catalog):
+    for name, row in _all_rows(catalog):
         if len(row.source.strip()) < LEAST_SOURCE:
             yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
 
@@ -68,7 +90,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
         "timelines": (row.distribution for row in catalog.timelines),
         "flash-attn wheels": (row.version for row in catalog.flash_wheels),
         "flash-attn sources": (row.version for row in catalog.flash_sources),
-        "community wheels": ((row.version, row.variant, row.machine) for row in catalog.community_wheels),
+        "community wheels": ((row.version, row.variant, row.machines) for row in catalog.community_wheels),
     }
     for what, found in keys.items():
         for key, count in Counter(found).items():

