@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
@@ -96,14 +96,18 @@ def find_targets(
 
 def render_targets(targets: Iterable[Target]) -> str:
     """Return targets in Prometheus' form (file_sd), as one line; equal targets give equal text."""
-    entries = [
-        {
-            "targets": [target.address],
-            "labels": {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {}),
-        }
-        for target in sorted(targets, key=lambda target: (target.job, target.host))
-    ]
-    return json.dumps(entries) + "\n"
+    return json.dumps([entry_of(target) for target in in_order(targets)]) + "\n"
+
+
+def in_order(targets: Iterable[Target]) -> list[Target]:
+    """Return targets by job and host."""
+    return sorted(targets, key=lambda target: (target.job, target.host))
+
+
+def entry_of(target: Target, **labels: str) -> dict[str, Any]:
+    """Return one entry of file_sd, with further labels."""
+    model = {"model": target.model} if target.model else {}
+    return {"targets": [target.address], "labels": {"job": target.job, "host": target.host, **model, **labels}}
 
 
 def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:
