@@ -99,7 +99,7 @@ class _Setup:
         )
         served = ask_served(context, self._probed)
         provisioned = [host for host in context.hosts() if host.is_provisioned]
-        card_ports = context.run_on_hosts(
+        cards = context.run_on_hosts(
             "serve", provisioned, partial(card_ports, context, self._probed), deadline_s=READ_DEADLINE_S
         )
         found: dict[str, Found] = {}
@@ -115,7 +115,7 @@ class _Setup:
                     served,
                     without,
                     known=known[host.name],
-                    card_ports=card_ports,
+                    card_ports=cards,
                 )
                 try:
                     alertmanager = read_alertmanager(host.settings.alertmanager_config, host.name)
