@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from provision.core.models.inventory import Host
-from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, gateway_endpoint, metrics_bind, with_port
 from provision.run.served import Served
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
@@ -86,9 +86,11 @@ def find_targets(
             if clients is not None:
                 url = gateway_endpoint(host, clients).removesuffix("/v1")
                 targets.append(Target("probe", host.name, f"{url}/health"))
-        address = address_from(viewer, host, metrics_bind(host, monitors)) if offered else None
+        bind = metrics_bind(host, monitors)
+        address = address_from(viewer, host, bind) if offered else None
         if offered and address is None:
-            missing.setdefault(host.name, "no address of it is known here")
+            why = "no address of it is known here" if bind in EVERYWHERE else f"its exporters listen on {bind}"
+            missing.setdefault(host.name, why)
             continue
         targets += [Target(job, host.name, with_port(str(address), port)) for job, port in offered]
     return Found(tuple(targets), missing)

@@ -28,7 +28,7 @@ FREE = {"labels", "nodeSelector", "requests", "limits", "selector", "data", "met
 def everything(tmp_path: Path) -> list[Any]:
     """Hosts with all that a format has a place for."""
     (tmp_path / "template.jinja").write_text("{{ messages }}\n")
-    own = {
+    own: dict[str, Any] = {
         "tensor_parallel": 2,
         "max_model_len": 4096,
         "memory_share": 0.8,
