@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from provision.core.errors import Exit, InventoryError, NoStackError, UsageError
 from provision.core.files import write_atomically
@@ -25,7 +24,6 @@ from provision.report.layout import fold_names
 from provision.run.results import PlannedHosts
 
 README = "README.md"
-FORMATS = get_args(Format)
 
 
 def export(
@@ -139,7 +137,10 @@ def _described(
         files = files_of(kind, found, digest)
         why = "no model is spread over several hosts" if kind == "lws" else "no model is served by hosts on their own"
     if not files:
-        raise InventoryError(f"--format {kind} has nothing to describe: {why}", hint=f"formats: {', '.join(FORMATS)}")
+        raise InventoryError(
+            f"--format {kind} has nothing to describe: {why}",
+            hint="./firstlight export kubernetes --help shows the formats",
+        )
     return files, missing, found
 
 

@@ -9,7 +9,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
-from provision.features.export.formats import API_KEY, CLAIM, HF_TOKEN, TEMPLATES_FILE, Format, fits
+from provision.features.export.formats import TEMPLATES_FILE, Format, fits
 from provision.features.export.workloads import HERE, Workload, table
 from provision.report.layout import fold_names
 
@@ -64,11 +64,11 @@ def _table(first: str, second: str, rows: Sequence[tuple[str, str]]) -> str:
 def _steps(kind: Format, found: Sequence[Workload]) -> Iterator[str]:
     create = "kubectl create secret generic"
     if any(each.api_key for each in found):
-        yield f"`{create} {API_KEY[0]} --from-file={API_KEY[1]}=FILE`: one API key of all pods; each host has its own in PREFIX/etc/service.env"
+        yield f"`{create} vllm-api-key --from-file=key=FILE`: one API key of all pods; each host has its own in PREFIX/etc/service.env"
     if any(each.hf_token for each in found):
-        yield f"`{create} {HF_TOKEN[0]} --from-file={HF_TOKEN[1]}=FILE`: the token for the model hub"
+        yield f"`{create} hf-token --from-file=token=FILE`: the token for the model hub"
     if folders := sorted({each.model for each in found if not each.on_hub}):
-        yield f"PersistentVolumeClaim `{CLAIM}`, with the files of: {', '.join(f'`{name}/`' for name in folders)}"
+        yield f"PersistentVolumeClaim `models`, with the files of: {', '.join(f'`{name}/`' for name in folders)}"
     if any(each.chat_template for each in found):
         yield f"`kubectl apply -f {TEMPLATES_FILE}`"
     use = table()["format"][kind]["use"]
@@ -91,9 +91,10 @@ def _other_formats(found: Sequence[Workload]) -> Rows:
 
 
 def _settings(hosts: Sequence[Host]) -> Rows:
-    for name, instead in own_table(HERE / "settings.toml")["left"].items():
-        if names := _is_set(name, hosts):
-            yield f"`firstlight_{name}` of {fold_names(names)}", instead
+    for instead, settings in own_table(HERE / "settings.toml")["left"].items():
+        for name in settings:
+            if names := _is_set(name, hosts):
+                yield f"`firstlight_{name}` of {fold_names(names)}", instead
 
 
 def _is_set(name: str, hosts: Sequence[Host]) -> list[str]:
@@ -105,15 +106,9 @@ def _plan(found: Sequence[Workload], stacks: Mapping[str, Stack]) -> Rows:
     for each in found:
         stack = stacks[each.hosts[0]]
         if stack.driver and stack.driver.version:
-            yield (
-                f"driver {stack.driver.version} of {fold_names(each.hosts)}",
-                "the nodes' driver, which the image's CUDA has to fit",
-            )
-        if stack.fabric_manager:
-            yield (
-                f"fabric manager {stack.fabric_manager} of {fold_names(each.hosts)}",
-                "NVIDIA's GPU operator, or the node's image",
-            )
+            manager = f", fabric manager {stack.fabric_manager}" if stack.fabric_manager else ""
+            named = f"driver {stack.driver.version}{manager} of {fold_names(each.hosts)}"
+            yield named, "the nodes' driver, which the image's CUDA has to fit"
         if stack.flash_attn.package:
             yield (
                 f"package flash-attn {stack.flash_attn.package.version}",

@@ -24,13 +24,17 @@ from provision.phases.serve.devices import Platform
 from provision.phases.serve.model import ServedModel
 
 HERE = Path(__file__).parent
-TEMPLATES = "/mnt/chat-template"
-TEMPLATE_OPTION = ("--chat-template", f"{TEMPLATES}/{CHAT_TEMPLATE}")
+TEMPLATE_OPTION = ("--chat-template", f"/mnt/chat-template/{CHAT_TEMPLATE}")
 
 
 def table() -> dict[str, Any]:
     """Return images, resources and formats (kubernetes.toml)."""
     return own_table(HERE / "kubernetes.toml")
+
+
+def escaped(text: str) -> str:
+    """Return a text that Kubernetes takes as it is: it reads `$(NAME)` in arguments and variables."""
+    return text.replace("$(", "$$(")
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,9 @@ class Workload:
         return next((words[1] for words in self.options if words[0] == option), None)
 
     def words(self, *but: str) -> list[str]:
-        """Return the arguments without those that a format has fields for. Kubernetes reads `$(NAME)` in them unless it is escaped."""
+        """Return the arguments without those that a format has fields for."""
         own = (word for words in self.options if words[0] not in but for word in words)
-        return [word.replace("$(", "$$(") for word in (*own, *self.given)]
+        return [escaped(word) for word in (*own, *self.given)]
 
 
 def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Mapping[str, Stack]) -> list[Workload]:

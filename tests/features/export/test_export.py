@@ -81,7 +81,7 @@ def test_a_folder_has_the_files_and_says_what_has_no_counterpart(site: Path) -> 
         "| `firstlight_gateway_requests_per_minute` of gate |",
         "| `firstlight_bind` of a, b |",
         "| host `c` | it serves no model |",
-        "| driver 580.95.05 of a, b |",
+        "| driver 580.95.05, fabric manager 580.95.05 of a, b |",
         "CUDA_VISIBLE_DEVICES",
     ):
         assert part in text, part
