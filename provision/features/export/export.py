@@ -128,7 +128,7 @@ def _described(
     else:
         missing |= {host.name: "firstlight_vllm: none" for host in hosts if host.is_serving and host.name not in stacks}
         found = workloads(hosts, facts, stacks)
-        images = {each.version for each in found if fits(kind, each)}
+        images = {f"{each.version} ({each.platform})" for each in found if fits(kind, each)}
         if digest and len(images) > 1:
             raise UsageError(
                 f"--digest names one image, and the hosts are planned with vLLM {' and '.join(sorted(images))}",
@@ -137,10 +137,7 @@ def _described(
         files = files_of(kind, found, digest)
         why = "no model is spread over several hosts" if kind == "lws" else "no model is served by hosts on their own"
     if not files:
-        raise InventoryError(
-            f"--format {kind} has nothing to describe: {why}",
-            hint="./firstlight export kubernetes --help shows the formats",
-        )
+        raise InventoryError(f"--format {kind} has nothing to describe: {why}", hint="choose another --format")
     return files, missing, found
 
 

@@ -76,12 +76,10 @@ def files_of(kind: Format, found: Sequence[Workload], digest: str | None) -> dic
     if not fitting:
         return {}
     values = [_values(kind, each, digest) for each in fitting]
-    shared, entry = _template(f"{kind}.yaml") if kind == "production-stack" else (None, None)
-    if shared:
-        models = {"models": [filled(entry, each) for each in values], "api_key": any(each.api_key for each in fitting)}
-        documents = [filled(shared, models)]
-    else:
-        documents = [filled(document, each) for each in values for document in _template(f"{kind}.yaml")]
+    documents = [filled(document, each) for each in values for document in _template(f"{kind}.yaml")]
+    if kind == "production-stack":
+        shared = {"models": documents, "api_key": any(each.api_key for each in fitting)}
+        documents = [filled(_template("values.yaml")[0], shared)]
     templates = [filled(_template(TEMPLATES_FILE)[0], each) for each in values if each["chat_template"]]
     files = {table()["format"][kind]["file"]: documents, **({TEMPLATES_FILE: templates} if templates else {})}
     return {name: text_of(content) for name, content in files.items()}

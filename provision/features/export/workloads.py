@@ -107,9 +107,8 @@ def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Map
             known.setdefault(host.model_key, now)
     for host in hosts:
         if host.name in stacks and host.is_serving and host.name == host.head:
-            alike.setdefault(
-                _workload(host, facts[host.name], stacks[host.name], known.get(host.model_key)), []
-            ).extend(host.span.members if host.span else [host.name])
+            workload = _workload(host, facts[host.name], stacks[host.name], known.get(host.model_key))
+            alike.setdefault(workload, []).extend(host.span.members if host.span else [host.name])
     found: dict[str, Workload] = {}
     for workload, names in alike.items():
         numbered = chain([workload.name], (f"{workload.name}-{number}" for number in count(2)))
@@ -132,8 +131,11 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
     served = settings.served_model_name or _served_now(host, facts) or known or model.rpartition("/")[2]
     command = serve_command(stack, settings, facts, prefix="/", model=ServedModel(kind="files", name=served))
     assert stack.vllm is not None
-    environment = {**_taken(command), **settings.env}
-    devices = command.devices
+    assert stack.attention is not None
+    attention = stack.attention.environment
+    taken = {*table()["environment"]["taken"], *(name for name, value in attention.items() if "{cache}" not in value)}
+    environment = {name: value for name, value in command.environment.items() if name in taken} | settings.env
+    devices, cards = command.devices, facts.nvidia.gpus if facts.nvidia else ()
     template = Path(settings.chat_template).read_text(encoding="utf-8") if settings.chat_template else None
     return Workload(
         name=re.sub(r"[^a-z0-9]+", "-", served.lower()).strip("-")[:40].rstrip("-"),
@@ -144,7 +146,7 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
         on_hub=on_hub,
         version=stack.vllm.version,
         platform=devices.platform,
-        product=_product(facts, stack) if devices.platform == "cuda" else None,
+        product=next((card.name for card in cards if card.index in devices.indexes), None),
         size=settings.span,
         gpus=0 if devices.platform == "cpu" else devices.processes,
         cores=table()["cpu"]["processes"] * devices.data_parallel + devices.processes,
@@ -173,11 +175,6 @@ def readiness_of(facts: HostFacts) -> dict[str, Any]:
     return (state or {}).get("readiness") or {}
 
 
-def _product(facts: HostFacts, stack: Stack) -> str | None:
-    cards = facts.nvidia.gpus if facts.nvidia else ()
-    return next((card.name for card in cards if not stack.gpus or card.index in stack.gpus), None)
-
-
 def _memory_gib(stack: Stack, command: ServeCommand) -> int:
     """Return what a pod needs: as much as the plan asks of a host, and room for its part of the weights; on CPUs also the cache."""
     need, model = catalog().needs[command.devices.platform], stack.model
@@ -194,8 +191,3 @@ def _options(command: ServeCommand, given: int) -> tuple[tuple[str, ...], ...]:
     ends = [*starts[1:], len(words)]
     options = [words[start:end] for start, end in zip(starts, ends, strict=True)]
     return tuple(each for each in options if each[0] not in table()["arguments"]["left"])
-
-
-def _taken(command: ServeCommand) -> dict[str, str]:
-    names = table()["environment"]["taken"]
-    return {name: value for name, value in command.environment.items() if name in names}

@@ -172,6 +172,14 @@ def test_different_workloads_of_one_model_have_different_names() -> None:
     assert names == ["llama-3-1-8b-instruct", "llama-3-1-8b-instruct-2", "llama-3-1-8b-instruct-2-2"]
 
 
+def test_variables_of_the_attention_back_end_and_those_of_the_user_are_taken_as_they_are() -> None:
+    folder = {"LD_LIBRARY_PATH": "/opt/libraries", "VLLM_PLUGINS": "own"}
+    [workload] = workloads_of([host("a", env=folder)])
+    assert folder.items() <= dict(workload.environment).items()
+    assert not {"HOME", "CUDA_VISIBLE_DEVICES", "VLLM_HOST_IP"} & dict(workload.environment).keys()
+    assert {"HOME", "CUDA_VISIBLE_DEVICES", "VLLM_HOST_IP"} <= set(workload.dropped)
+
+
 def test_the_built_in_model_is_refused() -> None:
     with pytest.raises(InventoryError, match="host `a` serves the built-in model"):
         workloads_of([host("a", model="builtin")])
