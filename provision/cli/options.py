@@ -222,10 +222,12 @@ def _printing(*, as_json: JsonOption = False) -> None: ...
 
 HOSTS = (_hosts,)
 """Options of every command that works on hosts. Typer reads the options of these functions from their signatures."""
-PLANNING = (*HOSTS, _planning, _listening, _restarting)
-DRIVERS = (*HOSTS, _planning, _restarting)
+MODELS = (*HOSTS, _planning)
+"""Those that affect which versions are planned, and for which model."""
+PLANNING = (*MODELS, _listening, _restarting)
+DRIVERS = (*MODELS, _restarting)
 """Those that affect drivers."""
-SERVICE = (*HOSTS, _planning, _listening)
+SERVICE = (*MODELS, _listening)
 """Those that affect the start of a service."""
 STAGING = (*PLANNING, _staging)
 """Options of commands that plan, and fetch what is planned."""

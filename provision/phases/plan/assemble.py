@@ -6,7 +6,18 @@ from typing import Literal
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, Stack, TorchBuild, VllmBuild
-from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
+from provision.phases.plan import (
+    attention,
+    compat,
+    dependencies,
+    driver,
+    fabric,
+    flash,
+    flashinfer,
+    interpreter,
+    rocm,
+    tracing,
+)
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.fit.result import fit
@@ -45,6 +56,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
+        tracing=tracing.choose(option, wanted=profile.policy.traces),
         model=_model(profile),
         serving=_serving(option, profile),
     )

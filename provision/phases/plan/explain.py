@@ -161,14 +161,22 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         if stack.attention.environment:
             given = " ".join(f"{name}={value}" for name, value in stack.attention.environment.items())
             pairs.append(("variables", given))
-    if stack.flash_attn.package:
-        package = stack.flash_attn.package
-        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    pairs += _packages(stack)
     if stack.model:
         pairs.append(("model", _model(stack.model)))
     if stack.serving:
         pairs += [("serving", choice.text) for choice in stack.serving.choices]
     pairs.append(("runs under", MANAGERS[stack.supervisor]))
+    return pairs
+
+
+def _packages(stack: Stack) -> list[tuple[str, str]]:
+    """Return the packages that an environment has besides those that vLLM names."""
+    pairs = []
+    if package := stack.flash_attn.package:
+        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    if stack.tracing:
+        pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
     return pairs
 
 

@@ -49,6 +49,8 @@ class Policy:
     """The requested pipeline parallel size of a span."""
     executor: Literal["mp", "ray"] = "mp"
     """What starts the processes of a span."""
+    traces: bool = False
+    """Whether the service sends traces."""
     accepted: frozenset[str] = frozenset()
     """The advisories whose risk the user takes."""
     arguments: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ def policy_of(settings: Settings) -> Policy:
         span=settings.span,
         pipeline=settings.pipeline_parallel if settings.span > 1 else None,
         executor=settings.executor,
+        traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
         arguments=settings.vllm_args,
     )
