@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from provision.catalog.refresh import commands
 from provision.cli.groups import HelpGroup
 
 app = typer.Typer(
@@ -17,8 +18,6 @@ app = typer.Typer(
 @app.command("check", hidden=True)
 def check() -> None:
     """Check every row: its values, its references, its source."""
-    from provision.catalog.refresh import commands
-
     text, code = commands.check_tables()
     typer.echo(text)
     raise typer.Exit(code)
@@ -27,6 +26,4 @@ def check() -> None:
 @app.command("refresh")
 def refresh() -> None:
     """Add the new releases of your package index to the catalog."""
-    from provision.catalog.refresh import commands
-
     typer.echo(commands.refresh_tables())

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from typer.core import TyperArgument, TyperGroup
 
+from provision.core.errors import UsageError
+
 HELP = ["-h", "--help"]
 SECTIONS = {
     "Provision": ("plan", "provision", "status", "chat"),
@@ -81,8 +83,6 @@ def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
     Raises:
         UsageError: There is no such command.
     """
-    from provision.core.errors import UsageError
-
     for word in words:
         command = getattr(context.command, "commands", {}).get(word)
         if command is None:

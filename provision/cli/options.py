@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from provision.core.errors import UsageError
 from provision.core.folders import default_inventory, logs_folder
 from provision.core.models.invocation import Invocation
 from provision.core.models.settings import OPTIONS
+from provision.fleet.inventory.settings import PREFIX
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Batching
+from provision.pipeline.runner import read_inventory
+from provision.report.layout import fold_names
 
 LOGS = logs_folder()
 LimitOption = Annotated[
@@ -329,12 +333,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: One has no name or no `=`.
     """
-    if not assignments:
-        return {}
-    import yaml
-
-    from provision.fleet.inventory.settings import PREFIX
-
     assigned = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -349,7 +347,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _ask_password() -> str:
-
     try:
         return getpass.getpass("sudo password on the hosts: ")
     except EOFError:
@@ -385,9 +382,6 @@ def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
     """
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    from provision.pipeline.runner import read_inventory
-    from provision.report.layout import fold_names
-
     names = fold_names([host.name for host in read_inventory(request).hosts])
     if not consent(f"{change} {names}?"):
         typer.echo("nothing was changed", err=True)
