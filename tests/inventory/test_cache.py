@@ -50,7 +50,7 @@ def test_every_file_with_an_effect_is_watched(make: Make, monkeypatch: pytest.Mo
 
 def test_only_its_owner_can_read_an_entry(make: Make) -> None:
     load(make(HOSTS))
-    assert [stat.S_IMODE(file.stat().st_mode) for file in cache.FOLDER.iterdir()] == [0o600]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in cache.folder().iterdir()] == [0o600]
 
 
 def test_another_limit_is_another_entry(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be_written_causes_no_error(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "file/cache")
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file/cache")
     assert load(make(HOSTS)).hosts[0].name == "one"
 
 

@@ -5,20 +5,21 @@ this package. Inventories with other inputs (lookups, dynamic sources, vaults, `
 not stored: an entry has their position in the inventory files.
 """
 
+import glob
 import hashlib
 import json
 import os
+import pwd
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.folders import cache_folder
-from provision.fleet.inventory.openssh_groups import ssh_files
 from provision.fleet.inventory.yaml_source import files_of
 
-FOLDER = cache_folder() / "inventory"
 KEPT = 32
 """Maximum number of entries; the oldest are removed first."""
 
@@ -29,6 +30,12 @@ _UNPINNED_SSH = re.compile(
     rb"^\s*(match\b.*\b(exec|localnetwork)\b|canonicalizehostname\s+(yes|always))", re.MULTILINE | re.IGNORECASE
 )
 _CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
+_INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+def folder() -> Path:
+    """Return the folder of all entries."""
+    return cache_folder() / "inventory"
 
 
 def key(source: Path, limit: str | None) -> str | None:
@@ -41,7 +48,7 @@ def key(source: Path, limit: str | None) -> str | None:
         if _UNPINNED_INVENTORY.search(content) or os.access(file, os.X_OK):
             return None
         named += _CONFIGURATION.findall(content.decode(errors="replace"))
-    for file in ssh_files(named):
+    for file in _ssh_files(named):
         if _UNPINNED_SSH.search(_add(digest, file)):
             return None
     for file in [*_ansible_files(), *_own_files()]:
@@ -54,7 +61,7 @@ def key(source: Path, limit: str | None) -> str | None:
 def get(name: str) -> Any:
     """Return the entry; None when missing or damaged."""
     try:
-        return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -62,8 +69,8 @@ def get(name: str) -> Any:
 def put(name: str, value: Any) -> None:
     """Store an entry; an unwritable cache is ignored."""
     try:
-        write_atomically(FOLDER / f"{name}.json", json.dumps(value), mode=0o600)
-        for old in sorted(FOLDER.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        write_atomically(folder() / f"{name}.json", json.dumps(value), mode=0o600)
+        for old in sorted(folder().glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError:
         return
@@ -103,6 +110,32 @@ def _add(digest: Any, file: Path) -> bytes:
     digest.update(f"{file} {len(content)} {there}\n".encode())
     digest.update(content)
     return content
+
+
+def _ssh_files(named: Iterable[str]) -> list[Path]:
+    """Return the user's configuration of OpenSSH, the system's, those that are named, and all that they include."""
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # OpenSSH runs for no account that the system does not know; this machine needs none of it
+        home = Path.home()
+    pending = [Path(name.replace("~", str(home), 1)) for name in named]
+    pending += [home / ".ssh/config", Path("/etc/ssh/ssh_config")]
+    found: list[Path] = []
+    while pending:
+        file = pending.pop()
+        if file in found:
+            continue
+        found.append(file)
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        base = Path("/etc/ssh") if file.is_relative_to("/etc/ssh") else home / ".ssh"
+        for line in _INCLUDE.findall(text):
+            for word in line.replace('"', " ").split():
+                pattern = word.replace("~", str(home), 1) if word.startswith("~") else str(base / word)
+                pending += [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207  # absolute patterns
+    return found
 
 
 def _ansible_files() -> list[Path]:

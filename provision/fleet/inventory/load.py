@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,6 @@ from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
-from provision.fleet.inventory.openssh_groups import SharedAnswers
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
@@ -89,30 +88,21 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             hosts.append(
                 Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
             )
-    problems.raise_any(lambda variable: _positions_of(path, variable))
+    problems.raise_any(lambda variable: positions_of(path, variable))
     require_distinct(hosts)
     # Only now: what is refused because of a secret in it must not lie in the cache.
     _keep(kept_as, raw, path)
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
-        return Inventory(source=str(path), hosts=_together(hosts))
+        together = tuple(hosts)
+        for with_spans in features.hooks("with_spans"):
+            together = with_spans(together)
+        return Inventory(source=str(path), hosts=together)
     # Which hosts belong together does not depend on the limit.
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
-
-
-def _together(hosts: Sequence[Host]) -> tuple[Host, ...]:
-    """Return the hosts of a whole inventory, each with the span that it belongs to."""
-    found = tuple(hosts)
-    for with_spans in features.hooks("with_spans"):
-        found = with_spans(found)
-    return found
-
-
-def _positions_of(path: Path, variable: str) -> list[str]:
-    return positions_of(path, variable)
 
 
 def _check_names(names: list[str]) -> None:
@@ -277,12 +267,9 @@ def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.Comp
 
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
-    # only a cache miss needs OpenSSH
-    ask = SharedAnswers()
-
     def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
         variables = entry["variables"]
-        connection = connection_of(entry["name"], variables, base, ask=ask)
+        connection = connection_of(entry["name"], variables, base)
         if connection.become_password is None and answer["become_password_file"]:
             connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
         return {
