@@ -76,7 +76,6 @@ def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
     """Return the help of a command, or of the whole program without one.
 
     Args:
-        context: The context of the program.
         words: The command.
         everything: Whether the commands below it follow, and hidden commands and options are shown too.
 

@@ -373,7 +373,6 @@ def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
     """Ask whether a command may change its hosts; without a terminal there is nobody to ask, and it goes on.
 
     Args:
-        request: The command.
         change: What it does, up to the names of the hosts.
         yes: Whether `--yes` was given.
 

@@ -34,7 +34,6 @@ def damaged_model_files(installed: Installed, folder: str, names: Iterable[str])
     file may be damaged.
 
     Args:
-        installed: What the probe found on the host.
         folder: The model's folder on the host.
         names: The model's files, relative to the folder.
     """

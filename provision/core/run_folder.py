@@ -155,8 +155,6 @@ class RunFolder:
         """Create the folder of a new run, named by its start in UTC, and point `latest` next to it at it.
 
         Args:
-            logs: The folder of all runs.
-            command: What the person typed.
             invocation: What a suggested command has to repeat.
             is_query: Whether the command only reads hosts; its folder is among the queries then.
         """

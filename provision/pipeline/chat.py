@@ -37,8 +37,6 @@ def chat(
     """Print the answer of a host's model to a prompt, or to each one that is read.
 
     Args:
-        request: The command.
-        name: The host; a prompt where there is no choice of hosts.
         prompt: The prompt; None to read prompts.
         read: Returns the next prompt; None at the end.
         max_tokens: The longest answer.

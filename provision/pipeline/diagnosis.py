@@ -82,7 +82,6 @@ def diagnose_host(
     """Read one host, name the causes of its failure, and print them.
 
     Args:
-        request: The command.
         top: How many findings are printed at most.
         apply: Whether the first cause is removed, where that is safe.
         agree: Asks for consent to a change.

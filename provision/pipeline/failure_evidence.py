@@ -32,9 +32,6 @@ def gather(
     """Read the logs and states of hosts that may explain a failure. Nothing is changed on them.
 
     Args:
-        context: The run.
-        probed: The hosts as they were probed.
-        hosts: The hosts to read.
         since: By host, seconds from the start of the run; older lines of the service's log are left out.
 
     Returns:

@@ -67,8 +67,6 @@ def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None
     """Return one line of what is on a host.
 
     Args:
-        host: The host.
-        facts: What the probe found there.
         serving: Result of `serving_of`.
         parts: What features say of it.
     """

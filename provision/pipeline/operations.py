@@ -59,8 +59,6 @@ def verify(
     """Check the live environment of every host, compare the hosts, and print the checks.
 
     Args:
-        request: The command.
-        options: Which checks run.
         junit_file: Where a JUnit report is written too.
         check_hosts: Checks the hosts, or some of them.
 
@@ -288,7 +286,6 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     """Switch to an earlier release, restart, and prove it; print the summary.
 
     Args:
-        request: The command.
         to: Digest of the release; None for the one before.
 
     Returns:
@@ -305,11 +302,7 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
 
 
 def controller_remains(logs: Path) -> str:
-    """Return the folders of this product on this machine as text: each with its size, and the command that removes it.
-
-    Args:
-        logs: The folder of the runs.
-    """
+    """Return the folders of this product on this machine as text: each with its size, and the command that removes it."""
     lines = [
         f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}"
         for path, what in _folders(logs)

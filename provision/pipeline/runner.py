@@ -62,7 +62,6 @@ def open_run(
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
 
     Args:
-        request: The command.
         titles: What the progress view calls the phases.
         is_query: Whether it only reads hosts; it then leaves the runs as they are.
 

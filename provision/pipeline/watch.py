@@ -224,7 +224,6 @@ def table(hosts: Sequence[Watched], *, height: int, seconds: float) -> Table:
     """Return the table: hosts that cannot be read first, and as many as the terminal has lines for.
 
     Args:
-        hosts: The hosts.
         height: Lines of the terminal.
         seconds: The observed time, for the caption.
     """

@@ -53,14 +53,12 @@ def build(
     """Build a package for a torch release and a set of cards, and print where the wheel is.
 
     Args:
-        inventory: The inventory that contains the builder.
         package: NAME==VERSION, or `flash-attn` for its newest release.
         torch: The torch release, such as 2.11.0+cu130.
         cuda: The release of the toolkit; torch's own when None.
         archs: Compute capabilities, such as 9.0.
         python: The minor version of Python; this program's own when None.
         builder: `controller`, or a host of the inventory.
-        as_json: Whether one JSON document is printed.
 
     Raises:
         StageError: The package cannot be built.

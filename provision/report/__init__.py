@@ -21,8 +21,6 @@ def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, 
     For hosts that failed, earlier runs in the same log folder are compared to find what changed since the host was green.
 
     Args:
-        run: Folder of the run.
-        interrupted: Whether the run was interrupted.
         facts: Facts by host, as the folder has them, where the caller wrote them itself.
 
     Returns:

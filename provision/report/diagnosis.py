@@ -20,7 +20,6 @@ def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[
 
     Args:
         texts: Log texts by name (a file or a phase), oldest first.
-        facts: What the probe found on the host.
 
     Returns:
         Findings, most likely first; empty when no cause is sufficiently likely.

@@ -53,10 +53,7 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     """Return commands that send a short prompt to a host's service; the key is read on the host at that moment.
 
     Args:
-        serve: The proof of the service.
         file: The file on the host with the key; None where none is required.
-        host: The host.
-        user: The login of the probe.
 
     Returns:
         The command for a tunnel, where one is needed, and the request; nothing where the model is not known.
@@ -76,9 +73,6 @@ def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, ch
     """Return commands that send a short prompt through a gateway with the key of its first client.
 
     Args:
-        gateway: What clients have to know.
-        host: Its host.
-        user: The login of the probe.
         chat: Whether its first model answers a chat.
 
     Returns:

@@ -66,9 +66,7 @@ def open_progress(
     """Return a live table on a terminal that can redraw, else plain lines.
 
     Args:
-        hosts: The names of the hosts.
         titles: What the phases of the run are called, in their order; all phases by their names when None.
-        verbose: Whether plain lines with every detail are wanted.
         stream: Where it is shown; standard error when None.
         environment: Environment variables, which name the kind of terminal.
     """

@@ -104,7 +104,6 @@ def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFil
     """Read everything that a run has written so far.
 
     Args:
-        run: Its folder.
         facts: Facts by host, as the folder has them, where the caller wrote them itself. Reading them again takes 0.5 ms a host.
     """
     files = RunFiles(run=run.name, seconds=run.seconds)

@@ -40,7 +40,6 @@ def purposes_and_commands(commands: Iterable[str], indent: int) -> Iterator[list
     """Yield the lines of each command with its purpose before it, aligned.
 
     Args:
-        commands: Suggested commands.
         indent: Columns before the purposes, which the first line of a command does not have yet.
     """
     named = [(purpose(entry), entry) for entry in commands]

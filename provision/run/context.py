@@ -256,9 +256,6 @@ class RunContext:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
 
         Args:
-            phase: The phase that failures are recorded under.
-            hosts: The hosts to call the function for.
-            call: The function; it gets the host.
             deadline_s: Seconds after which a host counts as failed.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
         """
@@ -313,7 +310,6 @@ def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut 
 
     Args:
         logs: Folder of the runs, with what this controller keeps of hosts.
-        host: The host.
         facts: What the probe found there; without them, only what this controller keeps counts.
     """
     found = (hook(logs, host, facts) for hook in features.hooks("left_out"))

@@ -57,12 +57,6 @@ def send_missing(
 
     A host for which this machine cannot fetch them fails.
 
-    Args:
-        context: The run.
-        probed: Facts and paths of the hosts.
-        wanted: Packages by host.
-        phase: The phase that failures are recorded under.
-
     Returns:
         The names of the files by host; those of a host that failed are missing.
     """

@@ -126,9 +126,6 @@ def desired_state_of(
     """Compute the desired state of a host.
 
     Args:
-        host: The host, with its settings.
-        facts: Its facts.
-        staged: The files for it.
         tools: The programs for PREFIX/bin, by name.
         verified: A document of checks that are newer than those in the facts.
 

@@ -46,9 +46,6 @@ def changes_of(
     """Return what a run would change on a host; empty where it would change nothing.
 
     Args:
-        host: The host, with its settings.
-        facts: What the probe found.
-        stack: The planned version combination.
         staged: The files of the locked combination; None where this machine has not locked it yet.
         desired: The desired state with these files; None without them.
         before: The releases in the environment that the host uses now; None where they are unknown.
@@ -101,8 +98,6 @@ def state_changes(
     """Return how a host differs from its desired state, drivers and OS packages left out.
 
     Args:
-        desired: The desired state.
-        facts: What the probe found.
         staged: The files for it, for sizes; None where they do not matter.
         before: The releases in the environment that the host uses now.
     """

@@ -33,9 +33,6 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
     """Lock hosts until the run ends, and return those that are locked; a host that another run has locked fails.
 
     Args:
-        context: The run.
-        probed: Where the lock file is on each host.
-        phase: The phase that a failure is recorded under.
         hosts: The hosts to lock; those that the run has locked already are not locked again.
     """
 
@@ -58,8 +55,6 @@ def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) ->
     since, or that cannot be reached, fails.
 
     Args:
-        context: The run.
-        phase: The phase that a failure is recorded under.
         hosts: The hosts; those that the run never locked are returned as they are.
     """
     with_lock = [host for host in hosts if host.name in context.sessions.locks]
@@ -83,11 +78,7 @@ def run_playbook(
     """Run a playbook on hosts, and record failures.
 
     Args:
-        context: The run.
-        playbook: Its name without `.yml`.
-        phase: The phase that failures are recorded under.
         hosts: The hosts; the playbook is not run when there is none.
-        variables: Returns the variables of a host.
         tags: Only tasks with one of these tags run; all when empty.
 
     Returns:
@@ -141,15 +132,7 @@ def _take_over_inventory(context: RunContext) -> bool:
 def added_to_earlier(
     context: RunContext, played: PhaseResult, text: str, seconds: float, *, phase: PhaseName = "serve"
 ) -> PhaseResult:
-    """Return the result of a host; that of the phase itself, such as of its own service, is kept with it.
-
-    Args:
-        context: The run.
-        played: How the playbook ended.
-        text: One sentence on what was set up.
-        seconds: How long it took.
-        phase: The phase that it is recorded under.
-    """
+    """Return the result of a host; that of the phase itself, such as of its own service, is kept with it."""
     earlier = context.outcomes.results.get(played.host, {}).get(phase)
     if earlier is None:
         return played.model_copy(update={"phase": phase, "text": text, "seconds": round(seconds, 3)})

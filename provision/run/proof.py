@@ -21,8 +21,6 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
     """Wait for services and check their answers.
 
     Args:
-        context: The run.
-        probed: The hosts.
         requests: What each service has to answer, by host.
 
     Returns:
@@ -71,8 +69,6 @@ def prove(
     """Wait for services and check their answers; a host whose answer is wrong fails.
 
     Args:
-        context: The run.
-        probed: The hosts.
         requests: What each service has to answer, by host.
         restarted: The results of the playbook that restarted services.
         started: Monotonic time at which the phase began, in seconds.

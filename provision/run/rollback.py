@@ -41,8 +41,6 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     """Switch each host to an earlier release, restart, and prove it.
 
     Args:
-        context: The run.
-        probed: The hosts.
         to: Digest of the release, or of that of each host; None for the one before.
     """
     started = time.monotonic()
@@ -111,8 +109,6 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     The hosts stay failed: the release that was asked for does not serve.
 
     Args:
-        context: The run.
-        probed: The hosts, as the probe found them.
         tried: The release that each host was to serve; None where it is not known.
 
     Returns:
@@ -180,8 +176,6 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
     """Remove what no release needs any more, where a switch was proven and more than both its ends are there.
 
     Args:
-        context: The run.
-        probed: The hosts, as the probe found them.
         live: The release that each host serves now.
     """
     hosts = [

@@ -106,13 +106,7 @@ class Sent:
 
 
 class Sending:
-    """Transfers to all hosts of a step. `send` is called once for each host, from threads; `close` ends them.
-
-    Args:
-        context: The run.
-        planned: Facts and paths of the hosts.
-        files: The files that each host needs.
-    """
+    """Transfers to all hosts of a step. `send` is called once for each host, from threads; `close` ends them."""
 
     def __init__(self, context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> None:
         self._context, self._planned, self._files = context, planned, files

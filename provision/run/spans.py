@@ -16,8 +16,6 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
     """Fail the hosts of each span of which a host is missing in this run, or has failed.
 
     Args:
-        context: The run.
-        phase: The phase that the failure is recorded under.
         switched: Whether some of them serve another release by now.
     """
     there = {host.name for host in context.hosts()}
@@ -43,8 +41,6 @@ def refuse_unequal(context: RunContext, phase: PhaseName, parts: Mapping[str, Ma
     """Fail the hosts of each span whose hosts differ in what they have to have in common.
 
     Args:
-        context: The run.
-        phase: The phase that the failure is recorded under.
         parts: By host, what it would serve with, each part by its name in a sentence.
     """
     for host in context.hosts():
@@ -88,9 +84,7 @@ def with_one_verdict(
     """Return records of services in which a host of a span is ready only if all of it are.
 
     Args:
-        context: The run.
         asked: The hosts that were to be proven.
-        records: The records of those that could be asked.
     """
     found = dict(records)
     for name, record in records.items():

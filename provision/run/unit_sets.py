@@ -61,8 +61,6 @@ def differing_sets(
     """Return the sets that hosts do not run as they are to be, by host; one that did not answer is missing.
 
     Args:
-        context: The run.
-        probed: Installation paths of its hosts.
         sets: What each host is to run, by its name.
     """
 
@@ -90,8 +88,6 @@ def play_differing(
     """Send what differs, and play a playbook where something does.
 
     Args:
-        context: The run.
-        probed: Installation paths of its hosts.
         playbook: Name of a playbook with role `unit_sets`.
         sets: What each host is to run, by its name; the run holds the locks of these hosts.
 
@@ -143,8 +139,6 @@ def play_removal(
     """Stop units and remove them with their files.
 
     Args:
-        context: The run.
-        probed: Installation paths of its hosts.
         playbook: Name of a playbook with role `unit_sets`.
         hosts: The hosts; the run holds their locks.
         absent: Name and units of each set.

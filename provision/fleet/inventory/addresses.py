@@ -33,8 +33,6 @@ def address_from(viewer: Host, host: Host, bind: str) -> str | None:
 
     Args:
         viewer: The host that connects; it may be the same one.
-        host: The host of the server.
-        bind: The address that the server listens on.
 
     Returns:
         The address; None where the server listens for its own host alone, or the inventory has no address of the host.
@@ -57,7 +55,6 @@ def metrics_bind(host: Host, monitors: Collection[Host]) -> str:
     """Return the address on which a host offers its metrics.
 
     Args:
-        host: The host.
         monitors: The hosts that read them.
 
     Returns:

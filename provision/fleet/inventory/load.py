@@ -40,8 +40,6 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     """Read an inventory: a file or a folder in any form that Ansible reads.
 
     Args:
-        path: The inventory.
-        limit: Hosts or groups as for `--limit`.
         overrides: Command-line options by setting name; None means not given. `become` (bool) and `become_password` (text,
             kept in memory only) are allowed as well.
 
@@ -95,14 +93,18 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
-        together = tuple(hosts)
-        for with_spans in features.hooks("with_spans"):
-            together = with_spans(together)
-        return Inventory(source=str(path), hosts=together)
+        return Inventory(source=str(path), hosts=_with_spans(tuple(hosts)))
     # Which hosts belong together does not depend on the limit.
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+
+
+def _with_spans(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+    """Return the hosts of a whole inventory, each with the span that it belongs to."""
+    for with_spans in features.hooks("with_spans"):
+        hosts = with_spans(hosts)
+    return hosts
 
 
 def _check_names(names: list[str]) -> None:

@@ -14,9 +14,6 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 def require_distinct(hosts: Sequence[Host]) -> None:
     """Check that no two hosts that an environment is installed on are reached at one address and port.
 
-    Args:
-        hosts: The hosts of an inventory.
-
     Raises:
         InventoryError: Two of them are; it names both.
     """

@@ -55,7 +55,6 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
     The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold.
 
     Args:
-        runs: Runs, newest first.
         keep: Maximum number of runs.
         most_bytes: Maximum total size in bytes.
     """
@@ -109,7 +108,6 @@ def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
     """Prune after a run; do nothing while there are few runs.
 
     Args:
-        logs: The folder of the runs.
         keep: How many stay; by default as many as `prune` keeps.
     """
     if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:

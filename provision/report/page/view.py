@@ -156,10 +156,7 @@ def view(
     """Build the page of a run.
 
     Args:
-        summary: Summary of the run.
-        events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
-        added: Sections of features.
     """
     of_stack = classes(summary)
     class_of = {host.name: each.number for each in of_stack for host in each.hosts}
