@@ -55,6 +55,17 @@ class RunOptions:
     """Index settings that `stage` uses instead of the user's."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Why runs leave a host out."""
+
+    reason: str
+    hint: str
+    """What brings it back."""
+    record: Mapping[str, Any]
+    """What is kept of it, as `status --json` prints it."""
+
+
 @dataclass
 class Outcomes:
     """Mappings by host name, which phases add to."""
@@ -64,6 +75,8 @@ class Outcomes:
     """The newest facts of each host, as the run's folder has them."""
     checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host."""
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     removed: set[str] = field(default_factory=set)
     """Hosts that this run removed the product from."""
     entered: dict[PhaseName, float] = field(default_factory=dict)
@@ -109,17 +122,6 @@ class Background:
             task.stop()
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Why runs leave a host out."""
-
-    reason: str
-    hint: str
-    """What brings it back."""
-    record: Mapping[str, Any]
-    """What is kept of it, as `status --json` prints it."""
-
-
 @dataclass
 class RunContext:
     """One run: its hosts, its folder, and how each phase ended for each host."""
@@ -137,8 +139,6 @@ class RunContext:
     result: ProbedHosts = field(default_factory=ProbedHosts)
     """What the last phase that came to its end handed on."""
     outcomes: Outcomes = field(default_factory=Outcomes)
-    left_out: dict[str, LeftOut] = field(default_factory=dict)
-    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     stack: ExitStack = field(default_factory=ExitStack)
     sessions: HostSessions = field(init=False)
     _states: dict[type, Any] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class RunContext:
             if (host.is_provisioned or self.scope == "all")
             and (self.batch is None or host.name in self.batch)
             and not self.has_failed(host.name)
-            and host.name not in self.left_out
+            and host.name not in self.outcomes.left_out
         ]
 
     def begin_batch(self, names: Sequence[str]) -> None:
@@ -231,7 +231,7 @@ class RunContext:
         else:
             self.outcomes.failures.add(Exit.RED)
             text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
-            self.run.event("trace", host=host, phase=phase, trace=_trace(error))
+            self.run.event("trace", host=host, phase=phase, trace=traceback.format_exception(error))
         status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
         self.record(
             PhaseResult(
@@ -299,10 +299,6 @@ class RunContext:
         finally:
             self.write_results()
             self.run.event("phase", phase=phase, seconds=round(time.monotonic() - started, 3))
-
-
-def _trace(error: BaseException) -> list[str]:
-    return traceback.format_exception(error)
 
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:

@@ -53,7 +53,7 @@ def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | N
         [
             host
             for host in context.inventory.hosts
-            if host.is_serving and host.name not in context.left_out and not context.has_failed(host.name)
+            if host.is_serving and host.name not in context.outcomes.left_out and not context.has_failed(host.name)
         ],
         lambda host: _read_served(
             context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root
