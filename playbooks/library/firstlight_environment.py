@@ -37,18 +37,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Build the environment
-  firstlight_environment:
-    prefix: /opt/firstlight
-    incoming: /var/tmp/firstlight-incoming
-    environment: "{{ firstlight_environment }}"
-    programs:
-      check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
-      manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
-      warm: "{{ lookup('ansible.builtin.file', 'warm.py') }}"
-"""
-
 RETURN = r"""
 paths:
   description: The environment's folder, if it was built.

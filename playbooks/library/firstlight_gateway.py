@@ -27,13 +27,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Run HAProxy with the new files
-  firstlight_gateway:
-    prefix: /opt/firstlight
-    gateway: "{{ firstlight_gateway }}"
-"""
-
 RETURN = r"""
 digest:
   description: Name of the files in use.

@@ -22,12 +22,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Record the state that was reached
-  firstlight_state:
-    prefix: /opt/firstlight
-"""
-
 RETURN = r"""
 paths:
   description: Files that were written, and files and folders that were removed.

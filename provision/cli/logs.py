@@ -17,6 +17,7 @@ from provision.report.difference import compare_runs
 from provision.report.difference.text import render
 from provision.report.history import bundle, retention, run_list, runs, tail
 from provision.report.history.show import summary_text
+from provision.report.page import write_and_open
 
 app = typer.Typer(
     cls=with_default("show"),
@@ -75,8 +76,6 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open a browser.")] = True,
 ) -> None:
     """Write the page of a run, a single HTML file, and open it in a browser."""
-    from provision.report.page import write_and_open  # noqa: PLC0415 - it needs jinja2
-
     path, hint = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
     if hint:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from provision.core import features
 from provision.core.errors import InventoryError, UsageError
+from provision.core.models.base import Record
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
@@ -34,6 +35,17 @@ MOST_NAME = 200
 _CONNECTION_OPTIONS = ("become", "become_password")
 _SECRETS = ("password", "become_password")
 """Secret fields of a connection."""
+
+
+class ReadHost(Record):
+    """A host as Ansible and OpenSSH know it, with settings that nobody has checked yet."""
+
+    name: str
+    groups: tuple[str, ...]
+    settings: dict[str, Any]
+    near: list[str]
+    """Variables whose names look like settings."""
+    connection: Connection
 
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
@@ -67,25 +79,18 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             f"the inventory {path} has no hosts{of}",
             hint="hosts stand below `hosts:` of a group; see inventory/example",
         )
-    _check_names([entry["name"] for entry in raw])
+    _check_names([entry.name for entry in raw])
     base = path if path.is_dir() else path.parent
     problems = Problems()
     hosts = []
     options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
     for entry in raw:
         settings = settings_of(
-            entry["name"],
-            variables=entry["settings"],
-            near=entry["near"],
-            overrides=options,
-            base=base,
-            problems=problems,
+            entry.name, variables=entry.settings, near=entry.near, overrides=options, base=base, problems=problems
         )
-        connection = _with_options(entry["connection"], given)
+        connection = _with_options(entry.connection, given)
         if settings is not None:
-            hosts.append(
-                Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
-            )
+            hosts.append(Host(name=entry.name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: positions_of(path, variable))
     require_distinct(hosts)
     # Only now: what is refused because of a secret in it must not lie in the cache.
@@ -136,7 +141,7 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
     return connection.model_copy(update=changes) if changes else connection
 
 
-def _hosts(path: Path, limit: str | None) -> tuple[list[dict[str, Any]], str | None]:
+def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     """Return every host with connection, raw settings and groups, from the cache where nothing changed.
 
     Returns:
@@ -154,51 +159,32 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[dict[str, Any]], str | N
     return hosts, name
 
 
-def _keep(name: str | None, hosts: list[dict[str, Any]], source: Path) -> None:
-    """Put hosts into the cache under a name, unless that is None or a password is in no inventory file."""
-    if name is not None and (entry := _without_secrets(hosts, source)) is not None:
-        cache.put(name, entry)
-
-
-def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
-    """Return hosts for the cache with the file position of each password; None when a password is in no inventory file."""
-    positions_of: dict[str, list[Any]] = {}
-    kept = []
-    for host in hosts:
-        connection = host["connection"].model_dump(mode="json")
-        for name in _SECRETS:
-            secret = getattr(host["connection"], name)
+def _keep(name: str | None, hosts: list[ReadHost], source: Path) -> None:
+    """Put hosts into the cache, with the file position of each password, unless one is in no inventory file."""
+    if name is None:
+        return
+    positions: dict[str, list[Any]] = {}
+    kept = [host.model_dump(mode="json") for host in hosts]
+    for host, entry in zip(hosts, kept, strict=True):
+        for field in _SECRETS:
+            secret = getattr(host.connection, field)
             if secret is None:
                 continue
             text = secret.get_secret_value()
-            place = positions_of.get(text) or cache.place_of(text, source)
+            place = positions.get(text) or cache.place_of(text, source)
             if place is None:
-                return None
-            connection[name] = positions_of[text] = place
-        kept.append(host | {"connection": connection})
-    return kept
+                return
+            entry["connection"][field] = positions[text] = place
+    cache.put(name, kept)
 
 
-def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
-    """Insert the passwords into a cached connection. Raises OSError, ValueError."""
-    positions_of = {name: connection[name] for name in _SECRETS if name in connection}
-    return connection | {name: cache.secret_at(place) for name, place in positions_of.items()}
-
-
-def _restore(kept: Any) -> list[dict[str, Any]] | None:
-    """Return a cache entry as hosts; None when it is damaged."""
+def _restore(kept: Any) -> list[ReadHost] | None:
+    """Return a cache entry as hosts, with their passwords; None when it is damaged."""
     try:
-        return [
-            {
-                "name": str(entry["name"]),
-                "groups": list(entry["groups"]),
-                "settings": dict(entry["settings"]),
-                "near": list(entry["near"]),
-                "connection": Connection.model_validate(_with_secrets(entry["connection"])),
-            }
-            for entry in kept
-        ]
-    except (OSError, TypeError, KeyError, ValueError, ValidationError):
+        for connection in (entry["connection"] for entry in kept):
+            connection.update({name: cache.secret_at(connection[name]) for name in _SECRETS if name in connection})
+        return [ReadHost.model_validate(entry) for entry in kept]
+    except (OSError, TypeError, KeyError, ValueError, AttributeError):
         return None
 
 
@@ -268,19 +254,19 @@ def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.Comp
     return run_program(command, late, timeout_s=READER_DEADLINE_S, env=environment)
 
 
-def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
-    def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _resolved(answer: Mapping[str, Any], base: Path) -> list[ReadHost]:
+    def resolve(entry: Mapping[str, Any]) -> ReadHost:
         variables = entry["variables"]
         connection = connection_of(entry["name"], variables, base)
         if connection.become_password is None and answer["become_password_file"]:
             connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
-        return {
-            "name": entry["name"],
-            "groups": entry["groups"],
-            "settings": {name: value for name, value in variables.items() if name.startswith(PREFIX)},
-            "near": entry["near"],
-            "connection": connection,
-        }
+        return ReadHost(
+            name=entry["name"],
+            groups=entry["groups"],
+            settings={name: value for name, value in variables.items() if name.startswith(PREFIX)},
+            near=entry["near"],
+            connection=connection,
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(resolve, answer["hosts"]))

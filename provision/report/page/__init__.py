@@ -31,7 +31,7 @@ from provision.report.history.runs import find
 from provision.report.history.show import require_end
 from provision.report.layout import number
 from provision.report.page.hosts import evidence_lines
-from provision.report.page.view import Page, view
+from provision.report.page.view import Page
 from provision.report.wording import failures
 from verify.printable import printable
 
@@ -57,7 +57,7 @@ def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
     summary = _summary(run)
     names = [host.name for host in summary.hosts]
-    content = view(
+    content = Page(
         summary,
         scrub(list(run.events())),
         changed=since_green(run.logs, run.name, names),
