@@ -39,11 +39,6 @@ def register_secret(secret: str) -> str:
     return secret
 
 
-def _mask_known(text: str) -> str:
-    """Mask registered secrets."""
-    return (_known_pattern or _compiled()).sub(MASK, text) if _known else text
-
-
 def _compiled() -> re.Pattern[str]:
     """Return the pattern of all registered secrets, compiled on first use."""
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
@@ -55,7 +50,7 @@ def _compiled() -> re.Pattern[str]:
 
 def redact(text: str) -> str:
     """Return the text with all registered and recognised secrets masked."""
-    return masked(_mask_known(text))
+    return masked((_known_pattern or _compiled()).sub(MASK, text) if _known else text)
 
 
 def scrub(value: Any) -> Any:

@@ -19,11 +19,10 @@ from provision.core.errors import Exit, ServeError
 from provision.core.files import folder_bytes, write_atomically
 from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
-from provision.core.install_paths import InstallPaths
+from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, HostSummary, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
-from provision.fleet.ssh import Session
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
 from provision.phases.verify.step import CheckOptions, verify_live
@@ -241,13 +240,13 @@ def _failed_phase(host: HostSummary) -> PhaseResult | None:
 
 
 def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:
-    """Run a playbook on the hosts that have anything of this product."""
-    there = context.run_on_hosts(
-        phase,
-        context.hosts(),
-        lambda host: _is_present(context.session(host), probed.install_paths[host.name]),
-        deadline_s=READ_DEADLINE_S,
-    )
+    """Run a playbook on the hosts that have anything of this product, complete or not."""
+
+    def is_present(host: Host) -> bool:
+        paths = probed.install_paths[host.name]
+        return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
+
+    there = context.run_on_hosts(phase, context.hosts(), is_present, deadline_s=READ_DEADLINE_S)
     present = [host for host in context.hosts() if there[host.name]]
     results = {
         host.name: PhaseResult(host=host.name, phase=phase, status="skipped", text="nothing is installed")
@@ -266,11 +265,6 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
     for result in results.values():
         context.record(result.model_copy(update={"phase": phase}))
     return ChangedHosts(**vars(probed), results=results)
-
-
-def _is_present(session: Session, paths: InstallPaths) -> bool:
-    """Return whether a host has anything of this product, complete or not."""
-    return session.run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
 
 
 def _line(result: PhaseResult, playbook: str) -> str:

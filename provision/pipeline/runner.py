@@ -230,7 +230,7 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     context.write_results()
     if context.outcomes.failures:
         diagnose(context, context.result)
-    summary = summarise(context.run, interrupted=interrupted, facts=context.outcomes.facts)
+    summary = summarise(context.run, interrupted=interrupted)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)

@@ -16,9 +16,9 @@ from verify.records import inapplicable
 MOST_EVIDENCE = 4
 
 
-def render(summary: Summary, groups: list[Group] | None = None) -> str:
-    """Return the whole document, ending in a newline; `groups` are those of its hosts, where the caller has them."""
-    groups = group_hosts(summary.hosts) if groups is None else groups
+def render(summary: Summary) -> str:
+    """Return the whole document, ending in a newline."""
+    groups = group_hosts(summary.hosts)
     parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
         ("What failed", _failures(groups)),

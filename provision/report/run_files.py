@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -100,12 +100,8 @@ def own_verification(document: Any) -> Verification:
         return Verification()
 
 
-def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFiles:
-    """Read everything that a run has written so far.
-
-    Args:
-        facts: Facts by host, as the folder has them, where the caller wrote them itself. Reading them again takes 0.5 ms a host.
-    """
+def read(run: RunFolder) -> RunFiles:
+    """Read everything that a run has written so far."""
     files = RunFiles(run=run.name, seconds=run.seconds)
     header = _json(files, run.path("run.json"))
     if isinstance(header, dict):
@@ -117,7 +113,7 @@ def read(run: RunFolder, facts: Mapping[str, HostFacts] | None = None) -> RunFil
     files.inventory = _record(files, run.path("inventory.json"), Inventory)
     files.plan = _record(files, run.path("plan.json"), Plan)
     files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
-    _read_hosts(files, run, facts or {})
+    _read_hosts(files, run)
     files.served = _read_folder(files, run, "serve", ServeRecord)
     files.releases = _read_folder(files, run, "release", ReleaseRecord)
     files.gateways = _read_folder(files, run, "gateway", GatewayRecord)
@@ -131,10 +127,10 @@ def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
     return _read(RunFiles(run=run.name), run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
 
 
-def _read_hosts(files: RunFiles, run: RunFolder, known: Mapping[str, HostFacts]) -> None:
+def _read_hosts(files: RunFiles, run: RunFolder) -> None:
     """Read the files of the phases, one a host or class."""
     for path in sorted(run.folder.glob("facts/*.json")):
-        if facts := known.get(path.stem) or _record(files, path, HostFacts):
+        if facts := _record(files, path, HostFacts):
             files.facts[facts.host] = facts
     for path in sorted(run.folder.glob("stage/*.json")):
         if staged := _record(files, path, Staged):

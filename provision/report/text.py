@@ -30,9 +30,9 @@ MOST_EVIDENCE = 4
 MOST_CHANGES = 8
 
 
-def render(summary: Summary, groups: list[Group] | None = None) -> str:
-    """Return the whole text, ending in a newline; `groups` are those of its hosts, where the caller has them."""
-    groups = group_hosts(summary.hosts) if groups is None else groups
+def render(summary: Summary) -> str:
+    """Return the whole text, ending in a newline."""
+    groups = group_hosts(summary.hosts)
     screen = first_screen(summary, groups)
     named_groups = [(f"{group.names}: " if len(groups) > 1 else "", group) for group in groups]
     lines = [*screen.lines, "", RULE, "Details"]

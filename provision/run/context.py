@@ -71,8 +71,6 @@ class Outcomes:
     """Mappings by host name, which phases add to."""
 
     results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
-    facts: dict[str, HostFacts] = field(default_factory=dict)
-    """The newest facts of each host, as the run's folder has them."""
     checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host."""
     left_out: dict[str, LeftOut] = field(default_factory=dict)

@@ -61,7 +61,9 @@ def changes_of(
         found = [PlannedChange(part="environment", sign="?", text=text)]
     if found and (packages := packages_of(stack, facts)):
         first.append(PlannedChange(part="packages", sign="+", text=" ".join(packages)))
-    if found and _is_root(host, facts) and (installed is None or installed.state is None):
+    # A described host has no user, and is taken for root.
+    is_root = host.connection.become or facts.user.uid in {0, None}
+    if found and is_root and (installed is None or installed.state is None):
         first.append(PlannedChange(part="account", sign="+", text=f"system user {SERVICE_USER}"))
     return (*first, *found)
 
@@ -239,11 +241,6 @@ class _Comparison:
             return 0
         missing = missing_files(self._desired, self._facts, self._staged.files)
         return sum(file.size for file in missing if file.kind in kinds)
-
-
-def _is_root(host: Host, facts: HostFacts) -> bool:
-    """Return whether an installation is system-wide; a described host has no user, and is taken for root."""
-    return host.connection.become or facts.user.uid in {0, None}
 
 
 def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChange]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provision.core import features
 from provision.core.errors import ServeError, UsageError
-from provision.core.install_paths import InstallPaths
+from provision.core.json_text import parse_object
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
-from provision.fleet.ssh import Session
 from provision.run import playbooks, proof, spans
 from provision.run.context import RunContext, left_out
 from provision.run.results import ProbedHosts
@@ -80,16 +78,16 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     ]
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     former = return_refused(context, probed, tried)
-    served = [host.name for host in hosts if host.name in requests and _may_serve(context, probed, host, former)]
+    served = [
+        host.name
+        for host in hosts
+        if host.name in requests
+        and (host.name in former or not context.has_failed(host.name))
+        and left_out(context.run.logs, host, probed.facts[host.name]) is None
+    ]
     features.call("served_again", context, served)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
     return probed
-
-
-def _may_serve(context: RunContext, probed: ProbedHosts, host: Host, former: Collection[str]) -> bool:
-    """Return whether a host serves after a rollback, be it with the release before, and may get requests."""
-    serves = host.name in former or not context.has_failed(host.name)
-    return serves and left_out(context.run.logs, host, probed.facts[host.name]) is None
 
 
 def _missing(facts: HostFacts, to: str) -> ServeError | None:
@@ -204,20 +202,15 @@ def note_release(context: RunContext, name: str, record: ReleaseRecord) -> None:
 
 def live_states(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     """Read the state that each host reached; empty for a host that has none."""
-    return context.run_on_hosts(
-        "serve",
-        hosts,
-        lambda host: _live_state(context.session(host), probed.install_paths[host.name]),
-        deadline_s=READ_DEADLINE_S,
-    )
 
+    def read(host: Host) -> dict[str, Any]:
+        paths = probed.install_paths[host.name]
+        try:
+            return parse_object(context.session(host).read(f"{paths.prefix}/state.json", root=paths.root))
+        except (FileNotFoundError, ValueError):
+            return {}
 
-def _live_state(session: Session, paths: InstallPaths) -> dict[str, Any]:
-    try:
-        state = json.loads(session.read(f"{paths.prefix}/state.json", root=paths.root))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+    return context.run_on_hosts("serve", hosts, read, deadline_s=READ_DEADLINE_S)
 
 
 def readiness_of(state: Mapping[str, Any]) -> dict[str, Any] | None:

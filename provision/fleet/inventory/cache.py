@@ -51,7 +51,8 @@ def key(source: Path, limit: str | None) -> str | None:
     for file in _ssh_files(named):
         if _UNPINNED_SSH.search(_add(digest, file)):
             return None
-    for file in [*_ansible_files(), *_own_files()]:
+    own = sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})
+    for file in [*_ansible_files(), *own]:
         _add(digest, file)
     settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "SSH_AUTH")))
     digest.update(json.dumps([str(source.absolute()), limit, os.getuid(), sys.version, settings]).encode())
@@ -146,7 +147,3 @@ def _ansible_files() -> list[Path]:
         Path.home() / ".ansible.cfg",
         Path("/etc/ansible/ansible.cfg"),
     ]
-
-
-def _own_files() -> list[Path]:
-    return sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})

@@ -97,7 +97,8 @@ class Pruned:
 
 def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) -> Pruned:
     """Remove runs beyond the limits (default: `KEEP_RUNS` and `KEEP_MIB`); runs that cannot be removed are reported."""
-    runs = [_past(logs / name) for name in names(logs)]
+    folders = [logs / name for name in names(logs)]
+    runs = [PastRun(each.name, run_status(each), folder_bytes(each), green_hosts(each)) for each in folders]
     decisions = decide(runs, keep=keep or KEEP_RUNS, most_bytes=(max_mib or KEEP_MIB) * MIB)
     problems = [_sweep(path) for path in logs.glob(f"{_LEAVING}*")]
     problems += [_remove(logs, decision.run) for decision in decisions if not decision.keep]
@@ -112,10 +113,6 @@ def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
     """
     if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
         prune(logs, keep=keep)
-
-
-def _past(folder: Path) -> PastRun:
-    return PastRun(folder.name, run_status(folder), folder_bytes(folder), green_hosts(folder))
 
 
 def _remove(logs: Path, run: str) -> str | None:
