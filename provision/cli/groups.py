@@ -73,11 +73,9 @@ def with_default(command: str) -> type[TyperGroup]:
 
 
 def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
-    """Return the help of a command, or of the whole program without one.
+    """Return the help of a command, or of the whole program without words.
 
-    Args:
-        words: The command.
-        everything: Whether the commands below it follow, and hidden commands and options are shown too.
+    With `everything` the commands below it follow, and hidden commands and options are shown too.
 
     Raises:
         UsageError: There is no such command.

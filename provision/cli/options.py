@@ -372,9 +372,7 @@ def refuse_with(option: str, **others: Any) -> None:
 def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
     """Ask whether a command may change its hosts; without a terminal there is nobody to ask, and it goes on.
 
-    Args:
-        change: What it does, up to the names of the hosts.
-        yes: Whether `--yes` was given.
+    `change` says what it does, up to the names of the hosts.
 
     Raises:
         typer.Exit: The answer is no.

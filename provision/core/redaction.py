@@ -26,11 +26,7 @@ _lock = Lock()
 
 
 def register_secret(secret: str) -> str:
-    """Register a secret that this process has read, so that it is masked everywhere.
-
-    Returns:
-        The secret.
-    """
+    """Register a secret that this process has read, so that it is masked everywhere, and return it."""
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
     if len(secret) >= SHORTEST_KNOWN and secret not in _known:
         with _lock:

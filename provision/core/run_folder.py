@@ -185,11 +185,7 @@ class RunFolder:
         return self.folder / name
 
     def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
-        """Write a record or plain value as JSON, atomically and without waiting for the disk.
-
-        Returns:
-            The path of the file.
-        """
+        """Write a record or plain value as JSON, atomically and without waiting for the disk, and return the path of the file."""
         path = self.path(name)
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         write_atomically(path, indented(scrub(plain)) + "\n", durable=False)

@@ -86,13 +86,7 @@ def render(summary: Summary, host: HostSummary) -> str:
 def with_records(
     host: HostSummary, stack: Mapping[str, Any], proof: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> HostSummary:
-    """Complete what a run left unknown by the host's own records; a malformed record counts as absent.
-
-    Args:
-        stack: The Stack of its live environment.
-        proof: The newest proof of its service, which holds for the release that it proved.
-        checks: The document of its newest checks.
-    """
+    """Complete what a run left unknown of a host by the host's own records; a malformed record counts as absent."""
     found, served, verified = (
         _valid(Stack, scrub(stack)),
         _valid(ServeRecord, scrub(proof.get("record"))),

@@ -55,14 +55,11 @@ def verify(
     junit_file: Path | None = None,
     check_hosts: Callable[[RunContext, ProbedHosts, CheckOptions], CheckedHosts] = verify_live,
 ) -> int:
-    """Check the live environment of every host, compare the hosts, and print the checks.
+    """Check the live environment of every host, compare the hosts, print the checks, and return the exit code on their scale.
 
     Args:
         junit_file: Where a JUnit report is written too.
         check_hosts: Checks the hosts, or some of them.
-
-    Returns:
-        The exit code, on the scale of the checks.
 
     Raises:
         UsageError: A check is unknown, or the report cannot be written.
@@ -277,13 +274,7 @@ def _line(result: PhaseResult, playbook: str) -> str:
 
 
 def rollback(request: CommandRequest, *, to: str | None = None) -> int:
-    """Switch to an earlier release, restart, and prove it; print the summary.
-
-    Args:
-        to: Digest of the release; None for the one before.
-
-    Returns:
-        The exit code.
+    """Switch to an earlier release, by its digest, or to the one before; restart, prove it, print the summary, and return the exit code.
 
     Raises:
         UsageError: `to` is no digest.

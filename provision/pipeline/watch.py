@@ -209,12 +209,7 @@ def quantile(buckets: Mapping[str, float], share: float) -> float | None:
 
 
 def table(hosts: Sequence[WatchedHost], *, height: int, seconds: float) -> Table:
-    """Return the table: hosts that cannot be read first, and as many as the terminal has lines for.
-
-    Args:
-        height: Lines of the terminal.
-        seconds: The observed time, for the caption.
-    """
+    """Return the table: hosts that cannot be read first, and as many as a terminal of this height has lines for."""
     drawn = Table(box=None, pad_edge=False, caption_justify="left")
     for title in TITLES:
         drawn.add_column(title, no_wrap=True, overflow="ellipsis")

@@ -12,12 +12,9 @@ from provision.report.history.runs import GREEN_FILE
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
-    """Summarize a run's folder. A missing file means that the phase was not reached.
+    """Summarize a run's folder, without secrets. A missing file means that the phase was not reached.
 
     For hosts that failed, earlier runs in the same log folder are compared to find what changed since the host was green.
-
-    Returns:
-        The summary, without secrets.
     """
     summary = summary_builder.build(run_files.read(run), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]

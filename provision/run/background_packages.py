@@ -21,10 +21,9 @@ SOURCES_DEADLINE_S = 90.0
 
 
 def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, bool | None]:
-    """Ask hosts that lack OS packages whether their package sources answer. They are asked once a run.
+    """Ask hosts that lack OS packages whether their package sources answer; None where one cannot tell.
 
-    Returns:
-        The answers by host; None where a host cannot tell.
+    They are asked once a run.
     """
     if context.background.package_sources is not None:
         return context.background.package_sources

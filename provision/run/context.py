@@ -300,11 +300,6 @@ class RunContext:
 
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
-    """Return why runs leave a host out; None where they do not.
-
-    Args:
-        logs: Folder of the runs, with what this controller keeps of hosts.
-        facts: What the probe found there; without them, only what this controller keeps counts.
-    """
+    """Return why runs leave a host out; None where they do not. Without facts of a probe, only what this controller keeps of it counts."""
     found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
     return next(filter(None, found), None)

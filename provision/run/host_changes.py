@@ -99,9 +99,7 @@ def state_changes(
 ) -> list[PlannedChange]:
     """Return how a host differs from its desired state, drivers and OS packages left out.
 
-    Args:
-        staged: The files for it, for sizes; None where they do not matter.
-        before: The releases in the environment that the host uses now.
+    `staged` has the sizes of files, where they matter, and `before` the builds that the host uses now.
     """
     found = _Comparison(desired, facts, staged, before)
     return [

@@ -32,8 +32,7 @@ class Played:
 def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
     """Lock hosts until the run ends, and return those that are locked; a host that another run has locked fails.
 
-    Args:
-        hosts: The hosts to lock; those that the run has locked already are not locked again.
+    Hosts that the run has locked already are not locked again.
     """
 
     def call(host: Host) -> HostLock:
@@ -49,13 +48,10 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
 
 
 def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
-    """Return the hosts that the run may still change.
+    """Return the hosts that the run may still change; those that it never locked are among them.
 
     A host that was restarted, or whose connection broke, has released its lock: it is locked again. One that another run has locked
     since, or that cannot be reached, fails.
-
-    Args:
-        hosts: The hosts; those that the run never locked are returned as they are.
     """
     with_lock = [host for host in hosts if host.name in context.sessions.locks]
     renewed = context.run_on_hosts(
@@ -75,14 +71,9 @@ def run_playbook(
     *,
     tags: Sequence[str] = (),
 ) -> dict[str, PhaseResult]:
-    """Run a playbook on hosts, and record failures.
+    """Run a playbook on hosts, record failures, and return the results of the hosts where it succeeded.
 
-    Args:
-        hosts: The hosts; the playbook is not run when there is none.
-        tags: Only tasks with one of these tags run; all when empty.
-
-    Returns:
-        The results of the hosts where it succeeded.
+    With `tags` only tasks with one of these tags run. The playbook is not run when there is no host.
 
     Raises:
         KeyboardInterrupt: The run was interrupted.

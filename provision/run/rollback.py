@@ -38,8 +38,7 @@ def require_digest(text: str) -> str:
 def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str, str] | None = None) -> ProbedHosts:
     """Switch each host to an earlier release, restart, and prove it.
 
-    Args:
-        to: Digest of the release, or of that of each host; None for the one before.
+    `to` is the digest of the release, or of that of each host; None stands for the one before.
     """
     started = time.monotonic()
     wanted = dict.fromkeys((host.name for host in context.hosts()), to) if isinstance(to, str) else to or {}
@@ -104,13 +103,8 @@ def _missing(facts: HostFacts, to: str) -> ServeError | None:
 def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str, str | None]) -> set[str]:
     """Return hosts whose start failed to the release that was proven before, and prove that one again.
 
-    The hosts stay failed: the release that was asked for does not serve.
-
-    Args:
-        tried: The release that each host was to serve; None where it is not known.
-
-    Returns:
-        The hosts that serve the release before again, as a proof shows.
+    The hosts stay failed: the release that was asked for does not serve. `tried` is the release that each was to serve, None where that
+    is not known. The answer is the hosts that serve the release before again, as a proof shows.
     """
     refused = {name: result for name in tried if (result := _failure(context, name)) is not None}
     hosts = [
@@ -171,11 +165,7 @@ def _failure(context: RunContext, name: str) -> PhaseResult | None:
 
 
 def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> None:
-    """Remove what no release needs any more, where a switch was proven and more than both its ends are there.
-
-    Args:
-        live: The release that each host serves now.
-    """
+    """Remove what no release needs any more, where `live` was proven and more than both ends of the switch to it are there."""
     hosts = [
         host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
     ]

@@ -60,13 +60,9 @@ class SentBytes:
         refused: str | None = None,
         short: str | None = None,
     ) -> None:
-        """Add to the bytes that hosts got.
+        """Add to the bytes that hosts got: from the controller, from other hosts, from an index or a hub, and from a folder of their own.
 
         Args:
-            controller: Bytes that the controller sent.
-            peers: Bytes that a host sent.
-            host: Bytes that a host fetched from an index or a hub.
-            path: Bytes that a host copied from a folder.
             to: The host that got bytes from another one.
             refused: A host that another one did not serve.
             short: A host whose own source did not give all.

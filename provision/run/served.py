@@ -29,15 +29,7 @@ class Served:
 
 
 def served_of(state: str, environment: str) -> Served | None:
-    """Read what a host serves.
-
-    Args:
-        state: PREFIX/state.json.
-        environment: PREFIX/etc/service.env; it has the key.
-
-    Returns:
-        What it serves; None where it is to serve nothing.
-    """
+    """Return what a host serves, from its state.json and its service.env, which has the key; None where it is to serve nothing."""
     readiness = json.loads(state).get("readiness")
     if not readiness:
         return None

@@ -57,9 +57,7 @@ class Starts:
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
         """Act on hosts that were started, or found in the desired state.
 
-        Args:
-            serving: Those of them that serve, be it with the release before.
-            proven: Hosts whose services were proven in this run.
+        `serving` are those of them that serve, be it with the release before, and `proven` all whose services were proven in this run.
         """
         for part in self._parts:
             part.after(hosts, serving=serving, proven=proven)

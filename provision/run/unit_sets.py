@@ -58,11 +58,7 @@ def has(said: str, files: Mapping[str, str | bytes], units: Mapping[str, str], r
 def differing_sets(
     context: RunContext, probed: ProbedHosts, sets: Mapping[str, Sequence[UnitSet]]
 ) -> dict[str, list[UnitSet]]:
-    """Return the sets that hosts do not run as they are to be, by host; one that did not answer is missing.
-
-    Args:
-        sets: What each host is to run, by its name.
-    """
+    """Return the sets of `sets` that hosts do not run as they are to be, by host; one that did not answer is missing."""
 
     def ask(host: Host) -> list[UnitSet]:
         prefix = probed.install_paths[host.name].prefix
@@ -85,14 +81,9 @@ def play_differing(
     playbook: str,
     sets: Mapping[str, Sequence[UnitSet]],
 ) -> dict[str, PhaseResult]:
-    """Send what differs, and play a playbook where something does.
+    """Send what differs, and play a playbook with role `unit_sets` where something does. Return the result of each host that answered.
 
-    Args:
-        playbook: Name of a playbook with role `unit_sets`.
-        sets: What each host is to run, by its name; the run holds the locks of these hosts.
-
-    Returns:
-        The result of each host that answered.
+    `sets` is what each host is to run; the run holds the locks of these hosts.
     """
     hosts = [host for host in context.hosts() if host.name in sets]
 
@@ -136,15 +127,11 @@ def play_removal(
     hosts: Sequence[Host],
     absent: Sequence[tuple[str, Sequence[str]]],
 ) -> dict[str, PhaseResult]:
-    """Stop units and remove them with their files.
+    """Stop units and remove them with their files; return the result of each host where that succeeded.
 
     Args:
-        playbook: Name of a playbook with role `unit_sets`.
         hosts: The hosts; the run holds their locks.
         absent: Name and units of each set.
-
-    Returns:
-        The result of each host where that succeeded.
     """
     return playbooks.run_playbook(
         context,

@@ -144,8 +144,7 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
 def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     """Return every host with connection, raw settings and groups, from the cache where nothing changed.
 
-    Returns:
-        The hosts, and the name that they are to be kept by in the cache; None where they are from it or must not be in it.
+    With them comes the name that they are to be kept by in the cache; None where they are from it or must not be in it.
     """
     name = cache.key(path, limit)
     kept = _restore(cache.get(name)) if name is not None else None

@@ -50,13 +50,10 @@ class Decision:
 
 
 def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decision]:
-    """Decide for every run whether it is kept.
+    """Decide for every run, the newest first, whether it is kept.
 
-    The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold.
-
-    Args:
-        keep: Maximum number of runs.
-        most_bytes: Maximum total size in bytes.
+    The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold: of the
+    number of runs, and of their total size in bytes.
     """
     decisions: list[Decision] = []
     seen: set[str] = set()
@@ -106,11 +103,7 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
 
 
 def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
-    """Prune after a run; do nothing while there are few runs.
-
-    Args:
-        keep: How many stay; by default as many as `prune` keeps.
-    """
+    """Prune after a run to `keep` runs, by default as many as `prune` keeps; do nothing while there are few."""
     if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
         prune(logs, keep=keep)
 

@@ -40,10 +40,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write(run: RunFolder) -> Path:
-    """Write the page into the run's folder atomically, from the run's files, also for a killed run.
-
-    Returns:
-        The path of the page.
+    """Write the page into the run's folder atomically, from the run's files, also for a killed run, and return its path.
 
     Raises:
         OSError: The folder cannot be written.
@@ -130,10 +127,7 @@ def _web(text: str | None) -> str | None:
 
 
 def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
-    """Write the page of a run (default: the newest) and open it.
-
-    Returns:
-        The path, and what remains to be done by hand.
+    """Write the page of a run (default: the newest) and open it. Return its path, and what remains to be done by hand.
 
     Raises:
         UsageError: There is no such run, it is still running, or its folder cannot be written.
