@@ -64,11 +64,8 @@ def _failures(groups: list[Group]) -> str:
 
 def _changed(summary: Summary) -> str:
     """List what changed on failed hosts since their last green run."""
-    differences = [host.since_green for host in summary.hosts if host.since_green]
-    if not differences:
-        return ""
     parts = []
-    for names, entry in grouped(differences):
+    for names, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
         lines += [f"unknown: {unknown}" for unknown in entry.unknown]
         parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "No known change."]

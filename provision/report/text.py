@@ -70,10 +70,7 @@ def _wrapped(lines: Iterable[str], indent: str = INDENT) -> Iterable[str]:
 
 def _changed(summary: Summary) -> Iterable[str]:
     """List what changed on failed hosts since their last green run."""
-    differences = [host.since_green for host in summary.hosts if host.since_green]
-    if not differences:
-        return
-    for names, entry in grouped(differences):
+    for names, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         message = "" if entry.changes else "; no known change"
         yield from wrap(f"{names}: since run {entry.before}{message}", first=INDENT)
         yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)

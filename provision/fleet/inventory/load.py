@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -217,9 +216,19 @@ def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
-    with scratch_folder() as scratch:
-        done = _run_reader(path, limit, scratch)
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
+    late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
+    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    with scratch_folder() as scratch:  # the home may not be writable
+        environment = os.environ | {
+            "ANSIBLE_LOCAL_TEMP": str(scratch),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+            "ANSIBLE_DEPRECATION_WARNINGS": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+        error = InventoryError(late, hint=by_hand)
+        done = run_program(command, error, timeout_s=READER_DEADLINE_S, env=environment)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -234,23 +243,6 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
         answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
         raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
     return answer
-
-
-def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.CompletedProcess[str]:
-    """Run Ansible's reader; `scratch` is its temporary folder, because the home may not be writable."""
-    environment = os.environ | {
-        "ANSIBLE_LOCAL_TEMP": str(scratch),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
-        "ANSIBLE_DEPRECATION_WARNINGS": "0",
-        "LC_ALL": "C.UTF-8",
-    }
-    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
-    late = InventoryError(
-        f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
-        hint=f"try it by hand: ansible-inventory -i {path} --list",
-    )
-    return run_program(command, late, timeout_s=READER_DEADLINE_S, env=environment)
 
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[ReadHost]:

@@ -172,7 +172,9 @@ def _proxy(target_host: SshTarget, options: Resolved, depth: int) -> tuple[tuple
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
-        return (), None if command == "none" else _without_original_name(command, target_host.target)
+        # %n is the name as typed, and later code only knows the address.
+        literal = re.sub(r"%(.)", lambda token: target_host.target if token[1] == "n" else token[0], command)
+        return (), None if command == "none" else literal
     *before, last = jumps.split(",")
     user, host, port = parse_jump(target_host.name, last)
     arguments = [*_configuration_file(target_host.arguments)]
@@ -185,11 +187,6 @@ def _proxy(target_host: SshTarget, options: Resolved, depth: int) -> tuple[tuple
     literal = shlex.join(through).replace("%", "%%")
     way = f"{literal} -W '[%h]:%p' -- {shlex.quote(str(jump.address))}"
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
-
-
-def _without_original_name(command: str, target: str) -> str:
-    """Replace %n, the name as typed, in a ProxyCommand; later code only knows the address."""
-    return re.sub(r"%(.)", lambda token: target if token.group(1) == "n" else token.group(0), command)
 
 
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?")
