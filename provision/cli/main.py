@@ -23,11 +23,9 @@ from provision.cli.options import (
     PRINTED,
     SERVICE,
     STAGING,
-    BatchOption,
     BecomeOption,
     InventoryOption,
     JsonOption,
-    MaxFailOption,
     WhatIfOption,
     YesOption,
     asked,
@@ -158,8 +156,22 @@ for feature in features.modules("commands"):
 def provision(
     *,
     ask_become_pass: BecomeOption = False,
-    batch: BatchOption = None,
-    max_fail: MaxFailOption = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N|N%",
+            help="Change this many hosts at a time. The next batch starts when all of them serve.",
+        ),
+    ] = None,
+    max_fail: Annotated[
+        str | None,
+        typer.Option(
+            "--max-fail",
+            metavar="N|N%",
+            help="With --batch: start no further batch when more than this many hosts have failed. Default: 0.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     **options: Any,
 ) -> None:
