@@ -1,8 +1,8 @@
 """Cache of read inventories: Ansible needs most of a second, and inventories rarely change.
 
 The key covers everything that influences the result: inventory files, ssh configuration with includes, ansible.cfg and
-this package. Inventories with other inputs (lookups, dynamic sources, vaults, `Match exec`) are not cached. Passwords are
-not stored: an entry has their position in the inventory files.
+this package. Inventories with other inputs (lookups, dynamic sources, vaults, `Match exec`) are not cached, and none with a
+password.
 """
 
 import glob
@@ -75,32 +75,6 @@ def put(name: str, value: Any) -> None:
             old.unlink(missing_ok=True)
     except OSError:
         return
-
-
-def place_of(secret: str, source: Path) -> list[Any] | None:
-    """Return file, offset and length in bytes of a secret in the inventory files; None when it is not there literally.
-
-    The position stays valid, because the files are part of the entry's key.
-    """
-    content = secret.encode()
-    for file in files_of(source) if content else ():
-        at = file.read_bytes().find(content)
-        if at >= 0:
-            return [str(file), at, len(content)]
-    return None
-
-
-def secret_at(place: Any) -> str:
-    """Return the secret at a position.
-
-    Raises:
-        OSError: The file is missing.
-        ValueError: The position holds no text.
-    """
-    name, at, length = place
-    with Path(name).open("rb") as file:
-        file.seek(at)
-        return file.read(length).decode()
 
 
 def _add(digest: Any, file: Path) -> bytes:

@@ -32,8 +32,6 @@ SILENT_S = 2.0
 MOST_NAME = 200
 """Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
-_SECRETS = ("password", "become_password")
-"""Secret fields of a connection."""
 
 
 class ReadHost(Record):
@@ -93,7 +91,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     problems.raise_any(lambda variable: positions_of(path, variable))
     require_distinct(hosts)
     # Only now: what is refused because of a secret in it must not lie in the cache.
-    _keep(kept_as, raw, path)
+    _keep(kept_as, raw)
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
@@ -157,32 +155,18 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     return hosts, name
 
 
-def _keep(name: str | None, hosts: list[ReadHost], source: Path) -> None:
-    """Put hosts into the cache, with the file position of each password, unless one is in no inventory file."""
-    if name is None:
-        return
-    positions: dict[str, list[Any]] = {}
-    kept = [host.model_dump(mode="json") for host in hosts]
-    for host, entry in zip(hosts, kept, strict=True):
-        for field in _SECRETS:
-            secret = getattr(host.connection, field)
-            if secret is None:
-                continue
-            text = secret.get_secret_value()
-            place = positions.get(text) or cache.place_of(text, source)
-            if place is None:
-                return
-            entry["connection"][field] = positions[text] = place
-    cache.put(name, kept)
+def _keep(name: str | None, hosts: list[ReadHost]) -> None:
+    """Put hosts into the cache under a name, unless that is None or a host has a password."""
+    has_secrets = any(host.connection.password or host.connection.become_password for host in hosts)
+    if name is not None and not has_secrets:
+        cache.put(name, [host.model_dump(mode="json") for host in hosts])
 
 
 def _restore(kept: Any) -> list[ReadHost] | None:
-    """Return a cache entry as hosts, with their passwords; None when it is damaged."""
+    """Return a cache entry as hosts; None when it is damaged."""
     try:
-        for connection in (entry["connection"] for entry in kept):
-            connection.update({name: cache.secret_at(connection[name]) for name in _SECRETS if name in connection})
         return [ReadHost.model_validate(entry) for entry in kept]
-    except (OSError, TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, ValueError):
         return None
 
 
