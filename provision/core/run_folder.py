@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
-import io
 import json
 import os
 import platform
@@ -146,7 +145,6 @@ class RunFolder:
         self._lock = Lock()
         self._who = identity()
         self._started = time.monotonic()
-        self._appended: dict[str, io.FileIO] = {}
 
     @classmethod
     def create(
@@ -208,17 +206,8 @@ class RunFolder:
         """Append one line in a single write, so that it is never split; it has reached the system on return."""
         plain = json.loads(json.dumps({"at": utc_now(), **record}, default=str))
         line = (json.dumps(scrub(plain)) + "\n").encode()
-        with self._lock:
-            file = self._appended.get(name)
-            if file is None:
-                file = self._appended[name] = self.path(name).open("ab", buffering=0)
+        with self._lock, self.path(name).open("ab", buffering=0) as file:
             file.write(line)
-
-    def close(self) -> None:
-        """Close the files that lines were appended to; the next line opens its file again."""
-        with self._lock:
-            while self._appended:
-                self._appended.popitem()[1].close()
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield all events so far; malformed lines, such as the last one after a crash, are skipped."""

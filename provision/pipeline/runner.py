@@ -76,7 +76,6 @@ def open_run(
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
-        stack.callback(run.close)
         run.write("inventory.json", inventory)
         names = [host.name for host in inventory.hosts]
         progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
