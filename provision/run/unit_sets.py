@@ -20,12 +20,13 @@ FOLDER = "/etc/systemd/system"
 
 
 def sums_command(folder: str, units: Collection[str]) -> str:
-    """Return a command that prints the SHA-256 of each file in a folder and of each unit, then whether the units are enabled and active."""
+    """Return a command that prints the SHA-256 of each file in a folder and of each unit, then `enabled active NAME` of each unit."""
     names = " ".join(sorted(units))
     paths = " ".join(f"{FOLDER}/{name}" for name in sorted(units))
+    states = 'echo "$(systemctl is-enabled "$unit") $(systemctl is-active "$unit") $unit"'
     return (
         f"cd {shlex.quote(folder)} 2>/dev/null || exit 0; sha256sum -- * {paths} 2>/dev/null; "
-        f"systemctl is-enabled {names}; systemctl is-active {names}"
+        f"for unit in {names}; do {states}; done"
     )
 
 
@@ -45,14 +46,7 @@ def has(said: str, files: Mapping[str, str | bytes], units: Mapping[str, str], r
     }
     lines = said.splitlines()
     found = {path.rpartition("/")[2]: total for total, _, path in (line.partition("  ") for line in lines)}
-    states = lines[-2 * len(units) :]
-    ordered = sorted(units)
-    runs = all(
-        (states[place], states[place + len(units)]) == ("enabled", "active")
-        for place, name in enumerate(ordered)
-        if name in running and len(states) == 2 * len(units)
-    )
-    return wanted.items() <= found.items() and len(states) == 2 * len(units) and runs
+    return wanted.items() <= found.items() and all(f"enabled active {name}" in lines for name in running)
 
 
 def differing_sets(
