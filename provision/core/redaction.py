@@ -54,15 +54,11 @@ def scrub(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {_shown(key): MASK if _is_secret(key, inner) else scrub(inner) for key, inner in value.items()}
+        return {scrub(key): MASK if _is_secret(key, inner) else scrub(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         before = ["", *value]
         return [MASK if _is_option(name, item) else scrub(item) for name, item in zip(before, value, strict=False)]
     return value
-
-
-def _shown(key: Any) -> Any:
-    return redact(key) if isinstance(key, str) else key
 
 
 def _is_secret(key: Any, value: Any) -> bool:

@@ -179,7 +179,7 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
             for task in background:
                 if task.before == step.name and (started := task.start(context, context.result)) is not None:
                     context.start_background(task.name, started)
-            if step.has_work(context):
+            if step.applies(context):
                 context.result = step.run(context, context.result)
 
 

@@ -166,22 +166,17 @@ def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds:
 
 def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
     """Return spans of one host's phases, without skipped phases and phases without a recorded end."""
-    spans = []
+    spans, whole = [], clock.seconds or 1.0
     for result in results:
         end = clock.results.get((result.host, result.phase))
         if end is None or result.status == "skipped":
             continue
+        right = min(max(end / whole, 0.0), 1.0) * 100
+        left = min(max((end - result.seconds) / whole * 100, 0.0), right)
+        width = max(right - left, NARROWEST)
         text = f"{result.phase} {result.status}, {duration(result.seconds)}"
-        spans.append(_span(clock, end, result.seconds, phase=result.phase, status=result.status, text=text))
+        spans.append(Span(result.phase, result.status, round(min(left, 100 - width), 2), round(width, 2), text))
     return tuple(spans)
-
-
-def _span(clock: Clock, end: float, length: float, *, phase: str, status: str, text: str) -> Span:
-    whole = clock.seconds or 1.0
-    right = min(max(end / whole, 0.0), 1.0) * 100
-    left = min(max((end - length) / whole * 100, 0.0), right)
-    width = max(right - left, NARROWEST)
-    return Span(phase, status, round(min(left, 100 - width), 2), round(width, 2), text)
 
 
 @dataclass(frozen=True)
