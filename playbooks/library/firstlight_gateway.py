@@ -27,13 +27,6 @@ options:
 author: Firstlight
 """
 
-RETURN = r"""
-digest:
-  description: Name of the files in use.
-  type: str
-  returned: always
-"""
-
 import ipaddress
 import os
 import shutil

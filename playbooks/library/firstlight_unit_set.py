@@ -26,13 +26,6 @@ options:
 author: Firstlight
 """
 
-RETURN = r"""
-digest:
-  description: Name of the files in use.
-  type: str
-  returned: always
-"""
-
 import os
 import pwd
 import re

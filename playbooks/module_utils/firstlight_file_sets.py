@@ -45,7 +45,7 @@ class FileSet:
         finally:
             if not module.check_mode:
                 shutil.rmtree(self.incoming, ignore_errors=True)
-        module.exit_json(changed=changed, digest=self.digest, **diff_result(module, entries))
+        module.exit_json(changed=changed, **diff_result(module, entries))
 
     def take_fresh(self):
         """Write and check the new files, and give their folder its lasting name.
