@@ -133,8 +133,7 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
     if "become" in given:
         changes["become"] = bool(given["become"])
     if "become_password" in given:
-        password = given["become_password"]
-        changes["become_password"] = password if isinstance(password, SecretStr) else SecretStr(str(password))
+        changes["become_password"] = SecretStr(given["become_password"])
     return connection.model_copy(update=changes) if changes else connection
 
 
@@ -157,7 +156,8 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
 
 def _keep(name: str | None, hosts: list[ReadHost]) -> None:
     """Put hosts into the cache under a name, unless that is None or a host has a password."""
-    has_secrets = any(host.connection.password or host.connection.become_password for host in hosts)
+    connections = [host.connection for host in hosts]
+    has_secrets = any(one.password is not None or one.become_password is not None for one in connections)
     if name is not None and not has_secrets:
         cache.put(name, [host.model_dump(mode="json") for host in hosts])
 
