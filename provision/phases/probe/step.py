@@ -49,7 +49,6 @@ def probe(
             facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
         # Here and not at the end, for all hosts: the others still work.
         context.run.write(f"facts/{host.name}.json", facts)
-        context.outcomes.facts[host.name] = facts
         return facts
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]
