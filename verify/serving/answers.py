@@ -1,7 +1,5 @@
 """A service's answers compared with a reference, with the last green run, and with the model itself."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """HTTP client of the service with a limit for silence; it keeps the key out of messages."""
 
-from __future__ import annotations
-
 import http.client
 import json
 from collections.abc import Iterator, Mapping

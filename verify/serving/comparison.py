@@ -1,7 +1,5 @@
 """Measurements of the service with two choices, compared side by side and with targets."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The contract of the served API: requests of data/contract.toml, their answers, and what must hold of them."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

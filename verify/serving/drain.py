@@ -4,8 +4,6 @@ Before the stop, PREFIX/run/drained.json records the process. If it is killed, `
 controller calls it after an interruption.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Detection of growing memory: a line fitted to samples, with the standard error of its slope."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

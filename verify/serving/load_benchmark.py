@@ -4,8 +4,6 @@ The tool needs ten seconds of CPU time to start, so several concurrencies share 
 only through this process's environment.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

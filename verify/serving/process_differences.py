@@ -1,7 +1,5 @@
 """Differences between a service's processes and its plan, as texts without secrets."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

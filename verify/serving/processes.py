@@ -1,7 +1,5 @@
 """Processes of a service and their sockets, read from /proc."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress

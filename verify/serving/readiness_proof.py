@@ -1,7 +1,5 @@
 """Evidence about the service's processes: notes of their attention layers, and the last proof of readiness."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Current memory of a service's processes on host and GPUs."""
 
-from __future__ import annotations
-
 import subprocess
 import threading
 from collections.abc import Collection, Iterator

@@ -1,7 +1,5 @@
 """What would stop a service later: units that conflict with it, timers, scheduled commands, a planned shutdown, the next boot. Pure functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone

@@ -1,7 +1,5 @@
 """The service of the checked installation: its endpoint and processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

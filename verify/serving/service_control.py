@@ -1,7 +1,5 @@
 """Stop, start and proof of a service through its supervisor."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

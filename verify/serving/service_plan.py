@@ -1,7 +1,5 @@
 """The planned service, as the installation recorded it when it went live: releases/DIGEST/release.json."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """State of the service according to its supervisor, and the record of an intended stop."""
 
-from __future__ import annotations
-
 import json
 import time
 import xmlrpc.client

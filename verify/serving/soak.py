@@ -1,7 +1,5 @@
 """Light load on the service for minutes, to detect failed requests and growing memory."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import time

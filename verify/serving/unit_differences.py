@@ -1,7 +1,5 @@
 """Differences between the planned unit and the one systemd has loaded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

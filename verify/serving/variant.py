@@ -1,7 +1,5 @@
 """Server with the service's own command and one change: another attention back end, or no compilation."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """engine.answers: vLLM's tokens compared with the model in float64, for several ways to batch and split prompts."""
 
-from __future__ import annotations
-
 import gc
 import inspect
 import math

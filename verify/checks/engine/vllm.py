@@ -1,7 +1,5 @@
 """engine.vllm: vLLM's import, release and platform."""
 
-from __future__ import annotations
-
 import importlib
 
 from verify.records import CheckContext, CheckResult

@@ -1,7 +1,5 @@
 """installed.files: owner, mode and content of everything below the prefix, as recorded when it was installed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

@@ -1,7 +1,5 @@
 """serving.access: address, unguarded routes, and file permissions of the service."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import socket

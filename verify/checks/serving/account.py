@@ -1,7 +1,5 @@
 """serving.account: what the service's account may do besides the service."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

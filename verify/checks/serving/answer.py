@@ -1,7 +1,5 @@
 """serving.answer: response and correctness of the service's answers."""
 
-from __future__ import annotations
-
 import json
 import random
 import time

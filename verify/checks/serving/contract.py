@@ -1,7 +1,5 @@
 """serving.contract: what clients use of the served API does what it is asked."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

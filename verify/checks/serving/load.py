@@ -1,7 +1,5 @@
 """serving.load: load on the running endpoint with vLLM's own tool."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

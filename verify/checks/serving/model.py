@@ -1,7 +1,5 @@
 """serving.model: identity of the served model, and content of its files."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

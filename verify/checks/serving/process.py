@@ -1,7 +1,5 @@
 """serving.process: the service's processes compared with the plan."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import sys

@@ -1,7 +1,5 @@
 """serving.relays: who else on the host forwards requests from outside to the endpoint."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """serving.schedule: a dry look at what stops the service later, and at whether the next boot starts it."""
 
-from __future__ import annotations
-
 import os
 import pwd
 from collections.abc import Mapping

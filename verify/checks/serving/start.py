@@ -1,7 +1,5 @@
 """serving.start: what a start of the service would find now: variables, libraries, folders, names. Nothing is restarted."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import re

@@ -1,7 +1,5 @@
 """serving.unit: state of the service, and its unit compared with the plan."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
