@@ -11,11 +11,12 @@ import pytest
 
 from verify.binaries import file_stamps
 from verify.binaries.manifest import Contents, listed
-from verify.checks.serving.model import MARKS, STAND_IN, chosen, collect, evaluate, run
+from verify.checks.serving.model import MARKS, ModelFacts, chosen, collect, evaluate, run
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service
 
+SOUND = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
 FILES = {"config.json": b'{"rope_theta": 10000.0}', "model.safetensors": bytes(range(256)), "sub/tokenizer.json": b"[]"}
 
 
@@ -106,12 +107,12 @@ def test_records_of_the_model_and_of_the_environment_are_separate(service: Servi
     ],
 )
 def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -> None:
-    outcome = evaluate(replace(STAND_IN, endpoint=endpoint))
+    outcome = evaluate(replace(SOUND, endpoint=endpoint))
     assert (outcome.status, outcome.reason) == ("fail", words)
 
 
 def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None:
-    outcome = evaluate(replace(STAND_IN, endpoint=None))
+    outcome = evaluate(replace(SOUND, endpoint=None))
     assert outcome.status == "ok"
     assert "did not name its model" in outcome.reason
 

@@ -12,17 +12,18 @@ from verify.records import EXIT_CODES, INTERRUPTED_EXIT
 from verify.serving.comparison import (
     Choice,
     Target,
+    VariantError,
     at_once,
     figures,
     measure,
     parse_target,
     require_difference,
+    running,
     side_by_side,
 )
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
 from verify.serving.service_control import ControlError
-from verify.serving.variant import VariantError, running
 from verify.tables import table
 
 MODES = ("eager", "compiled")
@@ -77,17 +78,18 @@ def _compare(
     """Measure the choices; raises ControlError, VariantError and OSError after the service is back."""
     command = running(service)
     commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
-    problem: VariantError | None = None
+    problem, measured = "", dict[str, dict[str, Any]]()
     with drain_service(service) as drain:
         try:
-            measured = [measure(service, asked, label=label, load=load) for label, asked in commands.items()]
+            for label, asked in commands.items():
+                measured[label] = measure(service, asked, load)
         except VariantError as error:
-            problem = error
+            problem = f"{label}: {error}"
     assert drain.outcome is not None
-    if problem is not None:
+    if problem:
         raise VariantError(f"{problem}; {drain.outcome.reason}")
-    most = at_once(*measured)
-    before, after = (figures(one, most) for one in measured)
+    most = at_once(*measured.values())
+    before, after = (figures(one, most) for one in measured.values())
     require_difference(choices, before, after)
     rows = side_by_side(before, after, targets)
     missed = [row.name for row in rows if row.met is False]

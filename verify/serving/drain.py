@@ -48,7 +48,7 @@ def drain_service(service: Service) -> Iterator[Drain]:
         mark.write_text(json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}))
         began = time.monotonic()
         try:
-            service_control.stop(service)
+            service_control.control(service, "stop")
             yield drain
         finally:
             for number in ENDINGS:
@@ -78,7 +78,7 @@ def resume(service: Service) -> CheckResult | None:
 def _bring_back(service: Service, began: float) -> CheckResult:
     remedy = "see its log; to start it again: ./firstlight serve"
     try:
-        service_control.start(service)
+        service_control.control(service, "start")
         (service.prefix / MARK).unlink(missing_ok=True)
         problem = service_control.prove(service)
     except ControlError as error:

@@ -60,6 +60,11 @@ def directives(text: str) -> dict[str, list[str]]:
     return found
 
 
+def shown_properties(text: str) -> dict[str, str]:
+    """Return the properties of a unit from `systemctl show`; the values of a repeated one are joined by a blank."""
+    return {name: " ".join(values) for name, values in directives(text).items()}
+
+
 def record_of(prefix: Path) -> Path:
     """Return the record of the live release; earlier versions of this product kept it in the environment."""
     link = prefix / "current"

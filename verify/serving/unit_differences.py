@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from verify.serving.service_plan import shown_properties
 from verify.tables import table
 
 SWITCHES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
@@ -40,13 +41,9 @@ def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> d
 
 
 def recorded(text: str) -> dict[str, str]:
-    """Return the recorded properties that the plan does not decide (PREFIX/state.unit); repeated ones are joined by a blank."""
-    apart, found = {*table("unit")["recorded"]["apart"], *properties()}, dict[str, str]()
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals and name not in apart:
-            found[name] = f"{found[name]} {value}" if name in found else value
-    return found
+    """Return the recorded properties that the plan does not decide (PREFIX/state.unit)."""
+    apart = {*table("unit")["recorded"]["apart"], *properties()}
+    return {name: value for name, value in shown_properties(text).items() if name not in apart}
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:

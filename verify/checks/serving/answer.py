@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure
-from verify.serving import readiness_proof
 from verify.serving.answers import (
     Answer,
     against_last,
@@ -28,7 +27,7 @@ from verify.serving.answers import (
     tokens_done,
 )
 from verify.serving.client import Client, NoAnswerError, RequestError
-from verify.serving.processes import STOPPED, Process, listeners, read_all
+from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -63,23 +62,15 @@ class AnswerFacts:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-STAND_IN = (
-    {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]},
-    Answer((5, 6), (-0.1, -0.1)),
-)
-"""A reference and an equal answer, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    if context.service is not None and not context.faults:
-        service = context.service
-        if not listeners(int(service.readiness["port"]), ()):
-            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-        return evaluate(collect(service, whole=context.includes("full")))
-    reference, answer = STAND_IN
-    if "wrong-result" in context.faults:
-        answer = replace(answer, tokens=(5, 7))
-    return evaluate(AnswerFacts(compared={"the reference": against_reference(answer, reference, "float32")}))
+    service = context.service
+    if service is None or context.faults:
+        reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
+        wrong = against_reference(Answer((5, 7), (-0.1, -0.1)), reference, "float32")
+        return evaluate(AnswerFacts(compared={"the reference": wrong}))
+    if not listeners(int(service.readiness["port"]), ()):
+        return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
+    return evaluate(collect(service, whole=context.includes("full")))
 
 
 def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
@@ -89,7 +80,7 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     if stopped:
         return AnswerFacts(stopped=stopped)
     key, limits = service.api_key(), table("serving")["answer"]
-    dtype = dtype_of(readiness_proof.attention_notes(service, processes))
+    dtype = dtype_of(attention_notes(service, processes))
     compare = _builtin if service.readiness.get("reference") else _users
     began, evidence = time.monotonic(), {"number type": dtype}
     facts = AnswerFacts()

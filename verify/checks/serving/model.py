@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -36,22 +36,17 @@ class ModelFacts:
     """Answer of /v1/models; None if there is none."""
 
 
-STAND_IN = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
-"""A correct service, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    found = STAND_IN
-    if context.service is not None and not context.faults:
-        folder = Path(context.service.readiness["model_folder"])
-        contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
-        if contents is None:
-            text = f"{folder} has no manifest to compare with: an earlier release installed it"
-            return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
-        found = collect(context.service, folder, contents, whole=context.includes("full"))
-    if "changed-service" in context.faults:
-        found = replace(found, endpoint={"data": [{"id": "m", "root": "/tmp/other"}]})  # noqa: S108 - of no real file
-    return evaluate(found)
+    service = context.service
+    if service is None or context.faults:
+        other = {"data": [{"id": "m", "root": "/tmp/other"}]}  # noqa: S108 - of no real file
+        return evaluate(ModelFacts("/p/models/m", "m", 3, 3, endpoint=other))
+    folder = Path(service.readiness["model_folder"])
+    contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
+    if contents is None:
+        text = f"{folder} has no manifest to compare with: an earlier release installed it"
+        return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
+    return evaluate(collect(service, folder, contents, whole=context.includes("full")))
 
 
 def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
