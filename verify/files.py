@@ -31,11 +31,7 @@ def small_text(path: str | Path, *, limit: int = 1 << 16) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a world-readable file atomically; create its folder if needed.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write a world-readable file atomically; create its folder if needed. Raises OSError."""
     with replaced(path) as file:
         file.write(text.encode())
         file.flush()
@@ -45,11 +41,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that replaces the one at `path` when the block ends without an error; create its folder if needed.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Open a file that replaces the one at `path` when the block ends without an error; create its folder if needed. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

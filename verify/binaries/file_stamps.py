@@ -37,11 +37,7 @@ def load(prefix: Path | None, home: Path, file: str = FILE) -> dict[str, FileSta
 
 
 def save(prefix: Path, home: Path, marks: FileStamps, file: str = FILE) -> None:
-    """Write the stamps of the environment or other folder `home`.
-
-    Raises:
-        OSError: This user may not write there.
-    """
+    """Write the stamps of the environment or other folder `home`. Raises OSError."""
     start = len(f"{home}/")
     document = {"environment": home.name, "files": {path[start:]: mark for path, mark in marks.items()}}
     write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))

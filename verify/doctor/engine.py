@@ -54,13 +54,7 @@ class Doctor:
     def __init__(
         self, causes: Sequence[Cause], load_classifier: Callable[[], TextClassifier | None] = lambda: None
     ) -> None:
-        """Build the index.
-
-        Args:
-            causes: The catalog.
-            load_classifier: Called when a text is to be guessed at for the first time; without it nothing is guessed.
-
-        """
+        """Build the index; `load_classifier` is called when a text is to be guessed at, otherwise nothing is guessed."""
         self.causes = tuple(causes)
         self._load_classifier = load_classifier
         self._consequences = table("log_consequences")["consequence"]
@@ -80,16 +74,12 @@ class Doctor:
     def diagnose(
         self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None, *, guess: bool = True
     ) -> Diagnosis:
-        """Find the causes that texts show together.
+        """Find the causes that texts show together. Raises OSError where one cannot be read.
 
         Args:
             streams: The texts by name, in their order in time.
             facts: The facts of the host, as the probe reports them.
-            guess: Use the text classifier as well.
-
-        Raises:
-            OSError: A text cannot be read.
-
+            guess: Use the text classifier as well, because a person may have written the texts.
         """
         stripped = {name: strip_own_output(stream) for name, stream in streams.items()}
         scans = [
@@ -101,14 +91,7 @@ class Doctor:
     def evaluate(
         self, scans: Sequence[ScanResult], facts: Mapping[str, Any] | None = None, *, guess: bool = True
     ) -> Diagnosis:
-        """Find the causes in texts that are already scanned.
-
-        Args:
-            scans: The results, in their order in time.
-            facts: The facts of the host.
-            guess: Use the text classifier as well, because a person may have written the texts.
-
-        """
+        """Find the causes in texts that are already scanned, given in their order in time; see `diagnose`."""
         hits = [[hit for lines in same for hit in lines] for same in zip(*(found.hits for found in scans), strict=True)]
         hits = hits or [[] for _ in self.index.patterns]
         known = merge_facts(facts or {}, extract_facts(hits[self._of_facts]))

@@ -14,14 +14,7 @@ LINES = 6
 
 
 def render_text(name: str, diagnosis: Diagnosis, *, top: int) -> str:
-    """Return a diagnosis as text: each finding with its lines, reason, fix and check.
-
-    Args:
-        name: The file or host.
-        diagnosis: The diagnosis.
-        top: Maximum number of findings.
-
-    """
+    """Return a diagnosis of a file or host as text: at most `top` findings, each with its lines, reason, fix and check."""
     lines = [f"{name}:"]
     for number, finding in enumerate(diagnosis.findings[:top], 1):
         lines += ["", *_finding_lines(number, finding, name)]

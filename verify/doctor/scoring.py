@@ -102,17 +102,13 @@ class Finding:
 def collect_evidence(
     cause: Cause, hits: Sequence[Sequence[Hit]], facts: Mapping[str, Any], *, info_role: Role | None = "cause"
 ) -> Evidence | None:
-    """Collect the evidence for one cause.
+    """Collect the evidence for one cause; None if no signature matched.
 
     Args:
         cause: The cause.
         hits: The hits of its signatures, then of its counters.
         facts: What is known of the host.
         info_role: The highest role of lines with the severity INFO; None if they alone are no evidence.
-
-    Returns:
-        The evidence; None if no signature matched.
-
     """
     split = len(cause.signatures)
     matches = tuple(

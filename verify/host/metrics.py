@@ -53,11 +53,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def read_families(prefix: Path) -> list[Family]:
-    """Read all metrics of this host.
-
-    Args:
-        prefix: The installation.
-    """
+    """Read all metrics of this host and of the installation at a prefix."""
     return [*_read_cards(), *_read_log(), *_read_release(prefix), *_read_verification(prefix), *_read_service(prefix)]
 
 
@@ -84,12 +80,7 @@ def _read_cards() -> Iterator[Family]:
 
 
 def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> Iterator[Family]:
-    """Yield how many cards there are.
-
-    Args:
-        on_bus: Cards on the PCI bus by vendor.
-        answering: Cards that their driver reports, by vendor.
-    """
+    """Yield how many cards are on the PCI bus, and how many their driver reports, by vendor."""
     for name, counts in (("firstlight_cards_on_bus", on_bus), ("firstlight_cards", answering)):
         yield Family(name, [({"vendor": vendor}, count) for vendor, count in counts.items()])
 

@@ -133,11 +133,7 @@ class Listener:
 
 
 def free_port(addresses: Sequence[str], ports: Sequence[int]) -> int:
-    """Return a free port.
-
-    Raises:
-        OSError: There is none.
-    """
+    """Return a free port. Raises OSError where there is none."""
     port, sockets = _listen(addresses, ports)
     for one in sockets:
         one.close()

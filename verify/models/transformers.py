@@ -37,11 +37,7 @@ def best_name(model: nn.Module) -> str:
 
 
 def switch(model: nn.Module, name: str) -> None:
-    """Choose another implementation.
-
-    Raises:
-        UnusableError: The model cannot use it.
-    """
+    """Choose another implementation. Raises UnusableError where the model cannot use it."""
     try:
         model.set_attn_implementation(name)
     except (ImportError, ValueError) as error:

@@ -152,7 +152,7 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
         The new model, the names of its upgraded modules, and the upgraded source.
 
     Raises:
-        UnusableError: An edit of the file does not upgrade every attention of the model.
+        UnusableError: No edit of the file upgrades every attention of the model.
     """
     path = subject.source
     if path is None or path.suffix != ".py":

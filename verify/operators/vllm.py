@@ -38,11 +38,7 @@ def load() -> str | None:
 
 
 def operator(name: str, device: str) -> Callable[..., Any]:
-    """Return an operator of data/vllm_operators.toml for tensors on a device.
-
-    Raises:
-        MissingError: The operator is not available.
-    """
+    """Return an operator of data/vllm_operators.toml for tensors on a device. Raises MissingError where there is none."""
     if reason := load():
         raise MissingError(reason)
     row = table("vllm_operators")[name]

@@ -56,7 +56,7 @@ def run(
         checks: Checks to run, including those that they require.
         context: What is known before the run.
         injections: Faults to inject.
-        deadline_s: Upper limit for the deadline of every check.
+        deadline_s: Upper limit in seconds for the deadline of every check.
     """
     started_at = _now()
     started = time.monotonic()

@@ -67,11 +67,7 @@ def _imported(reference: str) -> Callable[..., Any]:
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:
-    """Return the ids of the named checks and families.
-
-    Raises:
-        KeyError: With the first unknown name.
-    """
+    """Return the ids of the named checks and families. Raises KeyError with the first unknown name."""
     chosen: set[str] = set()
     for name in names:
         matching = {check.id for check in all_checks() if name in (check.id, check.family)}

@@ -56,11 +56,7 @@ class Command:
 
 
 def running(service: Service) -> Command:
-    """Return the command of the running service.
-
-    Raises:
-        OSError: This user may not read it.
-    """
+    """Return the command of the running service. Raises OSError where this user may not read it."""
     folder = Path(f"/proc/{service.main_pid}")
     words = folder.joinpath("cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     pairs = folder.joinpath("environ").read_bytes().rstrip(b"\0").split(b"\0")
@@ -73,11 +69,7 @@ def running(service: Service) -> Command:
 
 
 def with_backend(command: Command, backend: str) -> Command:
-    """Return the command with another attention back end.
-
-    Raises:
-        VariantError: The command names none.
-    """
+    """Return the command with another attention back end. Raises VariantError where it names none."""
     if BACKEND in command.argv[:-1]:
         argv = list(command.argv)
         argv[argv.index(BACKEND) + 1] = backend
@@ -172,11 +164,7 @@ class Choice:
     value: str
 
     def apply(self, command: Command) -> Command:
-        """Return the service's command with this choice.
-
-        Raises:
-            VariantError: The command cannot have it.
-        """
+        """Return the service's command with this choice. Raises VariantError where it cannot have it."""
         return (with_backend if self.kind == "backend" else with_mode)(command, self.value)
 
 
@@ -285,16 +273,7 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
 
 
 def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Check that two back ends were measured, and not one back end twice.
-
-    Args:
-        choices: What was asked for.
-        before: `figures` with the first choice.
-        after: `figures` with the second one.
-
-    Raises:
-        VariantError: The layers held the same back end with both choices of a back end.
-    """
+    """Raise VariantError where the layers held one back end with both choices, according to the `figures` of each."""
     if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
         asked = " and ".join(choice.value for choice in choices)
         raise VariantError(
@@ -315,13 +294,7 @@ def backends(server: Service) -> list[str]:
 def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, Target] | None = None
 ) -> list[Row]:
-    """Return a row per measure.
-
-    Args:
-        before: `figures` with the first choice.
-        after: `figures` with the second one.
-        targets: The user's, by measure.
-    """
+    """Return a row per measure of the `figures` with both choices; the user's targets are given by measure."""
     return [
         _row(measure, before, after, (targets or {}).get(measure["name"])) for measure in table("compare")["measure"]
     ]

@@ -73,11 +73,7 @@ class Asker:
     """Whether a parser takes the reasoning out of a chat's text."""
 
     def answers(self, case: Mapping[str, Any], prompt: str) -> list[Answer]:
-        """Return the answers to a case's requests, in their order.
-
-        Raises:
-            RequestError: The service does not answer one of them.
-        """
+        """Return the answers to a case's requests, in their order. Raises RequestError."""
         asked = {**table("contract")["common"], **case["body"]}
         answers = [self._answer(case, asked, prompt)]
         for more in case.get("further", ()):
@@ -116,11 +112,7 @@ class Asker:
 
 
 def ask_all(asker: Asker, *, has_tools: bool) -> Findings:
-    """Ask every case that applies; a deviating one is asked again with other prompts.
-
-    Raises:
-        NoAnswerError: The service sent nothing within the limit.
-    """
+    """Ask every case that applies; a deviating one is asked again with other prompts. Raises NoAnswerError."""
     limits = table("contract")
     cases = [case for case in limits["case"] if has_tools or case.get("needs") != "tools"]
     until = time.monotonic() + limits["budget_s"]

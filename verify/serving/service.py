@@ -34,11 +34,7 @@ class Service:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.readiness['port']}"
 
     def api_key(self) -> str | None:
-        """Key of the endpoint; None if it needs none.
-
-        Raises:
-            OSError: This user may not read it.
-        """
+        """Key of the endpoint; None if it needs none. Raises OSError where this user may not read it."""
         lines = (self.prefix / "etc" / "service.env").read_text().splitlines()
         values = [line.removeprefix(KEY).strip("\"'") for line in lines if line.startswith(KEY)]
         return values[-1] if values else None

@@ -75,12 +75,7 @@ def record_of(prefix: Path) -> Path:
 
 
 def read(service: Service) -> ServicePlan:
-    """Read the plan of the live release's service.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not valid.
-    """
+    """Read the plan of the live release's service. Raises OSError and ValueError."""
     document = json.loads(record_of(service.prefix).read_text())
     planned: Mapping[str, Any] = document["service"]
     return ServicePlan(**{name: planned[name] for name in ServicePlan.__dataclass_fields__ if name in planned})

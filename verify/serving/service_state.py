@@ -31,11 +31,7 @@ class ServiceState:
 
 
 def observe(service: Service) -> ServiceState:
-    """Ask the supervisor. A dead supervisord is a state.
-
-    Raises:
-        ControlError: systemd does not answer.
-    """
+    """Ask the supervisor. A dead supervisord is a state. Raises ControlError where systemd does not answer."""
     if service.readiness["supervisor"] == "supervisor":
         return _under_supervisord(service)
     names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")

@@ -30,16 +30,10 @@ class SoakSamples:
 
 
 def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
-    """Send requests in rounds until the time is over.
+    """Send requests in rounds until the time is over. Raises OSError where this user may not read the endpoint's key.
 
     Args:
-        service: The service.
-        minutes: Duration.
         between: Called with the number of each completed round.
-        pause_s: Pause between rounds.
-
-    Raises:
-        OSError: This user may not read the key of the endpoint.
     """
     seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]

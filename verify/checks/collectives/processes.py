@@ -121,13 +121,7 @@ def run_collectives(
 
 
 def evaluate(answers: Mapping[int, Mapping[str, Any]], evidence: Mapping[str, Any], remedy: str) -> CheckResult:
-    """Return whether every process finished with exact numbers.
-
-    Args:
-        answers: Result of each process.
-        evidence: Evidence of the check.
-        remedy: Remedy if the processes could not connect.
-    """
+    """Return whether every process finished with exact numbers; `remedy` is for processes that could not connect."""
     evidence = {**evidence, "processes": dict(answers)}
     broken = [f"process {rank}: {answer['problem']}" for rank, answer in answers.items() if "problem" in answer]
     if broken:
