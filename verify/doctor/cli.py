@@ -90,12 +90,8 @@ def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int,
 
 def _diagnose_file(name: str, known: Mapping[str, Any]) -> Diagnosis:
     _note_size(name)
-    stream = open_log(name)
-    try:
+    with open_log(name) as stream:
         return doctor().diagnose({name: stream}, known)
-    finally:
-        if name != "-":
-            stream.close()
 
 
 def read_facts(path: str) -> dict[str, Any]:
