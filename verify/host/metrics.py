@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from verify.checks.devices.xid import events, meaning
 from verify.checks.installed import advisories
+from verify.commands import printed
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import Health, NvmlError, read_health
@@ -21,6 +21,13 @@ from verify.tables import table
 PASSED = ("ok", "warn")
 """States of a verification in which no check failed."""
 SYSTEMCTL_S = 10.0
+GAUGES = {
+    "firstlight_card_temperature_celsius": "temperature_c",
+    "firstlight_card_power_watts": "power_w",
+    "firstlight_card_power_limit_watts": "power_limit_w",
+    "firstlight_card_row_remap_pending": "remap_pending",
+    "firstlight_card_row_remap_failed": "remap_failed",
+}
 
 
 @dataclass(frozen=True)
@@ -85,18 +92,17 @@ def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> I
         yield Family(name, [({"vendor": vendor}, count) for vendor, count in counts.items()])
 
 
+def _gauges(cards: Mapping[str, Any]) -> Iterator[Family]:
+    """Yield the metrics that are fields of cards, given by name; what a card does not have or report is left out."""
+    for name, attribute in GAUGES.items():
+        found = [({"card": card}, getattr(fields, attribute, None)) for card, fields in cards.items()]
+        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
+
+
 def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     """Yield the metrics of NVIDIA cards; what a card does not report is left out."""
     yield Family("firstlight_card_info", [({"card": card.pci, "name": card.name}, 1) for card in cards])
-    for name, attribute in (
-        ("firstlight_card_temperature_celsius", "temperature_c"),
-        ("firstlight_card_power_watts", "power_w"),
-        ("firstlight_card_power_limit_watts", "power_limit_w"),
-        ("firstlight_card_row_remap_pending", "remap_pending"),
-        ("firstlight_card_row_remap_failed", "remap_failed"),
-    ):
-        found = [({"card": card.pci}, getattr(card, attribute)) for card in cards]
-        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
+    yield from _gauges({card.pci: card for card in cards})
     slowed = [
         ({"card": card.pci, "reason": row["name"], "status": row["status"]}, int(bool(card.clock_reasons & row["bit"])))
         for card in cards
@@ -127,12 +133,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
 
 def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.Metrics]) -> Iterator[Family]:
     """Yield the metrics of AMD cards, which amd-smi numbers; what a card does not report is left out."""
-    for name, attribute in (
-        ("firstlight_card_temperature_celsius", "temperature_c"),
-        ("firstlight_card_power_watts", "power_w"),
-    ):
-        found = [({"card": str(row.gpu)}, getattr(row, attribute)) for row in metrics]
-        yield Family(name, [(labels, value) for labels, value in found if value is not None])
+    yield from _gauges({str(row.gpu): row for row in metrics})
     status = {row["reason"]: row["status"] for row in table("devices")["amd_limit"]}
     slowed = [
         ({"card": str(row.gpu), "reason": reason, "status": status.get(reason, "ok")}, int(active))
@@ -208,12 +209,10 @@ def _read_service(prefix: Path) -> Iterator[Family]:
     unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
     if not unit.endswith(".service") or not shutil.which("systemctl"):
         return
-    words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SYSTEMCTL_S)
-    except subprocess.TimeoutExpired:
+    shown = printed(["systemctl", "show", "--property=NRestarts,ActiveState", unit], limit_s=SYSTEMCTL_S)
+    if shown is None:
         return
-    said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    said = dict(line.partition("=")[::2] for line in shown.splitlines())
     yield from _stream_errors(unit)
     yield Family("firstlight_service_active", [({}, int(said.get("ActiveState") == "active"))])
     if said.get("NRestarts", "").isdigit():
@@ -224,12 +223,8 @@ def _stream_errors(unit: str) -> Iterator[Family]:
     """Yield how many streams vLLM ended with an error lately, which its own metrics do not count."""
     known = table("serving")["stream_error"]
     words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=-{known['minutes']}min", f"--unit={unit}"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=SYSTEMCTL_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    ended = len(re.findall(known["logged"], done.stdout))
-    yield Family("firstlight_stream_errors", [({}, ended)])
+    if (logged := printed(words, limit_s=SYSTEMCTL_S)) is not None:
+        yield Family("firstlight_stream_errors", [({}, len(re.findall(known["logged"], logged)))])
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

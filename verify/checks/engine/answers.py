@@ -7,7 +7,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +17,7 @@ from verify.host.devices import memory
 from verify.operators.sampling import chi_square_share, truncated_probabilities
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import small_llama
+from verify.serving.answers import Answer
 from verify.tables import table
 
 MODEL = "builtin-1"
@@ -42,14 +42,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "whole prompts, no prefix cache": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
     "split prompts, prefix cache": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
 }
-
-
-@dataclass(frozen=True)
-class EngineAnswer:
-    """The continuation of one prompt."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -146,7 +138,7 @@ def prompts(vocabulary: int) -> list[list[int]]:
 
 def _ask_engine(
     folder: Path, dtype: str, options: Mapping[str, Any], requested: list[list[int]], model: small_llama.Llama | None
-) -> tuple[list[list[EngineAnswer]], float | None]:
+) -> tuple[list[list[Answer]], float | None]:
     """Return the greedy answers of one engine, computed twice, and with a model the error of its samples (see `_drawn`).
 
     The engine ends with this call: an engine that ends later would take the next one's process groups with it.
@@ -186,7 +178,7 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     )
 
 
-def _answers(engine: Any, requested: list[list[int]]) -> list[EngineAnswer]:
+def _answers(engine: Any, requested: list[list[int]]) -> list[Answer]:
     """Return the greedy answers of a batch."""
     wanted = _vllm().SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
     batch = [{"prompt_token_ids": tokens} for tokens in requested]
@@ -205,7 +197,7 @@ def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
     return max(shares)
 
 
-def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[EngineAnswer]:
+def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[Answer]:
     """Return the answers of the reference itself."""
     answers = []
     for prompt in requested:
@@ -214,21 +206,19 @@ def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[EngineAns
             row = model.logprobs(tokens)[-1]
             tokens.append(int(row.argmax()))
             logprobs.append(float(row.max()))
-        answers.append(EngineAnswer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
+        answers.append(Answer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
     return answers
 
 
-def _answer(output: Any) -> EngineAnswer:
+def _answer(output: Any) -> Answer:
     tokens = tuple(output.token_ids)
-    return EngineAnswer(
-        tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True))
-    )
+    return Answer(tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True)))
 
 
 def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     model: small_llama.Llama,
     requested: Sequence[list[int]],
-    runs: Sequence[Sequence[EngineAnswer]],
+    runs: Sequence[Sequence[Answer]],
     dtype: str,
     worst: dict[str, float],
     way: str,
@@ -248,7 +238,7 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     return problems
 
 
-def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
+def evaluate(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
     """Return what is wrong with an answer, and the largest error of its log probabilities.
 
     Args:
@@ -272,6 +262,6 @@ def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: floa
     return None, off
 
 
-def spoiled(answer: EngineAnswer) -> EngineAnswer:
+def spoiled(answer: Answer) -> Answer:
     """Return the answer with the injected fault: one token is replaced by its neighbour."""
-    return EngineAnswer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
+    return Answer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)

@@ -55,7 +55,7 @@ def collect(name: str, entry: pwd.struct_passwd) -> AccountFacts:
         name,
         entry.pw_shell,
         tuple(_group(number) for number in os.getgrouplist(name, entry.pw_gid)),
-        printed([*rows["sudo"], name], limit_s=rows["limit_s"]),
+        printed([*rows["sudo"], name], limit_s=rows["limit_s"]) or "",
         next((fields[1] for fields in shadow), "!"),
         tuple(str(path) for path in keys if path.exists()),
         tuple(other.pw_name for other in pwd.getpwall() if other.pw_uid == entry.pw_uid and other.pw_name != name),

@@ -85,7 +85,7 @@ def _units(pid: int) -> set[str]:
 def _answer(command: list[str], loaded: str = "") -> list[str]:
     if loaded and command[-1] not in small_text(loaded).split():
         return []
-    return printed(command, limit_s=RULES_S).splitlines()
+    return (printed(command, limit_s=RULES_S) or "").splitlines()
 
 
 def evaluate(facts: RelayFacts) -> CheckResult:

@@ -84,7 +84,7 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
         as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
     environment = {"PATH": os.defpath, **variables, "LC_ALL": "C"}
     limit_s = table("start")["libraries"]["limit_s"]
-    return printed(command, limit_s=limit_s, cwd="/", env=environment, **as_account)
+    return printed(command, limit_s=limit_s, cwd="/", env=environment, **as_account) or ""
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
