@@ -8,11 +8,7 @@ from typing import Any
 def printed(command: Sequence[str], *, limit_s: float, may_fail: bool = True, **options: Any) -> str | None:
     """Return what a command prints; None where it cannot be run, does not end in time, or fails and may not.
 
-    Args:
-        command: The command and its arguments.
-        limit_s: Seconds that it gets.
-        may_fail: Whether its exit code does not matter.
-        options: More arguments of subprocess.run, such as `user` and `env`.
+    `options` are more arguments of subprocess.run, such as `user` and `env`.
     """
     try:
         done = subprocess.run(

@@ -63,10 +63,7 @@ class ErrorComparison:
 def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str], capability: str) -> str | None:
     """Return why kernels are not checked that the driver would compile first; None if they are checked.
 
-    Args:
-        row: The provider's table.
-        codes: The GPU code in its libraries, see verify/binaries/gpu_code.py.
-        capability: The card's architecture.
+    `codes` is the GPU code in the provider's libraries, see verify/binaries/gpu_code.py.
     """
     if preconditions.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
         return None

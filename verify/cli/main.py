@@ -156,12 +156,7 @@ def _parser() -> Parser:
 def _checked(
     checks: list[Check], context: CheckContext, injections: list[Injection], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run the checks and return the document; with --drain it has a record of the stopped service.
-
-    Raises:
-        ControlError: The service does not stop.
-        KeyboardInterrupt: A signal ended the run.
-    """
+    """Run the checks and return the document; with --drain it has a record of the stopped service. Raises ControlError."""
     service = context.service
     if not options.drain or service is None or service.main_pid is None:
         return run(checks, context, injections, options.deadline)

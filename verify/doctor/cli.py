@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
 
 
 def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exit_code: bool = False) -> int:
-    """Diagnose files and print the findings.
+    """Diagnose files, print the findings, and return the exit code.
 
     Args:
         files: Paths; `-` is standard input.
@@ -45,9 +45,6 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exi
         top: Maximum number of findings of each file.
         as_json: Print one JSON document instead of text.
         exit_code: Whether a finding is an exit code of its own.
-
-    Returns:
-        The exit code.
     """
     if top < 1:
         return _refuse(f"`--top {top}` shows no finding", "give 1 or more: --top 1", as_json=as_json)

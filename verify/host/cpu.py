@@ -55,11 +55,7 @@ def cpu_list(text: str) -> frozenset[int]:
 def bind(address: str | None) -> dict[str, Any]:
     """Bind this process to the CPUs of a card's NUMA node, and so to its memory: Linux allocates on the node that asks.
 
-    Args:
-        address: PCI address, as `0000:1b:00.0`.
-
-    Returns:
-        Evidence: `NUMA node` is None if the kernel names none; `bound` is what was bound, or why nothing was.
+    Returns evidence: `NUMA node`, None if the kernel names none, and what was `bound`, or why nothing was.
     """
     number = near(address) if address else None
     node = next((one for one in nodes() if one.number == number), None)

@@ -97,11 +97,7 @@ class Listener:
     """Listens on every address of this host, on one port per kind, and answers each caller with a token."""
 
     def __init__(self, addresses: Sequence[str], kinds: Sequence[Sequence[int]], token: str) -> None:
-        """Start to listen.
-
-        Raises:
-            OSError: One kind has no port that is free on all addresses.
-        """
+        """Start to listen. Raises OSError where no port of one kind is free on all addresses."""
         self.ports: list[int] = []
         self._sockets: list[socket.socket] = []
         for ports in kinds:

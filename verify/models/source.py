@@ -20,10 +20,7 @@ def upgraded_source(text: str, *, discard_weights: bool = False) -> str:
     """Return a module's source in which calls of torch.nn.MultiheadAttention build a FlashMultiheadAttention.
 
     Base classes stay, because a subclass may change the meaning. The text is returned as it is where nothing is to be replaced.
-
-    Args:
-        text: The source.
-        discard_weights: Whether the upgraded layers return None in place of attention weights.
+    With `discard_weights` the upgraded layers return None in place of attention weights.
     """
     tree = ast.parse(text)
     names = dict(_imported(tree))

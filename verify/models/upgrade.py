@@ -108,11 +108,8 @@ def default_device() -> str:
 def load(name: str) -> UpgradeSubject:
     """Call a factory, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
 
-    Args:
-        name: `MODULE:FACTORY` or `FILE.py:FACTORY`. The module may also be in the working directory.
-
-    Raises:
-        UnusableError: The result is not a model and its inputs.
+    The name is `MODULE:FACTORY` or `FILE.py:FACTORY`; the module may also be in the working directory.
+    Raises UnusableError where the result is anything else.
     """
     module_name, _, factory_name = name.rpartition(":")
     if not module_name or not factory_name:
@@ -143,16 +140,8 @@ def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
 def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) -> tuple[UpgradeSubject, list[str], str]:
     """Build the model from the upgraded source of its module, with the original's parameters and inputs.
 
-    Args:
-        subject: The original.
-        name: The name that it was loaded by.
-        attention: See `upgraded`.
-
-    Returns:
-        The new model, the names of its upgraded modules, and the upgraded source.
-
-    Raises:
-        UnusableError: No edit of the file upgrades every attention of the model.
+    `name` is that by which it was loaded, `attention` as for `upgraded`. Returns the new model, the names of its upgraded
+    modules, and the source. Raises UnusableError where no edit of the file upgrades every attention of the model.
     """
     path = subject.source
     if path is None or path.suffix != ".py":
@@ -184,14 +173,8 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
 def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[UpgradeSubject, list[str]]:
     """Return a copy with upgraded attention, and the names of the upgraded modules.
 
-    Attention weights that the model does not read are no longer computed.
-
-    Args:
-        subject: The original.
-        attention: For a model of transformers the implementation; None chooses the best that it can use.
-
-    Raises:
-        UnusableError: There is nothing to upgrade.
+    Attention weights that the model does not read are no longer computed. `attention` is the implementation for a model of
+    transformers; None chooses the best that it can use. Raises UnusableError where there is nothing to upgrade.
     """
     other = subject.to()
     if _by_name(other.model):

@@ -41,10 +41,9 @@ def minority(hashes: Mapping[str, str]) -> list[str]:
 
 
 def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Compare speeds; None if there are no two equal devices.
+    """Compare the speeds in the records of devices; None if there are no two equal devices.
 
-    Args:
-        answers: Record of each device. Figures in units of time are better when smaller, all others when larger.
+    Figures in units of time are better when smaller, all others when larger.
     """
     allowed = table("speed")["spread"]
     by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)

@@ -46,15 +46,11 @@ def failed_levels(before: Mapping[str, Any]) -> dict[str, Level]:
 def keep_open_failures(
     document: Mapping[str, Any], before: Mapping[str, Any], *, has_served: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the records of a document, with failures of `before` that nothing has disproved since.
+    """Return the records of a document, with failures of the document `before` that nothing has disproved since.
 
     A failure ends when the same check passes at the same or a deeper level. Failures of an environment's own files end with
-    that environment, as do failures of checks that no longer apply in another environment.
-
-    Args:
-        document: The new document.
-        before: The last document.
-        has_served: Whether the service was restarted and proven since; failures of serving checks that no longer apply then end.
+    that environment, as do failures of checks that no longer apply in another environment. With `has_served` the service
+    was restarted and proven since, and failures of serving checks that no longer apply end too.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]

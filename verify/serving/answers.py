@@ -140,12 +140,9 @@ class Fit:
 
 
 def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float] | None) -> Fit:
-    """Return how values differ from the model's.
+    """Return how an engine's log probabilities differ from the model's, and from those of a model with a larger attention scale.
 
-    Args:
-        values: The engine's log probabilities.
-        exact: The model's.
-        scaled: Those of the model with an attention scale larger by the step of the table; None where they are unknown.
+    The scale of `scaled` is larger by the step of the table; None where its log probabilities are unknown.
     """
     errors = [here - there for here, there in zip(values, exact, strict=True)]
     off = math.sqrt(sum(error * error for error in errors) / len(errors))

@@ -92,8 +92,7 @@ def with_mode(command: Command, mode: str) -> Command:
 def serve_variant(service: Service, command: Command) -> Iterator[Service]:
     """Run a server with a command within the block, which starts when the server is healthy. It ends with this process.
 
-    Raises:
-        VariantError: The server does not start; the message has the end of its log.
+    Raises VariantError with the end of its log where it does not start.
     """
     as_owner = os.geteuid() == 0  # otherwise this process already runs as the service's account
     with TemporaryFile() as log:
@@ -208,8 +207,7 @@ class Row:
 def parse_target(text: str) -> tuple[str, Target]:
     """Return the measure and the target of `first_token=-40%` (a change), or of `ttft=30ms` and `output=1400` (a value in its unit).
 
-    Raises:
-        ValueError: There is no such measure, or it has another unit.
+    Raises ValueError where there is no such measure, or it has another unit.
     """
     name, _, value = text.partition("=")
     known = {one: measure for measure in table("compare")["measure"] for one in (measure["name"], measure.get("short"))}
@@ -225,18 +223,10 @@ def parse_target(text: str) -> tuple[str, Target]:
 
 
 def measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure a command under load.
+    """Measure a command under load, whose lengths, concurrencies and limits are those of serving.toml.
 
-    Args:
-        service: The service.
-        command: The server's command.
-        load: Lengths of prompts and answers in tokens, concurrencies and limits, as in serving.toml.
-
-    Returns:
-        `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
-
-    Raises:
-        VariantError: The server does not start or answer.
+    Returns `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
+    Raises VariantError where the server does not start or answer.
     """
     with serve_variant(service, command) as server:
         used = backends(server)

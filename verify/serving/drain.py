@@ -35,8 +35,7 @@ class Drain:
 def drain_service(service: Service) -> Iterator[Drain]:
     """Stop the service within the block. SIGINT, SIGTERM and SIGHUP end the block, but not the restart.
 
-    Raises:
-        ControlError: Another process has stopped the service already, or it does not stop.
+    Raises ControlError where another process has stopped it already, or it does not stop.
     """
     mark = service.prefix / MARK
     if (pid := holder(mark)) is not None:

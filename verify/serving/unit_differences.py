@@ -22,12 +22,7 @@ def properties() -> list[str]:
 
 
 def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return planned and effective value of each directive that differs.
-
-    Args:
-        planned: All values of each directive.
-        shown: Values by property from `systemctl show`. Properties that this systemd does not know are not compared.
-    """
+    """Return planned and effective value of each directive that differs, except those that this systemd does not know."""
     found = {}
     for directive, row in table("unit")["directive"].items():
         effective = shown.get(row["property"])

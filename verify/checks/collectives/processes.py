@@ -91,13 +91,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 def run_collectives(
     devices: Sequence[str], *, backend: str, faults: frozenset[str], large_bytes: int = 0
 ) -> dict[int, dict[str, Any]]:
-    """Run the collectives with one process per device.
-
-    Args:
-        devices: Devices, one per process.
-        backend: `gloo` or `nccl`.
-        faults: Injected faults.
-        large_bytes: Size of a timed all-reduce; 0 for none.
+    """Run the collectives with one process per device, and time an all-reduce of `large_bytes` unless that is 0.
 
     Returns:
         By rank: `wrong`, the number of wrong elements per collective, and `seconds` of the large all-reduce; or `problem` and

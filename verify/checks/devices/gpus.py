@@ -40,11 +40,7 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
-    """Return what amdgpu and amd-smi report, and whether a card is partitioned. amd-smi is optional: torch does not need it.
-
-    Raises:
-        AmdSmiError: amd-smi is installed and fails.
-    """
+    """Return what amdgpu and amd-smi, which torch does not need, report, and whether a card is partitioned. Raises AmdSmiError."""
     driver, tool = kernel_driver.amd_gpus(), amd_smi.GPUS.ask()
     views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
     return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
@@ -79,11 +75,9 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
 
 
 def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> CheckResult | None:
-    """Return the failure if cards are missing; None if none is, or nothing is expected.
+    """Return the failure if there are fewer GPUs than expected; None if there are not, or nothing is expected.
 
-    Args:
-        here: GPUs on the bus.
-        expected: Their number, or an object with `count`, the known addresses `pci` and the `source`.
+    `expected` is their number, or an object with `count`, the known addresses `pci` and the `source`.
     """
     wanted: Mapping[str, Any] = expected if isinstance(expected, Mapping) else {"count": expected or 0}
     if len(here) >= wanted["count"]:

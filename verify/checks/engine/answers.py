@@ -109,11 +109,9 @@ def _crowded(context: CheckContext) -> CheckResult | None:
 
 
 def sampling_environment(plan: Mapping[str, Any] | None, folder: str) -> dict[str, str]:
-    """Return the variables with which vLLM samples as the service of the Stack does.
+    """Return the variables with which vLLM samples as the service does that has this FlashInfer, if any, in its Stack.
 
-    Args:
-        plan: The Stack's FlashInfer; None if it has none.
-        folder: What FlashInfer compiles goes there.
+    What FlashInfer compiles goes to the folder.
     """
     plan = plan or {}
     if plan.get("kernels") == "off":
@@ -241,10 +239,7 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
 def evaluate(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
     """Return what is wrong with an answer, and the largest error of its log probabilities.
 
-    Args:
-        answer: The engine's answer.
-        exact: The reference's log probabilities after each token of this answer.
-        bound: Allowed error. A token that is not the reference's first choice is accepted if it is within twice the bound of it.
+    `exact` are the reference's after each token. A token that is not its first choice may be within twice the bound of it.
     """
     if len(answer.tokens) != LENGTH:
         return f"{len(answer.tokens)} tokens instead of {LENGTH}", float("inf")

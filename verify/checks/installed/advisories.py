@@ -43,12 +43,7 @@ def _toolkit() -> str | None:
 
 
 def evaluate(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> CheckResult:
-    """Compare installed versions with the ranges of advisories whose conditions hold on this host.
-
-    Args:
-        rows: The advisories: `id`, `product`, `severity`, `critical`, `since`, `fixed`, `allows`, `accepted`.
-        versions: Installed versions by product.
-    """
+    """Compare installed versions, by product, with the ranges of advisories whose conditions hold on this host."""
     known = [row for row in rows if row["product"] in versions and affects(row, versions[row["product"]])]
     open_ = [row for row in known if not row["accepted"]]
     critical = [row for row in open_ if row["critical"]]

@@ -45,11 +45,7 @@ def _pair(
 ) -> OperatorProblem:
     """Return the problem of an operator that writes keys and values.
 
-    Args:
-        dtype: Precision of keys and values.
-        key: Converts a (pages, page, heads, dim) cache into the layout of keys.
-        value: Converts it into the layout of values.
-        rest: Returns the further arguments for a device.
+    `key` and `value` convert a (pages, page, heads, dim) cache to their layouts, `rest` returns the further arguments.
     """
     parts = [normal(TOKENS, HEADS, SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
     expected = [layout(_written(part)).contiguous() for part, layout in zip(parts, (key, value), strict=True)]

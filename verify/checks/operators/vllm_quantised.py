@@ -51,13 +51,9 @@ def rounded(values: Tensor, kind: str) -> Tensor:
 
 
 def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> OperatorProblem:
-    """Return the problem of a rounding operator.
+    """Return the problem of rounding to a kind of number.
 
-    Args:
-        dtype: Precision of the input.
-        kind: Type of the result.
-        shape: Shape of the scale that it computes; None if the scale is given.
-        rest: Number of further arguments, all None.
+    `shape` is that of the scale that the operator computes, None if the scale is given; `rest` further arguments are None.
     """
     values = _values(kind, beyond=shape is None).to(getattr(torch, dtype))
     expected = rounded(values.double() / SCALE, kind)
@@ -73,13 +69,7 @@ def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int
 
 
 def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> OperatorProblem:
-    """Return the problem of a product.
-
-    Args:
-        dtype: Precision of the result.
-        kind: Type of the numbers.
-        largest_weight: The largest int8 weight; all that the type has when None.
-    """
+    """Return the problem of a product of a kind of numbers, of which weights are `largest_weight` at most."""
     scales = (
         normal(ROWS, 1, seed=86, dtype="float32").abs() * 0.02 + 0.01,
         normal(1, COLUMNS, seed=87, dtype="float32").abs() * 0.02 + 0.01,
