@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from verify.cli.arguments import Parser
 from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
 from verify.printable import wrapped
-from verify.records import EXIT_CODES, CheckResult
+from verify.records import EXIT_CODES
 
 if TYPE_CHECKING:
     from verify.models.upgrade import UpgradeSubject
@@ -58,8 +59,7 @@ def main(arguments: list[str]) -> int:
     outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
     is_kept = outcome.status in ("ok", "warn") and not {*kernels.values()} <= {None, "torch"}
     if outcome.status in ("ok", "warn"):
-        figures = (*outcome.figures, *upgrade.timed(own, flash, device))
-        outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
+        outcome = replace(outcome, figures=(*outcome.figures, *upgrade.timed(own, flash, device)))
         if is_kept and (failure := _keep(flash, options.save, own.source if options.write else None, text)):
             return _refuse(failure, "name another file with --save")
     document = {

@@ -41,14 +41,13 @@ def gloo(context: CheckContext) -> CheckResult:
 
 
 def nccl(context: CheckContext) -> CheckResult:
-    devices = [device for device in context.devices if device != "cpu"]
-    if len(devices) < 2:
+    if len(context.gpus) < 2:
         if not context.faults:
             return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
-    answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    answers = run_collectives(context.gpus, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
     return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
 
 
@@ -144,13 +143,8 @@ def _run_rank(
     world, device = len(devices), devices[rank]
     if device != "cpu":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        backend,
-        init_method=f"file://{store_path}",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=RENDEZVOUS_S),
-    )
+    meeting, limit = f"file://{store_path}", timedelta(seconds=RENDEZVOUS_S)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world, timeout=limit)
     given = [rank_values(LENGTH, number) for number in range(world)]
     total = torch.stack(given).sum(dim=0)
 

@@ -86,11 +86,8 @@ def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
-    return Observation(
-        (NEW if is_new else KNOWN)[kind],
-        f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})",
-        remedy,
-    )
+    text = f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})"
+    return Observation((NEW if is_new else KNOWN)[kind], text, remedy)
 
 
 def meaning(event: Event) -> tuple[str, str, str]:
@@ -98,11 +95,8 @@ def meaning(event: Event) -> tuple[str, str, str]:
     about = table("xid")["about"]
     if event.what == "SXid":
         is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
-        return (
-            "card" if is_fatal else "process",
-            f"a {'fatal' if is_fatal else 'non-fatal'} error of a switch",
-            about["switch"],
-        )
+        kind, means = ("card", "fatal") if is_fatal else ("process", "non-fatal")
+        return kind, f"a {means} error of a switch", about["switch"]
     row = table("xid")["xid"].get(str(event.number))
     if row is None:
         return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]

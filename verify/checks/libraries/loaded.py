@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +36,8 @@ def run(context: CheckContext) -> CheckResult:
     planned = compat_folder(context.expect.get("stack"))
     homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
     outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, bundled=_bundled(context))
-    evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
-    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+    loaded_with = ["torch", *(extension.name for extension in extensions)]
+    return replace(outcome, evidence={**outcome.evidence, "loaded with": loaded_with})
 
 
 def mapped_libraries(maps: str) -> list[Path]:

@@ -207,14 +207,12 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
         titles = " and ".join(f"{one.title} (state {one.state})" for one in facts.stopped)
         pids = " ".join(str(one.pid) for one in facts.stopped)
         text = f"no request is answered: a signal has stopped {titles}"
-        return CheckResult(
-            "fail", text, figures, evidence, f"continue it: kill -CONT {pids}; or ./firstlight provision"
-        )
+        remedy = f"continue it: kill -CONT {pids}; or ./firstlight provision"
+        return CheckResult("fail", text, figures, evidence, remedy)
     if facts.is_silent and facts.works_for_others:
         text = f"its engine answers others and left this request waiting: {facts.problem}"
-        return CheckResult(
-            "warn", text, figures, evidence, "check again when fewer requests wait: /metrics counts them"
-        )
+        remedy = "check again when fewer requests wait: /metrics counts them"
+        return CheckResult("warn", text, figures, evidence, remedy)
     if facts.problem:
         text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it does not answer: {facts.problem}"
         return CheckResult("fail", text, figures, evidence, ANEW)
@@ -223,11 +221,7 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
     if not set(facts.compared) - {ALONE}:
-        return CheckResult(
-            "ok",
-            f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with",
-            figures,
-            evidence,
-        )
+        text = f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with"
+        return CheckResult("ok", text, figures, evidence)
     text = f"its greedy answers match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)

@@ -166,13 +166,8 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     if failures:
         return CheckResult("fail", first_few(failures, 3, more="; and"), figures, evidence, _remedy(facts))
     if warnings:
-        return CheckResult(
-            "warn",
-            first_few(warnings, 3, more="; and"),
-            figures,
-            evidence,
-            ANEW if listens else "check again when it answers",
-        )
+        remedy = ANEW if listens else "check again when it answers"
+        return CheckResult("warn", first_few(warnings, 3, more="; and"), figures, evidence, remedy)
     since = "" if facts.proven else "; restarted since its answers were verified"
     text = (
         f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
