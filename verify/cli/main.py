@@ -29,8 +29,7 @@ from verify.records import (
     as_record,
     worst_status,
 )
-from verify.runner.dependencies import with_dependencies
-from verify.runner.execution import FAULTS, Injection, run
+from verify.runner.execution import FAULTS, Injection, run, with_dependencies
 from verify.runner.junit import junit
 from verify.runner.last_run import (
     failed_levels,

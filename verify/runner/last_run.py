@@ -6,7 +6,7 @@ from typing import Any
 
 from verify.files import read_json
 from verify.records import LEVELS, NEEDS, SERVING, Level, worst_status
-from verify.runner.dependencies import FAILED
+from verify.runner.execution import FAILED
 from verify.runner.registry import all_checks
 
 OF_FILES = "libraries"

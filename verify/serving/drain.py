@@ -17,9 +17,11 @@ from types import FrameType
 from verify.records import CheckResult
 from verify.serving import service_control
 from verify.serving.service import Service, start_ticks
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, ServiceState
 
 MARK = "run/drained.json"
+STOPPED = "etc/stopped.json"
+"""Written by `./firstlight stop` when the service has ended: `at`, `boot_id`, `monotonic`."""
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 0.1
 
@@ -100,3 +102,16 @@ def holder(mark: Path) -> int | None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def stopped_by(service: Service, state: ServiceState) -> str | None:
+    """Return who stopped it on purpose, according to this product's records; None if none of them is about this stop."""
+    if holder(service.prefix / MARK) is not None:
+        return "it is stopped for the checks (--drain)"
+    try:
+        record = json.loads((service.prefix / STOPPED).read_text())
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        is_of_this_end = record["boot_id"] == boot_id and state.ended is not None and state.ended <= record["monotonic"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"it was stopped by ./firstlight stop at {record['at']}" if is_of_this_end and not state.failed else None

@@ -1,4 +1,4 @@
-"""Stop, start and proof of a service through its supervisor."""
+"""Stop, start, proof and state of a service through its supervisor."""
 
 import http.client
 import json
@@ -8,10 +8,12 @@ import subprocess
 import time
 import xmlrpc.client
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from verify.serving.service import Service
 from verify.serving.service_plan import shown_properties
+from verify.serving.unit_differences import properties
 
 Units = Mapping[str, Mapping[str, str]]
 """Properties of the loaded units, by name."""
@@ -22,6 +24,9 @@ SLICE_S, PROVE_S = 10.0, 1800.0
 """Duration of one call of the proof, and the limit until the service answers correctly."""
 ANSWER_S = 420.0
 """For the answers, beyond the slice: the first one of a large model may compile kernels."""
+
+
+MICROSECOND = 1e-6
 
 
 class ControlError(Exception):
@@ -95,12 +100,6 @@ def manager_environment(service: Service) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in answer.splitlines() if "=" in line)
 
 
-def program(service: Service) -> Mapping[str, Any]:
-    """Return supervisord's `getProcessInfo` of the program. Raises ControlError."""
-    information: Mapping[str, Any] = _supervisord(service, "getProcessInfo", service.name)
-    return information
-
-
 def _systemctl(service: Service, *words: str, limit_s: float = SHOW_S, may_fail: bool = False) -> str:
     """Return what systemctl prints for the manager of the service. Raises ControlError, where it fails unless it may."""
     user = ["--user"] if service.readiness["supervisor"] == "systemd-user" else []
@@ -149,3 +148,47 @@ def _run(command: list[str], *, limit_s: float, stdin: str = "") -> subprocess.C
 def _last(done: subprocess.CompletedProcess[str]) -> str:
     message = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return message[-1] if message else "no message"
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """`text` is the supervisor's own. `main_pid` is 0 without a process."""
+
+    text: str
+    runs: bool
+    main_pid: int = 0
+    ended: float | None = None
+    """Seconds since boot when it ended; None while it runs, or if unknown."""
+    failed: bool = False
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Properties of `systemctl show`; empty under another supervisor."""
+
+
+def observe(service: Service) -> ServiceState:
+    """Ask the supervisor. A dead supervisord is a state. Raises ControlError where systemd does not answer."""
+    if service.readiness["supervisor"] == "supervisor":
+        return _under_supervisord(service)
+    names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")
+    files = ("FragmentPath", "DropInPaths", "NeedDaemonReload", "NRestarts")
+    found = shown(service, (*names, *files, *properties()))
+    active, ended = found.get("ActiveState", "unknown"), int(found.get("InactiveEnterTimestampMonotonic") or 0)
+    return ServiceState(
+        text=f"{active} ({found.get('SubState', '')})",
+        runs=active == "active" and found.get("MainPID", "0") != "0",
+        main_pid=int(found.get("MainPID") or 0),
+        ended=ended * MICROSECOND if ended and active == "inactive" else None,
+        failed=active not in ("active", "inactive"),
+        shown=found,
+    )
+
+
+def _under_supervisord(service: Service) -> ServiceState:
+    log = service.prefix / "logs" / "supervisord.log"
+    try:
+        program = _supervisord(service, "getProcessInfo", service.name)
+    except (ControlError, xmlrpc.client.Fault) as problem:
+        # The last entry of its log is about its end.
+        ended = time.monotonic() - (time.time() - log.stat().st_mtime) if log.exists() else None
+        return ServiceState(str(problem), runs=False, ended=ended)
+    runs = program["statename"] == "RUNNING"
+    return ServiceState(program["statename"], runs, int(program["pid"]), failed=not runs)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from verify.host.devices import memory
-from verify.operators.sampling import chi_square_share, truncated_probabilities
+from verify.operators.reference import chi_square_share, truncated_probabilities
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import small_llama
 from verify.serving.answers import Answer

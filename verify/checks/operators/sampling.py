@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators import sampling as sampling_statistics
 from verify.operators.check import Comparison, comparison_run
-from verify.operators.reference import softmax, steps, summed
+from verify.operators.reference import chi_square_share, softmax, steps, summed, truncated_probabilities
 
 TOKENS = 8
 DRAWS = 1_000_000
@@ -43,7 +42,7 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
-    share = sampling_statistics.chi_square_share(Counter(drawn.cpu().tolist()), shares)
+    share = chi_square_share(Counter(drawn.cpu().tolist()), shares)
     return Comparison(f"how often tokens come: {what}", torch.tensor(share), torch.zeros(()), lost=1.0)
 
 
@@ -53,7 +52,7 @@ def _left_out(device: str) -> Iterator[Comparison]:
     there = logits.to(device)
     for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
         kept = [
-            {token for token, share in enumerate(sampling_statistics.truncated_probabilities(row, k, p)) if share}
+            {token for token, share in enumerate(truncated_probabilities(row, k, p)) if share}
             for row in logits.tolist()
         ]
         masked = logits.clone()

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.reference import softmax, steps
-from verify.operators.sampling import chi_square_share
+from verify.operators.reference import chi_square_share, softmax, steps
 from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 TOKENS, DRAWS = 307, 8192

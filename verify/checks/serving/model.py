@@ -8,8 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from verify.binaries import file_stamps
-from verify.binaries.manifest import Contents, listed, wrong_contents, wrong_sizes
+from verify.binaries.manifest import (
+    Contents,
+    FileStamps,
+    file_stamp,
+    listed,
+    load_stamps,
+    save_stamps,
+    wrong_contents,
+    wrong_sizes,
+)
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
@@ -51,8 +59,8 @@ def run(context: CheckContext) -> CheckResult:
 
 def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
     """Compare the files with their manifest, and get the name of the served model."""
-    known = file_stamps.load(service.prefix, folder, MARKS)
-    marks = {path: file_stamps.file_stamp(path) for path in contents}
+    known = load_stamps(service.prefix, folder, MARKS)
+    marks = {path: file_stamp(path) for path in contents}
     wrong = dict(wrong_sizes(contents))
     wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
     read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
@@ -63,7 +71,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     kept = {path: mark for path, mark in known.items() if path in contents}
     kept |= {path: None if path in wrong else marks[path] for path in read}
     with suppress(OSError):  # the next run reads them again
-        file_stamps.save(service.prefix, folder, kept, MARKS)
+        save_stamps(service.prefix, folder, kept, MARKS)
     try:
         endpoint = Client(service, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
     except RequestError:
@@ -75,9 +83,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     )
 
 
-def chosen(
-    contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, *, whole: bool
-) -> list[str]:
+def chosen(contents: Contents, marks: FileStamps, known: FileStamps, *, whole: bool) -> list[str]:
     """Return the files to read, never-read ones first: small and changed ones and some others; with `whole` all."""
     limits = table("serving")["model"]
     never = [path for path in contents if path not in known]

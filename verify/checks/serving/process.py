@@ -15,6 +15,7 @@ from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_plan
+from verify.serving.drain import stopped_by
 from verify.serving.processes import (
     STOPPED,
     ListeningSocket,
@@ -25,9 +26,8 @@ from verify.serving.processes import (
     read_all,
 )
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, ServiceState, observe
 from verify.serving.service_plan import ServicePlan
-from verify.serving.service_state import ServiceState, observe, stopped_by
 from verify.tables import table
 
 ANEW = "./firstlight stop, then ./firstlight serve restart it"
