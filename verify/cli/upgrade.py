@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> int:
         text = None
         if options.write or options.diff:
             flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
-            if options.write and own.source and _is_other(beside(own.source), text):
-                return _refuse(f"{beside(own.source)} exists and holds something else", "rename or remove it")
+            place = beside(own.source) if options.write and own.source else None
+            if place and place.exists() and place.read_bytes() != text.encode():
+                return _refuse(f"{place} exists and holds something else", "rename or remove it")
         else:
             flash, names = upgrade.upgraded(own, attention=options.attention)
         measured = upgrade.compare(own, flash)
@@ -159,10 +160,6 @@ def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: 
     except OSError as error:
         return f"{place} cannot be written: {error.strerror}"
     return None
-
-
-def _is_other(path: Path, text: str) -> bool:
-    return path.exists() and path.read_bytes() != text.encode()
 
 
 def _refuse(problem: str, hint: str) -> int:

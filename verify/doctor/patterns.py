@@ -96,7 +96,8 @@ def _flat(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def _piece(run: str) -> list[frozenset[str]]:
     """Return the longest useful piece of a text as a group; no group when there is none."""
-    pieces = [piece for piece in _PIECE.findall(run.lower()) if _is_useful(piece)]
+    found = _PIECE.findall(run.lower())
+    pieces = [piece for piece in found if len(piece) >= (MIN_LENGTH if _WORD.search(piece) else MIN_WORDLESS)]
     return [frozenset({max(pieces, key=len)})] if pieces else []
 
 
@@ -114,10 +115,6 @@ def _nested(name: str, value: Any) -> list[frozenset[str]]:
         merged = [frozenset[str]().union(*(b[rank] if rank < len(b) else b[0] for b in branches)) for rank in ranks]
         return [group for group in merged if len(group) <= MAX_ALTERNATIVES]
     return []
-
-
-def _is_useful(piece: str) -> bool:
-    return len(piece) >= (MIN_LENGTH if _WORD.search(piece) else MIN_WORDLESS)
 
 
 def _order(group: frozenset[str]) -> tuple[int, int, list[str]]:

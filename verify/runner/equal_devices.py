@@ -53,8 +53,8 @@ def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | No
     odd, figures = [], []
     for name, devices in by_name.items():
         for figure in next(iter(devices.values()))["figures"]:
-            values = {device: _value(answer, figure["name"]) for device, answer in devices.items()}
-            known = {device: value for device, value in values.items() if value}
+            named = ((device, one) for device, answer in devices.items() for one in answer["figures"])
+            known = {device: one["value"] for device, one in named if one["name"] == figure["name"] and one["value"]}
             if len(known) < 2:
                 continue
             best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
@@ -71,7 +71,3 @@ def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | No
         remedy = "compare clocks, temperature and PCIe link of both"
         return CheckResult("warn", "; ".join(odd), tuple(figures), None, remedy)
     return CheckResult("ok", f"equal devices are within {allowed['share']:.0%} of one another", tuple(figures))
-
-
-def _value(answer: Mapping[str, Any], name: str) -> float | None:
-    return next((figure["value"] for figure in answer["figures"] if figure["name"] == name), None)

@@ -135,7 +135,7 @@ def run(
         injections: Faults to inject.
         deadline_s: Upper limit in seconds for the deadline of every check.
     """
-    started_at = _now()
+    started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     started = time.monotonic()
     context = replace(context, started=time.time())
     call = partial(_run_here, checks, context, injections, deadline_s)
@@ -278,7 +278,7 @@ class _Run:
         _show(self._context, f"{len(self._records) + 1}/{self._number} {key.check.id}")
 
     def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
-        answer = _outcome(ending)
+        answer = ending.value if ending.problem is None else _problem(ending).as_json()
         self._add_record(key.check, key.device, answer, ending.seconds)
         self._tree.end(key, answer["status"])
         return self._next(key)
@@ -317,15 +317,8 @@ def _busy(check: Check, context: CheckContext) -> CheckResult | None:
     """Return why an exclusive check cannot measure now, None if it can."""
     if check.exclusive and context.device:
         return devices.skip_if_busy(context)
-    return (
-        devices.skip_if_any_busy(context)
-        if check.exclusive and check.all_devices and len(context.devices) > 1
-        else None
-    )
-
-
-def _outcome(ending: ChildResult) -> dict[str, Any]:
-    return ending.value if ending.problem is None else _problem(ending).as_json()
+    covers_several = check.exclusive and check.all_devices and len(context.devices) > 1
+    return devices.skip_if_any_busy(context) if covers_several else None
 
 
 def _problem(ending: ChildResult) -> CheckResult:
@@ -335,10 +328,6 @@ def _problem(ending: ChildResult) -> CheckResult:
 def environment_name(prefix: Path | None) -> str | None:
     """Return the name of the environment's folder below PREFIX/envs; None outside an installation."""
     return Path(sys.prefix).resolve().name if prefix else None
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _inject(faults: frozenset[str]) -> None:

@@ -57,6 +57,7 @@ def read(pid: int) -> Process | None:
     fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
     if not fields or fields[0] == "Z":
         return None
+    status, limits = _text(folder / "status"), _text(folder / "limits")
     return Process(
         pid=pid,
         parent=int(fields[1]),
@@ -69,9 +70,9 @@ def read(pid: int) -> Process | None:
             for name, equals, value in (word.partition("=") for word in _text(folder / "environ").split("\0"))
             if equals
         },
-        status=_status(_text(folder / "status")),
-        limits=_limits(_text(folder / "limits"), 0),
-        hard_limits=_limits(_text(folder / "limits"), 1),
+        status={name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())},
+        limits=_limits(limits, 0),
+        hard_limits=_limits(limits, 1),
         mapped=mapped_code(_text(folder / "maps")),
         sockets=_sockets(folder),
     )
@@ -129,10 +130,6 @@ def _address(digits: str) -> str:
     """Parse an address, which the kernel writes as 32-bit words in host byte order."""
     words = (bytes.fromhex(digits[place : place + 8])[::-1] for place in range(0, len(digits), 8))
     return str(ipaddress.ip_address(b"".join(words)))
-
-
-def _status(text: str) -> dict[str, str]:
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def _limits(text: str, column: int) -> dict[str, str]:

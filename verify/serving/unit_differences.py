@@ -29,7 +29,8 @@ def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> d
         values = planned.get(directive, [row["unset"]] if "unset" in row else None)
         if values is None or effective is None:
             continue
-        wanted = " ".join(_after_reset(values))
+        reset = max((place for place, value in enumerate(values) if not value), default=-1)
+        wanted = " ".join(values[reset + 1 :])
         if not _alike(row["kind"], wanted, effective):
             found[directive] = (wanted, effective)
     return found
@@ -57,11 +58,6 @@ def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split drop-ins into those of our unit and those of all services."""
     listed = list(paths)
     return [path for path in listed if OF_THE_TYPE not in path], [path for path in listed if OF_THE_TYPE in path]
-
-
-def _after_reset(values: list[str]) -> list[str]:
-    last = max((place for place, value in enumerate(values) if not value), default=-1)
-    return values[last + 1 :]
 
 
 def _alike(kind: str, planned: str, effective: str) -> bool:

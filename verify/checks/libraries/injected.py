@@ -52,7 +52,8 @@ class ForeignCode(NamedTuple):
 
 def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
-    known = _known(home)
+    contents = listed(home / MANIFEST, home)
+    known = None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
     if known:
         found += unlisted(home, known)
@@ -76,12 +77,6 @@ def run(context: CheckContext) -> CheckResult:
         text = "nothing injects code from outside; without a manifest, unlisted files cannot be found"
         return CheckResult("ok", text, figures, evidence)
     return CheckResult("ok", "nothing is loaded that was not installed", figures, evidence)
-
-
-def _known(home: Path) -> frozenset[str] | None:
-    """Return all files that belong to the environment; None without a manifest."""
-    contents = listed(home / MANIFEST, home)
-    return None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
 
 
 def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:

@@ -25,8 +25,9 @@ def run(context: CheckContext) -> CheckResult:
         for extension in extensions:
             ctypes.CDLL(str(extension))  # its names are added, as an import does
     except OSError as error:  # the loader's message names the missing library or symbol
-        evidence = {"files": [str(extension) for extension in extensions]}
-        return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
+        evidence, rows = {"files": [str(extension) for extension in extensions]}, table("libraries")["remedy"]
+        remedy = next((row["do"] for row in rows if row["pattern"] in str(error)), rows[-1]["do"])
+        return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, remedy)
     with suppress(OSError):
         ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use; the same search finds it now
     loaded = mapped_libraries(Path("/proc/self/maps").read_text())
@@ -127,11 +128,6 @@ def _other_driver_library(
         text = f"{'; '.join(own)}, and the plan requires the compatibility libraries of {compat}"
         return "fail", text, "install them again: ./firstlight drivers"
     return None
-
-
-def _remedy(text: str) -> str:
-    rows: list[dict[str, str]] = table("libraries")["remedy"]
-    return next((row["do"] for row in rows if row["pattern"] in text), rows[-1]["do"])
 
 
 def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Iterable[Path]:

@@ -248,7 +248,11 @@ def variable_problems(
             if computing:
                 warnings.append(f"{process.title} has unplanned variables: {', '.join(computing)}")
         else:
-            injecting = [name for name in injecting if not _of_homes(here[name], homes)]
+            own = (*homes, *table("process")["files"]["system"])
+            paths = {name: here[name].replace(" ", ":").split(":") for name in injecting}
+            injecting = [
+                name for name in injecting if not all(f"{path}/".startswith(own) for path in paths[name] if path)
+            ]
         if injecting:
             failures.append(f"{process.title} loads unplanned code, by {', '.join(injecting)}")
     return failures, warnings
@@ -256,11 +260,6 @@ def variable_problems(
 
 def _matches(name: str, kind: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in table("process")["variables"][kind])
-
-
-def _of_homes(value: str, homes: Sequence[str]) -> bool:
-    folders = (*homes, *table("process")["files"]["system"])
-    return all(f"{path}/".startswith(folders) for path in value.replace(" ", ":").split(":") if path)
 
 
 def code_problems(processes: Iterable[Process], homes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,7 +23,7 @@ VOLATILE, AGGREGATE = 0, 1
 UNCORRECTED = 1
 SENSOR = 0
 """NVML_TEMPERATURE_GPU: the sensor of the chip."""
-MOST_LINKS = 36
+LINK_STATE, MOST_LINKS = "nvmlDeviceGetNvLinkState", 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
 """nvmlNvLinkErrorCounter_t."""
@@ -267,15 +267,12 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         persistence=one("nvmlDeviceGetPersistenceMode", bool),
         compute_mode=one("nvmlDeviceGetComputeMode"),
         mig=two("nvmlDeviceGetMigMode"),
-        links=_links(nvml, handle),
+        links=tuple(
+            bool(state) for link in range(MOST_LINKS) if (state := one(LINK_STATE, before=(link,))) is not None
+        ),
         link_errors=_link_errors(nvml, handle),
         fabric=_fabric(nvml, handle),
     )
-
-
-def _links(nvml: Any, handle: ctypes.c_void_p) -> tuple[bool, ...]:
-    answers = (numbers(nvml, "nvmlDeviceGetNvLinkState", handle, before=(link,)) for link in range(MOST_LINKS))
-    return tuple(bool(answer[0]) for answer in answers if answer)
 
 
 def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
