@@ -30,6 +30,14 @@ def small_text(path: str | Path, *, limit: int = 1 << 16) -> str:
     return "" if len(content) > limit or b"\0" in content else content.decode(errors="replace")
 
 
+def read_number(path: Path) -> int | None:
+    """Return the whole number in a file; None for any other content, or where it cannot be read."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a world-readable file atomically; create its folder if needed. Raises OSError."""
     with replaced(path) as file:

@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from verify.commands import printed
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import Health, NvmlError, read_health
-from verify.runner.last_run import read_last_run
+from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
 PASSED = ("ok", "warn")
@@ -189,7 +188,7 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
     if not last:
         return
     runs = [run for run in _part(last, "runs").values() if isinstance(run, dict)] or [last]
-    begun = [_seconds(run.get("started_at")) for run in runs if run.get("status") in PASSED]
+    begun = [started_at(run) for run in runs if run.get("status") in PASSED]
     yield Family("firstlight_verify_last_passed_timestamp_seconds", [({}, max(begun, default=0.0))])
     yield from _advisories(last)
     yield Family("firstlight_verify_status", [({"status": str(last.get("status"))}, 1)])
@@ -230,10 +229,3 @@ def _stream_errors(unit: str) -> Iterator[Family]:
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _seconds(text: Any) -> float:
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except (ValueError, AttributeError):
-        return 0.0

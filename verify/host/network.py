@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_number
+
 FLAGS, ADDRESS, MASK = 0x8913, 0x8915, 0x891B
 """SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK of linux/sockios.h."""
 UP, LOOPBACK = 0x1, 0x8
@@ -86,11 +88,8 @@ def _global_six() -> Iterator[tuple[str, ipaddress.IPv6Interface]]:
 
 def _number(name: str, what: str) -> int | None:
     """Read a figure of /sys; None if the kernel returns -1 or an error because it does not know it."""
-    try:
-        number = int(Path("/sys/class/net", name, what).read_text())
-    except (OSError, ValueError):
-        return None
-    return number if number > 0 else None
+    number = read_number(Path("/sys/class/net", name, what))
+    return number if number and number > 0 else None
 
 
 class Listener:

@@ -1,6 +1,7 @@
 """Results of the installation's last complete run, and what later runs take over from them."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ OF_FILES = "libraries"
 def read_last_run(prefix: Path | None) -> dict[str, Any]:
     """Read PREFIX/verify/last.json; return an empty document if it cannot be read."""
     return read_json(prefix / "verify" / "last.json") if prefix else {}
+
+
+def started_at(run: Mapping[str, Any]) -> float:
+    """Return when a run began, in seconds since 1970; 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(run["started_at"].replace("Z", "+00:00")).timestamp()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0.0
 
 
 def lasting_warnings(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
