@@ -29,16 +29,9 @@ from verify.records import (
     as_record,
     worst_status,
 )
+from verify.runner import last_run
 from verify.runner.execution import FAULTS, Injection, run, with_dependencies
 from verify.runner.junit import junit
-from verify.runner.last_run import (
-    failed_levels,
-    keep_open_failures,
-    lasting_warnings,
-    merge_rerun,
-    read_last_run,
-    runs_by_level,
-)
 from verify.runner.registry import all_checks, select
 from verify.runner.report import render, render_list
 from verify.serving import service as own_service
@@ -47,6 +40,8 @@ from verify.serving.service_control import ControlError
 
 OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
 """Commands other than the checks."""
+LISTED = ("id", "family", "level", "description", "requires", "each_device", "faults")
+"""What --list tells of a check."""
 
 
 def main(arguments: list[str]) -> int:
@@ -66,8 +61,8 @@ def main(arguments: list[str]) -> int:
             _print_list(checks, as_json=options.json)
             return 0
         context = _context(options)
-        before = read_last_run(context.prefix)
-        checks, context = _with_failed(checks, context, failed_levels(before), refute=options.refute)
+        before = last_run.read_last_run(context.prefix)
+        checks, context = _with_failed(checks, context, last_run.failed_levels(before), refute=options.refute)
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
     except (OSError, ValueError) as error:
@@ -189,10 +184,13 @@ def _with_failed(
 def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Add results of the last run that still hold; a selection of checks makes no statement about the others."""
     if options.refute:
-        return merge_rerun(document, before)
-    document |= {"carried": lasting_warnings(document, before), "runs": runs_by_level(document, before)}
+        return last_run.merge_rerun(document, before)
+    document |= {
+        "carried": last_run.lasting_warnings(document, before),
+        "runs": last_run.runs_by_level(document, before),
+    }
     if not (options.only or options.skip or options.inject):
-        document["checks"] = keep_open_failures(document, before)
+        document["checks"] = last_run.keep_open_failures(document, before)
         document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
 
@@ -272,18 +270,7 @@ def _json_object(path: str | Path) -> dict[str, Any]:
 
 
 def _print_list(checks: list[Check], *, as_json: bool) -> None:
-    rows = [
-        {
-            "id": check.id,
-            "family": check.family,
-            "level": check.level,
-            "description": check.description,
-            "requires": list(check.requires),
-            "each_device": check.each_device,
-            "faults": list(check.faults),
-        }
-        for check in checks
-    ]
+    rows = [{name: getattr(check, name) for name in LISTED} for check in checks]
     sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
 
 

@@ -1,6 +1,7 @@
 """A diagnosis as plain text, at most 100 columns wide, and as JSON."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from verify.doctor.engine import Diagnosis
@@ -44,11 +45,8 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
         ],
         "facts": [{"path": rule.path, "effect": rule.effect, "why": rule.why} for rule in finding.evidence.facts],
         "why": finding.why,
-        "fix": [
-            {"text": fix.text, "command": fix.command, "needs": list(fix.needs), "safe": fix.safe, "tag": fix.tag}
-            for fix in cause.fixes
-        ],
-        "check": {"command": cause.check.command, "expect": cause.check.expect},
+        "fix": [{**asdict(fix), "needs": list(fix.needs)} for fix in cause.fixes],
+        "check": asdict(cause.check),
         "references": list(cause.references),
     }
 

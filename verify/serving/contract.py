@@ -344,20 +344,5 @@ def _json(text: str) -> Any:
         return None
 
 
-EXPECTATIONS: Mapping[str, Callable[[Sequence[Answer]], Iterator[str]]] = {
-    one.__name__: one
-    for one in (
-        counted,
-        decoded,
-        likeliest,
-        stopped,
-        numbered,
-        repeatable,
-        equal,
-        varied,
-        distinct,
-        penalised,
-        valid,
-        called,
-    )
-}
+_ALL = (counted, decoded, likeliest, stopped, numbered, repeatable, equal, varied, distinct, penalised, valid, called)
+EXPECTATIONS: Mapping[str, Callable[[Sequence[Answer]], Iterator[str]]] = {one.__name__: one for one in _ALL}
