@@ -18,7 +18,7 @@ from verify import VERSION
 from verify.host import devices
 from verify.host.views import torch_view
 from verify.records import FRAME, NEEDS, Check, CheckContext, CheckResult, Level, Status, as_record, worst_status
-from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
+from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_one
 from verify.tables import table
 
 FAILED: frozenset[Status] = frozenset({"fail", "error"})
@@ -141,9 +141,8 @@ def run(
     call = partial(_run_here, checks, context, injections, deadline_s)
     _show(context, "")
     try:
-        ending = run_with_messages(
-            call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
-        )
+        longest = max((_limit_s(check, deadline_s) for check in checks), default=0.0)
+        ending = run_one(call, deadline_s=OVERHEAD_S + longest, sends_messages=True)
     finally:
         _show(context, "")
     about, records = _collect(checks, ending)

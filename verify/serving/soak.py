@@ -80,9 +80,8 @@ def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
         remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
         return CheckResult("fail", "; ".join(problems), tuple(figures), evidence, remedy)
     if short:
-        return CheckResult(
-            "error", short, tuple(figures), evidence, "soak longer: ./firstlight verify soak --minutes 10"
-        )
+        remedy = "soak longer: ./firstlight verify soak --minutes 10"
+        return CheckResult("error", short, tuple(figures), evidence, remedy)
     return CheckResult("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
 
 

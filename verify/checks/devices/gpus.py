@@ -54,9 +54,8 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
     if seen is None:
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
-        return CheckResult(
-            "warn", f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})", figures
-        )
+        text = f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})"
+        return CheckResult("warn", text, figures)
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
@@ -68,9 +67,8 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
     expected = on_bus or seen
     for layer, view in views.items():
         if view is not None and len(view) != len(expected):
-            return CheckResult(
-                "fail", _difference(expected, layer, view, counts), figures, remedy="dmesg shows the reason"
-            )
+            remedy = "dmesg shows the reason"
+            return CheckResult("fail", _difference(expected, layer, view, counts), figures, remedy=remedy)
     return _compare_each(views, counts, figures)
 
 

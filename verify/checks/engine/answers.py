@@ -47,9 +47,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 def run(context: CheckContext) -> CheckResult:
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
-        return CheckResult(
-            "skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin"
-        )
+        remedy = "install one: ./firstlight provision --model builtin"
+        return CheckResult("skip", f"no model at {folder}", remedy=remedy)
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
     with TemporaryDirectory(prefix="firstlight-") as compiled:

@@ -30,7 +30,6 @@ def evaluate(version: str, platform: str | None, planned: str | None, variant: s
         return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
     if platform != wanted:
-        return CheckResult(
-            "fail", f"vLLM {version} computes on {platform}, and the plan has {wanted}", evidence=evidence
-        )
+        text = f"vLLM {version} computes on {platform}, and the plan has {wanted}"
+        return CheckResult("fail", text, evidence=evidence)
     return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)

@@ -109,9 +109,8 @@ def _by_record(context: CheckContext) -> CheckResult:
         # Only a missing file is certainly damaged.
         damaged = not all(map(os.path.exists, wrong))
         doubt = "" if damaged else " (by RECORD, which is wrong in some wheels; this environment has no manifest)"
-        return CheckResult(
-            "fail" if damaged else "warn", f"{first_few([*wrong.values()], SHOWN)}{doubt}", figures, evidence, REMEDY
-        )
+        text = f"{first_few([*wrong.values()], SHOWN)}{doubt}"
+        return CheckResult("fail" if damaged else "warn", text, figures, evidence, REMEDY)
     if unrecorded or not contents:
         text = f"there is no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
         return CheckResult("warn", text, figures, evidence)

@@ -99,9 +99,8 @@ def evaluate(planned: ServicePlan, facts: ScheduleFacts) -> CheckResult:
     figures = (Figure("timers", count, "count"), Figure("files of scheduled commands", len(facts.cron), "count"))
     evidence = {"target of the next boot": facts.default, "stops": stops}
     if not facts.lingers:
-        return CheckResult(
-            "fail", "the next boot does not start it: its account does not linger", figures, evidence, LINGER
-        )
+        text = "the next boot does not start it: its account does not linger"
+        return CheckResult("fail", text, figures, evidence, LINGER)
     if wanted and not any(is_reached(target, facts.default, facts.loaded) for target in wanted):
         text = f"the next boot does not start it: it ends in {facts.default}, which does not start {wanted[-1]}"
         return CheckResult("fail", text, figures, evidence, BOOT)

@@ -100,9 +100,8 @@ def evaluate(planned: ServicePlan, facts: UnitFacts) -> CheckResult:
     evidence: dict[str, Any] = {"state": facts.state.text, "unit": shown.get("FragmentPath")}
     figures = (Figure("starts by the supervisor", float(shown.get("NRestarts") or 0), "count"),)
     if not facts.state.runs and facts.stopped_by:
-        return CheckResult(
-            "skip", f"{planned.name}: {facts.stopped_by}", figures, evidence, "to start it: ./firstlight serve"
-        )
+        text = f"{planned.name}: {facts.stopped_by}"
+        return CheckResult("skip", text, figures, evidence, "to start it: ./firstlight serve")
     problems: list[tuple[str, str]] = []
     if not facts.state.runs:
         text = f"{planned.name} should be running and is {facts.state.text}; no record says that ./firstlight stop ended it"
