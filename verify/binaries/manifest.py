@@ -91,7 +91,6 @@ def _crc_of_link(path: str) -> str:
 
 
 def _digest(path: str, algorithm: str) -> str:
-    """Return a file's digest as in Content."""
     crc, digest = 0, None if algorithm == CRC else hashlib.new(algorithm)
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -108,7 +108,6 @@ class Doctor:
         return [hit.text for number in sure for hit in found.hits[number]]
 
     def _contradicted(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
-        """Return the causes with a counter that matches."""
         own = ((cause, hits[self._of_cause[cause.id]]) for cause in self.causes)
         return frozenset(cause.id for cause, lines in own if any(lines[len(cause.signatures) :]))
 

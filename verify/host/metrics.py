@@ -145,7 +145,6 @@ def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.
 
 
 def _read_log() -> Iterator[Family]:
-    """Yield the messages of NVIDIA's driver in the kernel log since boot."""
     if not pci.gpus("nvidia"):
         return
     try:
@@ -195,7 +194,6 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
 
 
 def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
-    """Yield how many advisories the last verification found open."""
     records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
     figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
     labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}

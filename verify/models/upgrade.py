@@ -197,7 +197,6 @@ def _unread(subject: UpgradeSubject) -> list[str]:
 
 
 def _by_name(model: nn.Module) -> bool:
-    """Return whether transformers' interface is what can be upgraded."""
     return upgrade_transformers.has_interface(model) and not torch_layers(model)
 
 

@@ -330,7 +330,6 @@ def environment_name(prefix: Path | None) -> str | None:
 
 
 def _inject(faults: frozenset[str]) -> None:
-    """Crash or hang this process if that was injected."""
     if "crash" in faults:
         faulthandler.disable()  # an intended crash needs no dump
         os.kill(os.getpid(), signal.SIGSEGV)

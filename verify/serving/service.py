@@ -94,7 +94,6 @@ def all_pids() -> list[int]:
 
 
 def _ticks(pid: int) -> int:
-    """Return the CPU time of a process in ticks."""
     fields = stat_fields(pid)
     return int(fields[11]) + int(fields[12]) if fields else 0
 

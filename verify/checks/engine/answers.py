@@ -157,7 +157,6 @@ def _vllm() -> Any:
 
 
 def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
-    """Create an engine in this process."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     llm = _vllm().LLM
     # Otherwise vLLM measures what is free, and ends with an error if another process, another check too, frees memory of the card meanwhile.
@@ -176,7 +175,6 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
 
 
 def _answers(engine: Any, requested: list[list[int]]) -> list[Answer]:
-    """Return the greedy answers of a batch."""
     wanted = _vllm().SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
     batch = [{"prompt_token_ids": tokens} for tokens in requested]
     return [_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)]

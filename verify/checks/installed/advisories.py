@@ -35,7 +35,6 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def _toolkit() -> str | None:
-    """Return the version of the container toolkit; None if the host has none, or it does not tell."""
     if not shutil.which(TOOLKIT_VERSION[0]):
         return None
     said = re.search(r"version (\d+(?:\.\d+)+)", printed(TOOLKIT_VERSION, limit_s=LIMIT_S) or "")

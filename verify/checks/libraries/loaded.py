@@ -48,7 +48,6 @@ def mapped_libraries(maps: str) -> list[Path]:
 
 
 def _bundled(context: CheckContext) -> frozenset[str]:
-    """Return the names of the libraries in this environment's packages, or next to the host's own torch."""
     folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
     fallback = host_packages(context.stack)
     of_the_host = [path for folder in folders for path in fallback.glob(folder)] if fallback else []

@@ -14,7 +14,6 @@ NOT_THERE = "could not create a primitive descriptor"
 
 
 def _find(name: str, device: str) -> Call:
-    """Return the operator wrapped with the handler that holds the weights."""
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_mm_handler", name, "release_dnnl_matmul_handler")
     )

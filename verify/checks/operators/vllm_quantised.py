@@ -134,7 +134,6 @@ def _cutlass(kind: str, name: str, device: str) -> Call:
 
 
 def _onednn(name: str, device: str) -> Call:
-    """Return oneDNN's product with the handler that holds the weights."""
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_scaled_mm_handler", name, "release_dnnl_matmul_handler")
     )

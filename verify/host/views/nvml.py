@@ -112,7 +112,6 @@ def _handle(nvml: Any, index: int) -> ctypes.c_void_p:
 
 
 def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
-    """Return one GPU as NVML reports it. Raises NvmlError."""
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
     ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
