@@ -103,14 +103,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
-    parser.add_argument(
-        "--only",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a check or family, with the checks that it requires; repeatable",
-    )
-    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    repeatable: dict[str, Any] = {"action": "append", "default": []}
+    only = "a check or family, with the checks that it requires; repeatable"
+    parser.add_argument("--only", metavar="NAME", help=only, **repeatable)
+    parser.add_argument("--skip", metavar="NAME", help="a check or family; repeatable", **repeatable)
     parser.add_argument(
         "--refute", action="store_true", help="run only the failed checks of the last document, and keep the rest of it"
     )
@@ -129,21 +125,13 @@ def _parser() -> Parser:
         "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
-    parser.add_argument(
-        "--drain",
-        action="store_true",
-        help="stop this installation's service for the checks, then start and check it again",
-    )
+    drain = "stop this installation's service for the checks, then start and check it again"
+    parser.add_argument("--drain", action="store_true", help=drain)
     parser.add_argument(
         "--resume", action="store_true", help="run no checks: start the service that a killed --drain left stopped"
     )
-    parser.add_argument(
-        "--inject",
-        metavar="FAULT[@NAME]",
-        action="append",
-        default=[],
-        help=f"change what the checks (or one of them) observe, to show that they detect it: {', '.join(FAULTS)}",
-    )
+    inject = f"change what the checks (or one of them) observe, to show that they detect it: {', '.join(FAULTS)}"
+    parser.add_argument("--inject", metavar="FAULT[@NAME]", help=inject, **repeatable)
     return parser
 
 

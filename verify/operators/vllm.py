@@ -100,7 +100,7 @@ class OperatorSubject:
     """Returns the callable of that name for tensors on a device; raises MissingError."""
 
 
-def operator_run(subjects: Sequence[OperatorSubject]) -> Callable[[CheckContext], CheckResult]:
+def operator_run(*subjects: OperatorSubject) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check of these operators."""
     return partial(_run, subjects)
 

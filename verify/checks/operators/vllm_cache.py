@@ -102,14 +102,10 @@ def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Operator
 
 
 run = operator_run(
-    [
-        # AMX tiles have another layout, which is checked with the attention that reads it.
-        OperatorSubject(
-            "cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))
-        ),
-        OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
-        OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
-        OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
-        OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
-    ]
+    # AMX tiles have another layout, which is checked with the attention that reads it.
+    OperatorSubject("cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))),
+    OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
+    OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
+    OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
+    OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
 )

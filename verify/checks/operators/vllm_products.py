@@ -47,4 +47,4 @@ def _problem(dtype: str) -> OperatorProblem:
     return OperatorProblem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
 
 
-run = operator_run([OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)])
+run = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find))

@@ -108,10 +108,6 @@ def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> Ope
     )
 
 
-def _onednn_product(dtype: str) -> OperatorProblem:
-    return _product(dtype, kind="int8", largest_weight=largest_int8_weight())
-
-
 def _for_nvidia(name: str, device: str) -> Call:
     """Return a product for NVIDIA cards; AMD's 8-bit formats differ by generation and are not checked."""
     if torch.version.hip is not None:
@@ -151,26 +147,26 @@ _int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
 
 
 run = operator_run(
-    [
-        OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
-        OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
-        OperatorSubject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
-        OperatorSubject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
-        OperatorSubject(
-            "dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia
-        ),
-        OperatorSubject("onednn_scaled_mm", _onednn_product, find=_onednn),
-        OperatorSubject(
-            "cutlass_scaled_mm, int8",
-            partial(_product, kind="int8"),
-            dtypes=("bfloat16", "float16"),
-            find=partial(_cutlass, "int8"),
-        ),
-        OperatorSubject(
-            "cutlass_scaled_mm, fp8",
-            partial(_product, kind=FP8),
-            dtypes=("bfloat16", "float16"),
-            find=partial(_cutlass, FP8),
-        ),
-    ]
+    OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
+    OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
+    OperatorSubject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
+    OperatorSubject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
+    OperatorSubject("dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia),
+    OperatorSubject(
+        "onednn_scaled_mm",
+        lambda dtype: _product(dtype, kind="int8", largest_weight=largest_int8_weight()),
+        find=_onednn,
+    ),
+    OperatorSubject(
+        "cutlass_scaled_mm, int8",
+        partial(_product, kind="int8"),
+        dtypes=("bfloat16", "float16"),
+        find=partial(_cutlass, "int8"),
+    ),
+    OperatorSubject(
+        "cutlass_scaled_mm, fp8",
+        partial(_product, kind=FP8),
+        dtypes=("bfloat16", "float16"),
+        find=partial(_cutlass, FP8),
+    ),
 )

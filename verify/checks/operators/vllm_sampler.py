@@ -59,9 +59,7 @@ def _penalised(_: str) -> OperatorProblem:
 
 
 run = operator_run(
-    [
-        OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
-        OperatorSubject("greedy_argmax", _largest, ("float32",)),
-        OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
-    ]
+    OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
+    OperatorSubject("greedy_argmax", _largest, ("float32",)),
+    OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
 )
