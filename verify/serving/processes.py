@@ -31,6 +31,8 @@ class Process:
     limits: Mapping[str, str] = field(default_factory=dict)
     """Soft limits by the kernel's names."""
     hard_limits: Mapping[str, str] = field(default_factory=dict)
+    scheduling: Mapping[str, str] = field(default_factory=dict)
+    """`policy`, `nice`, `oom` (oom_score_adj) and `cpus`, as the kernel shows them (proc(5))."""
     mapped: frozenset[str] = frozenset()
     """Files with mapped code, as in /proc/PID/maps."""
     sockets: frozenset[str] = frozenset()
@@ -57,7 +59,8 @@ def read(pid: int) -> Process | None:
     fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
     if not fields or fields[0] == "Z":
         return None
-    status, limits = _text(folder / "status"), _text(folder / "limits")
+    limits, lines = _text(folder / "limits"), _text(folder / "status").splitlines()
+    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Process(
         pid=pid,
         parent=int(fields[1]),
@@ -70,7 +73,13 @@ def read(pid: int) -> Process | None:
             for name, equals, value in (word.partition("=") for word in _text(folder / "environ").split("\0"))
             if equals
         },
-        status={name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())},
+        status=status,
+        scheduling={
+            "policy": fields[38],
+            "nice": fields[16],
+            "oom": _text(folder / "oom_score_adj").strip(),
+            "cpus": status.get("Cpus_allowed_list", ""),
+        },
         limits=_limits(limits, 0),
         hard_limits=_limits(limits, 1),
         mapped=mapped_code(_text(folder / "maps")),

@@ -55,6 +55,8 @@ class ProcessFacts:
     key: str | None = None
     highest: Mapping[str, str] = field(default_factory=dict)
     """The supervisor's own limits, which it cannot exceed."""
+    manager: Mapping[str, str] = field(default_factory=dict)
+    """How the kernel treats the supervisor."""
     readiness: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Mapping[str, Any], ...] = ()
     """Notes of the engine's processes about their attention layers."""
@@ -124,6 +126,7 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
         uid=owner,
         key=service.api_key(),
         highest=manager[0].hard_limits if manager else {},
+        manager=manager[0].scheduling if manager else {},
         readiness=service.readiness,
         notes=attention_notes(service, processes),
         proven=proves_start(service, main),
@@ -149,6 +152,7 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     foreign, outdated = code_problems(facts.processes, facts.homes)
     failures += injected + foreign + status_problems(planned, facts.processes, facts.uid)
     failures += limit_problems(planned, main, facts.highest)
+    failures += scheduling_problems(planned, facts.processes, facts.main_pid, facts.manager)
     listens = bool(facts.listeners)
     failures += attention_problems(facts.notes, facts.readiness) if listens else []
     warnings += outdated
@@ -318,6 +322,30 @@ def limit_problems(planned: ServicePlan, main: Process, highest: Mapping[str, st
                 found.append(
                     f"{name.lower()} of {main.title}: {main.limits[name]}, planned {directives[directive][-1]}"
                 )
+    return found
+
+
+def scheduling_problems(
+    planned: ServicePlan, processes: Iterable[Process], main_pid: int, manager: Mapping[str, str]
+) -> list[str]:
+    """Compare policy, niceness, the kernel's choice when memory runs out, and processors with the unit's, otherwise with the manager's.
+
+    The engine binds its threads to processors itself, so the processors of the server alone are compared. A user's manager gives its units
+    another adjustment for the lack of memory than its own.
+    """
+    rows, directives, found = table("process")["scheduling"], planned.directives(), []
+    for process in processes:
+        other = []
+        for name, row in rows.items():
+            given = directives.get(row["directive"])
+            wanted = row.get("values", {}).get(given[-1], given[-1]) if given else manager.get(name)
+            inherited = name != "oom" or given or planned.supervisor == "systemd"
+            compared = inherited and (name != "cpus" or (process.pid == main_pid and not given))
+            now = process.scheduling.get(name)
+            if compared and wanted and now and now != wanted:
+                other.append(f"{row['title']} {now} instead of {wanted}")
+        if other:
+            found.append(f"{process.title} has {', '.join(other)}")
     return found
 
 
