@@ -20,6 +20,8 @@ from verify.files import write_atomically
 
 MANIFEST = "manifest.txt"
 CRC = "crc32"
+STAMPS = "verify/files.json"
+"""Relative to the prefix; of the environment's files."""
 
 
 class Content(NamedTuple):
@@ -102,9 +104,6 @@ def _digest(path: str, algorithm: str) -> str:
         return f"{CRC}={crc:08x}"
     return f"{algorithm}={base64.urlsafe_b64encode(digest.digest()).rstrip(b'=').decode()}"
 
-
-STAMPS = "verify/files.json"
-"""Relative to the prefix."""
 
 FileStamp = tuple[int, int, int, int]
 """Size in bytes, modification and change time in nanoseconds, inode."""

@@ -22,6 +22,11 @@ from verify.runner.child_processes import ChildResult, SendMessage, Task, run_al
 from verify.tables import table
 
 FAILED: frozenset[Status] = frozenset({"fail", "error"})
+OVERHEAD_S = 120.0
+"""Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
+FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
+DEVICES = "devices.torch"
+"""The check that reports whether the devices are known."""
 
 
 class CheckCall(NamedTuple):
@@ -97,13 +102,6 @@ class DependencyTree:
             devices = self._devices.get(name, [])
             found += [(name, device) for device in devices if device in (None, key.device) or key.device is None]
         return found
-
-
-OVERHEAD_S = 120.0
-"""Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
-FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
-DEVICES = "devices.torch"
-"""The check that reports whether the devices are known."""
 
 
 class Injection(NamedTuple):

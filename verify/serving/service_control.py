@@ -24,8 +24,6 @@ SLICE_S, PROVE_S = 10.0, 1800.0
 """Duration of one call of the proof, and the limit until the service answers correctly."""
 ANSWER_S = 420.0
 """For the answers, beyond the slice: the first one of a large model may compile kernels."""
-
-
 MICROSECOND = 1e-6
 
 
