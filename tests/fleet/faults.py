@@ -283,7 +283,7 @@ def change(module, name, changed):
         kind.weighed = True
 def pause(kind):
     step = kind.step
-    kind.step = lambda self: (time.sleep(0.35), step(self))[1]
+    kind.step = lambda self: (time.sleep(0.2), step(self))[1]
 def leak(kind):
     begin = kind.__init__
     kind.__init__ = lambda self, *given, **named: (os.dup(2), begin(self, *given, **named))[1]
@@ -307,7 +307,7 @@ RUNNING = (
         names="PYTHONPATH",
     ),
     Fault("another model under the right name", "model", ("serving.answer",), _OTHER_MODEL, "rm -r /srv/other"),
-    Fault("0.35 s at each step of the engine", "pace", ("serving.pace",), "true", "true", names="between tokens"),
+    Fault("0.2 s at each step of the engine", "pace", ("serving.pace",), "true", "true", names="between tokens"),
     Fault("a descriptor left by each request", "pace", ("serving.pace",), "true", "true", names="descriptors stayed"),
     Fault("a server that asks for no API key", "access", ("serving.access",), _NO_KEY, "true", names="/v1"),
 )

@@ -247,7 +247,7 @@ def test_an_interruption_before_the_run_is_a_document(
 
 
 def test_every_command_with_a_result_has_json() -> None:
-    """The other commands print a script, a path, an answer of a model, differences, or the files that they wrote and removed."""
+    """The others print a script, a path, an answer of a model, differences, a document of JSON, or the files that they wrote and removed."""
     without = {
         command
         for command, options in _commands(get_command(app), ())
@@ -266,6 +266,8 @@ def test_every_command_with_a_result_has_json() -> None:
         ("catalog", "check"),
         ("catalog", "refresh"),
         ("bundle", "create"),
+        ("export", "kubernetes"),
+        ("monitoring", "targets"),
     }
 
 

@@ -76,7 +76,7 @@ def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> N
     elif digest is None and not allow_tag:
         raise UsageError(
             "a tag can be moved to another image, and no digest of the image is named",
-            hint="add --digest sha256:..., which your registry shows for the tag, or --allow-tag",
+            hint="add --digest with what your registry shows for the tag, or --allow-tag",
         )
     elif digest is not None and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise UsageError(

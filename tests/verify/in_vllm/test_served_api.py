@@ -71,7 +71,7 @@ def answers(service: Service) -> bool:
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number type of the server, whose processes leave no notes here."""
-    monkeypatch.setattr(answer, "dtype_of", lambda _: "bfloat16")
+    monkeypatch.setattr("verify.serving.answers.dtype_of", lambda _: "bfloat16")
 
 
 @pytest.mark.usefixtures("bfloat16")
