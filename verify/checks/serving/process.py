@@ -330,20 +330,22 @@ def scheduling_problems(
 ) -> list[str]:
     """Compare policy, niceness, the kernel's choice when memory runs out, and processors with the unit's, otherwise with the manager's.
 
-    The engine binds its threads to processors itself, so the processors of the server alone are compared. A user's manager gives its units
+    The engine binds its threads to processors itself, so the processors of the server alone are compared, and not with a unit
+    that names some. A user's manager gives its units
     another adjustment for the lack of memory than its own.
     """
     rows, directives, found = table("process")["scheduling"], planned.directives(), []
+    wanted = {name: value for name, value in manager.items() if name != "oom" or planned.supervisor == "systemd"}
+    for name, row in rows.items():
+        if given := directives.get(row["directive"]):
+            wanted[name] = "" if name == "cpus" else row.get("values", {}).get(given[-1], given[-1])
     for process in processes:
-        other = []
-        for name, row in rows.items():
-            given = directives.get(row["directive"])
-            wanted = row.get("values", {}).get(given[-1], given[-1]) if given else manager.get(name)
-            inherited = name != "oom" or given or planned.supervisor == "systemd"
-            compared = inherited and (name != "cpus" or (process.pid == main_pid and not given))
-            now = process.scheduling.get(name)
-            if compared and wanted and now and now != wanted:
-                other.append(f"{row['title']} {now} instead of {wanted}")
+        other = [
+            f"{row['title']} {now} instead of {wanted[name]}"
+            for name, row in rows.items()
+            if wanted.get(name) and (now := process.scheduling.get(name)) and now != wanted[name]
+            if name != "cpus" or process.pid == main_pid
+        ]
         if other:
             found.append(f"{process.title} has {', '.join(other)}")
     return found
