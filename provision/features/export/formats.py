@@ -12,17 +12,14 @@ from typing import Any, Literal
 import yaml
 
 from provision.core.models.facts import HostFacts
-from provision.core.models.inventory import Connection, Host
-from provision.core.models.settings import Settings
+from provision.core.models.inventory import Host
 from provision.features.export.workloads import HERE, Workload, escaped, readiness_of, table
-from provision.fleet.inventory.addresses import address_from
+from provision.fleet.inventory.addresses import OUTSIDE, address_from
 
 Format = Literal["production-stack", "lws", "kserve", "endpoints"]
 TEMPLATES_FILE = "chat-templates.yaml"
 _VALUE = re.compile(r"\$([a-z_]+)")
 _NOTHING: tuple[Any, ...] = (None, [], {})
-ROUTER = Host(name="", connection=Connection(kind="ssh"), settings=Settings())
-"""A machine that is no host of the inventory."""
 
 
 def filled(node: Any, values: Mapping[str, Any]) -> Any:
@@ -143,7 +140,7 @@ def endpoints_of(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> tuple
     missing: dict[str, str] = {}
     for host in hosts:
         now = readiness_of(facts[host.name]) if host.name in facts else {}
-        address = address_from(ROUTER, host, str(now["host"])) if now else None
+        address = address_from(OUTSIDE, host, str(now["host"])) if now else None
         if not now:
             missing[host.name] = "it serves nothing now"
         elif not re.fullmatch(r"(\d+\.){3}\d+", address or ""):

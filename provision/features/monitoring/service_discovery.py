@@ -11,10 +11,10 @@ from pathlib import Path
 
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
-from provision.core.models.inventory import Connection, Host
-from provision.core.models.settings import Settings
+from provision.core.models.inventory import Host
 from provision.features.monitoring.monitoring import READ_DEADLINE_S, card_ports
 from provision.features.monitoring.targets import Found, Target, entry_of, find_targets, in_order
+from provision.fleet.inventory.addresses import OUTSIDE
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import PROBE
@@ -26,8 +26,6 @@ from provision.run.step import Step
 
 KEYED = "__firstlight_key"
 """Label of a target that asks for an API key. Prometheus removes it after relabelling, which can choose by it."""
-OUTSIDE = Host(name="", connection=Connection(kind="ssh"), settings=Settings())
-"""A machine that is no host of the inventory."""
 
 
 @dataclass(frozen=True)

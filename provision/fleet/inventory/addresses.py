@@ -3,10 +3,13 @@
 import ipaddress
 from collections.abc import Collection
 
-from provision.core.models.inventory import Host
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
 """Addresses of a server that listens on all interfaces."""
+OUTSIDE = Host(name="", connection=Connection(kind="ssh"), settings=Settings())
+"""A machine that is no host of the inventory."""
 
 
 def is_ip(name: str) -> bool:
