@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -200,15 +200,7 @@ def plan_recorded(
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
     described = [parse_what_if(what_if)] if what_if is not None else []
-    facts = {entry.host: entry for entry in described}
-    for path in files:
-        for entry in read_facts(_text(path), where=str(path)):
-            if entry.host in facts:
-                raise UsageError(
-                    f"{path}: facts of host `{entry.host}` were given before",
-                    hint="plan one recording of a host at a time",
-                )
-            facts[entry.host] = entry
+    facts = recorded_facts(files, before=described)
     wanted = described_settings(request.overrides, what_if)
     hosts = PlannedFrom(facts, dict.fromkeys(facts, wanted), shapes_of(wanted))
     if why_not is not None:
@@ -219,6 +211,24 @@ def plan_recorded(
     changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
     print_plan(request, chosen, replace(hosts, changes=changes), explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
+
+
+def recorded_facts(files: Iterable[Path], before: Iterable[HostFacts] = ()) -> dict[str, HostFacts]:
+    """Return facts by host: those that are known before, and those in files.
+
+    Raises:
+        UsageError: A file cannot be read, contains no facts, or has those of a host that were given before.
+    """
+    facts = {entry.host: entry for entry in before}
+    for path in files:
+        for entry in read_facts(_text(path), where=str(path)):
+            if entry.host in facts:
+                raise UsageError(
+                    f"{path}: facts of host `{entry.host}` were given before",
+                    hint="plan one recording of a host at a time",
+                )
+            facts[entry.host] = entry
+    return facts
 
 
 def host_from(name: str, settings: Settings) -> Host:

@@ -15,9 +15,8 @@ from provision.features.export.formats import Format, endpoints_of, files_of, fi
 from provision.features.export.readme import render
 from provision.features.export.workloads import Workload, table, workloads
 from provision.phases.plan import plan
-from provision.phases.plan.document import read_facts
 from provision.pipeline import CommandRequest
-from provision.pipeline.commands import print_summary, shapes_of, write_stdout
+from provision.pipeline.commands import print_summary, recorded_facts, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import fold_names
@@ -85,12 +84,7 @@ def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> N
 
 
 def _recorded(paths: Sequence[Path], hosts: Sequence[Host]) -> Mapping[str, HostFacts]:
-    try:
-        facts = {
-            one.host: one for path in paths for one in read_facts(path.read_text(encoding="utf-8"), where=str(path))
-        }
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"facts cannot be read: {error}", hint="./firstlight probe --json > FILE") from None
+    facts = recorded_facts(paths)
     if absent := [host.name for host in hosts if host.is_serving and host.name not in facts]:
         raise UsageError(
             f"the recorded facts have nothing of {fold_names(absent)}",
