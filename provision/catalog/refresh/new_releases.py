@@ -136,7 +136,7 @@ def _release_row(actual: VllmMetadata, torch: Torch, newest: Release, today: str
     values = asdict(actual)
     source = f"metadata of {values.pop('file')}, read {today} from the user's index; GPU code carried over from {newest.version}"
     values |= {"torch": torch.version, "cuda": actual.cuda or cuda_of(torch.default_x86_64) or newest.cuda}
-    values |= {name: getattr(newest, name) for name in ("core", "fa2", "fa3", "fa4")}
+    values |= {name: getattr(newest, name) for name in ("core", "core_aarch64", "fa2", "fa3", "fa4")}
     return Release(**values, inferred=True, source=source)
 
 

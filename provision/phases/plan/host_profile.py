@@ -87,6 +87,7 @@ class Launch:
 
     attention: DecidingAttention
     capabilities: tuple[str, ...]
+    machine: str | None
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ class HostProfile:
 
     @cached_property
     def launch(self) -> Launch:
-        return Launch(self.deciding_attention, self.capabilities)
+        return Launch(self.deciding_attention, self.capabilities, self.machine)
 
     @property
     def serving(self) -> tuple[Card | AmdCard, ...]:

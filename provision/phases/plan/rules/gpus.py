@@ -86,7 +86,7 @@ def mig(profile: HostProfile) -> Iterator[Verdict]:
 def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
-    if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
+    if torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the GPUs")
     for name, capability in profile.kinds:
         if capability is None:
