@@ -106,6 +106,8 @@ def _plan(action: Action, request: DriverRequest, least: str, wanted: str, modul
     """
     found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]
+    if found.row is not None and not found.row.open:
+        module = "proprietary"
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
     return DriverPlan(
         action=action,

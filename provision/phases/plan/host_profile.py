@@ -207,6 +207,7 @@ class HostProfile:
             machine=self.machine,
             secure_boot=self.environment.secure_boot,
             subnet_manager=any(card.row is not None and card.row.subnet_manager for card in self.cards),
+            open_module=self.needs_open_module,
         )
 
     @cached_property
