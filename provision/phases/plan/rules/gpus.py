@@ -194,7 +194,10 @@ def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
     if profile.platform != "rocm":
         return
     row = rocm.userspace(option)
-    if profile.rocm is None:
+    if profile.rocm is None and row is not None and not profile.foreign_driver and not rocm.fits(row, rocm.offered()):
+        text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has none, and {rocm.offered()} would be installed"
+        yield reject(text, source=row.source, rocm=None)
+    elif profile.rocm is None:
         yield assume(f"the host's ROCm suits {option.variant} builds")
     elif row is not None:
         text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"
