@@ -231,4 +231,4 @@ def _module(capabilities: tuple[str, ...]) -> Module | None:
     needed = {row.module for row in rows if row.module_only}
     if len(needed) == 1:
         return next(iter(needed))
-    return "open" if rows else None
+    return "open"

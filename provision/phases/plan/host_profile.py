@@ -166,7 +166,7 @@ class HostProfile:
                 else None
             )
         sizes = [card.memory_gib for card in self.serving]
-        if not all(sizes) or any(card.mig for card in self.cards):
+        if not all(sizes):
             return None
         reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
