@@ -17,6 +17,8 @@ from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving
 
+pytestmark = pytest.mark.long(seconds=45)
+
 CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway-address.service"
 

@@ -195,6 +195,8 @@ def test_expectations_are_sent_to_the_host(prefix: Path) -> None:
 def test_the_number_and_name_of_the_running_check_are_reported(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (prefix / "verify").mkdir()
     monkeypatch.setattr(run_checks, "FOLLOW_S", 0.05)
+    words = ["--only", "libraries.lock", "--inject", "hang", "--deadline", "3"]
+    monkeypatch.setattr(Picked, "words", property(lambda _: words))
     reported: list[str] = []
     picked = Picked(only=("libraries.lock",), skip=(), inject=("hang",))
     answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked, progress=reported.append)
