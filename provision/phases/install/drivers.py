@@ -7,7 +7,7 @@ cannot compute without an equal one.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import (
@@ -124,11 +124,13 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
     }
 
 
-def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
+def _driver_packages(
+    host: Host, facts: HostFacts, plan: DriverPlan, module: Literal["open", "proprietary"]
+) -> dict[str, Any]:
     """Return packages, repository and version family; `signed` modules need no key of the host."""
     version = plan.version or ""
     if plan.source == "distribution":
-        row = _own(facts, version)
+        row = _own(facts, version, module)
         if row is None:
             raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
         names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
@@ -155,7 +157,7 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
 
 def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
     """Return packages from the driver's source, since both must have the same version."""
-    row = _own(facts, version) if plan.source == "distribution" else None
+    row = _own(facts, version, plan.module) if plan.source == "distribution" else None
     if row is not None and row.fabric_manager:
         names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
         return {"packages": list(names), **_of_distribution(row)}
@@ -167,9 +169,10 @@ def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
     return {"repository": asdict(repository_of_distribution(row)), "before": [], **_family(row.apart)}
 
 
-def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
+def _own(facts: HostFacts, version: str, module: Literal["open", "proprietary"] | None) -> DistributionDriver | None:
     """Return the distribution's own driver of a version's branch."""
-    return distribution_driver(facts.os.id, facts.os.version_id, facts.os.machine, branch=_branch(version))
+    system = facts.os
+    return distribution_driver(system.id, system.version_id, system.machine, branch=_branch(version), module=module)
 
 
 def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
