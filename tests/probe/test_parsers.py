@@ -311,5 +311,5 @@ def test_the_memory_of_a_slice_is_read() -> None:
     sizes = "<mig_device><fb_memory_usage><total>9856 MiB</total></fb_memory_usage></mig_device>"
     gpu = f"<gpu><mig_mode><current_mig>Enabled</current_mig></mig_mode><mig_devices>{sizes}</mig_devices></gpu>"
     text = f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"
-    (found,) = nvidia.answer(section(text), section("")).gpus
+    (found,) = nvidia.answer(section(text), section("")).nvidia.gpus
     assert (found.mig_devices, found.mig_memory) == (1, 9856 << 20)
