@@ -10,8 +10,15 @@ import pytest
 
 from provision.core.errors import HostKeyError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.host_keys import check_host_key, keys_of, preferred_kinds
-from provision.fleet.ssh.known_hosts import add_known_key, fingerprint, known_keys, lookup_name
+from provision.fleet.ssh.host_keys import (
+    add_known_key,
+    check_host_key,
+    fingerprint,
+    keys_of,
+    known_keys,
+    lookup_name,
+    preferred_kinds,
+)
 
 
 def key(folder: Path, name: str, kind: str = "ed25519") -> tuple[str, bytes]:

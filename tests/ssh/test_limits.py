@@ -15,7 +15,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.process import LocalProcess, converse
-from provision.fleet.ssh.shell import RUN_BYTES
+from provision.fleet.ssh.session import RUN_BYTES
 from provision.phases.probe.reading import probe
 
 

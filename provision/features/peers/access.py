@@ -13,8 +13,7 @@ from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.features.peers import program
 from provision.fleet.ssh.channel import Channel
-from provision.fleet.ssh.host_keys import name_of
-from provision.fleet.ssh.known_hosts import known_keys
+from provision.fleet.ssh.host_keys import known_keys, name_of
 from provision.fleet.ssh.session import Session
 
 PROGRAM = Path(__file__).parent / "onhost" / "peer.py"

@@ -12,13 +12,12 @@ import paramiko
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
+from provision.fleet.ssh.channel import LONGEST_S, Channel
 from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.errors import broken_error, transfer_error
 from provision.fleet.ssh.openssh import login_environment, ssh_command
 from provision.fleet.ssh.process import PIECE, LocalProcess, Process, Raw, converse
-from provision.fleet.ssh.session import Progress, SendReport
-from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
+from provision.fleet.ssh.session import RUN_BYTES, Progress, SendReport, Session
 from provision.fleet.ssh.upload import Upload
 
 _CHANNEL_S = 20.0
@@ -71,7 +70,7 @@ class RemoteProcess(Process):
         return self._channel.closed
 
 
-class SshSession(ShellSession):
+class SshSession(Session):
     """Session over SSH; reconnects after a broken connection."""
 
     def __init__(self, host: str, connection: Connection) -> None:
@@ -97,13 +96,12 @@ class SshSession(ShellSession):
                     raise broken_error(self.host, self.connection, error) from None
                 raise self._broken(error) from None
 
-    def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        argv, first = wrapped(self.connection, command, root=root)
+    def _open_channel(self, argv: Sequence[str], first: bytes) -> Channel:
         with self._used():
             try:
                 process = RemoteProcess(self._connected().transport, argv)
                 self._channels = [each for each in self._channels if not each.is_closed] + [process]
-                return ProcessChannel(process, first)
+                return Channel(process, first)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise self._broken(error) from None
 
@@ -129,7 +127,7 @@ class SshSession(ShellSession):
         self.close()
         return broken_error(self.host, self.connection, error)
 
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+    def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
