@@ -1,7 +1,7 @@
 """Sessions with hosts, and parallel work on many hosts.
 
-Sessions read from a host and upload files; Ansible makes all other changes. Fabric (Paramiko) executes commands, and
-OpenSSH transfers bulk data, because it is several times faster.
+Sessions read from a host and upload files; Ansible makes all other changes. One Fabric (Paramiko) connection a host carries
+commands and uploads; it is made as OpenSSH resolves the user's configuration.
 """
 
 from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, Task, fan_out

@@ -22,7 +22,7 @@ class LocalSession(Session):
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         self._running = LocalProcess(argv)
         try:
-            return converse(self._running, [stdin], timeout_s, limit_bytes)
+            return converse(self._running, stdin, timeout_s, limit_bytes)
         finally:
             self._running = None
 
