@@ -43,17 +43,14 @@ class DriverWork(Record):
     reboot: bool = False
 
     @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What is to be done, by field."""
+        return {name: part for name, part in self if isinstance(part, dict)}
+
+    @property
     def needed(self) -> bool:
         """Return whether there is anything to do."""
-        parts = (
-            self.driver,
-            self.fabric_manager,
-            self.cuda_toolkit,
-            self.cuda_compat,
-            self.container_toolkit,
-            self.rocm,
-        )
-        return any(parts)
+        return bool(self.parts)
 
     def named(self) -> str:
         """Return the work as text: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
@@ -76,15 +73,7 @@ class DriverWork(Record):
 
     def ansible_vars(self) -> dict[str, Any]:
         """Host variables of playbooks/drivers.yml (docs/reference/playbooks.md); a role without its variable does nothing."""
-        parts = {
-            "firstlight_driver": self.driver,
-            "firstlight_fabric_manager": self.fabric_manager,
-            "firstlight_cuda_toolkit": self.cuda_toolkit,
-            "firstlight_cuda_compat": self.cuda_compat,
-            "firstlight_container_toolkit": self.container_toolkit,
-            "firstlight_rocm": self.rocm,
-        }
-        return {**{name: part for name, part in parts.items() if part}, "firstlight_reboot": self.reboot}
+        return {f"firstlight_{name}": part for name, part in self.parts.items()} | {"firstlight_reboot": self.reboot}
 
 
 def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import find_sources
 from provision.core.errors import StageError
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.lock_file import LockedWheel, read_lock
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import choose_wheels, solve
 from provision.phases.stage.solve_request import SolveRequest
@@ -23,16 +22,13 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
     Raises:
         StageError: The file has none.
     """
-    found = re.search(
-        rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
-        lock.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    if not found:
+    text = lock.read_text(encoding="utf-8")
+    found = next((package for package in read_lock(text) if package.name == distribution and package.hashes), None)
+    if found is None:
         raise StageError(
             f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
         )
-    return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
+    return found.version, frozenset(found.hashes)
 
 
 def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock: Path) -> None:
