@@ -70,8 +70,8 @@ def check(
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """
-    from provision.phases.verify.selection import Picked
     from provision.phases.verify.step import CheckOptions
+    from provision.phases.verify.tool import Picked
     from provision.pipeline import operations
     from provision.pipeline.commands import write_stdout
 

@@ -16,8 +16,7 @@ import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
-from provision.phases.serve.onhost.ready.replay import PROMPTS
-from provision.phases.serve.onhost.ready.sample import count, load, sample
+from provision.phases.serve.onhost.ready.sample import PROMPTS, count, load, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}

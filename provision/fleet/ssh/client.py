@@ -168,18 +168,11 @@ def connect_socket(connection: Connection) -> socket.socket:
     """
     source = (connection.bind_address, 0) if connection.bind_address else None
     last: OSError = OSError(f"no address for {connection.address}")
-    found = socket.getaddrinfo(
-        str(connection.address), connection.port, _FAMILIES[connection.address_family], socket.SOCK_STREAM
-    )
-    for family, kind, protocol, _, target in found:
-        opened = socket.socket(family, kind, protocol)
+    family = _FAMILIES[connection.address_family]
+    for *_, target in socket.getaddrinfo(str(connection.address), connection.port, family, socket.SOCK_STREAM):
         try:
-            opened.settimeout(connection.connect_timeout_s)
-            if source:
-                opened.bind(source)
-            opened.connect(target)
+            opened = socket.create_connection(target[:2], connection.connect_timeout_s, source)
         except OSError as error:
-            opened.close()
             last = error
             continue
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -19,8 +19,7 @@ from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.host_uv import LOCK
-from provision.phases.stage.locked_wheel import locked_hashes
+from provision.phases.stage.locked_wheel import LOCK, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 

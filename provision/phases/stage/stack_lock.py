@@ -23,16 +23,17 @@ from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import choose_wheels, solve
-from provision.phases.stage.solve_request import (
+from provision.phases.stage.solve import (
     LocatedBuild,
     PinnedBuild,
     SolveRequest,
     brings_torch,
     builds_of,
+    choose_wheels,
     companions_of,
     locate_builds,
     make_request,
+    solve,
     target_of,
 )
 from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_versions

@@ -23,9 +23,9 @@ from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import OnStored, Progress
-from provision.phases.stage.host_uv import stage_uv
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
+from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
@@ -80,7 +80,7 @@ def stage(
     )
     candidates = accepted(resolution)
     choice = lock_best_candidate(candidates, job)
-    wheels = choice.locked.files()
+    wheels = choice.locked.wheels
     files = [store.staged(path, "wheel") for path in choice.paths]
     interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
     files += archive

@@ -18,7 +18,7 @@ from provision.catalog.index.settings import without_credentials
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
 from provision.phases.stage.lock_file import LockedWheel
-from provision.phases.stage.solve_request import builds_of, companions_of
+from provision.phases.stage.solve import builds_of, companions_of
 
 _LOCAL = re.compile(r"(?:cpu|xpu|cu\d+|rocm\d[\d.]*)")
 _VERSION_FILE = re.compile(r"[^/]+/_?version\.py")
