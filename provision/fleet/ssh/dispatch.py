@@ -175,7 +175,9 @@ class _Job(Generic[T]):
             tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
             self._ready_at = self._slot_at = time.monotonic() + pause
-            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
+            # A retry may help where the connection failed, not the key or the login.
+            failed = isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
+            is_done = not failed or tries > self.task.retries or self._is_cancelled.wait(pause)
         self._ended.put(self)
 
     @property
@@ -237,11 +239,6 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return call(), None
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is this host's outcome
         return None, error
-
-
-def _is_retryable(error: BaseException | None) -> bool:
-    """Return whether a retry may help: the connection failed, not the key or the login."""
-    return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
 def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -37,16 +37,17 @@ class KnownKey(NamedTuple):
     blob: bytes
 
 
-def lookup_name(address: str, port: int, alias: str | None) -> str:
-    """Return the known_hosts name: the alias, else the address, with the port unless it is 22."""
-    if alias:
-        return alias
-    address = address.lower()
-    return address if port == 22 else f"[{address}]:{port}"
+def name_of(connection: Connection) -> str:
+    """Return the known_hosts name of a connection: the alias, else the address, with the port unless it is 22."""
+    if connection.host_key_alias:
+        return connection.host_key_alias
+    address = str(connection.address).lower()
+    return address if connection.port == 22 else f"[{address}]:{connection.port}"
 
 
-def known_keys(files: Iterable[str], name: str) -> list[KnownKey]:
-    """Return all lines for a host in file order; missing files and malformed lines are skipped."""
+def keys_of(connection: Connection) -> list[KnownKey]:
+    """Return all lines for the host of a connection in file order; missing files and malformed lines are skipped."""
+    name, files = name_of(connection), connection.known_hosts_files
     return [key for file in files if Path(file).is_file() for key in _in_file(file, name)]
 
 
@@ -90,16 +91,6 @@ def add_known_key(file: str, name: str, kind: str, blob: bytes, *, hashed: bool)
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Key types whose signature algorithms have other names."""
-
-
-def name_of(connection: Connection) -> str:
-    """Return the known_hosts name of a connection."""
-    return lookup_name(str(connection.address), connection.port, connection.host_key_alias)
-
-
-def keys_of(connection: Connection) -> list[KnownKey]:
-    """Return what the known_hosts files of a connection say about its host."""
-    return known_keys(connection.known_hosts_files, name_of(connection))
 
 
 def preferred_kinds(known: Sequence[KnownKey]) -> list[str]:

@@ -190,10 +190,6 @@ def has_compat(facts: HostFacts, folder: str) -> bool:
     return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
 
 
-def has_container_toolkit(facts: HostFacts) -> bool:
-    return any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
-
-
 def older_container_toolkit(facts: HostFacts) -> str | None:
     """Return the version of a container toolkit that is below the vendor's fixed release; None if there is no such one."""
     fixed = max((catalog().package_components[CONTAINER_TOOLKIT].oldest or {}).values(), key=numbers)
@@ -203,7 +199,8 @@ def older_container_toolkit(facts: HostFacts) -> str | None:
 
 def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     oldest = catalog().package_components[CONTAINER_TOOLKIT].oldest
-    if not host.settings.container_toolkit or (has_container_toolkit(facts) and not older_container_toolkit(facts)):
+    is_there = any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
+    if not host.settings.container_toolkit or (is_there and not older_container_toolkit(facts)):
         return None
     return {
         "packages": list(packages_of_component(CONTAINER_TOOLKIT)),

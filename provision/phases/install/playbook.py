@@ -96,7 +96,9 @@ def run_playbook(
     )
     config.prepare()
     config.command[0] = ansible_playbook()
-    config.env = {**runner_additions(config.env, os.environ), **kept(os.environ), **settings}
+    # The runner adds its callback plugin and folders to a copy of the caller's environment.
+    added = {name: value for name, value in config.env.items() if os.environ.get(name) != value}
+    config.env = {**added, **kept(os.environ), **settings}
 
     def handle(event: dict[str, Any]) -> bool:
         cancellation.pid = event.get("pid") or cancellation.pid
@@ -161,11 +163,6 @@ def ansible_settings(*, scratch: Path, hosts: int) -> dict[str, str]:
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the part of the caller's environment that a playbook gets."""
     return {name: environment[name] for name in KEPT if name in environment}
-
-
-def runner_additions(runner_environment: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:
-    """Return what ansible-runner added to a copy of the caller's environment: its callback plugin and folders."""
-    return {name: value for name, value in runner_environment.items() if caller.get(name) != value}
 
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+
 _PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?: ; (?P<marker>[^\\\n]+?))?(?P<rest>(?: \\\n| --hash).*?)(?=^\S|\Z)",
     re.MULTILINE | re.DOTALL,
@@ -30,18 +32,13 @@ class LockedWheel:
 
 def lock_text(locked: Sequence[LockedWheel]) -> str:
     """Return a requirements file: one line and one hash a distribution, in alphabetical order, no index address."""
-    rows = sorted((_canonical(file.distribution), file.version, file.sha256) for file in locked)
+    rows = sorted((canonicalize_name(file.distribution), file.version, file.sha256) for file in locked)
     return "".join(f"{name}=={version} --hash=sha256:{sha256}\n" for name, version, sha256 in rows)
 
 
 def lock_digest(text: str) -> str:
     """Return the sha256 of the lock's text."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _canonical(name: str) -> str:
-    """Normalize a distribution name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,15 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
     key = f"uv-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
         return store.staged(path, "tool")
-    path = _copy_own(store) if machine == platform.machine() else _fetch(host_platform, settings, store, lock)
+    if machine == platform.machine():
+        path = store.add(Path(uv_program()), name="uv")
+    else:
+        path = _fetch_uv(host_platform, settings, store, lock)
     store.put("tools", key, {"sha256": path.parent.name})
     return store.staged(path, "tool")
 
 
-def _copy_own(store: Store) -> Path:
-    return store.add(Path(uv_program()), name="uv")
-
-
-def _fetch(host_platform: str, settings: ClientSettings, store: Store, lock: Path) -> Path:
+def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store, lock: Path) -> Path:
     wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, lock)
     with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))

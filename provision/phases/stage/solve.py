@@ -72,7 +72,7 @@ def target_of(stack: Stack) -> Target:
 def builds_of(stack: Stack) -> list[PinnedBuild]:
     """Return the pinned builds: vLLM (unless the policy is none), torch (unless the host has its own), and kernel packages."""
     torch, vllm = stack.torch, stack.vllm
-    wanted = torch.version if brings_torch(stack) else _with_variant(torch.version, torch.variant, torch.index)
+    wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
     builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
     if stack.interpreter.torch:
         builds = []
@@ -187,10 +187,6 @@ def make_request(
         until=limits.until,
         undated=tuple(build.name for build in builds_of(stack)),
     )
-
-
-def _with_variant(version: str, variant: str, index: str | None) -> str:
-    return f"{version}+{variant}" if index else version
 
 
 def _companions(variant: str) -> dict[str, list[str]]:

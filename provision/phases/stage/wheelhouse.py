@@ -34,7 +34,6 @@ from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
 
-BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
 _REFERENCES = "references"
