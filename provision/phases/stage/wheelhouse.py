@@ -34,6 +34,7 @@ from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
 
+BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
 _REFERENCES = "references"
@@ -211,7 +212,10 @@ class Store:
             if found := self.find(expected, name):
                 return found
             with self.slot(expected, name) as slot:
-                return slot.stored() or slot.commit(_copy(source, slot.part))
+                if found := slot.stored():
+                    return found
+                shutil.copyfile(source, slot.part)
+                return slot.commit(sha256_of(slot.part))
         except OSError as error:
             raise StageError(
                 f"`{source}` cannot be copied into the wheelhouse `{self.root}`: {error.strerror}"
@@ -312,11 +316,6 @@ def _remove(folder: Path) -> bool:
 def _signature(path: Path) -> str:
     stat = path.stat()
     return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-def _copy(source: Path, part: Path) -> str:
-    shutil.copyfile(source, part)
-    return sha256_of(part)
 
 
 class References:
