@@ -16,7 +16,8 @@ import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
-from provision.phases.serve.onhost.ready.sample import PROMPTS, count, load, sample
+from provision.phases.serve.onhost.ready.prove import faster
+from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, count, load, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
@@ -190,6 +191,32 @@ def test_no_request_is_begun_after_the_time_of_a_round(
 def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:
     found = sample(request_of(1), WANTED)
     assert (found["sent"], found["failed"], found["counters"]) == (12, 12, {})
+
+
+def test_a_pace_is_that_of_the_fastest_request_and_none_where_one_failed(
+    service: Service, request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(0.3, 0.02), (0.2, 0.04), (0.4, None)])
+    monkeypatch.setattr(module, "one", lambda *_: next(times))
+    assert pace(request_of(1)) == {**ASKED, "requests": 3, "first_token_s": 0.2, "inter_token_s": 0.02}
+    monkeypatch.setattr(module, "PACE_S", 0.0)
+    monkeypatch.setattr(module, "one", lambda *_: (9.0, 0.5))
+    assert pace(request_of(1))["requests"] == 1
+    monkeypatch.undo()
+    assert pace(request_of(service.server.server_port))["requests"] == 3
+    service.answers = ["500"]
+    assert pace(request_of(service.server.server_port)) == {}
+
+
+def test_a_release_keeps_its_best_pace(tmp_path: Path) -> None:
+    kept, now = tmp_path / "ready.json", {**ASKED, "first_token_s": 0.3, "inter_token_s": 0.01}
+    assert faster(now, kept, "r1") == now
+    kept.write_text(json.dumps({"release": "r1", "pace": {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.02}}))
+    assert faster(now, kept, "r1") == {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.01}
+    assert faster({}, kept, "r1") == {}
+    assert faster(now, kept, "r2") == now
+    kept.write_text(json.dumps({"release": "r1", "pace": {"prompt": "Another", "first_token_s": 0.1}}))
+    assert faster(now, kept, "r1") == now
 
 
 def test_the_load_is_that_of_all_engines_together() -> None:
