@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import re
@@ -193,16 +192,7 @@ def counters(request: ReadinessRequest) -> dict[str, float]:
 
 def metrics(request: ReadinessRequest) -> str:
     """Return the text of the server's metrics; empty where they cannot be read."""
-    server = Server(request)
-    connection = server.connection(TIMEOUT_S)
-    try:
-        connection.request("GET", "/metrics", headers=server.headers())
-        response = connection.getresponse()
-        return response.read().decode(errors="replace") if response.status == 200 else ""
-    except (OSError, http.client.HTTPException):
-        return ""
-    finally:
-        connection.close()
+    return Server(request).get("/metrics", TIMEOUT_S) or ""
 
 
 def count(text: str) -> dict[str, float]:
