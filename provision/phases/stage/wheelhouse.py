@@ -221,11 +221,9 @@ class Store:
                 f"`{source}` cannot be copied into the wheelhouse `{self.root}`: {error.strerror}"
             ) from error
 
-    def staged(self, path: Path, kind: FileKind, *, name: str | None = None) -> StagedFile:
+    def staged(self, path: Path, kind: FileKind) -> StagedFile:
         """Return a stored file as a record."""
-        return StagedFile(
-            name=name or path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind
-        )
+        return StagedFile(name=path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind)
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the cached value of a key; None when it is absent or damaged."""
