@@ -35,10 +35,9 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.local_wheels import local_sources
 from provision.phases.stage.lock_file import LockedWheel, lock_text
-from provision.phases.stage.locked_wheel import locked_hashes
+from provision.phases.stage.locked_wheel import LOCK, locked_hashes
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store

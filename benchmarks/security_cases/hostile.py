@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.security_cases.rows import Outcome, case, firstlight, python
-from provision.fleet.ssh.session import READ_BYTES
-from provision.fleet.ssh.shell import RUN_BYTES
+from provision.fleet.ssh.session import READ_BYTES, RUN_BYTES
 from tests.inventory.test_hostile import BOMB, ONE
 
 GROUP = "hostile host"

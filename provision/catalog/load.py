@@ -83,6 +83,7 @@ class Catalog:
     managed_pythons = _rows("system", "managed_python", system_rows.ManagedPython)
     platform_tag = _row("system", "platform_tag", system_rows.PlatformTag)
     package_systems = _rows("packages", "system", packages_rows.PackageSystem)
+    drivers_by_hand = _rows("packages", "by_hand", packages_rows.DriverByHand)
     package_machines = _rows("packages", "machine", packages_rows.PackageMachine)
     package_repositories = _rows("packages", "repository", packages_rows.PackageRepository)
     package_components = _rows_by("name", "packages", "component", packages_rows.PackageComponent)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from provision.catalog.load import catalog
 from provision.catalog.rows.packages import DistributionDriver, PackageSystem
@@ -46,9 +47,13 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     if os_id is None:
         raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
+    by_hand = next(
+        (row for row in catalog().drivers_by_hand if row.id == os_id and is_of(version_id or "", row.version_id)), None
+    )
+    how = f"with `{' && '.join(by_hand.commands)}` ({by_hand.source})" if by_hand else "as its vendor describes"
     raise UsageError(
         f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
-        hint=f"install the driver as its vendor describes, then run the same command again; the catalog has: {known}",
+        hint=f"install the driver {how}, then run the same command again; the catalog has: {known}",
     )
 
 
@@ -67,9 +72,14 @@ def packages_of_component(name: str, *, branch: str = "", cuda: str = "") -> tup
 
 
 def distribution_driver(
-    os_id: str | None, version_id: str | None, machine: str | None, *, branch: str | None = None
+    os_id: str | None,
+    version_id: str | None,
+    machine: str | None,
+    *,
+    branch: str | None = None,
+    module: Literal["open", "proprietary"] | None = None,
 ) -> DistributionDriver | None:
-    """Return the newest driver of a distribution, within `branch` if given; None if the catalog has none."""
+    """Return the newest driver of a distribution, within `branch` and with `module` if given; None if the catalog has none."""
     found = [
         row
         for row in catalog().distribution_drivers
@@ -77,6 +87,7 @@ def distribution_driver(
         and is_of(version_id or "", row.version_id)
         and machine in {None, *row.machines}
         and branch in {None, row.version.partition(".")[0]}
+        and (module is None or getattr(row, module))
     ]
     return max(found, key=lambda row: numbers(row.version), default=None)
 
@@ -133,7 +144,9 @@ def repository_of_component(
         (
             row
             for row in catalog().package_repositories
-            if row.name == wanted and row.manager == system.manager and (not row.only or system.id in row.only)
+            if row.name == wanted
+            and row.manager == system.manager
+            and (not row.only or {system.id, f"{system.id} {system.version_id}"} & set(row.only))
         ),
         None,
     )

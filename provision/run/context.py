@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -282,7 +282,7 @@ class RunContext:
             if outcome.error is not None:
                 self.fail(name, phase, outcome.error, time.monotonic() - started)
         if phase == "probe":
-            self.run.write("dispatch.json", asdict(done.stats))
+            self.run.write("dispatch.json", done.figures())
         return done.values
 
     def ask_hosts(

@@ -9,7 +9,6 @@ from provision.core.models.inventory import Host
 from provision.core.run_folder import RunFolder
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh import Session, Task, fan_out, open_session
-from provision.fleet.ssh.recorded import RecordedSession
 
 IDLE_AT_MOST = 64
 """In a run with more hosts, connections that nobody uses are closed. Each open one takes a thread, a socket and about 0.3 MB."""
@@ -36,7 +35,8 @@ class HostSessions:
         """Return the session of a host."""
         with self._guard:
             if host.name not in self._sessions:
-                self._sessions[host.name] = RecordedSession(open_session(host), self._run.change)
+                self._sessions[host.name] = open_session(host)
+                self._sessions[host.name].record = self._run.change
             return self._sessions[host.name]
 
     def rest(self, host: Host) -> None:

@@ -56,7 +56,7 @@ ASKED = "why do the ranks of both cards wait for data that never comes, does the
 
 
 def test_a_guess_has_a_low_confidence_and_shows_its_lines() -> None:
-    text = f"all was quiet\n{ASKED}\n"
+    text = f"it was quiet\n{ASKED}\n"
     diagnosis = diagnose_texts({"note": text})
     assert [finding.cause.id for finding in diagnosis.findings] == ["nccl-p2p"]
     assert LOWEST <= diagnosis.findings[0].confidence <= HIGHEST

@@ -71,7 +71,9 @@ def work(seen: HostFacts, planned: Stack, **settings: Any) -> DriverWork:
         ("ubuntu", "24.04", "aarch64", "ubuntu2404/sbsa/"),
         ("debian", "12", "x86_64", "debian12/x86_64/"),
         ("debian", "13", "x86_64", "debian13/x86_64/"),
+        ("rhel", "8.10", "x86_64", "rhel8/x86_64/"),
         ("rhel", "9.6", "x86_64", "rhel9/x86_64/"),
+        ("amzn", "2023", "x86_64", "amzn2023/x86_64/"),
         ("rocky", "9.5", "aarch64", "rhel9/sbsa/"),
         ("almalinux", "9.4", "x86_64", "rhel9/x86_64/"),
     ],
@@ -83,6 +85,22 @@ def test_a_driver_comes_from_its_vendors_signed_repository(os_id: str, version_i
     assert repository["uri"] == f"https://developer.download.nvidia.com/compute/cuda/repos/{uri}"
     assert len(repository["fingerprint"]) == 40
     assert (driver["version"], driver["packages"][0]) == (NEW, "nvidia-open|nvidia-open-580")
+
+
+def test_debian_13_has_a_key_of_its_own() -> None:
+    """Its apt refuses the signatures of the key that the older releases' folders have."""
+
+    def key(version_id: str) -> str:
+        driver = work(facts("debian", version_id), stack(INSTALL)).driver
+        assert driver is not None
+        return str(driver["repository"]["key"].rpartition("/")[2])
+
+    assert (key("12"), key("13")) == ("nvidia-cuda.asc", "8793F200.pub")
+
+
+def test_rocm_for_enterprise_linux_9_is_not_offered_to_8() -> None:
+    with pytest.raises(UsageError, match="the catalog has no repository with rocm for rhel 8"):
+        repository_of_component("rocm", os_id="rhel", version_id="8.10", machine="x86_64", mirror=None, key=None)
 
 
 def test_every_repository_is_signed() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from provision.core.errors import HostKeyError, InventoryError, TransportError
 from provision.fleet.ssh import open_session, ssh_command
-from provision.fleet.ssh.known_hosts import fingerprint
+from provision.fleet.ssh.host_keys import fingerprint
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of, inventory_of
 from tests.ssh.files import bytes_of, staged

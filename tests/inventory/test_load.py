@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -345,3 +346,24 @@ def test_progress_is_reported_step_by_step(
         f"reading the inventory {path} ...",
         "hosts: 2; asking OpenSSH how each is reached ...",
     ]
+
+
+def test_a_file_of_variables_may_hold_comments_alone(make: Make) -> None:
+    assert len(load(make(LOCAL, group_vars__all_yml="---\n# later\n")).hosts) == 5
+
+
+def test_a_plugin_may_be_named_with_its_collection(tmp_path: Path) -> None:
+    (tmp_path / "1.yml").write_text("all: {hosts: {a: {ansible_connection: local, kind: x}}}\n")
+    (tmp_path / "2.yml").write_text("plugin: ansible.builtin.constructed\nkeyed_groups: [{key: kind, prefix: of}]\n")
+    [host] = load(tmp_path).hosts
+    assert "of_x" in host.groups
+
+
+@pytest.mark.parametrize("seed", ["1", "5"])
+def test_hosts_of_several_groups_have_one_order(tmp_path: Path, seed: str) -> None:
+    groups = "[a]\nh1\nh2\nh3\n[b]\nh3\nh1\nh2\n[c:children]\nb\n[all:vars]\nansible_connection=local\n"
+    (tmp_path / "hosts.ini").write_text(groups)
+    code = "import json, sys; from provision.fleet.inventory import ansible_reader; print(json.dumps([host['name'] for host in ansible_reader.read(sys.argv[1], None)['hosts']]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "hosts.ini")]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True)
+    assert json.loads(done.stdout) == ["h1", "h2", "h3"]

@@ -17,6 +17,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
+from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress
 from provision.report.live import open_progress
 from provision.run.background_upload import DISK_FACTOR, BackgroundUpload
@@ -42,11 +43,12 @@ class Sessions:
         return Session(host.name, self)
 
 
-class Session:
+class Session(LocalSession):
     def __init__(self, host: str, all_of_them: Sessions) -> None:
-        self.host, self._all = host, all_of_them
+        super().__init__(host, Connection(kind="local"))
+        self._all = all_of_them
 
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+    def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         del progress
         self._all.began.set()
         assert self._all.gate.wait(20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.facts import HostFacts, PciGpu
+from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, PciGpu
 from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_cards, serving
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 
@@ -87,3 +87,21 @@ def test_code_covers_its_compute_capabilities(codes: tuple[str, ...], capability
 
 def test_codes_in_nvidias_notation_are_read() -> None:
     assert written(("80", "p80")) == "sm_80, compute_80"
+
+
+def test_a_card_of_another_name_is_looked_up_by_its_pci_id() -> None:
+    facts = HostFacts(
+        host="gpu-1",
+        probed_at="2026-11-20T08:00:00.000Z",
+        pci_gpus=(PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="3182", class_id="030200"),),
+        nvidia=Nvidia(gpus=(NvidiaGpu(index=0, name="NVIDIA Board 7", pci_address="0000:1b:00.0"),)),
+    )
+    assert [card.name for card in nvidia_cards(facts)] == ["B300"]
+
+
+def test_a_split_card_has_the_memory_of_its_slice() -> None:
+    gpu = NvidiaGpu(
+        index=0, name="NVIDIA H100", memory_total=80 << 30, mig_mode="enabled", mig_devices=7, mig_memory=9 << 30
+    )
+    facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
+    assert [card.memory_gib for card in nvidia_cards(facts)] == [9]

@@ -181,3 +181,9 @@ def test_sizes_that_nobody_confirmed_are_an_assumption() -> None:
     sentence = "are those in Firstlight's catalog; the model hub does not answer"
     assert any(sentence in text for text in resolve("gpu=L4x1 ram=64", known).assumptions)
     assert not any(sentence in text for text in resolve("gpu=L4x1 ram=64", shape).assumptions)
+
+
+def test_a_model_too_large_for_a_known_amd_card_is_refused() -> None:
+    found = resolve("gpu=RX7600x1 rocm=7.2.2 os=ubuntu-24.04 ram=256 disk=900", llama_8b())
+    assert found.stack is None
+    assert any(reason.rule == "model-fit" and reason.verdict == "reject" for reason in found.reasons)

@@ -80,8 +80,8 @@ def test_the_release_is_possible_and_another_is_preferred() -> None:
 
 
 def test_a_release_without_a_build_for_this_kind_of_host_is_refused() -> None:
-    text = render([ask("vllm==0.33.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
-    assert "the catalog has no build of vllm==0.33.0 for this host" in text
+    text = render([ask("vllm==0.32.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
+    assert "the catalog has no build of vllm==0.32.0 for this host" in text
 
 
 @pytest.mark.parametrize(

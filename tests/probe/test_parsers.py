@@ -300,3 +300,16 @@ def test_marker_lines_cut_an_answer_as_a_pattern_would(lines: list[str]) -> None
     bodies = [body.removeprefix("\n") for body in pieces[2::2]]
     cut = [*(body.removesuffix("\n") for body in bodies[:-1]), *bodies[-1:]]
     assert [*marked(text, "n", "begin", "end")] == [*zip(pieces[1::2], cut, strict=True)]
+
+
+def test_the_newest_rocm_is_the_one_with_the_highest_numbers() -> None:
+    text = "/opt/rocm-9.9.1/.info/version:9.9.1-3\n/opt/rocm-11.0.0/.info/version:11.0.0-8\n"
+    assert amd.rocm_version(section(text)) == "11.0.0"
+
+
+def test_the_memory_of_a_slice_is_read() -> None:
+    sizes = "<mig_device><fb_memory_usage><total>9856 MiB</total></fb_memory_usage></mig_device>"
+    gpu = f"<gpu><mig_mode><current_mig>Enabled</current_mig></mig_mode><mig_devices>{sizes}</mig_devices></gpu>"
+    text = f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"
+    (found,) = nvidia.answer(section(text), section("")).nvidia.gpus
+    assert (found.mig_devices, found.mig_memory) == (1, 9856 << 20)

@@ -17,8 +17,7 @@ import pytest
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
 from provision.phases.serve.onhost.ready.prove import faster
-from provision.phases.serve.onhost.ready.replay import PROMPTS
-from provision.phases.serve.onhost.ready.sample import ASKED, count, load, pace, sample
+from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, count, load, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}

@@ -10,8 +10,23 @@ import pytest
 
 from provision.core.errors import HostKeyError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.host_keys import check_host_key, keys_of, preferred_kinds
-from provision.fleet.ssh.known_hosts import add_known_key, fingerprint, known_keys, lookup_name
+from provision.fleet.ssh.host_keys import (
+    KnownKey,
+    add_known_key,
+    check_host_key,
+    fingerprint,
+    keys_of,
+    name_of,
+    preferred_kinds,
+)
+
+
+def known_keys(files: list[str], name: str) -> list[KnownKey]:
+    return keys_of(Connection(kind="ssh", host_key_alias=name, known_hosts_files=tuple(files)))
+
+
+def known_as(address: str, port: int, alias: str | None) -> str:
+    return name_of(Connection(kind="ssh", address=address, port=port, host_key_alias=alias))
 
 
 def key(folder: Path, name: str, kind: str = "ed25519") -> tuple[str, bytes]:
@@ -87,9 +102,9 @@ def test_any_file_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_name_asked_for() -> None:
-    assert lookup_name("GPU-1", 22, None) == "gpu-1"
-    assert lookup_name("gpu-1", 2222, None) == "[gpu-1]:2222"
-    assert lookup_name("gpu-1", 2222, "Alias") == "Alias"
+    assert known_as("GPU-1", 22, None) == "gpu-1"
+    assert known_as("gpu-1", 2222, None) == "[gpu-1]:2222"
+    assert known_as("gpu-1", 2222, "Alias") == "Alias"
 
 
 def host(file: Path, **changes: object) -> Connection:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
-from provision.fleet.ssh.process import LocalProcess, converse
-from provision.fleet.ssh.shell import RUN_BYTES
+from provision.fleet.ssh.session import RUN_BYTES
 from provision.phases.probe.reading import probe
 
 
@@ -80,14 +77,3 @@ def test_a_truncated_answer_is_an_error_and_not_a_host_without_cards(here: Host)
     with pytest.raises(RemoteCommandError, match="answer was cut after") as caught:
         probe(here, TruncatingSession(here))  # type: ignore[arg-type]
     assert "hint: run it again" in caught.value.render()
-
-
-def test_an_error_while_the_input_is_made_ends_the_command() -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"the first piece"
-        raise ValueError("the file became shorter")
-
-    process = LocalProcess(("sh", "-c", "cat; exec sleep 60"))
-    with pytest.raises(ValueError, match="became shorter"):
-        converse(process, pieces(), 60, RUN_BYTES)
-    assert process.wait(0) == -signal.SIGKILL

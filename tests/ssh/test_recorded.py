@@ -12,7 +12,7 @@ from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.local import LocalSession
-from provision.fleet.ssh.recorded import RecordedSession
+from provision.fleet.ssh.session import Session
 
 
 class Changes:
@@ -31,11 +31,13 @@ def record() -> Changes:
 
 
 @pytest.fixture
-def session(record: Changes) -> RecordedSession:
-    return RecordedSession(LocalSession("a", Connection(kind="local")), record)
+def session(record: Changes) -> Session:
+    session = LocalSession("a", Connection(kind="local"))
+    session.record = record
+    return session
 
 
-def test_a_written_file_is_recorded_with_its_hash(session: RecordedSession, record: Changes, tmp_path: Path) -> None:
+def test_a_written_file_is_recorded_with_its_hash(session: Session, record: Changes, tmp_path: Path) -> None:
     path = str(tmp_path / "unit")
     session.write(path, b"text", mode=0o600)
     assert session.read(path) == b"text"
@@ -46,9 +48,7 @@ def test_a_written_file_is_recorded_with_its_hash(session: RecordedSession, reco
     assert change["changed"] is True
 
 
-def test_a_refused_file_is_recorded_as_a_possible_change(
-    session: RecordedSession, record: Changes, tmp_path: Path
-) -> None:
+def test_a_refused_file_is_recorded_as_a_possible_change(session: Session, record: Changes, tmp_path: Path) -> None:
     with pytest.raises(RemoteCommandError):
         session.write(str(tmp_path / "nowhere" / "unit"), b"text")
     [change] = record.changes
@@ -56,9 +56,7 @@ def test_a_refused_file_is_recorded_as_a_possible_change(
     assert "nowhere" in change["output"]
 
 
-def test_sent_files_are_recorded_once_by_name_and_hash(
-    session: RecordedSession, record: Changes, tmp_path: Path
-) -> None:
+def test_sent_files_are_recorded_once_by_name_and_hash(session: Session, record: Changes, tmp_path: Path) -> None:
     source = tmp_path / "wheel"
     source.write_bytes(b"wheel")
     sha = hashlib.sha256(b"wheel").hexdigest()

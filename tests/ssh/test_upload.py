@@ -161,8 +161,8 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
 def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
-    first = Upload(shell, files[:1], str(folder), None).send()
-    again = Upload(shell, files, str(folder), None).send()
+    first = Upload(shell, files[:1], str(folder), print).send()
+    again = Upload(shell, files, str(folder), print).send()
     assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
     assert {file.name: (folder / file.name).read_bytes() for file in files} == {
         file.name: Path(file.path).read_bytes() for file in files
@@ -174,7 +174,7 @@ def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: S
     file = staged("a.whl", b"12345", tmp_path)
     wrong = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
-        Upload(shell, [wrong], str(tmp_path / "in"), None).send()
+        Upload(shell, [wrong], str(tmp_path / "in"), print).send()
     assert not (tmp_path / "in" / "a.whl").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.facts import OperatingSystem
-from provision.phases.stage.debs import fetch_debs, read_release, release_sources
+from provision.phases.stage.debs import fetch_debs, release_sources
 from provision.phases.stage.wheelhouse import Store
 
 HOST = OperatingSystem(id="debian", version_id="12", machine="x86_64")
@@ -156,9 +156,3 @@ def test_sources_of_the_release_are_read_in_both_formats_without_third_parties(t
         "Types: deb\nURIs: http://one.example/debian\nSuites: bookworm\nComponents: main contrib\nSigned-By: /k.gpg\n\n"
         "Types: deb\nURIs: http://two.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n"
     )
-
-
-def test_the_release_file_is_read_with_and_without_quotes(tmp_path: Path) -> None:
-    (tmp_path / "os-release").write_text('ID=debian\nVERSION_ID="12"\n\n# x\n')
-    assert read_release(tmp_path / "os-release") == {"ID": "debian", "VERSION_ID": "12"}
-    assert read_release(tmp_path / "absent") == {}

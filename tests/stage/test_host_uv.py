@@ -10,8 +10,7 @@ import pytest
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
-from provision.phases.stage.host_uv import LOCK, stage_uv
-from provision.phases.stage.locked_wheel import locked_hashes
+from provision.phases.stage.locked_wheel import LOCK, locked_hashes, stage_uv
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 

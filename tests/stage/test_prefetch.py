@@ -20,8 +20,7 @@ from provision.phases.stage import stack_lock, stage
 from provision.phases.stage.download import prefetching
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import solve
-from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.solve import SolveRequest, solve
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, make_stack, resolve_to

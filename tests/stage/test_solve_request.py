@@ -6,7 +6,7 @@ from packaging.version import Version
 
 from provision.catalog.index.project_page import IndexLocation
 from provision.core.models.stack import FlashInferPlan, KernelPackage
-from provision.phases.stage.solve_request import LocatedBuild, builds_of, companions_of, make_request, target_of
+from provision.phases.stage.solve import LocatedBuild, builds_of, companions_of, make_request, target_of
 from tests.stage.stacks import make_stack
 
 VENDOR = "https://kernels.example/whl/cu130"

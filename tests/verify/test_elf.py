@@ -130,10 +130,16 @@ def test_an_extension_of_another_torch_is_named(
 def test_missing_code_for_the_gpu_is_named_with_the_existing_code(
     codes: dict[str, set[str]], status: str, words: str
 ) -> None:
-    outcome = gpu_code.evaluate("9.0", codes, {})
+    outcome = gpu_code.evaluate("9.0", {owner: {f"{owner}.so": found} for owner, found in codes.items()})
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
+def test_a_library_without_code_is_named_although_another_of_its_owner_has_code() -> None:
+    libraries = {"vllm/_C.abi3.so": {"80", "90a"}, "vllm/_moe_C.abi3.so": {"80", "86"}}
+    outcome = gpu_code.evaluate("9.0", {"vLLM": libraries})
+    assert (outcome.status, outcome.reason) == ("warn", "vllm/_moe_C.abi3.so has no code for 9.0 (it has 80, 86)")
+
+
 def test_code_of_an_amd_gpu_has_its_own_name() -> None:
-    assert gpu_code.evaluate("gfx942", {"torch": {"gfx942", "gfx90a"}}, {}).status == "ok"
-    assert gpu_code.evaluate("gfx1100", {"torch": {"gfx942", "gfx90a"}}, {}).status == "fail"
+    assert gpu_code.evaluate("gfx942", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "ok"
+    assert gpu_code.evaluate("gfx1100", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "fail"

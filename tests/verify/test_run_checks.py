@@ -22,10 +22,8 @@ from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify import run_checks
-from provision.phases.verify.run_checks import time_limit_s, verify
-from provision.phases.verify.selection import Picked
-from provision.phases.verify.tool import STAYS_HERE, build_zipapp, zipapp
-from provision.phases.verify.tool_output import read
+from provision.phases.verify.run_checks import read, time_limit_s, verify
+from provision.phases.verify.tool import STAYS_HERE, Picked, build_zipapp, zipapp
 from provision.pipeline.operations import checks_table
 from tests.verify.localhost import LOCALHOST
 from verify.records import LEVELS, Level

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from verify.doctor import scoring
 from verify.doctor.catalog import Cause, Role, Signature, load_causes
 from verify.doctor.facts import extract_facts, fact_patterns, merge_facts
-from verify.doctor.failure_detection import Assessment, assess, is_unrelated
+from verify.doctor.failure_detection import Assessment, assess, is_quotation, is_unrelated
 from verify.doctor.own_output import strip_own_output
 from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
@@ -129,7 +129,7 @@ class Doctor:
             for number, line in enumerate(scans[0].start.split(b"\n"), 1)
             for part, text in enumerate(plain_lines(line))
         ]
-        guess = classifier.guess("\n".join("" if self._is_consequence(line.text) else line.text for line in lines))
+        guess = classifier.guess("\n".join("" if self._says_nothing(line.text) else line.text for line in lines))
         if guess is None or guess.cause in contradicted or (findings and findings[0].confidence >= guess.confidence):
             return findings
         hits = tuple(replace(lines[number], text=lines[number].text[:TEXT_LIMIT]) for number in guess.lines)
@@ -140,10 +140,10 @@ class Doctor:
         first = scoring.Finding(evidence, guess.confidence, GUESSED)
         return (first, *(finding for finding in findings if finding.cause is not cause))
 
-    def _is_consequence(self, line: str) -> bool:
-        """Return whether a line follows from any cause, so that its words suggest none."""
+    def _says_nothing(self, line: str) -> bool:
+        """Return whether a line follows from any cause, or quotes, so that its words suggest none."""
         patterns = self.index.patterns[: len(self._consequences)]
-        return any(pattern.expression.search(line[:LINE_BYTES]) for pattern in patterns)
+        return is_quotation(line) or any(pattern.expression.search(line[:LINE_BYTES]) for pattern in patterns)
 
     def _advice(self, hits: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
         if not size:

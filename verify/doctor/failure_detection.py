@@ -63,7 +63,7 @@ def _pattern(kind: str) -> re.Pattern[str]:
 
 _INFO, _WARNING, _FAILURE, _COMPLAINT = map(_pattern, ("info", "warning", "failure", "complaint"))
 _HARMLESS, _SUCCESS, _STARTED = map(_pattern, ("harmless", "success", "started"))
-_SUBJECT, _PROGRAM = map(_pattern, ("subject", "program"))
+_SUBJECT, _PROGRAM, _QUOTATION = map(_pattern, ("subject", "program", "quotation"))
 _STARTS = tuple((re.compile(entry["begins"]), re.compile(entry["ends"])) for entry in _TABLE["start"])
 """The line that a start begins with, and the line that shows its end."""
 
@@ -81,6 +81,11 @@ def severity_of(line: str) -> Severity:
     if is_warning:
         return Severity.WARNING
     return Severity.COMPLAINT if _COMPLAINT.search(text) and not _HARMLESS.search(text) else Severity.NONE
+
+
+def is_quotation(line: str) -> bool:
+    """Return whether a line quotes a command, a header or a program's advice: its words are no evidence."""
+    return _QUOTATION.search(line[:LINE_BYTES]) is not None
 
 
 def assess(lines: Sequence[str], signs: Iterable[str] = ()) -> Assessment:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from verify.doctor.failure_detection import is_quotation
 from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.text_decoding import (
     BLOCK_BYTES,
@@ -81,6 +82,7 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decode_blocks(stream)
     kinds: dict[int, list[int]] = {}
+    misses: set[tuple[int, int]] = set()
     ended = False
     while not ended:
         raw = next(blocks, b"")
@@ -93,7 +95,7 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         end = len(buffer) if ended else _context_start(buffer, len(buffer))
         if end <= begin:
             continue
-        _search(_Block(buffer, number, name, source), index, kinds, found, begin=begin, end=end)
+        _search(_Block(buffer, number, name, source), index, kinds, misses, found, begin=begin, end=end)
         keep = _context_start(buffer, end)
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
@@ -132,7 +134,14 @@ class _Block:
 
 
 def _search(
-    block: _Block, index: PatternIndex, kinds: dict[int, list[int]], found: ScanResult, *, begin: int, end: int
+    block: _Block,
+    index: PatternIndex,
+    kinds: dict[int, list[int]],
+    misses: set[tuple[int, int]],
+    found: ScanResult,
+    *,
+    begin: int,
+    end: int,
 ) -> None:
     """Match the patterns against the lines of a block that may match them.
 
@@ -140,12 +149,14 @@ def _search(
         block: The block.
         index: The patterns.
         kinds: The kinds of lines seen so far, by hash, with the patterns that may see more lines of the kind; new ones are added.
+        misses: Patterns with the kinds of lines that they do not match, or lines where digits decide; new ones are added.
         found: Gets the hits.
         begin: Where the lines that are examined begin.
         end: Where they end.
     """
-    if len(kinds) > KINDS_LIMIT:
-        kinds.clear()
+    for known in (kinds, misses):
+        if len(known) > KINDS_LIMIT:
+            known.clear()
     lines = block.content[begin:end].lower().split(b"\n")
     marks = [hash(_NUMBER.sub(b"0", line)) for line in lines]
     new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in kinds}
@@ -156,20 +167,26 @@ def _search(
     for mark, line in zip(marks, lines, strict=True):
         numbers = first.pop(mark) if mark in first else kinds[mark]
         for number in numbers:
-            if len(found.hits[number]) < index.patterns[number].limit and index.fits(number, line):
-                _search_line(block, line, number, index, found, origin=origin)
+            if len(found.hits[number]) >= index.patterns[number].limit:
+                continue
+            seen = number, hash(line) if number in index.digits else mark
+            if seen in misses:
+                continue
+            if not (index.fits(number, line) and _search_line(block, line, number, index, found, origin=origin)):
+                misses.add(seen)
         origin += len(line) + 1
 
 
 def _search_line(
     block: _Block, line: bytes, number: int, index: PatternIndex, found: ScanResult, *, origin: int
-) -> None:
-    """Match a pattern against a line that contains its literals; of a very long line against the parts around them."""
+) -> bool:
+    """Return whether a pattern matches a line that contains its literals; of a very long line one of the parts around them."""
     for literal in index.groups[number][0]:
         for low, high in line_parts(line, literal):
             texts = plain_lines(block.content[origin + low : origin + high])
             if _match(block, index.patterns[number], texts, origin + low, found.hits[number]):
-                return
+                return True
+    return False
 
 
 def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
@@ -186,13 +203,13 @@ def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _match(block: _Block, pattern: SearchPattern, texts: list[str], position: int, hits: list[Hit]) -> bool:
-    """Return whether a pattern matches one of the texts of a line, and add its hit."""
+    """Return whether a pattern matches one of the texts of a line; add its hit if the lines near it match as well."""
     for part, text in enumerate(texts):
         match = pattern.expression.search(text)
-        if match is None:
+        if match is None or is_quotation(text):
             continue
         if not block.has_near(position, pattern):
-            return False
+            return True
         line = block.first_line + block.content.count(b"\n", 0, position)
         hit = Hit(block.source, line, part, block.name, _shorten(text, match.start()))
         if hit not in hits:

@@ -23,6 +23,8 @@ JSON_BYTES = 1 << 16
 GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _ANSI_TEXT = re.compile(_ANSI.pattern.decode())
+_PREFIX = re.compile(r"^[\w.-]{1,80}-\d{1,4} {1,40}\| ")
+"""The name of a service that docker compose puts before each line."""
 
 
 class Readable(Protocol):
@@ -99,7 +101,7 @@ def clean_block(block: bytes) -> bytes:
 
 def plain_lines(line: bytes) -> list[str]:
     """Return the texts of a line: one, or the states of a progress bar, or the strings of a JSON record."""
-    text = line.decode("utf-8", "replace")
+    text = _PREFIX.sub("", line.decode("utf-8", "replace"))
     if text.lstrip().startswith("{") and '"' in text:
         try:
             pieces = [piece for value in _strings(json.loads(text)) for piece in value.splitlines()]

@@ -17,6 +17,7 @@ class Release(Row):
     glibc: str
     machines: tuple[str, ...]
     core: tuple[str, ...]
+    core_aarch64: tuple[str, ...] = ()
     fa2: tuple[str, ...] = ()
     fa3: tuple[str, ...] = ()
     fa4: bool = False
@@ -26,6 +27,10 @@ class Release(Row):
     torchaudio: str | None = None
     flashinfer: str | None = None
     flashinfer_cubin: bool = False
+
+    def core_of(self, machine: str | None) -> tuple[str, ...]:
+        """Return the GPU code of the main extension in the wheel for an architecture."""
+        return self.core_aarch64 if machine == "aarch64" else self.core
 
 
 class Build(Row):
@@ -120,6 +125,7 @@ class TorchArch(Row):
     since: str
     until: str
     codes: tuple[str, ...]
+    codes_aarch64: tuple[str, ...] = ()
 
 
 class RocmArch(Row):

@@ -89,6 +89,7 @@ class AmdCard(Row):
     name: str
     ids: tuple[str, ...]
     gfx: str
+    memory_gib: int | None = None
 
 
 class IntegratedGraphics(Row):

@@ -17,6 +17,14 @@ class PackageSystem(Row):
     """Packages that add the repositories of a driver's dependencies."""
 
 
+class DriverByHand(Row):
+    """A distribution with no packages here: the vendor's commands for its driver."""
+
+    id: str
+    version_id: str
+    commands: tuple[str, ...]
+
+
 class PackageMachine(Row):
     """A CPU architecture as the vendors spell it in addresses."""
 
@@ -41,7 +49,7 @@ class PackageRepository(Row):
     rivals: tuple[str, ...] = ()
     """Origins whose packages of the same family must not be mixed with these."""
     only: tuple[str, ...] = ()
-    """The distributions that it is for; empty: all."""
+    """The distributions that it is for (`debian`), or releases of them (`debian 13`); empty: all."""
     releases: tuple[str, ...] = ()
     """The distribution releases that it has a folder for (`9.6`); empty: all."""
     origin: str = ""
@@ -80,8 +88,9 @@ class DistributionDriver(Row):
     """The origin in the Release files of the archive."""
     components: tuple[str, ...]
     """The parts of the archive that contain the packages."""
-    open: tuple[str, ...]
-    proprietary: tuple[str, ...]
+    open: tuple[str, ...] = ()
+    """Packages with the open kernel module; empty if this version has none."""
+    proprietary: tuple[str, ...] = ()
     fabric_manager: tuple[str, ...] = ()
     signed: bool = False
     """Whether the modules are signed with a key that the firmware knows."""

@@ -123,6 +123,8 @@ class NvidiaGpu(Record):
     compute_capability: ComputeCapability | None = None
     mig_mode: Literal["enabled", "disabled"] | None = None
     mig_devices: int = 0
+    mig_memory: int | None = None
+    """Memory of the first slice, the one that CUDA uses."""
     ecc_mode: Literal["enabled", "disabled"] | None = None
     persistence: bool | None = None
     driver_model: str | None = None

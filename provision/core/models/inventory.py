@@ -47,7 +47,7 @@ class Connection(Record):
     proxy_command: str | None = None
     connect_timeout_s: float = 10.0
     openssh_options: tuple[str, ...] = ()
-    """The connection as OpenSSH arguments, for Ansible and uploads; the user's configuration is not read again."""
+    """The connection as OpenSSH arguments, for Ansible; the user's configuration is not read again."""
     become: bool = False
     become_method: Literal["sudo"] = "sudo"
     become_password_file: str | None = None

@@ -12,11 +12,9 @@ from provision.core.errors import BundleError
 from provision.core.folders import product_path
 from provision.core.tables import own_table
 from provision.features.bundle.manifest import PRODUCT, Manifest
-from provision.phases.stage.host_uv import LOCK
-from provision.phases.stage.locked_wheel import require_locked
+from provision.phases.stage.locked_wheel import LOCK, require_locked
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import choose_wheels, solve
-from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 

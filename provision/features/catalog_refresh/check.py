@@ -261,7 +261,7 @@ def _packages(catalog: Catalog) -> Iterator[str]:
         for manager in managers:
             if (component.repository, manager) not in offered:
                 yield f"component {component.name}: no repository `{component.repository}` for {manager}"
-    systems = {row.id for row in catalog.package_systems}
+    systems = {name for row in catalog.package_systems for name in (row.id, f"{row.id} {row.version_id}")}
     for row in catalog.package_repositories:
         for name in (name for name in row.only if name not in systems):
             yield f"repository {row.name}: {name} has no system row"

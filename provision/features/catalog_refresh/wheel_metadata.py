@@ -87,6 +87,7 @@ def vllm(
         flashinfer_cubin="flashinfer-cubin" in pins,
         glibc=_glibc(wheel),
         core=like.core,
+        core_aarch64=like.core_aarch64,
         fa2=like.fa2,
         fa3=like.fa3,
         fa4=like.fa4,

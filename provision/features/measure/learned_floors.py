@@ -9,7 +9,7 @@ from provision.core.json_text import parse_object
 from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
-from provision.phases.verify.tool_output import Verified
+from provision.phases.verify.run_checks import Verified
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 

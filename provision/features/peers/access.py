@@ -14,8 +14,7 @@ from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.features.peers import program
 from provision.fleet.ssh.channel import Channel
-from provision.fleet.ssh.host_keys import name_of
-from provision.fleet.ssh.known_hosts import known_keys
+from provision.fleet.ssh.host_keys import keys_of
 from provision.fleet.ssh.session import Session
 
 PROGRAM = Path(__file__).parent / "onhost" / "peer.py"
@@ -77,7 +76,7 @@ class Peer:
     def known_hosts(self) -> str:
         """Return the lines of known_hosts that pin this host's keys, as the controller knows them."""
         text = ""
-        for key in known_keys(self.connection.known_hosts_files, name_of(self.connection)):
+        for key in keys_of(self.connection):
             if key.marker != "@cert-authority":
                 words = (key.marker, _ALIAS, key.kind, base64.b64encode(key.blob).decode())
                 text += f"{' '.join(filter(None, words))}\n"

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import expand_hostname_range
+from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
 
@@ -45,12 +46,16 @@ def read(source: str, limit: str | None) -> dict[str, Any]:
     """The inventory as plain values. Raises Refused, AnsibleError."""
     loader = DataLoader()
     _unlock(loader)
+    init_plugin_loader()
     inventory = InventoryManager(loader=loader, sources=[source])
     variables = VariableManager(loader=loader, inventory=inventory)
     if limit:
         inventory.subset(checked_limit(inventory, limit))
+    # Ansible's own order is that of a set of groups, another one in each process.
+    place = {name: number for number, name in enumerate(inventory.hosts)}
+    hosts = sorted(inventory.list_hosts("all"), key=lambda host: place.get(host.name, len(place)))
     return {
-        "hosts": [_host(host, loader, variables) for host in inventory.list_hosts("all")],
+        "hosts": [_host(host, loader, variables) for host in hosts],
         "become_password_file": constants.config.get_config_value("BECOME_PASSWORD_FILE"),
     }
 

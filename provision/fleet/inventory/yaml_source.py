@@ -82,10 +82,10 @@ def check(source: Path) -> None:
             )
         for key in _repeated(document):
             raise InventoryError(f"{_at(file, key)}: {key.value!r} is set twice", hint="keep one of the two")
-        if in_variables:
-            _mapping(document, file, "variables")
-        else:
+        if not in_variables:
             _check_groups(document, file)
+        elif not _is_null(document):
+            _mapping(document, file, "variables")
 
 
 def positions_of(source: Path, variable: str) -> list[str]:

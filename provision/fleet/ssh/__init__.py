@@ -1,10 +1,10 @@
 """Sessions with hosts, and parallel work on many hosts.
 
-Sessions read from a host and upload files; Ansible makes all other changes. Fabric (Paramiko) executes commands, and
-OpenSSH transfers bulk data, because it is several times faster.
+Sessions read from a host and upload files; Ansible makes all other changes. One Fabric (Paramiko) connection a host carries
+commands and uploads; it is made as OpenSSH resolves the user's configuration.
 """
 
-from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, FanOutStats, Task, TaskOutcome, fan_out
+from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, Task, fan_out
 from provision.fleet.ssh.errors import AuthenticationError
 from provision.fleet.ssh.local import open_session
 from provision.fleet.ssh.openssh import ansible_variables, ssh_command
@@ -15,11 +15,9 @@ __all__ = [
     "Completed",
     "FanOut",
     "FanOutInterrupted",
-    "FanOutStats",
     "SendReport",
     "Session",
     "Task",
-    "TaskOutcome",
     "ansible_variables",
     "fan_out",
     "open_session",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Protocol
 
-from provision.core.models.inventory import Connection
 from provision.fleet.ssh.process import Process
-from provision.fleet.ssh.sudo import become_password, wrap
 
 LONGEST_S = 7 * 24 * 3600.0
 """Time limit of the command on its host: the longest duration of a run."""
@@ -17,28 +14,8 @@ _WRITE_S = 20.0
 _ERRORS_S = 0.2
 
 
-class Channel(Protocol):
-    """A conversation with a long-running command. Closing its input ends the command."""
-
-    def readline(self, *, timeout_s: float) -> str:
-        """Return the next line without its end; the rest when the command ended or the time is up."""
-
-    def writeline(self, line: str) -> None:
-        """Write one line to the command's input.
-
-        Raises:
-            OSError: The command has ended, or the connection broke.
-        """
-
-    def error_text(self) -> str:
-        """Return what the command has written to stderr since the last call."""
-
-    def close(self) -> None:
-        """Close the command's input and wait briefly; may be called again."""
-
-
-class ProcessChannel(Channel):
-    """A conversation with a process. When its connection breaks, its input ends on the host."""
+class Channel:
+    """A conversation with a long-running command. The command ends when its input is closed or its connection breaks."""
 
     def __init__(self, process: Process, first: bytes) -> None:
         self._process = process
@@ -47,6 +24,7 @@ class ProcessChannel(Channel):
         process.write(first, _WRITE_S)
 
     def readline(self, *, timeout_s: float) -> str:
+        """Return the next line without its end; the rest when the command ended or the time is up."""
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(TimeoutError):
             while b"\n" not in self._data:
@@ -58,14 +36,21 @@ class ProcessChannel(Channel):
         return line.decode(errors="replace")
 
     def writeline(self, line: str) -> None:
+        """Write one line to the command's input.
+
+        Raises:
+            OSError: The command has ended, or the connection broke.
+        """
         self._process.write(f"{line}\n".encode(), _WRITE_S)
 
     def error_text(self) -> str:
+        """Return what the command has written to stderr since the last call."""
         with contextlib.suppress(TimeoutError):
             return self._process.read_error(_ERRORS_S).decode(errors="replace").strip()
         return ""
 
     def close(self) -> None:
+        """Close the command's input and wait briefly; may be called again."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -74,10 +59,3 @@ class ProcessChannel(Channel):
             self._process.wait(_END_S)
         self._process.kill()
         self._process.close()
-
-
-def wrapped(connection: Connection, command: str, *, root: bool) -> tuple[tuple[str, ...], bytes]:
-    """Return the arguments of a channel's command, and the first bytes of its input."""
-    password = become_password(connection) if root else None
-    argv, first = wrap(command, timeout_s=LONGEST_S, root=root, password=password)
-    return argv, first.encode()

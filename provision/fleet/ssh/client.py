@@ -16,8 +16,7 @@ from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
 from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
-from provision.fleet.ssh.host_keys import check_host_key, keys_of, preferred_kinds
-from provision.fleet.ssh.known_hosts import KnownKey
+from provision.fleet.ssh.host_keys import KnownKey, check_host_key, keys_of, preferred_kinds
 from provision.fleet.ssh.proxy import Proxy, proxy_error
 
 # Paramiko reports by log what it also raises; without a handler Python would print that to the terminal.
@@ -169,18 +168,11 @@ def connect_socket(connection: Connection) -> socket.socket:
     """
     source = (connection.bind_address, 0) if connection.bind_address else None
     last: OSError = OSError(f"no address for {connection.address}")
-    found = socket.getaddrinfo(
-        str(connection.address), connection.port, _FAMILIES[connection.address_family], socket.SOCK_STREAM
-    )
-    for family, kind, protocol, _, target in found:
-        opened = socket.socket(family, kind, protocol)
+    family = _FAMILIES[connection.address_family]
+    for *_, target in socket.getaddrinfo(str(connection.address), connection.port, family, socket.SOCK_STREAM):
         try:
-            opened.settimeout(connection.connect_timeout_s)
-            if source:
-                opened.bind(source)
-            opened.connect(target)
+            opened = socket.create_connection((str(target[0]), connection.port), connection.connect_timeout_s, source)
         except OSError as error:
-            opened.close()
             last = error
             continue
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.quantile import quantile
@@ -49,17 +49,17 @@ class Task(Generic[T]):
 
 @dataclass(frozen=True)
 class TaskOutcome(Generic[T]):
-    """Result of a task: a value or an error. Times in seconds."""
+    """Result of an attempt, the last one of a task: a value or an error. Times in seconds."""
 
     host: str
     value: T | None = None
     error: BaseException | None = None
     tries: int = 0
     wait_s: float = 0.0
-    """Time that the last attempt was ready while its slot was free."""
+    """Time that the attempt was ready while its slot was free."""
     run_s: float = 0.0
     queued_s: float = 0.0
-    """Time from when the last attempt was ready until it was dispatched, with the tasks before it in the queue."""
+    """Time from when the attempt was ready until it was dispatched, with the tasks before it in the queue."""
 
     def result(self) -> T:
         """Return the value, or raise the error."""
@@ -69,30 +69,13 @@ class TaskOutcome(Generic[T]):
 
 
 @dataclass(frozen=True)
-class FanOutStats:
-    """Figures over all attempts."""
-
-    tasks: int
-    retries: int
-    """Attempts after the first one of a task."""
-    seconds: float
-    wait_p50_ms: float
-    """Of the time that a ready attempt waited while its slot was free."""
-    wait_p99_ms: float
-    queued_p50_ms: float
-    """Of the time from ready until dispatched, with the tasks before it in the queue."""
-    queued_p99_ms: float
-    run_p50_ms: float
-    run_p99_ms: float
-    tasks_per_s: float
-
-
-@dataclass(frozen=True)
 class FanOut(Generic[T]):
-    """All results, by host in the order given, and the figures."""
+    """All results, by host in the order given."""
 
     outcomes: Mapping[str, TaskOutcome[T]]
-    stats: FanOutStats
+    attempts: Sequence[TaskOutcome[T]]
+    """All attempts, those before a retry too."""
+    seconds: float
 
     @property
     def values(self) -> dict[str, T]:
@@ -103,6 +86,18 @@ class FanOut(Generic[T]):
     def errors(self) -> dict[str, BaseException]:
         """Return errors of failed tasks."""
         return {host: outcome.error for host, outcome in self.outcomes.items() if outcome.error is not None}
+
+    def figures(self) -> dict[str, float]:
+        """Return figures of all attempts: their number, how many were retries, seconds, and percentiles of times in milliseconds."""
+        found = {
+            "tasks": len(self.attempts),
+            "retries": sum(one.tries > 1 for one in self.attempts),
+            "seconds": self.seconds,
+        }
+        for kind in ("wait", "queued", "run"):
+            times = sorted(getattr(one, f"{kind}_s") for one in self.attempts)
+            found |= {f"{kind}_p{percent}_ms": quantile(times, percent / 100) * 1000 for percent in (50, 99)}
+        return found | {"tasks_per_s": len(self.attempts) / self.seconds if self.seconds else 0.0}
 
 
 class Cancelled(Exception):  # noqa: N818  # not an error of the task
@@ -153,21 +148,12 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     return _fan_out(jobs, time.monotonic() - started)
 
 
-class _Attempt(NamedTuple):
-    """Times of one attempt in seconds, as in TaskOutcome."""
-
-    wait_s: float
-    run_s: float
-    queued_s: float
-
-
 class _Job(Generic[T]):
     """A task with its attempts, and its result when it has one."""
 
     def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
         self.task = task
-        self.outcome = TaskOutcome[T](task.host, error=Cancelled(f"host {task.host}: interrupted"))
-        self.attempts: list[_Attempt] = []
+        self.attempts: list[TaskOutcome[T]] = []
         self._ended = ended
         self._ready_at = self._slot_at = time.monotonic()
         self._started_at: float | None = None
@@ -189,8 +175,16 @@ class _Job(Generic[T]):
             tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
             self._ready_at = self._slot_at = time.monotonic() + pause
-            is_done = not _is_retryable(error) or tries > self.task.retries or self._is_cancelled.wait(pause)
+            # A retry may help where the connection failed, not the key or the login.
+            failed = isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
+            is_done = not failed or tries > self.task.retries or self._is_cancelled.wait(pause)
         self._ended.put(self)
+
+    @property
+    def outcome(self) -> TaskOutcome[T]:
+        """The last attempt; before the first one has ended, that it was interrupted."""
+        interrupted = Cancelled(f"host {self.task.host}: interrupted")
+        return self.attempts[-1] if self.attempts else TaskOutcome(self.task.host, error=interrupted)
 
     def _record(self, value: T | None, error: BaseException | None) -> None:
         """Keep the result of the running attempt, unless it missed its deadline before."""
@@ -198,9 +192,17 @@ class _Job(Generic[T]):
             if self._started_at is None:
                 return
             started_at, self._started_at = self._started_at, None
-            times = _Attempt(started_at - self._slot_at, time.monotonic() - started_at, started_at - self._ready_at)
-            self.attempts.append(times)
-            self.outcome = TaskOutcome(self.task.host, value, error, len(self.attempts), **times._asdict())
+            self.attempts.append(
+                TaskOutcome(
+                    self.task.host,
+                    value,
+                    error,
+                    tries=len(self.attempts) + 1,
+                    wait_s=started_at - self._slot_at,
+                    run_s=time.monotonic() - started_at,
+                    queued_s=started_at - self._ready_at,
+                )
+            )
 
     @property
     def is_running(self) -> bool:
@@ -239,31 +241,6 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return None, error
 
 
-def _is_retryable(error: BaseException | None) -> bool:
-    """Return whether a retry may help: the connection failed, not the key or the login."""
-    return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
-
-
 def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:
-    """Return results in the order of the tasks, and the figures."""
-    attempts = [attempt for job in jobs for attempt in job.attempts]
-
-    def ms(times: Sequence[float], share: float) -> float:
-        return quantile(sorted(times), share) * 1000
-
-    waits, runs, queued = ([attempt[place] for attempt in attempts] for place in range(3))
-    return FanOut(
-        {job.task.host: job.outcome for job in jobs},
-        FanOutStats(
-            tasks=len(attempts),
-            retries=sum(max(0, len(job.attempts) - 1) for job in jobs),
-            seconds=seconds,
-            wait_p50_ms=ms(waits, 0.5),
-            wait_p99_ms=ms(waits, 0.99),
-            queued_p50_ms=ms(queued, 0.5),
-            queued_p99_ms=ms(queued, 0.99),
-            run_p50_ms=ms(runs, 0.5),
-            run_p99_ms=ms(runs, 0.99),
-            tasks_per_s=len(attempts) / seconds if seconds else 0.0,
-        ),
-    )
+    outcomes = {job.task.host: job.outcome for job in jobs}
+    return FanOut(outcomes, [attempt for job in jobs for attempt in job.attempts], seconds)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 
-from provision.core.errors import FirstlightError, HostKeyError, StageError, TransportError
+from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.openssh import manual_command
-from provision.fleet.ssh.process import Raw
-
-_SSH_FAILED = 255
-"""Exit status of `ssh` for its own failures."""
 
 
 class AuthenticationError(TransportError):
@@ -56,25 +52,4 @@ def broken_error(host: str, connection: Connection, error: BaseException) -> Tra
     return TransportError(
         f"the connection to host {host} ({where(connection)}) broke: {reason(error)}",
         hint="run the same command again: what was done is kept",
-    )
-
-
-def transfer_error(host: str, connection: Connection, ended: Raw) -> FirstlightError:
-    """Return the error of an `ssh` process that failed."""
-    lines = ended.stderr.decode(errors="replace").splitlines()
-    message = " / ".join(line.strip() for line in lines if line.strip())
-    at = f"host {host} ({where(connection)})"
-    if ended.rc == _SSH_FAILED or ended.rc < 0:
-        kind = TransportError
-        if "Host key verification failed" in message:
-            kind = HostKeyError
-        elif "Permission denied" in message:
-            kind = AuthenticationError
-        return kind(
-            f"the transfer to {at} broke off: {message or 'the connection was closed'}",
-            hint="run the same command again: what has arrived is kept and the rest follows",
-        )
-    return StageError(
-        f"{at} did not take the files: {message or f'exit status {ended.rc}'}",
-        hint="check the host's disk and its limits",
     )

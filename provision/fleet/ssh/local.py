@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import Channel, ProcessChannel, wrapped
+from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.process import LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
-from provision.fleet.ssh.shell import ShellSession
 from provision.fleet.ssh.upload import LocalUpload
 
 
-class LocalSession(ShellSession):
-    """Runs commands as processes of this machine."""
+class LocalSession(Session):
+    """Runs commands as processes of this machine. Files are sent as hard links where the file system allows it."""
 
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
@@ -23,16 +22,14 @@ class LocalSession(ShellSession):
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         self._running = LocalProcess(argv)
         try:
-            return converse(self._running, [stdin], timeout_s, limit_bytes)
+            return converse(self._running, stdin, timeout_s, limit_bytes)
         finally:
             self._running = None
 
-    def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        argv, first = wrapped(self.connection, command, root=root)
-        return ProcessChannel(LocalProcess(argv), first)
+    def _open_channel(self, argv: Sequence[str], first: bytes) -> Channel:
+        return Channel(LocalProcess(argv), first)
 
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """Files are hard links where the file system allows it."""
+    def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         return LocalUpload(self, files, folder, progress).send()
 
     def rest(self) -> None:

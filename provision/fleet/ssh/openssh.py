@@ -1,38 +1,17 @@
-"""A resolved connection as OpenSSH arguments, for uploads and Ansible."""
+"""A resolved connection as OpenSSH arguments, for Ansible and for people."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 from provision.core.models.inventory import Connection
-from provision.core.scratch import scratch_folder
 
 
-def ssh_command(connection: Connection, *, options: tuple[str, ...] = ()) -> list[str]:
+def ssh_command(connection: Connection) -> list[str]:
     """Return `ssh` with all arguments of the connection; a command may follow."""
     interaction = () if connection.password is not None else ("-o", "BatchMode=yes")
-    return ["ssh", "-T", *interaction, *options, *connection.openssh_options, "--", str(connection.address)]
-
-
-@contextlib.contextmanager
-def login_environment(connection: Connection) -> Iterator[dict[str, str]]:
-    """Provide the environment of an `ssh` process; a login password is passed through OpenSSH's askpass."""
-    if connection.password is None:
-        yield dict(os.environ)
-        return
-    with scratch_folder() as folder:
-        script = folder / "askpass"
-        script.write_text("#!/bin/sh\nprintf '%s\\n' \"$FIRSTLIGHT_ASKPASS\"\n", encoding="utf-8")
-        script.chmod(0o700)
-        yield os.environ | {
-            "SSH_ASKPASS": str(script),
-            "SSH_ASKPASS_REQUIRE": "force",
-            "FIRSTLIGHT_ASKPASS": connection.password.get_secret_value(),
-        }
+    return ["ssh", "-T", *interaction, *connection.openssh_options, "--", str(connection.address)]
 
 
 def manual_command(connection: Connection) -> str:

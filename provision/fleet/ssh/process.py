@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, NamedTuple, Protocol
 
@@ -52,11 +52,11 @@ class Process(Protocol):
         """Release its streams; nothing uses them any more."""
 
 
-def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_bytes: int) -> Raw:
+def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
     """Give a command its whole input, and return its output and exit status.
 
     Args:
-        stdin: Its input in pieces; it may end without reading all of them.
+        stdin: Its input; it may end without reading all of it.
         timeout_s: Seconds until it is ended.
         limit_bytes: What it may print, to each of both outputs.
 
@@ -78,22 +78,14 @@ def converse(process: Process, stdin: Iterable[bytes], timeout_s: float, limit_b
     with contextlib.closing(process), ThreadPoolExecutor(2) as pool:
         outputs = [pool.submit(read_all, read) for read in (process.read, process.read_error)]
         try:
-            _feed(process, stdin)
+            with contextlib.suppress(OSError, EOFError):
+                process.write(stdin)
+                process.end_input()
             stdout, stderr = (output.result() for output in outputs)
             return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
         except BaseException:
             process.kill()
             raise
-
-
-def _feed(process: Process, stdin: Iterable[bytes]) -> None:
-    for piece in stdin:
-        try:
-            process.write(piece)
-        except (OSError, EOFError):
-            return
-    with contextlib.suppress(OSError, EOFError):
-        process.end_input()
 
 
 def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int) -> bytes:
@@ -108,13 +100,12 @@ def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int)
 class LocalProcess(Process):
     """A command of this machine in a process session of its own: Ctrl-C does not reach it, and a time limit ends its whole group."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
             start_new_session=True,
             bufsize=0,
         )

@@ -1,4 +1,4 @@
-"""Session over SSH: one Fabric connection, opened on first use and used for every command."""
+"""Session over SSH: one Fabric connection, opened on first use and used for every command and upload."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import paramiko
 
-from provision.core.errors import TransportError
+from provision.core.errors import StageError, TransportError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import LONGEST_S, Channel, ProcessChannel, wrapped
+from provision.fleet.ssh.channel import LONGEST_S, Channel
 from provision.fleet.ssh.client import OpenConnection, connect
-from provision.fleet.ssh.errors import broken_error, transfer_error
-from provision.fleet.ssh.openssh import login_environment, ssh_command
-from provision.fleet.ssh.process import PIECE, LocalProcess, Process, Raw, converse
-from provision.fleet.ssh.session import Progress, SendReport
-from provision.fleet.ssh.shell import RUN_BYTES, ShellSession
+from provision.fleet.ssh.errors import broken_error, where
+from provision.fleet.ssh.process import PIECE, Process, Raw, converse
+from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import Upload
 
 _CHANNEL_S = 20.0
 _ALIVE_S = 5.0
+_STALLED_S = 120.0
+"""Seconds that a host may take no data of an upload."""
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 class RemoteProcess(Process):
@@ -42,7 +43,7 @@ class RemoteProcess(Process):
         return self._channel.recv_stderr(PIECE)
 
     def write(self, data: bytes, timeout_s: float | None = None) -> None:
-        """Without a time of its own it ends with the reading, which shares the time limit."""
+        """Without a time of its own it ends with the reading, which shares the time limit. Raises TimeoutError, OSError."""
         if timeout_s is not None:
             self._channel.settimeout(timeout_s)
         self._channel.sendall(data)
@@ -71,7 +72,7 @@ class RemoteProcess(Process):
         return self._channel.closed
 
 
-class SshSession(ShellSession):
+class SshSession(Session):
     """Session over SSH; reconnects after a broken connection."""
 
     def __init__(self, host: str, connection: Connection) -> None:
@@ -80,32 +81,33 @@ class SshSession(ShellSession):
         self._lock = threading.Lock()
         self._users = 0
         self._channels: list[RemoteProcess] = []
-        self._sending: LocalProcess | None = None
 
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         with self._used():
             opened = self._connected()
             try:
-                return converse(RemoteProcess(opened.transport, argv), [stdin], timeout_s, limit_bytes)
+                return converse(self._start(opened, argv), stdin, timeout_s, limit_bytes)
             except TimeoutError as error:
                 if _is_alive(opened):
                     raise
                 raise self._broken(error) from None
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                if isinstance(error, paramiko.ChannelException) and self._users > 1:
-                    # sshd's MaxSessions may allow no second command: the first one goes on.
-                    raise broken_error(self.host, self.connection, error) from None
+            except _BROKEN as error:
                 raise self._broken(error) from None
 
-    def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        argv, first = wrapped(self.connection, command, root=root)
+    def _open_channel(self, argv: Sequence[str], first: bytes) -> Channel:
         with self._used():
+            process = self._start(self._connected(), argv)
+            self._channels = [each for each in self._channels if not each.is_closed] + [process]
             try:
-                process = RemoteProcess(self._connected().transport, argv)
-                self._channels = [each for each in self._channels if not each.is_closed] + [process]
-                return ProcessChannel(process, first)
-            except (OSError, EOFError, paramiko.SSHException) as error:
+                return Channel(process, first)
+            except _BROKEN as error:
                 raise self._broken(error) from None
+
+    def _start(self, opened: OpenConnection, argv: Sequence[str]) -> RemoteProcess:
+        try:
+            return RemoteProcess(opened.transport, argv)
+        except _BROKEN as error:
+            raise self._broken(error) from None
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:
@@ -126,27 +128,43 @@ class SshSession(ShellSession):
         return self._opened
 
     def _broken(self, error: Exception) -> TransportError:
-        self.close()
+        # sshd's MaxSessions may allow no second command: the first one goes on.
+        if not isinstance(error, paramiko.ChannelException) or self._users == 1:
+            self.close()
         return broken_error(self.host, self.connection, error)
 
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+    def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
-        """Stream bulk data into a POSIX sh command on the host, by OpenSSH: it is several times faster than Paramiko.
+        """Stream bulk data into a POSIX sh command on the host.
 
         Raises:
-            TransportError: The connection broke.
+            TransportError: The connection broke, or the host took no data for too long.
             StageError: The command failed.
         """
-        with login_environment(self.connection) as environment:
-            self._sending = LocalProcess([*ssh_command(self.connection), command], environment)
+        argv, _, _ = self._wrapped(command, LONGEST_S, root=False)
+        with self._used(), contextlib.closing(self._start(self._connected(), argv)) as process:
+            for piece in pieces:
+                try:
+                    process.write(piece, _STALLED_S)
+                except TimeoutError as error:
+                    raise self._broken(error) from None
+                except OSError:
+                    break  # the command has ended: its status says why
             try:
-                ended = converse(self._sending, pieces, LONGEST_S, RUN_BYTES)
-            finally:
-                self._sending = None
-        if ended.rc != 0:
-            raise transfer_error(self.host, self.connection, ended)
+                with contextlib.suppress(OSError):
+                    process.end_input()
+                rc = process.wait(_STALLED_S)
+                message = process.read_error(_STALLED_S).decode(errors="replace") if rc else ""
+            except _BROKEN as error:
+                raise self._broken(error) from None
+        if rc:
+            lines = " / ".join(line.strip() for line in message.splitlines() if line.strip())
+            raise StageError(
+                f"host {self.host} ({where(self.connection)}) did not take the files: {lines or f'exit status {rc}'}",
+                hint="check the host's disk and its limits",
+            )
 
     def rest(self) -> None:
         with self._lock:
@@ -157,9 +175,6 @@ class SshSession(ShellSession):
             opened.close()
 
     def close(self) -> None:
-        sending = self._sending
-        if sending is not None:
-            sending.kill()
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()

@@ -147,11 +147,11 @@ def part_name(file: StagedFile) -> str:
 class _Upload(ABC):
     """One upload; how files get to their names in transfer is left open."""
 
-    def __init__(self, session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress | None) -> None:
+    def __init__(self, session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress) -> None:
         self._session = session
         self._files = checked_names(files)
         self._folder = folder
-        self._progress = progress or (lambda _: None)
+        self._progress = progress
         self._in_folder = f"folder={shlex.quote(folder)}\n"
 
     def send(self) -> SendReport:
@@ -209,7 +209,7 @@ class _Upload(ABC):
 class Upload(_Upload):
     """An upload in streams: small files together, each large one from where it was interrupted."""
 
-    def __init__(self, session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None) -> None:
+    def __init__(self, session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress) -> None:
         super().__init__(session, files, folder, progress)
         self._streamer = session
 

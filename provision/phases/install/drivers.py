@@ -7,7 +7,7 @@ cannot compute without an equal one.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import (
@@ -43,17 +43,14 @@ class DriverWork(Record):
     reboot: bool = False
 
     @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What is to be done, by field."""
+        return {name: part for name, part in self if isinstance(part, dict)}
+
+    @property
     def needed(self) -> bool:
         """Return whether there is anything to do."""
-        parts = (
-            self.driver,
-            self.fabric_manager,
-            self.cuda_toolkit,
-            self.cuda_compat,
-            self.container_toolkit,
-            self.rocm,
-        )
-        return any(parts)
+        return bool(self.parts)
 
     def named(self) -> str:
         """Return the work as text: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
@@ -76,15 +73,7 @@ class DriverWork(Record):
 
     def ansible_vars(self) -> dict[str, Any]:
         """Host variables of playbooks/drivers.yml (docs/reference/playbooks.md); a role without its variable does nothing."""
-        parts = {
-            "firstlight_driver": self.driver,
-            "firstlight_fabric_manager": self.fabric_manager,
-            "firstlight_cuda_toolkit": self.cuda_toolkit,
-            "firstlight_cuda_compat": self.cuda_compat,
-            "firstlight_container_toolkit": self.container_toolkit,
-            "firstlight_rocm": self.rocm,
-        }
-        return {**{name: part for name, part in parts.items() if part}, "firstlight_reboot": self.reboot}
+        return {f"firstlight_{name}": part for name, part in self.parts.items()} | {"firstlight_reboot": self.reboot}
 
 
 def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
@@ -124,11 +113,13 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
     }
 
 
-def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
+def _driver_packages(
+    host: Host, facts: HostFacts, plan: DriverPlan, module: Literal["open", "proprietary"]
+) -> dict[str, Any]:
     """Return packages, repository and version family; `signed` modules need no key of the host."""
     version = plan.version or ""
     if plan.source == "distribution":
-        row = _own(facts, version)
+        row = _own(facts, version, module)
         if row is None:
             raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
         names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
@@ -155,7 +146,7 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
 
 def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
     """Return packages from the driver's source, since both must have the same version."""
-    row = _own(facts, version) if plan.source == "distribution" else None
+    row = _own(facts, version, plan.module) if plan.source == "distribution" else None
     if row is not None and row.fabric_manager:
         names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
         return {"packages": list(names), **_of_distribution(row)}
@@ -167,9 +158,10 @@ def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
     return {"repository": asdict(repository_of_distribution(row)), "before": [], **_family(row.apart)}
 
 
-def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
+def _own(facts: HostFacts, version: str, module: Literal["open", "proprietary"] | None) -> DistributionDriver | None:
     """Return the distribution's own driver of a version's branch."""
-    return distribution_driver(facts.os.id, facts.os.version_id, facts.os.machine, branch=_branch(version))
+    system = facts.os
+    return distribution_driver(system.id, system.version_id, system.machine, branch=_branch(version), module=module)
 
 
 def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
@@ -201,10 +193,6 @@ def has_compat(facts: HostFacts, folder: str) -> bool:
     return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
 
 
-def has_container_toolkit(facts: HostFacts) -> bool:
-    return any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
-
-
 def older_container_toolkit(facts: HostFacts) -> str | None:
     """Return the version of a container toolkit that is below the vendor's fixed release; None if there is no such one."""
     fixed = max((catalog().package_components[CONTAINER_TOOLKIT].oldest or {}).values(), key=numbers)
@@ -214,7 +202,8 @@ def older_container_toolkit(facts: HostFacts) -> str | None:
 
 def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     oldest = catalog().package_components[CONTAINER_TOOLKIT].oldest
-    if not host.settings.container_toolkit or (has_container_toolkit(facts) and not older_container_toolkit(facts)):
+    is_there = any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
+    if not host.settings.container_toolkit or (is_there and not older_container_toolkit(facts)):
         return None
     return {
         "packages": list(packages_of_component(CONTAINER_TOOLKIT)),

@@ -46,7 +46,8 @@ class HostOutcome:
             self.failure = describe_failure(task, self.host, result)
         elif result.get("changed"):
             self.changed.append(task)
-        self.left += [line[len(_LEFT) :] for line in _lines(result) if line.startswith(_LEFT)]
+        lines = str(result.get("stdout", "")).splitlines()
+        self.left += [line.removeprefix(_LEFT) for line in lines if line.startswith(_LEFT)]
 
     def close(self, stats: Mapping[str, Any]) -> None:
         """Apply the playbook's own statistics: a failure that a rescue handled is none."""
@@ -85,11 +86,6 @@ class HostOutcome:
             hint=found.hint,
             evidence=found.evidence,
         )
-
-
-def _lines(result: Mapping[str, Any]) -> list[str]:
-    stdout = result.get("stdout")
-    return stdout.replace("\r\n", "\n").splitlines() if isinstance(stdout, str) else []
 
 
 TABLE = Path(__file__).with_name("known_failures.toml")

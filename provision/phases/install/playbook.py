@@ -81,8 +81,7 @@ def run_playbook(
     from ansible_runner.config.runner import RunnerConfig
     from ansible_runner.runner import Runner
 
-    settings = ansible_settings(playbooks=PLAYBOOKS, scratch=scratch, hosts=hosts)
-    (scratch / CONFIG).write_text(CONFIG_TEXT, encoding="utf-8")
+    settings = ansible_settings(scratch=scratch, hosts=hosts)
     config = RunnerConfig(
         private_data_dir=str(scratch),
         project_dir=str(PLAYBOOKS),
@@ -97,7 +96,9 @@ def run_playbook(
     )
     config.prepare()
     config.command[0] = ansible_playbook()
-    config.env = {**runner_additions(config.env, os.environ), **kept(os.environ), **settings}
+    # The runner adds its callback plugin and folders to a copy of the caller's environment.
+    added = {name: value for name, value in config.env.items() if os.environ.get(name) != value}
+    config.env = {**added, **kept(os.environ), **settings}
 
     def handle(event: dict[str, Any]) -> bool:
         cancellation.pid = event.get("pid") or cancellation.pid
@@ -119,10 +120,8 @@ def run_playbook(
 
 FORKS_AT_MOST = 32
 
-CONFIG = "ansible.cfg"
-"""Named so that Ansible searches no ansible.cfg of the user; the caller of Ansible writes it."""
-CONFIG_TEXT = "[defaults]\ninternal_poll_interval = 0.01\n"
-"""The one setting without a variable: a process that waits looks every 10 ms. At Ansible's 1 ms it takes an eighth of a core while it waits."""
+CONFIG = Path(__file__).with_name("ansible.cfg")
+"""Named, so that Ansible searches no ansible.cfg of the user."""
 
 KEPT = (
     "HOME",
@@ -143,31 +142,20 @@ KEPT = (
 """The only variables of the caller that are passed on, so that a playbook gets no tokens and keys."""
 
 
-def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str, str]:
-    """Return Ansible's settings. `scratch` is private and has a short path, since a control socket's path is limited to about 100 bytes."""
+def ansible_settings(*, scratch: Path, hosts: int) -> dict[str, str]:
+    """Return the variables of one run. `scratch` is private and has a short path, since a control socket's path is limited to about 100 bytes."""
     return {
-        "ANSIBLE_CONFIG": str(scratch / CONFIG),
+        "ANSIBLE_CONFIG": str(CONFIG),
         "ANSIBLE_HOME": str(scratch / "home"),
         "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
-        "ANSIBLE_ROLES_PATH": str(playbooks / "roles"),
-        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_ROLES_PATH": str(PLAYBOOKS / "roles"),
         "ANSIBLE_FORKS": str(max(1, min(hosts, FORKS_AT_MOST))),
-        "ANSIBLE_HOST_KEY_CHECKING": "True",
-        "ANSIBLE_GATHERING": "explicit",
-        "ANSIBLE_CACHE_PLUGIN": "memory",
-        "ANSIBLE_ANY_ERRORS_FATAL": "False",
-        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=20s",
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "cp"),
-        "ANSIBLE_SSH_RETRIES": "2",
-        # Also the wait for sudo's prompt: without a name server that answers, sudo looks for its host's name for 20 s.
-        "ANSIBLE_TIMEOUT": "60",
-        "ANSIBLE_NOCOLOR": "1",
+        # The runner has other values for these two, as variables, which come before ansible.cfg.
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_CACHE_PLUGIN": "memory",
         # The runner's callback wraps this one; else it would wrap the user's.
         "ORIGINAL_STDOUT_CALLBACK": "default",
-        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-        "ANSIBLE_LOCALHOST_WARNING": "False",
-        "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
-        "ANSIBLE_RETRY_FILES_ENABLED": "False",
         "LC_ALL": "C.UTF-8",
     }
 
@@ -175,11 +163,6 @@ def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str,
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the part of the caller's environment that a playbook gets."""
     return {name: environment[name] for name in KEPT if name in environment}
-
-
-def runner_additions(runner_environment: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:
-    """Return what ansible-runner added to a copy of the caller's environment: its callback plugin and folders."""
-    return {name: value for name, value in runner_environment.items() if caller.get(name) != value}
 
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

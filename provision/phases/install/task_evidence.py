@@ -39,7 +39,8 @@ def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | Non
     may_be = event in ("runner_on_failed", "runner_on_unreachable") or (event == "runner_on_ok" and is_hidden)
     if not is_change and not may_be:
         return None
-    items = [item for item in result.get("results") or () if isinstance(item, Mapping) and _did_something(item)]
+    loop = [item for item in result.get("results") or () if isinstance(item, Mapping)]
+    items = [item for item in loop if item.get("changed") or item.get("failed") or item.get("unreachable")]
     parts: list[Mapping[str, Any]] = items or [result]
     codes = [part["rc"] for part in parts if isinstance(part.get("rc"), int)]
     return {
@@ -53,11 +54,6 @@ def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | Non
         "seconds": round(float(data.get("duration") or 0.0), 3),
         "output": MASK if is_hidden else "\n".join(filter(None, map(_output, parts))),
     }
-
-
-def _did_something(item: Mapping[str, Any]) -> bool:
-    """Return whether an iteration of a loop changed something or failed."""
-    return bool(item.get("changed") or item.get("failed") or item.get("unreachable"))
 
 
 def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:

@@ -23,6 +23,9 @@ VGPU = "VGPU"
 _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
 _DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
 
+SLACK = 32 << 20
+"""Bytes by which the memory of equal devices may differ."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -114,23 +117,27 @@ def amd_by_id(device_id: str) -> AmdRow | None:
 
 
 def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
-    """Return the NVIDIA cards: as the driver names them, else by their PCI ids."""
+    """Return the NVIDIA cards: as the driver names them; by their PCI ids where it names none that the catalog has."""
     if facts.nvidia is not None and facts.nvidia.gpus:
-        return tuple(_from_driver(gpu) for gpu in facts.nvidia.gpus)
+        ids = {gpu.address: gpu.device_id for gpu in facts.pci_gpus}
+        return tuple(_from_driver(gpu, ids.get(gpu.pci_address or "", "")) for gpu in facts.nvidia.gpus)
     found = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA]
     return tuple(_from_pci(index, gpu) for index, gpu in enumerate(found))
 
 
-def _from_driver(gpu: NvidiaGpu) -> Card:
-    row = nvidia_by_name(gpu.name) if gpu.name else None
-    memory = gpu.memory_total // GIB if gpu.memory_total is not None else (row.memory_gib if row else None)
+def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
+    row = (nvidia_by_name(gpu.name) if gpu.name else None) or nvidia_by_id(device_id)
+    is_split = gpu.mig_mode == "enabled"
+    memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
+    if memory is None and row is not None and not is_split:
+        memory = row.memory_gib
     return Card(
         index=gpu.index,
         name=row.name if row else gpu.name or "unnamed NVIDIA GPU",
         compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
         memory_gib=memory,
         row=row,
-        mig=gpu.mig_mode == "enabled",
+        mig=is_split,
         slices=gpu.mig_devices,
         virtual=(gpu.virtualization or "").upper() == VGPU,
         persistent=gpu.persistence,
@@ -151,18 +158,18 @@ def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
             AmdCard(
                 gpu.index,
                 gpu.name or "unnamed AMD GPU",
-                gpu.gfx or _gfx_of(gpu.name),
-                gpu.memory_total // GIB if gpu.memory_total is not None else None,
+                gpu.gfx or (row.gfx if row else None),
+                _gib(gpu.memory_total) or (row.memory_gib if row else None),
             )
-            for gpu in facts.amd.gpus
+            for gpu, row in ((gpu, amd_by_name(gpu.name or "")) for gpu in facts.amd.gpus)
         )
     rows = [amd_by_id(gpu.device_id) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
     return tuple(AmdCard(index, row.name, row.gfx) for index, row in enumerate(row for row in rows if row))
 
 
-def _gfx_of(name: str | None) -> str | None:
-    row = amd_by_name(name) if name else None
-    return row.gfx if row else None
+def _gib(total: int | None) -> int | None:
+    """Return memory in whole GiB. Partitions of one card differ by some MiB, so a little less counts as the next GiB."""
+    return None if total is None else (total + SLACK) // GIB
 
 
 def serving(cards: tuple[AnyCard, ...]) -> tuple[AnyCard, ...]:

@@ -106,6 +106,8 @@ def _plan(action: Action, request: DriverRequest, least: str, wanted: str, modul
     """
     found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]
+    if found.row is not None and not found.row.open:
+        module = "proprietary"
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
     return DriverPlan(
         action=action,
@@ -193,13 +195,14 @@ def launched(option: BuildOption, launch: Launch) -> tuple[LaunchedCode, ...]:
     capabilities = launch.capabilities
     row, build = option.release, option.build
     if row is not None and build is not None:
-        parts.append(LaunchedCode("vLLM's main extension", row.core, build.variant, row.source, capabilities))
+        core = row.core_of(launch.machine)
+        parts.append(LaunchedCode("vLLM's main extension", core, build.variant, row.source, capabilities))
         for extension, using in attention.flash_extensions(option, launch):
             codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
             if codes:
                 name = f"vLLM's FlashAttention {extension[-1]} extension"
                 parts.append(LaunchedCode(name, codes, build.variant, row.source, using))
-    of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant)
+    of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant, launch.machine)
     if of_torch is not None:
         name = f"torch {option.torch.version}"
         parts.append(LaunchedCode(name, of_torch, option.torch_variant, option.torch.source, capabilities))
@@ -228,4 +231,4 @@ def _module(capabilities: tuple[str, ...]) -> Module | None:
     needed = {row.module for row in rows if row.module_only}
     if len(needed) == 1:
         return next(iter(needed))
-    return "open" if rows else None
+    return "open"

@@ -47,6 +47,8 @@ class DriverRequest:
     secure_boot: bool | None
     subnet_manager: bool
     """Whether the board needs nvlsm."""
+    open_module: bool
+    """Whether a card needs the open kernel module although its architecture does not."""
 
 
 @cache
@@ -59,7 +61,13 @@ def choose(request: DriverRequest, least: str) -> Supply:
         return Supply("vendor", wanted, "the settings name a mirror" if request.mirror else "as requested")
     pinned = request.version or request.branch
     branch = pinned.partition(".")[0] if pinned else None
-    row = distribution_driver(request.os_id, request.os_version, request.machine, branch=branch)
+    row = distribution_driver(
+        request.os_id,
+        request.os_version,
+        request.machine,
+        branch=branch,
+        module="open" if request.open_module else None,
+    )
     if request.source == "distribution":
         return Supply("distribution", request.version or (row.version if row else wanted), "as requested", row)
     if request.subnet_manager:

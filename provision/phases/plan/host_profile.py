@@ -121,6 +121,7 @@ class Launch:
 
     attention: DecidingAttention
     capabilities: tuple[str, ...]
+    machine: str | None
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class HostProfile:
             reads_fp8 = self.isa in fp8_caches()["cpu"].on
             return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.serving]
-        if not all(sizes) or any(card.mig for card in self.cards):
+        if not all(sizes):
             return None
         reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
@@ -238,6 +239,7 @@ class HostProfile:
             machine=self.machine,
             secure_boot=self.environment.secure_boot,
             subnet_manager=any(card.row is not None and card.row.subnet_manager for card in self.cards),
+            open_module=self.needs_open_module,
         )
 
     @cached_property
@@ -274,7 +276,7 @@ class HostProfile:
 
     @cached_property
     def launch(self) -> Launch:
-        return Launch(self.deciding_attention, self.capabilities)
+        return Launch(self.deciding_attention, self.capabilities, self.machine)
 
     @property
     def serving(self) -> tuple[Card | AmdCard, ...]:

@@ -34,22 +34,24 @@ def _cuda_variants(
     same = [variant for variant in offered(machine, torch) if numbers(cuda_of(variant) or "0")[0] == numbers(cuda)[0]]
     default = torch.default_aarch64 if machine == "aarch64" else torch.default_x86_64
     known = [variant for variant in same if variant in {build, default}]
-    if any(covers(capabilities, torch, variant) for variant in known):
+    if any(covers(capabilities, torch, variant, machine) for variant in known):
         same = known
-    return _ranked(torch, same, driver, capabilities, preferred=(build, default))[:KEPT] or (build,)
+    return _ranked(torch, machine, same, driver, capabilities, preferred=(build, default))[:KEPT] or (build,)
 
 
 def _ranked(
     torch: Torch,
+    machine: str | None,
     found: Iterable[str],
     driver: str | None,
     capabilities: tuple[str, ...],
+    *,
     preferred: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Return CUDA variants, best first: those with code for every card that the driver runs, then the preferred, then the newer CUDA."""
 
     def worth(variant: str) -> tuple[Any, ...]:
-        served = (covers(capabilities, torch, variant), runs(driver, variant), runs_natively(driver, variant))
+        served = (covers(capabilities, torch, variant, machine), runs(driver, variant), runs_natively(driver, variant))
         return (*served, *(variant == name for name in preferred), numbers(cuda_of(variant) or "0"))
 
     return tuple(sorted(found, key=worth, reverse=True))
@@ -109,7 +111,7 @@ def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
 def _cuda_alone(
     torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
 ) -> tuple[str, ...]:
-    return _ranked(torch, offered(machine, torch), driver, capabilities)[:KEPT]
+    return _ranked(torch, machine, offered(machine, torch), driver, capabilities)[:KEPT]
 
 
 def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
@@ -117,20 +119,20 @@ def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
     return torch.cuda_aarch64 if machine == "aarch64" else torch.cuda
 
 
-def covers(capabilities: tuple[str, ...], torch: Torch, variant: str) -> bool:
+def covers(capabilities: tuple[str, ...], torch: Torch, variant: str, machine: str | None) -> bool:
     """Return whether a variant has code for every card; True if the table does not list it."""
-    codes = torch_codes(torch.version, variant)
+    codes = torch_codes(torch.version, variant, machine)
     return codes is None or all(
         gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in capabilities
     )
 
 
 @cache
-def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
-    """Return the GPU code in a CUDA variant of torch; None if the table does not list it."""
+def torch_codes(version: str, variant: str, machine: str | None) -> tuple[str, ...] | None:
+    """Return the GPU code in a CUDA variant of torch for an architecture; None if the table does not list it."""
     for row in catalog().torch_archs:
         if row.variant == variant and between(version, row.since, row.until):
-            return row.codes
+            return (row.codes_aarch64 or None) if machine == "aarch64" else row.codes
     return None
 
 

@@ -32,7 +32,7 @@ MOST_SIMILAR = 5
 """The limit for names that an error suggests."""
 MOST_CARDS = 64
 """The limit for cards of one kind in one host."""
-_MANAGERS = {
+_MANAGERS: dict[str, str | None] = {
     "debian": "apt",
     "ubuntu": "apt",
     "rhel": "dnf",
@@ -43,6 +43,7 @@ _MANAGERS = {
     "sles": "zypper",
     "alpine": "apk",
     "amzn": "dnf",
+    "azurelinux": None,
 }
 
 

@@ -17,7 +17,7 @@ from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
 from provision.core.models.settings import CHAT_TEMPLATE, Settings
-from provision.core.models.stack import AttentionPlan, FlashInferPlan, ModelPlan, Stack
+from provision.core.models.stack import FlashInferPlan, ModelPlan, Stack
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
@@ -87,9 +87,12 @@ def serve_command(
     served_name = settings.served_model_name or model.name
     split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]
     split += _length_options(settings, model, stack.model)
+    # Older releases read an environment variable instead.
+    named = has("attention", stack.vllm.version)
+    backend = (options()["attention"]["option"], stack.attention.flag or stack.attention.backend) if named else ()
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
-        *_attention_options(stack.vllm.version, stack.attention),
+        *backend,
         *(stack.serving.flags if stack.serving else ()),
         *(("--middleware", KEY_GUARD) if settings.api_key else ()),
     ]
@@ -212,11 +215,6 @@ def _cache_bytes(
     return max(int((facts.memory.usable or 0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
 
 
-def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
-    """Return the backend's option; empty for releases that read an environment variable instead."""
-    return [options()["attention"]["option"], attention.flag or attention.backend] if has("attention", version) else []
-
-
 def _environment(
     stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices, start: str
 ) -> dict[str, str]:
@@ -240,7 +238,7 @@ def _environment(
         # All processes are on one host; loopback does not depend on addresses that come and go.
         "VLLM_HOST_IP": "127.0.0.1",
         **_device_environment(devices, start),
-        **attention_environment(stack.attention, start),
+        **{name: value.replace("{cache}", start) for name, value in stack.attention.environment.items()},
     }
     if not has("attention", stack.vllm.version):
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
@@ -276,11 +274,6 @@ def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
         return {}
     home = plan.toolkit or row["toolkit"]
     return {"CUDA_HOME": home, "PATH": ":".join([f"{prefix}/current/bin", f"{home}/bin", *row["path"]])}
-
-
-def attention_environment(attention: AttentionPlan, start: str) -> dict[str, str]:
-    """Return the variables that the back end needs; `start` is the folder of what the engine compiles."""
-    return {name: value.replace("{cache}", start) for name, value in attention.environment.items()}
 
 
 def _device_environment(devices: Devices, start: str) -> dict[str, str]:

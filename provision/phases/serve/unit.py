@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Literal
+
+import jinja2
 
 from provision.core.models.base import Record
 from provision.core.models.settings import Settings
@@ -23,45 +24,14 @@ Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
 STOP_S, RESTART_S = 60, 10
 """Seconds that a server has to end in, and between its end and its next start."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
-_DEVICES = {
-    "cpu": ("PrivateDevices=yes",),
-    # PrivateDevices would hide the GPUs; the driver's libraries open only the devices in this list.
-    "cuda": ("DevicePolicy=closed", "DeviceAllow=char-nvidia* rwm", "DeviceAllow=char-drm rw"),
-    "rocm": (
-        "DevicePolicy=closed",
-        "DeviceAllow=char-kfd rw",
-        "DeviceAllow=char-drm rw",
-        "SupplementaryGroups=video render",
-    ),
-}
-"""Groups of /proc/devices, so that GPUs with any number are covered."""
-
-_BETWEEN_HOSTS = ("DeviceAllow=char-infiniband_verbs rw",)
-"""NCCL's way to InfiniBand cards; without it the hosts of a span would speak TCP."""
-
-_PREPARE = {
-    # A privileged program creates device nodes on first use; the service itself may not.
-    "cuda": ("ExecStartPre=-+/usr/bin/nvidia-modprobe -u -c=0",),
-}
-
-_AFTER = {
-    # systemd allows only device groups that are loaded when the unit starts.
-    "cuda": (
-        "modprobe@nvidia.service",
-        "modprobe@nvidia_uvm.service",
-        "nvidia-persistenced.service",
-        "nvidia-fabricmanager.service",
-    ),
-    "rocm": ("modprobe@amdgpu.service",),
-}
-
-_SYSTEM_CALLS = {
-    # Worker processes share device memory: they pass file descriptors and read one another's memory.
-    "cuda": ("pidfd_open", "pidfd_getfd", "process_vm_readv", "process_vm_writev"),
-    "rocm": ("pidfd_open", "pidfd_getfd", "process_vm_readv", "process_vm_writev"),
-}
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701 - the text is no HTML
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 class Service(Record):
@@ -88,12 +58,30 @@ def render_service(
         home: Home of the login user, for a unit of the user's manager.
     """
     unit = unit_path = config = None
-    if supervisor == "systemd":
-        unit, unit_path = system_unit(command, settings, prefix=prefix, user=user), f"/etc/systemd/system/{UNIT}"
-    elif supervisor == "systemd-user":
-        unit, unit_path = user_unit(command, settings, prefix=prefix, user=user), f"{home}/.config/systemd/user/{UNIT}"
+    preflight = preflight_argv(command, settings, prefix=prefix, user=user)
+    units = {"systemd": f"/etc/systemd/system/{UNIT}", "systemd-user": f"{home}/.config/systemd/user/{UNIT}"}
+    if supervisor in units:
+        times = options()["span"] if command.span else {"stop_s": STOP_S, "restart_s": RESTART_S}
+        unit_path = units[supervisor]
+        unit = _TEMPLATES.get_template("system.service.j2" if supervisor == "systemd" else "user.service.j2").render(
+            prefix=prefix,
+            user=user,
+            platform=command.devices.platform,
+            is_in_span=command.span is not None,
+            is_under_home=any(map(_is_under_home, (prefix, settings.model_on_host or ""))),
+            mount=settings.model_on_host,
+            preflight=systemd_line(preflight),
+            command=systemd_line(started(command)),
+            stop_s=times["stop_s"],
+            restart_s=times["restart_s"],
+        )
     elif supervisor == "supervisor":
-        config = supervisor_config(command, settings, prefix=prefix, user=user)
+        # The preflight loads service.env, switches to the user and becomes the server.
+        argv = (*preflight, "--environment-file", f"{prefix}/etc/service.env", "--", *started(command))
+        config = _TEMPLATES.get_template("supervisord.conf.j2").render(
+            prefix=prefix.replace("%", "%%"), command=supervisor_line(argv)
+        )
+    content = [supervisor, unit, config, command.argv, command.environment, settings.api_key]
     return Service(
         supervisor=supervisor,
         name=PROGRAM if supervisor == "supervisor" else UNIT,
@@ -102,55 +90,8 @@ def render_service(
         config=config,
         environment=command.environment,
         api_key=settings.api_key,
-        digest=_digest(supervisor, unit, config, command, settings.api_key),
+        digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
-
-
-def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """Return a unit of the system manager: a separate account with as little access as the devices allow."""
-    platform = command.devices.platform
-    neighbours = "".join(f" {name}" for name in _AFTER.get(platform, ()))
-    return _fill(
-        "system.service",
-        prefix=prefix,
-        user=user,
-        wants=neighbours,
-        after=neighbours,
-        mounts=_mounts(settings),
-        prepare="".join(f"{line}\n" for line in _PREPARE.get(platform, ())),
-        preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(started(command)),
-        **_seconds(command),
-        protect_home="read-only" if _under_home(prefix) or _under_home(settings.model_on_host or "") else "yes",
-        system_calls="".join(f" {name}" for name in _SYSTEM_CALLS.get(platform, ())),
-        devices="\n".join((*_DEVICES[platform], *(_BETWEEN_HOSTS if command.span and platform != "cpu" else ()))),
-    )
-
-
-def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """Return a unit of the user's manager; it needs lingering to outlive the session."""
-    return _fill(
-        "user.service",
-        prefix=prefix,
-        preflight=systemd_line(preflight_argv(command, settings, prefix=prefix, user=user)),
-        command=systemd_line(started(command)),
-        **_seconds(command),
-    )
-
-
-def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """Return a configuration for supervisord.
-
-    The preflight loads service.env, switches to the user and becomes the server.
-    """
-    argv = (
-        *preflight_argv(command, settings, prefix=prefix, user=user),
-        "--environment-file",
-        f"{prefix}/etc/service.env",
-        "--",
-        *started(command),
-    )
-    return _fill("supervisord.conf", prefix=prefix.replace("%", "%%"), command=supervisor_line(argv))
 
 
 def started(command: ServeCommand) -> tuple[str, ...]:
@@ -198,25 +139,5 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _seconds(command: ServeCommand) -> dict[str, str]:
-    """Return the times of a unit."""
-    given = options()["span"] if command.span else {"stop_s": STOP_S, "restart_s": RESTART_S}
-    return {name: str(given[name]) for name in ("stop_s", "restart_s")}
-
-
-def _mounts(settings: Settings) -> str:
-    """Return the line that lets the service start after the mount that has its model."""
-    return f"RequiresMountsFor={settings.model_on_host}\n" if settings.model_on_host else ""
-
-
-def _under_home(prefix: str) -> bool:
-    return prefix.startswith(("/home/", "/root/", "/run/user/"))
-
-
-def _fill(template: str, **values: str) -> str:
-    return Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
-
-
-def _digest(supervisor: Supervisor, unit: str | None, config: str | None, command: ServeCommand, api_key: bool) -> str:
-    content = [supervisor, unit, config, command.argv, command.environment, api_key]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+def _is_under_home(folder: str) -> bool:
+    return folder.startswith(("/home/", "/root/", "/run/user/"))

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +27,10 @@ from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress, prefetching
-from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
 from provision.phases.stage.lock_file import LockedWheel
-from provision.phases.stage.locked_wheel import locked_hashes
-from provision.phases.stage.solve_request import executor_requirements
+from provision.phases.stage.locked_wheel import LOCK, locked_hashes
+from provision.phases.stage.solve import executor_requirements
 from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_contents
 from provision.phases.stage.wheelhouse import Store
@@ -64,14 +63,11 @@ class Packager(Protocol):
 class LockedStack(Record):
     """A solved lock as the cache keeps it."""
 
-    wheels: tuple[dict[str, Any], ...]
+    wheels: tuple[LockedWheel, ...]
     unpacked_bytes: int
     notes: tuple[str, ...] = ()
     without_package: bool = False
     """Whether the Stack's package is left out; a note says why."""
-
-    def files(self) -> list[LockedWheel]:
-        return [LockedWheel(**row) for row in self.wheels]
 
 
 class CachedLock(Record):
@@ -141,7 +137,7 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
         attempts.append(attempt)
         known = _read_cached(attempt.key, job.store)
         if known.locked and not _package_lost(attempt, known.locked, job.store):
-            paths = _ensure(attempt, known.locked.files(), job)
+            paths = _ensure(attempt, known.locked.wheels, job)
             chosen = attempt.locked_stack(known.locked)
             return LockedCandidate(chosen, tuple(refused), known.locked, paths, from_cache=True)
         if known.refused:
@@ -218,7 +214,7 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
         paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
         others = [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
         locked = LockedStack(
-            wheels=tuple(asdict(wheel) for wheel in wheels),
+            wheels=tuple(wheels),
             unpacked_bytes=unpacked_size(paths),
             notes=(*sources.notes, *solved.notes, *others, *([left_out] if left_out else [])),
             without_package=left_out is not None,
@@ -303,11 +299,11 @@ def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:
     """Check whether the package's wheel was pruned or damaged. It is then provided again, possibly as another wheel."""
     if attempt.package is None or locked.without_package:
         return False
-    wheel = locked.files()[-1]
+    wheel = locked.wheels[-1]
     return store.find(wheel.sha256, wheel.name) is None
 
 
-def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tuple[Path, ...]:
+def _ensure(attempt: _Attempt, wheels: Sequence[LockedWheel], job: StageJob) -> tuple[Path, ...]:
     """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
     here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
     if not all(here.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterable
@@ -65,9 +66,9 @@ def fetch_debs(
             f"the bundle has no {', '.join(names)} for host `{host.hostname}` as it is now",
             hint="install these packages on the host by hand, or create the bundle with -i and this host in the inventory",
         )
-    sources = _sources(names, host, read_release() if controller is None else controller, etc_apt)
+    sources = _sources(names, host, _own_release() if controller is None else controller, etc_apt)
     with scratch_folder() as folder:
-        archives = _Apt(folder, sources, dpkg_status, architecture).download(names)
+        archives = _download(folder, sources, dpkg_status, architecture, names)
         # apt writes the colon of an epoch as %3a; the name on a host has no escapes.
         staged = [store.staged(store.add(path, name=path.name.replace("%3a", "+")), "deb") for path in archives]
     store.put("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})
@@ -77,10 +78,17 @@ def fetch_debs(
 def why_not_fetched(packages: Iterable[str], host: OperatingSystem) -> str | None:
     """Return why this machine cannot fetch packages for a host, as far as that is known without a network; None where it can."""
     try:
-        _sources(sorted(set(packages)), host, read_release(), Path("/etc/apt"))
+        _sources(sorted(set(packages)), host, _own_release(), Path("/etc/apt"))
     except StageError as error:
         return error.text
     return None
+
+
+def _own_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
 
 
 def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingSystem) -> str:
@@ -107,62 +115,47 @@ def _sources(names: list[str], host: OperatingSystem, controller: dict[str, str]
     return sources
 
 
-class _Apt:
-    """apt-get with its own state, cache and sources in a temporary folder."""
-
-    def __init__(self, folder: Path, sources: str, status: str, architecture: str) -> None:
-        self._archives = folder / "cache" / "archives"
-        for path in (folder / "state/lists/partial", self._archives / "partial"):
-            path.mkdir(parents=True)
-        (folder / "status").write_text(status, encoding="utf-8")
-        parts = folder / "sources"
-        parts.mkdir()
-        (parts / "host.sources").write_text(sources, encoding="utf-8")
-        settings = {
-            "Dir::State": folder / "state",
-            "Dir::State::status": folder / "status",
-            "Dir::State::extended_states": folder / "extended_states",
-            "Dir::Cache": folder / "cache",
-            "Dir::Etc::sourcelist": os.devnull,
-            "Dir::Etc::sourceparts": parts,
-            "Dir::Etc::preferences": os.devnull,
-            "Dir::Etc::preferencesparts": os.devnull,
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
-            "APT::Sandbox::User": "root",
-            "APT::Get::AllowUnauthenticated": "false",
-            "APT::Install-Recommends": "false",
-            "Acquire::Retries": "2",
-            "Acquire::http::Timeout": "15",
-            "Acquire::https::Timeout": "15",
-            "Acquire::Languages": "none",
-            "Debug::NoLocking": "true",
-        }
-        self._options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
-
-    def download(self, names: list[str]) -> list[Path]:
-        self._run("the package lists", ["update", "--error-on=any"])
-        self._run(", ".join(names), ["install", "--yes", "--download-only", "--no-remove", *names])
-        return sorted(self._archives.glob("*.deb"))
-
-    def _run(self, what: str, command: list[str]) -> None:
-        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        timeout_error = StageError(f"apt did not fetch {what} within {TIMEOUT_S:.0f} s", hint=_HINT)
-        done = run_program(
-            ["apt-get", "-qq", *self._options, *command], timeout_error, timeout_s=TIMEOUT_S, env=environ
-        )
-        if done.returncode:
-            lines = done.stderr.splitlines()
-            errors = [line[2:].strip() for line in lines if line.startswith("E:")] or lines[-1:]
-            raise StageError(f"apt could not fetch {what}: {'; '.join(errors[:3])}", hint=_HINT)
+def _download(folder: Path, sources: str, status: str, architecture: str, names: list[str]) -> list[Path]:
+    """Fetch packages with apt-get, whose state, cache and sources are in a temporary folder; return their files."""
+    archives, parts = folder / "cache" / "archives", folder / "sources"
+    for path in (folder / "state/lists/partial", archives / "partial", parts):
+        path.mkdir(parents=True)
+    (folder / "status").write_text(status, encoding="utf-8")
+    (parts / "host.sources").write_text(sources, encoding="utf-8")
+    settings = {
+        "Dir::State": folder / "state",
+        "Dir::State::status": folder / "status",
+        "Dir::State::extended_states": folder / "extended_states",
+        "Dir::Cache": folder / "cache",
+        "Dir::Etc::sourcelist": os.devnull,
+        "Dir::Etc::sourceparts": parts,
+        "Dir::Etc::preferences": os.devnull,
+        "Dir::Etc::preferencesparts": os.devnull,
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",
+        "APT::Get::AllowUnauthenticated": "false",
+        "APT::Install-Recommends": "false",
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "15",
+        "Acquire::https::Timeout": "15",
+        "Acquire::Languages": "none",
+        "Debug::NoLocking": "true",
+    }
+    options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
+    _run_apt("the package lists", [*options, "update", "--error-on=any"])
+    _run_apt(", ".join(names), [*options, "install", "--yes", "--download-only", "--no-remove", *names])
+    return sorted(archives.glob("*.deb"))
 
 
-def read_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
-    """Return the keys of an os-release file; an empty dict when the file is absent."""
-    if not path.exists():
-        return {}
-    pairs = (line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
-    return {key: value.strip("\"'") for key, value in pairs}
+def _run_apt(what: str, arguments: list[str]) -> None:
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    timeout_error = StageError(f"apt did not fetch {what} within {TIMEOUT_S:.0f} s", hint=_HINT)
+    done = run_program(["apt-get", "-qq", *arguments], timeout_error, timeout_s=TIMEOUT_S, env=environ)
+    if done.returncode:
+        lines = done.stderr.splitlines()
+        errors = [line[2:].strip() for line in lines if line.startswith("E:")] or lines[-1:]
+        raise StageError(f"apt could not fetch {what}: {'; '.join(errors[:3])}", hint=_HINT)
 
 
 def release_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:

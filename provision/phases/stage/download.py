@@ -17,7 +17,7 @@ from provision.catalog.index.http_client import describe_error
 from provision.core.errors import FirstlightError, StageError
 from provision.core.formatting import format_bytes
 from provision.core.user_path import local_path
-from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
+from provision.phases.stage.wheelhouse import Slot, Store
 
 if TYPE_CHECKING:
     import httpx
@@ -269,12 +269,10 @@ class _Fetch:
         )
 
     def _stream(self, part: Path, file: RemoteFile) -> str:
-        digest = hashlib.sha256()
-        have = 0
-        if part.exists():
-            for block in _blocks(part):
-                digest.update(block)
-                have += len(block)
+        digest, have = hashlib.sha256(), _length(part)
+        if have:
+            with part.open("rb") as begun:
+                digest = hashlib.file_digest(begun, "sha256")
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with self.client.stream("GET", file.url, headers=headers) as answer:
             answer.raise_for_status()
@@ -298,12 +296,6 @@ class _Fetch:
                     self.tally.at(file.sha256, have)
                     pace.at(have)
         return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            yield block
 
 
 def _length(part: Path) -> int:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings, uv_variables, without_credentials
@@ -19,8 +18,7 @@ from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.host_uv import LOCK
-from provision.phases.stage.locked_wheel import locked_hashes
+from provision.phases.stage.locked_wheel import LOCK, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
@@ -72,13 +70,8 @@ def pack(folder: Path, archive: Path) -> None:
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for path in _members(folder):
+        for path in (folder, *sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)):
             tar.add(path, arcname=path.relative_to(folder.parent).as_posix(), recursive=False, filter=_plain)
-
-
-def _members(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -1,20 +1,27 @@
-"""One wheel of a program, by the hashes in a requirements file of this product."""
+"""Programs by the hashes in a requirements file of this product: one wheel, and the uv program for a host."""
 
 from __future__ import annotations
 
-import re
+import platform
+import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import find_sources
+from provision.catalog.index.uv import uv_program
 from provision.core.errors import StageError
-from provision.phases.stage.lock_file import LockedWheel
+from provision.core.folders import product_path
+from provision.core.models.staged import StagedFile
+from provision.core.scratch import scratch_folder
+from provision.phases.stage.lock_file import LockedWheel, read_lock
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import choose_wheels, solve
-from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
+
+LOCK = product_path("requirements/run.txt")
+"""The lock of this product. It has the hashes of all wheels of uv, for every platform."""
 
 
 def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
@@ -23,16 +30,13 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
     Raises:
         StageError: The file has none.
     """
-    found = re.search(
-        rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
-        lock.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    if not found:
+    text = lock.read_text(encoding="utf-8")
+    found = next((package for package in read_lock(text) if package.name == distribution and package.hashes), None)
+    if found is None:
         raise StageError(
             f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
         )
-    return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
+    return found.version, frozenset(found.hashes)
 
 
 def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock: Path) -> None:
@@ -73,3 +77,29 @@ def fetch_locked_wheel(
     wheels = choose_wheels(solve(request, sources.variables), target)
     require_locked(wheels, hashes, lock)
     return next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))
+
+
+def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock: Path = LOCK) -> StagedFile:
+    """Put the uv program for a host into the wheelhouse, as an executable file.
+
+    Raises:
+        StageError: Its wheel cannot be had, or its hash is not in the lock.
+    """
+    version, _ = locked_hashes(lock, "uv")
+    machine = host_platform.split("-", 1)[0]
+    key = f"uv-{version}-{machine}"
+    if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
+        return store.staged(path, "tool")
+    if machine == platform.machine():
+        path = store.add(Path(uv_program()), name="uv")
+    else:
+        path = _fetch_uv(host_platform, settings, store, lock)
+    store.put("tools", key, {"sha256": path.parent.name})
+    return store.staged(path, "tool")
+
+
+def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store, lock: Path) -> Path:
+    wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, lock)
+    with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
+        return store.add(Path(archive.extract(member, folder)), name="uv")

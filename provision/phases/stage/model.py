@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
@@ -56,15 +57,12 @@ def stage_model(
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
     if settings.chat_template is not None:
-        files = [file for file in files if file.name != CHAT_TEMPLATE] + [_template(Path(settings.chat_template))]
+        path = Path(settings.chat_template)
+        own: dict[str, Any] = {"path": str(path), "sha256": sha256_of(path), "size": path.stat().st_size}
+        files = [file for file in files if file.name != CHAT_TEMPLATE]
+        files.append(StagedFile(name=CHAT_TEMPLATE, kind="model", **own))
     require_complete(text, {file.name: Path(file.path) for file in files})
     return f"{name}-{_digest(files, settings.model_on_host)}", files
-
-
-def _template(path: Path) -> StagedFile:
-    return StagedFile(
-        name=CHAT_TEMPLATE, path=str(path), sha256=sha256_of(path), size=path.stat().st_size, kind="model"
-    )
 
 
 def stage_folder(folder: Path, store: Store) -> list[StagedFile]:

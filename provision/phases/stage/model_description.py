@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
-from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key, parse_hub_model
+from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
@@ -68,7 +67,7 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
         return found
     if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
-            return _shape(settings.model, parse_hub_model(kept))
+            return _shape(settings.model, HubModel.model_validate(kept))
     try:
         known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
     except HubSilentError:
@@ -76,7 +75,7 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
             return shipped
         raise
     shape = _shape(settings.model, known)
-    store.put("described", key, asdict(known))
+    store.put("described", key, known.model_dump())
     return shape
 
 

@@ -9,16 +9,19 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from provision.catalog.index.http_client import get, open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.json_text import parse_object
+from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
 from provision.core.scratch import scratch_folder
@@ -53,6 +56,63 @@ class HubFile:
     @property
     def name(self) -> str:
         return flat_name(self.path)
+
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 60)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, values: Any) -> Any:
+        return (
+            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+        )
+
+
+class LargeFile(_Answer):
+    """What the hub lists of a file that git does not keep itself."""
+
+    sha256: str | None = None
+    size: _Count | None = None
+
+
+class ListedFile(_Answer):
+    """A file of a revision: with a sha256 when it is large, else with its git blob hash."""
+
+    path: str = Field(validation_alias="rfilename")
+    size: _Count | None = None
+    blob: str | None = Field(default=None, validation_alias="blobId")
+    lfs: LargeFile = LargeFile()
+
+    @property
+    def bytes(self) -> int:
+        """Its size, 0 when unknown."""
+        return self.size or self.lfs.size or 0
+
+
+class Counted(_Answer):
+    """The number of parameters by format, where the hub counted them."""
+
+    parameters: dict[str, _Count] = {}
+
+
+class HubRevision(_Answer):
+    """The listing of one commit of a model repository."""
+
+    commit: str = Field(validation_alias="sha")
+    files: tuple[ListedFile, ...] = Field(validation_alias="siblings")
+    safetensors: Counted = Counted()
+
+
+class HubModel(Record):
+    """What the wheelhouse keeps of a model before its weights are fetched: config.json, parameters by format, bytes of weights."""
+
+    config: dict[str, Any]
+    parameters: dict[str, _Count]
+    bytes: _Count
 
 
 def stage_hub_model(
@@ -139,7 +199,7 @@ class _Hub:
 
     def files(self, store: Store, *, weights: bool) -> list[HubFile]:
         listed, wanted = self._listed()
-        fetched = (file.size for file in wanted if weights or not file.path.endswith(_WEIGHTS))
+        fetched = (file.bytes for file in wanted if weights or not file.path.endswith(_WEIGHTS))
         store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
@@ -151,16 +211,17 @@ class _Hub:
                 hint="use a model in the format of transformers, with safetensors",
             )
         config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
-        weights = sum(file.size for file in wanted if file.path.endswith(_WEIGHTS))
-        return HubModel(config, listed.parameters, weights)
+        weights = sum(file.bytes for file in wanted if file.path.endswith(_WEIGHTS))
+        return HubModel(config=config, parameters=listed.safetensors.parameters, bytes=weights)
 
     def _listed(self) -> tuple[HubRevision, list[ListedFile]]:
         """Return the revision, and the files of it that are needed."""
         address = f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true"
         try:
-            found = parse_revision(self._object(address))
-        except ValueError as error:
-            raise self._wrong(address, str(error)) from None
+            found = HubRevision.model_validate(self._object(address))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._wrong(address, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         needed = _needed([file.path for file in found.files])
         return found, [file for file in found.files if file.path in needed]
 
@@ -172,8 +233,8 @@ class _Hub:
                 hint="no file was written; use another hub (HF_ENDPOINT)",
             )
         address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
-        if listed.sha256:
-            return HubFile(path, self._endpoint + address, listed.sha256, listed.size)
+        if listed.lfs.sha256:
+            return HubFile(path, self._endpoint + address, listed.lfs.sha256, listed.bytes)
         if not listed.blob:
             raise StageError(
                 f"the hub `{self._endpoint}` lists `{path}` of {self._model} without a hash",
@@ -259,79 +320,3 @@ def _token(token_file: str | None) -> str | None:
             hint="set firstlight_hf_token_file to a file with only the token, on one line",
         )
     return register_secret(content.decode("ascii"))
-
-
-@dataclass(frozen=True)
-class ListedFile:
-    """A file of a revision: with a sha256 when it is large (`lfs`), else with its git blob hash. Size in bytes, 0 when unknown."""
-
-    path: str
-    size: int
-    sha256: str | None
-    blob: str | None
-
-
-@dataclass(frozen=True)
-class HubRevision:
-    """One commit of a model repository, and the number of parameters by format where the hub counted them."""
-
-    commit: str
-    files: tuple[ListedFile, ...]
-    parameters: dict[str, int]
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """What the wheelhouse keeps of a model before its weights are fetched: config.json, parameters by format, bytes of weights."""
-
-    config: dict[str, Any]
-    parameters: dict[str, int]
-    bytes: int
-
-
-def parse_revision(answer: Mapping[str, Any]) -> HubRevision:
-    """Parse the listing of a revision.
-
-    Raises:
-        ValueError: The answer is no listing.
-    """
-    commit, rows = answer.get("sha"), answer.get("siblings")
-    if not isinstance(commit, str) or not isinstance(rows, list):
-        raise ValueError("the commit or the files are missing")  # noqa: TRY004 - one error for any invalid answer
-    counted = answer.get("safetensors")
-    return HubRevision(
-        commit, tuple(_files(rows)), _counts(counted.get("parameters") if isinstance(counted, dict) else None)
-    )
-
-
-def parse_hub_model(kept: Mapping[str, Any]) -> HubModel:
-    """Parse what the wheelhouse keeps of a model.
-
-    Raises:
-        ValueError: The value is not of this form.
-    """
-    config, total = kept.get("config"), _count(kept.get("bytes"))
-    if not isinstance(config, dict) or total is None:
-        raise ValueError("not a description of a model")
-    return HubModel(config, _counts(kept.get("parameters")), total)
-
-
-def _files(rows: list[Any]) -> Iterator[ListedFile]:
-    for row in rows:
-        path = row.get("rfilename") if isinstance(row, dict) else None
-        if not isinstance(path, str):
-            raise ValueError("a file has no name")  # noqa: TRY004 - one error for any invalid answer
-        large = row.get("lfs") if isinstance(row.get("lfs"), dict) else {}
-        size = _count(row.get("size")) or _count(large.get("size")) or 0
-        sha256, blob = large.get("sha256"), row.get("blobId")
-        yield ListedFile(path, size, *(value if isinstance(value, str) else None for value in (sha256, blob)))
-
-
-def _counts(value: Any) -> dict[str, int]:
-    """Return the counts by name; empty when one of them is invalid, since a partial count is misleading."""
-    found = {str(name): _count(number) for name, number in value.items()} if isinstance(value, dict) else {}
-    return {name: number for name, number in found.items() if number is not None} if None not in found.values() else {}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60 else None

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
@@ -26,36 +24,15 @@ from packageurl import PackageURL
 from provision import __version__
 from provision.core.files import write_atomically
 from provision.core.models.staged import Staged, StagedFile
+from provision.phases.stage.lock_file import LockedPackage, read_lock
 
 FOLDER = "sbom"
 """Folder of the documents in a run's folder and in a bundle."""
 _NAMESPACE = UUID("6f3c1f0e-5d0a-5c1b-9f43-2a1f0b7c9d11")
-_PIN = re.compile(
-    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?: ; (?P<marker>[^\\\n]+?))?(?P<rest>(?: \\\n| --hash).*?)(?=^\S|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _MOST_METADATA = 1 << 20
 """Bytes of a wheel's metadata that are read; the fields are at its beginning."""
 _LONGEST_NAME = 100
 """Characters of a licence's name; longer fields are the text of the licence."""
-
-
-@dataclass(frozen=True)
-class LockedPackage:
-    """A distribution of a lock with the hashes of its files."""
-
-    name: str
-    version: str
-    hashes: tuple[str, ...]
-    marker: str | None = None
-    """The condition under which it is installed; None: always."""
-
-
-def read_lock(text: str) -> Iterator[LockedPackage]:
-    """Yield the distributions of a requirements file with hashes, in its order."""
-    for found in _PIN.finditer(text):
-        yield LockedPackage(found["name"], found["version"], tuple(_HASH.findall(found["rest"])), found["marker"])
 
 
 def controller_sbom(lock: str) -> str:

@@ -1,22 +1,198 @@
-"""uv's resolver, run for the platform and Python of a host, and the choice of the wheels that fit it."""
+"""The request to uv's resolver for a Stack, its answer for the platform and Python of a host, and the choice of the wheels that fit."""
 
 from __future__ import annotations
 
 import json
 import sys
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockValidationError
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
+from provision.catalog.index.project_page import IndexLocation, ProjectPage
 from provision.catalog.index.settings import without_credentials
 from provision.catalog.index.uv import run_uv
-from provision.core.errors import StageError
+from provision.core.errors import IndexUnreachableError, StageError
+from provision.core.models.stack import DependencyPlan, Stack
 from provision.core.scratch import scratch_folder
+from provision.core.tables import own_table
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve_request import SolveRequest
+
+
+@dataclass(frozen=True)
+class PinnedBuild:
+    """A distribution of fixed version and variant, and the vendor's index; None where the user's indexes serve it."""
+
+    name: str
+    version: str
+    """With a local part where the requirement must have it (`2.13.0+cpu`)."""
+    variant: str
+    vendor: str | None
+
+    def fits(self, version: Version, location: IndexLocation) -> bool:
+        """Check whether a version at a location is this build.
+
+        The vendor's index has only one variant, and its file names may omit it; elsewhere the local part decides.
+        """
+        if Version(version.public) != Version(self.version.partition("+")[0]):
+            return False
+        return version.local == self.variant or (location.url == self.vendor and "+" not in self.version)
+
+
+@dataclass(frozen=True)
+class SolveRequest:
+    """Requirements, the index of each pinned one, and exclusions."""
+
+    target: Target
+    requirements: tuple[str, ...]
+    pins: tuple[tuple[str, str], ...] = ()
+    """(distribution, index address) pairs."""
+    excluded: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    """Requirements that replace those in the metadata of distributions."""
+    until: str | None = None
+    """Upload day of the newest file that may be chosen, except of `undated` and pinned distributions."""
+    undated: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Distributions to take as source. Their own requirements are not read, since that would run their code."""
+
+
+def target_of(stack: Stack) -> Target:
+    """Return the Stack's platform with the fullest known version of its Python."""
+    known = stack.interpreter.version
+    return Target.of(stack.platform, known if known.count(".") == 2 else stack.python)
+
+
+def builds_of(stack: Stack) -> list[PinnedBuild]:
+    """Return the pinned builds: vLLM (unless the policy is none), torch (unless the host has its own), and kernel packages."""
+    torch, vllm = stack.torch, stack.vllm
+    wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
+    builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
+    if stack.interpreter.torch:
+        builds = []
+    if vllm:
+        builds.insert(0, PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+    kernels = stack.flashinfer.packages if stack.flashinfer else ()
+    return [*builds, *(PinnedBuild(item.distribution, item.version, stack.variant, item.index) for item in kernels)]
+
+
+def brings_torch(stack: Stack) -> bool:
+    """Check whether torch comes from vLLM's index. Its local part is then a commit (`2.10.0+git8514f05`), not a variant."""
+    return stack.vllm is not None and stack.vllm.index is not None and stack.torch.index == stack.vllm.index
+
+
+def companions_of(stack: Stack) -> list[str]:
+    """Return the distributions that must come from torch's index; none when the host has its own torch."""
+    return [] if stack.interpreter.torch else list(_companions(stack.variant)["pinned"])
+
+
+def executor_requirements(stack: Stack) -> list[str]:
+    """Return what starts vLLM's processes on several hosts, where vLLM does not do that itself: its wheel names no Ray."""
+    table = own_table(Path(__file__).with_name("executors.toml"))
+    return list(table[stack.executor]["requirements"]) if stack.executor in table else []
+
+
+@dataclass(frozen=True)
+class LocatedBuild:
+    """The location of a pinned build, and its full version there."""
+
+    location: IndexLocation
+    version: Version
+
+
+def locate_builds(
+    builds: Sequence[PinnedBuild], pages: Mapping[str, Sequence[ProjectPage]], target: Target
+) -> dict[str, LocatedBuild]:
+    """Choose the first location of each vendor build with a wheel that fits, in the order of the pages.
+
+    Raises:
+        StageError: No location has the build.
+        IndexUnreachableError: A location that may have it did not answer.
+    """
+    tags = target.tags()
+    chosen: dict[str, LocatedBuild] = {}
+    silent: dict[str, str] = {}
+    unknown: list[str] = []
+    for build in builds:
+        if build.vendor is None:
+            continue
+        for page in pages[build.name]:
+            found = [version for version in page.versions(build.name, tags) if build.fits(version, page.location)]
+            if found:
+                chosen[build.name] = LocatedBuild(page.location, max(found))
+                break
+        else:
+            problems = {page.location.label: page.problem for page in pages[build.name] if page.problem}
+            if not problems:
+                locations = ", ".join(page.location.label for page in pages[build.name])
+                raise StageError(
+                    f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
+                    hint="add an index or find-links folder that has it to your pip or uv settings",
+                    cause="wrong-index",
+                )
+            silent |= problems
+            unknown.append(f"{build.name} {build.version}")
+    if unknown:
+        raise IndexUnreachableError(silent, unknown)
+    return chosen
+
+
+def make_request(
+    stack: Stack,
+    target: Target,
+    sources: Mapping[str, LocatedBuild],
+    companions: Mapping[str, bool],
+    extra: Sequence[str] = (),
+) -> SolveRequest:
+    """Return the request to uv.
+
+    Args:
+        companions: For each companion, whether torch's index has a build that fits.
+        extra: Further requirements.
+    """
+    pins = {name: source.location.url for name, source in sources.items() if not source.location.flat}
+    table = _companions(stack.variant)
+    requirements = [
+        f"{build.name}=={sources[build.name].version if build.name in sources else build.version}"
+        for build in builds_of(stack)
+    ]
+    excluded = list(table["excluded"])
+    if stack.interpreter.torch:
+        excluded += ["torch", *table["pinned"]]
+    for name, found in companions.items():
+        if found and "torch" in pins:
+            pins[name] = pins["torch"]
+            requirements.append(name)
+        elif name in table["unless_found"]:
+            excluded.append(name)
+    if stack.supervisor == "supervisor":
+        requirements.append("supervisor")
+    requirements += [*executor_requirements(stack), *stack.tracing]
+    # A CPU build of vLLM pins the CPU build of torch by its local version; override that.
+    overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
+    limits = stack.dependencies or DependencyPlan()
+    return SolveRequest(
+        target,
+        (*requirements, *extra),
+        tuple(sorted(pins.items())),
+        tuple(excluded),
+        constraints=limits.bounds,
+        overrides=overrides,
+        until=limits.until,
+        undated=tuple(build.name for build in builds_of(stack)),
+    )
+
+
+def _companions(variant: str) -> dict[str, list[str]]:
+    table = own_table(Path(__file__).with_name("companions.toml"))
+    companions: dict[str, list[str]] = table.get(variant, table["default"])
+    return companions
 
 
 def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation, ProjectPage
+from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
@@ -23,16 +23,17 @@ from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import choose_wheels, solve
-from provision.phases.stage.solve_request import (
+from provision.phases.stage.solve import (
     LocatedBuild,
     PinnedBuild,
     SolveRequest,
     brings_torch,
     builds_of,
+    choose_wheels,
     companions_of,
     locate_builds,
     make_request,
+    solve,
     target_of,
 )
 from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_versions
@@ -138,7 +139,14 @@ def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Targ
     pages = {
         build.name: sources.index_client.fetch_pages((location, build.name) for location in near) for build in fixed
     }
-    unseen = [build for build in fixed if not _holds(pages[build.name], build, target)]
+    tags = target.tags()
+    unseen = [
+        build
+        for build in fixed
+        if not any(
+            build.fits(one, page.location) for page in pages[build.name] for one in page.versions(build.name, tags)
+        )
+    ]
     # uv queries the indexes for the other builds. Query them here too: a silent index is detected once, with a short timeout.
     others = [(location, build.name) for build in builds if not build.vendor for location in indexes]
     wanted = [(location, build.name) for build in unseen for location in (*far, IndexLocation(build.vendor or ""))]
@@ -196,12 +204,6 @@ def _files_of(
         if len(wheels) == 1 and wheels[0].sha256:
             files += wheels
     return files
-
-
-def _holds(pages: list[ProjectPage], build: PinnedBuild, target: Target) -> bool:
-    return any(
-        build.fits(version, page.location) for page in pages for version in page.versions(build.name, target.tags())
-    )
 
 
 def _place_companions(

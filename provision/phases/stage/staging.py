@@ -22,10 +22,10 @@ from provision.core.run_folder import RunFolder
 from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
-from provision.phases.stage.download import OnStored, Progress
-from provision.phases.stage.host_uv import stage_uv
+from provision.phases.stage.download import Progress
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
+from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
@@ -76,11 +76,11 @@ def stage(
         refresh=refresh,
         packager=packager,
         package_required=settings.flash_attn != "auto",
-        on_stored=wheel_callback(on_stored, store),
+        on_stored=None if on_stored is None else lambda path, total: on_stored(store.staged(path, "wheel"), total),
     )
     candidates = accepted(resolution)
     choice = lock_best_candidate(candidates, job)
-    wheels = choice.locked.files()
+    wheels = choice.locked.wheels
     files = [store.staged(path, "wheel") for path in choice.paths]
     interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
     files += archive
@@ -168,13 +168,6 @@ def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, job:
     model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template)
     parts = [FORMAT, [cache_key(stack, job) for _, stack in candidates], model, settings.flash_attn]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def wheel_callback(callback: Callable[[StagedFile, int], None] | None, store: Store) -> OnStored | None:
-    """Wrap a callback on staged files as one on paths."""
-    if callback is None:
-        return None
-    return lambda path, total: callback(store.staged(path, "wheel"), total)
 
 
 def environment_digest(lock: str, interpreter: Interpreter, archive_sha256: str | None) -> str:

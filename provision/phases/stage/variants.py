@@ -18,7 +18,7 @@ from provision.catalog.index.settings import without_credentials
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
 from provision.phases.stage.lock_file import LockedWheel
-from provision.phases.stage.solve_request import builds_of, companions_of
+from provision.phases.stage.solve import builds_of, companions_of
 
 _LOCAL = re.compile(r"(?:cpu|xpu|cu\d+|rocm\d[\d.]*)")
 _VERSION_FILE = re.compile(r"[^/]+/_?version\.py")
@@ -102,9 +102,8 @@ def platform_inside(wheel: Path) -> str | None:
         for member in filter(_VERSION_FILE.fullmatch, members):
             if platform := _platform_of(archive.read(member).decode(errors="replace")):
                 return platform
-    return next(
-        (row["platform"] for row in _platform_rows() if any(map(re.compile(row["member"]).match, members))), None
-    )
+    rows: list[dict[str, str]] = own_table(Path(__file__).with_name("variants.toml"))["inside"]
+    return next((row["platform"] for row in rows if any(map(re.compile(row["member"]).match, members))), None)
 
 
 def _platform_of(text: str) -> str | None:
@@ -123,8 +122,3 @@ def _matches(found: str, planned: str) -> bool:
     """Compare two platform names. `rocm7.0` equals `rocm700`, and `cu13` may be `cu130`."""
     one, other = (name.replace(".", "") for name in (found, planned))
     return one.startswith(other) or other.startswith(one)
-
-
-def _platform_rows() -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = own_table(Path(__file__).with_name("variants.toml"))["inside"]
-    return rows

@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from provision.core.errors import StageError
 from provision.core.files import write_atomically
@@ -37,6 +37,7 @@ from provision.core.quantile import quantile
 BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
+_REFERENCES = "references"
 _TRIES = 20
 """Limit for locking a folder that is pruned again and again."""
 _DEFAULT_LIMIT_GIB = 200.0
@@ -117,7 +118,7 @@ class Store:
     def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
         self.root = root
         self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
-        self.references = References(root / "references")
+        self.references = References(self)
         self._hits: list[float] = []
         self._misses: list[float] = []
 
@@ -211,17 +212,18 @@ class Store:
             if found := self.find(expected, name):
                 return found
             with self.slot(expected, name) as slot:
-                return slot.stored() or slot.commit(_copy(source, slot.part))
+                if found := slot.stored():
+                    return found
+                shutil.copyfile(source, slot.part)
+                return slot.commit(sha256_of(slot.part))
         except OSError as error:
             raise StageError(
                 f"`{source}` cannot be copied into the wheelhouse `{self.root}`: {error.strerror}"
             ) from error
 
-    def staged(self, path: Path, kind: FileKind, *, name: str | None = None) -> StagedFile:
+    def staged(self, path: Path, kind: FileKind) -> StagedFile:
         """Return a stored file as a record."""
-        return StagedFile(
-            name=name or path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind
-        )
+        return StagedFile(name=path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind)
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the cached value of a key; None when it is absent or damaged."""
@@ -314,52 +316,34 @@ def _signature(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _copy(source: Path, part: Path) -> str:
-    shutil.copyfile(source, part)
-    return sha256_of(part)
-
-
 class References:
-    """The references of one wheelhouse."""
+    """The files that the environments of hosts need."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def environments(self, host: str) -> dict[str, list[str]]:
         """Return the recorded environments of a host; empty when the record is absent or damaged."""
-        return _read(self._path(host))
+        return self._store.get(_REFERENCES, quote(host, safe="")) or {}
 
     def add(self, host: str, environment: str, sha256s: Iterable[str]) -> None:
         """Record that an environment of the host needs these files. The record is written only when it changes."""
         noted, wanted = self.environments(host), sorted(set(sha256s))
         if noted.get(environment) != wanted:
-            self._write(host, {**noted, environment: wanted})
+            self._store.put(_REFERENCES, quote(host, safe=""), {**noted, environment: wanted})
 
     def keep_only(self, host: str, environments: Collection[str]) -> None:
         """Drop all other environments of the host."""
         noted = self.environments(host)
         kept = {environment: files for environment, files in noted.items() if environment in environments}
         if kept != noted:
-            self._write(host, kept)
+            self._store.put(_REFERENCES, quote(host, safe=""), kept)
 
     def forget(self, host: str) -> None:
         """Drop all references of a host that was uninstalled or removed from the inventory."""
-        self._path(host).unlink(missing_ok=True)
+        (self._store.root / _REFERENCES / f"{quote(host, safe='')}.json").unlink(missing_ok=True)
 
     def needed(self) -> set[str]:
         """Return the hashes of all files that any environment of any host needs."""
-        return {sha256 for path in self._folder.glob("*.json") for files in _read(path).values() for sha256 in files}
-
-    def _path(self, host: str) -> Path:
-        return self._folder / f"{quote(host, safe='')}.json"
-
-    def _write(self, host: str, environments: dict[str, list[str]]) -> None:
-        write_atomically(self._path(host), json.dumps(environments))
-
-
-def _read(path: Path) -> dict[str, list[str]]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        hosts = (unquote(path.stem) for path in (self._store.root / _REFERENCES).glob("*.json"))
+        return {sha256 for host in hosts for files in self.environments(host).values() for sha256 in files}

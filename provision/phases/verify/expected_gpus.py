@@ -31,16 +31,12 @@ def expected_gpus(
     vendor = VENDORS.get(variant[:2])
     if vendor is None or settings.gpus != "all":
         return None
-    had = _addresses(before, vendor) if before else []
+    had = sorted(gpu.address for gpu in before.pci_gpus if gpu.vendor_id == vendor) if before else []
     found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was last green"}
     name, board = _board(facts) if vendor == NVIDIA else ("", 0)
     if board > len(had):
         found = {"count": board, "pci": [], "source": f"a board of {name} with NVSwitches holds {board}"}
     return found if found["count"] else None
-
-
-def _addresses(facts: HostFacts, vendor: str) -> list[str]:
-    return sorted(gpu.address for gpu in facts.pci_gpus if gpu.vendor_id == vendor)
 
 
 def _board(facts: HostFacts) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Execution of the checks on a host with the environment's own Python; sends this release's tool if the host has another one."""
+"""Execution of the checks on a host with the environment's own Python, by this release's tool, and the records of what it answers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
+
+from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError, RemoteCommandError
+from provision.core.models.records import CheckRecord, Figure
+from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed, Session
-from provision.phases.verify.selection import Picked
-from provision.phases.verify.tool import zipapp
-from provision.phases.verify.tool_output import NO_ENVIRONMENT, Verified, broken, read
-from verify.records import Level
+from provision.phases.verify.tool import Picked, zipapp
+from verify.records import EXIT_CODES, FRAME, Level, Status, worst_status
 from verify.runner.registry import run_limit_s
 
 GRACE_S = 30.0
 """Added to the time limit of the checks, for hosts that start slowly."""
 
+NO_ENVIRONMENT = 66
+"""Exit code of our script if there is no environment."""
 OTHER_TOOL = 67
 """Exit code of our script if the host does not have this release's tool."""
 SENT_TOOL = "verify/verify.pyz"
@@ -41,6 +46,7 @@ FOLLOW_S = 3.0
 """Seconds between two looks at it."""
 ANSWER_S = 60.0
 """Seconds for one look: a host whose cores all compute answers late, and its connection must not count as broken."""
+TAIL_LINES = 8
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
 
@@ -179,3 +185,63 @@ def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
         no_environment=NO_ENVIRONMENT,
         other_tool=OTHER_TOOL,
     )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Check results of one host."""
+
+    checks: tuple[CheckRecord, ...]
+    document: dict[str, Any]
+    """The document of `verify --json`; its checks have the inventory's name of the host."""
+
+    @property
+    def status(self) -> Status:
+        """The worst status."""
+        return worst_status([check.status for check in self.checks])
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of `verify`: 0, 1, 2 or 3."""
+        return EXIT_CODES[self.status]
+
+
+def read(host: str, done: Completed, *, environment: str) -> Verified:
+    """Parse the output of a host; a host without valid output gets one record with the problem. `environment` is its folder."""
+    if done.rc == NO_ENVIRONMENT:
+        text = f"no environment at {environment}"
+        return broken(host, text, remedy="install it first: ./firstlight provision")
+    try:
+        document = json.loads(done.stdout)
+        checks = [_record(host, check) for check in document["checks"]]
+    except (ValueError, ValidationError, KeyError, TypeError, AttributeError) as error:
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()[-TAIL_LINES:]
+        text = (
+            f"the checks ended with exit code {done.rc} and without a document: {output[-1] if output else 'no output'}"
+        )
+        evidence = {"output": "\n".join(output), "problem": f"{type(error).__name__}: {error}"}
+        return broken(
+            host, text, evidence=evidence, remedy=f"run on the host: {environment}/bin/python -c 'import torch'"
+        )
+    if not checks:
+        return broken(host, "the checks returned an empty list")
+    return Verified(tuple(checks), {**document, "host": host, "checks": [check.model_dump() for check in checks]})
+
+
+def _record(host: str, check: Mapping[str, Any]) -> CheckRecord:
+    """Return a check of the tool's document, with the inventory's host name and without keys of other releases."""
+    figures = tuple(Figure(**_known(figure, Figure.model_fields)) for figure in check.get("figures") or ())
+    return CheckRecord(**{**_known(check, CheckRecord.model_fields), "figures": figures, "host": host})
+
+
+def _known(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in fields}
+
+
+def broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = None) -> Verified:
+    """Return the record of a host whose checks have no results; `text` is the reason."""
+    check = CheckRecord(
+        id=FRAME, family="frame", status="error", host=host, reason=text, evidence=evidence, remedy=remedy
+    )
+    document = {"schema_version": 1, "status": "error", "host": host, "started_at": utc_now(), "seconds": 0.0}
+    return Verified((check,), cast("dict[str, Any]", {**document, "checks": [check.model_dump()]}))

@@ -15,10 +15,9 @@ from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
-from provision.phases.verify.run_checks import DRAIN_S, resume, time_limit_s
+from provision.phases.verify.run_checks import DRAIN_S, Verified, resume, time_limit_s
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.phases.verify.selection import Picked
-from provision.phases.verify.tool_output import Verified
+from provision.phases.verify.tool import Picked
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE

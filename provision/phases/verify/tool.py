@@ -1,19 +1,25 @@
-"""The file verify.pyz, which contains the checks."""
+"""The file verify.pyz, which contains the checks, and the selection of checks and injected faults that it understands."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from provision.core.errors import UsageError
 from provision.core.files import files_below
 from provision.core.folders import product_path
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
+from verify.records import USAGE_EXIT, Level
 
 SOURCE = product_path("verify")
+LIST_S = 60.0
 STAYS_HERE = frozenset(
     {
         "verify/doctor/text_classifier.py",
@@ -48,3 +54,39 @@ def zipapp() -> bytes:
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
     return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Names of checks and families, and faults as FAULT or FAULT@NAME."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    inject: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """Options of `verify.pyz`; empty without a selection."""
+        given = (("--only", self.only), ("--skip", self.skip), ("--inject", self.inject))
+        return [word for option, names in given for name in names for word in (option, name)]
+
+    def listed(self, level: Level, *, as_json: bool = False) -> str:
+        """Return the list of the selected checks with their descriptions, without asking a host.
+
+        Raises:
+            UsageError: A check, family or fault does not exist, or no check is left.
+        """
+        words = ["--list", "--level", level, *self.words, *(["--json"] if as_json else [])]
+        done = subprocess.run(
+            [sys.executable, "-m", "verify", *words],
+            cwd=SOURCE.parent,
+            capture_output=True,
+            text=True,
+            timeout=LIST_S,
+            check=False,
+        )
+        if done.returncode == USAGE_EXIT:
+            output = done.stderr.partition("error: ")[2].partition("\n")[0]
+            raise UsageError(output, hint="./firstlight verify --list --level full shows all checks")
+        done.check_returncode()
+        return done.stdout.rstrip("\n")

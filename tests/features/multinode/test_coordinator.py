@@ -17,7 +17,7 @@ from tests.features.multinode.test_interface_map import hello
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
-class Part:
+class Part(Channel):
     """A host's side: it sends its hello and answers requests; None means no answer."""
 
     def __init__(

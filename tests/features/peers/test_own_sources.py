@@ -37,7 +37,7 @@ HERE = Connection(kind="local")
 class Process(LocalSession):
     """A session that sends as one over SSH does, to a folder of this machine."""
 
-    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+    def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         return Upload(self, files, folder, progress).send()
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:

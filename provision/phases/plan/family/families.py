@@ -1,4 +1,4 @@
-"""Families of models, vLLM's parsers by release, and quantisations: the tables, and the family of a model."""
+"""Families and classes of models, vLLM's parsers by release, and quantisations: the tables, and the family of a model."""
 
 import re
 from collections.abc import Mapping
@@ -82,6 +82,13 @@ def families() -> dict[str, Family]:
 def parsers(kind: Kind) -> dict[str, Releases]:
     """Return the releases of each parser of a kind."""
     return {name: Releases(**row) for name, row in own_table(HERE / "parsers.toml")[kind].items()}
+
+
+@cache
+def class_since() -> dict[str, str]:
+    """Return the first release that knows a class of models, for those that came after 0.6.3."""
+    table = own_table(HERE / "model_classes.toml")["since"]
+    return {name: version for version, names in table.items() for name in names}
 
 
 def option_since(kind: Kind) -> str:

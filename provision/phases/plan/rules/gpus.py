@@ -86,7 +86,7 @@ def mig(profile: HostProfile) -> Iterator[Verdict]:
 def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
-    if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
+    if torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the GPUs")
     for name, capability in profile.kinds:
         if capability is None:
@@ -194,7 +194,10 @@ def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
     if profile.platform != "rocm":
         return
     row = rocm.userspace(option)
-    if profile.rocm is None:
+    if profile.rocm is None and row is not None and not profile.foreign_driver and not rocm.fits(row, rocm.offered()):
+        text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has none, and {rocm.offered()} would be installed"
+        yield reject(text, source=row.source, rocm=None)
+    elif profile.rocm is None:
         yield assume(f"the host's ROCm suits {option.variant} builds")
     elif row is not None:
         text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from provision.catalog.versions import numbers
+from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
-from provision.phases.plan.family.families import int8_on_x86, quantizations
+from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
 from provision.phases.plan.fit.result import Fit, fit
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
@@ -110,6 +110,20 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
             yield reject(text, source=int8_on_x86().source, **facts)
     else:
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
+
+
+MODEL_CLASS_SOURCE = "vllm/model_executor/models/registry.py of each release's wheel"
+
+
+@rule("The release knows the class of the model.", reads=("settings.model",))
+def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    served, row = profile.served_model, option.release
+    since = class_since().get(served.shape.architecture) if served else None
+    if served is None or row is None or since is None:
+        return
+    known = release(row.version) >= release(since)
+    text = f"vLLM knows {served.shape.architecture} from {since} on; this is {row.version}"
+    yield (accept if known else reject)(text, source=MODEL_CLASS_SOURCE, vllm=row.version)
 
 
 SERVING_CHOICES_SOURCE = "provision/phases/plan/family/parsers.toml: the wheels of each release"

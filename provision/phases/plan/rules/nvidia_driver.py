@@ -121,7 +121,7 @@ def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 @rule("The kernel module has the flavour that the GPUs need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
 def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
-    if plan is None or plan.module is None:
+    if plan is None or plan.module is None or not driver.architectures(profile):
         return
     demanding = {row.module: row for row in driver.architectures(profile) if row.module_only}
     source = next((row.source for row in demanding.values()), None)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from provision.catalog.versions import numbers
 from provision.core.models.facts import Amd, AmdGpu, GpuProcess
 from provision.phases.probe.parsers.pci import AMD, Bus
 from provision.phases.probe.parsers.values import integer, json_value, known, pci_address, size
@@ -130,7 +131,7 @@ def amd_smi(section: Section) -> SmiAnswer:
 def rocm_version(section: Section) -> str | None:
     """Return the version of /opt/rocm, else of the newest /opt/rocm-* folder, without the build number."""
     found = {path: line.partition("-")[0] for path, line in section.by_file() if re.match(r"[0-9]+\.[0-9]", line)}
-    return found.get("/opt/rocm/.info/version") or next((line for _, line in sorted(found.items(), reverse=True)), None)
+    return found.get("/opt/rocm/.info/version") or max(found.values(), key=numbers, default=None)
 
 
 def _address(location: int | None, domain: int) -> str | None:

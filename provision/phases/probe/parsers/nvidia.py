@@ -111,6 +111,7 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> Nvidi
         compute_capability=capabilities.get(uuid or ""),
         mig_mode=_MODES.get((element.findtext("mig_mode/current_mig") or "").strip().lower()),
         mig_devices=len(element.findall("mig_devices/mig_device")),
+        mig_memory=size(element.findtext("mig_devices/mig_device/fb_memory_usage/total")),
         ecc_mode=_MODES.get((element.findtext("ecc_mode/current_ecc") or "").strip().lower()),
         persistence=None if persistence is None else persistence == "enabled",
         # Renamed between versions of the document.

@@ -23,8 +23,8 @@ from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.builds.recipes import Recipe, recipe_for, toolkit
 from provision.phases.stage.builds.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
-from provision.phases.stage.host_uv import stage_uv
 from provision.phases.stage.lock_file import LockedWheel, lock_text
+from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 

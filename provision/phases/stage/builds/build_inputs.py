@@ -24,8 +24,7 @@ from provision.phases.stage.builds.recipes import tools
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import choose_wheels, solve
-from provision.phases.stage.solve_request import SolveRequest
+from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
 from provision.phases.stage.wheelhouse import Store
 
 TORCH = "torch"

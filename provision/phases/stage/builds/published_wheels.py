@@ -5,7 +5,6 @@ Authors publish no hashes. The hash of the first download is in the lock, and la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from provision.core.json_text import parse
 from provision.core.models.stack import FlashAttnPackage
 from provision.core.scratch import scratch_folder
 from provision.core.user_path import local_path
-from provision.phases.stage.builds.extension import Extension, read_extension
+from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _KIND = "published"
@@ -34,7 +33,8 @@ def fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Sto
     if known and (path := store.find(known["sha256"], known["name"])):
         return path
     expected = known["sha256"] if known else None
-    if local := _find_local(package.file, sources.find_links):
+    folders = filter(None, map(local_path, sources.find_links))
+    if local := next((folder / package.file for folder in folders if (folder / package.file).is_file()), None):
         return _keep(local, package.file, expected, store)
     url, announced = _where(package, sources)
     with scratch_folder() as folder:
@@ -64,22 +64,11 @@ def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
             f"`{name}` has changed: sha256 is `{found}`, it was `{expected}`",
             hint=f"to accept the change, remove {store.root / _KIND / f'{name}.json'}",
         )
-    path = store.add(source, name=_own_name(name, read_extension(source, published_as=name)), sha256=found)
+    distribution, _, tags = name.split("-", 2)
+    own_version = read_extension(source, published_as=name).own_version
+    path = store.add(source, name=f"{distribution}-{own_version}-{tags}", sha256=found)
     store.put(_KIND, name, {"sha256": found, "name": path.name})
     return path
-
-
-def _own_name(name: str, extension: Extension) -> str:
-    distribution, _, tags = name.split("-", 2)
-    return f"{distribution}-{extension.own_version}-{tags}"
-
-
-def _find_local(name: str, locations: Sequence[str]) -> Path | None:
-    for location in locations:
-        folder = local_path(location)
-        if folder and (folder / name).is_file():
-            return folder / name
-    return None
 
 
 def _download(url: str, target: Path, sources: IndexSources) -> None:

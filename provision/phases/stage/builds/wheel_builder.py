@@ -25,7 +25,7 @@ from provision.phases.stage.builds.wheel_check import find_mismatches, find_unme
 from provision.phases.stage.download import Progress
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve_request import target_of
+from provision.phases.stage.solve import target_of
 from provision.phases.stage.wheelhouse import Store
 
 CONTROLLER = "controller"

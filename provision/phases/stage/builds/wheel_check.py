@@ -66,17 +66,13 @@ def _metadata(extension: Extension, key: BuildKey) -> Iterator[str]:
     if extension.name != key.name or version.public != Version(key.version).public:
         yield f"it is {extension.name} {extension.version}, not {key.name} {key.version}"
     python = f"cp{key.built_for.python.replace('.', '')}"
-    if not any(_serves(tag, python) for tag in extension.pythons):
+    if not any(tag == python or tag.startswith("py") for tag in extension.pythons):
         yield f"it is for {', '.join(sorted(extension.pythons))}, not {python}"
     machine = key.built_for.machine
     if not any(platform == "any" or platform.endswith(machine) for platform in extension.platforms):
         yield f"it is for {', '.join(sorted(extension.platforms))}, not {machine}"
     if version.local and (named := _LOCAL.match(version.local.replace("-", "."))):
         yield from _local(named, key)
-
-
-def _serves(tag: str, python: str) -> bool:
-    return tag == python or tag.startswith("py")
 
 
 def _local(named: re.Match[str], key: BuildKey) -> Iterator[str]:

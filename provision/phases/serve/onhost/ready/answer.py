@@ -55,15 +55,20 @@ class Server:
     def connection(self, timeout_s: float) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.request.port, timeout=timeout_s)
 
-    def healthy(self) -> bool:
-        connection = self.connection(5.0)
+    def get(self, path: str, timeout_s: float) -> str | None:
+        """Return the text of a route; None where it cannot be had."""
+        connection = self.connection(timeout_s)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
+            connection.request("GET", path, headers=self.headers())
+            response = connection.getresponse()
+            return response.read().decode(errors="replace") if response.status == 200 else None
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
+
+    def healthy(self) -> bool:
+        return self.get("/health", 5.0) is not None
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}

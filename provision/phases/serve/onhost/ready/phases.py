@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import pkgutil
 import re
@@ -36,13 +37,9 @@ def _seconds(written: str, began: float) -> float:
     moments = [
         time.mktime(time.strptime(f"{year + offset}-{written}", "%Y-%m-%d %H:%M:%S"))
         for offset in (-1, 0, 1)
-        if not (written.startswith("02-29") and not _leap(year + offset))
+        if not (written.startswith("02-29") and not calendar.isleap(year + offset))
     ]
     return min((moment - began for moment in moments), key=abs)
-
-
-def _leap(year: int) -> bool:
-    return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 
 
 def _table() -> dict[str, Any]:

@@ -236,10 +236,8 @@ class Units:
         number, left = int(step.group(1)), int(step.group(2))
         if number == 1 or left != self._left:
             self._left = left
-            planned = sum(len(_UNIT.findall(path.read_text(errors="replace"))) for path in self._plans())
+            plans = self._source.glob("build/**/build.ninja")
+            planned = sum(len(_UNIT.findall(path.read_text(errors="replace"))) for path in plans)
             self._total = max(planned, self._before + left)
             self._before = self._total - left
         self._report(self._before + number, self._total)
-
-    def _plans(self) -> list[Path]:
-        return sorted(self._source.glob("build/**/build.ninja"))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+HIPCC = "/opt/rocm/bin/hipcc"
 _PYTHON_QUERY = (
     "import json,platform,sysconfig,os,sys;h=os.path.join(sysconfig.get_paths()['include'],'Python.h');"
     "print(json.dumps([platform.python_version(),os.path.exists(h),sys.executable]))"
@@ -26,7 +27,7 @@ def read_facts(python: str, cuda: str) -> dict[str, Any]:
         "compiler": _first_line(["c++", "--version"]),
         "python": _python(python),
         "cuda_home": _toolkit(cuda) if cuda else None,
-        "hipcc": shutil.which("hipcc") or _existing("/opt/rocm/bin/hipcc"),
+        "hipcc": shutil.which("hipcc") or (HIPCC if Path(HIPCC).exists() else None),
     }
 
 
@@ -86,7 +87,3 @@ def _output(command: list[str]) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _existing(path: str) -> str | None:
-    return path if Path(path).exists() else None
