@@ -144,9 +144,9 @@ class Site:
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def state(self, host: str) -> str:
-        """Return HAProxy's state of a host."""
+        """Return HAProxy's state of a host, without its count of probes: `UP 1/2` after one late probe is still up."""
         models = range(len(self.gateway.models()))
-        return next(row["status"] for number in models if (row := self.row(f"model-{number}", host)))
+        return next(row["status"].split()[0] for number in models if (row := self.row(f"model-{number}", host)))
 
     def row(self, proxy: str, host: str) -> dict[str, str]:
         """Return HAProxy's figures of a host; empty if the backend does not have it."""
@@ -159,7 +159,7 @@ class Site:
 
     def wait(self, host: str, state: str) -> None:
         """Wait until a host has a state."""
-        wait_until(lambda: self.state(host).startswith(state), f"{host} is never {state}")
+        wait_until(lambda: self.state(host) == state, f"{host} is never {state}")
 
     def traffic(
         self,
