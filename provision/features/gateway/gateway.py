@@ -17,7 +17,7 @@ from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import health_agent, router, routers, shared_address
+from provision.features.gateway import router, routers, shared_address
 from provision.features.gateway.backends import (
     PACKAGES,
     backends_of,
@@ -43,6 +43,7 @@ from provision.features.gateway.haproxy import (
 )
 from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
+from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.ssh import Session
 from provision.run import playbooks

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
-from provision.features.gateway.health_agent import program
 from provision.features.gateway.records import Backend, Gateway, Limits, Probe
 from provision.features.gateway.traffic import By, Traffic, command_of, parse
+from provision.features.watchdog.health_agent import program
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"

@@ -1,0 +1,125 @@
+"""The watchdog of a booted host: an engine that a signal stopped serves again without a person, and stays down after too many restarts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.serving import PREFIX
+from tests.fleet.snapshots import boot_serving
+
+pytestmark = pytest.mark.long("watchdog", seconds=150)
+
+AGAIN_S = 60.0
+"""In which a host serves again, from the moment at which its engine was stopped."""
+STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
+INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
+COMPLETE = f"""
+import json, time, urllib.request
+[key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
+def ask(path, body=None):
+    asked = urllib.request.Request("http://127.0.0.1:8000" + path, body, {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}})
+    return json.load(urllib.request.urlopen(asked, timeout=1))
+while True:
+    try:
+        model = ask("/v1/models")["data"][0]["id"]
+        ask("/v1/completions", json.dumps({{"model": model, "prompt": "a", "max_tokens": 1}}).encode())
+        break
+    except OSError:
+        time.sleep(0.5)
+"""
+"""Ends when a token was made."""
+
+
+@pytest.fixture(scope="module")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
+    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
+
+
+@pytest.fixture(scope="module")
+def host(fleet: Fleet) -> Iterator[FleetHost]:
+    [host] = boot_serving(fleet)
+    yield host
+    host.remove()
+
+
+@pytest.fixture(scope="module")
+def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(host.inventory(tmp_path_factory.mktemp("inventory")))
+
+
+def record(host: FleetHost) -> dict[str, list[dict[str, str]]]:
+    """Return what the watchdog of a host noted."""
+    found: dict[str, list[dict[str, str]]] = json.loads(host.sh(f"cat {PREFIX}/health-agent/watchdog.json"))
+    return found
+
+
+def test_a_stopped_engine_serves_again_within_a_minute(
+    host: FleetHost, inventory: str, firstlight: CommandRunner
+) -> None:
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    before = host.sh(INVOCATION)
+    began = time.monotonic()
+    host.sh(STOP)
+    host.sh(f"python3 -I - <<'END'\n{COMPLETE}\nEND\n", timeout_s=240)
+    seconds = time.monotonic() - began
+    assert host.sh(INVOCATION) != before
+    [event] = record(host)["events"]
+    assert (event["action"], event["reason"]) == ("restarted", "frozen: stopped by a signal for 6 s"), event
+    assert seconds < AGAIN_S, host.sh("journalctl --no-pager -o short-precise -u 'firstlight-*' | tail -n 60")
+
+    dump = host.sh(f"cat {event['dump']}")
+    assert "VLLM::EngineCore" in dump
+    assert "State:\tT (stopped)" in dump
+    assert dump.count("(most recent call first)") >= 2, dump
+    assert "core.py" in dump.partition("Python stacks of process")[2], "not the stacks of the engine"
+
+    told = f"its watchdog restarted it once, last at {event['at']}: frozen: stopped by a signal for 6 s"
+    shown = firstlight("status", "-i", inventory, "--json")
+    assert told in firstlight("status", "-i", inventory).out.replace("\n", " "), shown.output()
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    assert any(note.startswith(told) for note in ended.host(host.name)["notes"]), ended.output()
+    assert "firstlight_watchdog_restarts_total 1" in host.sh(
+        f"{PREFIX}/current/bin/python -I -S {PREFIX}/bin/verify.pyz metrics --prefix {PREFIX}"
+    )
+
+
+def test_a_service_that_was_stopped_stays_so(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
+    host.sh(STOP)  # it is about to act when the command comes
+    ended = firstlight("stop", "-i", inventory)
+    assert ended.code == 0, ended.output()
+    time.sleep(15)
+    assert host.sh("systemctl is-active firstlight-vllm", check=False).strip() == "inactive"
+    assert host.sh(f"ls {PREFIX}/run/hang", check=False) == ""
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.host(host.name)["state"]) == (0, "serving"), ended.output()
+
+
+def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
+    known = record(host)
+    now = int(host.sh("date +%s"))
+    known["events"] = [{**known["events"][0], "seconds": str(now)}] * 3  # an hour's restarts
+    text = json.dumps(known).replace(f'"{now}"', str(now))
+    host.sh(f"printf '%s' '{text}' >{PREFIX}/health-agent/watchdog.json")
+    host.sh(STOP)
+    host.sh("for _ in $(seq 60); do systemctl is-active --quiet firstlight-vllm || exit 0; sleep 1; done; exit 1")
+    time.sleep(12)  # longer than systemd would wait for its own restart
+    assert host.sh("systemctl is-active firstlight-vllm", check=False).strip() == "inactive"
+    shown = firstlight("status", "-i", inventory).out.replace("\n", " ")
+    assert "its watchdog left it down" in shown, shown
+    assert "hung again after 3 restarts within an hour" in " ".join(shown.split()), shown
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.host(host.name)["state"]) == (0, "serving"), ended.output()
+
+
+def test_uninstall_leaves_nothing_of_it(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
+    ended = firstlight("uninstall", "-i", inventory, "--yes")
+    assert ended.code == 0, ended.output()
+    assert host.sh("ls /etc/systemd/system | grep firstlight", check=False) == ""
