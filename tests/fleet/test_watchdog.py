@@ -120,6 +120,6 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
 
 
 def test_uninstall_leaves_nothing_of_it(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
-    ended = firstlight("uninstall", "-i", inventory, "--yes")
+    ended = firstlight("uninstall", "-i", inventory)
     assert ended.code == 0, ended.output()
     assert host.sh("ls /etc/systemd/system | grep firstlight", check=False) == ""
