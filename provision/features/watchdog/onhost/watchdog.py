@@ -110,6 +110,10 @@ def act(prefix: Path, unit: str, restarts: int, reason: str, pids: list[int]) ->
     new.write_text(json.dumps(record) + "\n", encoding="utf-8")
     new.chmod(0o644)
     new.replace(record_file)
+    known = tuple(Path(one["dump"]).stem for one in record["events"])
+    for old in path.parent.glob("hang-*"):
+        if not old.name.startswith(known):
+            old.unlink()
     (prefix / "run/hang").unlink(missing_ok=True)
     log(f"down: {reason}; {action}; threads and stacks are in {path}")
     # A process that hangs would use all the time that it has to end; SIGKILL also ends one that a signal stopped.
