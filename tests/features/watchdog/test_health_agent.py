@@ -20,7 +20,7 @@ from provision.phases.serve.onhost.ready.service import STREAM_ERROR
 from provision.phases.serve.onhost.shared.engine import metrics, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
-from tests.features.gateway.running import wait_until
+from tests.features.gateway.running import stub, wait_until
 from tests.verify.conftest import vllm_python
 from verify.tables import table
 
@@ -276,3 +276,19 @@ def test_a_host_has_what_it_needs() -> None:
     assert [*behind] == [health_agent.AGENT]
     assert "--request" not in behind[health_agent.AGENT]
     assert health_agent.unit_texts(SERVED, PATHS, without, listens=False) == {}
+
+
+@pytest.mark.slow
+def test_an_agent_asks_for_a_restart_as_long_as_there_is_a_reason(tmp_path: Path) -> None:
+    made = stub("h1", "127.0.9.70", folder=tmp_path, request=tmp_path / "hang")
+    try:
+        made.signal_engine(signal.SIGSTOP)
+        wait_until((tmp_path / "hang").exists, "it asks for none")
+        assert (tmp_path / "hang").read_text() == "frozen: stopped by a signal for 6 s\n"
+        made.signal_engine(signal.SIGCONT)
+        wait_until(lambda: not (tmp_path / "hang").exists(), "the request stays")
+    finally:
+        assert made.agent is not None
+        for process in (made.process, made.agent):
+            process.kill()
+            process.wait()

@@ -146,7 +146,7 @@ def test_flight_recorders_are_asked_and_kept(host: Host, monkeypatch: pytest.Mon
     pipe, written = host.folder / "pipe-3.pipe", host.folder / "trace-3"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    recorder = threading.Thread(target=lambda: (time.sleep(0.3), written.write_bytes(b"trace")))
+    recorder = threading.Timer(0.3, written.write_bytes, [b"trace"])
     recorder.start()
     variables = (
         f"TORCH_NCCL_DEBUG_INFO_PIPE_FILE={host.folder}/pipe- TORCH_NCCL_DEBUG_INFO_TEMP_FILE={host.folder}/trace-"
@@ -162,7 +162,7 @@ def test_flight_recorders_are_asked_and_kept(host: Host, monkeypatch: pytest.Mon
 
 def test_after_the_restarts_of_an_hour_it_is_left_down(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(1_000_000, 2_000_000, 1000))
-    monkeypatch.setattr(watchdog.time, "time", lambda: next(seconds))
+    monkeypatch.setattr(time, "time", lambda: next(seconds))
     assert [host.act(restarts=2) for _ in range(3)] == [None] * 3
     actions = [event["action"] for event in host.record()["events"]]
     assert actions == ["restarted", "restarted", "left down"]
@@ -175,6 +175,12 @@ def test_after_the_restarts_of_an_hour_it_is_left_down(host: Host, monkeypatch: 
     assert host.act(restarts=2) is None
     assert host.record()["events"][-1]["action"] == "restarted"
     assert not old.exists(), "its event is forgotten"
+
+
+def test_without_allowed_restarts_it_is_left_down_at_once(host: Host) -> None:
+    assert host.act(restarts=0) is None
+    [event] = host.record()["events"]
+    assert (event["action"], event["reason"]) == ("left down", REASON)
 
 
 def test_it_waits_while_a_run_has_the_host(host: Host) -> None:

@@ -101,8 +101,9 @@ def act(prefix: Path, unit: str, restarts: int, reason: str, pids: list[int]) ->
     path = write_dump(prefix, f"hang-{stamp}", f"down: {reason}\n{unit} at {stamp}\n", pids)
     recent = [one for one in record["events"] if one["action"] == "restarted" and now - one["seconds"] < HOUR_S]
     action = "restarted" if len(recent) < restarts else "left down"
-    if action == "left down":
-        reason = f"hung again after {len(recent)} restarts within an hour: {reason}"
+    if action == "left down" and recent:
+        times = f"{len(recent)} restart{'s' if len(recent) > 1 else ''}"
+        reason = f"hung again after {times} within an hour: {reason}"
     event = {"at": stamp, "seconds": int(now), "action": action, "reason": reason, "dump": str(path)}
     record["restarts"] += action == "restarted"
     record["events"] = [*record["events"], event][-KEPT:]
