@@ -25,7 +25,7 @@ import json, time, urllib.request
 [key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
 def ask(path, body=None):
     asked = urllib.request.Request("http://127.0.0.1:8000" + path, body, {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}})
-    return json.load(urllib.request.urlopen(asked, timeout=1))
+    return json.load(urllib.request.urlopen(asked, timeout=10))
 while True:
     try:
         model = ask("/v1/models")["data"][0]["id"]
@@ -70,7 +70,8 @@ def test_a_stopped_engine_serves_again_within_a_minute(
     served_at = float(host.sh("date +%s.%N"))
     started_at = float(host.sh('date +%s --date="$(systemctl show -P ExecMainStartTimestamp firstlight-vllm)"'))
     [event] = record(host)["events"]
-    assert (event["action"], event["reason"]) == ("restarted", "frozen: stopped by a signal for 6 s"), event
+    assert event["action"] == "restarted", event
+    assert event["reason"].startswith("frozen: stopped by a signal for "), event
     assert 0 < started_at - stopped_at < RESTARTED_S
 
     dump = host.sh(f"cat {event['dump']}")
@@ -79,9 +80,9 @@ def test_a_stopped_engine_serves_again_within_a_minute(
     assert dump.count("(most recent call first)") >= 2, dump
     assert "core.py" in dump.partition("Python stacks of process")[2], "not the stacks of the engine"
 
-    told = f"its watchdog restarted it once, last at {event['at']}: frozen: stopped by a signal for 6 s"
-    shown = firstlight("status", "-i", inventory, "--json")
-    assert told in firstlight("status", "-i", inventory).out.replace("\n", " "), shown.output()
+    told = f"its watchdog restarted it once, last at {event['at']}: {event['reason']}"
+    shown = firstlight("status", "-i", inventory)
+    assert told in " ".join(shown.out.split()), shown.output()
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     assert any(note.startswith(told) for note in ended.host(host.name)["notes"]), ended.output()
@@ -112,9 +113,9 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
     host.sh("for _ in $(seq 60); do systemctl is-active --quiet firstlight-vllm || exit 0; sleep 1; done; exit 1")
     time.sleep(12)  # longer than systemd would wait for its own restart
     assert host.sh("systemctl is-active firstlight-vllm", check=False).strip() == "inactive"
-    shown = firstlight("status", "-i", inventory).out.replace("\n", " ")
+    shown = " ".join(firstlight("status", "-i", inventory).out.split())
     assert "its watchdog left it down" in shown, shown
-    assert "hung again after 3 restarts within an hour" in " ".join(shown.split()), shown
+    assert "hung again after 3 restarts within an hour" in shown, shown
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.host(host.name)["state"]) == (0, "serving"), ended.output()
 
