@@ -31,7 +31,7 @@ from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 
 SERVING = 3
 """Up to so many hosts are provisioned one by one, and serve: each takes 2 GiB of memory. More are copies of one that does not."""
-AIMS_S = {3: 0.6, 50: 2.5}
+AIMS_S = {3: 1.0, 50: 3.5}
 MOST_FORKS = 25
 """Of ansible-playbook: each takes 80 MB of the machine that also holds the hosts."""
 PAUSE_S = 5.0

@@ -274,20 +274,77 @@ _NO_KEY = "\n".join(
     )
 )
 
+_WEIGHED_DOWN = """import builtins, os, sys, time
+load = builtins.__import__
+def change(module, name, changed):
+    kind = getattr(sys.modules.get(module), name, None)
+    if kind and not hasattr(kind, "weighed"):
+        changed(kind)
+        kind.weighed = True
+def pause(kind):
+    step = kind.step
+    kind.step = lambda self: (time.sleep(0.35), step(self))[1]
+def leak(kind):
+    begin = kind.__init__
+    kind.__init__ = lambda self, *given, **named: (os.dup(2), begin(self, *given, **named))[1]
+def later(*given, **named):
+    found = load(*given, **named)
+    change("vllm.v1.engine.core", "EngineCore", pause)
+    for kind in ("h11", "httptools"):
+        change(f"uvicorn.protocols.http.{kind}_impl", "RequestResponseCycle", leak)
+    return found
+builtins.__import__ = later
+"""
+
 RUNNING = (
     Fault(
         "a module on PYTHONPATH in the server",
         "unit",
         ("libraries.injected",),
-        "mkdir -p $dropins /srv/hijack\necho 'import os' > /srv/hijack/sitecustomize.py\n"
+        f"mkdir -p $dropins /srv/hijack\ncat > /srv/hijack/sitecustomize.py <<'END'\n{_WEIGHED_DOWN}END\n"
         "printf '[Service]\\nEnvironment=PYTHONPATH=/srv/hijack\\n' > $dropins/10-path.conf",
         "rm -r /srv/hijack",
         names="PYTHONPATH",
     ),
     Fault("another model under the right name", "model", ("serving.answer",), _OTHER_MODEL, "rm -r /srv/other"),
+    Fault("0.35 s at each step of the engine", "pace", ("serving.pace",), "true", "true", names="between tokens"),
+    Fault("a descriptor left by each request", "pace", ("serving.pace",), "true", "true", names="descriptors stayed"),
     Fault("a server that asks for no API key", "access", ("serving.access",), _NO_KEY, "true", names="/v1"),
 )
-"""Faults that take effect when the service starts again; `undo` removes files outside the installation."""
+"""Faults that take effect when the service starts again; `undo` removes files outside the installation.
+
+The module on PYTHONPATH is what pauses the engine and leaves descriptors.
+"""
+
+_EACH = "for pid in $(pgrep -u firstlight); do"
+
+TREATED = (
+    Fault(
+        "a scheduling class that computes only when nothing else does",
+        "pace",
+        ("serving.process",),
+        f"{_EACH} chrt --all-tasks --idle --pid 0 $pid; done",
+        f"{_EACH} chrt --all-tasks --other --pid 0 $pid; done",
+        names="scheduling policy 5 instead of 0",
+    ),
+    Fault(
+        "one processor of many",
+        "pace",
+        ("serving.process",),
+        f"{_EACH} taskset --all-tasks --cpu-list --pid 0 $pid >&2; done",
+        f"{_EACH} taskset --all-tasks --cpu-list --pid $(taskset -cp 1 | sed 's/.*: //') $pid >&2; done",
+        names="processors 0 instead of",
+    ),
+    Fault(
+        "first to end when memory is short",
+        "later",
+        ("serving.process",),
+        f"{_EACH} echo 900 > /proc/$pid/oom_score_adj; done",
+        f"{_EACH} cat /proc/1/oom_score_adj > /proc/$pid/oom_score_adj; done",
+        names="OOM score adjustment 900 instead of",
+    ),
+)
+"""What the kernel is told about the running processes."""
 
 STOPPED = Fault(
     "a service that somebody stopped",
@@ -519,4 +576,18 @@ INSTEAD = (
 )
 """Faults in which another process answers instead of the service, which is stopped meanwhile."""
 
-ALL = (*UNIT, *SECRETS, *MODEL, *FILES, *INJECTED, *RUNNING, FROZEN, STOPPED, *INSTEAD, *EXPOSED, *LATER, *NEXT_START)
+ALL = (
+    *UNIT,
+    *SECRETS,
+    *MODEL,
+    *FILES,
+    *INJECTED,
+    *RUNNING,
+    *TREATED,
+    FROZEN,
+    STOPPED,
+    *INSTEAD,
+    *EXPOSED,
+    *LATER,
+    *NEXT_START,
+)

@@ -33,6 +33,7 @@ from tests.fleet.faults import (
     RUNNING,
     SECRETS,
     STOPPED,
+    TREATED,
     UNIT,
     Fault,
 )
@@ -139,7 +140,7 @@ def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, 
 
 @pytest.mark.parametrize(
     "fault",
-    [*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START, FROZEN],
+    [*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START, *TREATED, FROZEN],
     ids=lambda fault: fault.name,
 )
 def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
+from provision.phases.serve.onhost.ready.prove import faster
 from provision.phases.serve.onhost.ready.replay import PROMPTS
-from provision.phases.serve.onhost.ready.sample import count, load, sample
+from provision.phases.serve.onhost.ready.sample import ASKED, count, load, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
@@ -191,6 +192,29 @@ def test_no_request_is_begun_after_the_time_of_a_round(
 def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:
     found = sample(request_of(1), WANTED)
     assert (found["sent"], found["failed"], found["counters"]) == (12, 12, {})
+
+
+def test_a_pace_is_that_of_the_fastest_request_and_none_where_one_failed(
+    service: Service, request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(0.3, 0.02), (0.2, 0.04), (0.4, None)])
+    monkeypatch.setattr(module, "one", lambda *_: next(times))
+    assert pace(request_of(1)) == {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.02}
+    monkeypatch.undo()
+    assert pace(request_of(service.server.server_port)).keys() == {*ASKED, "first_token_s", "inter_token_s"}
+    service.answers = ["500"]
+    assert pace(request_of(service.server.server_port)) == {}
+
+
+def test_a_release_keeps_its_best_pace(tmp_path: Path) -> None:
+    kept, now = tmp_path / "ready.json", {**ASKED, "first_token_s": 0.3, "inter_token_s": 0.01}
+    assert faster(now, kept, "r1") == now
+    kept.write_text(json.dumps({"release": "r1", "pace": {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.02}}))
+    assert faster(now, kept, "r1") == {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.01}
+    assert faster({}, kept, "r1") == {}
+    assert faster(now, kept, "r2") == now
+    kept.write_text(json.dumps({"release": "r1", "pace": {"prompt": "Another", "first_token_s": 0.1}}))
+    assert faster(now, kept, "r1") == now
 
 
 def test_the_load_is_that_of_all_engines_together() -> None:

@@ -56,6 +56,7 @@ SERVER = Process(
         {"/usr/lib/libc.so.6", "/p/envs/ab/lib/torch/libtorch.so", "/memfd:ffi (deleted)", "/p/cache/x.so"}
     ),
     sockets=frozenset({"9"}),
+    scheduling={"policy": "0", "nice": "0", "oom": "0", "cpus": "0-7"},
 )
 ENGINE = replace(
     SERVER,
@@ -64,6 +65,7 @@ ENGINE = replace(
     argv=("VLLM::EngineCore", ""),
     environment={"LD_PRELOAD": "/p/envs/ab/lib/libgomp.so.1", "LD_LIBRARY_PATH": "/p/envs/ab/lib/cv2/../lib64:"},
     sockets=frozenset(),
+    scheduling={**SERVER.scheduling, "cpus": "0-3"},  # which the engine chose itself
 )
 SOUND = ProcessFacts(
     7,
@@ -75,6 +77,7 @@ SOUND = ProcessFacts(
     uid=999,
     key="the-key-itself",
     highest={"Max open files": "20000", "Max locked memory": "8388608"},
+    manager=SERVER.scheduling,
     readiness={"processes": 1, "asked": "CPU_ATTN"},
     notes=({"layers": []}, {"layers": [{"backend": "CPU_ATTN"}] * 4}),
     proven=True,
@@ -139,6 +142,12 @@ def test_a_service_as_planned_passes() -> None:
             server(limits={"Max open files": "1024"}),
             "max open files of python vllm serve (PID 7): 1024, planned 1048576",
         ),
+        (server(scheduling={**SERVER.scheduling, "cpus": "2"}), "(PID 7) has processors 2 instead of 0-7"),
+        (
+            engine(scheduling={"policy": "5", "nice": "5"}),
+            "has scheduling policy 5 instead of 0, niceness 5 instead of 0",
+        ),
+        (engine(scheduling={"oom": "900"}), "VLLM::EngineCore (PID 8) has OOM score adjustment 900 instead of 0"),
         (replace(SOUND, notes=()), "0 of 1 engine processes report the attention"),
         (
             replace(SOUND, notes=({"layers": [{"backend": "TORCH_SDPA"}] * 4},)),
@@ -170,6 +179,16 @@ def test_a_difference_that_may_be_correct_is_a_warning(facts: ProcessFacts, word
     outcome = evaluate(PLAN, facts)
     assert outcome.status == "warn"
     assert words in outcome.reason
+
+
+def test_what_the_unit_says_of_scheduling_comes_before_what_the_manager_has() -> None:
+    lines = "Nice=5\nCPUSchedulingPolicy=batch\nOOMScoreAdjust=-500\nCPUAffinity=2\n"
+    planned = replace(PLAN, unit=UNIT + lines)
+    given = {"policy": "3", "nice": "5", "oom": "-500", "cpus": "2"}
+    facts = replace(SOUND, processes=(replace(SERVER, scheduling=given), replace(ENGINE, scheduling=given)))
+    assert evaluate(planned, facts).status == "ok"
+    assert "niceness 5 instead of 0" in evaluate(PLAN, facts).reason
+    assert "OOM" not in evaluate(replace(PLAN, supervisor="systemd-user"), facts).reason
 
 
 def test_unreadable_processes_are_no_failure() -> None:
@@ -206,6 +225,10 @@ def test_a_real_listening_process_is_found_with_all_its_properties() -> None:
     assert found.environment["MARK"] == "x=y"
     assert found.status["Uid"].split()[0] == str(os.getuid())
     assert int(found.limits["Max open files"]) <= int(found.hard_limits["Max open files"])
+    assert found.scheduling["policy"] == str(os.sched_getscheduler(0))
+    assert found.scheduling["nice"] == str(os.nice(0))
+    assert found.scheduling["cpus"]
+    assert int(found.scheduling["oom"]) >= -1000
     assert any("libc" in path for path in found.mapped)
     assert (one.address, [holder.pid for holder in one.holders]) == ("127.0.0.1", [process.pid])
     assert read(process.pid) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,11 +79,19 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
 
 
 def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"localhost": "127.0.0.1"}
+
+    def resolve(name: str, _: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        if name not in addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(2, 1, 6, "", (addresses[name], 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
     assert list(start._elsewhere("localhost")) == []
-    answer = [(2, 1, 6, "", ("192.0.2.7", 0))]
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_: answer)
+    addresses.update(localhost="192.0.2.7", host2="192.0.2.7")
     assert list(start._elsewhere("localhost")) == ["192.0.2.7"]
     assert list(start._elsewhere("host2")) == ["192.0.2.7"]
+    assert list(start._elsewhere("nameless")) == []
 
 
 def test_an_injected_fault_is_noticed() -> None:

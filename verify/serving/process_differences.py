@@ -142,6 +142,30 @@ def limit_problems(planned: ServicePlan, main: Process, highest: Mapping[str, st
     return found
 
 
+def scheduling_problems(
+    planned: ServicePlan, processes: Iterable[Process], main_pid: int, manager: Mapping[str, str]
+) -> list[str]:
+    """Compare policy, niceness, the kernel's choice when memory runs out, and processors with the unit's, otherwise with the manager's.
+
+    The engine binds its threads to processors itself, so the processors of the server alone are compared. A user's manager gives its units
+    another adjustment for the lack of memory than its own.
+    """
+    rows, directives, found = table("process")["scheduling"], planned.directives(), []
+    for process in processes:
+        other = []
+        for name, row in rows.items():
+            given = directives.get(row["directive"])
+            wanted = row.get("values", {}).get(given[-1], given[-1]) if given else manager.get(name)
+            inherited = name != "oom" or given or planned.supervisor == "systemd"
+            compared = inherited and (name != "cpus" or (process.pid == main_pid and not given))
+            now = process.scheduling.get(name)
+            if compared and wanted and now and now != wanted:
+                other.append(f"{row['title']} {now} instead of {wanted}")
+        if other:
+            found.append(f"{process.title} has {', '.join(other)}")
+    return found
+
+
 def _number(value: str) -> float:
     return math.inf if value in ("infinity", "unlimited") else float(value)
 

@@ -31,6 +31,8 @@ class Process:
     limits: Mapping[str, str] = field(default_factory=dict)
     """Soft limits by the kernel's names."""
     hard_limits: Mapping[str, str] = field(default_factory=dict)
+    scheduling: Mapping[str, str] = field(default_factory=dict)
+    """`policy`, `nice`, `oom` (oom_score_adj) and `cpus`, as the kernel shows them (proc(5))."""
     mapped: frozenset[str] = frozenset()
     """Files with mapped code, as in /proc/PID/maps."""
     sockets: frozenset[str] = frozenset()
@@ -57,6 +59,7 @@ def read(pid: int) -> Process | None:
     fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
     if not fields or fields[0] == "Z":
         return None
+    status = _status(_text(folder / "status"))
     return Process(
         pid=pid,
         parent=int(fields[1]),
@@ -69,7 +72,13 @@ def read(pid: int) -> Process | None:
             for name, equals, value in (word.partition("=") for word in _text(folder / "environ").split("\0"))
             if equals
         },
-        status=_status(_text(folder / "status")),
+        status=status,
+        scheduling={
+            "policy": fields[38],
+            "nice": fields[16],
+            "oom": _text(folder / "oom_score_adj").strip(),
+            "cpus": status.get("Cpus_allowed_list", ""),
+        },
         limits=_limits(_text(folder / "limits"), 0),
         hard_limits=_limits(_text(folder / "limits"), 1),
         mapped=mapped_code(_text(folder / "maps")),

@@ -19,6 +19,7 @@ from verify.serving.process_differences import (
     code_problems,
     command_problems,
     limit_problems,
+    scheduling_problems,
     status_problems,
     variable_problems,
 )
@@ -52,6 +53,8 @@ class ProcessFacts:
     key: str | None = None
     highest: Mapping[str, str] = field(default_factory=dict)
     """The supervisor's own limits, which it cannot exceed."""
+    manager: Mapping[str, str] = field(default_factory=dict)
+    """How the kernel treats the supervisor."""
     readiness: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Mapping[str, Any], ...] = ()
     """Notes of the engine's processes about their attention layers."""
@@ -126,6 +129,7 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
         uid=owner,
         key=service.api_key(),
         highest=manager[0].hard_limits if manager else {},
+        manager=manager[0].scheduling if manager else {},
         readiness=service.readiness,
         notes=readiness_proof.attention_notes(service, processes),
         proven=readiness_proof.proves_start(service, main),
@@ -151,6 +155,7 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     foreign, outdated = code_problems(facts.processes, facts.homes)
     failures += injected + foreign + status_problems(planned, facts.processes, facts.uid)
     failures += limit_problems(planned, main, facts.highest)
+    failures += scheduling_problems(planned, facts.processes, facts.main_pid, facts.manager)
     listens = bool(facts.listeners)
     failures += attention_problems(facts.notes, facts.readiness) if listens else []
     warnings += outdated

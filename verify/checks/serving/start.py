@@ -114,13 +114,11 @@ def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
 
 
 def _elsewhere(name: str) -> Iterator[str]:
-    """Yield addresses of a name that are not this host's; a name without an address is answered by the name itself."""
+    """Yield addresses of a name that are not this host's. A name without an address hinders no server: hosts without /etc/hosts serve."""
     try:
         found = sorted({(family, str(address[0])) for family, _, _, _, address in socket.getaddrinfo(name, None)})
     except OSError:
         found = []
-        if name == "localhost":
-            yield "no address"
     for family, address in found:
         if name == "localhost" and not ip_address(address.partition("%")[0]).is_loopback:
             yield address

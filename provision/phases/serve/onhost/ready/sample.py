@@ -17,6 +17,8 @@ from .service import ReadinessRequest, stream_errors
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
 PROMPT = "One, two, three, four,"
+ASKED: dict[str, Any] = {"prompt": PROMPT, "tokens": 16, "requests": 3}
+"""Requests by which `verify` compares a service with its last green run."""
 REASONS = 3
 COUNTER = re.compile(r"^(vllm:request_success_total|http_requests_total)\{([^}]*)\} (\S+)$", re.MULTILINE)
 SERIES = re.compile(r"^(vllm:\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
@@ -94,6 +96,16 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
     if not first:
         return "an answer without a token"
     return first - started, (last - first) / (count - 1) if count > 1 else None
+
+
+def pace(request: ReadinessRequest) -> dict[str, Any]:
+    """Return a few equal requests and the seconds of the fastest: until its first token and between tokens. Empty where one failed."""
+    answers = [one(request, ASKED["tokens"]) for _ in range(ASKED["requests"])]
+    times = [found for found in answers if isinstance(found, tuple)]
+    if len(times) < len(answers):
+        return {}
+    between = [seconds for _, seconds in times if seconds is not None]
+    return {**ASKED, "first_token_s": min(first for first, _ in times), "inter_token_s": min(between, default=None)}
 
 
 def counters(request: ReadinessRequest) -> dict[str, float]:

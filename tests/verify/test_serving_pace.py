@@ -1,0 +1,143 @@
+"""The pace of a service, measured on a small server of this process, and compared with the figures of its last green run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.verify.served import served
+from verify.checks.serving import pace
+from verify.checks.serving.pace import PaceFacts, collect, evaluate, run
+from verify.records import CheckContext
+from verify.serving.service import Service
+
+BEFORE = {"first token": 0.03, "between tokens": 0.008}
+SOUND = PaceFacts(BEFORE, {"first token": 0.04, "between tokens": 0.011}, 3, (0, 1))
+
+
+class Engine(ThreadingHTTPServer):
+    daemon_threads = True
+    waiting = 0
+    leaks = 0
+    opened: tuple[int, ...] = ()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Engine
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(
+            f'# TYPE\nvllm:num_requests_running{{engine="0"}} 0.0\nvllm:num_requests_waiting{{engine="0"}} {self.server.waiting}\n'.encode()
+        )
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.opened += tuple(os.dup(2) for _ in range(self.server.leaks))
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(body["max_tokens"]):
+            self.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n')
+        self.wfile.write(b"data: [DONE]\n\n")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr(pace, "_idle_s", time.monotonic)  # as if one processor were idle, whatever else runs here
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with served(Engine(("127.0.0.1", 0), Handler)) as server:
+        yield server
+        for descriptor in server.opened:
+            os.close(descriptor)
+
+
+def service(engine: Engine, prefix: Path, **proof: Any) -> Service:
+    (prefix / "etc").mkdir()
+    (prefix / "etc" / "service.env").write_text("")
+    (prefix / "verify").mkdir()
+    kept = {"prompt": "One, two", "tokens": 4, "requests": 2, "first_token_s": 0.03, "inter_token_s": 0.008}
+    (prefix / "verify" / "ready.json").write_text(json.dumps({"release": "r1", "pace": kept, **proof}))
+    readiness = {"host": "127.0.0.1", "port": engine.server_port, "served_name": "m", "unit": "u", "release": "r1"}
+    return Service(prefix, readiness, os.getpid())
+
+
+def test_requests_of_the_proof_are_repeated(engine: Engine, tmp_path: Path) -> None:
+    found = collect(service(engine, tmp_path))
+    assert (found.before, found.requests, found.opened, found.busy) == (BEFORE, 2, (0, 0), None)
+    assert found.now.keys() == BEFORE.keys()
+    assert evaluate(found).status == "ok"
+
+
+@pytest.mark.parametrize("proof", [{"release": "r0"}, {"pace": {}}], ids=["another release", "no figures"])
+def test_without_figures_of_this_release_nothing_is_compared(
+    engine: Engine, tmp_path: Path, proof: dict[str, Any]
+) -> None:
+    found = collect(service(engine, tmp_path, **proof))
+    assert found.before == {}
+    assert evaluate(found).reason.endswith("the last green run kept no figures")
+
+
+def test_descriptors_that_each_request_leaves_are_a_failure(engine: Engine, tmp_path: Path) -> None:
+    engine.leaks = 1
+    outcome = evaluate(collect(service(engine, tmp_path)))
+    assert (outcome.status, outcome.reason) == ("fail", "4 descriptors stayed open after 4 requests")
+
+
+def test_a_service_at_work_is_not_compared(engine: Engine, tmp_path: Path) -> None:
+    engine.waiting = 1
+    assert collect(service(engine, tmp_path)).busy == "it answered others meanwhile"
+
+
+def test_processors_that_others_keep_busy_are_named(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_idle_s", lambda: 0.0)
+    monkeypatch.setattr(Service, "cpu_seconds", lambda _: 0.0)
+    assert collect(service(engine, tmp_path)).busy == "other programs kept 100% of the processors busy meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("now", "status", "words"),
+    [
+        ({}, "ok", "first token 40.0 ms, between tokens 11.0 ms; about as fast as in the last green run"),
+        ({"between tokens": 0.027}, "ok", ""),  # 3.4 times, and less than 20 ms more
+        ({"between tokens": 0.03}, "warn", "between tokens 30.0 ms, 3.8 times the 8.0 ms of the last green run"),
+        ({"between tokens": 0.36}, "fail", "between tokens 360.0 ms, 45.0 times"),
+        ({"first token": 0.2}, "ok", ""),
+        ({"first token": 0.5}, "fail", "first token 500.0 ms, 16.7 times the 30.0 ms of the last green run"),
+    ],
+)
+def test_a_pace_is_judged_by_its_ratio_and_by_the_seconds_that_it_costs(
+    now: dict[str, float], status: str, words: str
+) -> None:
+    outcome = evaluate(replace(SOUND, now={**SOUND.now, **now}))
+    assert outcome.status == status, outcome
+    assert words in outcome.reason
+
+
+def test_a_slow_pace_on_a_busy_host_is_no_finding_and_a_leak_is() -> None:
+    busy = replace(SOUND, now={"first token": 0.9, "between tokens": 0.35}, busy="it answered others meanwhile")
+    outcome = evaluate(busy)
+    assert outcome.status == "ok"
+    assert outcome.reason.endswith("not compared with the last green run: it answered others meanwhile")
+    assert evaluate(replace(busy, opened=(3, 4))).status == "fail"
+
+
+def test_descriptors_that_one_round_opens_are_no_leak() -> None:
+    assert evaluate(replace(SOUND, opened=(9, 0))).status == "ok"
+
+
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
+    assert run(CheckContext()).status == "ok"
+    assert run(CheckContext(faults=frozenset({"slow"}))).status == "fail"

@@ -1,0 +1,138 @@
+"""serving.pace: the speed of single requests compared with the last green run of this release, and descriptors that requests leave open."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from verify.files import read_json
+from verify.records import CheckContext, CheckResult, Figure, Status
+from verify.serving.client import Client, RequestError
+from verify.serving.processes import listeners
+from verify.serving.service import Service
+from verify.tables import table
+
+NAMES = {"first token": "first_token_s", "between tokens": "inter_token_s"}
+"""Figures, and their names in the proof of ready.pyz."""
+REMEDY = "look what slows it down: ./firstlight doctor --host NAME; ./firstlight serve restarts it"
+
+
+@dataclass(frozen=True)
+class PaceFacts:
+    """Observations on the host."""
+
+    before: Mapping[str, float]
+    """Seconds of the last green run of this release, by figure; empty if it kept none."""
+    now: Mapping[str, float]
+    """Seconds of the fastest request, by figure."""
+    requests: int
+    """Number of requests in each of two rounds."""
+    opened: tuple[int, int] = (0, 0)
+    """How many more descriptors the service had after each round."""
+    busy: str | None = None
+    """Why the figures say nothing of the service."""
+
+
+STAND_IN = PaceFacts({"first token": 0.05, "between tokens": 0.01}, {"first token": 0.05, "between tokens": 0.01}, 3)
+"""A sound service, on which an injected fault is proven."""
+
+
+def run(context: CheckContext) -> CheckResult:
+    facts = STAND_IN
+    if context.service is not None and not context.faults:
+        if not listeners(int(context.service.readiness["port"]), ()):
+            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
+        try:
+            facts = collect(context.service)
+        except RequestError as problem:
+            return CheckResult("skip", f"it does not answer: see serving.answer ({problem})")
+    if "slow" in context.faults:
+        facts = replace(facts, now={"first token": 0.4, "between tokens": 0.35})
+    return evaluate(facts)
+
+
+def collect(service: Service) -> PaceFacts:
+    """Send two rounds of the requests that the proof of the service sent. Raises RequestError."""
+    proof = read_json(service.prefix / "verify" / "ready.json")
+    kept: Mapping[str, Any] = proof.get("pace") or {}
+    same = proof.get("release") == service.readiness.get("release")
+    before = {name: kept[key] for name, key in NAMES.items() if same and kept.get(key)}
+    body = {"prompt": kept.get("prompt", "One, two, three, four,"), "max_tokens": kept.get("tokens", 16)}
+    key, limits = service.api_key(), table("serving")["answer"]
+    client = Client(service, limits["silence_s"])
+    requests = int(kept.get("requests", 3))
+    waiting = _at_work(client, key)
+    _ask(client, body, key)  # what the first request opens or loads stays
+    spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
+    times, opened, files = [], list[int](), _descriptors(service)
+    for _ in range(2):
+        times += [_ask(client, body, key) for _ in range(requests)]
+        now = _descriptors(service)
+        opened, files = [*opened, now - files], now
+    capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
+    others = 1 - (_idle_s() - idle + service.cpu_seconds() - spent) / capacity
+    busy = "it answered others meanwhile" if waiting or _at_work(client, key) else None
+    if others > table("serving")["pace"]["others"]:
+        busy = f"other programs kept {others:.0%} of the processors busy meanwhile"
+    fastest = {name: min(one[place] for one in times) for place, name in enumerate(NAMES)}
+    return PaceFacts(before, fastest, requests, (opened[0], opened[1]), busy)
+
+
+def _ask(client: Client, body: Mapping[str, Any], key: str | None) -> tuple[float, float]:
+    """Return the seconds until the first token of an answer, and between its tokens."""
+    asked = time.monotonic()
+    events = client.stream("/v1/completions", {**body, "temperature": 0, "ignore_eos": True}, key)
+    at = [time.monotonic() for event in events if event.get("choices")]
+    if not at:
+        raise RequestError("/v1/completions: an answer without a token")
+    return at[0] - asked, (at[-1] - at[0]) / max(1, len(at) - 1)
+
+
+def _at_work(client: Client, key: str | None) -> bool:
+    """Return whether the engine has requests, as its metrics count them."""
+    wanted = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+    lines = client.text("/metrics", key).splitlines()
+    return any(float(line.rpartition(" ")[2]) > 0 for line in lines if line.startswith(wanted))
+
+
+def _descriptors(service: Service) -> int:
+    """Return how many descriptors the service's processes have open."""
+    time.sleep(0.2)  # a server closes a connection after its client has
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in service.pids())  # noqa: PTH208 - thousands of names, without their paths
+
+
+def _idle_s() -> float:
+    """Return the seconds that all processors together were idle since the boot (proc(5): idle and iowait)."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+
+
+def evaluate(facts: PaceFacts) -> CheckResult:
+    """Fail on descriptors that stay open and on figures far beyond those of the last green run; warn of figures beyond them."""
+    rules = table("serving")["pace"]
+    figures, problems, most = [], [], 1.0
+    for name, value in facts.now.items():
+        before = facts.before.get(name)
+        ceiling = None if before is None else max(rules["warn"] * before, before + rules["least"][name])
+        figures.append(Figure(name, value * 1000, "ms", ceiling=None if ceiling is None else ceiling * 1000))
+        if before and ceiling and value > ceiling and not facts.busy:
+            most = max(most, value / before)
+            was = f"{value / before:.1f} times the {before * 1000:.1f} ms of the last green run"
+            problems.append(f"{name} {value * 1000:.1f} ms, {was}")
+    figures.append(Figure("descriptors left open", sum(facts.opened), "count"))
+    evidence = {"before": facts.before, "now": facts.now, "opened": facts.opened, "busy": facts.busy}
+    leaks = min(facts.opened) >= facts.requests
+    if leaks:
+        problems.insert(0, f"{sum(facts.opened)} descriptors stayed open after {2 * facts.requests} requests")
+    if problems:
+        status: Status = "fail" if leaks or most >= rules["fail"] else "warn"
+        return CheckResult(status, "; ".join(problems), tuple(figures), evidence, REMEDY)
+    said = ", ".join(f"{name} {value * 1000:.1f} ms" for name, value in facts.now.items())
+    known = "about as fast as in the last green run" if facts.before else "the last green run kept no figures"
+    if facts.busy and facts.before:
+        known = f"not compared with the last green run: {facts.busy}"
+    return CheckResult("ok", f"{said}; {known}", tuple(figures), evidence)
