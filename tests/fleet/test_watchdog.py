@@ -22,6 +22,7 @@ RESTARTED_S = 20.0
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
 COMPLETE = f"""
 import json, time, urllib.request
+time.sleep(3)
 [key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
 def ask(path, body=None):
     asked = urllib.request.Request("http://127.0.0.1:8000" + path, body, {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}})
@@ -66,6 +67,8 @@ def test_a_stopped_engine_serves_again_within_a_minute(
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     stopped_at = float(host.sh(f"date +%s.%N; {STOP}"))
+    # The engine goes on for a moment to write its stacks, and may answer then.
+    host.sh(f"for _ in $(seq 40); do test -e {PREFIX}/health-agent/watchdog.json && exit 0; sleep 1; done; exit 1")
     host.sh(f"python3 -I - <<'END'\n{COMPLETE}\nEND\n", timeout_s=600)
     served_at = float(host.sh("date +%s.%N"))
     started_at = float(host.sh('date +%s --date="$(systemctl show -P ExecMainStartTimestamp firstlight-vllm)"'))
