@@ -10,7 +10,7 @@ import pytest
 
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.serving import PREFIX
+from tests.fleet.serving import PREFIX, checks_of_what_serves
 from tests.fleet.snapshots import boot_serving
 
 pytestmark = pytest.mark.long("watchdog", seconds=150)
@@ -19,6 +19,7 @@ AGAIN_S = 60.0
 """In which a host serves again, from the moment at which its engine was stopped."""
 RESTARTED_S = 20.0
 """In which its service is restarted."""
+INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
 COMPLETE = f"""
 import json, time, urllib.request
@@ -95,11 +96,16 @@ def test_a_stopped_engine_serves_again_within_a_minute(
     assert served_at - stopped_at < AGAIN_S, f"restarted after {started_at - stopped_at:.0f} s"
 
 
-def test_a_service_that_was_stopped_stays_so(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
-    host.sh(STOP)  # it is about to act when the command comes
-    ended = firstlight("stop", "-i", inventory)
-    assert ended.code == 0, ended.output()
-    time.sleep(15)
+def test_it_leaves_a_run_and_a_person_alone(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
+    invocation = host.sh(INVOCATION)
+    host.sh(f"setsid -f flock {PREFIX}/lock sleep 40 >/dev/null 2>&1 </dev/null; {STOP}")  # as a run has it
+    host.sh(f"for _ in $(seq 30); do test -e {PREFIX}/run/hang && exit 0; sleep 1; done; exit 1")
+    time.sleep(6)
+    assert host.sh(INVOCATION) == invocation
+    assert "not restarted yet: a run has this host" in host.sh("journalctl -o cat -t firstlight-watchdog")
+    host.sh("systemctl kill --signal=KILL firstlight-vllm; systemctl stop firstlight-vllm")
+    host.sh("while pgrep -x flock; do sleep 1; done", timeout_s=90)
+    time.sleep(15)  # longer than systemd would wait for a restart of its own
     assert host.sh("systemctl is-active firstlight-vllm", check=False).strip() == "inactive"
     assert host.sh(f"ls {PREFIX}/run/hang", check=False) == ""
     ended = firstlight("provision", "-i", inventory)
@@ -121,6 +127,7 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
     assert "hung again after 3 restarts within an hour" in shown, shown
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.host(host.name)["state"]) == (0, "serving"), ended.output()
+    assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
 
 def test_uninstall_leaves_nothing_of_it(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
